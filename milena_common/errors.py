@@ -1,0 +1,140 @@
+"""Pure. Every error that Milena raises or answers with, in one tree.
+
+    MilenaError
+    ├── InvalidRequest      ValueError        INVALID_ARGUMENT      ERR
+    ├── ConfigError         ValueError        (exit 2)              CONFIG
+    ├── AccessDenied        PermissionError   PERMISSION_DENIED     NOPERM
+    ├── RateLimited                           RESOURCE_EXHAUSTED    RATELIMIT
+    ├── Overloaded                            RESOURCE_EXHAUSTED    BUSY
+    ├── FailedPrecondition                    FAILED_PRECONDITION   PRECONDITION
+    ├── KeyNotFound         KeyError          (never on the wire)   NOTFOUND
+    ├── Unavailable         ConnectionError   UNAVAILABLE           UNAVAILABLE
+    │   ├── NoNodes                                                 CLUSTERDOWN
+    │   ├── NodeLost                                                NODELOST
+    │   └── OriginUnavailable                                       ORIGINDOWN
+    ├── DeadlineExceeded    TimeoutError      DEADLINE_EXCEEDED     TIMEOUT
+    ├── InternalError                         INTERNAL              INTERNAL
+    └── BatchError                            (of the *_many calls) BATCH
+
+The last column is the error's code word: stable, one for each class, sent beside the status so that the
+receiver raises the same class that the sender did. Where a builtin fits, an error is one, so that
+``except TimeoutError`` works for people who have never heard of Milena.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class MilenaError(Exception):
+    """Root of the tree."""
+
+    code: ClassVar[str] = "ERROR"
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of its argument.
+        return str(self.args[0]) if self.args else ""
+
+
+class InvalidRequest(MilenaError, ValueError):
+    """The request can never work as it is: a field is outside what is allowed."""
+
+    code = "ERR"
+
+
+class ConfigError(MilenaError, ValueError):
+    """The environment does not describe a process that could run.
+
+    `problems` has one line for each variable that is wrong.
+    """
+
+    code = "CONFIG"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class AccessDenied(MilenaError, PermissionError):
+    """A bucket that is not served here, or one that S3 refuses to Milena."""
+
+    code = "NOPERM"
+
+
+class RateLimited(MilenaError):
+    """More requests than `RATE_LIMIT`; nothing was done. `retry_after` is in seconds."""
+
+    code = "RATELIMIT"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(MilenaError):
+    """The process has as much in hand as it takes on; nothing was done."""
+
+    code = "BUSY"
+
+
+class FailedPrecondition(MilenaError):
+    """The state of the system does not allow it, and repeating it will not help."""
+
+    code = "PRECONDITION"
+
+
+class KeyNotFound(MilenaError, KeyError):
+    """`m[key]` for a key that does not exist."""
+
+    code = "NOTFOUND"
+
+
+class Unavailable(MilenaError, ConnectionError):
+    """Cannot be served just now; a read may be tried again."""
+
+    code = "UNAVAILABLE"
+
+
+class NoNodes(Unavailable):
+    """The ring has no node."""
+
+    code = "CLUSTERDOWN"
+
+
+class NodeLost(Unavailable):
+    """The node that owns the key cannot be reached, or does not answer."""
+
+    code = "NODELOST"
+
+
+class OriginUnavailable(Unavailable):
+    """S3 does not answer, or answers with errors, and there is no copy to serve."""
+
+    code = "ORIGINDOWN"
+
+
+class DeadlineExceeded(MilenaError, TimeoutError):
+    """Not finished within the time that the caller gave; a write may or may not have happened."""
+
+    code = "TIMEOUT"
+
+
+class InternalError(MilenaError):
+    """A defect of Milena; its log has the traceback."""
+
+    code = "INTERNAL"
+
+
+class BatchError(MilenaError):
+    """Some keys of a ``*_many`` call failed; the others were done.
+
+    `errors` maps each key, as it was given, to its error.
+    """
+
+    code = "BATCH"
+
+    def __init__(self, errors: Mapping[str | bytes, MilenaError]) -> None:
+        key, first = next(iter(errors.items()))
+        super().__init__(f"{len(errors)} keys failed; the first, {key!r}: {first}")
+        self.errors = dict(errors)

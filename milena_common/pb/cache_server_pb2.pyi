@@ -1,0 +1,128 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetRequest(_message.Message):
+    __slots__ = ("key", "bucket", "owned_since", "metadata_only")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    METADATA_ONLY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    owned_since: int
+    metadata_only: bool
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., metadata_only: bool = ...) -> None: ...
+
+class GetResponse(_message.Message):
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    value: bytes
+    outcome: str
+    age_seconds: float
+    etag: str
+    node: str
+    size: int
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class PutRequest(_message.Message):
+    __slots__ = ("key", "bucket", "value", "owned_since")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    value: bytes
+    owned_since: int
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., owned_since: _Optional[int] = ...) -> None: ...
+
+class PutResponse(_message.Message):
+    __slots__ = ("successful", "etag", "node")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    etag: str
+    node: str
+    def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+
+class DeleteRequest(_message.Message):
+    __slots__ = ("key", "bucket", "owned_since")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    owned_since: int
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ...) -> None: ...
+
+class DeleteResponse(_message.Message):
+    __slots__ = ("successful", "node")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    node: str
+    def __init__(self, successful: bool = ..., node: _Optional[str] = ...) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ("prefix", "bucket", "cursor", "limit")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    bucket: str
+    cursor: str
+    limit: int
+    def __init__(self, prefix: _Optional[bytes] = ..., bucket: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListResponse(_message.Message):
+    __slots__ = ("objects", "cursor")
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    objects: _containers.RepeatedCompositeFieldContainer[ObjectInfo]
+    cursor: str
+    def __init__(self, objects: _Optional[_Iterable[_Union[ObjectInfo, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class ObjectInfo(_message.Message):
+    __slots__ = ("key", "size", "etag", "last_modified")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    LAST_MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    size: int
+    etag: str
+    last_modified: float
+    def __init__(self, key: _Optional[bytes] = ..., size: _Optional[int] = ..., etag: _Optional[str] = ..., last_modified: _Optional[float] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("values", "not_ready")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.ScalarMap[str, float]
+    not_ready: str
+    def __init__(self, values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,240 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JoinRequest(_message.Message):
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch")
+    class AddressesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_BUCKET_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    node_id: str
+    weight: float
+    addresses: _containers.ScalarMap[str, str]
+    default_bucket: str
+    epoch: int
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class JoinResponse(_message.Message):
+    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    lease_seconds: float
+    epoch: int
+    ring_size: int
+    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("address",)
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    def __init__(self, address: _Optional[str] = ...) -> None: ...
+
+class LeaveResponse(_message.Message):
+    __slots__ = ("successful", "epoch")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    epoch: int
+    def __init__(self, successful: bool = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("key", "bucket", "metadata_only")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    METADATA_ONLY_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    metadata_only: bool
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ...) -> None: ...
+
+class GetResponse(_message.Message):
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    value: bytes
+    outcome: str
+    age_seconds: float
+    etag: str
+    node: str
+    size: int
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+
+class PutRequest(_message.Message):
+    __slots__ = ("key", "bucket", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    value: bytes
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class PutResponse(_message.Message):
+    __slots__ = ("successful", "etag", "node")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    etag: str
+    node: str
+    def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+
+class DeleteRequest(_message.Message):
+    __slots__ = ("key", "bucket")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ...) -> None: ...
+
+class DeleteResponse(_message.Message):
+    __slots__ = ("successful", "node")
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    node: str
+    def __init__(self, successful: bool = ..., node: _Optional[str] = ...) -> None: ...
+
+class ListRequest(_message.Message):
+    __slots__ = ("prefix", "bucket", "cursor", "limit")
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    prefix: bytes
+    bucket: str
+    cursor: str
+    limit: int
+    def __init__(self, prefix: _Optional[bytes] = ..., bucket: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListResponse(_message.Message):
+    __slots__ = ("objects", "cursor")
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    objects: _containers.RepeatedCompositeFieldContainer[ObjectInfo]
+    cursor: str
+    def __init__(self, objects: _Optional[_Iterable[_Union[ObjectInfo, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class ObjectInfo(_message.Message):
+    __slots__ = ("key", "size", "etag", "last_modified")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    LAST_MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    size: int
+    etag: str
+    last_modified: float
+    def __init__(self, key: _Optional[bytes] = ..., size: _Optional[int] = ..., etag: _Optional[str] = ..., last_modified: _Optional[float] = ...) -> None: ...
+
+class NodesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NodesResponse(_message.Message):
+    __slots__ = ("epoch", "nodes")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeInfo]
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ...) -> None: ...
+
+class NodeInfo(_message.Message):
+    __slots__ = ("address", "node_id", "weight", "addresses", "slots", "lease_remaining_seconds", "member_seconds")
+    class AddressesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LEASE_REMAINING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    node_id: str
+    weight: float
+    addresses: _containers.ScalarMap[str, str]
+    slots: int
+    lease_remaining_seconds: float
+    member_seconds: float
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., slots: _Optional[int] = ..., lease_remaining_seconds: _Optional[float] = ..., member_seconds: _Optional[float] = ...) -> None: ...
+
+class OwnerRequest(_message.Message):
+    __slots__ = ("key", "bucket")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ...) -> None: ...
+
+class OwnerResponse(_message.Message):
+    __slots__ = ("slot", "address", "successor", "epoch", "owned_since")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SUCCESSOR_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    slot: int
+    address: str
+    successor: str
+    epoch: int
+    owned_since: int
+    def __init__(self, slot: _Optional[int] = ..., address: _Optional[str] = ..., successor: _Optional[str] = ..., epoch: _Optional[int] = ..., owned_since: _Optional[int] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatsResponse(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeStats]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeStats, _Mapping]]] = ...) -> None: ...
+
+class NodeStats(_message.Message):
+    __slots__ = ("address", "values", "not_ready", "error")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    values: _containers.ScalarMap[str, float]
+    not_ready: str
+    error: str
+    def __init__(self, address: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
