@@ -1,0 +1,50 @@
+"""Pure. The gRPC channel and server settings of every Milena process and client, each with its reason."""
+
+from __future__ import annotations
+
+Options = list[tuple[str, int]]
+
+# Room in a message for key, bucket and the other fields beside the value.
+ENVELOPE_BYTES = 64 * 1024
+
+
+def channel_options() -> Options:
+    """For clients of a router or node.
+
+    Message sizes are the server's to limit: it knows `MAX_VALUE_BYTES`, and it says so in words.
+    """
+    return [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        # By default the pause between connection attempts grows to two minutes; a node is back sooner.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        # Find out about a peer that vanished without a word, but only while calls wait for it.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        # Retries are Milena's own: they know the deadline, the ring and the retry budget.
+        ("grpc.enable_retries", 0),
+    ]
+
+
+def server_options(max_value_bytes: int) -> Options:
+    """For the gRPC door of a process that accepts values of at most `max_value_bytes`.
+
+    The transport's own limit is wider than the value limit, so that a value that is too large reaches the door
+    and is refused in words that name both sizes; the transport's limit bounds the memory of one message.
+    """
+    return [
+        ("grpc.max_receive_message_length", max(2 * max_value_bytes, 64 * 2**20) + ENVELOPE_BYTES),
+        ("grpc.max_send_message_length", -1),
+        # Two processes must not share a port in silence: half of the requests would go astray.
+        ("grpc.so_reuseport", 0),
+        # A connection that says nothing, or not HTTP/2, ends after this.
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        # Find half-open connections; let clients with keepalive ping as often as ours do.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_idle_ms", 600_000),
+    ]
