@@ -49,7 +49,7 @@ def check_bucket(bucket: str) -> None:
 
 
 def canonical_bucket(bucket: str, default_bucket: str) -> str:
-    """"" for every spelling of the default bucket, the name itself for another.
+    """ "" for every spelling of the default bucket, the name itself for another.
 
     `default_bucket` is the S3 name behind it, "" where it is not known.
     """

@@ -121,9 +121,7 @@ class Ring:
     def successor(self, slot: int) -> str:
         """The address of the node that would own `slot` if its owner left; "" if there is none."""
         owner = self._owners[slot]
-        rest = [
-            (scores[slot], address) for (address, _), scores in self._scores.items() if address != owner
-        ]
+        rest = [(scores[slot], address) for (address, _), scores in self._scores.items() if address != owner]
         return min(rest)[1] if rest else ""
 
     def slots_by_node(self) -> dict[str, int]:
