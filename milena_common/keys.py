@@ -63,3 +63,9 @@ def cache_key(bucket: str, key: bytes) -> bytes:
     if key.startswith(_SCHEME):
         return b"%s%s/%s" % (_SCHEME, DEFAULT_BUCKET.encode(), key)
     return key
+
+
+def check_value_size(size: int, most: int) -> None:
+    """Raise InvalidRequest, with both sizes, if a value of `size` bytes is over `most`."""
+    if size > most:
+        raise InvalidRequest(f"value: has {size} bytes; allowed are at most {most} (MAX_VALUE_BYTES)")

@@ -1,0 +1,128 @@
+"""Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
+
+The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from milena_common.addresses import Address
+from milena_common.calls import CallCounts, OperationCounts
+from milena_common.errors import InternalError, MilenaError
+from milena_common.grpc_options import server_options
+from milena_common.status import to_grpc
+
+log = logging.getLogger(__name__)
+
+# Calls in hand at once. Past it gRPC answers RESOURCE_EXHAUSTED at once, which bounds memory in a flood.
+MAX_CONCURRENT_CALLS = 4096
+# Details travel in a header; beyond 8 KiB of headers the whole answer is lost.
+MAX_DETAILS = 1500
+
+
+class CannotListen(Exception):
+    """A port that cannot be had. The text names the variable, the address and the reason."""
+
+
+class Message(Protocol):
+    """What is used of a protobuf message class."""
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Any: ...
+
+
+# Takes the request and the seconds that its caller still waits (None: for ever); gives the serialized answer.
+Method = Callable[[Any, float | None], Awaitable[bytes]]
+
+
+def _handler(method: Method, request: type[Message], counts: OperationCounts) -> grpc.RpcMethodHandler[Any, Any]:
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        started = time.perf_counter()
+        counts.requests += 1
+        try:
+            return await method(request, context.time_remaining())
+        except asyncio.CancelledError:
+            counts.failed("cancelled")
+            raise
+        except MilenaError as error:
+            problem = error
+        except Exception:
+            log.exception("a call failed by a defect of this program")
+            problem = InternalError("a defect of Milena; the process's log has the details")
+        finally:
+            counts.durations.observe(time.perf_counter() - started)
+        status, details, metadata = to_grpc(problem)
+        counts.failed(status.name.lower())
+        await context.abort(status, details[:MAX_DETAILS], metadata)
+        raise AssertionError("abort always raises")
+
+    return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=request.FromString)
+
+
+def probe(address: Address, variable: str) -> None:
+    """Raise CannotListen if nobody could listen on `address`, with the system's reason, which gRPC hides."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probing:
+            probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probing.bind((address.host, address.port))
+    except OSError as error:
+        raise CannotListen(f"{variable}: cannot listen on {address}: {error.strerror or error}") from None
+
+
+class GrpcDoor:
+    """A gRPC server with one service and the standard health service.
+
+    `methods` maps a method name to (operation name for the counts, request class, method).
+    """
+
+    def __init__(
+        self,
+        service: str,
+        methods: Mapping[str, tuple[str, type[Message], Method]],
+        counts: CallCounts,
+        max_value_bytes: int,
+    ) -> None:
+        self._service = service
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(
+            options=server_options(max_value_bytes), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+        )
+        handlers = {
+            name: _handler(method, request, counts[operation])
+            for name, (operation, request, method) in methods.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def bind(self, address: Address, variable: str) -> Address:
+        """Take the port; the address returned has the real one. Raises CannotListen, naming `variable`."""
+        probe(address, variable)
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
+        return Address(address.host, port)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """What the health service says, for the process ("") and for the service by name."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set("", state)
+        await self._health.set(self._service, state)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and give those in hand `grace` seconds to finish."""
+        await self._server.stop(grace)

@@ -1,0 +1,79 @@
+"""Shell. The operators' HTTP port: metrics, liveness, readiness, under the paths that people try first.
+
+Every connection is closed after a minute, whatever it does. A scraper opens the next one without noticing, and
+somebody who sends half a request, or nothing, cannot hold sockets for long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from milena_common.addresses import Address
+from milena_common.grpc_door import CannotListen
+
+MAX_CONNECTION_SECONDS = 60.0
+
+LIVE_PATHS = ("/livez", "/health/quick", "/-/healthy")
+READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
+
+
+class OpsServer:
+    """Serves `registry` and the answer of `not_ready`, which lists why the process is not ready."""
+
+    def __init__(self, registry: CollectorRegistry, not_ready: Callable[[], list[str]]) -> None:
+        self._registry = registry
+        self._not_ready = not_ready
+        self._server: asyncio.Server | None = None
+        application = web.Application()
+        application.router.add_get("/metrics", self._metrics)
+        for path in LIVE_PATHS:
+            application.router.add_get(path, self._live)
+        for path in READY_PATHS:
+            application.router.add_get(path, self._ready)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+
+    async def start(self, address: Address, variable: str) -> Address:
+        """Listen; the address returned has the real port. Raises CannotListen, naming `variable`."""
+        await self._runner.setup()
+        handler = self._runner.server
+        assert handler is not None
+        loop = asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            protocol: web.RequestHandler = handler()
+            loop.call_later(MAX_CONNECTION_SECONDS, _abort, protocol)
+            return protocol
+
+        try:
+            self._server = await loop.create_server(connection, address.host, address.port)
+        except OSError as error:
+            raise CannotListen(f"{variable}: cannot listen on {address}: {error.strerror or error}") from None
+        return Address(address.host, self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self._registry), headers={"Content-Type": content_type})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        reasons = self._not_ready()
+        if reasons:
+            return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
+        return web.json_response({"status": "ok"})
+
+
+def _abort(protocol: web.RequestHandler) -> None:
+    if protocol.transport is not None:
+        protocol.transport.abort()

@@ -1,0 +1,79 @@
+"""Shell. What both processes do around their work: read the environment, log, heed signals, choose an exit code.
+
+Exit codes: 0 after a clean stop, 1 when it cannot run (a port in use), 2 when the environment is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from dotenv import dotenv_values
+
+from milena_common import logs
+from milena_common.env import Environment
+from milena_common.errors import ConfigError
+from milena_common.grpc_door import CannotListen
+
+log = logging.getLogger(__name__)
+
+
+class LogSettings(Protocol):
+    """What every process's configuration has."""
+
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
+
+
+Config = TypeVar("Config", bound=LogSettings)
+
+
+def environment() -> Environment:
+    """The process's environment, with `.env` of the working directory below it: a real variable wins."""
+    from_file = {name: value or "" for name, value in dotenv_values(Path(".env"), interpolate=False).items()}
+    return Environment(from_file | {name: value for name, value in os.environ.items() if value.strip()})
+
+
+def run(
+    name: str,
+    load: Callable[[Environment], Config],
+    serve: Callable[[Config, asyncio.Event], Awaitable[None]],
+) -> int:
+    """Run `serve` until SIGTERM or SIGINT sets its event, and return the process's exit code."""
+    try:
+        config = load(environment())
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"{name}: {problem}", file=sys.stderr)
+        return 2
+    logs.set_up(config.log_level, config.log_format)
+    try:
+        asyncio.run(_until_signal(serve, config))
+    except CannotListen as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _until_signal(serve: Callable[[Config, asyncio.Event], Awaitable[None]], config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked(received: signal.Signals) -> None:
+        if stop.is_set() and received is signal.SIGINT:
+            log.warning("second interrupt: stopping at once")
+            os._exit(130)
+        log.info("%s received: stopping", received.name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    await serve(config, stop)

@@ -1,0 +1,69 @@
+"""Wires the router: environment → configuration → parts → run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+from milena_common import process
+from milena_common.calls import CallCounts
+from milena_common.clock import SystemClock
+from milena_common.grpc_door import GrpcDoor
+from milena_common.ops_http import OpsServer
+from milena_router.config import Config, load
+from milena_router.forward import Forwarder
+from milena_router.leases import Leases
+from milena_router.limiter import TokenBucket
+from milena_router.membership import Membership
+from milena_router.metrics import router_registry
+from milena_router.node_connection import GrpcNodeConnection
+from milena_router.service import OPERATIONS, RouterService
+
+log = logging.getLogger("milena_router")
+
+# A stopping router first says so, and takes calls for this long, so that balancers turn away in time.
+LAME_DUCK_SECONDS = 0.5
+STOP_GRACE_SECONDS = 8.0
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Run a router until `stop` is set. Raises CannotListen."""
+    clock = SystemClock()
+    membership = Membership(config.lease_seconds, clock.now())
+    forwarder = Forwarder(lambda: membership.ring, GrpcNodeConnection, clock)
+    leases = Leases(membership, clock, forwarder.ring_changed)
+    service = RouterService(config, leases, forwarder, TokenBucket(config.rate_limit, clock.now()), clock)
+    calls = CallCounts(OPERATIONS)
+    door = GrpcDoor("router_server.Router", service.methods(), calls, config.max_value_bytes)
+
+    def not_ready() -> list[str]:
+        return ["stopping"] if stop.is_set() else []
+
+    ops = OpsServer(router_registry(calls, leases, service), not_ready)
+    address = door.bind(config.listen, "LISTEN_ADDR")
+    metrics = await ops.start(config.metrics, "METRICS_PORT")
+    await door.start()
+    await door.set_serving(True)
+    expiry = asyncio.create_task(leases.run())
+    limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
+    log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)
+    try:
+        await stop.wait()
+        await door.set_serving(False)
+        await asyncio.sleep(LAME_DUCK_SECONDS)
+        await door.stop(STOP_GRACE_SECONDS)
+    finally:
+        expiry.cancel()
+        await forwarder.close()
+        await ops.stop()
+    log.info("router stopped")
+
+
+def main() -> None:
+    """The command `milena-router`."""
+    sys.exit(process.run("milena-router", load, serve))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Pure. The router's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milena_common import logs
+from milena_common.addresses import Address
+from milena_common.env import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the environment says; `docs/configuration.md` explains each variable and its consequence."""
+
+    listen: Address
+    metrics: Address
+    rate_limit: float
+    lease_seconds: float
+    max_value_bytes: int
+    request_timeout: float
+    log_level: str
+    log_format: str
+
+
+def load(env: Environment) -> Config:
+    """Raises ConfigError with every problem."""
+    listen = env.address("LISTEN_ADDR", "127.0.0.1:50050", lowest_port=0)
+    config = Config(
+        listen=listen,
+        metrics=Address(env.text("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
+        rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
+        lease_seconds=env.seconds("LEASE_SECONDS", 5, 0.3, 3600),
+        max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
+        request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
+        log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
+        log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
+    )
+    env.check()
+    return config

@@ -1,0 +1,85 @@
+"""Coordination. Sends a request to the node that owns its key.
+
+Invariants:
+- A request goes to the owner in the newest ring, with the epoch since which it owns the slot.
+- A read that loses its node is sent once more, to the owner in the ring as it is then. A write is not: nobody
+  knows whether the lost node did it.
+- The caller is answered within its deadline, also when the node is silent: the node gets a little less time.
+- When a node's lease ends, calls that still wait for it are broken off at once, so that reads go to the new
+  owner instead of waiting for a process that may be gone. A node that leaves by itself finishes what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from milena_common.clock import Clock
+from milena_common.deadlines import inner
+from milena_common.errors import NodeLost, NoNodes
+from milena_common.ring import Ring
+from milena_router.membership import Change
+from milena_router.node_connection import NodeConnection
+
+LEAVE_GRACE_SECONDS = 10.0
+
+
+class Forwarder:
+    """Connections to the nodes of the ring. `ring` gives the newest one, `connect` makes a connection."""
+
+    def __init__(self, ring: Callable[[], Ring], connect: Callable[[str], NodeConnection], clock: Clock) -> None:
+        self._ring = ring
+        self._connect = connect
+        self._clock = clock
+        self._connections: dict[str, NodeConnection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def send(
+        self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, *, read: bool
+    ) -> bytes:
+        """The owner's answer to `build(owned_since)`, within `timeout` seconds.
+
+        Raises NoNodes, NodeLost (naming node and slot), or what the node answered.
+        """
+        deadline = self._clock.now() + inner(timeout)
+        attempts = 2 if read else 1
+        while True:
+            owner = self._ring().find(cache_key)
+            if not owner.address:
+                raise NoNodes(
+                    f"no node in the ring (slot {owner.slot}): start a cache node with ROUTER_ADDR set to this "
+                    "router's address, and look for 'Join' in the router's log"
+                )
+            attempts -= 1
+            remaining = deadline - self._clock.now()
+            try:
+                connection = self._connection(owner.address)
+                return await connection.call(method, build(owner.owned_since), max(remaining, 0.001))
+            except NodeLost as error:
+                if not attempts or deadline - self._clock.now() < 0.005:
+                    raise NodeLost(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
+
+    async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
+        """What the node at `address` answers. Raises as `NodeConnection.call` does."""
+        return await self._connection(address).call(method, request, timeout)
+
+    def ring_changed(self, change: Change) -> None:
+        """Let go of a node that left, and connect anew to one that came (back)."""
+        connection = self._connections.pop(change.address, None)
+        if connection is not None:
+            grace = 0.0 if change.reason == "lease expired" else LEAVE_GRACE_SECONDS
+            task = asyncio.get_running_loop().create_task(connection.close(grace))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        connections = [*self._connections.values()]
+        self._connections.clear()
+        await asyncio.gather(*(connection.close(0) for connection in connections), *self._closing)
+
+    def _connection(self, address: str) -> NodeConnection:
+        connection = self._connections.get(address)
+        if connection is None:
+            connection = self._connections[address] = self._connect(address)
+        return connection

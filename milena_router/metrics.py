@@ -1,0 +1,61 @@
+"""Shell. The router's metrics, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from milena_common.calls import CallCounts
+from milena_common.metrics import counter, counters, gauge, histograms, registry
+from milena_common.slots import SLOTS
+from milena_router.leases import Leases
+from milena_router.service import RouterService
+
+
+def router_registry(calls: CallCounts, leases: Leases, service: RouterService) -> CollectorRegistry:
+    """The registry that `/metrics` shows."""
+
+    def collect() -> Iterable[Metric]:
+        operations = calls.by_operation.items()
+        yield counters(
+            "milena_router_requests",
+            "Calls received",
+            ["operation"],
+            (([name], counts.requests) for name, counts in operations),
+        )
+        yield counters(
+            "milena_router_errors",
+            "Calls answered with an error, by gRPC status",
+            ["operation", "code"],
+            (([name, code], number) for name, counts in operations for code, number in counts.errors.items()),
+        )
+        yield histograms(
+            "milena_router_request_duration_seconds",
+            "From a call's arrival to its answer",
+            "operation",
+            ((name, counts.durations) for name, counts in operations),
+        )
+        yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", service.rate_limited)
+        ring = leases.ring
+        yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
+        yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)
+        yield counters(
+            "milena_router_ring_changes",
+            "Membership changes",
+            ["change"],
+            (([kind], number) for kind, number in leases.changes.items()),
+        )
+        slots = GaugeMetricFamily("milena_router_ring_slots", f"Slots of {SLOTS} owned", labels=["node"])
+        share = GaugeMetricFamily(
+            "milena_router_ring_share_ratio", "Share of the slots owned, 0 to 1", labels=["node"]
+        )
+        for address, owned in ring.slots_by_node().items():
+            slots.add_metric([address], owned)
+            share.add_metric([address], owned / SLOTS)
+        yield slots
+        yield share
+
+    return registry(collect)

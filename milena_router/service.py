@@ -1,0 +1,193 @@
+"""Coordination. The router's gRPC methods: check, limit, forward; and the calls that change or show the ring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from milena_common.addresses import ALLOWED, parse_address
+from milena_common.clock import Clock
+from milena_common.deadlines import inner
+from milena_common.errors import InvalidRequest, MilenaError, RateLimited
+from milena_common.grpc_door import Message, Method
+from milena_common.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
+from milena_common.pb import cache_server_pb2 as cache_pb
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.ring import Member
+from milena_router.config import Config
+from milena_router.forward import Forwarder
+from milena_router.leases import Leases
+from milena_router.limiter import TokenBucket
+
+OPERATIONS = ("get", "put", "delete", "list", "join", "leave", "nodes", "owner", "stats")
+
+MAX_WEIGHT = 1000.0
+
+
+class RouterService:
+    """Every method takes a request and the caller's remaining seconds, and gives serialized answers."""
+
+    def __init__(
+        self, config: Config, leases: Leases, forwarder: Forwarder, limiter: TokenBucket, clock: Clock
+    ) -> None:
+        self._config = config
+        self._leases = leases
+        self._forwarder = forwarder
+        self._limiter = limiter
+        self._clock = clock
+        self.rate_limited = 0
+
+    def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
+        """The service's methods, for a `GrpcDoor`."""
+        return {
+            "Get": ("get", pb.GetRequest, self.get),
+            "Put": ("put", pb.PutRequest, self.put),
+            "Delete": ("delete", pb.DeleteRequest, self.delete),
+            "List": ("list", pb.ListRequest, self.list),
+            "Join": ("join", pb.JoinRequest, self.join),
+            "Leave": ("leave", pb.LeaveRequest, self.leave),
+            "Nodes": ("nodes", pb.NodesRequest, self.nodes),
+            "Owner": ("owner", pb.OwnerRequest, self.owner),
+            "Stats": ("stats", pb.StatsRequest, self.stats),
+        }
+
+    async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
+        self._admit()
+        filed_as = self._file(request.bucket, request.key)
+
+        def build(owned_since: int) -> bytes:
+            return cache_pb.GetRequest(
+                key=request.key,
+                bucket=request.bucket,
+                owned_since=owned_since,
+                metadata_only=request.metadata_only,
+            ).SerializeToString()
+
+        return await self._forwarder.send("Get", filed_as, build, self._timeout(remaining), read=True)
+
+    async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
+        self._admit()
+        filed_as = self._file(request.bucket, request.key)
+        check_value_size(len(request.value), self._config.max_value_bytes)
+
+        def build(owned_since: int) -> bytes:
+            return cache_pb.PutRequest(
+                key=request.key, bucket=request.bucket, value=request.value, owned_since=owned_since
+            ).SerializeToString()
+
+        return await self._forwarder.send("Put", filed_as, build, self._timeout(remaining), read=False)
+
+    async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
+        self._admit()
+        filed_as = self._file(request.bucket, request.key)
+
+        def build(owned_since: int) -> bytes:
+            return cache_pb.DeleteRequest(
+                key=request.key, bucket=request.bucket, owned_since=owned_since
+            ).SerializeToString()
+
+        return await self._forwarder.send("Delete", filed_as, build, self._timeout(remaining), read=False)
+
+    async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
+        self._admit()
+        # Any node can list, since it asks S3; going by the prefix spreads the work.
+        serialized = request.SerializeToString()
+        return await self._forwarder.send(
+            "List", request.prefix, lambda _: serialized, self._timeout(remaining), read=True
+        )
+
+    async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
+        address = _node_address(request.address)
+        weight = request.weight or 1.0
+        if not 0 < weight <= MAX_WEIGHT:
+            raise InvalidRequest(f"weight: got {weight:g}; allowed: above 0, up to {MAX_WEIGHT:g}")
+        if request.default_bucket:
+            check_bucket(request.default_bucket)
+        member = Member(address, request.node_id, weight, dict(request.addresses))
+        self._leases.join(member, request.default_bucket, request.epoch)
+        ring = self._leases.ring
+        return pb.JoinResponse(
+            successful=True,
+            lease_seconds=self._config.lease_seconds,
+            epoch=ring.epoch,
+            ring_size=len(ring.members),
+        ).SerializeToString()
+
+    async def leave(self, request: pb.LeaveRequest, _: float | None) -> bytes:
+        left = self._leases.leave(_node_address(request.address))
+        return pb.LeaveResponse(successful=left, epoch=self._leases.ring.epoch).SerializeToString()
+
+    async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
+        ring = self._leases.ring
+        now = self._clock.now()
+        slots = ring.slots_by_node()
+        nodes = [
+            pb.NodeInfo(
+                address=address,
+                node_id=lease.member.node_id,
+                weight=lease.member.weight,
+                addresses=lease.member.addresses,
+                slots=slots.get(address, 0),
+                lease_remaining_seconds=lease.until - now,
+                member_seconds=now - lease.since,
+            )
+            for address, lease in sorted(self._leases.membership.leases.items())
+        ]
+        return pb.NodesResponse(epoch=ring.epoch, nodes=nodes).SerializeToString()
+
+    async def owner(self, request: pb.OwnerRequest, _: float | None) -> bytes:
+        ring = self._leases.ring
+        owner = ring.find(self._file(request.bucket, request.key))
+        return pb.OwnerResponse(
+            slot=owner.slot,
+            address=owner.address,
+            successor=ring.successor(owner.slot),
+            epoch=ring.epoch,
+            owned_since=owner.owned_since,
+        ).SerializeToString()
+
+    async def stats(self, _: pb.StatsRequest, remaining: float | None) -> bytes:
+        timeout = inner(self._timeout(remaining))
+        addresses = [member.address for member in self._leases.ring.members]
+        nodes = await asyncio.gather(*(self._stats_of(address, timeout) for address in addresses))
+        return pb.StatsResponse(nodes=nodes).SerializeToString()
+
+    async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
+        try:
+            answer = await self._forwarder.ask(address, "Stats", b"", timeout)
+        except MilenaError as error:
+            return pb.NodeStats(address=address, error=str(error))
+        stats = cache_pb.StatsResponse.FromString(answer)
+        return pb.NodeStats(address=address, values=dict(stats.values), not_ready=stats.not_ready)
+
+    def _admit(self) -> None:
+        wait = self._limiter.take(self._clock.now())
+        if wait:
+            self.rate_limited += 1
+            raise RateLimited(
+                f"over the router's RATE_LIMIT of {self._config.rate_limit:g} requests a second; "
+                f"try again in {wait * 1000:.0f} ms",
+                wait,
+            )
+
+    def _file(self, bucket: str, key: bytes) -> bytes:
+        """The cache key of a request's object, which is checked. Raises InvalidRequest."""
+        check_key(key)
+        bucket = canonical_bucket(bucket, self._leases.membership.default_bucket)
+        if bucket:
+            check_bucket(bucket)
+        return cache_key(bucket, key)
+
+    def _timeout(self, remaining: float | None) -> float:
+        return self._config.request_timeout if remaining is None else remaining
+
+
+def _node_address(text: str) -> str:
+    """A node's address in its one spelling. Raises InvalidRequest."""
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise InvalidRequest(f"address: got {text[:100]!r}; allowed: {ALLOWED} ({error})") from None
+    if address.is_wildcard:
+        raise InvalidRequest(f"address: got {text!r}, which nobody can call; set the node's ADVERTISE_ADDR")
+    return str(address)
