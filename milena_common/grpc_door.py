@@ -81,28 +81,14 @@ def probe(address: Address, variable: str) -> None:
 
 
 class GrpcDoor:
-    """A gRPC server with one service and the standard health service.
+    """A gRPC server with one service, named `service`, and the standard health service."""
 
-    `methods` maps a method name to (operation name for the counts, request class, method).
-    """
-
-    def __init__(
-        self,
-        service: str,
-        methods: Mapping[str, tuple[str, type[Message], Method]],
-        counts: CallCounts,
-        max_value_bytes: int,
-    ) -> None:
+    def __init__(self, service: str, max_value_bytes: int) -> None:
         self._service = service
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
             options=server_options(max_value_bytes), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
-        handlers = {
-            name: _handler(method, request, counts[operation])
-            for name, (operation, request, method) in methods.items()
-        }
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def bind(self, address: Address, variable: str) -> Address:
@@ -114,8 +100,15 @@ class GrpcDoor:
             raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
         return Address(address.host, port)
 
-    async def start(self) -> None:
+    async def start(self, methods: Mapping[str, tuple[str, type[Message], Method]], counts: CallCounts) -> None:
+        """Answer calls. `methods` maps a name to (operation name for the counts, request class, method)."""
+        handlers = {
+            name: _handler(method, request, counts[operation])
+            for name, (operation, request, method) in methods.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
         await self._server.start()
+        await self.set_serving(True)
 
     async def set_serving(self, serving: bool) -> None:
         """What the health service says, for the process ("") and for the service by name."""

@@ -35,7 +35,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     leases = Leases(membership, clock, forwarder.ring_changed)
     service = RouterService(config, leases, forwarder, TokenBucket(config.rate_limit, clock.now()), clock)
     calls = CallCounts(OPERATIONS)
-    door = GrpcDoor("router_server.Router", service.methods(), calls, config.max_value_bytes)
+    door = GrpcDoor("router_server.Router", config.max_value_bytes)
 
     def not_ready() -> list[str]:
         return ["stopping"] if stop.is_set() else []
@@ -43,8 +43,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     ops = OpsServer(router_registry(calls, leases, service), not_ready)
     address = door.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await door.start()
-    await door.set_serving(True)
+    await door.start(service.methods(), calls)
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)

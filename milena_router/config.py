@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from milena_common import logs
 from milena_common.addresses import Address
 from milena_common.env import Environment
+from milena_common.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,11 @@ def load(env: Environment) -> Config:
     )
     env.check()
     return config
+
+
+def variables() -> frozenset[str]:
+    """The name of every variable that is read."""
+    env = Environment({})
+    with suppress(ConfigError):
+        load(env)
+    return frozenset(env.asked)

@@ -1,0 +1,1 @@
+"""Protocol front ends of the node. A door translates, and decides nothing."""

@@ -1,0 +1,56 @@
+"""Coordination. Finds out whether the default bucket can be used, and says so in the log until it can.
+
+A node with a wrong bucket name or without credentials runs and answers with S3's words, so that it can be asked
+what is wrong; it is not ready until S3 has answered once. After that an outage of S3 does not make it unready: it
+still serves what it has, and taking it out of service would help nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from milena_cache.store import Fault, ObjectStore, OriginFailure
+from milena_common.backoff import Backoff
+from milena_common.clock import Clock
+
+log = logging.getLogger(__name__)
+
+BACKOFF = Backoff(first=0.5, most=10.0)
+
+_ADVICE = {
+    Fault.NO_BUCKET: "create the bucket, or correct S3_BUCKET, AWS_REGION or S3_ENDPOINT_URL",
+    Fault.DENIED: "check the credentials; Milena needs s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject",
+    Fault.CONNECT: "check S3_ENDPOINT_URL and the network",
+    Fault.TIMEOUT: "check S3_ENDPOINT_URL and the network",
+}
+
+
+class BucketWatch:
+    """`problem` says what is wrong with the bucket; "" once it has been reached."""
+
+    def __init__(self, store: ObjectStore, bucket: str, clock: Clock, draw: Callable[[], float]) -> None:
+        self.problem = f"the bucket {bucket} has not been reached yet"
+        self._store = store
+        self._bucket = bucket
+        self._clock = clock
+        self._draw = draw
+
+    async def run(self) -> None:
+        """Ask until the bucket answers."""
+        failures = 0
+        while True:
+            try:
+                await self._store.check_bucket(self._bucket)
+            except OriginFailure as failure:
+                failures += 1
+                advice = _ADVICE.get(failure.fault, "S3 may recover by itself")
+                problem = f"bucket {self._bucket} cannot be used: {failure}; {advice}"
+                if problem != self.problem:
+                    log.error("%s; trying again until it works", problem)
+                self.problem = problem
+                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+            else:
+                self.problem = ""
+                log.info("bucket %s can be used", self._bucket)
+                return

@@ -1,0 +1,132 @@
+"""Pure. The cache node's configuration."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from milena_cache.buckets import ANY_BUCKET, Buckets
+from milena_cache.freshness import Freshness
+from milena_cache.s3_settings import S3Settings
+from milena_common import logs
+from milena_common.addresses import ALLOWED, Address, parse_address
+from milena_common.env import Environment
+from milena_common.errors import ConfigError, InvalidRequest
+from milena_common.keys import MAX_KEY_BYTES, check_bucket
+
+DAY = 86400.0
+YEAR = 366 * DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the environment says; `docs/configuration.md` explains each variable and its consequence.
+
+    `advertise` is None where the address that others call must be derived.
+    """
+
+    listen: Address
+    advertise: Address | None
+    metrics: Address
+    routers: tuple[Address, ...]
+    weight: float
+    max_entries: int
+    max_bytes: int
+    freshness: Freshness
+    revalidate_timeout: float
+    request_timeout: float
+    max_value_bytes: int
+    buckets: Buckets
+    s3: S3Settings
+    s3_retries: int
+    s3_concurrency: int
+    log_level: str
+    log_format: str
+
+
+def load(env: Environment, memory_limit: int) -> Config:
+    """`memory_limit` in bytes. Raises ConfigError with every problem."""
+    listen = env.address("LISTEN_ADDR", "127.0.0.1:50051", lowest_port=0)
+    advertise = env.address("ADVERTISE_ADDR", str(listen), lowest_port=0)
+    advertised = bool(env.text("ADVERTISE_ADDR"))
+    if advertised and (advertise.is_wildcard or not advertise.port):
+        env.problem("ADVERTISE_ADDR", str(advertise), "an address that others can call, with a port")
+    config = Config(
+        listen=listen,
+        advertise=advertise if advertised else None,
+        metrics=Address(env.text("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
+        routers=_routers(env),
+        weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
+        max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
+        max_bytes=env.size("LRU_BYTES", memory_limit // 2, 0, 2**50),
+        freshness=Freshness(
+            ttl=env.seconds("TTL_SECONDS", 3600, 0, YEAR),
+            jitter=env.number("TTL_JITTER", 0.1, 0, 1),
+            grace=env.seconds("GRACE_SECONDS", 60, 0, YEAR),
+            keep=env.seconds("KEEP_SECONDS", DAY, 0, YEAR),
+            stale_if_error=env.seconds("STALE_IF_ERROR_SECONDS", DAY, 0, YEAR),
+            negative_ttl=env.seconds("NEGATIVE_TTL_SECONDS", 5, 0, YEAR),
+        ),
+        revalidate_timeout=env.seconds("REVALIDATE_TIMEOUT_SECONDS", 1, 0.01, 3600),
+        request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
+        max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
+        buckets=_buckets(env),
+        s3=S3Settings(
+            region=env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1"),
+            endpoint_url=_endpoint(env),
+            timeout=env.seconds("S3_TIMEOUT_SECONDS", 10, 0.05, 3600),
+            connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
+        ),
+        s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
+        s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
+        log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
+        log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
+    )
+    env.check()
+    return config
+
+
+def _routers(env: Environment) -> tuple[Address, ...]:
+    text = env.text("ROUTER_ADDR", required=f"the router's address: {ALLOWED}; several separated by commas")
+    routers = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            routers.append(parse_address(part))
+        except ValueError as error:
+            env.problem("ROUTER_ADDR", part, f"{ALLOWED} ({error})")
+    return tuple(dict.fromkeys(routers))
+
+
+def _buckets(env: Environment) -> Buckets:
+    default = _bucket(env, "S3_BUCKET", env.text("S3_BUCKET", required="the name of the bucket to cache"))
+    prefix = env.text("S3_PREFIX")
+    if len(prefix.encode()) >= MAX_KEY_BYTES:
+        env.problem("S3_PREFIX", prefix, f"less than {MAX_KEY_BYTES} bytes")
+    names = [name.strip() for name in env.text("S3_BUCKETS").split(",") if name.strip()]
+    others = frozenset(name if name == ANY_BUCKET else _bucket(env, "S3_BUCKETS", name) for name in names)
+    return Buckets(default, prefix, others)
+
+
+def _bucket(env: Environment, variable: str, name: str) -> str:
+    try:
+        if name:
+            check_bucket(name)
+    except InvalidRequest as error:
+        env.problem(variable, name, str(error).partition("allowed are ")[2])
+    return name
+
+
+def _endpoint(env: Environment) -> str:
+    url = env.text("S3_ENDPOINT_URL").rstrip("/")
+    scheme, separator, rest = url.partition("://")
+    if url and (scheme not in ("http", "https") or not separator or not rest or any(c in rest for c in "?# ")):
+        env.problem("S3_ENDPOINT_URL", url, "http://host:port or https://host[:port]; empty for AWS")
+    return url
+
+
+def variables() -> frozenset[str]:
+    """The name of every variable that is read."""
+    env = Environment({})
+    with suppress(ConfigError):
+        load(env, 0)
+    return frozenset(env.asked)

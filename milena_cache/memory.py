@@ -1,0 +1,112 @@
+"""Pure. Copies of objects in memory: an LRU bounded by entries and by bytes.
+
+The order is cachetools' `LRUCache`. It is used without `getsizeof`, which would keep a second dictionary of
+sizes: 75 bytes for each entry. The bytes are summed here instead, and evictions come through `popitem`, the
+method that cachetools calls for each.
+
+Bytes are what an entry costs the process: key, value, and the constant overhead of their keeping, so that
+LRU_BYTES bounds memory also when values are small. Freshness is the entry's and not decided here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cachetools import LRUCache
+
+# What one entry takes beyond the bytes of its key and value: objects, dictionary slots, list node. Measured with
+# `python -m bench --case memory`.
+ENTRY_OVERHEAD = 360
+
+_MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
+
+
+class Entry:
+    """A copy of an object, or the knowledge that there is none (`value` is None).
+
+    `checked_at`: when S3 last vouched for it, monotonic seconds. `owned_since`: the ring epoch since which this
+    node owned the key's slot at that time. The ETag of an object of one part is 32 hexadecimal digits in quotes:
+    it is kept as 16 bytes, which saves 40 an entry.
+    """
+
+    __slots__ = ("_etag", "checked_at", "owned_since", "value")
+
+    def __init__(self, value: bytes | None, etag: str, checked_at: float, owned_since: int) -> None:
+        self.value = value
+        self._etag: bytes | str = bytes.fromhex(etag[1:-1]) if _MD5_ETAG.fullmatch(etag) else etag
+        self.checked_at = checked_at
+        self.owned_since = owned_since
+
+    @property
+    def etag(self) -> str:
+        packed = self._etag
+        return packed if isinstance(packed, str) else f'"{packed.hex()}"'
+
+    @property
+    def size(self) -> int:
+        """Bytes in the value."""
+        return len(self.value) if self.value is not None else 0
+
+
+class _Order(LRUCache[bytes, Entry]):
+    """Tells the memory of each eviction."""
+
+    def __init__(self, memory: Memory, max_entries: int) -> None:
+        super().__init__(max_entries)
+        self._memory = memory
+
+    def popitem(self) -> tuple[bytes, Entry]:
+        key, entry = super().popitem()
+        self._memory.evicted(key, entry)
+        return key, entry
+
+
+class Memory:
+    """At most `max_entries` entries and `max_bytes` bytes; the least recently used goes first."""
+
+    def __init__(self, max_entries: int, max_bytes: int) -> None:
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.evictions = {"entries": 0, "bytes": 0}
+        self._order = _Order(self, max_entries)
+        self._reason = "entries"
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def get(self, key: bytes) -> Entry | None:
+        """The entry, which becomes the most recently used."""
+        try:
+            return self._order[key]
+        except KeyError:
+            return None
+
+    def put(self, key: bytes, entry: Entry) -> bool:
+        """Keep `entry` and drop what no longer fits; False if it alone is over the byte budget."""
+        self.remove(key)
+        cost = _cost(key, entry)
+        if cost > self.max_bytes:
+            return False
+        self._reason = "bytes"
+        while self.bytes + cost > self.max_bytes:
+            self._order.popitem()
+        self._reason = "entries"
+        self._order[key] = entry
+        self.bytes += cost
+        return True
+
+    def remove(self, key: bytes) -> None:
+        """Forget the entry, if there is one."""
+        entry = self._order.pop(key, None)
+        if entry is not None:
+            self.bytes -= _cost(key, entry)
+
+    def evicted(self, key: bytes, entry: Entry) -> None:
+        """Called by the order for what it pushed out."""
+        self.bytes -= _cost(key, entry)
+        self.evictions[self._reason] += 1
+
+
+def _cost(key: bytes, entry: Entry) -> int:
+    return len(key) + entry.size + ENTRY_OVERHEAD

@@ -1,0 +1,129 @@
+"""Coordination. S3 with attempts, a limit on requests in hand, and counts of every request.
+
+One place repeats, and one counts: both clients are set to a single attempt. A failed attempt is repeated with
+jittered backoff where repeating can help. Writes are repeated too: the node sends one write of a key at a time,
+and a PUT of the same bytes or a DELETE that happens twice leaves what one would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from milena_cache.store import Absent, Info, ObjectStore, OriginFailure, Page, Ref, Stored
+from milena_common.backoff import Backoff
+from milena_common.clock import Clock
+from milena_common.errors import MilenaError
+from milena_common.histogram import Histogram
+
+T = TypeVar("T")
+
+BACKOFF = Backoff(first=0.05, most=2.0)
+OPERATIONS = ("get", "head", "put", "delete", "list", "bucket")
+
+
+class OriginCounts:
+    """Requests by (operation, code), seconds by operation, and bytes of values read and written."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str], int] = {}
+        self.durations = {operation: Histogram() for operation in OPERATIONS}
+        self.bytes_read = 0
+        self.bytes_written = 0
+
+    def request(self, operation: str, code: str, seconds: float) -> None:
+        self.requests[operation, code] = self.requests.get((operation, code), 0) + 1
+        self.durations[operation].observe(seconds)
+
+    def total(self, *operations: str) -> int:
+        """Requests of these operations, all if none is named."""
+        return sum(n for (name, _), n in self.requests.items() if not operations or name in operations)
+
+
+class Origin:
+    """An `ObjectStore` around another: `retries` further attempts, at most `concurrency` requests at once."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        clock: Clock,
+        draw: Callable[[], float],
+        *,
+        retries: int,
+        concurrency: int,
+    ) -> None:
+        self.counts = OriginCounts()
+        self._store = store
+        self._clock = clock
+        self._draw = draw
+        self._retries = retries
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def _attempts(
+        self, operation: str, once: Callable[[], Awaitable[T]], code_of: Callable[[T], str] = lambda _: "200"
+    ) -> T:
+        failures = 0
+        ambiguous = False
+        while True:
+            async with self._slots:
+                started = time.perf_counter()
+                code = "cancelled"
+                try:
+                    answer = await once()
+                    code = code_of(answer)
+                    return answer
+                except MilenaError:
+                    code = "200"  # an answer that the node does not want: too large
+                    raise
+                except OriginFailure as failure:
+                    code = failure.status
+                    failures += 1
+                    # One attempt that may have happened makes the whole call one that may have.
+                    failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
+                    if not failure.fault.retryable or failures > self._retries:
+                        raise
+                finally:
+                    self.counts.request(operation, code, time.perf_counter() - started)
+            await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+
+    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+        answer = await self._attempts(
+            "get",
+            lambda: self._store.get(ref, if_none_match=if_none_match, max_bytes=max_bytes),
+            lambda got: (
+                {Absent.MISSING: "404", Absent.NOT_MODIFIED: "304"}.get(got, "200")
+                if isinstance(got, Absent)
+                else "200"
+            ),
+        )
+        if isinstance(answer, Stored):
+            self.counts.bytes_read += len(answer.value)
+        return answer
+
+    async def head(self, ref: Ref) -> Info | None:
+        return await self._attempts("head", lambda: self._store.head(ref), lambda got: "200" if got else "404")
+
+    async def put(self, ref: Ref, value: bytes) -> str:
+        etag = await self._attempts("put", lambda: self._store.put(ref, value))
+        self.counts.bytes_written += len(value)
+        return etag
+
+    async def delete(self, ref: Ref) -> None:
+        await self._attempts("delete", lambda: self._store.delete(ref))
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        return await self._attempts("list", lambda: self._store.list(bucket, prefix, cursor, limit))
+
+    async def check_bucket(self, bucket: str) -> None:
+        await self._attempts("bucket", lambda: self._store.check_bucket(bucket))
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+def _code_of_get(answer: Stored | Absent) -> str:
+    if isinstance(answer, Stored):
+        return "200"
+    return "304" if answer is Absent.NOT_MODIFIED else "404"

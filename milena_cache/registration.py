@@ -1,0 +1,129 @@
+"""Coordination. Keeps the node in one router's ring: joins, renews the lease, leaves.
+
+It joins again every third of the lease, so that two renewals may be lost before the lease is. While the router
+cannot be reached it tries with jittered backoff, for ever; the log says so once a minute, not at each attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from milena_cache.router_connection import RouterConnection
+from milena_common.backoff import Backoff
+from milena_common.clock import Clock
+from milena_common.errors import MilenaError
+from milena_common.pb import router_server_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+BACKOFF = Backoff(first=0.1, most=2.0)
+CALL_SECONDS = 2.0
+LOG_AGAIN_SECONDS = 60.0
+
+
+class Identity:
+    """What a node tells routers about itself."""
+
+    def __init__(
+        self, address: str, node_id: str, weight: float, addresses: Mapping[str, str], default_bucket: str
+    ) -> None:
+        self.address = address
+        self.node_id = node_id
+        self.weight = weight
+        self.addresses = addresses
+        self.default_bucket = default_bucket
+
+
+class Registration:
+    """The node's membership at one router."""
+
+    def __init__(
+        self,
+        router: str,
+        connection: RouterConnection,
+        identity: Identity,
+        clock: Clock,
+        draw: Callable[[], float],
+    ) -> None:
+        self.router = router
+        self._connection = connection
+        self._identity = identity
+        self._clock = clock
+        self._draw = draw
+        self._lease_until = 0.0
+        self._epoch = 0
+
+    @property
+    def joined(self) -> bool:
+        """Whether the lease, by this node's clock, is still running."""
+        return self._clock.now() < self._lease_until
+
+    async def run(self) -> None:
+        """Join and renew, for ever."""
+        failures = 0
+        logged_at = float("-inf")
+        while True:
+            try:
+                lease = await self._join()
+            except MilenaError as error:
+                failures += 1
+                if self._clock.now() - logged_at >= LOG_AGAIN_SECONDS:
+                    logged_at = self._clock.now()
+                    log.warning(
+                        "Failed to join router %s as %s: %s; trying again until it works",
+                        self.router,
+                        self._identity.address,
+                        error,
+                    )
+                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+            else:
+                if failures:
+                    log.info("router %s answers again after %d failed attempts", self.router, failures)
+                failures = 0
+                logged_at = float("-inf")
+                await self._clock.sleep(lease / 3)
+
+    async def _join(self) -> float:
+        """Join once; the lease in seconds."""
+        me = self._identity
+        request = pb.JoinRequest(
+            address=me.address,
+            node_id=me.node_id,
+            weight=me.weight,
+            addresses=me.addresses,
+            default_bucket=me.default_bucket,
+            epoch=self._epoch,
+        )
+        asked_at = self._clock.now()
+        was_joined = self.joined
+        answer = await self._connection.join(request, CALL_SECONDS)
+        # A router that grants no time is one that does not expire its members.
+        lease = answer.lease_seconds or 5.0
+        # Counted from the question, so that this clock's lease ends before the router's.
+        self._lease_until = asked_at + lease
+        self._epoch = max(self._epoch, answer.epoch)
+        if not was_joined:
+            log.info(
+                "joined router %s as %s: lease %.3g s, epoch %d, ring of %d",
+                self.router,
+                me.address,
+                lease,
+                answer.epoch,
+                answer.ring_size,
+            )
+        return lease
+
+    async def leave(self, timeout: float) -> None:
+        """Leave the ring, if the router can be told within `timeout` seconds; its lease ends anyway."""
+        if not self.joined:
+            return
+        try:
+            await self._connection.leave(pb.LeaveRequest(address=self._identity.address), timeout)
+            log.info("left router %s", self.router)
+        except MilenaError as error:
+            log.warning("could not leave router %s, whose lease will end by itself: %s", self.router, error)
+        self._lease_until = 0.0
+
+    async def close(self) -> None:
+        await self._connection.close()

@@ -1,0 +1,167 @@
+"""Shell. `ObjectStore` over obstore, which is many times faster than boto3 and awaits natively.
+
+It cannot do everything: it alters or rejects some keys (`exact` tells which), so those, and listing and bucket
+checks, are boto3's. Credentials are boto3's too, so that both clients follow one chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import boto3
+import obstore
+from cachetools import LRUCache
+from obstore.exceptions import BaseError, NotModifiedError
+from obstore.store import S3Store
+
+from milena_cache.s3_settings import S3Settings
+from milena_cache.store import Absent, Fault, Info, OriginFailure, Ref, Stored, fault_of_status, too_large
+
+if TYPE_CHECKING:
+    from obstore import Bytes
+    from obstore.store import S3Credential
+
+# Buckets whose connections are kept.
+MAX_BUCKETS = 64
+# obstore asks again five minutes before the end; botocore renews what it holds at the latest ten minutes before
+# its end. So credentials that pass through here are never used after they ended.
+CREDENTIALS_TTL = timedelta(minutes=10)
+
+_STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
+_CODE = re.compile(r"<Code>([^<]+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_ALTERED = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
+
+
+def exact(key: str) -> bool:
+    """Whether obstore reads and writes this key as it is.
+
+    It takes keys as paths: leading and trailing `/` are dropped, empty, `.` and `..` segments and control
+    characters are refused. Found by trying every ASCII character and the odd spellings against a server.
+    """
+    return _ALTERED.search(key) is None
+
+
+class ObstoreStore:
+    """S3 through obstore: get, head, put, delete."""
+
+    def __init__(self, session: boto3.Session, settings: S3Settings) -> None:
+        self._session = session
+        self._settings = settings
+        self._stores: LRUCache[str, S3Store] = LRUCache(MAX_BUCKETS)
+
+    async def _credentials(self) -> S3Credential:
+        def find() -> S3Credential:
+            found = self._session.get_credentials()
+            if found is None:
+                raise LookupError("no AWS credentials found")
+            frozen = found.get_frozen_credentials()
+            return {
+                "access_key_id": frozen.access_key or "",
+                "secret_access_key": frozen.secret_key or "",
+                "token": frozen.token,
+                "expires_at": datetime.now(UTC) + CREDENTIALS_TTL,
+            }
+
+        return await asyncio.to_thread(find)
+
+    def _store(self, bucket: str) -> S3Store:
+        store = self._stores.get(bucket)
+        if store is None:
+            settings = self._settings
+            own_endpoint = bool(settings.endpoint_url)
+            store = S3Store(
+                bucket,
+                region=settings.region,
+                endpoint=settings.endpoint_url or None,
+                virtual_hosted_style_request=not own_endpoint,
+                credential_provider=self._credentials,
+                client_options={
+                    "allow_http": True,
+                    "timeout": timedelta(seconds=settings.timeout),
+                    "connect_timeout": timedelta(seconds=settings.connect_timeout),
+                },
+                # One attempt: `origin` repeats, and counts each.
+                retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=settings.timeout)},
+            )
+            self._stores[bucket] = store
+        return store
+
+    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+        try:
+            answer = await obstore.get_async(
+                self._store(ref.bucket),
+                ref.key,
+                options={"if_none_match": if_none_match} if if_none_match else None,
+            )
+            size = answer.meta["size"]
+            if size > max_bytes:
+                raise too_large(ref, size, max_bytes)
+            body: Bytes = await answer.bytes_async()
+        except NotModifiedError:
+            return Absent.NOT_MODIFIED
+        except FileNotFoundError as error:
+            _raise_unless_object_missing("get", ref, error)
+            return Absent.MISSING
+        except BaseError as error:
+            raise _failure("get", ref, error) from None
+        if len(body) != size:
+            raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
+        return Stored(body.to_bytes(), answer.meta["e_tag"] or "")
+
+    async def head(self, ref: Ref) -> Info | None:
+        try:
+            meta = await obstore.head_async(self._store(ref.bucket), ref.key)
+        except FileNotFoundError as error:
+            _raise_unless_object_missing("head", ref, error)
+            return None
+        except BaseError as error:
+            raise _failure("head", ref, error) from None
+        return Info(ref.key, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
+
+    async def put(self, ref: Ref, value: bytes) -> str:
+        try:
+            # In one request whatever its size: parts would be visible as another kind of ETag, and would cost
+            # requests; MAX_VALUE_BYTES is far below S3's limit for one PUT.
+            result = await obstore.put_async(self._store(ref.bucket), ref.key, value, use_multipart=False)
+        except (BaseError, FileNotFoundError) as error:
+            raise _failure("put", ref, error) from None
+        return result["e_tag"] or ""
+
+    async def delete(self, ref: Ref) -> None:
+        try:
+            await obstore.delete_async(self._store(ref.bucket), ref.key)
+        except FileNotFoundError as error:
+            _raise_unless_object_missing("delete", ref, error)
+        except BaseError as error:
+            raise _failure("delete", ref, error) from None
+
+
+def _raise_unless_object_missing(operation: str, ref: Ref, error: Exception) -> None:
+    """obstore has one error for a missing object and a missing bucket; only the body tells them apart."""
+    if "<Code>NoSuchBucket</Code>" in str(error):
+        raise _failure(operation, ref, error) from None
+
+
+def _failure(operation: str, ref: Ref, error: Exception) -> OriginFailure:
+    """obstore tells status and body only in its error's text."""
+    text = str(error)
+    status = _STATUS.search(text)
+    if status:
+        number = status[1] or status[2]
+        code = _CODE.search(text)
+        message = _MESSAGE.search(text)
+        word = code[1] if code else f"HTTP {number}"
+        return OriginFailure(
+            fault_of_status(int(number), word), operation, ref, word, number, message[1] if message else ""
+        )
+    if "credential" in text.lower():
+        return OriginFailure(Fault.DENIED, operation, ref, "NoCredentials", "local", text.split("\n")[0][:200])
+    if "kind: Connect" in text:
+        return OriginFailure(Fault.CONNECT, operation, ref, "cannot connect", "connect")
+    if "kind: Timeout" in text or "TimedOut" in text:
+        return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
+    return OriginFailure(Fault.INCOMPLETE, operation, ref, "connection lost", "incomplete")

@@ -1,0 +1,166 @@
+"""Pure. The seam to S3: what the node needs of an object store, and how a store says that it failed.
+
+Implementations: `s3_obstore` (fast, but alters some keys), `s3_boto3` (exact, slower), `s3` (picks between the
+two), `origin` (adds attempts, limits and counts to another), and an in-memory one for tests. One contract suite
+holds all of them to the same behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from milena_common import errors
+from milena_common.errors import MilenaError
+
+
+class Ref(NamedTuple):
+    """An object in S3: the real bucket name, and the exact key, prefix included."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object's whole value, and its ETag as S3 spells it, quotes included."""
+
+    value: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """An object without its value. `size` in bytes, `last_modified` in seconds since 1970."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing, and the cursor for the next part: "" after the last."""
+
+    objects: Sequence[Info]
+    cursor: str
+
+    def without_prefix(self, prefix: str) -> Page:
+        """The same with `prefix` taken off every key."""
+        return Page([replace(info, key=info.key.removeprefix(prefix)) for info in self.objects], self.cursor)
+
+
+class Absent(Enum):
+    """Why a GET brought no value."""
+
+    MISSING = "missing"
+    NOT_MODIFIED = "not modified"
+
+
+class Fault(Enum):
+    """What went wrong, as far as it matters for what to do next.
+
+    `retryable`: another attempt may succeed. `ambiguous`: a write may have happened all the same.
+    """
+
+    CONNECT = ("connect", True, False)
+    TIMEOUT = ("timeout", True, True)
+    INCOMPLETE = ("incomplete", True, True)
+    SERVER = ("server", True, True)
+    THROTTLED = ("throttled", True, False)
+    DENIED = ("denied", False, False)
+    NO_BUCKET = ("no bucket", False, False)
+    REFUSED = ("refused", False, False)
+
+    def __init__(self, label: str, retryable: bool, ambiguous: bool) -> None:
+        self.label = label
+        self.retryable = retryable
+        self.ambiguous = ambiguous
+
+
+class OriginFailure(Exception):
+    """S3 did not do what was asked.
+
+    `code` is S3's error code ("SlowDown") or says what the transport met; `status` is the HTTP status, or
+    "connect", "timeout" or "incomplete" where there was none. `ambiguous`: a write may have happened.
+    """
+
+    def __init__(self, fault: Fault, operation: str, ref: Ref, code: str, status: str, text: str = "") -> None:
+        super().__init__(f"S3 {operation} of {ref}: {code}{text and ': ' + text} ({status})")
+        self.fault = fault
+        self.ambiguous = fault.ambiguous
+        self.code = code
+        self.status = status
+
+    def as_error(self) -> MilenaError:
+        """What callers of Milena are told."""
+        if self.fault is Fault.DENIED:
+            return errors.AccessDenied(str(self))
+        if self.fault in (Fault.NO_BUCKET, Fault.REFUSED):
+            return errors.FailedPrecondition(str(self))
+        return errors.OriginUnavailable(str(self))
+
+
+def fault_of_status(status: int, code: str) -> Fault:
+    """The fault that an HTTP error status with S3's error code means (404 of an object excepted)."""
+    if code in ("SlowDown", "ServiceUnavailable", "RequestLimitExceeded", "Throttling") or status == 429:
+        return Fault.THROTTLED
+    if code in ("RequestTimeout", "RequestTimeTooSkewed", "IncompleteBody"):
+        return Fault.INCOMPLETE
+    if code == "NoSuchBucket":
+        return Fault.NO_BUCKET
+    if status in (401, 403):
+        return Fault.DENIED
+    if status >= 500 or status == 409:
+        return Fault.SERVER
+    return Fault.REFUSED
+
+
+class ObjectStore(Protocol):
+    """S3, as the node needs it. Every method may raise OriginFailure."""
+
+    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+        """The whole object; with `if_none_match`, NOT_MODIFIED if its ETag is that one.
+
+        Raises FailedPrecondition, without reading the body, if it has more than `max_bytes`.
+        """
+
+    async def head(self, ref: Ref) -> Info | None:
+        """The object without its value; None if it does not exist."""
+
+    async def put(self, ref: Ref, value: bytes) -> str:
+        """Store the object and return its ETag."""
+
+    async def delete(self, ref: Ref) -> None:
+        """Remove the object; no error if there is none."""
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        """At most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes."""
+
+    async def check_bucket(self, bucket: str) -> None:
+        """Return if the bucket is there and may be used."""
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+
+
+class Writer(Protocol):
+    """Where the node's writes go before they are acknowledged.
+
+    An `ObjectStore` is one: then acknowledged means that S3 has it. A journal is another.
+    """
+
+    async def put(self, ref: Ref, value: bytes) -> str: ...
+
+    async def delete(self, ref: Ref) -> None: ...
+
+
+def too_large(ref: Ref, size: int, max_bytes: int) -> MilenaError:
+    """The refusal of an object that is over MAX_VALUE_BYTES."""
+    return errors.FailedPrecondition(f"{ref} has {size} bytes; allowed are at most {max_bytes} (MAX_VALUE_BYTES)")

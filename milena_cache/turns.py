@@ -1,0 +1,36 @@
+"""Coordination. One write of a key at a time, in the order of their coming; different keys do not wait.
+
+Two writes of one key under way at once would leave S3 with either, and memory with the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    """Locks by key, which exist only while somebody holds or awaits them."""
+
+    def __init__(self) -> None:
+        self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
+
+    def busy(self, key: bytes) -> bool:
+        """Whether somebody holds or awaits a turn at `key`."""
+        return key in self._locks
+
+    @asynccontextmanager
+    async def turn(self, key: bytes) -> AsyncIterator[None]:
+        """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order."""
+        lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)
