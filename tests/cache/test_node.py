@@ -1,0 +1,446 @@
+"""The node's policy, outcome by outcome, with a fake S3 and a fake clock."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from milena_cache.buckets import Buckets
+from milena_cache.freshness import Freshness
+from milena_cache.origin_health import PROBE_SECONDS
+from milena_cache.store import Fault
+from milena_common.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidRequest,
+    OriginUnavailable,
+)
+from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
+
+
+async def test_a_miss_reads_s3_once_and_then_hits() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    assert await t.outcome("k") == ("miss", b"v")
+    assert await t.outcome("k") == ("hit", b"v")
+    assert t.store.count("get") == 1
+
+
+async def test_an_empty_value_is_a_value() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"")
+    assert await t.outcome("k") == ("miss", b"")
+    assert await t.outcome("k") == ("hit", b"")
+
+
+async def test_a_missing_key_is_remembered_for_the_negative_ttl() -> None:
+    t = NodeUnderTest()
+    assert await t.outcome("k") == ("miss", None)
+    t.clock.tick(4.9)
+    assert await t.outcome("k") == ("negative_hit", None)
+    t.clock.tick(0.2)
+    t.in_s3("k", b"v")
+    assert await t.outcome("k") == ("miss", b"v")
+
+
+async def test_without_a_negative_ttl_nothing_is_remembered_of_a_missing_key() -> None:
+    t = NodeUnderTest(freshness=Freshness(100, 0, 10, 50, 1000, negative_ttl=0))
+    await t.get("k")
+    assert len(t.memory) == 0
+
+
+async def test_a_put_clears_the_memory_of_a_missing_key() -> None:
+    t = NodeUnderTest()
+    await t.get("k")
+    await t.put("k", b"v")
+    assert await t.outcome("k") == ("hit", b"v")
+
+
+async def test_in_grace_the_copy_is_served_while_s3_is_asked_once() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    await t.get("k")
+    t.in_s3("k", b"new")
+    t.clock.tick(105)
+    assert await t.outcome("k") == ("stale", b"old")
+    assert await t.outcome("k") == ("stale", b"old")
+    await t.store.arrived("get", 2)
+    await asyncio.sleep(0)
+    assert t.store.count("get") == 2
+    assert await t.outcome("k") == ("hit", b"new")
+
+
+async def test_in_keep_an_unchanged_copy_is_confirmed_without_its_body() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.clock.tick(120)
+    assert await t.outcome("k") == ("revalidated", b"v")
+    t.clock.tick(99)
+    assert await t.outcome("k") == ("hit", b"v")
+
+
+async def test_in_keep_a_changed_object_replaces_the_copy_and_a_removed_one_drops_it() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    await t.get("k")
+    t.in_s3("k", b"new")
+    t.clock.tick(120)
+    assert await t.outcome("k") == ("changed", b"new")
+    t.in_s3("k", None)
+    t.clock.tick(120)
+    assert await t.outcome("k") == ("changed", None)
+    assert await t.outcome("k") == ("negative_hit", None)
+
+
+async def test_after_keep_the_copy_is_as_if_it_were_not_there() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.clock.tick(161)
+    assert await t.outcome("k") == ("miss", b"v")
+
+
+async def test_readers_of_one_cold_key_share_one_read_of_s3() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    t.store.gate.clear()
+    readers = [asyncio.create_task(t.outcome("k")) for _ in range(500)]
+    await t.store.arrived("get")
+    t.store.gate.set()
+    outcomes = await asyncio.gather(*readers)
+    assert t.store.count("get") == 1
+    assert sorted(set(outcomes)) == [("coalesced", b"v"), ("miss", b"v")]
+    assert t.node.reads.outcomes["miss"] == 1
+    assert t.node.reads.misses == 500
+
+
+async def test_a_reader_that_gives_up_cancels_nothing_for_the_others() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    t.store.gate.clear()
+    leader = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    other = asyncio.create_task(t.outcome("k"))
+    await asyncio.sleep(0)
+    leader.cancel()
+    await asyncio.gather(leader, return_exceptions=True)
+    t.store.gate.set()
+    assert await other == ("coalesced", b"v")
+    assert await t.outcome("k") == ("hit", b"v")
+
+
+async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    t.store.gate.clear()
+    t.store.fail(Fault.SERVER)
+    readers = [asyncio.create_task(t.get("k")) for _ in range(3)]
+    await t.store.arrived("get")
+    t.store.gate.set()
+    results = await asyncio.gather(*readers, return_exceptions=True)
+    assert all(isinstance(result, OriginUnavailable) for result in results)
+    assert await t.outcome("k") == ("miss", b"v")
+
+
+async def test_a_cold_read_that_s3_does_not_answer_ends_within_its_time() -> None:
+    t = NodeUnderTest()
+    t.store.gate.clear()
+    with pytest.raises(OriginUnavailable, match=f"s3://{BUCKET}/k.*no answer within 0.01 s"):
+        await t.get("k", timeout=0.01)
+    assert t.node.reads.outcomes["error"] == 1
+    t.store.gate.set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault.CONNECT, OriginUnavailable),
+        (Fault.TIMEOUT, OriginUnavailable),
+        (Fault.INCOMPLETE, OriginUnavailable),
+        (Fault.SERVER, OriginUnavailable),
+        (Fault.THROTTLED, OriginUnavailable),
+        (Fault.DENIED, AccessDenied),
+        (Fault.NO_BUCKET, FailedPrecondition),
+        (Fault.REFUSED, FailedPrecondition),
+    ],
+)
+async def test_each_fault_of_s3_has_its_error_and_is_not_cached(fault: Fault, error: type[Exception]) -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    t.store.fail(fault, times=2)
+    with pytest.raises(error, match=fault.name):
+        await t.get("k")
+    with pytest.raises(error, match=fault.name):
+        await t.put("k", b"w")
+    assert len(t.memory) == 0
+    assert await t.outcome("k") == ("miss", b"v")
+
+
+async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.store.down = Fault.CONNECT
+    t.clock.tick(120)
+    assert await t.outcome("k") == ("stale_error", b"v")
+    # From now on nobody waits, and S3 is asked once in a while.
+    asked = t.store.count("get")
+    for _ in range(50):
+        assert await t.outcome("k") == ("stale_error", b"v")
+    await asyncio.sleep(0)
+    assert t.store.count("get") == asked
+    t.store.down = None
+    t.clock.tick(PROBE_SECONDS)
+    assert await t.outcome("k") == ("stale_error", b"v")
+    await t.store.arrived("get", asked + 1)
+    await asyncio.sleep(0)
+    assert await t.outcome("k") == ("hit", b"v")
+
+
+async def test_when_s3_is_too_slow_a_copy_in_its_keep_is_served() -> None:
+    t = NodeUnderTest(revalidate_timeout=0.01)
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.clock.tick(120)
+    t.store.gate.clear()
+    assert await t.outcome("k") == ("stale_error", b"v")
+    t.store.gate.set()
+
+
+async def test_a_copy_is_served_on_errors_no_longer_than_allowed() -> None:
+    t = NodeUnderTest(freshness=Freshness(100, 0, 0, 1000, stale_if_error=20, negative_ttl=5))
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.store.down = Fault.SERVER
+    t.clock.tick(119)
+    assert await t.outcome("k") == ("stale_error", b"v")
+    t.clock.tick(2)
+    with pytest.raises(OriginUnavailable):
+        await t.get("k")
+
+
+async def test_a_refusal_by_s3_is_told_and_not_hidden_by_a_copy() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.clock.tick(120)
+    t.store.fail(Fault.DENIED)
+    with pytest.raises(AccessDenied):
+        await t.get("k")
+
+
+async def test_an_object_over_the_byte_budget_is_served_and_not_kept() -> None:
+    t = NodeUnderTest(max_bytes=2000)
+    t.in_s3("k", b"x" * 3000)
+    assert await t.outcome("k") == ("bypass", b"x" * 3000)
+    assert await t.outcome("k") == ("bypass", b"x" * 3000)
+    await t.put("k", b"y" * 3000)
+    assert len(t.memory) == 0
+    assert (await t.get("k")).entry.value == b"y" * 3000
+
+
+async def test_an_object_over_the_value_limit_is_refused_with_both_sizes() -> None:
+    t = NodeUnderTest(max_value_bytes=10)
+    t.in_s3("k", b"x" * 11)
+    with pytest.raises(FailedPrecondition, match=r"11 bytes.*10"):
+        await t.get("k")
+    with pytest.raises(InvalidRequest, match=r"11 bytes.*10"):
+        await t.put("k", b"x" * 11)
+    assert t.store.count("put") == 0
+    await t.put("k", b"x" * 10)
+
+
+# Writes against reads under way.
+
+
+async def test_a_read_begun_before_a_write_never_overwrites_it() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    t.store.late_gate.clear()
+    reader = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    writer = asyncio.create_task(t.put("k", b"new"))
+    await t.store.arrived("put")
+    t.store.late_gate.set()
+    await writer
+    await reader  # concurrent with the write: either value would do
+    assert await t.outcome("k") == ("hit", b"new")
+
+
+async def test_a_reader_that_comes_after_a_write_does_not_join_a_read_from_before_it() -> None:
+    t = NodeUnderTest(max_bytes=0)  # nothing is kept, so that readers must ask
+    t.in_s3("k", b"old")
+    t.store.late_gate.clear()
+    early = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    writer = asyncio.create_task(t.put("k", b"new"))
+    await t.store.arrived("put")
+    during = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get", 2)
+    t.store.late_gate.set()
+    await writer
+    late = await t.outcome("k")
+    assert late[1] == b"new"
+    await asyncio.gather(early, during)
+
+
+async def test_a_read_begun_during_a_write_is_not_kept() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    t.store.gate.clear()
+    writer = asyncio.create_task(t.put("k", b"new"))
+    await t.store.arrived("put")
+    reader = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    t.store.fail(Fault.DENIED)  # the put comes first, and is refused
+    t.store.gate.set()
+    with pytest.raises(AccessDenied):
+        await writer
+    await reader
+    assert await t.outcome("k") == ("miss", b"old")
+
+
+async def test_a_delete_leaves_no_value_behind() -> None:
+    t = NodeUnderTest()
+    await t.put("k", b"v")
+    await t.delete("k")
+    assert await t.outcome("k") == ("negative_hit", None)
+    await t.delete("never-was")
+
+
+async def test_writes_of_one_key_happen_in_their_order_and_one_at_a_time() -> None:
+    t = NodeUnderTest()
+    t.store.gate.clear()
+    writers = [asyncio.create_task(t.put("k", b"%d" % i)) for i in range(5)]
+    other = asyncio.create_task(t.put("another", b"x"))
+    await t.store.arrived("put", 2)
+    await asyncio.sleep(0)
+    assert sorted(t.store.calls) == [("put", "another"), ("put", "k")]
+    t.store.gate.set()
+    await asyncio.gather(*writers, other)
+    assert await t.outcome("k") == ("hit", b"4")
+
+
+async def test_a_write_goes_on_when_its_caller_gives_up() -> None:
+    t = NodeUnderTest()
+    t.store.gate.clear()
+    writer = asyncio.create_task(t.put("k", b"v"))
+    await t.store.arrived("put")
+    writer.cancel()
+    await asyncio.gather(writer, return_exceptions=True)
+    with pytest.raises(DeadlineExceeded, match="may yet happen"):
+        await t.put("slow", b"v", timeout=0.01)
+    t.store.gate.set()
+    assert await t.node.finish(1) == 0
+    assert await t.outcome("k") == ("hit", b"v")
+    assert await t.outcome("slow") == ("hit", b"v")
+
+
+@pytest.mark.parametrize("after_effect", [True, False])
+async def test_after_a_write_of_unknown_outcome_s3_is_asked(after_effect: bool) -> None:
+    t = NodeUnderTest()
+    await t.put("k", b"old")
+    t.store.fail(Fault.TIMEOUT, after_effect=after_effect)
+    with pytest.raises(OriginUnavailable):
+        await t.put("k", b"new")
+    expected = ("changed", b"new") if after_effect else ("revalidated", b"old")
+    assert await t.outcome("k") == expected
+
+
+async def test_after_a_write_of_unknown_outcome_the_copy_still_helps_when_s3_is_gone() -> None:
+    t = NodeUnderTest()
+    await t.put("k", b"old")
+    t.store.down = Fault.TIMEOUT
+    with pytest.raises(OriginUnavailable):
+        await t.put("k", b"new")
+    assert await t.outcome("k") == ("stale_error", b"old")
+
+
+async def test_a_write_that_s3_refused_leaves_the_copy_as_it_was() -> None:
+    t = NodeUnderTest()
+    await t.put("k", b"old")
+    t.store.fail(Fault.DENIED)
+    with pytest.raises(AccessDenied):
+        await t.put("k", b"new")
+    assert await t.outcome("k") == ("hit", b"old")
+
+
+# The ring changing.
+
+
+async def test_a_copy_from_an_earlier_ownership_is_confirmed_first() -> None:
+    t = NodeUnderTest()
+    await t.put("k", b"mine", owned_since=1)
+    assert await t.outcome("k", owned_since=1) == ("hit", b"mine")
+    t.in_s3("k", b"theirs")  # another node owned the slot meanwhile
+    assert await t.outcome("k", owned_since=7) == ("changed", b"theirs")
+    assert await t.outcome("k", owned_since=7) == ("hit", b"theirs")
+    t.clock.tick(1)
+    assert await t.outcome("k", owned_since=9) == ("revalidated", b"theirs")
+
+
+async def test_a_copy_from_an_earlier_ownership_is_not_served_when_s3_fails() -> None:
+    t = NodeUnderTest()
+    await t.put("k", b"mine", owned_since=1)
+    t.store.down = Fault.CONNECT
+    with pytest.raises(OriginUnavailable):
+        await t.get("k", owned_since=7)
+
+
+async def test_a_read_from_an_earlier_ownership_is_not_joined() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"mine")
+    t.store.late_gate.clear()
+    early = asyncio.create_task(t.outcome("k", owned_since=1))
+    await t.store.arrived("get")
+    t.in_s3("k", b"theirs")
+    late = asyncio.create_task(t.outcome("k", owned_since=7))
+    await t.store.arrived("get", 2)
+    t.store.late_gate.set()
+    assert await late == ("miss", b"theirs")
+    assert await early == ("miss", b"mine")
+    assert await t.outcome("k", owned_since=7) == ("hit", b"theirs")
+
+
+# What else a request can ask.
+
+
+async def test_existence_is_answered_without_reading_the_value() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"value")
+    for key, found, size in (("k", b"", 5), ("absent", None, 0)):
+        reply, got = await t.node.exists(t.object(key), 1)
+        assert (reply.outcome, reply.entry.value, got) == ("miss", found, size)
+    assert t.store.count("get") == 0
+    await t.get("k")
+    reply, got = await t.node.exists(t.object("k"), 1)
+    assert (reply.outcome, got) == ("hit", 5)
+
+
+async def test_listing_hides_the_nodes_prefix_and_pages() -> None:
+    t = NodeUnderTest(buckets=Buckets(BUCKET, prefix="team/"))
+    for key in ("team/a", "team/b", "team/c", "elsewhere"):
+        t.in_s3(key, b"v")
+    first = await t.node.list("", b"", "", 2, 1)
+    rest = await t.node.list("", b"", first.cursor, 2, 1)
+    assert [info.key for info in (*first.objects, *rest.objects)] == ["a", "b", "c"]
+    assert rest.cursor == ""
+
+
+async def test_every_read_has_one_outcome_and_counts_its_bytes() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"12345")
+    await t.get("k")
+    await t.get("k")
+    await t.get("k")
+    await t.get("absent")
+    t.store.fail(Fault.REFUSED)
+    with pytest.raises(FailedPrecondition):
+        await t.get("bad")
+    reads = t.node.reads
+    assert (reads.hits, reads.misses) == (2, 3)
+    assert (reads.hit_bytes, reads.miss_bytes) == (10, 5)
+    assert FRESHNESS.ttl == 100  # the figures above depend on it

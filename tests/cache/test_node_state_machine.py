@@ -1,0 +1,196 @@
+"""The node against a model: whatever happens, a read tells a value that S3 had, recently enough.
+
+The model keeps, for each key, every value that S3 has had and when. A read may tell a value only if S3 had it at
+some time in the last `allowance` seconds, where the allowance follows from the outcome, and never one from before
+the last acknowledged write or the last change of ownership.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from milena_cache.memory import ENTRY_OVERHEAD
+from milena_cache.store import Fault
+from milena_common.errors import MilenaError
+from tests.cache.rig import FRESHNESS, NodeUnderTest
+
+T = TypeVar("T")
+
+KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
+VALUES = st.binary(max_size=40)
+LARGE = 4 * ENTRY_OVERHEAD
+
+# How old what is told may be, by outcome.
+ALLOWANCE = {
+    "hit": FRESHNESS.ttl,
+    "stale": FRESHNESS.ttl + FRESHNESS.grace,
+    "stale_error": FRESHNESS.ttl + FRESHNESS.grace + FRESHNESS.keep,
+    "negative_hit": FRESHNESS.negative_ttl,
+}
+
+
+class NodeMachine(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        # Room for three small values and none that is LARGE.
+        self.t = self.run(self.made())
+        self.epoch = 1
+        self.history: dict[str, list[tuple[float, bytes | None]]] = {}
+        self.floor: dict[str, float] = {}
+        self.owned_at = 0.0
+        self.reads = 0
+
+    async def made(self) -> NodeUnderTest:
+        return NodeUnderTest(max_entries=4, max_bytes=3 * (ENTRY_OVERHEAD + 41))
+
+    def teardown(self) -> None:
+        if hasattr(self, "loop"):
+            self.run(self.t.node.finish(1))
+            self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def note(self, key: str, value: bytes | None) -> None:
+        """S3 has `value` from now on."""
+        self.history.setdefault(key, [(float("-inf"), None)]).append((self.t.clock.now(), value))
+
+    def acknowledged(self, key: str, value: bytes | None) -> None:
+        self.note(key, value)
+        self.floor[key] = self.t.clock.now()
+
+    def may_tell(self, key: str, value: bytes | None, allowance: float) -> bool:
+        """Whether S3 had `value` at some time that a read may still tell of."""
+        now = self.t.clock.now()
+        since = max(now - allowance, self.floor.get(key, float("-inf")), self.owned_at)
+        history = self.history.get(key, [(float("-inf"), None)])
+        ends = [start for start, _ in history[1:]] + [float("inf")]
+        return any(
+            had == value and end >= since and (end > self.floor.get(key, float("-inf")))
+            for (_, had), end in zip(history, ends, strict=True)
+        )
+
+    def check(self, key: str, outcome: str, value: bytes | None) -> None:
+        self.reads += 1
+        assert self.may_tell(key, value, ALLOWANCE.get(outcome, 0.0)), (key, outcome, value, self.history.get(key))
+
+    @rule(key=KEYS)
+    def get(self, key: str) -> None:
+        failing = self.t.store.down is not None
+        try:
+            outcome, value = self.run(self.t.outcome(key, self.epoch))
+        except MilenaError:
+            self.reads += 1
+            assert failing
+        else:
+            self.check(key, outcome, value)
+
+    @rule(key=KEYS, value=VALUES)
+    def put(self, key: str, value: bytes) -> None:
+        if self.t.store.down is None:
+            self.run(self.t.put(key, value, self.epoch))
+            self.acknowledged(key, value)
+        else:
+            self.refused(key, value)
+
+    @rule(key=KEYS)
+    def put_large(self, key: str) -> None:
+        self.put(key, b"x" * LARGE)
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        if self.t.store.down is None:
+            self.run(self.t.delete(key, self.epoch))
+            self.acknowledged(key, None)
+
+    def refused(self, key: str, value: bytes) -> None:
+        try:
+            self.run(self.t.put(key, value, self.epoch))
+        except MilenaError:
+            return
+        raise AssertionError("acknowledged a write that S3 does not have")
+
+    @rule(key=KEYS, value=VALUES, happened=st.booleans())
+    def put_with_a_lost_answer(self, key: str, value: bytes, happened: bool) -> None:
+        if self.t.store.down is None:
+            self.t.store.fail(Fault.TIMEOUT, after_effect=happened)
+            self.refused(key, value)
+            if happened:
+                self.note(key, value)
+
+    @rule(key=KEYS, value=VALUES)
+    def put_while_reads_are_under_way(self, key: str, value: bytes) -> None:
+        """The read may tell what was before or after, but nothing that comes later may tell the former."""
+        if self.t.store.down is not None:
+            return
+
+        async def overlap() -> None:
+            self.t.store.late_gate.clear()
+            reader = asyncio.create_task(self.t.outcome(key, self.epoch))
+            await asyncio.sleep(0)
+            puts = self.t.store.count("put")
+            writer = asyncio.create_task(self.t.put(key, value, self.epoch))
+            await self.t.store.arrived("put", puts + 1)
+            second = asyncio.create_task(self.t.outcome(key, self.epoch))
+            await asyncio.sleep(0)
+            self.t.store.late_gate.set()
+            await asyncio.gather(reader, writer, second)
+
+        self.run(overlap())
+        self.acknowledged(key, value)
+        self.get(key)
+        self.reads += 2
+
+    @rule(key=KEYS, value=st.none() | VALUES)
+    def foreign_change(self, key: str, value: bytes | None) -> None:
+        self.t.in_s3(key, value)
+        self.note(key, value)
+
+    @rule(seconds=st.sampled_from([0.5, 4.0, 6.0, 30.0, 90.0, 105.0, 130.0, 170.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.t.clock.tick(seconds)
+
+    @rule()
+    def background_work_is_done(self) -> None:
+        async def settle() -> None:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+        self.run(settle())
+
+    @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.SERVER, Fault.THROTTLED]))
+    def s3_fails(self, fault: Fault) -> None:
+        self.t.store.down = fault
+
+    @rule()
+    def s3_recovers(self) -> None:
+        self.t.store.down = None
+
+    @rule()
+    def the_slots_go_away_and_come_back(self) -> None:
+        """Somebody else owned them for a moment, and may have written."""
+        self.epoch += 2
+        self.owned_at = self.t.clock.now()
+
+    @invariant()
+    def memory_is_bounded_and_every_read_counted(self) -> None:
+        if not hasattr(self, "t"):
+            return
+        memory = self.t.memory
+        assert len(memory) <= memory.max_entries
+        assert 0 <= memory.bytes <= memory.max_bytes
+        counts = self.t.node.reads
+        assert counts.hits + counts.misses == self.reads
+
+
+TestNode = NodeMachine.TestCase
+TestNode.settings = settings(
+    max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)

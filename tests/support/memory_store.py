@@ -1,0 +1,122 @@
+"""An `ObjectStore` in memory, whose failures and delays are the test's to decide."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from hashlib import md5
+
+from milena_cache.store import Absent, Fault, Info, OriginFailure, Page, Ref, Stored, too_large
+
+
+def etag_of(value: bytes) -> str:
+    """What S3 gives for an object of one part."""
+    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
+
+
+class MemoryStore:
+    """`calls` records (operation, key). Faults queued with `fail` are met by the next calls, one each.
+
+    While `gate` is clear, every call waits at its start, after it was recorded; `late_gate` holds back the answer
+    of a call that has already taken effect.
+    """
+
+    def __init__(self, *buckets: str) -> None:
+        self.objects: dict[Ref, bytes] = {}
+        self.buckets = set(buckets)
+        self.calls: list[tuple[str, str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.late_gate = asyncio.Event()
+        self.late_gate.set()
+        self.down: Fault | None = None
+        self._faults: deque[tuple[Fault, bool]] = deque()
+        self._arrived = asyncio.Condition()
+
+    def fail(self, fault: Fault, *, times: int = 1, after_effect: bool = False) -> None:
+        """The next `times` calls fail; with `after_effect` a write has happened before it does."""
+        self._faults.extend([(fault, after_effect)] * times)
+
+    def count(self, operation: str) -> int:
+        return sum(1 for name, _ in self.calls if name == operation)
+
+    async def arrived(self, operation: str, times: int = 1) -> None:
+        """Return when so many calls of `operation` have begun."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: self.count(operation) >= times)
+
+    async def _enter(self, operation: str, ref: Ref) -> OriginFailure | None:
+        """Raise a failure that comes before the effect; return one that comes after it."""
+        self.calls.append((operation, ref.key))
+        async with self._arrived:
+            self._arrived.notify_all()
+        await self.gate.wait()
+        if self.down is not None:
+            raise _failure(self.down, operation, ref)
+        if self._faults:
+            fault, after_effect = self._faults.popleft()
+            if not after_effect:
+                raise _failure(fault, operation, ref)
+            return _failure(fault, operation, ref)
+        if ref.bucket not in self.buckets:
+            raise _failure(Fault.NO_BUCKET, operation, ref)
+        return None
+
+    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+        await self._enter("get", ref)
+        value = self.objects.get(ref)
+        await self.late_gate.wait()
+        if value is None:
+            return Absent.MISSING
+        if if_none_match == etag_of(value):
+            return Absent.NOT_MODIFIED
+        if len(value) > max_bytes:
+            raise too_large(ref, len(value), max_bytes)
+        return Stored(value, etag_of(value))
+
+    async def head(self, ref: Ref) -> Info | None:
+        await self._enter("head", ref)
+        value = self.objects.get(ref)
+        return None if value is None else Info(ref.key, len(value), etag_of(value), 0.0)
+
+    async def put(self, ref: Ref, value: bytes) -> str:
+        failure = await self._enter("put", ref)
+        self.objects[ref] = value
+        await self.late_gate.wait()
+        if failure:
+            raise failure
+        return etag_of(value)
+
+    async def delete(self, ref: Ref) -> None:
+        failure = await self._enter("delete", ref)
+        self.objects.pop(ref, None)
+        await self.late_gate.wait()
+        if failure:
+            raise failure
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        await self._enter("list", Ref(bucket, prefix))
+        keys = sorted(
+            (ref.key for ref in self.objects if ref.bucket == bucket and ref.key.startswith(prefix)),
+            key=str.encode,
+        )
+        rest = [key for key in keys if key.encode() > cursor.encode()]
+        page = [
+            Info(key, len(value), etag_of(value), 0.0)
+            for key in rest[:limit]
+            for value in [self._value(bucket, key)]
+        ]
+        return Page(page, rest[limit - 1] if len(rest) > limit else "")
+
+    def _value(self, bucket: str, key: str) -> bytes:
+        return self.objects[Ref(bucket, key)]
+
+    async def check_bucket(self, bucket: str) -> None:
+        await self._enter("bucket", Ref(bucket, ""))
+
+    async def close(self) -> None:
+        pass
+
+
+def _failure(fault: Fault, operation: str, ref: Ref) -> OriginFailure:
+    return OriginFailure(fault, operation, ref, fault.name, fault.label)
