@@ -43,7 +43,7 @@ class NodeMachine(RuleBasedStateMachine):
         self.t = self.run(self.made())
         self.epoch = 1
         self.history: dict[str, list[tuple[float, bytes | None]]] = {}
-        self.floor: dict[str, float] = {}
+        self.floor: dict[str, int] = {}  # the first entry of the history that may still be told
         self.owned_at = 0.0
         self.reads = 0
 
@@ -64,18 +64,15 @@ class NodeMachine(RuleBasedStateMachine):
 
     def acknowledged(self, key: str, value: bytes | None) -> None:
         self.note(key, value)
-        self.floor[key] = self.t.clock.now()
+        self.floor[key] = len(self.history[key]) - 1
 
     def may_tell(self, key: str, value: bytes | None, allowance: float) -> bool:
         """Whether S3 had `value` at some time that a read may still tell of."""
-        now = self.t.clock.now()
-        since = max(now - allowance, self.floor.get(key, float("-inf")), self.owned_at)
+        since = max(self.t.clock.now() - allowance, self.owned_at)
         history = self.history.get(key, [(float("-inf"), None)])
         ends = [start for start, _ in history[1:]] + [float("inf")]
-        return any(
-            had == value and end >= since and (end > self.floor.get(key, float("-inf")))
-            for (_, had), end in zip(history, ends, strict=True)
-        )
+        told_of = list(zip(history, ends, strict=True))[self.floor.get(key, 0) :]
+        return any(had == value and end >= since for (_, had), end in told_of)
 
     def check(self, key: str, outcome: str, value: bytes | None) -> None:
         self.reads += 1

@@ -1,0 +1,133 @@
+"""Attempts, backoff, the limit on requests in hand, and the counts of what was asked."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from milena_cache.origin import BACKOFF, Origin
+from milena_cache.origin_health import PROBE_SECONDS, OriginHealth
+from milena_cache.store import Absent, Fault, OriginFailure, Ref, Stored
+from milena_common.errors import FailedPrecondition
+from tests.support.fake_clock import FakeClock
+from tests.support.memory_store import MemoryStore, etag_of
+
+REF = Ref("bucket", "k")
+
+
+class Rig:
+    def __init__(self, *, retries: int = 3, concurrency: int = 10) -> None:
+        self.clock = FakeClock()
+        self.store = MemoryStore("bucket")
+        self.origin = Origin(self.store, self.clock, lambda: 1.0, retries=retries, concurrency=concurrency)
+
+    async def get(self) -> Stored | Absent:
+        return await self.origin.get(REF, max_bytes=100)
+
+
+async def test_an_attempt_that_may_succeed_later_is_repeated_with_growing_pauses() -> None:
+    rig = Rig()
+    rig.store.objects[REF] = b"v"
+    rig.store.fail(Fault.SERVER)
+    rig.store.fail(Fault.THROTTLED)
+    task = asyncio.create_task(rig.get())
+    for pause in (BACKOFF.first, 2 * BACKOFF.first):
+        await rig.clock.advance(pause * 0.99)
+        assert not task.done()
+        await rig.clock.advance(pause * 0.02)
+    assert await task == Stored(b"v", etag_of(b"v"))
+    assert rig.origin.counts.requests == {("get", "server"): 1, ("get", "throttled"): 1, ("get", "200"): 1}
+    assert rig.origin.counts.bytes_read == 1
+
+
+async def test_after_the_last_attempt_the_failure_is_told() -> None:
+    rig = Rig(retries=2)
+    rig.store.down = Fault.CONNECT
+    task = asyncio.create_task(rig.get())
+    await rig.clock.advance(60)
+    with pytest.raises(OriginFailure):
+        await task
+    assert rig.store.count("get") == 3
+
+
+@pytest.mark.parametrize("fault", [Fault.DENIED, Fault.NO_BUCKET, Fault.REFUSED])
+async def test_what_repeating_cannot_help_is_not_repeated(fault: Fault) -> None:
+    rig = Rig()
+    rig.store.fail(fault)
+    with pytest.raises(OriginFailure):
+        await rig.get()
+    assert rig.store.count("get") == 1
+
+
+async def test_one_attempt_that_may_have_happened_makes_the_whole_write_one() -> None:
+    rig = Rig(retries=1)
+    rig.store.fail(Fault.TIMEOUT, after_effect=True)
+    rig.store.fail(Fault.CONNECT)
+    task = asyncio.create_task(rig.origin.put(REF, b"v"))
+    await rig.clock.advance(60)
+    with pytest.raises(OriginFailure) as caught:
+        await task
+    assert caught.value.fault is Fault.CONNECT
+    assert caught.value.ambiguous
+
+
+async def test_requests_in_hand_are_limited() -> None:
+    rig = Rig(concurrency=2)
+    rig.store.gate.clear()
+    tasks = [asyncio.create_task(rig.get()) for _ in range(5)]
+    await rig.store.arrived("get", 2)
+    await asyncio.sleep(0)
+    assert rig.store.count("get") == 2
+    rig.store.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_pause_between_attempts_holds_no_place() -> None:
+    rig = Rig(concurrency=1)
+    rig.store.fail(Fault.SERVER)
+    waiting = asyncio.create_task(rig.get())
+    await rig.store.arrived("get")
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(rig.get(), 5) is Absent.MISSING
+    await rig.clock.advance(60)
+    assert await waiting is Absent.MISSING
+
+
+async def test_every_answer_is_counted_by_its_code() -> None:
+    rig = Rig()
+    await rig.get()
+    await rig.origin.put(REF, b"v")
+    await rig.origin.get(REF, if_none_match=etag_of(b"v"), max_bytes=100)
+    await rig.origin.head(REF)
+    await rig.origin.delete(REF)
+    await rig.origin.head(REF)
+    await rig.origin.put(REF, b"x" * 101)
+    with pytest.raises(FailedPrecondition):
+        await rig.get()
+    assert rig.origin.counts.requests == {
+        ("get", "404"): 1,
+        ("put", "200"): 2,
+        ("get", "304"): 1,
+        ("head", "200"): 1,
+        ("delete", "200"): 1,
+        ("head", "404"): 1,
+        ("get", "200"): 1,
+    }
+    assert rig.origin.counts.total("get", "head") == 5
+    assert rig.origin.counts.bytes_written == 102
+
+
+def test_a_suspect_origin_is_probed_once_in_a_while() -> None:
+    health = OriginHealth()
+    assert health.may_probe(0.0)
+    health.failed(10.0)
+    assert health.suspect
+    assert not health.may_probe(10.0)
+    assert health.may_probe(10.0 + PROBE_SECONDS)
+    assert not health.may_probe(10.0 + 1.5 * PROBE_SECONDS)
+    health.failed(11.0)  # a probe that fails does not put the next one off
+    assert health.may_probe(10.0 + 2 * PROBE_SECONDS)
+    health.succeeded()
+    assert not health.suspect
+    assert health.may_probe(12.0)
