@@ -9,7 +9,7 @@
 Invariants:
 1. What was acknowledged is what is read: after a put returned, no read that starts later gets an older value
    through this node. Writes of a key take turns; a read of S3 that was under way when a write of its key began or
-   ended is neither kept nor joined afterwards (`flights.detach` at both ends of a write, `storable`).
+   ended is neither kept nor joined afterwards (`flights.detach` at both ends of a write).
 2. A write whose outcome is unknown (S3 did not answer) leaves a copy that must be confirmed before it is served
    again, unless S3 cannot be asked: then either value may be told, for the write was not acknowledged.
 3. A copy from an earlier ownership of its slot (`owned_since`) is never served without S3's word, also not when S3
@@ -166,7 +166,6 @@ class Node:
 
     async def _fly(self, wanted: Object, owned_since: int, flight: Flight[Landing]) -> Landing:
         """Read the object from S3, conditionally if there is a copy, and keep what it brings."""
-        storable = not self._turns.busy(wanted.filed_as)
         copy = self.memory.get(wanted.filed_as)
         if copy is not None:
             age = self._clock.now() - copy.checked_at
@@ -192,7 +191,7 @@ class Node:
             entry, outcome = Entry(None, "", asked_at, owned_since), "changed" if copy else "miss"
         else:
             entry, outcome = Entry(got.value, got.etag, asked_at, owned_since), "changed" if copy else "miss"
-        if storable and flight.attached and not self._keep(wanted.filed_as, entry):
+        if flight.attached and not self._keep(wanted.filed_as, entry):
             outcome = "bypass"
         return Landing(outcome, entry)
 

@@ -16,10 +16,6 @@ class Turns:
     def __init__(self) -> None:
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
-    def busy(self, key: bytes) -> bool:
-        """Whether somebody holds or awaits a turn at `key`."""
-        return key in self._locks
-
     @asynccontextmanager
     async def turn(self, key: bytes) -> AsyncIterator[None]:
         """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order."""

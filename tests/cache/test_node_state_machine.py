@@ -19,6 +19,7 @@ from milena_cache.memory import ENTRY_OVERHEAD
 from milena_cache.store import Fault
 from milena_common.errors import MilenaError
 from tests.cache.rig import FRESHNESS, NodeUnderTest
+from tests.support.fake_clock import settle
 
 T = TypeVar("T")
 
@@ -44,7 +45,6 @@ class NodeMachine(RuleBasedStateMachine):
         self.epoch = 1
         self.history: dict[str, list[tuple[float, bytes | None]]] = {}
         self.floor: dict[str, int] = {}  # the first entry of the history that may still be told
-        self.owned_at = 0.0
         self.reads = 0
 
     async def made(self) -> NodeUnderTest:
@@ -68,26 +68,28 @@ class NodeMachine(RuleBasedStateMachine):
 
     def may_tell(self, key: str, value: bytes | None, allowance: float) -> bool:
         """Whether S3 had `value` at some time that a read may still tell of."""
-        since = max(self.t.clock.now() - allowance, self.owned_at)
+        since = self.t.clock.now() - allowance
         history = self.history.get(key, [(float("-inf"), None)])
         ends = [start for start, _ in history[1:]] + [float("inf")]
         told_of = list(zip(history, ends, strict=True))[self.floor.get(key, 0) :]
         return any(had == value and end >= since for (_, had), end in told_of)
 
-    def check(self, key: str, outcome: str, value: bytes | None) -> None:
+    def read(self, key: str) -> str:
+        """Read and check; the outcome, "error" if S3 had to be asked and could not be."""
         self.reads += 1
-        assert self.may_tell(key, value, ALLOWANCE.get(outcome, 0.0)), (key, outcome, value, self.history.get(key))
+        try:
+            reply = self.run(self.t.get(key, self.epoch))
+        except MilenaError:
+            assert self.t.store.down is not None
+            return "error"
+        allowance = ALLOWANCE.get(reply.outcome, 0.0)
+        assert reply.age <= allowance
+        assert self.may_tell(key, reply.entry.value, allowance), (key, reply.outcome, self.history.get(key))
+        return reply.outcome
 
     @rule(key=KEYS)
     def get(self, key: str) -> None:
-        failing = self.t.store.down is not None
-        try:
-            outcome, value = self.run(self.t.outcome(key, self.epoch))
-        except MilenaError:
-            self.reads += 1
-            assert failing
-        else:
-            self.check(key, outcome, value)
+        self.read(key)
 
     @rule(key=KEYS, value=VALUES)
     def put(self, key: str, value: bytes) -> None:
@@ -121,29 +123,35 @@ class NodeMachine(RuleBasedStateMachine):
             self.refused(key, value)
             if happened:
                 self.note(key, value)
+            assert self.read(key) in ("miss", "changed", "revalidated", "bypass"), "S3 must be asked what happened"
 
-    @rule(key=KEYS, value=VALUES)
-    def put_while_reads_are_under_way(self, key: str, value: bytes) -> None:
-        """The read may tell what was before or after, but nothing that comes later may tell the former."""
+    @rule(key=KEYS, value=VALUES, late=st.booleans())
+    def put_while_reads_are_under_way(self, key: str, value: bytes, late: bool) -> None:
+        """Reads from before and during the write end after it; what they bring must leave no trace."""
         if self.t.store.down is not None:
             return
+        store = self.t.store
 
         async def overlap() -> None:
-            self.t.store.late_gate.clear()
-            reader = asyncio.create_task(self.t.outcome(key, self.epoch))
-            await asyncio.sleep(0)
-            puts = self.t.store.count("put")
+            store.read_gate.clear()
+            before = asyncio.create_task(self.t.outcome(key, self.epoch))
+            await settle()
+            if late:
+                store.write_gate.clear()
+            puts = store.count("put")
             writer = asyncio.create_task(self.t.put(key, value, self.epoch))
-            await self.t.store.arrived("put", puts + 1)
-            second = asyncio.create_task(self.t.outcome(key, self.epoch))
-            await asyncio.sleep(0)
-            self.t.store.late_gate.set()
-            await asyncio.gather(reader, writer, second)
+            await store.arrived("put", puts + 1)
+            during = asyncio.create_task(self.t.outcome(key, self.epoch))
+            await settle()
+            store.write_gate.set()
+            await writer
+            store.read_gate.set()
+            await asyncio.gather(before, during)
 
         self.run(overlap())
-        self.acknowledged(key, value)
-        self.get(key)
         self.reads += 2
+        self.acknowledged(key, value)
+        self.read(key)
 
     @rule(key=KEYS, value=st.none() | VALUES)
     def foreign_change(self, key: str, value: bytes | None) -> None:
@@ -156,10 +164,6 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule()
     def background_work_is_done(self) -> None:
-        async def settle() -> None:
-            for _ in range(20):
-                await asyncio.sleep(0)
-
         self.run(settle())
 
     @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.SERVER, Fault.THROTTLED]))
@@ -170,11 +174,15 @@ class NodeMachine(RuleBasedStateMachine):
     def s3_recovers(self) -> None:
         self.t.store.down = None
 
-    @rule()
-    def the_slots_go_away_and_come_back(self) -> None:
-        """Somebody else owned them for a moment, and may have written."""
+    @rule(written=st.dictionaries(KEYS, st.none() | VALUES))
+    def the_slots_go_away_and_come_back(self, written: dict[str, bytes | None]) -> None:
+        """Somebody else owned them for a while, and acknowledged writes."""
         self.epoch += 2
-        self.owned_at = self.t.clock.now()
+        for key, value in written.items():
+            self.t.in_s3(key, value)
+            self.note(key, value)
+        for key, history in self.history.items():
+            self.floor[key] = len(history) - 1
 
     @invariant()
     def memory_is_bounded_and_every_read_counted(self) -> None:

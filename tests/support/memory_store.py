@@ -17,8 +17,8 @@ def etag_of(value: bytes) -> str:
 class MemoryStore:
     """`calls` records (operation, key). Faults queued with `fail` are met by the next calls, one each.
 
-    While `gate` is clear, every call waits at its start, after it was recorded; `late_gate` holds back the answer
-    of a call that has already taken effect.
+    While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer of
+    a get that has already read, `write_gate` that of a put or delete that has already happened.
     """
 
     def __init__(self, *buckets: str) -> None:
@@ -27,8 +27,10 @@ class MemoryStore:
         self.calls: list[tuple[str, str]] = []
         self.gate = asyncio.Event()
         self.gate.set()
-        self.late_gate = asyncio.Event()
-        self.late_gate.set()
+        self.read_gate = asyncio.Event()
+        self.read_gate.set()
+        self.write_gate = asyncio.Event()
+        self.write_gate.set()
         self.down: Fault | None = None
         self._faults: deque[tuple[Fault, bool]] = deque()
         self._arrived = asyncio.Condition()
@@ -65,7 +67,7 @@ class MemoryStore:
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
         await self._enter("get", ref)
         value = self.objects.get(ref)
-        await self.late_gate.wait()
+        await self.read_gate.wait()
         if value is None:
             return Absent.MISSING
         if if_none_match == etag_of(value):
@@ -82,7 +84,7 @@ class MemoryStore:
     async def put(self, ref: Ref, value: bytes) -> str:
         failure = await self._enter("put", ref)
         self.objects[ref] = value
-        await self.late_gate.wait()
+        await self.write_gate.wait()
         if failure:
             raise failure
         return etag_of(value)
@@ -90,7 +92,7 @@ class MemoryStore:
     async def delete(self, ref: Ref) -> None:
         failure = await self._enter("delete", ref)
         self.objects.pop(ref, None)
-        await self.late_gate.wait()
+        await self.write_gate.wait()
         if failure:
             raise failure
 

@@ -1,0 +1,47 @@
+# One image for every Milena process; the command says which:
+#   milena-router   the router
+#   milena-cache    a cache node
+#   milena          the command line
+# The two processes are configured by environment variables alone. They listen on 127.0.0.1 unless told
+# otherwise, so in a container LISTEN_ADDR and METRICS_HOST must name 0.0.0.0.
+
+FROM python:3.13-slim-trixie AS build
+
+RUN python -m venv /opt/milena
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY milena_common ./milena_common
+COPY milena_client ./milena_client
+COPY milena_router ./milena_router
+COPY milena_cache ./milena_cache
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/milena/bin/pip install ".[server,cli]"
+
+
+FROM python:3.13-slim-trixie
+
+LABEL org.opencontainers.image.title="milena" \
+      org.opencontainers.image.description="A distributed read-through and write-through cache in front of S3" \
+      org.opencontainers.image.licenses="MIT"
+
+# The number, not the name, so that Kubernetes can see that this is not root.
+RUN groupadd --gid 10001 milena \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin milena
+
+# The same path as where it was built: a virtual environment cannot be moved.
+COPY --from=build /opt/milena /opt/milena
+
+# Log lines appear when they are written; the root file system may be read-only.
+ENV PATH=/opt/milena/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+
+WORKDIR /milena
+USER 10001:10001
+
+# Router: gRPC and metrics. Cache node: gRPC and metrics.
+EXPOSE 50050 9090 50051 9091
+
+# No health check here: what to ask, and at which port, depends on the process.
+# Without a command the image explains itself, since neither process could guess its configuration.
+CMD ["milena", "--help"]

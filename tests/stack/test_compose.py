@@ -1,0 +1,209 @@
+"""The compose stack: valid, safe on a laptop, and started in an order that works."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from milena_common.addresses import Address
+from tests.stack import environment
+from tests.stack.files import MONITORING, ROOT, load_yaml
+
+FILE = ROOT / "docker-compose.yml"
+NODES = ("cache1", "cache2", "cache3")
+PROCESSES = ("router", *NODES)
+PUBLISHED = {
+    "router": {50050: 50050, 9090: 9090},
+    "cache1": {50051: 50051, 9091: 9091},
+    "cache2": {50052: 50052, 9092: 9092},
+    "cache3": {50053: 50053, 9093: 9093},
+    "s3": {9000: 5000},
+    "prometheus": {9095: 9090},
+    "grafana": {3000: 3000},
+}
+
+
+def interpolate(text: str, variables: Mapping[str, str]) -> str:
+    """`${NAME}`, `${NAME-default}` and `${NAME:-default}`, as Compose fills them in."""
+
+    def value(found: re.Match[str]) -> str:
+        name, operator, default = found[1], found[2], found[3]
+        given = variables.get(name)
+        if given is None or (operator == ":-" and not given):
+            return default or ""
+        return given
+
+    return re.sub(r"\$\{(\w+)(?:(:?-)([^}]*))?\}", value, text)
+
+
+def services() -> dict[str, Any]:
+    """By name, with anchors and merges resolved."""
+    found: dict[str, Any] = load_yaml(FILE)["services"]
+    return found
+
+
+def variables_of(service: str, **given: str) -> dict[str, str]:
+    """A service's environment when the user's shell or `.env` has `given`."""
+    return {name: interpolate(str(value), given) for name, value in services()[service]["environment"].items()}
+
+
+def memory_limit(service: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)([mg])", services()[service]["mem_limit"]).groups()  # type: ignore[union-attr]
+    return int(number) * {"m": 2**20, "g": 2**30}[unit]
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "version" not in load_yaml(FILE)
+
+
+def test_the_services() -> None:
+    assert set(services()) == {*PUBLISHED, "bucket"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_ports_are_published_to_this_machine_only(name: str) -> None:
+    published = {}
+    for text in services()[name]["ports"]:
+        host, outside, inside = text.split(":")
+        assert host == "127.0.0.1"
+        published[int(outside)] = int(inside)
+    assert published == PUBLISHED[name]
+
+
+def test_no_port_is_published_twice() -> None:
+    outside = [port for ports in PUBLISHED.values() for port in ports]
+    assert len(outside) == len(set(outside))
+
+
+def test_images_are_pinned() -> None:
+    for name, service in services().items():
+        if service["image"] != "milena:local":
+            assert re.fullmatch(r"[\w/.]+:v?\d+\.\d+\.\d+", service["image"]), name
+
+
+def test_one_service_builds_the_image_that_all_processes_run() -> None:
+    own = {name: service for name, service in services().items() if service["image"] == "milena:local"}
+    assert set(own) == set(PROCESSES)
+    assert [name for name, service in own.items() if "build" in service] == ["router"]
+    assert {own[name]["pull_policy"] for name in NODES} == {"never"}
+    assert all("router" in own[name]["depends_on"] for name in NODES)
+
+
+def test_services_wait_for_what_they_need() -> None:
+    for name, service in services().items():
+        for needed, terms in service.get("depends_on", {}).items():
+            one_shot = needed == "bucket"
+            assert terms["condition"] == ("service_completed_successfully" if one_shot else "service_healthy"), name
+            assert one_shot or "healthcheck" in services()[needed], needed
+    for name in NODES:
+        assert set(services()[name]["depends_on"]) == {"router", "s3", "bucket"}
+
+
+def test_everything_that_stays_up_is_checked() -> None:
+    assert {name for name, service in services().items() if "healthcheck" not in service} == {"bucket"}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_health_check_asks_the_processes_own_port(name: str) -> None:
+    variables = variables_of(name)
+    load = environment.router if name == "router" else environment.cache
+    url = re.search(r"http://127\.0\.0\.1:\d+/readyz", services()[name]["healthcheck"]["test"][-1])
+    assert url is not None
+    assert url[0] == f"http://127.0.0.1:{load(variables).metrics.port}/readyz"
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_processes_get_the_time_to_stop_and_no_rights(name: str) -> None:
+    service = services()[name]
+    assert int(service["stop_grace_period"].removesuffix("s")) > 10
+    assert service["read_only"] is True
+    assert service["mem_limit"]
+
+
+def test_no_service_has_more_rights_than_it_needs() -> None:
+    for service in services().values():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "privileged" not in service
+
+
+def test_the_router_starts_with_nothing_set() -> None:
+    config = environment.router(variables_of("router"))
+    assert config.listen == ("0.0.0.0", 50050)
+    assert config.metrics == ("0.0.0.0", 9090)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_node_starts_with_nothing_set(number: int) -> None:
+    name = f"cache{number}"
+    config = environment.cache(variables_of(name), memory_limit(name))
+    assert config.listen == ("0.0.0.0", 50050 + number)
+    assert config.advertise == Address(name, 50050 + number)
+    assert config.metrics == ("0.0.0.0", 9090 + number)
+    assert config.routers == (Address("router", 50050),)
+    assert config.s3.endpoint_url == "http://s3:5000"
+    assert config.buckets.default == "milena"
+    assert config.max_bytes == memory_limit(name) // 2
+
+
+def test_a_real_bucket_instead_of_the_stand_in() -> None:
+    given = {
+        "S3_BUCKET": "photos",
+        "AWS_REGION": "eu-west-1",
+        "S3_ENDPOINT_URL": "",
+        "AWS_ACCESS_KEY_ID": "",
+        "AWS_SECRET_ACCESS_KEY": "",
+    }
+    variables = variables_of("cache1", **given)
+    config = environment.cache(variables)
+    assert (config.buckets.default, config.s3.region, config.s3.endpoint_url) == ("photos", "eu-west-1", "")
+    assert variables["AWS_ACCESS_KEY_ID"] == ""
+
+
+def test_the_bucket_is_made_in_the_stand_in_and_nowhere_else() -> None:
+    bucket = services()["bucket"]
+    assert interpolate(bucket["entrypoint"][-1], {}) == "http://s3:5000/milena"
+    assert (
+        interpolate(bucket["entrypoint"][-1], {"S3_ENDPOINT_URL": "https://elsewhere"}) == "http://s3:5000/milena"
+    )
+    assert "environment" not in bucket
+
+
+def test_mounted_files_exist() -> None:
+    for service in services().values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (ROOT / source).exists()
+                assert volume.endswith(":ro")
+            else:
+                assert source in load_yaml(FILE)["volumes"]
+
+
+def test_grafana_finds_its_data_source_and_dashboard() -> None:
+    mounts = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
+    inside = {target: ROOT / source for source, target in mounts.items() if source.startswith(".")}
+    provisioning = inside["/etc/grafana/provisioning"]
+    (provider,) = load_yaml(provisioning / "dashboards" / "milena.yml")["providers"]
+    assert (inside[provider["options"]["path"]] / "milena.json").exists()
+    home = services()["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == provider["options"]["path"] + "/milena.json"
+    (source,) = load_yaml(provisioning / "datasources" / "prometheus.yml")["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    scraped = load_yaml(MONITORING / "prometheus.yml")["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scraped
+
+
+def test_prometheus_scrapes_every_process() -> None:
+    jobs = {job["job_name"]: job for job in load_yaml(MONITORING / "prometheus.yml")["scrape_configs"]}
+    targets = {name: job["static_configs"][0]["targets"] for name, job in jobs.items()}
+    assert targets["milena-router"] == ["router:9090"]
+    assert targets["milena-cache"] == [f"cache{number}:{9090 + number}" for number in (1, 2, 3)]

@@ -1,0 +1,225 @@
+"""The Kubernetes manifests: valid for old and new clusters, restricted, and wired to each other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml
+
+from milena_common.addresses import Address
+from tests.stack import environment
+from tests.stack.files import K8S, ROOT, load_all_yaml, load_yaml
+
+BASE = K8S / "base"
+EXAMPLE = K8S / "overlays" / "example"
+# Kinds that the cluster learns of from an operator have no schema here.
+OPERATORS_OWN = {"PodMonitor"}
+VERSIONS = ("1.30", "1.37")
+
+Resource = dict[str, Any]
+
+
+def resources_of(folder: Path) -> list[Resource]:
+    """The manifests that a kustomization lists, bases and components included, before it changes them."""
+    found: list[Resource] = []
+    kustomization = load_yaml(folder / "kustomization.yaml")
+    for entry in kustomization.get("resources", []) + kustomization.get("components", []):
+        path = (folder / entry).resolve()
+        found += resources_of(path) if path.is_dir() else load_all_yaml(path)
+    return found
+
+
+def rendered(folder: Path) -> list[Resource]:
+    """What would be applied."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    ran = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return list(yaml.safe_load_all(ran.stdout))
+
+
+def one(resources: list[Resource], kind: str, name: str) -> Resource:
+    (found,) = (each for each in resources if each["kind"] == kind and each["metadata"]["name"] == name)
+    return found
+
+
+def workload(name: str) -> Resource:
+    return one(resources_of(BASE), "Deployment" if name == "milena-router" else "StatefulSet", name)
+
+
+def pod(name: str) -> Resource:
+    spec: Resource = workload(name)["spec"]["template"]["spec"]
+    return spec
+
+
+def container(name: str) -> Resource:
+    (found,) = pod(name)["containers"]
+    return dict(found)
+
+
+def literals(folder: Path, name: str) -> dict[str, str]:
+    """What a kustomization puts into a ConfigMap."""
+    (generator,) = (
+        each for each in load_yaml(folder / "kustomization.yaml")["configMapGenerator"] if each["name"] == name
+    )
+    return dict(literal.split("=", 1) for literal in generator["literals"])
+
+
+def variables(name: str) -> dict[str, str]:
+    """The environment of a container in the example, on a pod called `milena-cache-0` in namespace `milena`."""
+    fields = {"metadata.name": "milena-cache-0", "metadata.namespace": "milena"}
+    own: dict[str, str] = {}
+    for entry in container(name).get("env", ()):
+        value = entry.get("value") or fields[entry["valueFrom"]["fieldRef"]["fieldPath"]]
+        for earlier, text in own.items():
+            value = value.replace(f"$({earlier})", text)
+        own[entry["name"]] = value
+    parts = {"POD_NAME", "POD_NAMESPACE"}
+    return literals(BASE, name) | literals(EXAMPLE, name) | {k: v for k, v in own.items() if k not in parts}
+
+
+workloads = pytest.mark.parametrize("name", ["milena-router", "milena-cache"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_manifests_are_valid(version: str) -> None:
+    for resource in resources_of(EXAMPLE):
+        if resource["kind"] not in OPERATORS_OWN:
+            kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("folder", [BASE, EXAMPLE], ids=lambda folder: folder.name)
+def test_what_would_be_applied_is_valid(folder: Path, version: str) -> None:
+    for resource in rendered(folder):
+        if resource["kind"] not in OPERATORS_OWN:
+            kubernetes_validate.validate(resource, version, strict=True)
+
+
+def test_the_example_changes_what_it_says() -> None:
+    applied = rendered(EXAMPLE)
+    assert {each["metadata"].get("namespace", "milena") for each in applied} == {"milena"}
+    account = one(applied, "ServiceAccount", "milena-cache")
+    assert "eks.amazonaws.com/role-arn" in account["metadata"]["annotations"]
+    for kind, name in (("Deployment", "milena-router"), ("StatefulSet", "milena-cache")):
+        (running,) = one(applied, kind, name)["spec"]["template"]["spec"]["containers"]
+        assert running["image"].startswith("registry.example.com/milena:")
+        generated = running["envFrom"][0]["configMapRef"]["name"]
+        assert one(applied, "ConfigMap", generated)["data"] == literals(BASE, name) | literals(EXAMPLE, name)
+
+
+def test_the_image_is_of_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for folder in (BASE, EXAMPLE):
+        (image,) = load_yaml(folder / "kustomization.yaml")["images"]
+        assert (image["name"], image["newTag"]) == ("milena", version)
+
+
+@workloads
+def test_pods_keep_to_the_restricted_standard(name: str) -> None:
+    security = pod(name)["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] == security["runAsGroup"] == 10001
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(name)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "volumes"} & set(pod(name))
+
+
+@workloads
+def test_nothing_gets_a_token_for_the_kubernetes_api(name: str) -> None:
+    assert pod(name)["serviceAccountName"] == name
+    assert pod(name)["automountServiceAccountToken"] is False
+    assert one(resources_of(BASE), "ServiceAccount", name)["automountServiceAccountToken"] is False
+
+
+@workloads
+def test_resources_are_bounded(name: str) -> None:
+    resources = container(name)["resources"]
+    assert resources["requests"]["cpu"]
+    assert resources["requests"]["memory"] == resources["limits"]["memory"]
+
+
+@workloads
+def test_probes_ask_the_right_questions(name: str) -> None:
+    probes = {kind: container(name)[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
+    assert probes == {
+        "startup": {"path": "/livez", "port": "metrics"},
+        "liveness": {"path": "/livez", "port": "metrics"},
+        "readiness": {"path": "/readyz", "port": "metrics"},
+    }
+
+
+@workloads
+def test_a_stopping_process_gets_the_time_it_needs(name: str) -> None:
+    assert pod(name)["terminationGracePeriodSeconds"] > 10
+
+
+@workloads
+def test_selectors_find_the_pods(name: str) -> None:
+    labels = workload(name)["spec"]["template"]["metadata"]["labels"]
+    assert workload(name)["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert one(resources_of(BASE), "Service", name)["spec"]["selector"].items() <= labels.items()
+    policy = one(resources_of(BASE), "NetworkPolicy", name)
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+
+@workloads
+def test_ports_are_the_same_everywhere(name: str) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container(name)["ports"]}
+    config = environment.router(variables(name)) if name == "milena-router" else environment.cache(variables(name))
+    assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port}
+    assert config.listen.is_wildcard
+    assert Address(config.metrics.host, config.metrics.port).is_wildcard
+    service = one(resources_of(BASE), "Service", name)
+    assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
+    assert all(port["targetPort"] == port["name"] for port in service["spec"]["ports"])
+    for rule in one(resources_of(BASE), "NetworkPolicy", name)["spec"]["ingress"]:
+        assert {port["port"] for port in rule["ports"]} <= set(ports)
+
+
+def test_a_node_is_called_by_its_own_stable_name() -> None:
+    config = environment.cache(variables("milena-cache"))
+    assert str(config.advertise) == "milena-cache-0.milena-cache.milena.svc:50051"
+    service = one(resources_of(BASE), "Service", workload("milena-cache")["spec"]["serviceName"])
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_nodes_find_the_router() -> None:
+    config = environment.cache(variables("milena-cache"))
+    service = one(resources_of(BASE), "Service", "milena-router")
+    grpc = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc")
+    assert config.routers == (Address(service["metadata"]["name"], grpc),)
+
+
+def test_there_is_one_router_at_a_time() -> None:
+    spec = workload("milena-router")["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+def test_nodes_are_drained_one_at_a_time() -> None:
+    budget = one(resources_of(BASE), "PodDisruptionBudget", "milena-cache")["spec"]
+    labels = workload("milena-cache")["spec"]["template"]["metadata"]["labels"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"]["matchLabels"].items() <= labels.items()
+
+
+def test_the_pod_monitor_gives_the_jobs_the_names_that_rules_go_by() -> None:
+    monitor = one(resources_of(EXAMPLE), "PodMonitor", "milena")["spec"]
+    assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == ["metrics"]
+    everywhere = load_yaml(BASE / "kustomization.yaml")["labels"][0]["pairs"]
+    assert monitor["selector"]["matchLabels"] == everywhere
+    for name in ("milena-router", "milena-cache"):
+        assert workload(name)["spec"]["template"]["metadata"]["labels"][monitor["jobLabel"]] == name
