@@ -54,7 +54,7 @@ def load(env: Environment, memory_limit: int) -> Config:
     config = Config(
         listen=listen,
         advertise=advertise if advertised else None,
-        metrics=Address(env.text("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
+        metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
         routers=_routers(env),
         weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*\.?")
 
+# The part after % names an interface of this machine; anything at all may stand there for the library.
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+
 ALLOWED = "host:port or http://host:port, the port from 1 to 65535"
 
 
@@ -38,10 +41,23 @@ def parse_address(text: str, *, lowest_port: int = 1) -> Address:
         raise ValueError(f"port {port} is out of range")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        try:
-            ipaddress.IPv6Address(host)
-        except ValueError:
-            raise ValueError(f"{host!r} is not an IPv6 address") from None
+        if not _is_ipv6(host):
+            raise ValueError(f"{host!r} is not an IPv6 address")
     elif not _HOST.fullmatch(host):
         raise ValueError(f"{host!r} is not a host name or IP address")
     return Address(host, int(port))
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` is a host name or IP address as it stands in `Address.host`."""
+    return _HOST.fullmatch(text) is not None or _is_ipv6(text)
+
+
+def _is_ipv6(text: str) -> bool:
+    if not _IPV6.fullmatch(text):
+        return False
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from milena_common.addresses import ALLOWED, Address, parse_address
+from milena_common.addresses import ALLOWED, Address, is_host, parse_address
 from milena_common.errors import ConfigError
 
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -92,6 +92,14 @@ class Environment:
         value = self.text(name, default).lower()
         if value not in choices:
             self.problem(name, value, " or ".join(choices))
+            return default
+        return value
+
+    def host(self, name: str, default: str) -> str:
+        """A host name or IP address, without a port."""
+        value = self.text(name, default)
+        if not is_host(value):
+            self.problem(name, value, "a host name or IP address")
             return default
         return value
 

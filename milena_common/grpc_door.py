@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts, OperationCounts
-from milena_common.errors import InternalError, MilenaError
+from milena_common.errors import InternalError, InvalidRequest, MilenaError
 from milena_common.grpc_options import server_options
 from milena_common.status import to_grpc
 
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 
 # Calls in hand at once. Past it gRPC answers RESOURCE_EXHAUSTED at once, which bounds memory in a flood.
 MAX_CONCURRENT_CALLS = 4096
-# Details travel in a header; beyond 8 KiB of headers the whole answer is lost.
-MAX_DETAILS = 1500
+# Details travel in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the answer is lost.
+MAX_DETAILS_BYTES = 1500
 
 
 class CannotListen(Exception):
@@ -46,11 +47,11 @@ Method = Callable[[Any, float | None], Awaitable[bytes]]
 
 
 def _handler(method: Method, request: type[Message], counts: OperationCounts) -> grpc.RpcMethodHandler[Any, Any]:
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         try:
-            return await method(request, context.time_remaining())
+            return await method(_parse(request, received), context.time_remaining())
         except asyncio.CancelledError:
             counts.failed("cancelled")
             raise
@@ -63,10 +64,19 @@ def _handler(method: Method, request: type[Message], counts: OperationCounts) ->
             counts.durations.observe(time.perf_counter() - started)
         status, details, metadata = to_grpc(problem)
         counts.failed(status.name.lower())
-        await context.abort(status, details[:MAX_DETAILS], metadata)
+        details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
+        await context.abort(status, details, metadata)
         raise AssertionError("abort always raises")
 
-    return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=request.FromString)
+    # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
+    return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _parse(kind: type[Message], received: bytes) -> Any:
+    try:
+        return kind.FromString(received)
+    except DecodeError as error:
+        raise InvalidRequest(f"request: is not a message of this method ({error})") from None
 
 
 def probe(address: Address, variable: str) -> None:

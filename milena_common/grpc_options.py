@@ -18,8 +18,10 @@ def channel_options() -> Options:
         ("grpc.max_send_message_length", -1),
         # By default the pause between connection attempts grows to two minutes; a node is back sooner.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),
+        # Despite its name, this is the time that one attempt is given. It must suffice for the round trips to
+        # another region, and for a machine that is busy.
+        ("grpc.min_reconnect_backoff_ms", 2000),
         # Find out about a peer that vanished without a word, but only while calls wait for it.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 5_000),

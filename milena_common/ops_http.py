@@ -7,14 +7,19 @@ somebody who sends half a request, or nothing, cannot hold sockets for long.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from milena_common.addresses import Address
 from milena_common.grpc_door import CannotListen
+
+log = logging.getLogger(__name__)
 
 MAX_CONNECTION_SECONDS = 60.0
 
@@ -35,7 +40,8 @@ class OpsServer:
             application.router.add_get(path, self._live)
         for path in READY_PATHS:
             application.router.add_get(path, self._ready)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False)
+        log.addFilter(_is_ours)
+        self._runner = web.AppRunner(application, access_log=None, logger=log, handle_signals=False)
 
     async def start(self, address: Address, variable: str) -> Address:
         """Listen; the address returned has the real port. Raises CannotListen, naming `variable`."""
@@ -52,7 +58,10 @@ class OpsServer:
         try:
             self._server = await loop.create_server(connection, address.host, address.port)
         except OSError as error:
-            raise CannotListen(f"{variable}: cannot listen on {address}: {error.strerror or error}") from None
+            # The loop puts the address into the text once more; a name that is not found has a negative number.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or error
+            raise CannotListen(f"{variable}: cannot listen on {address}: {reason}") from None
         return Address(address.host, self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
@@ -72,6 +81,12 @@ class OpsServer:
         if reasons:
             return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
         return web.json_response({"status": "ok"})
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what somebody sent that is no HTTP: they get their 400, and it is no event for the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def _abort(protocol: web.RequestHandler) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import uvloop
 from dotenv import dotenv_values
 
 from milena_common import logs
@@ -37,8 +38,14 @@ Config = TypeVar("Config", bound=LogSettings)
 
 
 def environment() -> Environment:
-    """The process's environment, with `.env` of the working directory below it: a real variable wins."""
-    from_file = {name: value or "" for name, value in dotenv_values(Path(".env"), interpolate=False).items()}
+    """The process's environment, with `.env` of the working directory below it: a real variable wins.
+
+    Raises ConfigError if `.env` cannot be read.
+    """
+    try:
+        from_file = {name: value or "" for name, value in dotenv_values(Path(".env"), interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f".env: cannot be read: {error}"]) from None
     return Environment(from_file | {name: value for name, value in os.environ.items() if value.strip()})
 
 
@@ -56,7 +63,7 @@ def run(
         return 2
     logs.set_up(config.log_level, config.log_format)
     try:
-        asyncio.run(_until_signal(serve, config))
+        uvloop.run(_until_signal(serve, config))
     except CannotListen as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1

@@ -41,7 +41,11 @@ def _below(kind: type[MilenaError]) -> Iterator[type[MilenaError]]:
         yield from _below(child)
 
 
-_CLASS_BY_WORD = {kind.code: kind for kind in _below(MilenaError) if kind.__module__ == errors.__name__}
+# Those that say more than a text can carry are raised where they happen, and never sent.
+_LOCAL = (errors.BatchError, errors.ConfigError)
+_CLASS_BY_WORD = {
+    kind.code: kind for kind in _below(MilenaError) if kind.__module__ == errors.__name__ and kind not in _LOCAL
+}
 
 
 def to_grpc(error: MilenaError) -> tuple[grpc.StatusCode, str, Metadata]:
@@ -61,7 +65,7 @@ def from_grpc(
     text = details or status.name
     kind = _CLASS_BY_WORD.get(str(extra.get(CODE_WORD)))
     if kind is errors.RateLimited:
-        return errors.RateLimited(text, int(extra.get(RETRY_AFTER_MS, 0)) / 1000)
+        return errors.RateLimited(text, _milliseconds(extra.get(RETRY_AFTER_MS)) / 1000)
     if kind is None and status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         # gRPC itself refused a frame beyond the receiver's limit; both sizes are in its words.
         return errors.InvalidRequest(f"value: {text}")
@@ -69,6 +73,11 @@ def from_grpc(
         kind = _CLASS_BY_STATUS.get(status, errors.InternalError)
         text = f"{status.name}: {text}" if kind is errors.InternalError else text
     return kind(text)
+
+
+def _milliseconds(text: str | bytes | None) -> int:
+    """Zero for what is no such number: the other side may be anybody."""
+    return int(text) if text is not None and len(text) < 10 and text.isdigit() else 0
 
 
 def is_answer(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:

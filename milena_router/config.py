@@ -30,7 +30,7 @@ def load(env: Environment) -> Config:
     listen = env.address("LISTEN_ADDR", "127.0.0.1:50050", lowest_port=0)
     config = Config(
         listen=listen,
-        metrics=Address(env.text("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
+        metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
         rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
         lease_seconds=env.seconds("LEASE_SECONDS", 5, 0.3, 3600),
         max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),

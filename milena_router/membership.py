@@ -10,7 +10,7 @@ that was restarted never hands out an epoch that its predecessor used, even with
 
 **A router that was asleep** (stopped, or starved of CPU) finds every lease over when it wakes up, because the
 renewals sat in its socket. It must not empty the ring for a fault of its own: `expire` notices that it is
-called late, and grants every lease the time that the router itself was away.
+called late, and grants every lease the time that the router itself was away, up to a whole lease from now.
 """
 
 from __future__ import annotations
@@ -84,11 +84,10 @@ class Membership:
 
     def expire(self, now: float, wall: float) -> list[Change]:
         """Take out the nodes whose lease is over. Call it several times in each lease."""
-        asleep = now - self._checked_at - self.lease_seconds / 2
-        self._checked_at = now
-        if asleep > 0:
+        away, self._checked_at = now - self._checked_at, now
+        if away > self.lease_seconds / 2:
             for lease in self.leases.values():
-                lease.until += asleep
+                lease.until = min(lease.until + away, now + self.lease_seconds)
         over = [address for address, lease in self.leases.items() if lease.until <= now]
         changes = []
         for address in over:

@@ -22,6 +22,8 @@ from milena_router.limiter import TokenBucket
 OPERATIONS = ("get", "put", "delete", "list", "join", "leave", "nodes", "owner", "stats")
 
 MAX_WEIGHT = 1000.0
+# Half of what its field holds: an epoch that cannot grow any more would end every request.
+MAX_EPOCH = 2**63
 
 
 class RouterService:
@@ -101,6 +103,8 @@ class RouterService:
         weight = request.weight or 1.0
         if not 0 < weight <= MAX_WEIGHT:
             raise InvalidRequest(f"weight: got {weight:g}; allowed: above 0, up to {MAX_WEIGHT:g}")
+        if request.epoch > MAX_EPOCH:
+            raise InvalidRequest(f"epoch: got {request.epoch}; allowed: up to {MAX_EPOCH}")
         if request.default_bucket:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses))

@@ -1,0 +1,130 @@
+"""What every process does around its work, with a real one: the router, which needs nothing to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Server
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def run(directory: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """The router, which is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "milena_router"],
+        env={"PATH": os.defpath, **variables},
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
+    )
+
+
+def test_every_absurd_variable_is_one_line_and_the_exit_code_is_2(tmp_path: Path) -> None:
+    ended = run(
+        tmp_path,
+        LISTEN_ADDR="nowhere",
+        METRICS_PORT="99999",
+        METRICS_HOST="a b",
+        RATE_LIMIT="-1",
+        LEASE_SECONDS="nan",
+        MAX_VALUE_BYTES="1 elephant",
+        REQUEST_TIMEOUT_SECONDS="soon",
+        LOG_LEVEL="loud",
+        LOG_FORMAT="caf\udce9",
+    )
+    lines = ended.stderr.decode().splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["milena-router", name]
+        for name in (
+            "LISTEN_ADDR",
+            "METRICS_HOST",
+            "METRICS_PORT",
+            "RATE_LIMIT",
+            "LEASE_SECONDS",
+            "MAX_VALUE_BYTES",
+            "REQUEST_TIMEOUT_SECONDS",
+            "LOG_LEVEL",
+            "LOG_FORMAT",
+        )
+    ]
+    assert all("; allowed: " in line for line in lines)
+    assert ended.returncode == 2
+    assert ended.stdout == b""
+
+
+def test_the_env_file_is_read_and_a_real_variable_wins(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "RATE_LIMIT=from-file\nexport LOG_LEVEL='from-file'\nMETRICS_PORT=from-file\nLEASE_SECONDS=$HOME\nFLAG\n"
+    )
+    ended = run(tmp_path, RATE_LIMIT="from-environment", METRICS_PORT=" ")
+    errors = ended.stderr.decode()
+    assert ended.returncode == 2
+    assert "RATE_LIMIT: got 'from-environment'" in errors
+    assert "LOG_LEVEL: got 'from-file'" in errors
+    assert "METRICS_PORT: got 'from-file'" in errors, "an empty variable is a missing one"
+    assert "LEASE_SECONDS: got '$HOME'" in errors, "the file is not a shell script"
+
+
+def test_an_env_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"RATE_LIMIT=\xff\xfe\n")
+    ended = run(tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.decode().startswith("milena-router: .env: cannot be read: ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("variable", ["LISTEN_ADDR", "METRICS_PORT"])
+def test_a_port_in_use_is_exit_1_and_names_variable_and_address(tmp_path: Path, variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        variables = {"LISTEN_ADDR": "127.0.0.1:0", "METRICS_PORT": "0"}
+        variables[variable] = f"127.0.0.1:{port}" if variable == "LISTEN_ADDR" else str(port)
+        ended = run(tmp_path, **variables)
+    assert ended.returncode == 1
+    line = f"milena-router: {variable}: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert ended.stderr.decode().splitlines() == [line]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_with_exit_0_and_json_lines_say_so(tmp_path: Path, number: signal.Signals) -> None:
+    with Server("router", "milena_router", {}, tmp_path) as router:
+        router.wait_ready()
+        os.kill(router.pid, number)
+        assert router.wait(10) == 0
+        lines = [json.loads(line) for line in router.lines()]
+    messages = [line["message"] for line in lines]
+    assert all({"time", "level", "logger"} <= line.keys() for line in lines)
+    assert messages[0].startswith(f"router listens on {router.address}")
+    assert messages[1:] == [f"{number.name} received: stopping", "router stopped"]
+
+
+def test_it_is_not_ready_while_it_stops_and_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
+    with Server("router", "milena_router", {"LOG_FORMAT": "text"}, tmp_path) as router:
+        router.wait_ready()
+        os.kill(router.pid, signal.SIGINT)
+        router.wait_for_log("SIGINT received: stopping")
+        status, body = wait_until("an answer", lambda: router.get("/readyz"), 5)
+        assert status == 503
+        assert "stopping" in body
+        os.kill(router.pid, signal.SIGINT)
+        assert router.wait(5) == 130
+        assert router.lines("WARNING")
+
+
+def test_the_log_level_is_heeded(tmp_path: Path) -> None:
+    with Server("router", "milena_router", {"LOG_LEVEL": "WARNING"}, tmp_path) as router:
+        router.wait_ready()
+        router.terminate()
+        assert router.wait(10) == 0
+        assert router.lines() == []

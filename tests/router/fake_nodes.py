@@ -1,0 +1,85 @@
+"""Cache nodes as the router's forwarder sees them, without sockets, on a fake clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from milena_common.errors import MilenaError, NodeLost
+from tests.support.fake_clock import FakeClock
+
+Answer = bytes | MilenaError | Callable[[str, bytes], bytes]
+
+
+class FakeNode:
+    """One node, whatever connection it is called by. `answer` is what it says; None: nothing, ever."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer: Answer | None = answer
+        self.calls: list[tuple[str, bytes, float]] = []
+
+    @property
+    def requests(self) -> list[bytes]:
+        return [request for _, request, _ in self.calls]
+
+
+class FakeConnection:
+    """A `NodeConnection`. What waits when it is closed with no grace is broken off; otherwise it may finish."""
+
+    def __init__(self, node: FakeNode, clock: FakeClock) -> None:
+        self._node = node
+        self._clock = clock
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.closed_with: float | None = None
+
+    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+        if self.closed_with is not None:
+            raise NodeLost("left the ring")
+        self._node.calls.append((method, request, timeout))
+        answer = self._node.answer
+        if answer is None:
+            await self._silence(timeout)
+        if isinstance(answer, MilenaError):
+            raise answer
+        return answer if isinstance(answer, bytes) else answer(method, request)  # type: ignore[misc]
+
+    async def _silence(self, timeout: float) -> None:
+        broken_off = asyncio.get_running_loop().create_future()
+        self._waiting.add(broken_off)
+        alarm = asyncio.ensure_future(self._clock.sleep(timeout))
+        try:
+            await asyncio.wait({broken_off, alarm}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            alarm.cancel()
+            self._waiting.discard(broken_off)
+        if broken_off.done():
+            raise NodeLost("left the ring while it was asked")
+        raise NodeLost(f"did not answer within {timeout:.2g} s")
+
+    async def close(self, grace: float) -> None:
+        self.closed_with = grace
+        if grace:
+            await self._clock.sleep(grace)
+        for waiting in self._waiting:
+            waiting.set_result(None)
+
+
+class FakeNodes:
+    """Makes the connections, and remembers them. `nodes` has every node that was named.
+
+    A node answers what `first_answer` gives for its address, until a test says otherwise.
+    """
+
+    def __init__(self, clock: FakeClock, first_answer: Callable[[str], bytes]) -> None:
+        self._clock = clock
+        self._first_answer = first_answer
+        self.nodes: dict[str, FakeNode] = {}
+        self.connections: list[tuple[str, FakeConnection]] = []
+
+    def __getitem__(self, address: str) -> FakeNode:
+        return self.nodes.setdefault(address, FakeNode(self._first_answer(address)))
+
+    def connect(self, address: str) -> FakeConnection:
+        connection = FakeConnection(self[address], self._clock)
+        self.connections.append((address, connection))
+        return connection

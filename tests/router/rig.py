@@ -1,0 +1,84 @@
+"""A router over its real gRPC door, in front of fake nodes, on a fake clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from milena_common.addresses import Address
+from milena_common.calls import CallCounts
+from milena_common.env import Environment
+from milena_common.errors import MilenaError
+from milena_common.grpc_door import GrpcDoor
+from milena_common.pb import cache_server_pb2 as cache_pb
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.pb import router_server_pb2_grpc as pb_grpc
+from milena_common.status import from_grpc
+from milena_router.config import load
+from milena_router.forward import Forwarder
+from milena_router.leases import Leases
+from milena_router.limiter import TokenBucket
+from milena_router.membership import Membership
+from milena_router.service import OPERATIONS, RouterService
+from tests.router.fake_nodes import FakeNodes
+from tests.support.fake_clock import FakeClock
+
+MAX_VALUE_BYTES = 1000
+SOON = 10.0
+
+
+class Router:
+    """`stub` calls it as any gRPC client does; `nodes` are the fakes behind it."""
+
+    def __init__(self, rate_limit: float) -> None:
+        self.clock = FakeClock()
+        self.nodes = FakeNodes(self.clock, lambda _: b"")  # every field at its default
+        self.config = replace(load(Environment({})), max_value_bytes=MAX_VALUE_BYTES, rate_limit=rate_limit)
+        membership = Membership(self.config.lease_seconds, self.clock.now())
+        self.forwarder = Forwarder(lambda: membership.ring, self.nodes.connect, self.clock)
+        self.leases = Leases(membership, self.clock, self.forwarder.ring_changed)
+        limiter = TokenBucket(rate_limit, self.clock.now())
+        self.service = RouterService(self.config, self.leases, self.forwarder, limiter, self.clock)
+        self.calls = CallCounts(OPERATIONS)
+        self.stub: pb_grpc.RouterStub
+        self.channel: grpc.aio.Channel
+
+    async def join(self, *addresses: str, bucket: str = "photos") -> None:
+        for address in addresses:
+            await self.stub.Join(pb.JoinRequest(address=address, default_bucket=bucket), timeout=SOON)
+
+    async def refusal(self, method: str, request: object) -> tuple[grpc.StatusCode, MilenaError]:
+        """Status and error that a call which must fail is answered with."""
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await getattr(self.stub, method)(request, timeout=SOON)
+        error = raised.value
+        return error.code(), from_grpc(error.code(), error.details(), error.trailing_metadata())
+
+    def asked(self) -> list[tuple[str, str, bytes]]:
+        """(node, method, request) of everything that reached a node."""
+        return [(node, method, sent) for node, fake in self.nodes.nodes.items() for method, sent, _ in fake.calls]
+
+
+@asynccontextmanager
+async def running_router(rate_limit: float = 0.0) -> AsyncIterator[Router]:
+    router = Router(rate_limit)
+    door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES)
+    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await door.start(router.service.methods(), router.calls)
+    try:
+        async with grpc.aio.insecure_channel(str(address)) as router.channel:
+            router.stub = pb_grpc.RouterStub(router.channel)
+            yield router
+    finally:
+        await door.stop(0)
+
+
+def found(value: bytes, node: str) -> bytes:
+    """A node's answer to a Get."""
+    return cache_pb.GetResponse(
+        successful=True, value=value, outcome="hit", age_seconds=1.5, etag='"e"', node=node, size=len(value)
+    ).SerializeToString()

@@ -1,0 +1,84 @@
+"""The router's environment: defaults, and each variable's refusal."""
+
+from __future__ import annotations
+
+import pytest
+
+from milena_common.addresses import Address
+from milena_common.env import Environment
+from milena_common.errors import ConfigError
+from milena_router.config import Config, load, variables
+
+
+def test_defaults() -> None:
+    assert load(Environment({})) == Config(
+        listen=Address("127.0.0.1", 50050),
+        metrics=Address("127.0.0.1", 9090),
+        rate_limit=100,
+        lease_seconds=5,
+        max_value_bytes=64 * 2**20,
+        request_timeout=5,
+        log_level="info",
+        log_format="json",
+    )
+
+
+def test_every_variable_is_heeded() -> None:
+    config = load(
+        Environment(
+            {
+                "LISTEN_ADDR": "0.0.0.0:1",
+                "METRICS_HOST": "127.0.0.2",
+                "METRICS_PORT": "2",
+                "RATE_LIMIT": "0",
+                "LEASE_SECONDS": "1.5",
+                "MAX_VALUE_BYTES": "1KiB",
+                "REQUEST_TIMEOUT_SECONDS": "2",
+                "LOG_LEVEL": "DEBUG",
+                "LOG_FORMAT": "text",
+            }
+        )
+    )
+    assert config == Config(Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 1024, 2, "debug", "text")
+
+
+def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
+    assert load(Environment({"LISTEN_ADDR": "[::]:50050"})).metrics == Address("::", 9090)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LISTEN_ADDR", "localhost"),
+        ("METRICS_HOST", "a/b"),
+        ("METRICS_PORT", "-1"),
+        ("RATE_LIMIT", "-1"),
+        ("RATE_LIMIT", "inf"),
+        ("LEASE_SECONDS", "0"),
+        ("LEASE_SECONDS", "1e9"),
+        ("MAX_VALUE_BYTES", "0"),
+        ("MAX_VALUE_BYTES", "2GiB"),
+        ("REQUEST_TIMEOUT_SECONDS", "0"),
+        ("LOG_LEVEL", "trace"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_an_absurd_value_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(Environment({name: value}))
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{name}: got {value!r}; allowed: ")
+
+
+def test_the_list_of_variables_is_what_is_read() -> None:
+    assert variables() == {
+        "LISTEN_ADDR",
+        "METRICS_HOST",
+        "METRICS_PORT",
+        "RATE_LIMIT",
+        "LEASE_SECONDS",
+        "MAX_VALUE_BYTES",
+        "REQUEST_TIMEOUT_SECONDS",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+    }

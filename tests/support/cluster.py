@@ -1,0 +1,99 @@
+"""Shell. A router and its cache nodes as real processes, in front of an S3 that is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.support.moto_server import AWS_VARIABLES
+from tests.support.processes import READY_SECONDS, Server
+from tests.support.waiting import wait_until
+
+
+class Cluster:
+    """`nodes` cache nodes and a router, for use in a with statement, which starts all of them at once.
+
+    `router_env` and `node_env` add to what it sets itself: addresses and ports, the S3 of `endpoint_url` and
+    `bucket`, and a router without rate limit. Logs are in `directory`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        endpoint_url: str,
+        bucket: str,
+        nodes: int = 3,
+        *,
+        router_env: Mapping[str, str] | None = None,
+        node_env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.bucket = bucket
+        self.nodes: list[Server] = []
+        self._number = nodes
+        self._directory = directory
+        self._endpoint_url = endpoint_url
+        self._router_env = dict(router_env or {})
+        self._node_env = dict(node_env or {})
+        self._stack = ExitStack()
+
+    @property
+    def address(self) -> str:
+        """Where clients connect: the router's ``host:port``."""
+        return self.router.address
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.router = self._start("router", "milena_router", {"RATE_LIMIT": "0", **self._router_env})
+            for _ in range(self._number):
+                self.add_node(wait=False)
+            for server in (self.router, *self.nodes):
+                server.wait_ready()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self, name: str, module: str, variables: Mapping[str, str]) -> Server:
+        server = Server(name, module, variables, self._directory)
+        self._stack.callback(server.close)
+        return server
+
+    def add_node(self, env: Mapping[str, str] | None = None, *, wait: bool = True) -> Server:
+        """Start one more node, by default until it is ready; `env` adds to the environment of all nodes."""
+        variables = {
+            **AWS_VARIABLES,
+            "ROUTER_ADDR": f"http://{self.address}",
+            "S3_ENDPOINT_URL": self._endpoint_url,
+            "S3_BUCKET": self.bucket,
+            **self._node_env,
+            **(env or {}),
+        }
+        node = self._start(f"cache{len(self.nodes) + 1}", "milena_cache", variables)
+        self.nodes.append(node)
+        if wait:
+            node.wait_ready()
+        return node
+
+    def kill_node(self, node: Server) -> None:
+        """SIGKILL: no leave, no answer to what it has in hand."""
+        node.kill()
+
+    def wait_for_ring(self, size: int, timeout: float = READY_SECONDS) -> None:
+        """Block until the router's ring has `size` nodes. Raises TimeoutError."""
+        wait_until(
+            f"the ring has {size} nodes",
+            lambda: self.router.metrics().value("milena_router_ring_nodes") == size,
+            timeout,
+        )
+
+    def tracebacks(self) -> list[str]:
+        """What processes logged about defects; nothing that S3 or a client does should bring one about."""
+        return [f"{s.name}: {line}" for s in (self.router, *self.nodes) for line in s.lines("Traceback")]
+
+    def total(self, name: str, **labels: str) -> float:
+        """A metric's sum over the nodes that run."""
+        return sum(node.metrics().value(name, **labels) for node in self.nodes if node.running)

@@ -1,0 +1,116 @@
+"""Pure. What can go wrong between a client and S3, and for which requests it shall.
+
+A fault says what happens to one request; a rule says to which requests, how often and with what chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from urllib.parse import unquote_to_bytes
+from xml.sax.saxutils import escape
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One request as it arrived.
+
+    `target` is the raw request target. `bucket` and `key` are its path read in path style and percent-decoded; a
+    request about a bucket has the key "". `status` is what the client was answered, None as long as (or if
+    never) it was. `body` holds the body as it was on the wire.
+    """
+
+    method: str
+    target: str
+    fields: dict[str, str]
+    body: bytes
+    status: int | None = None
+    bucket: str = field(init=False)
+    key: str = field(init=False)
+    query: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        path, _, self.query = self.target.partition("?")
+        bucket, _, key = path.removeprefix("/").partition("/")
+        self.bucket = bucket
+        self.key = unquote_to_bytes(key).decode(errors="surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """The request waits so many seconds, and then goes on: to the next rule that matches it, and to S3."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """S3 is not asked; the client is answered `status` with S3's XML naming `code`."""
+
+    status: int
+    code: str
+    message: str = "injected by the fault proxy"
+
+    def body(self, resource: str) -> bytes:
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message>"
+            f"<Resource>{escape(resource)}</Resource><RequestId>fault</RequestId></Error>"
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class CutBody:
+    """S3 is asked; its answer's head promises the whole body, `after` bytes of it come (None: half), then the end.
+
+    An answer without a body passes whole: there is nothing to cut.
+    """
+
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoseAnswer:
+    """S3 is asked and does what it is asked to; the connection ends before the client hears of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """The request is read, S3 is not asked, and nothing is ever said. Ends when the client gives up."""
+
+
+Fault = Delay | Answer | CutBody | LoseAnswer | Hang
+
+INTERNAL_ERROR = Answer(500, "InternalError", "We encountered an internal error. Please try again.")
+SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
+CONDITIONAL_CONFLICT = Answer(409, "ConditionalRequestConflict", "A conflicting operation occurred.")
+OPERATION_ABORTED = Answer(409, "OperationAborted", "A conflicting conditional operation is in progress.")
+ACCESS_DENIED = Answer(403, "AccessDenied", "Access Denied")
+NO_SUCH_BUCKET = Answer(404, "NoSuchBucket", "The specified bucket does not exist")
+
+
+@dataclass(slots=True, eq=False)
+class Rule:
+    """Does `fault` to requests that match all of what is given, each with chance `probability`, `times` at most."""
+
+    fault: Fault
+    method: str | None = None
+    key: str | None = None
+    where: Callable[[Request], bool] | None = None
+    times: int | None = None
+    probability: float = 1.0
+    applied: int = 0
+
+    def claims(self, request: Request, random: Random) -> bool:
+        """Whether the fault shall happen to `request`; if so, it is counted."""
+        if self.times is not None and self.applied >= self.times:
+            return False
+        if self.method not in (None, request.method) or self.key not in (None, request.key):
+            return False
+        if self.where is not None and not self.where(request):
+            return False
+        if self.probability < 1.0 and random.random() >= self.probability:
+            return False
+        self.applied += 1
+        return True

@@ -1,0 +1,208 @@
+"""Shell. Real child processes for tests and benchmarks: started with nothing but an environment, always ended.
+
+A child gets a small environment of its own and an empty working directory, so that neither the developer's
+shell nor a `.env` or `~/.aws` decides how a test ends. It is the leader of a process group, so that Ctrl-C
+reaches only us, and we end the children in order. A thread reads what it writes, line by line, into memory and
+into a file: waiting for a log line is waiting for that thread, not polling.
+
+All calls block, for a bounded time. From an async test, use ``await asyncio.to_thread(node.wait_ready)`` where
+the test's own loop has something to do meanwhile.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.ports import ReservedPort
+from tests.support.waiting import wait_until
+
+READY_SECONDS = 30.0
+
+
+class ProcessEnded(Exception):
+    """The process ended while something was expected of it; the text has the end of its log."""
+
+
+class Process:
+    """``python *arguments``, started at once. `variables` is all that its environment has besides PATH."""
+
+    def __init__(self, name: str, arguments: Sequence[str], variables: Mapping[str, str], directory: Path) -> None:
+        self.name = name
+        self.log_file = directory / f"{name}.log"
+        self._lines: list[str] = []
+        self._wrote = threading.Condition()
+        self._ended = False
+        working_directory = directory / name
+        working_directory.mkdir(parents=True)
+        self._child = subprocess.Popen(
+            [sys.executable, *arguments],
+            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(working_directory), **variables},
+            cwd=working_directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        self._reader = threading.Thread(target=self._read, name=f"log of {name}", daemon=True)
+        self._reader.start()
+
+    # ---- what it writes
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        with self._child.stdout as output, self.log_file.open("wb", buffering=0) as file:
+            for line in output:
+                file.write(line)
+                with self._wrote:
+                    self._lines.append(line.decode(errors="backslashreplace").rstrip("\n"))
+                    self._wrote.notify_all()
+        with self._wrote:
+            self._ended = True
+            self._wrote.notify_all()
+
+    def lines(self, text: str = "") -> list[str]:
+        """The lines written so far that contain `text`."""
+        with self._wrote:
+            return [line for line in self._lines if text in line]
+
+    def wait_for_log(self, text: str, timeout: float = 10.0, number: int = 1) -> str:
+        """Block until `number` lines contain `text`, and return that line.
+
+        Raises TimeoutError, or ProcessEnded if there will be no further line.
+        """
+        with self._wrote:
+            self._wrote.wait_for(lambda: self._ended or len(self.lines(text)) >= number, timeout)
+            found = self.lines(text)
+            if len(found) >= number:
+                return found[number - 1]
+        if self._ended:
+            raise ProcessEnded(f"{self.name} ended without writing {text!r}\n{self.log_tail()}")
+        raise TimeoutError(f"{self.name} did not write {text!r} within {timeout} s\n{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The last lines, for error messages."""
+        return "\n".join([f"--- end of {self.log_file}", *self.lines()[-20:], "---"])
+
+    # ---- its life
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self._child.poll() is None
+
+    def terminate(self) -> None:
+        """Ask it to stop: SIGTERM."""
+        self._child.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._child.kill()
+        self._child.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it is there, its connections are open, and it does nothing."""
+        self._child.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._child.send_signal(signal.SIGCONT)
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """Its exit code (-9: ended by signal 9), once its whole log is there. Raises TimeoutError."""
+        try:
+            code = self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{self.name} still runs after {timeout} s\n{self.log_tail()}") from None
+        self._reader.join()
+        return code
+
+    def close(self) -> None:
+        """End it, whatever it does, and wait until it and its log are finished."""
+        self.kill()
+        self._reader.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Metrics:
+    """One scrape of ``/metrics``."""
+
+    def __init__(self, text: str) -> None:
+        self._samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+    @property
+    def names(self) -> set[str]:
+        return {sample.name for sample in self._samples}
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of the samples called `name` that have these labels; 0 if there are none."""
+        return sum(s.value for s in self._samples if s.name == name and labels.items() <= s.labels.items())
+
+
+class Server(Process):
+    """A router or cache node: ``python -m module``, its gRPC door at `address` and its operators' port at `ops`.
+
+    The ports stay reserved until `close`, so that a server that was killed can be started again on them.
+    """
+
+    def __init__(self, name: str, module: str, variables: Mapping[str, str], directory: Path) -> None:
+        self._ports = (ReservedPort(), ReservedPort())
+        self.address = self._ports[0].address
+        self.ops = self._ports[1].address
+        own = {"LISTEN_ADDR": self.address, "METRICS_PORT": str(self._ports[1].number)}
+        super().__init__(name, ("-m", module), {**own, **variables}, directory)
+
+    def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
+        """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not answer."""
+        connection = http.client.HTTPConnection(self.ops, timeout=timeout)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def ready(self) -> bool:
+        """What ``/readyz`` says; False too if nobody answers."""
+        try:
+            return self.get("/readyz")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def wait_ready(self, timeout: float = READY_SECONDS) -> None:
+        """Raises TimeoutError, or ProcessEnded at once if it ended."""
+
+        def ready() -> bool:
+            if not self.running:
+                raise ProcessEnded(f"{self.name} ended with code {self.wait()}\n{self.log_tail()}")
+            return self.ready()
+
+        try:
+            wait_until(f"{self.name} is ready", ready, timeout)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.log_tail()}") from None
+
+    def metrics(self) -> Metrics:
+        return Metrics(self.get("/metrics")[1])
+
+    def close(self) -> None:
+        super().close()
+        for port in self._ports:
+            port.close()
