@@ -1,0 +1,60 @@
+"""The client of Milena, a distributed cache in front of S3.
+
+    from milena_client import Milena
+
+    with Milena.from_url("milena://router:50050?timeout=1s") as cache:
+        cache.set("reports/2024.csv", b"a,b\\n1,2\\n")
+        cache.get("reports/2024.csv")        # bytes, or None if there is no such object
+        cache["reports/2024.csv"]            # bytes, or KeyError
+        entry = cache.get_entry("reports/2024.csv")
+        entry.outcome, entry.age             # "hit", 0.8
+
+`AsyncMilena` has the same methods for asyncio. Values are bytes; keys are str or bytes and are exactly the keys
+of the objects in the bucket. Every error is a `MilenaError`.
+"""
+
+from milena_client.aio import AsyncMilena
+from milena_client.client import Milena
+from milena_client.retry import RetryPolicy
+from milena_client.values import Entry, ObjectInfo, Written
+from milena_common.errors import (
+    AccessDenied,
+    BatchError,
+    ConfigError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidRequest,
+    KeyNotFound,
+    MilenaError,
+    NodeLost,
+    NoNodes,
+    OriginUnavailable,
+    Overloaded,
+    RateLimited,
+    Unavailable,
+)
+
+__all__ = [
+    "AccessDenied",
+    "AsyncMilena",
+    "BatchError",
+    "ConfigError",
+    "DeadlineExceeded",
+    "Entry",
+    "FailedPrecondition",
+    "InternalError",
+    "InvalidRequest",
+    "KeyNotFound",
+    "Milena",
+    "MilenaError",
+    "NoNodes",
+    "NodeLost",
+    "ObjectInfo",
+    "OriginUnavailable",
+    "Overloaded",
+    "RateLimited",
+    "RetryPolicy",
+    "Unavailable",
+    "Written",
+]

@@ -1,0 +1,87 @@
+"""Shell. ``python -m bench``: runs the cases, prints medians and ratios, writes every figure to a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.case import Case, Figures
+from bench.cases import growth, reads
+from bench.machine import machine_facts
+from bench.pieces import Pieces
+from bench.report import as_json, table
+from bench.stub_process import ROOT
+from bench.summary import Result, summarize
+
+CASES = {case.name: case for case in (*reads.CASES, *growth.CASES)}
+
+SECONDS, QUICK_SECONDS = 1.0, 0.2
+SIZES, QUICK_SIZES = (1_000, 10_000, 100_000, 1_000_000), (1_000, 100_000)
+
+
+def show_progress(text: str) -> None:
+    """One line on standard error that is written over; nothing where that is not a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def run_case(case: Case, pieces: Pieces, rounds: int) -> Result:
+    """All variants in each round, each round beginning with another one."""
+    show_progress("")
+    print(f"{case.name}: starting", file=sys.stderr, flush=True)
+    with case.open(pieces) as variants:
+        figures: dict[str, list[Figures]] = {variant.name: [] for variant in variants}
+        for number in range(rounds):
+            first = number % len(variants)
+            for variant in (*variants[first:], *variants[:first]):
+                show_progress(f"{case.name}: round {number + 1} of {rounds}: {variant.name}")
+                figures[variant.name].append(variant.run())
+    return summarize(case, figures)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0, or 130 after Ctrl-C, with the finished cases reported."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures Milena against its peers.")
+    parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help="|".join(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default: bench/results/TIME.json")
+    parser.add_argument("--quick", action="store_true", help="short rounds and fewer objects: does it work?")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error("--rounds: at least 1")
+    started = datetime.now(UTC)
+    file = options.json or ROOT / "bench" / "results" / f"{started:%Y%m%d-%H%M%S}.json"
+    seconds, sizes = (QUICK_SECONDS, QUICK_SIZES) if options.quick else (SECONDS, SIZES)
+    results: list[Result] = []
+    code = 0
+    with tempfile.TemporaryDirectory(prefix="milena-bench-") as directory:
+        pieces = Pieces(Path(directory), seconds, sizes)
+        with closing(pieces):
+            try:
+                for name in options.case or CASES:
+                    results.append(run_case(CASES[name], pieces, options.rounds))
+                    show_progress("")
+                    print(table(results[-1]), flush=True)
+            except KeyboardInterrupt:
+                show_progress("")
+                print("interrupted", file=sys.stderr)
+                code = 130
+    facts = {
+        "started": started.isoformat(timespec="seconds"),
+        "rounds": options.rounds,
+        "seconds": seconds,
+        "machine": machine_facts(),
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(as_json(facts, results))
+    print(f"written to {file}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

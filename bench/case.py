@@ -1,0 +1,61 @@
+"""Pure. What a benchmark case is: a few variants of the same work, some of them peers that the others are held to.
+
+Absolute figures say as much about the machine as about the program. So every case does its work in at least two
+ways within the same minute, round by round, and what is kept an eye on is the ratio to the peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.pieces import Pieces
+
+# By name, unit included: {"per_s": 2100.0, "p50_us": 410.0}.
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way of doing a case's work. Each call of `run` is one round."""
+
+    name: str
+    run: Callable[[], Figures]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is expected of the median of a variant's figure, or of its ratio to that of `peer`."""
+
+    variant: str
+    figure: str
+    peer: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def met(self, value: float) -> bool:
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        bound = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+        compared = f" / {self.peer}" if self.peer else ""
+        return f"{self.figure} of {self.variant}{compared}: {bound}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`open` prepares the variants; what it needs and Pieces does not keep is let go when its context ends.
+
+    `figure` is the one that is compared, with that of each of the variants named by `peers`. Targets for variants
+    that were left out are left out.
+    """
+
+    name: str
+    about: str
+    figure: str
+    peers: Sequence[str]
+    open: Callable[[Pieces], AbstractContextManager[Sequence[Variant]]]
+    targets: Sequence[Target] = ()

@@ -1,0 +1,126 @@
+"""Shell. What the number of cached objects should not change: the cost of a hit, and the memory for each."""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
+
+import grpc
+
+from bench.cached_objects import BUCKETS, filled_memory, key, node
+from bench.case import Case, Figures, Target, Variant
+from bench.load import one_after_another
+from bench.pieces import Pieces
+from milena_cache.doors.grpc import SERVICE
+from milena_cache.node import Node
+from milena_common.pb import cache_server_pb2 as pb
+
+SMALLEST, LARGEST = 1_000, 1_000_000
+
+# Without gRPC: look-ups in one measurement, and of how many measurements the best is taken. It is processor time,
+# and what else the machine does only ever adds to it.
+_LOOKUPS, _ATTEMPTS = 2_000, 20
+
+
+@contextmanager
+def _hits_in_process(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    yield [Variant(str(size), _lookups(node(filled_memory(size)), size)) for size in pieces.sizes]
+
+
+def _lookups(policy: Node, size: int) -> Callable[[], Figures]:
+    def once() -> float:
+        # New bytes, as every request brings them: their hash is not known yet, and they are not the stored ones.
+        wanted = [BUCKETS.resolve("", key(random.randrange(size))) for _ in range(_LOOKUPS)]
+        lookup = policy.lookup
+        gc.disable()
+        started = time.thread_time()
+        for each in wanted:
+            if lookup(each) is None:
+                raise AssertionError(f"{each} is not cached")
+        took = time.thread_time() - started
+        gc.enable()
+        return took / _LOOKUPS * 1e6
+
+    def run() -> Figures:
+        gc.collect()
+        return {"us_per_hit": min(once() for _ in range(_ATTEMPTS))}
+
+    return run
+
+
+@contextmanager
+def _hits_through_grpc(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(pieces.module(f"node_of_{size}", "bench.cached_objects", "serve", str(size)))
+            for size in pieces.sizes
+        ]
+        channels = [
+            stack.enter_context(grpc.insecure_channel(process.wait_for_log("127.0.0.1:", timeout=120)))
+            for process in processes
+        ]
+        yield [
+            Variant(str(size), _calls(channel, size, pieces.seconds))
+            for size, channel in zip(pieces.sizes, channels, strict=True)
+        ]
+
+
+def _calls(channel: grpc.Channel, size: int, seconds: float) -> Callable[[], Figures]:
+    get: grpc.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse] = channel.unary_unary(
+        f"/{SERVICE}/Get", pb.GetRequest.SerializeToString, pb.GetResponse.FromString
+    )
+
+    def call() -> None:
+        answer = get(pb.GetRequest(key=key(random.randrange(size))), timeout=5)
+        assert answer.outcome == "hit"
+
+    def run() -> Figures:
+        figures = one_after_another(call, seconds)
+        return {"us_per_hit": figures["p50_us"], "p99_us": figures["p99_us"]}
+
+    return run
+
+
+@contextmanager
+def _memory(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    number = count()
+
+    def weigh(size: int) -> Figures:
+        with pieces.module(f"weigh_{size}_{next(number)}", "bench.cached_objects", "weigh", str(size)) as process:
+            line = process.wait_for_log("bytes per object:", timeout=120)
+        return {"bytes_per_object": float(line.rpartition(":")[2])}
+
+    yield [Variant(str(size), partial(weigh, size)) for size in pieces.sizes if size >= 100_000]
+
+
+CASES = (
+    # No target: past the processor's caches, memory read at random answers later, whoever reads it.
+    Case(
+        "growth_node",
+        "a hit by the number of objects cached: the node's policy in process, all keys read",
+        "us_per_hit",
+        [str(SMALLEST)],
+        _hits_in_process,
+    ),
+    Case(
+        "growth_grpc",
+        "a hit by the number of objects cached: through the node's gRPC door, all keys read",
+        "us_per_hit",
+        [str(SMALLEST)],
+        _hits_through_grpc,
+        [Target(str(LARGEST), "us_per_hit", peer=str(SMALLEST), at_most=1.2)],
+    ),
+    Case(
+        "memory",
+        "memory per cached object beyond its key and its value of 100 bytes",
+        "bytes_per_object",
+        [],
+        _memory,
+        [Target(str(size), "bytes_per_object", at_most=400) for size in (100_000, LARGEST)],
+    ),
+)

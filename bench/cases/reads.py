@@ -1,0 +1,131 @@
+"""Shell. Reads through the router: hits and misses, one after another and by many at once, against boto3."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
+
+import grpc
+
+from bench.bare_chain import METHOD
+from bench.case import Case, Figures, Target, Variant
+from bench.load import one_after_another, with_callers, with_threads
+from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
+from milena_client import AsyncMilena, Milena
+
+_HOT_KEYS = [f"hot/{number}" for number in range(100)]
+
+Keys = Callable[[], str]
+Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+
+def _variant(pieces: Pieces, name: str, run: Callable[[], Figures]) -> Variant:
+    """With the S3 reads per call among its figures: no hit may have any, and each miss has one."""
+
+    def counted() -> Figures:
+        before = pieces.s3_gets()
+        figures = run()
+        calls = figures.pop("calls")
+        return {**figures, "s3_per_call": (pieces.s3_gets() - before) / calls}
+
+    return Variant(name, counted)
+
+
+def _boto3(pieces: Pieces, keys: Keys, threads: int) -> Variant:
+    def call() -> None:
+        pieces.boto3.get_object(Bucket=BUCKET, Key=keys())["Body"].read()
+
+    return _variant(pieces, "boto3", lambda: with_threads(call, threads, pieces.seconds))
+
+
+@contextmanager
+def _sync(pieces: Pieces, keys: Keys, latency: float) -> Iterator[Sequence[Variant]]:
+    pieces.stub.set_latency(latency)
+    with Milena(pieces.cluster.address) as client:
+
+        def call() -> None:
+            assert client.get(keys()) is not None
+
+        run = partial(one_after_another, call, pieces.seconds)
+        yield [_variant(pieces, "milena", run), _boto3(pieces, keys, 1)]
+
+
+@contextmanager
+def _async(pieces: Pieces, keys: Keys, latency: float) -> Iterator[Sequence[Variant]]:
+    pieces.stub.set_latency(latency)
+    address = pieces.cluster.address
+
+    async def through_milena() -> Figures:
+        async with AsyncMilena(address) as client:
+
+            async def call() -> None:
+                assert await client.get(keys()) is not None
+
+            return await with_callers(call, CALLERS, pieces.seconds)
+
+    milena = _variant(pieces, "milena", lambda: asyncio.run(through_milena()))
+    yield [milena, _boto3(pieces, keys, BOTO3_THREADS)]
+
+
+def _through_bare_grpc(pieces: Pieces) -> Variant:
+    address = pieces.bare_chain
+
+    async def run() -> Figures:
+        async with grpc.aio.insecure_channel(address) as channel:
+            get: Call = channel.unary_unary(METHOD)
+
+            async def call() -> None:
+                await get(b"hot/0", timeout=5)
+
+            return await with_callers(call, CALLERS, pieces.seconds)
+
+    return _variant(pieces, "bare_grpc", lambda: asyncio.run(run()))
+
+
+def _warm(pieces: Pieces) -> Keys:
+    """The hot keys in turn, all of them in memory."""
+    with Milena(pieces.cluster.address) as milena:
+        milena.get_many(_HOT_KEYS)
+    keys = cycle(_HOT_KEYS)
+    return lambda: next(keys)
+
+
+@contextmanager
+def _hit_sync(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    with _sync(pieces, _warm(pieces), latency=0) as variants:
+        yield variants
+
+
+@contextmanager
+def _hit_async(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    with _async(pieces, _warm(pieces), latency=0) as variants:
+        yield [*variants, _through_bare_grpc(pieces)]
+
+
+def _miss_case(kind: str, latency_ms: int) -> Case:
+    open_variants = _sync if kind == "sync" else _async
+    callers = "one after another" if kind == "sync" else f"{CALLERS} callers"
+    return Case(
+        f"miss_{kind}_{latency_ms}ms",
+        f"read keys never read before, {callers}; S3 answers after {latency_ms} ms",
+        "per_s",
+        ["boto3"],
+        lambda pieces: open_variants(pieces, pieces.new_key, latency_ms / 1000),
+    )
+
+
+CASES = (
+    Case("hit_sync", "read keys in memory, sync client, one after another", "per_s", ["boto3"], _hit_sync),
+    Case(
+        "hit_async",
+        f"read keys in memory, async client, {CALLERS} callers (boto3: {BOTO3_THREADS} threads)",
+        "per_s",
+        ["boto3", "bare_grpc"],
+        _hit_async,
+        [Target("milena", "per_s", at_least=2000)],
+    ),
+    *(_miss_case(kind, latency_ms) for kind in ("sync", "async") for latency_ms in (0, 20)),
+)

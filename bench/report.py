@@ -1,0 +1,46 @@
+"""Pure. Results as a table for people and as JSON for the next comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from bench.summary import Result
+
+
+def table(result: Result) -> str:
+    """A case's rows, aligned, with its targets below."""
+    names = list(result.rows[0].medians)
+    names += [name for row in result.rows for name in row.medians if name not in names]
+    head = ["", *names, "spread", *(f"x {peer}" for peer in result.peers)]
+    lines = [head]
+    for row in result.rows:
+        figures = [_number(row.medians[name]) if name in row.medians else "" for name in names]
+        ratios = [f"{row.ratios[peer]:.2f}" for peer in result.peers]
+        lines.append([row.variant, *figures, f"{row.spread:.0%}", *ratios])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = [f"{result.case}: {result.about}"]
+    for line in lines:
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
+        ]
+        text.append("  " + "  ".join(cells))
+    for verdict in result.verdicts:
+        text.append(
+            f"  {'met' if verdict.met else 'MISSED'}: {verdict.target}; measured {_number(verdict.measured)}"
+        )
+    return "\n".join(text) + "\n"
+
+
+def as_json(facts: Mapping[str, object], results: Sequence[Result]) -> str:
+    """`facts` of the run, and every figure of every round."""
+    return json.dumps({**facts, "cases": [asdict(result) for result in results]}, indent=2) + "\n"
+
+
+def _number(value: float) -> str:
+    """Three digits or more, and no more than help."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

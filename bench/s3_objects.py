@@ -1,0 +1,174 @@
+"""Pure. The objects of the S3 stub: what each request does to them and how it is answered.
+
+Just as much of S3 as boto3 and obstore use on plain objects. A request is (method, path, query, fields, body); an
+answer is (status, fields, body). No signatures are checked, every bucket exists, and an ETag is a checksum of the
+value that is cheap to make, in S3's form.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qs, quote, unquote_to_bytes
+from xml.sax.saxutils import escape, unescape
+
+_DATE = "Wed, 01 Jan 2025 00:00:00 GMT"
+_ISO_DATE = "2025-01-01T00:00:00.000Z"
+_XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer; `content_length` where it is not the length of `body` (HEAD)."""
+
+    status: int
+    fields: str = ""
+    body: bytes = b""
+    content_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    value: bytes
+    etag: str
+
+
+def _object(value: bytes) -> _Object:
+    # Adler-32 is the cheapest checksum at hand; four copies of it look like the MD5 that S3 gives.
+    return _Object(value, f'"{zlib.adler32(value):08x}{len(value):024x}"')
+
+
+def _error(status: int, code: str, message: str) -> Answer:
+    body = f"{_XML}<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    return Answer(status, "Content-Type: application/xml\r\n", body.encode())
+
+
+def _unchunked(body: bytes) -> bytes:
+    """The data inside chunks; chunk extensions (signatures) and trailers (checksums) are dropped."""
+    data, at = bytearray(), 0
+    while True:
+        line_end = body.index(b"\r\n", at)
+        size = int(body[at:line_end].split(b";")[0], 16)
+        if size == 0:
+            return bytes(data)
+        data += body[line_end + 2 : line_end + 2 + size]
+        at = line_end + 4 + size
+
+
+class Objects:
+    """Buckets of objects. With `synthetic` bytes, every key that was not written or deleted exists, that size."""
+
+    def __init__(self, synthetic: int | None = None) -> None:
+        self._synthetic = synthetic
+        self._objects: dict[str, _Object | None] = {}
+
+    def answer(self, method: str, target: str, fields: Mapping[str, str], body: bytes) -> Answer:
+        """What S3 answers; `target` is raw, `fields` have lower-case names, HTTP's own chunks are already gone."""
+        path, _, query = target.partition("?")
+        bucket, _, key = path[1:].partition("/")
+        if fields.get("content-encoding", "").startswith("aws-chunked"):
+            body = _unchunked(body)
+        if not key:
+            return self._bucket(method, bucket, query, body)
+        if method in ("GET", "HEAD"):
+            return self._get(method, path, fields)
+        if method == "PUT":
+            return self._put(path, fields, body)
+        if method == "DELETE":
+            self._objects[path] = None
+            return Answer(204)
+        return _error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+
+    def _find(self, path: str) -> _Object | None:
+        if path in self._objects:
+            return self._objects[path]
+        return None if self._synthetic is None else _object(synthetic_value(path, self._synthetic))
+
+    def _get(self, method: str, path: str, fields: Mapping[str, str]) -> Answer:
+        found = self._find(path)
+        if found is None:
+            return _error(404, "NoSuchKey", "The specified key does not exist.")
+        head = f"ETag: {found.etag}\r\nLast-Modified: {_DATE}\r\nAccept-Ranges: bytes\r\n"
+        if fields.get("if-none-match") in (found.etag, "*"):
+            return Answer(304, head)
+        status, value = 200, found.value
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", fields.get("range", ""))
+        if wanted and (wanted[1] or wanted[2]):
+            size = len(value)
+            first = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
+            last = min(int(wanted[2]), size - 1) if wanted[1] and wanted[2] else size - 1
+            if first > last:
+                return _error(416, "InvalidRange", "The requested range is not satisfiable")
+            status, value = 206, value[first : last + 1]
+            head += f"Content-Range: bytes {first}-{last}/{size}\r\n"
+        head += "Content-Type: application/octet-stream\r\n"
+        return Answer(status, head, b"" if method == "HEAD" else value, len(value))
+
+    def _put(self, path: str, fields: Mapping[str, str], body: bytes) -> Answer:
+        if "if-match" in fields or "if-none-match" in fields:
+            found = self._find(path)
+            if "if-match" in fields and found is None:
+                return _error(404, "NoSuchKey", "The specified key does not exist.")
+            matches = fields.get("if-match") in (None, "*", found and found.etag)
+            if not matches or ("if-none-match" in fields and found is not None):
+                return _error(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.")
+        self._objects[path] = stored = _object(body)
+        return Answer(200, f"ETag: {stored.etag}\r\n")
+
+    # ---- buckets
+
+    def _bucket(self, method: str, bucket: str, query: str, body: bytes) -> Answer:
+        parameters = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
+        if method in ("HEAD", "PUT"):
+            return Answer(200)
+        if method == "POST" and "delete" in parameters:
+            return self._delete_many(bucket, body.decode())
+        if method == "GET" and parameters.get("list-type") == "2":
+            return self._list(bucket, parameters)
+        return _error(501, "NotImplemented", "This is a stub for benchmarks.")
+
+    def _delete_many(self, bucket: str, document: str) -> Answer:
+        keys = re.findall(r"<Key>(.*?)</Key>", document, re.DOTALL)
+        for key in keys:
+            self._objects[f"/{bucket}/{quote(unescape(key), safe='/~')}"] = None
+        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        return Answer(
+            200, "Content-Type: application/xml\r\n", f"{_XML}<DeleteResult>{deleted}</DeleteResult>".encode()
+        )
+
+    def _list(self, bucket: str, parameters: Mapping[str, str]) -> Answer:
+        start = f"/{bucket}/"
+        prefix = parameters.get("prefix", "")
+        after = parameters.get("continuation-token", parameters.get("start-after", ""))
+        limit = min(int(parameters.get("max-keys", _PAGE)), _PAGE)
+        found = sorted(
+            (key, stored)
+            for path, stored in self._objects.items()
+            if stored is not None and path.startswith(start)
+            if (key := unquote_to_bytes(path[len(start) :]).decode()).startswith(prefix) and key > after
+        )
+        encode = quote if parameters.get("encoding-type") == "url" else escape
+        rows = "".join(
+            f"<Contents><Key>{encode(key)}</Key><LastModified>{_ISO_DATE}</LastModified>"
+            f"<ETag>{escape(stored.etag)}</ETag><Size>{len(stored.value)}</Size>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+            for key, stored in found[:limit]
+        )
+        more = len(found) > limit
+        token = f"<NextContinuationToken>{escape(found[limit - 1][0])}</NextContinuationToken>" if more else ""
+        encoding = "<EncodingType>url</EncodingType>" if encode is quote else ""
+        document = (
+            f"{_XML}<ListBucketResult><Name>{bucket}</Name><Prefix>{encode(prefix)}</Prefix>{encoding}"
+            f"<KeyCount>{len(found[:limit])}</KeyCount><MaxKeys>{limit}</MaxKeys>"
+            f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{token}{rows}</ListBucketResult>"
+        )
+        return Answer(200, "Content-Type: application/xml\r\n", document.encode())
+
+
+def synthetic_value(path: str, size: int) -> bytes:
+    """The content that belongs to a path, the same in every process: its checksum, over and over."""
+    seed = b"%08x" % zlib.crc32(path.encode())
+    return (seed * (size // len(seed) + 1))[:size]

@@ -1,0 +1,73 @@
+"""Pure. Rounds into medians, spreads, ratios and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench.case import Case, Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A variant over all rounds.
+
+    `spread`: from the lowest to the highest round of the case's figure, as a share of its median. `ratios`: for
+    each peer, the median of the rounds' ratios to it.
+    """
+
+    variant: str
+    rounds: Sequence[Figures]
+    medians: Figures
+    spread: float
+    ratios: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A target, in words, with what was measured."""
+
+    target: str
+    measured: float
+    met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All that a case brought."""
+
+    case: str
+    about: str
+    figure: str
+    peers: Sequence[str]
+    rows: Sequence[Row]
+    verdicts: Sequence[Verdict]
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` (0 to 1) of the ascending, non-empty `ordered` lie: the nearest rank."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def summarize(case: Case, rounds: Mapping[str, Sequence[Figures]]) -> Result:
+    """`rounds` has, for each variant, its figures in every round: the same number of rounds for all."""
+    peers = {name: rounds[name] for name in case.peers}
+    rows = {name: _row(name, own, case.figure, peers) for name, own in rounds.items()}
+    verdicts = []
+    for target in case.targets:
+        if target.variant in rows:
+            row = rows[target.variant]
+            measured = row.ratios[target.peer] if target.peer else row.medians[target.figure]
+            verdicts.append(Verdict(str(target), measured, target.met(measured)))
+    return Result(case.name, case.about, case.figure, case.peers, list(rows.values()), verdicts)
+
+
+def _row(name: str, rounds: Sequence[Figures], figure: str, peers: Mapping[str, Sequence[Figures]]) -> Row:
+    medians = {key: median(each[key] for each in rounds) for key in rounds[0]}
+    values = [each[figure] for each in rounds]
+    ratios = {
+        peer: median(own[figure] / other[figure] for own, other in zip(rounds, of_peer, strict=True))
+        for peer, of_peer in peers.items()
+    }
+    return Row(name, rounds, medians, (max(values) - min(values)) / medians[figure], ratios)

@@ -1,0 +1,180 @@
+"""Coordination. Many operations at once, with a bounded window of them in hand.
+
+An operation that waits for its next attempt keeps its place in the window. So when the router limits the rate
+or a node is lost, few new ones begin, and each of them still has its whole time: a batch goes as fast as the
+cluster lets it, rather than failing for most of its keys.
+
+The sync batch needs no threads: calls are started without waiting, and their answers are taken from a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from heapq import heappop, heappush
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from milena_client.calls import AsyncCaller, Caller, failure
+from milena_client.operations import Operation
+from milena_client.retry import Attempts
+from milena_client.values import Key, KeyT, checked_timeout
+from milena_common.errors import BatchError, MilenaError
+
+A = TypeVar("A")
+
+WINDOW = 64
+
+
+class Outcomes(Generic[KeyT, A]):
+    """The answers and the failures of a batch, by key as the caller spelled it."""
+
+    def __init__(self) -> None:
+        self.answers: dict[KeyT, A] = {}
+        self._errors: dict[Key, MilenaError] = {}
+
+    def failed(self, key: KeyT, error: MilenaError) -> None:
+        self._errors[key] = error
+
+    def result(self) -> dict[KeyT, A]:
+        """Raises BatchError if anything failed."""
+        if self._errors:
+            raise BatchError(self._errors)
+        return self.answers
+
+
+class _Job(Generic[KeyT, A]):
+    """One operation of a batch, from its start to its answer."""
+
+    __slots__ = ("attempts", "deadline", "future", "key", "operation")
+
+    def __init__(self, key: KeyT, operation: Operation[A], deadline: float) -> None:
+        self.key = key
+        self.operation = operation
+        self.deadline = deadline
+        self.attempts: Attempts | None = None
+        self.future: Future[Message] | None = None
+
+
+class _Batch(Generic[KeyT, A]):
+    """A batch as it runs in the caller's thread."""
+
+    def __init__(self, caller: Caller, build: Callable[[KeyT], Operation[A]], timeout: float | None) -> None:
+        self._caller = caller
+        self._build = build
+        self._timeout = caller.retries.timeout if timeout is None else checked_timeout(timeout)
+        self._finished: SimpleQueue[_Job[KeyT, A]] = SimpleQueue()
+        self._flying: set[_Job[KeyT, A]] = set()
+        self._waiting: list[tuple[float, int, _Job[KeyT, A]]] = []  # heap by the time of the next attempt
+        self._order = 0
+        self.outcomes: Outcomes[KeyT, A] = Outcomes()
+
+    def run(self, keys: Iterator[KeyT]) -> None:
+        clock = self._caller.clock
+        try:
+            while True:
+                self._open(keys)
+                if self._flying:
+                    self._take_finished()
+                elif self._waiting:
+                    clock.sleep(max(0.0, self._waiting[0][0] - clock.now()))
+                else:
+                    return
+        finally:
+            for job in self._flying:  # only when interrupted
+                if job.future is not None:
+                    job.future.cancel()
+
+    def _open(self, keys: Iterator[KeyT]) -> None:
+        """Start what may start now: attempts that are due, then new operations while the window has room."""
+        while self._waiting and self._waiting[0][0] <= self._caller.clock.now():
+            self._start(heappop(self._waiting)[2])
+        while len(self._flying) + len(self._waiting) < WINDOW:
+            key = next(keys, None)
+            if key is None:
+                return
+            try:
+                operation = self._build(key)
+            except MilenaError as error:
+                self.outcomes.failed(key, error)
+            else:
+                self._begin(_Job(key, operation, self._caller.clock.now() + self._timeout))
+
+    def _begin(self, job: _Job[KeyT, A]) -> None:
+        turn = self._caller.retries.pace.wait(self._caller.clock.now(), self._timeout)
+        if turn:
+            self._wait(job, turn)
+        else:
+            self._start(job)
+
+    def _start(self, job: _Job[KeyT, A]) -> None:
+        remaining = max(job.deadline - self._caller.clock.now(), 0.001)
+        self._flying.add(job)
+        future = job.future = self._caller.transport.start(job.operation.method, job.operation.request, remaining)
+        future.add_done_callback(lambda _: self._finished.put(job))
+
+    def _take_finished(self) -> None:
+        """Wait for an answer, at most until the next attempt is due."""
+        timeout = max(0.0, self._waiting[0][0] - self._caller.clock.now()) if self._waiting else None
+        try:
+            job = self._finished.get(timeout=timeout)
+        except Empty:
+            return
+        self._flying.discard(job)
+        assert job.future is not None
+        try:
+            self.outcomes.answers[job.key] = job.operation.read(job.future.result())
+            self._caller.retries.budget.succeeded()
+        except MilenaError as error:
+            self._retry(job, error)
+
+    def _retry(self, job: _Job[KeyT, A], error: MilenaError) -> None:
+        if job.attempts is None:
+            job.attempts = self._caller.retries.attempts(job.operation, job.deadline)
+        delay = job.attempts.next_delay(error, self._caller.clock.now())
+        if delay is None:
+            self.outcomes.failed(job.key, failure(job.operation, job.attempts, self._timeout))
+        else:
+            self._wait(job, delay)
+
+    def _wait(self, job: _Job[KeyT, A], seconds: float) -> None:
+        self._order += 1
+        heappush(self._waiting, (self._caller.clock.now() + seconds, self._order, job))
+
+
+def run_batch(
+    caller: Caller, keys: Sequence[KeyT], build: Callable[[KeyT], Operation[A]], timeout: float | None
+) -> dict[KeyT, A]:
+    """The answers by key. Each operation has `timeout` seconds (None: the client's) from its own start.
+
+    Operations are built as the window comes to them, so that a batch of large values is not held twice.
+    Raises BatchError, after all have ended, if some failed.
+    """
+    batch = _Batch(caller, build, timeout)
+    batch.run(iter(keys))
+    return batch.outcomes.result()
+
+
+async def run_async_batch(
+    caller: AsyncCaller, keys: Sequence[KeyT], build: Callable[[KeyT], Operation[A]], timeout: float | None
+) -> dict[KeyT, A]:
+    """As `run_batch`, in an event loop."""
+    if timeout is not None:
+        checked_timeout(timeout)
+    outcomes: Outcomes[KeyT, A] = Outcomes()
+    remaining = iter(keys)
+
+    async def work() -> None:
+        for key in remaining:
+            try:
+                outcomes.answers[key] = await caller.run(build(key), timeout)
+            except MilenaError as error:
+                outcomes.failed(key, error)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(WINDOW, len(keys))):
+            group.create_task(work())
+    return outcomes.result()

@@ -1,0 +1,128 @@
+"""Coordination. Runs operations over a transport: deadline, retries, and how a failure is told.
+
+`Caller` is for threads, `AsyncCaller` for an event loop; what they decide is in `milena_client.retry`. The way
+of a call that succeeds is kept short: nothing is set up for retrying until something has failed.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TypeVar
+
+from milena_client.blocking_clock import BlockingClock
+from milena_client.operations import Operation
+from milena_client.pace import Pace
+from milena_client.retry import Attempts, RetryBudget, RetryPolicy
+from milena_client.transport import AsyncTransport, Transport
+from milena_client.values import checked_timeout
+from milena_common.clock import Clock
+from milena_common.errors import DeadlineExceeded, MilenaError
+
+A = TypeVar("A")
+
+DEFAULT_TIMEOUT = 5.0
+
+
+class Retries:
+    """What the calls of one client share: time, retry policy and budget, and turns under a rate limit."""
+
+    __slots__ = ("_policy", "budget", "pace", "timeout")
+
+    def __init__(self, timeout: float, policy: RetryPolicy) -> None:
+        self.timeout = checked_timeout(timeout)
+        self.budget = RetryBudget(policy)
+        self.pace = Pace()
+        self._policy = policy
+
+    def attempts(self, operation: Operation[A], deadline: float) -> Attempts:
+        return Attempts(
+            self._policy,
+            self.budget,
+            self.pace,
+            repeatable=operation.repeatable,
+            deadline=deadline,
+            draw=random.random,
+        )
+
+
+def failure(operation: Operation[A], attempts: Attempts, timeout: float) -> MilenaError:
+    """What to raise when no attempt is left."""
+    error = attempts.error
+    assert error is not None
+    return operation.timed_out(timeout, error) if isinstance(error, DeadlineExceeded) else error
+
+
+class Caller:
+    """Runs operations one at a time, in the caller's thread. Thread-safe."""
+
+    __slots__ = ("clock", "retries", "transport")
+
+    def __init__(self, transport: Transport, retries: Retries, clock: BlockingClock) -> None:
+        self.transport = transport
+        self.retries = retries
+        self.clock = clock
+
+    def run(self, operation: Operation[A], timeout: float | None = None) -> A:
+        """What the operation answers, within `timeout` seconds (None: the client's). Raises MilenaError."""
+        retries, clock = self.retries, self.clock
+        timeout = retries.timeout if timeout is None else checked_timeout(timeout)
+        started = clock.now()
+        deadline = started + timeout
+        remaining = timeout
+        attempts: Attempts | None = None
+        turn = retries.pace.wait(started, timeout)
+        if turn:
+            clock.sleep(turn)
+            remaining = max(deadline - clock.now(), 0.001)
+        while True:
+            try:
+                response = self.transport.call(operation.method, operation.request, remaining)
+            except MilenaError as error:
+                if attempts is None:
+                    attempts = retries.attempts(operation, deadline)
+                delay = attempts.next_delay(error, clock.now())
+                if delay is None:
+                    raise failure(operation, attempts, timeout) from None
+            else:
+                retries.budget.succeeded()
+                return operation.read(response)
+            clock.sleep(delay)
+            remaining = max(deadline - clock.now(), 0.001)
+
+
+class AsyncCaller:
+    """Runs operations for coroutines of one event loop."""
+
+    __slots__ = ("clock", "retries", "transport")
+
+    def __init__(self, transport: AsyncTransport, retries: Retries, clock: Clock) -> None:
+        self.transport = transport
+        self.retries = retries
+        self.clock = clock
+
+    async def run(self, operation: Operation[A], timeout: float | None = None) -> A:
+        """What the operation answers, within `timeout` seconds (None: the client's). Raises MilenaError."""
+        retries, clock = self.retries, self.clock
+        timeout = retries.timeout if timeout is None else checked_timeout(timeout)
+        started = clock.now()
+        deadline = started + timeout
+        remaining = timeout
+        attempts: Attempts | None = None
+        turn = retries.pace.wait(started, timeout)
+        if turn:
+            await clock.sleep(turn)
+            remaining = max(deadline - clock.now(), 0.001)
+        while True:
+            try:
+                response = await self.transport.call(operation.method, operation.request, remaining)
+            except MilenaError as error:
+                if attempts is None:
+                    attempts = retries.attempts(operation, deadline)
+                delay = attempts.next_delay(error, clock.now())
+                if delay is None:
+                    raise failure(operation, attempts, timeout) from None
+            else:
+                retries.budget.succeeded()
+                return operation.read(response)
+            await clock.sleep(delay)
+            remaining = max(deadline - clock.now(), 0.001)

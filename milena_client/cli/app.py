@@ -1,0 +1,74 @@
+"""Shell. The command `milena` and how its failures end: one line on stderr and an exit code, no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from milena_client.cli import demo, health, objects, ring, up
+from milena_client.cli.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
+from milena_client.cli.session import Session, cluster_options
+from milena_common.errors import ConfigError, MilenaError
+
+
+class _App(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(f"milena: {printable(problem)}", err=True)
+            ctx.exit(exit_code(error))
+        except MilenaError as error:
+            click.echo(f"milena: {printable(reason(error))}", err=True)
+            ctx.exit(exit_code(error))
+        except BrokenPipeError:
+            # Python flushes stdout once more at its end, which would fail again, aloud.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+        except OSError as error:
+            click.echo(f"milena: {printable(reason(error))}", err=True)
+            ctx.exit(FAILED)
+
+
+def _version() -> str:
+    try:
+        return version("milena")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(_version(), prog_name="milena")
+@cluster_options
+@click.pass_context
+def milena(ctx: click.Context) -> None:
+    """Milena, a cache in front of S3.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 cluster unreachable or unable to serve just now, 4 not found.
+    """
+    ctx.ensure_object(Session)
+
+
+for _command in (
+    objects.get,
+    objects.put,
+    objects.rm,
+    objects.ls,
+    ring.nodes,
+    ring.leave,
+    ring.ring,
+    health.stats,
+    health.health,
+    up.up,
+    demo.demo,
+):
+    milena.add_command(_command)

@@ -1,0 +1,24 @@
+"""Shell. What the demo reads: sources of the Python standard library, which are on every machine."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+FILES = 300
+_LARGEST = 200 * 1024
+
+
+def standard_library() -> dict[str, bytes]:
+    """The contents of the first few hundred modules, by their path below the library, with `/` in it."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found: dict[str, bytes] = {}
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        if "site-packages" in relative.parts or "test" in relative.parts or not path.is_file():
+            continue
+        if 0 < path.stat().st_size <= _LARGEST:
+            found[f"stdlib/{relative.as_posix()}"] = path.read_bytes()
+        if len(found) == FILES:
+            break
+    return found

@@ -1,0 +1,89 @@
+"""Shell. S3 for a cluster on this machine: moto's server in a process of its own, or an endpoint that is given.
+
+boto3 is imported only here and only when it is used: the client library does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REGION = "us-east-1"
+DEFAULT_BUCKET = "milena"
+
+# moto accepts any credentials; these keep a developer's own out of it.
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "milena",
+    "AWS_SECRET_ACCESS_KEY": "milena-local",
+    "AWS_REGION": REGION,
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class S3Choice:
+    """Which S3 a local cluster uses. `endpoint` "" is AWS; `embedded`: start one; `create`: make the bucket."""
+
+    endpoint: str
+    bucket: str
+    embedded: bool
+    create: bool
+
+
+def choose_s3(environ: Mapping[str, str]) -> S3Choice:
+    """An endpoint in S3_ENDPOINT_URL is used; with S3_BUCKET alone, AWS; with neither, an embedded S3.
+
+    A bucket on AWS is somebody's: it is never created. At an endpoint it is created if it is missing.
+    """
+    endpoint, bucket = environ.get("S3_ENDPOINT_URL", ""), environ.get("S3_BUCKET", "")
+    if endpoint:
+        return S3Choice(endpoint, bucket or DEFAULT_BUCKET, embedded=False, create=True)
+    if bucket:
+        return S3Choice("", bucket, embedded=False, create=False)
+    return S3Choice("", DEFAULT_BUCKET, embedded=True, create=True)
+
+
+def embedded_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` with moto's credentials, and without anything that points at another S3."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(("AWS_", "S3_"))}
+    return kept | _CREDENTIALS
+
+
+def s3_client(endpoint: str, environ: Mapping[str, str]) -> S3Client:
+    """boto3's client for `endpoint` ("" is AWS), with the credentials that `environ` has, and short timeouts."""
+    import boto3
+    from botocore.config import Config
+
+    settings: dict[str, Any] = {
+        "connect_timeout": 2,
+        "read_timeout": 10,
+        "retries": {"max_attempts": 3, "mode": "standard"},
+        "proxies": {} if endpoint else None,
+        "s3": {"addressing_style": "path" if endpoint else "auto"},
+    }
+    session = boto3.Session(
+        aws_access_key_id=environ.get("AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=environ.get("AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=environ.get("AWS_SESSION_TOKEN"),
+        region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or REGION,
+    )
+    return session.client("s3", endpoint_url=endpoint or None, config=Config(**settings))
+
+
+def create_bucket(client: S3Client, bucket: str) -> None:
+    """Make sure that there is `bucket`. Raises botocore's errors."""
+    from botocore.exceptions import ClientError
+
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") != "404":
+            raise
+        client.create_bucket(Bucket=bucket)

@@ -1,0 +1,177 @@
+"""Coordination. The client for threads: methods that name operations, and run them through a `Caller`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Self, TypeVar, overload
+
+from milena_client import operations
+from milena_client.batch import run_batch
+from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
+from milena_client.calls import DEFAULT_TIMEOUT, Caller, Retries
+from milena_client.connection import GrpcTransport
+from milena_client.retry import DEFAULT_RETRY, RetryPolicy
+from milena_client.transport import Transport
+from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
+from milena_client.values import (
+    Entry,
+    Key,
+    KeyT,
+    ObjectInfo,
+    Value,
+    Written,
+    checked_bucket,
+    encode_value,
+    key_list,
+)
+
+D = TypeVar("D")
+
+
+class Milena:
+    """A client of a Milena cluster. Thread-safe; a process needs one.
+
+    `address` is the router's host:port. `bucket` "" is the bucket that the nodes serve by default. `timeout` is
+    how many seconds a call has in all, retries included; every method takes one of its own. `retry` says how
+    failed calls are tried again. `transport` and `clock` stand in for network and time in tests.
+
+    All methods raise MilenaError: InvalidRequest for what can never work, Unavailable and DeadlineExceeded for
+    what may work later, RateLimited, AccessDenied.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        bucket: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        transport: Transport | None = None,
+        clock: BlockingClock | None = None,
+    ) -> None:
+        self._bucket = checked_bucket(bucket)
+        retries = Retries(timeout, retry)
+        self._transport = transport or GrpcTransport(address)
+        self._caller = Caller(self._transport, retries, clock or BlockingSystemClock())
+        self._run = self._caller.run
+
+    @classmethod
+    def from_url(cls, url: str, *, timeout: float | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> Self:
+        """The client that ``milena://host:50050/bucket?timeout=1s`` describes; `timeout` here overrides the URL's.
+
+        Raises ConfigError for a URL that says anything else.
+        """
+        return cls._from_target(parse_url(url), timeout, retry)
+
+    @classmethod
+    def from_env(cls, *, timeout: float | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> Self:
+        """The client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
+
+        Raises ConfigError.
+        """
+        return cls._from_target(from_environment(os.environ), timeout, retry)
+
+    @classmethod
+    def _from_target(cls, target: Target, timeout: float | None, retry: RetryPolicy) -> Self:
+        return cls(
+            target.address,
+            bucket=target.bucket,
+            timeout=timeout if timeout is not None else target.timeout or DEFAULT_TIMEOUT,
+            retry=retry,
+            transport=GrpcTransport(target.address, target.note),
+        )
+
+    @overload
+    def get(self, key: Key, *, timeout: float | None = None) -> bytes | None: ...
+    @overload
+    def get(self, key: Key, default: D, *, timeout: float | None = None) -> bytes | D: ...
+    def get(self, key: Key, default: D | None = None, *, timeout: float | None = None) -> bytes | D | None:
+        """The value of `key`; `default` if there is none."""
+        value = self._run(operations.get(key, self._bucket), timeout)
+        return default if value is None else value
+
+    def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
+        """The value of `key` with its ETag, age, outcome and node; None if there is none."""
+        return self._run(operations.get_entry(key, self._bucket), timeout)
+
+    def set(self, key: Key, value: Value, *, timeout: float | None = None) -> Written:
+        """Write `value`; returns once it is in S3. After DeadlineExceeded it may or may not have been written."""
+        return self._run(operations.put(key, value, self._bucket), timeout)
+
+    def delete(self, key: Key, *, timeout: float | None = None) -> None:
+        """Delete `key`, in S3 too. A key that does not exist is no error."""
+        self._run(operations.delete(key, self._bucket), timeout)
+
+    def exists(self, key: Key, *, timeout: float | None = None) -> bool:
+        """Whether there is such a key; the value is not transferred."""
+        return self._run(operations.exists(key, self._bucket), timeout)
+
+    def get_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> dict[KeyT, bytes]:
+        """The values of those `keys` that exist, under the keys as given.
+
+        Each key has `timeout` seconds for itself. Raises BatchError if some failed.
+        """
+        found = run_batch(self._caller, key_list(keys), lambda key: operations.get(key, self._bucket), timeout)
+        return {key: value for key, value in found.items() if value is not None}
+
+    def set_many(self, values: Mapping[KeyT, Value], *, timeout: float | None = None) -> dict[KeyT, Written]:
+        """Write all of `values`, in no particular order and not all or nothing.
+
+        Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
+        """
+        for value in values.values():
+            encode_value(value)
+        return run_batch(
+            self._caller, key_list(values), lambda key: operations.put(key, values[key], self._bucket), timeout
+        )
+
+    def delete_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> None:
+        """Delete all `keys`. Raises BatchError if some failed; the others were deleted."""
+        run_batch(self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket), timeout)
+
+    def scan(self, prefix: Key = "", *, timeout: float | None = None) -> Iterator[ObjectInfo]:
+        """The objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.
+
+        They are fetched a page at a time, and `timeout` seconds are for one page.
+        """
+        cursor = ""
+        while True:
+            page = self._run(operations.scan(prefix, self._bucket, cursor), timeout)
+            yield from page.objects
+            cursor = page.cursor
+            if not cursor:
+                return
+
+    def __getitem__(self, key: Key) -> bytes:
+        """Raises KeyNotFound, which is a KeyError."""
+        value = self.get(key)
+        if value is None:
+            raise operations.not_found(key)
+        return value
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: Key) -> None:
+        """As `delete`: no error for a key that does not exist, since looking first would be a race."""
+        self.delete(key)
+
+    def __contains__(self, key: Key) -> bool:
+        return self.exists(key)
+
+    # Without this, `for key in client` would ask for the keys 0, 1, 2, … by __getitem__.
+    __iter__ = None
+
+    def close(self) -> None:
+        """End the connection. Calls in progress and later ones raise FailedPrecondition."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

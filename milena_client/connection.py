@@ -1,0 +1,164 @@
+"""Shell. gRPC connections to the router, for threads and for an event loop: this package's only use of grpc.
+
+A channel connects at its first call and reconnects by itself, so there is nothing to open and no pool to size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from milena_common.errors import FailedPrecondition, MilenaError, Unavailable
+from milena_common.grpc_options import channel_options
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.status import from_grpc, is_answer
+
+_METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
+    "Get": (pb.GetRequest, pb.GetResponse),
+    "Put": (pb.PutRequest, pb.PutResponse),
+    "Delete": (pb.DeleteRequest, pb.DeleteResponse),
+    "List": (pb.ListRequest, pb.ListResponse),
+    "Leave": (pb.LeaveRequest, pb.LeaveResponse),
+    "Nodes": (pb.NodesRequest, pb.NodesResponse),
+    "Owner": (pb.OwnerRequest, pb.OwnerResponse),
+    "Stats": (pb.StatsRequest, pb.StatsResponse),
+}
+
+_CLOSED = "this client is closed"
+
+
+def _methods(channel: Any) -> dict[str, Any]:
+    return {
+        name: channel.unary_unary(
+            f"/router_server.Router/{name}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        for name, (request, answer) in _METHODS.items()
+    }
+
+
+class _Router:
+    """Who is called, for messages about calls that did not get through."""
+
+    __slots__ = ("_address", "_note")
+
+    def __init__(self, address: str, note: str) -> None:
+        self._address = address
+        self._note = note
+
+    def error(
+        self,
+        method: str,
+        status: grpc.StatusCode,
+        details: str | None,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+    ) -> MilenaError:
+        """What a failed call means: what Milena answered, or why there was no answer of Milena's."""
+        metadata = tuple(metadata or ())
+        if not is_answer(metadata):
+            if status is grpc.StatusCode.UNAVAILABLE:
+                # gRPC's details repeat the address in several notations; the reason comes last.
+                reason = (details or "no answer").rsplit("remote host: ", 1)[-1][:200]
+                advice = f" ({self._note})" if self._note else ""
+                return Unavailable(
+                    f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
+                    f"is this its gRPC address?{advice}"
+                )
+            if status is grpc.StatusCode.CANCELLED:
+                return FailedPrecondition(_CLOSED)
+            if status is grpc.StatusCode.UNIMPLEMENTED:
+                return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
+        return from_grpc(status, details, metadata)
+
+
+class GrpcTransport:
+    """A `Transport` to the router at `address` (host:port); `note` is added when it cannot be reached."""
+
+    def __init__(self, address: str, note: str = "") -> None:
+        self._router = _Router(address, note)
+        self._channel = grpc.insecure_channel(address, options=channel_options())
+        self._methods = _methods(self._channel)
+
+    def call(self, method: str, request: Message, timeout: float) -> Message:
+        try:
+            answer: Message = self._methods[method](request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self._error(method, error) from None
+        except ValueError:
+            raise FailedPrecondition(_CLOSED) from None
+        return answer
+
+    def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
+        future: Future[Message] = Future()
+        try:
+            call = self._methods[method].future(request, timeout=timeout)
+        except ValueError:
+            future.set_exception(FailedPrecondition(_CLOSED))
+            return future
+
+        def finished(call: Any) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if call.cancelled():
+                future.set_exception(FailedPrecondition(_CLOSED))
+                return
+            error = call.exception()
+            if error is None:
+                future.set_result(call.result())
+            else:
+                future.set_exception(self._error(method, error))
+
+        future.add_done_callback(lambda future: call.cancel() if future.cancelled() else None)
+        call.add_done_callback(finished)
+        return future
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def _error(self, method: str, error: Any) -> MilenaError:
+        return self._router.error(method, error.code(), error.details(), error.trailing_metadata())
+
+
+class AsyncGrpcTransport:
+    """An `AsyncTransport` to the router at `address`, for the event loop of its first call."""
+
+    def __init__(self, address: str, note: str = "") -> None:
+        self._address = address
+        self._router = _Router(address, note)
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        self._closed = False
+
+    async def call(self, method: str, request: Message, timeout: float) -> Message:
+        if self._channel is None:
+            self._connect()
+        try:
+            answer: Message = await self._methods[method](request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
+        except grpc.aio.UsageError:
+            raise FailedPrecondition(_CLOSED) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise  # the caller gave up
+            raise FailedPrecondition(_CLOSED) from None
+        return answer
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _connect(self) -> None:
+        # A channel belongs to the running loop, and a client may be made before there is one.
+        if self._closed:
+            raise FailedPrecondition(_CLOSED)
+        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        self._methods = _methods(self._channel)

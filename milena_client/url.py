@@ -1,0 +1,93 @@
+"""Pure. Where the cluster is, from a URL: ``milena://host:50050/bucket?timeout=1s``.
+
+One string holds everything that differs between a laptop and production, so that it fits in one environment
+variable. Whatever the URL holds beyond what is known here is refused: a mistyped parameter that was ignored
+would be found at night.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, urlsplit
+
+from milena_common.addresses import parse_address
+from milena_common.errors import ConfigError, InvalidRequest
+from milena_common.keys import DEFAULT_BUCKET, check_bucket
+
+VARIABLE = "MILENA_URL"
+DEFAULT_PORT = 50050
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
+LONGEST_TIMEOUT = 86_400.0
+
+_FORM = "milena://HOST[:PORT][/BUCKET][?timeout=1s]"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL says. `timeout` is in seconds, None if the URL does not say; `bucket` "" is the default one.
+
+    `note` is for the message when the address cannot be reached: where the address came from.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    bucket: str = ""
+    timeout: float | None = None
+    note: str = ""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``500ms``, ``1.5s``, ``2m`` or ``1.5`` (seconds). Raises ValueError that says what is allowed."""
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise ValueError(f"got {text!r}; allowed: a duration such as 500ms, 1.5s or 2m, up to {LONGEST_TIMEOUT:g}s")
+    return seconds
+
+
+def parse_url(url: str) -> Target:
+    """What `url` says. Raises ConfigError that names the part and what is allowed."""
+    try:
+        return _parse(url)
+    except (ValueError, InvalidRequest) as error:
+        # The URL itself is not repeated: people put passwords into URLs, and this text goes into logs.
+        raise ConfigError([f"url: {error}; the form is {_FORM}"]) from None
+
+
+def _parse(url: str) -> Target:
+    if not url.startswith("milena://"):
+        raise ValueError("does not begin with milena://")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("has a user or password, and Milena takes none")
+    if parts.fragment:
+        raise ValueError("has a #fragment")
+    # A colon after the brackets of an IPv6 address, if there are any, begins a port.
+    port = "" if ":" in parts.netloc.rpartition("]")[2] else f":{DEFAULT_PORT}"
+    address = str(parse_address(parts.netloc + port))
+    bucket = parts.path.strip("/")
+    if bucket not in ("", DEFAULT_BUCKET):
+        check_bucket(bucket)
+    timeout: float | None = None
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "timeout":
+            raise ValueError(f"parameter {name!r} is not known; allowed: timeout")
+        try:
+            timeout = parse_duration(value)
+        except ValueError as error:
+            raise ValueError(f"timeout: {error}") from None
+    return Target(address, bucket, timeout)
+
+
+def from_environment(environ: Mapping[str, str]) -> Target:
+    """What MILENA_URL says; empty and missing are the same: the router's default address on this machine."""
+    url = environ.get(VARIABLE, "").strip()
+    if not url:
+        return Target(note=f"{VARIABLE} is not set, so the default, milena://{DEFAULT_ADDRESS}, was tried")
+    try:
+        return replace(parse_url(url), note=f"the address is {VARIABLE}'s")
+    except ConfigError as error:
+        raise ConfigError([f"{VARIABLE}: {problem.removeprefix('url: ')}" for problem in error.problems]) from None

@@ -1,0 +1,112 @@
+"""Pure. What goes into the client and what comes out: keys, values, and the answers about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from milena_client.url import LONGEST_TIMEOUT
+from milena_common.errors import InvalidRequest
+from milena_common.keys import DEFAULT_BUCKET, check_bucket, check_key
+
+Key: TypeAlias = str | bytes
+Value: TypeAlias = bytes | bytearray | memoryview
+# A key as the caller spelled it: results and errors are found under that spelling.
+KeyT = TypeVar("KeyT", bound=Key)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and what is known about it.
+
+    `age` is in seconds since S3 last vouched for this copy; `outcome` is one of hit, stale, stale_error, miss,
+    revalidated, changed, coalesced, bypass; `node` is the address of the node that answered; `size` is in bytes.
+    """
+
+    value: bytes
+    etag: str
+    age: float
+    outcome: str
+    node: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `set` answers: the object's ETag and the address of the node that wrote it."""
+
+    etag: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as `scan` lists it. `size` is in bytes, `last_modified` in seconds since 1970."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified: float
+
+
+def encode_key(key: Key) -> bytes:
+    """The bytes of `key` (a str is UTF-8). Raises InvalidRequest for a key that S3 would refuse."""
+    encoded = _utf8(key, "key")
+    check_key(encoded)
+    return encoded
+
+
+def encode_prefix(prefix: Key) -> bytes:
+    """The bytes of a prefix of keys; unlike a key it may be empty. Raises InvalidRequest."""
+    encoded = _utf8(prefix, "prefix")
+    if encoded:
+        check_key(encoded)
+    return encoded
+
+
+def _utf8(text: Key, what: str) -> bytes:
+    if isinstance(text, str):
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{what}: is not UTF-8 at character {error.start}; keys are UTF-8") from None
+    if isinstance(text, bytes):
+        return text
+    raise TypeError(f"a {what} is str or bytes, not {type(text).__name__}")
+
+
+def encode_value(value: Value) -> bytes:
+    """The bytes of `value`. Raises TypeError for anything that is not bytes already."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str):
+        raise TypeError("a value is bytes, not str; encode it: value.encode()")
+    raise TypeError(f"a value is bytes, bytearray or memoryview, not {type(value).__name__}")
+
+
+def key_list(keys: Iterable[KeyT]) -> list[KeyT]:
+    """The different keys in their order. Raises TypeError before anything is sent if one cannot be a key."""
+    if isinstance(keys, str | bytes):
+        raise TypeError(f"several keys are wanted, and this is one {type(keys).__name__}; put it in a list")
+    distinct = list(dict.fromkeys(keys))
+    for key in distinct:
+        if not isinstance(key, str | bytes):
+            raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
+    return distinct
+
+
+def checked_bucket(bucket: str) -> str:
+    """`bucket`, if S3 allows the name ("" and "default" are the default one). Raises InvalidRequest."""
+    if bucket not in ("", DEFAULT_BUCKET):
+        check_bucket(bucket)
+    return bucket
+
+
+def checked_timeout(seconds: float) -> float:
+    """`seconds`, if they are a time to wait. Raises InvalidRequest."""
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise InvalidRequest(f"timeout: {seconds!r} is not more than 0 and at most {LONGEST_TIMEOUT:g} seconds")
+    return seconds

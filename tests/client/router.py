@@ -1,0 +1,52 @@
+"""A router in this process: real gRPC, answers from memory or from whatever function a test gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from milena_common.errors import MilenaError
+from milena_common.grpc_options import server_options
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.status import to_grpc
+
+Answer = Callable[[str, Any, grpc.ServicerContext], Message]
+
+METHODS = ("Get", "Put", "Delete", "List", "Leave", "Nodes", "Owner", "Stats")
+
+
+@contextmanager
+def router(answer: Answer, methods: tuple[str, ...] = METHODS, port: int = 0) -> Iterator[str]:
+    """Serve `methods` of the router's API with `answer`; gives the address. Port 0 is any free one."""
+
+    def handler(method: str) -> Any:
+        def handle(request: Any, context: grpc.ServicerContext) -> Message:
+            try:
+                return answer(method, request, context)
+            except MilenaError as error:
+                status, details, metadata = to_grpc(error)
+                context.set_trailing_metadata(metadata)
+                context.abort(status, details)
+                raise AssertionError("abort raises") from None
+
+        return grpc.unary_unary_rpc_method_handler(
+            handle,
+            request_deserializer=getattr(pb, f"{method}Request").FromString,
+            response_serializer=getattr(pb, f"{method}Response").SerializeToString,
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        server = grpc.server(pool, options=server_options(64 * 2**20))
+        handlers = {method: handler(method) for method in methods}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("router_server.Router", handlers),))
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(0).wait()

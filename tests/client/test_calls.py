@@ -1,0 +1,155 @@
+"""Retries and deadlines of single calls, on the sync and the async client alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from milena_client import AsyncMilena, Milena
+from milena_client.testing import FakeAsyncClock, FakeClock
+from milena_client.retry import DEFAULT_RETRY
+from milena_common.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    MilenaError,
+    NodeLost,
+    RateLimited,
+    Unavailable,
+)
+from milena_common.pb import router_server_pb2 as pb
+from tests.client.scripted import FOUND, WRITTEN, Answer, Script, ScriptedAsyncTransport, ScriptedTransport
+
+Do = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "async"])
+def client(request: pytest.FixtureRequest) -> Callable[..., tuple[Do, Script]]:
+    """Makes (a way to call a method, the script behind it)."""
+
+    def make(*answers: Answer, seconds: float = 0.0, timeout: float = 5.0) -> tuple[Do, Script]:
+        if request.param == "sync":
+            clock = FakeClock()
+            script = Script(clock, *answers, seconds=seconds)
+            sync = Milena(timeout=timeout, transport=ScriptedTransport(script), clock=clock)
+            return (lambda name, *args, **more: getattr(sync, name)(*args, **more)), script
+        async_clock = FakeAsyncClock()
+        script = Script(async_clock, *answers, seconds=seconds)
+        client = AsyncMilena(timeout=timeout, transport=ScriptedAsyncTransport(script), clock=async_clock)
+        return (lambda name, *args, **more: asyncio.run(getattr(client, name)(*args, **more))), script
+
+    return make
+
+
+def test_one_success_is_one_call_with_the_whole_time(client: Any) -> None:
+    do, script = client(FOUND)
+    assert do("get", "k") == b"v"
+    assert script.timeouts == [5.0]
+
+
+def test_a_read_survives_a_lost_node(client: Any) -> None:
+    do, script = client(NodeLost("a"), NodeLost("b"), FOUND)
+    assert do("get", "k") == b"v"
+    assert len(script.timeouts) == 3
+
+
+def test_each_attempt_has_the_time_that_is_left(client: Any) -> None:
+    do, script = client(Unavailable("a"), FOUND, seconds=1.0)
+    do("get", "k")
+    pause = script.clock.time - 2.0
+    assert 0 < pause <= 0.05
+    assert script.timeouts == pytest.approx([5.0, 4.0 - pause])
+
+
+def test_a_write_is_not_repeated_when_nobody_knows_whether_it_happened(client: Any) -> None:
+    do, script = client(NodeLost("gone"), WRITTEN)
+    with pytest.raises(NodeLost, match="gone"):
+        do("set", "k", b"v")
+    assert len(script.timeouts) == 1
+
+
+def test_a_write_waits_for_the_rate_limit(client: Any) -> None:
+    do, script = client(RateLimited("slow down", 1.5), WRITTEN)
+    assert do("set", "k", b"v").etag == '"e"'
+    assert script.clock.time >= 1.5
+
+
+def test_a_rate_limit_beyond_the_deadline_is_told_at_once(client: Any) -> None:
+    do, script = client(RateLimited("slow down", 10.0))
+    with pytest.raises(RateLimited) as error:
+        do("get", "k")
+    assert error.value.retry_after == 10.0
+    assert script.clock.time == 0
+
+
+def test_retries_end_with_the_cause_and_within_the_time(client: Any) -> None:
+    do, script = client(Unavailable("S3 is down"))
+    with pytest.raises(Unavailable, match="S3 is down"):
+        do("get", "k", timeout=2.0)
+    assert len(script.timeouts) > 2
+    assert script.clock.time < 2.0
+
+
+def test_a_last_attempt_that_hangs_tells_the_cause(client: Any) -> None:
+    do, _ = client(Unavailable("S3 is down"), DeadlineExceeded("Deadline Exceeded"))
+    with pytest.raises(Unavailable, match="S3 is down"):
+        do("get", "k")
+
+
+def test_a_timeout_names_operation_key_and_seconds(client: Any) -> None:
+    do, _ = client(DeadlineExceeded("Deadline Exceeded"))
+    with pytest.raises(DeadlineExceeded, match=r"set 'a/ü': not finished within 0\.25 s") as error:
+        do("set", "a/ü", b"", timeout=0.25)
+    assert isinstance(error.value, TimeoutError)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(client: Any, timeout: float) -> None:
+    do, script = client(FOUND)
+    with pytest.raises(InvalidRequest, match="timeout"):
+        do("get", "k", timeout=timeout)
+    assert not script.timeouts
+
+
+@pytest.mark.parametrize("name", ["set", "delete"])
+def test_a_write_without_success_and_without_reason_is_an_error(client: Any, name: str) -> None:
+    do, _ = client(pb.PutResponse(successful=False))
+    with pytest.raises(InternalError, match=name):
+        do(name, "k", *([b"v"] if name == "set" else []))
+
+
+def test_calls_share_the_budget(client: Any) -> None:
+    do, script = client(Unavailable("down"))
+    for _ in range(20):
+        with pytest.raises(MilenaError):
+            do("get", "k")
+    assert len(script.timeouts) == 20 + DEFAULT_RETRY.tokens
+
+
+def test_the_bucket_travels_with_every_request() -> None:
+    clock = FakeClock()
+    script = Script(clock, FOUND)
+    Milena(bucket="logs", transport=ScriptedTransport(script), clock=clock).get("k")
+    (request,) = script.requests
+    assert isinstance(request, pb.GetRequest)
+    assert (request.key, request.bucket, request.metadata_only) == (b"k", "logs", False)
+
+
+def test_exists_does_not_transfer_the_value() -> None:
+    clock = FakeClock()
+    script = Script(clock, FOUND)
+    assert "k" in Milena(transport=ScriptedTransport(script), clock=clock)
+    (request,) = script.requests
+    assert isinstance(request, pb.GetRequest)
+    assert request.metadata_only
+
+
+def test_a_wrong_bucket_or_timeout_is_refused_when_the_client_is_made() -> None:
+    for kind in (Milena, AsyncMilena):
+        with pytest.raises(InvalidRequest, match="bucket"):
+            kind(bucket="No")
+        with pytest.raises(InvalidRequest, match="timeout"):
+            kind(timeout=0)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milena_client.url import Target, from_environment, parse_duration, parse_url
+from milena_common.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("milena://router", Target("router:50050")),
+        ("milena://router/", Target("router:50050")),
+        ("milena://10.0.0.1:1234", Target("10.0.0.1:1234")),
+        ("milena://[::1]", Target("[::1]:50050")),
+        ("milena://[::1]:7/logs", Target("[::1]:7", "logs")),
+        ("milena://router/default", Target("router:50050", "default")),
+        ("milena://h:50050/my-bucket?timeout=500ms", Target("h:50050", "my-bucket", 0.5)),
+        ("milena://h?timeout=2m", Target("h:50050", "", 120.0)),
+        ("milena://h?timeout=1.5", Target("h:50050", "", 1.5)),
+    ],
+)
+def test_what_a_url_says(url: str, target: Target) -> None:
+    assert parse_url(url) == target
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("", "milena://"),
+        ("redis://h", "milena://"),
+        ("h:50050", "milena://"),
+        ("milena:h", "milena://"),
+        ("milena://", "host"),
+        ("milena://:50050", "host"),
+        ("milena://h:0", "port"),
+        ("milena://h:99999", "port"),
+        ("milena://h:x", "port"),
+        ("milena://h:", "port"),
+        ("milena://[::1", "IPv6"),
+        ("milena://a b", "host"),
+        ("milena://h/UPPER", "bucket"),
+        ("milena://h/a/b", "bucket"),
+        ("milena://h#part", "fragment"),
+        ("milena://h?timeouts=1s", "'timeouts'"),
+        ("milena://h?timeout=", "timeout"),
+        ("milena://h?timeout=1h", "500ms"),
+        ("milena://h?timeout=0", "timeout"),
+        ("milena://h?timeout=9999999", "timeout"),
+    ],
+)
+def test_what_is_refused_by_name(url: str, named: str) -> None:
+    with pytest.raises(ConfigError, match="milena://HOST") as refused:
+        parse_url(url)
+    assert named in str(refused.value)
+
+
+def test_a_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="password") as refused:
+        parse_url("milena://me:secret@host")
+    assert "secret" not in str(refused.value)
+
+
+@given(st.one_of(st.text(), st.text().map("milena://{}".format), st.text().map("milena://h?timeout={}".format)))
+def test_any_text_is_a_target_or_a_config_error(text: str) -> None:
+    try:
+        target = parse_url(text)
+    except ConfigError:
+        return
+    assert target.address
+
+
+@given(st.integers(1, 86_400_000))
+def test_durations_in_milliseconds(count: int) -> None:
+    assert parse_duration(f"{count}ms") == pytest.approx(count / 1000)
+
+
+@pytest.mark.parametrize("environ", [{}, {"MILENA_URL": ""}, {"MILENA_URL": "  "}])
+def test_without_the_variable_it_is_this_machine(environ: dict[str, str]) -> None:
+    target = from_environment(environ)
+    assert target.address == "127.0.0.1:50050"
+    assert "MILENA_URL is not set" in target.note
+
+
+def test_the_variable_is_named_when_it_is_wrong() -> None:
+    with pytest.raises(ConfigError, match=r"^MILENA_URL: ") as refused:
+        from_environment({"MILENA_URL": "http://h"})
+    assert "url:" not in str(refused.value)
+
+
+def test_the_variable_is_named_when_its_address_cannot_be_reached() -> None:
+    target = from_environment({"MILENA_URL": "milena://h/logs?timeout=1s"})
+    assert (target.address, target.bucket, target.timeout) == ("h:50050", "logs", 1.0)
+    assert "MILENA_URL" in target.note

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from milena_client.values import (
+    checked_bucket,
+    checked_timeout,
+    encode_key,
+    encode_prefix,
+    encode_value,
+    key_list,
+)
+from milena_common.errors import InvalidRequest
+
+
+def test_a_str_key_is_its_utf8() -> None:
+    assert encode_key("grün/🦊") == "grün/🦊".encode()
+    assert encode_key(b"a//b") == b"a//b"
+
+
+@pytest.mark.parametrize("key", ["", b"", "x" * 1025, "ü" * 513, "a\0b", b"\xff", "\ud800"])
+def test_keys_that_s3_would_refuse(key: str | bytes) -> None:
+    with pytest.raises(InvalidRequest, match="key"):
+        encode_key(key)
+
+
+@pytest.mark.parametrize("key", [1, None, bytearray(b"a"), ("a",)])
+def test_other_types_are_no_keys(key: Any) -> None:
+    with pytest.raises(TypeError, match="str or bytes"):
+        encode_key(key)
+
+
+def test_a_prefix_may_be_empty_but_not_wrong() -> None:
+    assert encode_prefix("") == b""
+    assert encode_prefix("a/") == b"a/"
+    with pytest.raises(InvalidRequest):
+        encode_prefix(b"\xff")
+    with pytest.raises(InvalidRequest, match="prefix"):
+        encode_prefix("\udcff")
+
+
+@pytest.mark.parametrize("value", [b"ab", bytearray(b"ab"), memoryview(b"ab"), memoryview(b"xaxb")[1::2]])
+def test_bytes_of_all_kinds_are_values(value: bytes | bytearray | memoryview) -> None:
+    assert encode_value(value) == b"ab"
+
+
+def test_text_is_no_value_and_the_message_says_what_to_do() -> None:
+    text: Any = "text"
+    with pytest.raises(TypeError, match=r"encode it: value\.encode\(\)"):
+        encode_value(text)
+    number: Any = 5
+    with pytest.raises(TypeError, match="not int"):
+        encode_value(number)
+
+
+def test_several_keys() -> None:
+    assert key_list(iter(["b", "a", "b"])) == ["b", "a"]
+    for one in ("abc", b"abc"):
+        with pytest.raises(TypeError, match="list"):
+            key_list(one)
+    numbers: Any = ["a", 1]
+    with pytest.raises(TypeError, match="not int"):
+        key_list(numbers)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e9])
+def test_timeouts_that_are_none(seconds: float) -> None:
+    with pytest.raises(InvalidRequest, match="timeout"):
+        checked_timeout(seconds)
+
+
+def test_buckets() -> None:
+    assert [checked_bucket(name) for name in ("", "default", "logs.2024")] == ["", "default", "logs.2024"]
+    with pytest.raises(InvalidRequest, match="bucket"):
+        checked_bucket("No_Bucket")

@@ -1,0 +1,12 @@
+"""Settings that hold for every test."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# No deadline: a busy machine would fail an example that is right. In CI the examples are the same in every run,
+# so that a failure there is about the change at hand; elsewhere they are new each time.
+settings.register_profile("milena", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("milena")
