@@ -22,10 +22,10 @@ from milena_cache.node import Node
 from milena_cache.origin import Origin
 from milena_cache.registration import Identity, Registration
 from milena_cache.report import Report
-from milena_cache.router_connection import GrpcRouterConnection
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_obstore import ObstoreStore
+from milena_client.connection import AsyncGrpcTransport
 from milena_common import process
 from milena_common.addresses import Address, parse_address
 from milena_common.calls import CallCounts
@@ -77,7 +77,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         default_bucket=config.buckets.default,
     )
     for router in config.routers:
-        connection = GrpcRouterConnection(str(router))
+        connection = AsyncGrpcTransport(str(router))
         report.registrations.append(Registration(str(router), connection, identity, clock, draw))
     await door.start(service.methods(), calls)
     log.info(

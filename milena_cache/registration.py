@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from milena_cache.router_connection import RouterConnection
+from milena_client.transport import AsyncTransport
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 from milena_common.errors import MilenaError
@@ -41,7 +42,7 @@ class Registration:
     def __init__(
         self,
         router: str,
-        connection: RouterConnection,
+        connection: AsyncTransport,
         identity: Identity,
         clock: Clock,
         draw: Callable[[], float],
@@ -97,7 +98,7 @@ class Registration:
         )
         asked_at = self._clock.now()
         was_joined = self.joined
-        answer = await self._connection.join(request, CALL_SECONDS)
+        answer: Any = await self._connection.call("Join", request, CALL_SECONDS)
         # A router that grants no time is one that does not expire its members.
         lease = answer.lease_seconds or 5.0
         # Counted from the question, so that this clock's lease ends before the router's.
@@ -119,7 +120,7 @@ class Registration:
         if not self.joined:
             return
         try:
-            await self._connection.leave(pb.LeaveRequest(address=self._identity.address), timeout)
+            await self._connection.call("Leave", pb.LeaveRequest(address=self._identity.address), timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
             log.warning("could not leave router %s, whose lease will end by itself: %s", self.router, error)

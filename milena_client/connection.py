@@ -23,6 +23,7 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Put": (pb.PutRequest, pb.PutResponse),
     "Delete": (pb.DeleteRequest, pb.DeleteResponse),
     "List": (pb.ListRequest, pb.ListResponse),
+    "Join": (pb.JoinRequest, pb.JoinResponse),
     "Leave": (pb.LeaveRequest, pb.LeaveResponse),
     "Nodes": (pb.NodesRequest, pb.NodesResponse),
     "Owner": (pb.OwnerRequest, pb.OwnerResponse),

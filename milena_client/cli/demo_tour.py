@@ -17,7 +17,6 @@ from milena_client.aio import AsyncMilena
 from milena_client.cli.local_cluster import LocalCluster
 from milena_client.cli.output import Column, console, show_count, show_percent, table
 from milena_client.client import Milena
-from milena_client.retry import RetryPolicy
 from milena_common.errors import MilenaError
 
 READERS = 200
@@ -26,9 +25,7 @@ _COLD_KEY = "demo/one-cold-key"
 _COLD_BYTES = 2**20
 _SETTLE_SECONDS = 30.0
 
-# One reader that meets a lost node asks again and again until the lease is over, which takes more retries than
-# the default budget has.
-_PATIENT = RetryPolicy(tokens=50)
+# Longer than the lease, so that a read of a lost node's key can wait it out.
 _TIMEOUT = 10.0
 
 _COLUMNS = (
@@ -71,7 +68,7 @@ class Tour:
         self._files = files
         self._say = say
         self._address = cluster.router.address
-        self._client = Milena(self._address, timeout=_TIMEOUT, retry=_PATIENT)
+        self._client = Milena(self._address, timeout=_TIMEOUT)
         self._admin = Admin(self._address, timeout=_TIMEOUT)
         self.failures: list[str] = []
 

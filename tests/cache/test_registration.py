@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+from google.protobuf.message import Message
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.registration import LOG_AGAIN_SECONDS, Identity, Registration
@@ -19,7 +20,7 @@ LEASE = 6.0
 
 
 class FakeRouter:
-    """A `RouterConnection` that answers as it is told."""
+    """A router, behind an `AsyncTransport`, that answers as it is told."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.joins: list[tuple[float, pb.JoinRequest]] = []
@@ -28,17 +29,15 @@ class FakeRouter:
         self.epoch = 7
         self._clock = clock
 
-    async def join(self, request: pb.JoinRequest, timeout: float) -> pb.JoinResponse:
-        self.joins.append((self._clock.now(), request))
+    async def call(self, method: str, request: Message, timeout: float) -> Message:
+        if isinstance(request, pb.JoinRequest):
+            self.joins.append((self._clock.now(), request))
         if self.problem:
             raise self.problem
+        if isinstance(request, pb.LeaveRequest):
+            self.left.append(request.address)
+            return pb.LeaveResponse(successful=True)
         return pb.JoinResponse(successful=True, lease_seconds=LEASE, epoch=self.epoch, ring_size=3)
-
-    async def leave(self, request: pb.LeaveRequest, timeout: float) -> pb.LeaveResponse:
-        if self.problem:
-            raise self.problem
-        self.left.append(request.address)
-        return pb.LeaveResponse(successful=True)
 
     async def close(self) -> None:
         pass
