@@ -67,7 +67,7 @@ async def serve(number: int) -> None:
     policy = node(filled_memory(number))
     calls = CallCounts(OPERATIONS)
     watch = BucketWatch(MemoryStore(BUCKETS.default), BUCKETS.default, clock, random.random)
-    report = Report(policy, OriginCounts(), calls, watch, asyncio.Event(), clock)
+    report = Report(policy, OriginCounts(), calls, watch, lambda: False, clock)
     door = GrpcDoor(SERVICE, 2**20)
     address = str(door.bind(Address("127.0.0.1", 0), "port"))
     await door.start(CacheService(policy, BUCKETS, address, 5, report).methods(), calls)

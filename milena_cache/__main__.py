@@ -65,7 +65,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     door = GrpcDoor(SERVICE, config.max_value_bytes)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
-    report = Report(node, origin.counts, calls, watch, stop, clock)
+    report = Report(node, origin.counts, calls, watch, stop.is_set, clock)
     service = CacheService(node, config.buckets, advertised, config.request_timeout, report)
     ops = OpsServer(node_registry(calls, node, origin.counts, service, report), report.not_ready)
     metrics = await ops.start(config.metrics, "METRICS_PORT")

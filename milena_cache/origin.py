@@ -8,7 +8,6 @@ and a PUT of the same bytes or a DELETE that happens twice leaves what one would
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -68,7 +67,7 @@ class Origin:
         ambiguous = False
         while True:
             async with self._slots:
-                started = time.perf_counter()
+                started = self._clock.now()
                 code = "cancelled"
                 try:
                     answer = await once()
@@ -85,7 +84,7 @@ class Origin:
                     if not failure.fault.retryable or failures > self._retries:
                         raise
                 finally:
-                    self.counts.request(operation, code, time.perf_counter() - started)
+                    self.counts.request(operation, code, self._clock.now() - started)
             await self._clock.sleep(BACKOFF.delay(failures, self._draw))
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.node import Node
@@ -21,7 +21,7 @@ class Report:
         origin: OriginCounts,
         calls: CallCounts,
         watch: BucketWatch,
-        stopping: asyncio.Event,
+        stopping: Callable[[], bool],
         clock: Clock,
     ) -> None:
         self.registrations: list[Registration] = []
@@ -40,7 +40,7 @@ class Report:
 
     def not_ready(self) -> list[str]:
         """The reasons, in words; empty when the node is ready."""
-        reasons = ["stopping"] if self._stopping.is_set() else []
+        reasons = ["stopping"] if self._stopping() else []
         if self._watch.problem:
             reasons.append(self._watch.problem)
         return reasons + [f"not joined: router {each.router}" for each in self.registrations if not each.joined]

@@ -42,7 +42,7 @@ class Outcomes(Generic[KeyT, A]):
     def result(self) -> dict[KeyT, A]:
         """Raises BatchError if anything failed."""
         if self._errors:
-            raise BatchError(self._errors)
+            raise BatchError(self._errors, self.answers)
         return self.answers
 
 

@@ -24,7 +24,7 @@ receiver raises the same class that the sender did. Where a builtin fits, an err
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class MilenaError(Exception):
@@ -129,12 +129,14 @@ class InternalError(MilenaError):
 class BatchError(MilenaError):
     """Some keys of a ``*_many`` call failed; the others were done.
 
-    `errors` maps each key, as it was given, to its error.
+    `errors` maps each key that failed, as it was given, to its error; `results` each of the others to its value or
+    what else the call returns, None for a key that does not exist.
     """
 
     code = "BATCH"
 
-    def __init__(self, errors: Mapping[str | bytes, MilenaError]) -> None:
+    def __init__(self, errors: Mapping[Any, MilenaError], results: Mapping[Any, Any]) -> None:
         key, first = next(iter(errors.items()))
         super().__init__(f"{len(errors)} keys failed; the first, {key!r}: {first}")
         self.errors = dict(errors)
+        self.results = dict(results)

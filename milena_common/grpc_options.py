@@ -25,6 +25,8 @@ def channel_options() -> Options:
         # Find out about a peer that vanished without a word, but only while calls wait for it.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        # A proxy for the web, set in the environment for other programs, has no business between these.
+        ("grpc.enable_http_proxy", 0),
         # Retries are Milena's own: they know the deadline, the ring and the retry budget.
         ("grpc.enable_retries", 0),
     ]

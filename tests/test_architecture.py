@@ -44,7 +44,6 @@ LIBRARIES = {
         "milena_common.status",
         "milena_client.connection",
         "milena_router.node_connection",
-        "milena_cache.router_connection",
     ],
     "grpc_health": ["milena_common.grpc_door"],
     "mypy_boto3_s3": ["milena_cache.s3_boto3", "milena_client.cli.local_s3"],

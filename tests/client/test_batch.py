@@ -137,6 +137,9 @@ def test_one_bad_key_does_not_stop_the_others(fake: Any) -> None:
         _do(fake.set_many({"": b"x", "c": b"3"}))
     assert isinstance(failed.value.errors[""], InvalidRequest)
     assert _do(fake.get("c")) == b"3"
+    with pytest.raises(BatchError) as failed:
+        _do(fake.get_many(["", "a", "absent"]))
+    assert failed.value.results == {"a": b"1", "absent": None}
 
 
 def test_failures_are_by_key(fake: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from milena_client import AsyncMilena, Milena
-from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_client.retry import DEFAULT_RETRY
+from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_common.errors import (
     DeadlineExceeded,
     InternalError,
@@ -123,10 +123,10 @@ def test_a_write_without_success_and_without_reason_is_an_error(client: Any, nam
 
 def test_calls_share_the_budget(client: Any) -> None:
     do, script = client(Unavailable("down"))
-    for _ in range(20):
+    for _ in range(40):
         with pytest.raises(MilenaError):
             do("get", "k")
-    assert len(script.timeouts) == 20 + DEFAULT_RETRY.tokens
+    assert len(script.timeouts) == 40 + DEFAULT_RETRY.tokens
 
 
 def test_the_bucket_travels_with_every_request() -> None:

@@ -58,7 +58,7 @@ def test_an_error_arrives_as_what_it_was(kind: type[MilenaError], status: grpc.S
 
 
 @pytest.mark.parametrize(
-    "error", [errors.ConfigError(["A: wrong", "B: wrong"]), errors.BatchError({"k": errors.NodeLost("gone")})]
+    "error", [errors.ConfigError(["A: wrong", "B: wrong"]), errors.BatchError({"k": errors.NodeLost("gone")}, {})]
 )
 def test_errors_that_a_text_cannot_carry_arrive_as_internal(error: MilenaError) -> None:
     arrived = from_grpc(*to_grpc(error))
@@ -144,6 +144,6 @@ def test_an_error_is_a_builtin_where_one_fits(kind: type[MilenaError], builtin: 
 
 
 def test_a_batch_error_names_its_first_key() -> None:
-    error = errors.BatchError({b"a": errors.NodeLost("gone"), "b": errors.NoNodes("none")})
+    error = errors.BatchError({b"a": errors.NodeLost("gone"), "b": errors.NoNodes("none")}, {"c": 1})
     assert str(error) == "2 keys failed; the first, b'a': gone"
     assert set(error.errors) == {b"a", "b"}

@@ -96,7 +96,7 @@ def test_manifests_are_valid(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("folder", [BASE, EXAMPLE], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [K8S, BASE, EXAMPLE], ids=lambda folder: folder.name)
 def test_what_would_be_applied_is_valid(folder: Path, version: str) -> None:
     for resource in rendered(folder):
         if resource["kind"] not in OPERATORS_OWN:
@@ -115,9 +115,19 @@ def test_the_example_changes_what_it_says() -> None:
         assert one(applied, "ConfigMap", generated)["data"] == literals(BASE, name) | literals(EXAMPLE, name)
 
 
+def test_the_folder_itself_can_be_applied() -> None:
+    """`kubectl apply -k k8s/` has every variable that a node needs."""
+    (settings,) = (
+        each["data"]
+        for each in rendered(K8S)
+        if each["kind"] == "ConfigMap" and each["metadata"]["name"].startswith("milena-cache")
+    )
+    assert {"ROUTER_ADDR", "S3_BUCKET", "AWS_REGION"} <= settings.keys()
+
+
 def test_the_image_is_of_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    for folder in (BASE, EXAMPLE):
+    for folder in (K8S, BASE, EXAMPLE):
         (image,) = load_yaml(folder / "kustomization.yaml")["images"]
         assert (image["name"], image["newTag"]) == ("milena", version)
 

@@ -1,0 +1,114 @@
+"""The references of metrics, outcomes, statuses and methods against what the processes have."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import promql_parser
+import pytest
+from prometheus_client import CollectorRegistry
+
+from milena_cache.bucket_watch import BucketWatch
+from milena_cache.doors.grpc import OPERATIONS, CacheService
+from milena_cache.metrics import node_registry
+from milena_cache.origin import OriginCounts
+from milena_cache.report import Report
+from milena_cache.stats import HITS, MISSES
+from milena_common import errors
+from milena_common.calls import CallCounts
+from milena_common.errors import MilenaError
+from milena_common.ops_http import LIVE_PATHS, READY_PATHS
+from milena_common.pb import cache_server_pb2, router_server_pb2
+from milena_common.status import to_grpc
+from milena_router.metrics import router_registry
+from tests.cache.rig import BUCKET, NodeUnderTest
+from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
+from tests.router.rig import Router
+from tests.stack.queries import rules
+from tests.stack.test_monitoring import PROMISED
+
+OPERATIONS_GUIDE = ROOT / "docs" / "operations.md"
+PROTOCOL = ROOT / "docs" / "protocol.md"
+PACKAGES = {"milena_common", "milena_client", "milena_router", "milena_cache"}
+
+
+def sample_names(registry: CollectorRegistry) -> set[str]:
+    """What a scrape can have in it of Milena's own; a histogram counts as one name."""
+    endings = {"counter": "_total", "histogram": "", "gauge": "", "unknown": ""}
+    return {
+        metric.name + endings[metric.type] for metric in registry.collect() if metric.name.startswith("milena_")
+    }
+
+
+@pytest.fixture(scope="module")
+def real_metrics() -> set[str]:
+    rig = NodeUnderTest()
+    calls, counts = CallCounts(OPERATIONS), OriginCounts()
+    watch = BucketWatch(rig.store, BUCKET, rig.clock, random.random)
+    report = Report(rig.node, counts, calls, watch, lambda: False, rig.clock)
+    service = CacheService(rig.node, rig.buckets, "127.0.0.1:50051", 5, report)
+    router = Router(0)
+    return sample_names(node_registry(calls, rig.node, counts, service, report)) | sample_names(
+        router_registry(router.calls, router.leases, router.service)
+    )
+
+
+def test_the_reference_has_every_metric_and_no_other(real_metrics: set[str]) -> None:
+    reference = section(OPERATIONS_GUIDE, "Metrics")
+    assert set(re.findall(r"`(milena_\w+)`", reference)) == real_metrics
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_metrics_that_are_named_exist(document: Path, real_metrics: set[str]) -> None:
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    named = set(re.findall(r"(?<![\w:/])milena_\w+", text(document))) - PACKAGES
+    named = {name for name in named if not re.match(rf"{re.escape(name)}[./]", name)}
+    unknown = {re.sub(r"_(bucket|count|sum)$", "", name) for name in named} - real_metrics
+    assert unknown <= recorded
+
+
+def test_promql_parses_and_the_promised_expressions_stand_as_they_are() -> None:
+    quoted = [block.text.strip() for block in blocks("promql")]
+    for expression in quoted:
+        promql_parser.parse(expression)
+    assert set(PROMISED) <= set(quoted)
+
+
+def test_every_outcome_is_explained() -> None:
+    rows_of = re.findall(r"^\| `(\w+)` \| (hit|miss) \|", section(PROTOCOL, "Outcomes"), re.MULTILINE)
+    assert dict(rows_of) == {**dict.fromkeys(HITS, "hit"), **dict.fromkeys(set(MISSES) - {"error"}, "miss")}
+    assert "`error`" in section(PROTOCOL, "Outcomes")
+
+
+def subclasses(kind: type[MilenaError]) -> set[type[MilenaError]]:
+    found = set(kind.__subclasses__())
+    return {each for each in found | {below for each in found for below in subclasses(each)} if is_public(each)}
+
+
+def is_public(kind: type[MilenaError]) -> bool:
+    return getattr(errors, kind.__name__, None) is kind
+
+
+def test_every_status_that_is_sent_is_in_the_table() -> None:
+    table = re.findall(r"^\| ([A-Z_]+) \| `([A-Z]+)` \|", section(PROTOCOL, "Statuses"), re.MULTILINE)
+    never_sent = {errors.ConfigError, errors.KeyNotFound, errors.BatchError, errors.Unavailable}
+    expected = {(to_grpc(kind("because"))[0].name, kind.code) for kind in subclasses(MilenaError) - never_sent} - {
+        ("RESOURCE_EXHAUSTED", errors.Overloaded.code)
+    }
+    assert set(table) == expected
+
+
+def test_every_method_is_in_the_protocol() -> None:
+    router_methods = router_server_pb2.DESCRIPTOR.services_by_name["Router"].methods_by_name
+    methods = section(PROTOCOL, "Methods of the router")
+    assert set(re.findall(r"^\| `([A-Z]\w+)` \|", methods, re.MULTILINE)) == set(router_methods)
+    for method in cache_server_pb2.DESCRIPTOR.services_by_name["Cache"].methods_by_name:
+        assert f"`{method}`" in methods.partition("`cache_server.Cache`")[2]
+
+
+def test_every_path_of_the_metrics_port_is_in_the_protocol() -> None:
+    health = section(PROTOCOL, "Health")
+    for paths in (LIVE_PATHS, READY_PATHS):
+        assert f"| {', '.join(f'`{path}`' for path in paths)} |" in health
