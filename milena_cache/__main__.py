@@ -61,7 +61,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         revalidate_timeout=config.revalidate_timeout,
     )
     calls = CallCounts(OPERATIONS)
-    watch = BucketWatch(store, config.buckets.default, clock, draw)
+    watch = BucketWatch(origin, config.buckets.default, clock, draw)
     door = GrpcDoor(SERVICE, config.max_value_bytes)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))

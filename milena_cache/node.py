@@ -182,6 +182,8 @@ class Node:
         except OriginFailure as failure:
             if failure.fault.retryable:
                 self._health.failed(self._clock.now())
+            else:
+                self._health.succeeded()  # it answers, and its refusal shall be heard
             raise
         self._health.succeeded()
         # The copy is as old as the question: S3 may have changed while the answer travelled.

@@ -111,7 +111,7 @@ def fault_of_status(status: int, code: str) -> Fault:
     """The fault that an HTTP error status with S3's error code means (404 of an object excepted)."""
     if code in ("SlowDown", "ServiceUnavailable", "RequestLimitExceeded", "Throttling") or status == 429:
         return Fault.THROTTLED
-    if code in ("RequestTimeout", "RequestTimeTooSkewed", "IncompleteBody"):
+    if code in ("RequestTimeout", "IncompleteBody"):
         return Fault.INCOMPLETE
     if code == "NoSuchBucket":
         return Fault.NO_BUCKET

@@ -4,6 +4,8 @@ Invariants:
 - A request goes to the owner in the newest ring, with the epoch since which it owns the slot.
 - A read that loses its node is sent once more, to the owner in the ring as it is then. A write is not: nobody
   knows whether the lost node did it.
+- A write is acknowledged only when every later read will find it. If its key got another owner while it was under
+  way, that one may have read S3 just before the write arrived there; so it is made to ask S3 again first.
 - The caller is answered within its deadline, also when the node is silent: the node gets a little less time.
 - When a node's lease ends, calls that still wait for it are broken off at once, so that reads go to the new
   owner instead of waiting for a process that may be gone. A node that leaves by itself finishes what it has.
@@ -17,11 +19,13 @@ from collections.abc import Callable
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
 from milena_common.errors import NodeLost, NoNodes
-from milena_common.ring import Ring
+from milena_common.ring import Owner, Ring
 from milena_router.membership import Change
 from milena_router.node_connection import NodeConnection
 
 LEAVE_GRACE_SECONDS = 10.0
+# With less than this left, another attempt is not worth while.
+LEAST_SECONDS = 0.005
 
 
 class Forwarder:
@@ -34,30 +38,53 @@ class Forwarder:
         self._connections: dict[str, NodeConnection] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def send(
-        self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, *, read: bool
-    ) -> bytes:
+    async def read(self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float) -> bytes:
         """The owner's answer to `build(owned_since)`, within `timeout` seconds.
 
         Raises NoNodes, NodeLost (naming node and slot), or what the node answered.
         """
         deadline = self._clock.now() + inner(timeout)
-        attempts = 2 if read else 1
-        while True:
-            owner = self._ring().find(cache_key)
-            if not owner.address:
-                raise NoNodes(
-                    f"no node in the ring (slot {owner.slot}): start a cache node with ROUTER_ADDR set to this "
-                    "router's address, and look for 'Join' in the router's log"
-                )
-            attempts -= 1
-            remaining = deadline - self._clock.now()
-            try:
-                connection = self._connection(owner.address)
-                return await connection.call(method, build(owner.owned_since), max(remaining, 0.001))
-            except NodeLost as error:
-                if not attempts or deadline - self._clock.now() < 0.005:
-                    raise NodeLost(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
+        try:
+            return await self._call(self._owner(cache_key), method, build, deadline)
+        except NodeLost:
+            if deadline - self._clock.now() < LEAST_SECONDS:
+                raise
+            return await self._call(self._owner(cache_key), method, build, deadline)
+
+    async def write(
+        self,
+        method: str,
+        cache_key: bytes,
+        build: Callable[[int], bytes],
+        build_get: Callable[[int], bytes],
+        timeout: float,
+    ) -> bytes:
+        """As `read`, but sent once; `build_get` makes a Get of the same key."""
+        deadline = self._clock.now() + inner(timeout)
+        owner = self._owner(cache_key)
+        answer = await self._call(owner, method, build, deadline)
+        while (newer := self._ring().find(cache_key)).owned_since != owner.owned_since and newer.address:
+            # No copy has a stamp this new, so that the node must ask; its next ownership will be newer still.
+            asking = newer._replace(owned_since=newer.owned_since + 1)
+            await self._call(asking, "Get", build_get, deadline)
+            owner = newer
+        return answer
+
+    def _owner(self, cache_key: bytes) -> Owner:
+        owner = self._ring().find(cache_key)
+        if not owner.address:
+            raise NoNodes(
+                f"no node in the ring (slot {owner.slot}): start a cache node with ROUTER_ADDR set to this "
+                "router's address, and look for 'Join' in the router's log"
+            )
+        return owner
+
+    async def _call(self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float) -> bytes:
+        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        try:
+            return await self._connection(owner.address).call(method, build(owner.owned_since), remaining)
+        except NodeLost as error:
+            raise NodeLost(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
     async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
         """What the node at `address` answers. Raises as `NodeConnection.call` does."""

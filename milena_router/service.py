@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from milena_common.addresses import ALLOWED, parse_address
 from milena_common.clock import Clock
@@ -65,7 +65,7 @@ class RouterService:
                 metadata_only=request.metadata_only,
             ).SerializeToString()
 
-        return await self._forwarder.send("Get", filed_as, build, self._timeout(remaining), read=True)
+        return await self._forwarder.read("Get", filed_as, build, self._timeout(remaining))
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
         self._admit()
@@ -77,7 +77,9 @@ class RouterService:
                 key=request.key, bucket=request.bucket, value=request.value, owned_since=owned_since
             ).SerializeToString()
 
-        return await self._forwarder.send("Put", filed_as, build, self._timeout(remaining), read=False)
+        return await self._forwarder.write(
+            "Put", filed_as, build, _get_of(request.key, request.bucket), self._timeout(remaining)
+        )
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         self._admit()
@@ -88,15 +90,15 @@ class RouterService:
                 key=request.key, bucket=request.bucket, owned_since=owned_since
             ).SerializeToString()
 
-        return await self._forwarder.send("Delete", filed_as, build, self._timeout(remaining), read=False)
+        return await self._forwarder.write(
+            "Delete", filed_as, build, _get_of(request.key, request.bucket), self._timeout(remaining)
+        )
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         self._admit()
         # Any node can list, since it asks S3; going by the prefix spreads the work.
         serialized = request.SerializeToString()
-        return await self._forwarder.send(
-            "List", request.prefix, lambda _: serialized, self._timeout(remaining), read=True
-        )
+        return await self._forwarder.read("List", request.prefix, lambda _: serialized, self._timeout(remaining))
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
         address = _node_address(request.address)
@@ -184,6 +186,13 @@ class RouterService:
 
     def _timeout(self, remaining: float | None) -> float:
         return self._config.request_timeout if remaining is None else remaining
+
+
+def _get_of(key: bytes, bucket: str) -> Callable[[int], bytes]:
+    def build(owned_since: int) -> bytes:
+        return cache_pb.GetRequest(key=key, bucket=bucket, owned_since=owned_since).SerializeToString()
+
+    return build
 
 
 def _node_address(text: str) -> str:

@@ -18,6 +18,7 @@ from milena_common.errors import (
     OriginUnavailable,
 )
 from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
+from tests.support.fake_clock import settle
 
 
 async def test_a_miss_reads_s3_once_and_then_hits() -> None:
@@ -228,6 +229,21 @@ async def test_a_refusal_by_s3_is_told_and_not_hidden_by_a_copy() -> None:
     await t.get("k")
     t.clock.tick(120)
     t.store.fail(Fault.DENIED)
+    with pytest.raises(AccessDenied):
+        await t.get("k")
+
+
+async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    await t.get("k")
+    t.clock.tick(120)
+    t.store.down = Fault.CONNECT
+    assert await t.outcome("k") == ("stale_error", b"v")
+    t.store.down = Fault.DENIED
+    t.clock.tick(PROBE_SECONDS)
+    assert await t.outcome("k") == ("stale_error", b"v")  # sends the probe that finds out
+    await settle()
     with pytest.raises(AccessDenied):
         await t.get("k")
 

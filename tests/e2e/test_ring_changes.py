@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from milena_common.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import refusal, router_stub
 from tests.support.cluster import Cluster
+from tests.support.fault_proxy import FaultProxy
+from tests.support.faults import Delay
 from tests.support.processes import Server
 from tests.support.waiting import wait_until
 
@@ -155,6 +158,27 @@ def test_a_frozen_node_that_comes_back_serves_nothing_from_before(quick: Cluster
         quick.wait_for_ring(3)
         assert set(m.get_many(keys).values()) == {b"meanwhile"}
         assert _owned(m, keys, frozen)
+
+
+def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
+    start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
+) -> None:
+    cluster = start_cluster(1)
+    keys = [f"k{i}" for i in range(20)]
+    for key in keys:
+        s3.put_object(Bucket=cluster.bucket, Key=key, Body=b"old")
+    s3_proxy.inject(Delay(4), method="PUT")
+    with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        s3_proxy.forget_requests()
+        writing = pool.submit(m.set_many, dict.fromkeys(keys, b"new"))
+        s3_proxy.wait_for(len(keys), "PUT")
+        newcomer = cluster.add_node()
+        seen = m.get_many(keys)
+        assert set(seen.values()) == {b"old"}, "the newcomer reads before the writes arrive at S3"
+        assert not writing.done()
+        writing.result()
+        assert set(m.get_many(keys).values()) == {b"new"}
+        assert _owned(m, keys, newcomer)
 
 
 def test_reads_that_wait_for_a_frozen_node_go_on_when_its_lease_ends(quick: Cluster) -> None:

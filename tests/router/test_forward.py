@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from milena_common.deadlines import inner
-from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes
+from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes, OriginUnavailable
 from milena_common.ring import Member
 from milena_common.slots import slot_of
 from milena_router.forward import LEAVE_GRACE_SECONDS, Forwarder
@@ -53,8 +53,16 @@ class Rig:
     def send(
         self, *, read: bool = True, timeout: float = 5.0, build: Callable[[int], bytes] = lambda _: b"request"
     ) -> asyncio.Task[bytes]:
-        method = "Get" if read else "Put"
-        return asyncio.create_task(self.forwarder.send(method, KEY, build, timeout, read=read))
+        if read:
+            return asyncio.create_task(self.forwarder.read("Get", KEY, build, timeout))
+        return asyncio.create_task(self.forwarder.write("Put", KEY, build, b"get at %d".__mod__, timeout))
+
+    def move(self) -> None:
+        """Let nodes join until another one owns KEY."""
+        before, number = self.owner, 0
+        while self.owner == before:
+            number += 1
+            self.leases.join(Member(f"newcomer:{number}"), "b", 0)
 
 
 @pytest.fixture
@@ -85,6 +93,55 @@ async def test_a_connection_is_kept(rig: Rig) -> None:
 async def test_without_nodes_it_says_so_and_what_to_do() -> None:
     with pytest.raises(NoNodes, match=rf"no node in the ring \(slot {slot_of(KEY)}\).*ROUTER_ADDR.*'Join'"):
         await Rig().send()
+
+
+# ---- keys that move while they are written
+
+
+async def test_a_write_whose_key_moved_meanwhile_is_confirmed_by_its_new_owner(rig: Rig) -> None:
+    """The new owner may have read S3 before the write arrived there, and would tell the old value afterwards."""
+
+    def move_and_answer(method: str, request: bytes) -> bytes:
+        rig.move()
+        return b"written"
+
+    first = rig.owner
+    rig.nodes[first].answer = move_and_answer
+    assert await rig.send(read=False) == b"written"
+    moved_at = rig.leases.ring.find(KEY).owned_since
+    assert rig.nodes[rig.owner].calls[0][:2] == ("Get", b"get at %d" % (moved_at + 1))
+    assert len(rig.nodes[first].calls) == len(rig.nodes[rig.owner].calls) == 1
+
+
+async def test_a_write_that_its_new_owner_cannot_confirm_is_not_acknowledged(rig: Rig) -> None:
+    def move_and_answer(method: str, request: bytes) -> bytes:
+        rig.move()
+        rig.nodes[rig.owner].answer = OriginUnavailable("S3 get: no answer")
+        return b"written"
+
+    rig.nodes[rig.owner].answer = move_and_answer
+    with pytest.raises(OriginUnavailable):
+        await rig.send(read=False)
+
+
+async def test_a_write_after_which_the_ring_is_empty_needs_no_confirming(rig: Rig) -> None:
+    def leave_and_answer(method: str, request: bytes) -> bytes:
+        for member in rig.leases.ring.members:
+            rig.leases.leave(member.address)
+        return b"written"
+
+    rig.nodes[rig.owner].answer = leave_and_answer
+    assert await rig.send(read=False) == b"written"
+
+
+async def test_a_write_whose_key_stayed_where_it_was_needs_no_confirming(rig: Rig) -> None:
+    def change_and_answer(method: str, request: bytes) -> bytes:
+        rig.leases.leave(rig.other)
+        return b"written"
+
+    rig.nodes[rig.owner].answer = change_and_answer
+    assert await rig.send(read=False) == b"written"
+    assert len(rig.nodes[rig.owner].calls) == 1
 
 
 # ---- lost nodes

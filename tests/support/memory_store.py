@@ -17,8 +17,8 @@ def etag_of(value: bytes) -> str:
 class MemoryStore:
     """`calls` records (operation, key). Faults queued with `fail` are met by the next calls, one each.
 
-    While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer of
-    a get that has already read, `write_gate` that of a put or delete that has already happened.
+    While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer
+    of a get that has already read, `write_gate` that of a put or delete that has already happened.
     """
 
     def __init__(self, *buckets: str) -> None:
