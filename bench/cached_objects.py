@@ -22,7 +22,7 @@ from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
 from milena_cache.freshness import Freshness
 from milena_cache.memory import Entry, Memory
 from milena_cache.node import Node
-from milena_cache.origin import OriginCounts
+from milena_cache.origin import Origin, OriginCounts
 from milena_cache.report import Report
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts
@@ -52,7 +52,7 @@ def node(memory: Memory) -> Node:
     store = MemoryStore(BUCKETS.default)
     return Node(
         store=store,
-        writer=store,
+        writer=Origin(store, SystemClock(), random.random, retries=0, concurrency=1, place_timeout=1),
         memory=memory,
         freshness=Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0),
         buckets=BUCKETS,
@@ -68,7 +68,7 @@ async def serve(number: int) -> None:
     calls = CallCounts(OPERATIONS)
     watch = BucketWatch(MemoryStore(BUCKETS.default), BUCKETS.default, clock, random.random)
     report = Report(policy, OriginCounts(), calls, watch, lambda: False, clock)
-    door = GrpcDoor(SERVICE, 2**20)
+    door = GrpcDoor(SERVICE, 2**20, 2**30)
     address = str(door.bind(Address("127.0.0.1", 0), "port"))
     await door.start(CacheService(policy, BUCKETS, address, 5, report).methods(), calls)
     print(address, flush=True)

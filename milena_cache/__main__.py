@@ -6,24 +6,20 @@ import asyncio
 import logging
 import random
 import socket
-import sys
 import uuid
 from collections.abc import Sequence
-
-import boto3
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.config import Config, load
 from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
 from milena_cache.memory import Memory
-from milena_cache.memory_limit import memory_limit
 from milena_cache.metrics import node_registry
 from milena_cache.node import Node
 from milena_cache.origin import Origin
 from milena_cache.registration import Identity, Registration
 from milena_cache.report import Report
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_boto3 import Boto3Store, make_session
 from milena_cache.s3_obstore import ObstoreStore
 from milena_client.connection import AsyncGrpcTransport
 from milena_common import process
@@ -31,6 +27,7 @@ from milena_common.addresses import Address, parse_address
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.grpc_door import GrpcDoor
+from milena_common.memory_limit import memory_limit
 from milena_common.ops_http import OpsServer
 
 log = logging.getLogger("milena_cache")
@@ -44,12 +41,19 @@ FINISH_SECONDS = 2.0
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
-    """Run a cache node until `stop` is set. Raises CannotListen."""
+    """Run a cache node until `stop` is set. Raises CannotListen or ConfigError."""
     clock = SystemClock()
     draw = random.random
-    session = boto3.Session(region_name=config.s3.region)
+    session = make_session(config.s3.region)
     store = S3(ObstoreStore(session, config.s3), Boto3Store(session, config.s3))
-    origin = Origin(store, clock, draw, retries=config.s3_retries, concurrency=config.s3_concurrency)
+    origin = Origin(
+        store,
+        clock,
+        draw,
+        retries=config.s3_retries,
+        concurrency=config.s3_concurrency,
+        place_timeout=config.s3.timeout,
+    )
     node = Node(
         store=origin,
         writer=origin,
@@ -62,7 +66,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     calls = CallCounts(OPERATIONS)
     watch = BucketWatch(origin, config.buckets.default, clock, draw)
-    door = GrpcDoor(SERVICE, config.max_value_bytes)
+    door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
     report = Report(node, origin.counts, calls, watch, stop.is_set, clock)
@@ -128,7 +132,7 @@ def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:
 
 def main() -> None:
     """The command `milena-cache`."""
-    sys.exit(process.run("milena-cache", lambda env: load(env, memory_limit()), serve))
+    process.leave(process.run("milena-cache", lambda env: load(env, memory_limit()), serve))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ BACKOFF = Backoff(first=0.5, most=10.0)
 _ADVICE = {
     Fault.NO_BUCKET: "create the bucket, or correct S3_BUCKET, AWS_REGION or S3_ENDPOINT_URL",
     Fault.DENIED: "check the credentials; Milena needs s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject",
+    Fault.REFUSED: "check S3_BUCKET, AWS_REGION and S3_ENDPOINT_URL",
     Fault.CONNECT: "check S3_ENDPOINT_URL and the network",
     Fault.TIMEOUT: "check S3_ENDPOINT_URL and the network",
 }

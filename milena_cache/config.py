@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from milena_cache.buckets import ANY_BUCKET, Buckets
 from milena_cache.freshness import Freshness
 from milena_cache.s3_settings import S3Settings
 from milena_common import logs
-from milena_common.addresses import ALLOWED, Address, parse_address
+from milena_common.addresses import ALLOWED, Address, is_host, parse_address
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
 from milena_common.keys import MAX_KEY_BYTES, check_bucket
@@ -118,9 +119,14 @@ def _bucket(env: Environment, variable: str, name: str) -> str:
 
 def _endpoint(env: Environment) -> str:
     url = env.text("S3_ENDPOINT_URL").rstrip("/")
-    scheme, separator, rest = url.partition("://")
-    if url and (scheme not in ("http", "https") or not separator or not rest or any(c in rest for c in "?# ")):
-        env.problem("S3_ENDPOINT_URL", url, "http://host:port or https://host[:port]; empty for AWS")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:  # a port that is none
+        usable = False
+    # S3's clients take no host with an underscore.
+    if url and (not usable or "_" in parts.netloc or parts.query or parts.fragment or " " in url):
+        env.problem("S3_ENDPOINT_URL", url, "http://host:port or https://host[:port], no _ in host; empty for AWS")
     return url
 
 

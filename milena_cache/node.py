@@ -14,12 +14,14 @@ Invariants:
    again, unless S3 cannot be asked: then either value may be told, for the write was not acknowledged.
 3. A copy from an earlier ownership of its slot (`owned_since`) is never served without S3's word, also not when S3
    fails: somebody else may have acknowledged a newer value in between.
-4. A caller that gives up cancels nothing: flights and writes are tasks of the node's own.
+4. A caller that gives up cancels nothing that S3 was asked: flights and writes are tasks of the node's own. But a
+   write is not begun or repeated after its caller gave up: coming late, it might overwrite a newer one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, TypeVar
 
@@ -35,7 +37,11 @@ from milena_common.clock import Clock
 from milena_common.errors import DeadlineExceeded, InvalidRequest, OriginUnavailable
 from milena_common.keys import check_value_size
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+# Does one write, which is not begun or repeated after the time that it is given; gives the ETag.
+Write = Callable[[float], Awaitable[str]]
 
 
 class Reply(NamedTuple):
@@ -121,10 +127,10 @@ class Node:
         patience = timeout if copy is None else min(timeout, self._revalidate_timeout)
         if not await self.flights.wait(flight, patience):
             if copy is not None:
-                self._health.failed(self._clock.now())
+                self._failed(f"no answer to a get within {patience:.3g} s")
                 return self._served_stale(copy)
             self.reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 get of {wanted.ref}: no answer within {timeout:.2g} s")
+            raise OriginUnavailable(f"S3 get of {wanted.ref}: no answer within {timeout:.3g} s")
         try:
             landing = flight.task.result()
         except OriginFailure as failure:
@@ -181,11 +187,11 @@ class Node:
             )
         except OriginFailure as failure:
             if failure.fault.retryable:
-                self._health.failed(self._clock.now())
+                self._failed(str(failure))
             else:
-                self._health.succeeded()  # it answers, and its refusal shall be heard
+                self._succeeded()  # it answers, and its refusal shall be heard
             raise
-        self._health.succeeded()
+        self._succeeded()
         # The copy is as old as the question: S3 may have changed while the answer travelled.
         if got is Absent.NOT_MODIFIED and copy is not None:
             entry, outcome = Entry(copy.value, copy.etag, asked_at, owned_since), "revalidated"
@@ -197,6 +203,14 @@ class Node:
             outcome = "bypass"
         return Landing(outcome, entry)
 
+    def _failed(self, what: str) -> None:
+        if self._health.failed(self._clock.now()):
+            log.warning("S3 fails: %s; copies are served stale until it answers", what)
+
+    def _succeeded(self) -> None:
+        if self._health.succeeded():
+            log.info("S3 answers again")
+
     def _keep(self, filed_as: bytes, entry: Entry) -> bool:
         """Put `entry` into memory; False if it does not fit there."""
         if entry.value is None and not self._freshness.negative_ttl:
@@ -205,13 +219,21 @@ class Node:
         return self.memory.put(filed_as, entry)
 
     async def exists(self, wanted: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
-        """Whether the object exists, and its size in bytes, without reading its value."""
+        """Whether the object exists, and its size in bytes, without reading its value. Raises as `get` does."""
         reply = self.lookup(wanted, owned_since)
         if reply is not None:
             return reply, reply.entry.size
+        copy = self._servable_on_error(wanted, owned_since)
+        if copy is not None and self._health.suspect:
+            self._refresh(wanted, copy)
+            return self._served_stale(copy), copy.size
+        patience = timeout if copy is None else min(timeout, self._revalidate_timeout)
         try:
-            info = await self._limited(self._store.head(wanted.ref), timeout, f"S3 head of {wanted.ref}")
-        except BaseException:
+            info = await self._limited(self._store.head(wanted.ref), patience, f"S3 head of {wanted.ref}")
+        except BaseException as error:
+            if copy is not None and isinstance(error, OriginUnavailable):
+                self._failed(str(error))
+                return self._served_stale(copy), copy.size
             self.reads.outcomes["error"] += 1
             raise
         self.reads.outcomes["miss"] += 1
@@ -220,6 +242,11 @@ class Node:
             return Reply("miss", Entry(None, "", now, owned_since), 0.0), 0
         # The value is not here; an empty one stands for "exists".
         return Reply("miss", Entry(b"", info.etag, now, owned_since), 0.0), info.size
+
+    def forget(self, wanted: Object) -> None:
+        """Know nothing of the object any more: somebody else may have written it."""
+        self.flights.detach(wanted.filed_as)
+        self.memory.remove(wanted.filed_as)
 
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
         """A page of the bucket's keys, without the node's S3_PREFIX. Raises InvalidRequest, AccessDenied."""
@@ -239,7 +266,7 @@ class Node:
         try:
             return await asyncio.wait_for(asking, timeout)
         except TimeoutError:
-            raise OriginUnavailable(f"{what}: no answer within {timeout:.2g} s") from None
+            raise OriginUnavailable(f"{what}: no answer within {timeout:.3g} s") from None
         except OriginFailure as failure:
             raise failure.as_error() from None
 
@@ -253,49 +280,47 @@ class Node:
         """
         check_value_size(len(value), self._max_value_bytes)
 
-        async def write() -> str:
-            return await self._writer.put(wanted.ref, value)
+        async def write(give_up_at: float) -> str:
+            return await self._writer.put(wanted.ref, value, give_up_at)
 
         return await self._write(wanted, write, value, timeout, owned_since)
 
     async def delete(self, wanted: Object, timeout: float, owned_since: int = 0) -> None:
         """Remove the object; no error if there is none. Raises as `put` does."""
 
-        async def write() -> str:
-            await self._writer.delete(wanted.ref)
+        async def write(give_up_at: float) -> str:
+            await self._writer.delete(wanted.ref, give_up_at)
             return ""
 
         await self._write(wanted, write, None, timeout, owned_since)
 
     async def _write(
-        self,
-        wanted: Object,
-        write: Callable[[], Awaitable[str]],
-        value: bytes | None,
-        timeout: float,
-        owned_since: int,
+        self, wanted: Object, write: Write, value: bytes | None, timeout: float, owned_since: int
     ) -> str:
-        task = asyncio.get_running_loop().create_task(self._take_turn(wanted, write, value, owned_since))
+        task = asyncio.get_running_loop().create_task(self._take_turn(wanted, write, value, timeout, owned_since))
         self._writes.add(task)
         task.add_done_callback(self._written)
         await asyncio.wait((task,), timeout=timeout)
-        if not task.done():
-            raise DeadlineExceeded(f"{wanted.ref}: not written within {timeout:.2g} s; it may yet happen")
         try:
+            if not task.done():
+                raise TimeoutError
             return task.result()
+        except TimeoutError:
+            raise DeadlineExceeded(f"{wanted.ref}: not written within {timeout:.3g} s; it may yet happen") from None
         except OriginFailure as failure:
             raise failure.as_error() from None
 
     async def _take_turn(
-        self, wanted: Object, write: Callable[[], Awaitable[str]], value: bytes | None, owned_since: int
+        self, wanted: Object, write: Write, value: bytes | None, timeout: float, owned_since: int
     ) -> str:
         key = wanted.filed_as
-        async with self._turns.turn(key):
+        give_up_at = self._clock.now() + timeout
+        async with self._turns.turn(key, timeout):
             self.flights.detach(key)
             try:
-                etag = await write()
-            except OriginFailure as failure:
-                if failure.ambiguous:
+                etag = await write(give_up_at)
+            except BaseException as error:
+                if not isinstance(error, OriginFailure) or error.ambiguous:
                     self._distrust(key)
                 raise
             finally:

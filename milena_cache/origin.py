@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TypeVar
 
-from milena_cache.store import Absent, Info, ObjectStore, OriginFailure, Page, Ref, Stored
+from milena_cache.store import Absent, Fault, Info, ObjectStore, OriginFailure, Page, Ref, Stored
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 from milena_common.errors import MilenaError
@@ -42,7 +43,10 @@ class OriginCounts:
 
 
 class Origin:
-    """An `ObjectStore` around another: `retries` further attempts, at most `concurrency` requests at once."""
+    """An `ObjectStore` and a `Writer` around a store: `retries` further attempts, `concurrency` requests at once.
+
+    A request waits for its place at most `place_timeout` seconds.
+    """
 
     def __init__(
         self,
@@ -52,71 +56,96 @@ class Origin:
         *,
         retries: int,
         concurrency: int,
+        place_timeout: float,
     ) -> None:
         self.counts = OriginCounts()
         self._store = store
         self._clock = clock
         self._draw = draw
         self._retries = retries
-        self._slots = asyncio.Semaphore(concurrency)
+        self._places = asyncio.Semaphore(concurrency)
+        self._place_timeout = place_timeout
 
     async def _attempts(
-        self, operation: str, once: Callable[[], Awaitable[T]], code_of: Callable[[T], str] = lambda _: "200"
+        self,
+        operation: str,
+        ref: Ref,
+        once: Callable[[], Awaitable[T]],
+        code_of: Callable[[T], str] = lambda _: "200",
+        give_up_at: float = inf,
     ) -> T:
         failures = 0
         ambiguous = False
         while True:
-            async with self._slots:
-                started = self._clock.now()
-                code = "cancelled"
-                try:
-                    answer = await once()
-                    code = code_of(answer)
-                    return answer
-                except MilenaError:
-                    code = "200"  # an answer that the node does not want: too large
+            await self._take_place(operation, ref, ambiguous, give_up_at)
+            started = self._clock.now()
+            code = "cancelled"
+            try:
+                answer = await once()
+                code = code_of(answer)
+                return answer
+            except MilenaError:
+                code = "200"  # an answer that the node does not want: too large
+                raise
+            except OriginFailure as failure:
+                code = failure.status
+                failures += 1
+                # One attempt that may have happened makes the whole call one that may have.
+                failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
+                pause = BACKOFF.delay(failures, self._draw)
+                too_late = self._clock.now() + pause >= give_up_at
+                if not failure.fault.retryable or failures > self._retries or too_late:
                     raise
-                except OriginFailure as failure:
-                    code = failure.status
-                    failures += 1
-                    # One attempt that may have happened makes the whole call one that may have.
-                    failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
-                    if not failure.fault.retryable or failures > self._retries:
-                        raise
-                finally:
-                    self.counts.request(operation, code, self._clock.now() - started)
-            await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+            finally:
+                self._places.release()
+                self.counts.request(operation, code, self._clock.now() - started)
+            await self._clock.sleep(pause)
+
+    async def _take_place(self, operation: str, ref: Ref, ambiguous: bool, give_up_at: float) -> None:
+        """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
+        try:
+            async with asyncio.timeout(self._place_timeout):
+                await self._places.acquire()
+        except TimeoutError:
+            code = "S3_CONCURRENCY requests are in hand already"
+            failure = OriginFailure(Fault.THROTTLED, operation, ref, code, "local")
+        else:
+            if self._clock.now() < give_up_at:
+                return
+            self._places.release()
+            failure = OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
+        failure.ambiguous = ambiguous
+        raise failure
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
         answer = await self._attempts(
             "get",
+            ref,
             lambda: self._store.get(ref, if_none_match=if_none_match, max_bytes=max_bytes),
-            lambda got: (
-                {Absent.MISSING: "404", Absent.NOT_MODIFIED: "304"}.get(got, "200")
-                if isinstance(got, Absent)
-                else "200"
-            ),
+            _code_of_get,
         )
         if isinstance(answer, Stored):
             self.counts.bytes_read += len(answer.value)
         return answer
 
     async def head(self, ref: Ref) -> Info | None:
-        return await self._attempts("head", lambda: self._store.head(ref), lambda got: "200" if got else "404")
+        return await self._attempts("head", ref, lambda: self._store.head(ref), lambda got: "200" if got else "404")
 
-    async def put(self, ref: Ref, value: bytes) -> str:
-        etag = await self._attempts("put", lambda: self._store.put(ref, value))
+    async def put(self, ref: Ref, value: bytes, give_up_at: float = inf) -> str:
+        etag = await self._attempts("put", ref, lambda: self._store.put(ref, value), give_up_at=give_up_at)
         self.counts.bytes_written += len(value)
         return etag
 
-    async def delete(self, ref: Ref) -> None:
-        await self._attempts("delete", lambda: self._store.delete(ref))
+    async def delete(self, ref: Ref, give_up_at: float = inf) -> None:
+        await self._attempts("delete", ref, lambda: self._store.delete(ref), give_up_at=give_up_at)
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        return await self._attempts("list", lambda: self._store.list(bucket, prefix, cursor, limit))
+        return await self._attempts(
+            "list", Ref(bucket, prefix), lambda: self._store.list(bucket, prefix, cursor, limit)
+        )
 
     async def check_bucket(self, bucket: str) -> None:
-        await self._attempts("bucket", lambda: self._store.check_bucket(bucket))
+        await self._attempts("bucket", Ref(bucket, ""), lambda: self._store.check_bucket(bucket))
 
     async def close(self) -> None:
         await self._store.close()

@@ -17,13 +17,18 @@ class OriginHealth:
         self.suspect = False
         self._next_probe = 0.0
 
-    def succeeded(self) -> None:
-        self.suspect = False
+    def succeeded(self) -> bool:
+        """Whether that is news."""
+        news, self.suspect = self.suspect, False
+        return news
 
-    def failed(self, now: float) -> None:
-        if not self.suspect:
+    def failed(self, now: float) -> bool:
+        """Whether that is news."""
+        news = not self.suspect
+        if news:
             self._next_probe = now + PROBE_SECONDS
         self.suspect = True
+        return news
 
     def may_probe(self, now: float) -> bool:
         """Whether a read may be started on behalf of somebody who does not wait for it."""

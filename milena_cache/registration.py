@@ -54,6 +54,7 @@ class Registration:
         self._draw = draw
         self._lease_until = 0.0
         self._epoch = 0
+        self._asked = False
 
     @property
     def joined(self) -> bool:
@@ -96,6 +97,7 @@ class Registration:
             default_bucket=me.default_bucket,
             epoch=self._epoch,
         )
+        self._asked = True  # the router may take it in although its answer does not arrive
         asked_at = self._clock.now()
         was_joined = self.joined
         answer: Any = await self._connection.call("Join", request, CALL_SECONDS)
@@ -117,10 +119,12 @@ class Registration:
 
     async def leave(self, timeout: float) -> None:
         """Leave the ring, if the router can be told within `timeout` seconds; its lease ends anyway."""
-        if not self.joined:
+        if not self._asked:
             return
+        self._asked = False
+        me = self._identity
         try:
-            await self._connection.call("Leave", pb.LeaveRequest(address=self._identity.address), timeout)
+            await self._connection.call("Leave", pb.LeaveRequest(address=me.address, node_id=me.node_id), timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
             log.warning("could not leave router %s, whose lease will end by itself: %s", self.router, error)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import boto3
 import botocore.exceptions as botocore_errors
 from botocore.config import Config as BotoConfig
+from botocore.parsers import ResponseParserError
 
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import Absent, Fault, Info, OriginFailure, Page, Ref, Stored, fault_of_status, too_large
+from milena_common.errors import ConfigError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -36,6 +38,14 @@ _TRANSPORT: tuple[tuple[type[Exception], Fault, str], ...] = (
     (botocore_errors.ResponseStreamingError, Fault.INCOMPLETE, "incomplete"),
     (botocore_errors.HTTPClientError, Fault.INCOMPLETE, "incomplete"),
 )
+
+
+def make_session(region: str) -> boto3.Session:
+    """Where both clients get their credentials. Raises ConfigError for a profile that does not exist."""
+    try:
+        return boto3.Session(region_name=region)
+    except botocore_errors.ProfileNotFound as error:
+        raise ConfigError([f"AWS_PROFILE: {error}"]) from None
 
 
 class _NoSuchObject(Exception):
@@ -90,6 +100,14 @@ class Boto3Store:
             # Credentials that are missing or cannot be fetched, parameters that boto3 refuses.
             fault = Fault.DENIED if "Credential" in type(error).__name__ else Fault.REFUSED
             raise OriginFailure(fault, operation, ref, type(error).__name__, "local", str(error)) from None
+        except ResponseParserError as error:
+            # An answer that is not S3's XML: what it answers may have been done.
+            raise OriginFailure(
+                Fault.INCOMPLETE, operation, ref, "no XML", "incomplete", str(error)[:200]
+            ) from None
+        except ValueError as error:
+            # boto3's own complaint about an endpoint that it cannot use.
+            raise OriginFailure(Fault.REFUSED, operation, ref, "ValueError", "local", str(error)) from None
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
         def work(client: S3Client) -> Stored | Absent:

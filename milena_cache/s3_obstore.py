@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import boto3
 import obstore
 from cachetools import LRUCache
-from obstore.exceptions import BaseError, NotModifiedError
+from obstore.exceptions import BaseError, NotModifiedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from milena_cache.s3_settings import S3Settings
@@ -30,7 +30,12 @@ MAX_BUCKETS = 64
 # its end. So credentials that pass through here are never used after they ended.
 CREDENTIALS_TTL = timedelta(minutes=10)
 
-_STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
+# obstore tells what happened only in its error's text: a summary, then a dump of the error, each field on a line.
+_DUMP = "\n\nDebug source:\n"
+_ANSWERED = re.compile(
+    r"Error performing [A-Z]+ \S+ in \S+ - Server returned non-2xx status code: (\d{3})(.*)", re.S
+)
+_KIND = re.compile(r"^ +kind: (\w+)", re.M)
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ALTERED = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
@@ -104,7 +109,7 @@ class ObstoreStore:
         except NotModifiedError:
             return Absent.NOT_MODIFIED
         except FileNotFoundError as error:
-            _raise_unless_object_missing("get", ref, error)
+            _raise_if_bucket_missing("get", ref, error)
             return Absent.MISSING
         except BaseError as error:
             raise _failure("get", ref, error) from None
@@ -116,7 +121,7 @@ class ObstoreStore:
         try:
             meta = await obstore.head_async(self._store(ref.bucket), ref.key)
         except FileNotFoundError as error:
-            _raise_unless_object_missing("head", ref, error)
+            _raise_if_bucket_missing("head", ref, error)
             return None
         except BaseError as error:
             raise _failure("head", ref, error) from None
@@ -135,33 +140,37 @@ class ObstoreStore:
         try:
             await obstore.delete_async(self._store(ref.bucket), ref.key)
         except FileNotFoundError as error:
-            _raise_unless_object_missing("delete", ref, error)
+            _raise_if_bucket_missing("delete", ref, error)
         except BaseError as error:
             raise _failure("delete", ref, error) from None
 
 
-def _raise_unless_object_missing(operation: str, ref: Ref, error: Exception) -> None:
-    """obstore has one error for a missing object and a missing bucket; only the body tells them apart."""
-    if "<Code>NoSuchBucket</Code>" in str(error):
-        raise _failure(operation, ref, error) from None
+def _raise_if_bucket_missing(operation: str, ref: Ref, error: Exception) -> None:
+    """obstore has one error for a missing object and a missing bucket; only the answer's body tells them apart."""
+    failure = _failure(operation, ref, error)
+    if failure.fault is Fault.NO_BUCKET:
+        raise failure from None
 
 
 def _failure(operation: str, ref: Ref, error: Exception) -> OriginFailure:
-    """obstore tells status and body only in its error's text."""
-    text = str(error)
-    status = _STATUS.search(text)
-    if status:
-        number = status[1] or status[2]
-        code = _CODE.search(text)
-        message = _MESSAGE.search(text)
-        word = code[1] if code else f"HTTP {number}"
+    if isinstance(error, UnauthenticatedError):
         return OriginFailure(
-            fault_of_status(int(number), word), operation, ref, word, number, message[1] if message else ""
+            Fault.DENIED, operation, ref, "NoCredentials", "local", str(error).split("\n")[0][:300]
         )
-    if "credential" in text.lower():
-        return OriginFailure(Fault.DENIED, operation, ref, "NoCredentials", "local", text.split("\n")[0][:200])
-    if "kind: Connect" in text:
+    summary, _, dump = str(error).partition(_DUMP)
+    # The key may say anything, so it must not be taken for a part of the message.
+    summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
+    answered = _ANSWERED.search(summary)
+    if answered:
+        status, body = answered[1], answered[2]
+        code = _CODE.search(body)
+        message = _MESSAGE.search(body)
+        word = code[1] if code else f"HTTP {status}"
+        fault = fault_of_status(int(status), word)
+        return OriginFailure(fault, operation, ref, word, status, message[1] if message else "")
+    kinds = _KIND.findall(dump)
+    if "Connect" in kinds:
         return OriginFailure(Fault.CONNECT, operation, ref, "cannot connect", "connect")
-    if "kind: Timeout" in text or "TimedOut" in text:
+    if "Timeout" in kinds:
         return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
     return OriginFailure(Fault.INCOMPLETE, operation, ref, "connection lost", "incomplete")

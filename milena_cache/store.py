@@ -153,12 +153,14 @@ class ObjectStore(Protocol):
 class Writer(Protocol):
     """Where the node's writes go before they are acknowledged.
 
-    An `ObjectStore` is one: then acknowledged means that S3 has it. A journal is another.
+    `Origin` is one: then acknowledged means that S3 has it. A journal is another. Nothing is begun or repeated
+    after `give_up_at` (seconds on the node's clock): a write that its caller has given up must not come late and
+    overwrite a newer one.
     """
 
-    async def put(self, ref: Ref, value: bytes) -> str: ...
+    async def put(self, ref: Ref, value: bytes, give_up_at: float) -> str: ...
 
-    async def delete(self, ref: Ref) -> None: ...
+    async def delete(self, ref: Ref, give_up_at: float) -> None: ...
 
 
 def too_large(ref: Ref, size: int, max_bytes: int) -> MilenaError:

@@ -17,13 +17,21 @@ class Turns:
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
-    async def turn(self, key: bytes) -> AsyncIterator[None]:
-        """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order."""
+    async def turn(self, key: bytes, patience: float) -> AsyncIterator[None]:
+        """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order.
+
+        Raises TimeoutError if it does not come within `patience` seconds, so that writes whose callers have given
+        up do not pile up behind one that hangs.
+        """
         lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
         self._locks[key] = (lock, users + 1)
         try:
-            async with lock:
+            async with asyncio.timeout(patience):
+                await lock.acquire()
+            try:
                 yield
+            finally:
+                lock.release()
         finally:
             lock, users = self._locks[key]
             if users == 1:

@@ -19,7 +19,7 @@ from grpc_health.v1.health import aio as health
 
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts, OperationCounts
-from milena_common.errors import InternalError, InvalidRequest, MilenaError
+from milena_common.errors import InternalError, InvalidRequest, MilenaError, Overloaded
 from milena_common.grpc_options import server_options
 from milena_common.status import to_grpc
 
@@ -46,12 +46,19 @@ class Message(Protocol):
 Method = Callable[[Any, float | None], Awaitable[bytes]]
 
 
-def _handler(method: Method, request: type[Message], counts: OperationCounts) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(
+    method: Method, request: type[Message], counts: OperationCounts, in_hand: InHand
+) -> grpc.RpcMethodHandler[Any, Any]:
     async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
+        size = len(received)
         try:
-            return await method(_parse(request, received), context.time_remaining())
+            in_hand.take(size)
+            try:
+                return await method(_parse(request, received), context.time_remaining())
+            finally:
+                in_hand.bytes -= size
         except asyncio.CancelledError:
             counts.failed("cancelled")
             raise
@@ -90,11 +97,30 @@ def probe(address: Address, variable: str) -> None:
         raise CannotListen(f"{variable}: cannot listen on {address}: {error.strerror or error}") from None
 
 
-class GrpcDoor:
-    """A gRPC server with one service, named `service`, and the standard health service."""
+class InHand:
+    """Bytes of the requests in hand, and the most there may be. One request is taken in any case."""
 
-    def __init__(self, service: str, max_value_bytes: int) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+    def take(self, size: int) -> None:
+        """Raise Overloaded if there is no room for `size` bytes more."""
+        if self.bytes and self.bytes + size > self.most:
+            raise Overloaded(f"{self.bytes} bytes of requests are in hand already; the process takes {self.most}")
+        self.bytes += size
+
+
+class GrpcDoor:
+    """A gRPC server with one service, named `service`, and the standard health service.
+
+    `max_bytes_in_hand` bounds the requests that are worked on at the same time: a flood of large values is
+    refused, and does not end the process.
+    """
+
+    def __init__(self, service: str, max_value_bytes: int, max_bytes_in_hand: int) -> None:
         self._service = service
+        self._in_hand = InHand(max_bytes_in_hand)
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
             options=server_options(max_value_bytes), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
@@ -113,7 +139,7 @@ class GrpcDoor:
     async def start(self, methods: Mapping[str, tuple[str, type[Message], Method]], counts: CallCounts) -> None:
         """Answer calls. `methods` maps a name to (operation name for the counts, request class, method)."""
         handlers = {
-            name: _handler(method, request, counts[operation])
+            name: _handler(method, request, counts[operation], self._in_hand)
             for name, (operation, request, method) in methods.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))

@@ -1,7 +1,7 @@
 """Shell. The operators' HTTP port: metrics, liveness, readiness, under the paths that people try first.
 
 Every connection is closed after a minute, whatever it does. A scraper opens the next one without noticing, and
-somebody who sends half a request, or nothing, cannot hold sockets for long.
+somebody who sends half a request, or nothing, cannot hold sockets for long. Nor can there be very many.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from milena_common.grpc_door import CannotListen
 log = logging.getLogger(__name__)
 
 MAX_CONNECTION_SECONDS = 60.0
+MAX_CONNECTIONS = 128
 
 LIVE_PATHS = ("/livez", "/health/quick", "/-/healthy")
 READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
@@ -51,6 +52,8 @@ class OpsServer:
         loop = asyncio.get_running_loop()
 
         def connection() -> asyncio.Protocol:
+            if len(handler.connections) >= MAX_CONNECTIONS:
+                return _TurnedAway()
             protocol: web.RequestHandler = handler()
             loop.call_later(MAX_CONNECTION_SECONDS, _abort, protocol)
             return protocol
@@ -81,6 +84,14 @@ class OpsServer:
         if reasons:
             return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
         return web.json_response({"status": "ok"})
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many: it must not take the file descriptors that callers of the gRPC port need."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

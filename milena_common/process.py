@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import uvloop
 from dotenv import dotenv_values
@@ -54,20 +56,41 @@ def run(
     load: Callable[[Environment], Config],
     serve: Callable[[Config, asyncio.Event], Awaitable[None]],
 ) -> int:
-    """Run `serve` until SIGTERM or SIGINT sets its event, and return the process's exit code."""
+    """Run `serve` until SIGTERM or SIGINT sets its event, and return the process's exit code.
+
+    `load` and `serve` may raise ConfigError, `serve` CannotListen.
+    """
     try:
         config = load(environment())
+        logs.set_up(config.log_level, config.log_format)
+        _allow_files()
+        uvloop.run(_until_signal(serve, config))
     except ConfigError as error:
         for problem in error.problems:
             print(f"{name}: {problem}", file=sys.stderr)
         return 2
-    logs.set_up(config.log_level, config.log_format)
-    try:
-        uvloop.run(_until_signal(serve, config))
     except CannotListen as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process now, with what it has to say said.
+
+    An ordinary exit would wait for threads that wait for S3, longer than a stop may take.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _allow_files() -> None:
+    """As many open connections as the system allows; the usual soft limit of 1024 is for programs of long ago."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _until_signal(serve: Callable[[Config, asyncio.Event], Awaitable[None]], config: Config) -> None:

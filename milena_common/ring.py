@@ -85,9 +85,10 @@ class Ring:
     def empty(cls, epoch: int = 0) -> Self:
         return cls(epoch, (), {}, [""] * SLOTS, [epoch] * SLOTS)
 
-    def with_members(self, members: Iterable[Member], epoch: int) -> Ring:
+    def with_members(self, members: Iterable[Member], epoch: int, *, renewed: str | None = None) -> Ring:
         """The ring of exactly `members`, at `epoch`, which must be greater than this ring's.
 
+        `renewed` is a member that has another process now: it owns its slots since this epoch.
         Raises ValueError for an epoch that does not grow or a weight that is not positive.
         """
         if epoch <= self.epoch:
@@ -104,7 +105,7 @@ class Ring:
         else:
             owners = [""] * SLOTS
         since = [
-            old_since if old == new else epoch
+            old_since if old == new != renewed else epoch
             for old, new, old_since in zip(self._owners, owners, self._since, strict=True)
         ]
         return Ring(epoch, ordered, scores, owners, since)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 
 from milena_common import process
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.grpc_door import GrpcDoor
+from milena_common.memory_limit import memory_limit
 from milena_common.ops_http import OpsServer
 from milena_router.config import Config, load
 from milena_router.forward import Forwarder
@@ -35,7 +35,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     leases = Leases(membership, clock, forwarder.ring_changed)
     service = RouterService(config, leases, forwarder, TokenBucket(config.rate_limit, clock.now()), clock)
     calls = CallCounts(OPERATIONS)
-    door = GrpcDoor("router_server.Router", config.max_value_bytes)
+    door = GrpcDoor("router_server.Router", config.max_value_bytes, memory_limit() // 4)
 
     def not_ready() -> list[str]:
         return ["stopping"] if stop.is_set() else []
@@ -61,7 +61,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
 def main() -> None:
     """The command `milena-router`."""
-    sys.exit(process.run("milena-router", load, serve))
+    process.leave(process.run("milena-router", load, serve))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ Invariants:
 - A read that loses its node is sent once more, to the owner in the ring as it is then. A write is not: nobody
   knows whether the lost node did it.
 - A write is acknowledged only when every later read will find it. If its key got another owner while it was under
-  way, that one may have read S3 just before the write arrived there; so it is made to ask S3 again first.
+  way, that one may have read S3 just before the write arrived there; so it is made to forget the key first.
 - The caller is answered within its deadline, also when the node is silent: the node gets a little less time.
 - When a node's lease ends, calls that still wait for it are broken off at once, so that reads go to the new
   owner instead of waiting for a process that may be gone. A node that leaves by itself finishes what it has.
@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from milena_common.clock import Clock
@@ -26,6 +27,9 @@ from milena_router.node_connection import NodeConnection
 LEAVE_GRACE_SECONDS = 10.0
 # With less than this left, another attempt is not worth while.
 LEAST_SECONDS = 0.005
+WARN_AGAIN_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class Forwarder:
@@ -37,6 +41,7 @@ class Forwarder:
         self._clock = clock
         self._connections: dict[str, NodeConnection] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._warn_again: dict[str, float] = {}
 
     async def read(self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float) -> bytes:
         """The owner's answer to `build(owned_since)`, within `timeout` seconds.
@@ -56,17 +61,15 @@ class Forwarder:
         method: str,
         cache_key: bytes,
         build: Callable[[int], bytes],
-        build_get: Callable[[int], bytes],
+        forget: bytes,
         timeout: float,
     ) -> bytes:
-        """As `read`, but sent once; `build_get` makes a Get of the same key."""
+        """As `read`, but sent once; `forget` is the request for a node to forget the same key."""
         deadline = self._clock.now() + inner(timeout)
         owner = self._owner(cache_key)
         answer = await self._call(owner, method, build, deadline)
         while (newer := self._ring().find(cache_key)).owned_since != owner.owned_since and newer.address:
-            # No copy has a stamp this new, so that the node must ask; its next ownership will be newer still.
-            asking = newer._replace(owned_since=newer.owned_since + 1)
-            await self._call(asking, "Get", build_get, deadline)
+            await self._call(newer, "Forget", lambda _: forget, deadline)
             owner = newer
         return answer
 
@@ -84,6 +87,7 @@ class Forwarder:
         try:
             return await self._connection(owner.address).call(method, build(owner.owned_since), remaining)
         except NodeLost as error:
+            self._warn(owner.address, error)
             raise NodeLost(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
     async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
@@ -92,6 +96,7 @@ class Forwarder:
 
     def ring_changed(self, change: Change) -> None:
         """Let go of a node that left, and connect anew to one that came (back)."""
+        self._warn_again.pop(change.address, None)
         connection = self._connections.pop(change.address, None)
         if connection is not None:
             grace = 0.0 if change.reason == "lease expired" else LEAVE_GRACE_SECONDS
@@ -104,6 +109,13 @@ class Forwarder:
         connections = [*self._connections.values()]
         self._connections.clear()
         await asyncio.gather(*(connection.close(0) for connection in connections), *self._closing)
+
+    def _warn(self, address: str, error: NodeLost) -> None:
+        """A node may renew its lease and yet not be reachable: an operator must learn of it, but not each time."""
+        now = self._clock.now()
+        if now >= self._warn_again.get(address, now):
+            self._warn_again[address] = now + WARN_AGAIN_SECONDS
+            log.warning("node %s is in the ring, and %s", address, error)
 
     def _connection(self, address: str) -> NodeConnection:
         connection = self._connections.get(address)

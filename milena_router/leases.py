@@ -35,9 +35,9 @@ class Leases:
             self._announce(change)
         return change is not None
 
-    def leave(self, address: str) -> bool:
-        """Whether there was such a node."""
-        change = self.membership.leave(address, self._clock.wall())
+    def leave(self, address: str, node_id: str = "") -> bool:
+        """Whether there was such a node; with a `node_id`, only if it is that one."""
+        change = self.membership.leave(address, node_id, self._clock.wall())
         if change:
             self._announce(change)
         return change is not None

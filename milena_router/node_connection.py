@@ -49,7 +49,7 @@ class GrpcNodeConnection:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 raise NodeLost(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise NodeLost(f"did not answer within {timeout:.2g} s") from None
+                raise NodeLost(f"did not answer within {timeout:.3g} s") from None
             raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
             raise NodeLost("left the ring") from None

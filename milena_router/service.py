@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from milena_common.addresses import ALLOWED, parse_address
 from milena_common.clock import Clock
@@ -22,8 +22,10 @@ from milena_router.limiter import TokenBucket
 OPERATIONS = ("get", "put", "delete", "list", "join", "leave", "nodes", "owner", "stats")
 
 MAX_WEIGHT = 1000.0
-# Half of what its field holds: an epoch that cannot grow any more would end every request.
-MAX_EPOCH = 2**63
+# What a member may say about itself; the router keeps it.
+MAX_ID = 200
+MAX_ADDRESSES = 16
+MAX_ADDRESS = 300
 
 
 class RouterService:
@@ -77,9 +79,7 @@ class RouterService:
                 key=request.key, bucket=request.bucket, value=request.value, owned_since=owned_since
             ).SerializeToString()
 
-        return await self._forwarder.write(
-            "Put", filed_as, build, _get_of(request.key, request.bucket), self._timeout(remaining)
-        )
+        return await self._forwarder.write("Put", filed_as, build, _forget(request), self._timeout(remaining))
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         self._admit()
@@ -90,9 +90,7 @@ class RouterService:
                 key=request.key, bucket=request.bucket, owned_since=owned_since
             ).SerializeToString()
 
-        return await self._forwarder.write(
-            "Delete", filed_as, build, _get_of(request.key, request.bucket), self._timeout(remaining)
-        )
+        return await self._forwarder.write("Delete", filed_as, build, _forget(request), self._timeout(remaining))
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         self._admit()
@@ -105,8 +103,12 @@ class RouterService:
         weight = request.weight or 1.0
         if not 0 < weight <= MAX_WEIGHT:
             raise InvalidRequest(f"weight: got {weight:g}; allowed: above 0, up to {MAX_WEIGHT:g}")
-        if request.epoch > MAX_EPOCH:
-            raise InvalidRequest(f"epoch: got {request.epoch}; allowed: up to {MAX_EPOCH}")
+        if len(request.node_id) > MAX_ID:
+            raise InvalidRequest(f"node_id: has {len(request.node_id)} characters; allowed are {MAX_ID}")
+        if len(request.addresses) > MAX_ADDRESSES or any(
+            len(name) + len(where) > MAX_ADDRESS for name, where in request.addresses.items()
+        ):
+            raise InvalidRequest(f"addresses: allowed are {MAX_ADDRESSES} of at most {MAX_ADDRESS} characters")
         if request.default_bucket:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses))
@@ -120,7 +122,7 @@ class RouterService:
         ).SerializeToString()
 
     async def leave(self, request: pb.LeaveRequest, _: float | None) -> bytes:
-        left = self._leases.leave(_node_address(request.address))
+        left = self._leases.leave(_node_address(request.address), request.node_id)
         return pb.LeaveResponse(successful=left, epoch=self._leases.ring.epoch).SerializeToString()
 
     async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
@@ -188,11 +190,8 @@ class RouterService:
         return self._config.request_timeout if remaining is None else remaining
 
 
-def _get_of(key: bytes, bucket: str) -> Callable[[int], bytes]:
-    def build(owned_since: int) -> bytes:
-        return cache_pb.GetRequest(key=key, bucket=bucket, owned_since=owned_since).SerializeToString()
-
-    return build
+def _forget(request: pb.PutRequest | pb.DeleteRequest) -> bytes:
+    return cache_pb.ForgetRequest(key=request.key, bucket=request.bucket).SerializeToString()
 
 
 def _node_address(text: str) -> str:

@@ -33,7 +33,7 @@ MAY_IMPORT = {
 # Which modules import which library. A library that is not here is not used.
 LIBRARIES = {
     "aiohttp": ["milena_common.ops_http"],
-    "boto3": ["milena_cache.__main__", "milena_cache.s3_*", "milena_client.cli.local_s3"],
+    "boto3": ["milena_cache.s3_*", "milena_client.cli.local_s3"],
     "botocore": ["milena_cache.s3_boto3", "milena_client.cli.local_*"],
     "cachetools": ["milena_cache.memory", "milena_cache.s3_obstore"],
     "click": ["milena_client.cli.*"],

@@ -12,7 +12,7 @@ from milena_common.grpc_door import Message, Method
 from milena_common.pb import cache_server_pb2 as pb
 
 SERVICE = "cache_server.Cache"
-OPERATIONS = ("get", "put", "delete", "list", "stats")
+OPERATIONS = ("get", "put", "delete", "list", "stats", "forget")
 
 MAX_LIST = 1000
 
@@ -44,6 +44,7 @@ class CacheService:
             "Delete": ("delete", pb.DeleteRequest, self.delete),
             "List": ("list", pb.ListRequest, self.list),
             "Stats": ("stats", pb.StatsRequest, self.stats),
+            "Forget": ("forget", pb.ForgetRequest, self.forget),
         }
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
@@ -95,6 +96,10 @@ class CacheService:
         return pb.StatsResponse(
             values=self._report.values(), not_ready="; ".join(self._report.not_ready())
         ).SerializeToString()
+
+    async def forget(self, request: pb.ForgetRequest, _: float | None) -> bytes:
+        self._node.forget(self._buckets.resolve(request.bucket, request.key))
+        return pb.ForgetResponse(successful=True).SerializeToString()
 
     def _timeout(self, remaining: float | None) -> float:
         return inner(self._request_timeout if remaining is None else remaining)

@@ -126,3 +126,17 @@ class StatsResponse(_message.Message):
     values: _containers.ScalarMap[str, float]
     not_ready: str
     def __init__(self, values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ...) -> None: ...
+
+class ForgetRequest(_message.Message):
+    __slots__ = ("key", "bucket")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ...) -> None: ...
+
+class ForgetResponse(_message.Message):
+    __slots__ = ("successful",)
+    SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
+    successful: bool
+    def __init__(self, successful: bool = ...) -> None: ...

@@ -59,6 +59,11 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_pb_dot_cache__server__pb2.StatsRequest.SerializeToString,
                 response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.StatsResponse.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/cache_server.Cache/Forget',
+                request_serializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -94,6 +99,12 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -121,6 +132,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.StatsRequest.FromString,
                     response_serializer=milena__common_dot_pb_dot_cache__server__pb2.StatsResponse.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +274,33 @@ class Cache(object):
             '/cache_server.Cache/Stats',
             milena__common_dot_pb_dot_cache__server__pb2.StatsRequest.SerializeToString,
             milena__common_dot_pb_dot_cache__server__pb2.StatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Forget',
+            milena__common_dot_pb_dot_cache__server__pb2.ForgetRequest.SerializeToString,
+            milena__common_dot_pb_dot_cache__server__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$milena_common/pb/router_server.proto\x12\rrouter_server\"\xd6\x01\n\x0bJoinRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12<\n\taddresses\x18\x06 \x03(\x0b\x32).router_server.JoinRequest.AddressesEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_bucket\x18\x07 \x01(\t\x12\r\n\x05\x65poch\x18\x08 \x01(\x04\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x0cJoinResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x15\n\rlease_seconds\x18\x04 \x01(\x01\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x11\n\tring_size\x18\x06 \x01(\r\"\x1f\n\x0cLeaveRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\"2\n\rLeaveResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"@\n\nGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x15\n\rmetadata_only\x18\x05 \x01(\x08\"\x80\x01\n\x0bGetResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\x0c\n\x04size\x18\x08 \x01(\x04\"8\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\"=\n\x0bPutResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\",\n\rDeleteRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"2\n\x0e\x44\x65leteResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04node\x18\x04 \x01(\t\"L\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\r\"J\n\x0cListResponse\x12*\n\x07objects\x18\x01 \x03(\x0b\x32\x19.router_server.ObjectInfo\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"L\n\nObjectInfo\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rlast_modified\x18\x04 \x01(\x01\"\x0e\n\x0cNodesRequest\"F\n\rNodesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12&\n\x05nodes\x18\x02 \x03(\x0b\x32\x17.router_server.NodeInfo\"\xf1\x01\n\x08NodeInfo\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x39\n\taddresses\x18\x04 \x03(\x0b\x32&.router_server.NodeInfo.AddressesEntry\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x1f\n\x17lease_remaining_seconds\x18\x06 \x01(\x01\x12\x16\n\x0emember_seconds\x18\x07 \x01(\x01\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\x0cOwnerRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"e\n\rOwnerResponse\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\tsuccessor\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x13\n\x0bowned_since\x18\x05 \x01(\x04\"\x0e\n\x0cStatsRequest\"8\n\rStatsResponse\x12\'\n\x05nodes\x18\x01 \x03(\x0b\x32\x18.router_server.NodeStats\"\xa3\x01\n\tNodeStats\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x34\n\x06values\x18\x02 \x03(\x0b\x32$.router_server.NodeStats.ValuesEntry\x12\x11\n\tnot_ready\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xdd\x04\n\x06Router\x12?\n\x04Join\x12\x1a.router_server.JoinRequest\x1a\x1b.router_server.JoinResponse\x12\x42\n\x05Leave\x12\x1b.router_server.LeaveRequest\x1a\x1c.router_server.LeaveResponse\x12<\n\x03Get\x12\x19.router_server.GetRequest\x1a\x1a.router_server.GetResponse\x12<\n\x03Put\x12\x19.router_server.PutRequest\x1a\x1a.router_server.PutResponse\x12\x45\n\x06\x44\x65lete\x12\x1c.router_server.DeleteRequest\x1a\x1d.router_server.DeleteResponse\x12?\n\x04List\x12\x1a.router_server.ListRequest\x1a\x1b.router_server.ListResponse\x12\x42\n\x05Nodes\x12\x1b.router_server.NodesRequest\x1a\x1c.router_server.NodesResponse\x12\x42\n\x05Owner\x12\x1b.router_server.OwnerRequest\x1a\x1c.router_server.OwnerResponse\x12\x42\n\x05Stats\x12\x1b.router_server.StatsRequest\x1a\x1c.router_server.StatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$milena_common/pb/router_server.proto\x12\rrouter_server\"\xd6\x01\n\x0bJoinRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12<\n\taddresses\x18\x06 \x03(\x0b\x32).router_server.JoinRequest.AddressesEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_bucket\x18\x07 \x01(\t\x12\r\n\x05\x65poch\x18\x08 \x01(\x04\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x0cJoinResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x15\n\rlease_seconds\x18\x04 \x01(\x01\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x11\n\tring_size\x18\x06 \x01(\r\"0\n\x0cLeaveRequest\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x04 \x01(\t\"2\n\rLeaveResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\"@\n\nGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x15\n\rmetadata_only\x18\x05 \x01(\x08\"\x80\x01\n\x0bGetResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\x0c\n\x04size\x18\x08 \x01(\x04\"8\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\"=\n\x0bPutResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\",\n\rDeleteRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"2\n\x0e\x44\x65leteResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04node\x18\x04 \x01(\t\"L\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\r\"J\n\x0cListResponse\x12*\n\x07objects\x18\x01 \x03(\x0b\x32\x19.router_server.ObjectInfo\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"L\n\nObjectInfo\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rlast_modified\x18\x04 \x01(\x01\"\x0e\n\x0cNodesRequest\"F\n\rNodesResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12&\n\x05nodes\x18\x02 \x03(\x0b\x32\x17.router_server.NodeInfo\"\xf1\x01\n\x08NodeInfo\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x39\n\taddresses\x18\x04 \x03(\x0b\x32&.router_server.NodeInfo.AddressesEntry\x12\r\n\x05slots\x18\x05 \x01(\r\x12\x1f\n\x17lease_remaining_seconds\x18\x06 \x01(\x01\x12\x16\n\x0emember_seconds\x18\x07 \x01(\x01\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\x0cOwnerRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"e\n\rOwnerResponse\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x11\n\tsuccessor\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x13\n\x0bowned_since\x18\x05 \x01(\x04\"\x0e\n\x0cStatsRequest\"8\n\rStatsResponse\x12\'\n\x05nodes\x18\x01 \x03(\x0b\x32\x18.router_server.NodeStats\"\xa3\x01\n\tNodeStats\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x34\n\x06values\x18\x02 \x03(\x0b\x32$.router_server.NodeStats.ValuesEntry\x12\x11\n\tnot_ready\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xdd\x04\n\x06Router\x12?\n\x04Join\x12\x1a.router_server.JoinRequest\x1a\x1b.router_server.JoinResponse\x12\x42\n\x05Leave\x12\x1b.router_server.LeaveRequest\x1a\x1c.router_server.LeaveResponse\x12<\n\x03Get\x12\x19.router_server.GetRequest\x1a\x1a.router_server.GetResponse\x12<\n\x03Put\x12\x19.router_server.PutRequest\x1a\x1a.router_server.PutResponse\x12\x45\n\x06\x44\x65lete\x12\x1c.router_server.DeleteRequest\x1a\x1d.router_server.DeleteResponse\x12?\n\x04List\x12\x1a.router_server.ListRequest\x1a\x1b.router_server.ListResponse\x12\x42\n\x05Nodes\x12\x1b.router_server.NodesRequest\x1a\x1c.router_server.NodesResponse\x12\x42\n\x05Owner\x12\x1b.router_server.OwnerRequest\x1a\x1c.router_server.OwnerResponse\x12\x42\n\x05Stats\x12\x1b.router_server.StatsRequest\x1a\x1c.router_server.StatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,47 +44,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOINRESPONSE']._serialized_start=272
   _globals['_JOINRESPONSE']._serialized_end=363
   _globals['_LEAVEREQUEST']._serialized_start=365
-  _globals['_LEAVEREQUEST']._serialized_end=396
-  _globals['_LEAVERESPONSE']._serialized_start=398
-  _globals['_LEAVERESPONSE']._serialized_end=448
-  _globals['_GETREQUEST']._serialized_start=450
-  _globals['_GETREQUEST']._serialized_end=514
-  _globals['_GETRESPONSE']._serialized_start=517
-  _globals['_GETRESPONSE']._serialized_end=645
-  _globals['_PUTREQUEST']._serialized_start=647
-  _globals['_PUTREQUEST']._serialized_end=703
-  _globals['_PUTRESPONSE']._serialized_start=705
-  _globals['_PUTRESPONSE']._serialized_end=766
-  _globals['_DELETEREQUEST']._serialized_start=768
-  _globals['_DELETEREQUEST']._serialized_end=812
-  _globals['_DELETERESPONSE']._serialized_start=814
-  _globals['_DELETERESPONSE']._serialized_end=864
-  _globals['_LISTREQUEST']._serialized_start=866
-  _globals['_LISTREQUEST']._serialized_end=942
-  _globals['_LISTRESPONSE']._serialized_start=944
-  _globals['_LISTRESPONSE']._serialized_end=1018
-  _globals['_OBJECTINFO']._serialized_start=1020
-  _globals['_OBJECTINFO']._serialized_end=1096
-  _globals['_NODESREQUEST']._serialized_start=1098
-  _globals['_NODESREQUEST']._serialized_end=1112
-  _globals['_NODESRESPONSE']._serialized_start=1114
-  _globals['_NODESRESPONSE']._serialized_end=1184
-  _globals['_NODEINFO']._serialized_start=1187
-  _globals['_NODEINFO']._serialized_end=1428
+  _globals['_LEAVEREQUEST']._serialized_end=413
+  _globals['_LEAVERESPONSE']._serialized_start=415
+  _globals['_LEAVERESPONSE']._serialized_end=465
+  _globals['_GETREQUEST']._serialized_start=467
+  _globals['_GETREQUEST']._serialized_end=531
+  _globals['_GETRESPONSE']._serialized_start=534
+  _globals['_GETRESPONSE']._serialized_end=662
+  _globals['_PUTREQUEST']._serialized_start=664
+  _globals['_PUTREQUEST']._serialized_end=720
+  _globals['_PUTRESPONSE']._serialized_start=722
+  _globals['_PUTRESPONSE']._serialized_end=783
+  _globals['_DELETEREQUEST']._serialized_start=785
+  _globals['_DELETEREQUEST']._serialized_end=829
+  _globals['_DELETERESPONSE']._serialized_start=831
+  _globals['_DELETERESPONSE']._serialized_end=881
+  _globals['_LISTREQUEST']._serialized_start=883
+  _globals['_LISTREQUEST']._serialized_end=959
+  _globals['_LISTRESPONSE']._serialized_start=961
+  _globals['_LISTRESPONSE']._serialized_end=1035
+  _globals['_OBJECTINFO']._serialized_start=1037
+  _globals['_OBJECTINFO']._serialized_end=1113
+  _globals['_NODESREQUEST']._serialized_start=1115
+  _globals['_NODESREQUEST']._serialized_end=1129
+  _globals['_NODESRESPONSE']._serialized_start=1131
+  _globals['_NODESRESPONSE']._serialized_end=1201
+  _globals['_NODEINFO']._serialized_start=1204
+  _globals['_NODEINFO']._serialized_end=1445
   _globals['_NODEINFO_ADDRESSESENTRY']._serialized_start=222
   _globals['_NODEINFO_ADDRESSESENTRY']._serialized_end=270
-  _globals['_OWNERREQUEST']._serialized_start=1430
-  _globals['_OWNERREQUEST']._serialized_end=1473
-  _globals['_OWNERRESPONSE']._serialized_start=1475
-  _globals['_OWNERRESPONSE']._serialized_end=1576
-  _globals['_STATSREQUEST']._serialized_start=1578
-  _globals['_STATSREQUEST']._serialized_end=1592
-  _globals['_STATSRESPONSE']._serialized_start=1594
-  _globals['_STATSRESPONSE']._serialized_end=1650
-  _globals['_NODESTATS']._serialized_start=1653
-  _globals['_NODESTATS']._serialized_end=1816
-  _globals['_NODESTATS_VALUESENTRY']._serialized_start=1771
-  _globals['_NODESTATS_VALUESENTRY']._serialized_end=1816
-  _globals['_ROUTER']._serialized_start=1819
-  _globals['_ROUTER']._serialized_end=2424
+  _globals['_OWNERREQUEST']._serialized_start=1447
+  _globals['_OWNERREQUEST']._serialized_end=1490
+  _globals['_OWNERRESPONSE']._serialized_start=1492
+  _globals['_OWNERRESPONSE']._serialized_end=1593
+  _globals['_STATSREQUEST']._serialized_start=1595
+  _globals['_STATSREQUEST']._serialized_end=1609
+  _globals['_STATSRESPONSE']._serialized_start=1611
+  _globals['_STATSRESPONSE']._serialized_end=1667
+  _globals['_NODESTATS']._serialized_start=1670
+  _globals['_NODESTATS']._serialized_end=1833
+  _globals['_NODESTATS_VALUESENTRY']._serialized_start=1788
+  _globals['_NODESTATS_VALUESENTRY']._serialized_end=1833
+  _globals['_ROUTER']._serialized_start=1836
+  _globals['_ROUTER']._serialized_end=2441
 # @@protoc_insertion_point(module_scope)

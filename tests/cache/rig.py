@@ -6,6 +6,7 @@ from milena_cache.buckets import Buckets, Object
 from milena_cache.freshness import Freshness
 from milena_cache.memory import Memory
 from milena_cache.node import Node, Reply
+from milena_cache.origin import Origin
 from milena_cache.store import Ref
 from tests.support.fake_clock import FakeClock
 from tests.support.memory_store import MemoryStore
@@ -35,7 +36,7 @@ class NodeUnderTest:
         self.memory = Memory(max_entries, max_bytes)
         self.node = Node(
             store=self.store,
-            writer=self.store,
+            writer=Origin(self.store, self.clock, lambda: 0.5, retries=0, concurrency=100, place_timeout=SOON),
             memory=self.memory,
             freshness=freshness,
             buckets=self.buckets,

@@ -6,10 +6,10 @@ import pytest
 
 from milena_cache.buckets import Buckets
 from milena_cache.config import load, variables
-from milena_cache.memory_limit import memory_limit
 from milena_common.addresses import Address
 from milena_common.env import Environment
 from milena_common.errors import AccessDenied, ConfigError, InvalidRequest
+from milena_common.memory_limit import memory_limit
 
 REQUIRED = {"ROUTER_ADDR": "http://router:50050", "AWS_REGION": "eu-central-1", "S3_BUCKET": "my-bucket"}
 
@@ -65,6 +65,9 @@ def test_nothing_set_names_all_that_is_required() -> None:
         ("S3_BUCKETS", "ok-bucket,NOT_OK"),
         ("S3_PREFIX", "p" * 1024),
         ("S3_ENDPOINT_URL", "localhost:9000"),
+        ("S3_ENDPOINT_URL", "http://127.0.0.1:99999"),
+        ("S3_ENDPOINT_URL", "http://:9000"),
+        ("S3_ENDPOINT_URL", "http://my_s3:9000"),
         ("S3_RETRIES", "1.5"),
         ("S3_CONCURRENCY", "0"),
         ("MAX_VALUE_BYTES", "5TB"),

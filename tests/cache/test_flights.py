@@ -98,13 +98,13 @@ async def test_turns_are_taken_in_order_and_other_keys_do_not_wait() -> None:
     go = asyncio.Event()
 
     async def take(number: int) -> None:
-        async with turns.turn(b"k"):
+        async with turns.turn(b"k", 5):
             await go.wait()
             order.append(number)
 
     tasks = [asyncio.create_task(take(number)) for number in range(4)]
     await asyncio.sleep(0)
-    async with turns.turn(b"other"):
+    async with turns.turn(b"other", 5):
         pass
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -342,7 +343,7 @@ async def test_writes_of_one_key_happen_in_their_order_and_one_at_a_time() -> No
     assert await t.outcome("k") == ("hit", b"4")
 
 
-async def test_a_write_goes_on_when_its_caller_gives_up() -> None:
+async def test_a_write_that_s3_was_asked_for_goes_on_when_its_caller_gives_up() -> None:
     t = NodeUnderTest()
     t.store.gate.clear()
     writer = asyncio.create_task(t.put("k", b"v"))
@@ -355,6 +356,21 @@ async def test_a_write_goes_on_when_its_caller_gives_up() -> None:
     assert await t.node.finish(1) == 0
     assert await t.outcome("k") == ("hit", b"v")
     assert await t.outcome("slow") == ("hit", b"v")
+
+
+async def test_a_write_whose_caller_gave_up_before_its_turn_never_happens() -> None:
+    """Coming late, it could overwrite what another node has acknowledged meanwhile."""
+    t = NodeUnderTest()
+    t.store.gate.clear()
+    first = asyncio.create_task(t.put("k", b"first"))
+    await t.store.arrived("put")
+    with pytest.raises(DeadlineExceeded):
+        await t.put("k", b"second", timeout=0.01)
+    t.store.gate.set()
+    await first
+    await t.node.finish(1)
+    assert t.store.count("put") == 1
+    assert await t.outcome("k") == ("hit", b"first")
 
 
 @pytest.mark.parametrize("after_effect", [True, False])
@@ -423,6 +439,22 @@ async def test_a_read_from_an_earlier_ownership_is_not_joined() -> None:
     assert await t.outcome("k", owned_since=7) == ("hit", b"theirs")
 
 
+async def test_what_is_forgotten_is_asked_for_and_a_read_under_way_is_not_kept() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    await t.get("k")
+    t.in_s3("k", b"new")
+    t.node.forget(t.object("k"))
+    t.store.read_gate.clear()
+    reader = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get", 2)
+    t.in_s3("k", b"newer")
+    t.node.forget(t.object("k"))
+    t.store.read_gate.set()
+    await reader
+    assert await t.outcome("k") == ("miss", b"newer")
+
+
 # What else a request can ask.
 
 
@@ -436,6 +468,32 @@ async def test_existence_is_answered_without_reading_the_value() -> None:
     await t.get("k")
     reply, got = await t.node.exists(t.object("k"), 1)
     assert (reply.outcome, got) == ("hit", 5)
+
+
+async def test_existence_too_is_told_from_a_copy_when_s3_fails() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"value")
+    await t.get("k")
+    t.clock.tick(120)
+    t.store.down = Fault.CONNECT
+    for _ in range(2):
+        reply, size = await t.node.exists(t.object("k"), 1)
+        assert (reply.outcome, size) == ("stale_error", 5)
+
+
+async def test_an_outage_of_s3_is_a_line_when_it_begins_and_one_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    t = NodeUnderTest()
+    t.store.down = Fault.CONNECT
+    for key in "abc":
+        with pytest.raises(OriginUnavailable):
+            await t.get(key)
+    t.store.down = None
+    for key in "abc":
+        await t.get(key)
+    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails: S3 ge", "S3 answers agai"]
 
 
 async def test_listing_hides_the_nodes_prefix_and_pages() -> None:

@@ -16,11 +16,17 @@ from tests.support.memory_store import MemoryStore, etag_of
 REF = Ref("bucket", "k")
 
 
+# Real time, which waiting for a place takes.
+PATIENCE = 0.05
+
+
 class Rig:
     def __init__(self, *, retries: int = 3, concurrency: int = 10) -> None:
         self.clock = FakeClock()
         self.store = MemoryStore("bucket")
-        self.origin = Origin(self.store, self.clock, lambda: 1.0, retries=retries, concurrency=concurrency)
+        self.origin = Origin(
+            self.store, self.clock, lambda: 1.0, retries=retries, concurrency=concurrency, place_timeout=0.05
+        )
 
     async def get(self) -> Stored | Absent:
         return await self.origin.get(REF, max_bytes=100)
@@ -81,6 +87,36 @@ async def test_requests_in_hand_are_limited() -> None:
     assert rig.store.count("get") == 2
     rig.store.gate.set()
     await asyncio.gather(*tasks)
+
+
+async def test_a_place_is_not_awaited_for_ever() -> None:
+    rig = Rig(concurrency=1)
+    rig.store.gate.clear()
+    hanging = asyncio.create_task(rig.get())
+    await rig.store.arrived("get")
+    with pytest.raises(OriginFailure, match="S3_CONCURRENCY") as caught:
+        await rig.get()
+    assert caught.value.fault is Fault.THROTTLED
+    rig.store.gate.set()
+    assert await hanging is Absent.MISSING
+    assert await rig.get() is Absent.MISSING, "its place is free again"
+
+
+async def test_a_write_is_not_begun_after_its_caller_gave_up() -> None:
+    rig = Rig()
+    with pytest.raises(OriginFailure, match="its caller gave up") as caught:
+        await rig.origin.put(REF, b"v", give_up_at=rig.clock.now())
+    assert not caught.value.ambiguous
+    assert rig.store.calls == []
+
+
+async def test_a_write_is_not_repeated_after_its_caller_gave_up() -> None:
+    rig = Rig()
+    rig.store.fail(Fault.TIMEOUT, after_effect=True)
+    with pytest.raises(OriginFailure) as caught:
+        await rig.origin.put(REF, b"v", give_up_at=rig.clock.now() + BACKOFF.first / 2)
+    assert caught.value.ambiguous
+    assert rig.store.count("put") == 1
 
 
 async def test_a_pause_between_attempts_holds_no_place() -> None:

@@ -69,7 +69,7 @@ async def store(request: pytest.FixtureRequest, settings: S3Settings, bucket: st
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,
             "boto3": thorough,
-            "origin": Origin(pair, NoSleep(), random.random, retries=0, concurrency=8),
+            "origin": Origin(pair, NoSleep(), random.random, retries=0, concurrency=8, place_timeout=5),
         }[request.param]
     yield made
     await made.close()
@@ -233,6 +233,34 @@ async def test_a_refused_connection_is_told(
     with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
         await store.get(Ref(bucket, "k"), max_bytes=MIB)
     assert (caught.value.fault, caught.value.status) == (Fault.CONNECT, "connect")
+
+
+TRICKY = ["credentials/other", "<Code>NoSuchBucket</Code>", "kind: Timeout", "- status code: 403 ", "e"]
+
+
+@pytest.mark.parametrize("key", TRICKY)
+async def test_what_a_key_says_is_not_taken_for_what_s3_says(
+    key: str, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    store, ref = ObstoreStore(session(), settings), Ref(bucket, key)
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+    with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"v")
+    assert caught.value.fault is Fault.CONNECT
+    s3_proxy.inject(ACCESS_DENIED, times=1)
+    with pytest.raises(OriginFailure) as caught:
+        await store.get(ref, max_bytes=MIB)
+    assert (caught.value.fault, caught.value.code) == (Fault.DENIED, "AccessDenied")
+    s3_proxy.inject(Hang(), times=1)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"v")
+    assert caught.value.fault is Fault.TIMEOUT
+
+
+async def test_an_endpoint_that_boto3_cannot_use_is_told() -> None:
+    store = Boto3Store(session(), S3Settings("us-east-1", "http://no_such:1", 0.5, 0.5))
+    with pytest.raises(OriginFailure, match="no_such"):
+        await store.check_bucket("some-bucket")
 
 
 @pytest.mark.parametrize("kind", ["obstore", "boto3"])

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts
-from milena_common.errors import InvalidRequest, NodeLost, RateLimited
+from milena_common.errors import InvalidRequest, NodeLost, Overloaded, RateLimited
 from milena_common.grpc_door import CannotListen, GrpcDoor, Method
 from milena_common.grpc_options import channel_options
 from milena_common.pb import cache_server_pb2 as pb
@@ -46,7 +46,7 @@ class Door:
 
 @asynccontextmanager
 async def door_to(method: Method) -> AsyncIterator[Door]:
-    door = GrpcDoor(SERVICE, 1000)
+    door = GrpcDoor(SERVICE, 1000, 10_000)
     address = door.bind(ANY_PORT, "LISTEN_ADDR")
     counts = CallCounts(("get",))
     await door.start({"Get": ("get", pb.GetRequest, method)}, counts)
@@ -94,6 +94,26 @@ async def test_an_error_of_ours_is_its_status_with_code_word() -> None:
         assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), NodeLost)
         assert door.counts.errors == {"unavailable": 1}
         assert sum(door.counts.durations.counts) == 1
+
+
+async def test_more_bytes_than_it_takes_are_refused_while_others_are_in_hand() -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        entered.set()
+        await go_on.wait()
+        return b"done"
+
+    large = pb.GetRequest(key=b"x" * 20_000).SerializeToString()
+    async with door_to(method) as door:
+        first = asyncio.ensure_future(door.call(large))  # one is taken, however large
+        await entered.wait()
+        error = await door.refused(large)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), Overloaded)
+        go_on.set()
+        assert await first == b"done"
+        assert await door.call(large) == b"done"
 
 
 async def test_a_rate_limit_says_when_to_come_back() -> None:
@@ -236,16 +256,16 @@ async def test_a_port_in_use_is_named_with_its_variable_and_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=rf"^LISTEN_ADDR: cannot listen on 127.0.0.1:{port}: .*in use"):
-            GrpcDoor(SERVICE, 1000).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
+            GrpcDoor(SERVICE, 1000, 10_000).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
 
 
 async def test_two_doors_do_not_share_a_port() -> None:
     async with door_to(answer) as door:
         with pytest.raises(CannotListen, match="in use"):
-            GrpcDoor(SERVICE, 1000).bind(door.address, "LISTEN_ADDR")
+            GrpcDoor(SERVICE, 1000, 10_000).bind(door.address, "LISTEN_ADDR")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_named(host: str) -> None:
     with pytest.raises(CannotListen, match=f"^LISTEN_ADDR: cannot listen on {host}:50051: "):
-        GrpcDoor(SERVICE, 1000).bind(Address(host, 50051), "LISTEN_ADDR")
+        GrpcDoor(SERVICE, 1000, 10_000).bind(Address(host, 50051), "LISTEN_ADDR")

@@ -168,15 +168,18 @@ def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
     for key in keys:
         s3.put_object(Bucket=cluster.bucket, Key=key, Body=b"old")
     s3_proxy.inject(Delay(4), method="PUT")
-    with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
         s3_proxy.forget_requests()
-        writing = pool.submit(m.set_many, dict.fromkeys(keys, b"new"))
+        writing = pool.submit(m.set_many, dict.fromkeys(keys, b"first"))
         s3_proxy.wait_for(len(keys), "PUT")
+        writing_twice = pool.submit(m.set_many, dict.fromkeys(keys, b"new"))
         newcomer = cluster.add_node()
         seen = m.get_many(keys)
         assert set(seen.values()) == {b"old"}, "the newcomer reads before the writes arrive at S3"
         assert not writing.done()
         writing.result()
+        m.get_many(keys)
+        writing_twice.result()
         assert set(m.get_many(keys).values()) == {b"new"}
         assert _owned(m, keys, newcomer)
 

@@ -66,7 +66,7 @@ class Router:
 @asynccontextmanager
 async def running_router(rate_limit: float = 0.0) -> AsyncIterator[Router]:
     router = Router(rate_limit)
-    door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES)
+    door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES, 2**30)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start(router.service.methods(), router.calls)
     try:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from milena_common.deadlines import inner
-from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes, OriginUnavailable
+from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes
 from milena_common.ring import Member
 from milena_common.slots import slot_of
-from milena_router.forward import LEAVE_GRACE_SECONDS, Forwarder
+from milena_router.forward import LEAVE_GRACE_SECONDS, WARN_AGAIN_SECONDS, Forwarder
 from milena_router.leases import Leases
 from milena_router.membership import Membership
 from tests.router.fake_nodes import FakeNodes
@@ -55,7 +55,7 @@ class Rig:
     ) -> asyncio.Task[bytes]:
         if read:
             return asyncio.create_task(self.forwarder.read("Get", KEY, build, timeout))
-        return asyncio.create_task(self.forwarder.write("Put", KEY, build, b"get at %d".__mod__, timeout))
+        return asyncio.create_task(self.forwarder.write("Put", KEY, build, b"forget it", timeout))
 
     def move(self) -> None:
         """Let nodes join until another one owns KEY."""
@@ -98,7 +98,7 @@ async def test_without_nodes_it_says_so_and_what_to_do() -> None:
 # ---- keys that move while they are written
 
 
-async def test_a_write_whose_key_moved_meanwhile_is_confirmed_by_its_new_owner(rig: Rig) -> None:
+async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(rig: Rig) -> None:
     """The new owner may have read S3 before the write arrived there, and would tell the old value afterwards."""
 
     def move_and_answer(method: str, request: bytes) -> bytes:
@@ -108,23 +108,22 @@ async def test_a_write_whose_key_moved_meanwhile_is_confirmed_by_its_new_owner(r
     first = rig.owner
     rig.nodes[first].answer = move_and_answer
     assert await rig.send(read=False) == b"written"
-    moved_at = rig.leases.ring.find(KEY).owned_since
-    assert rig.nodes[rig.owner].calls[0][:2] == ("Get", b"get at %d" % (moved_at + 1))
+    assert rig.nodes[rig.owner].calls[0][:2] == ("Forget", b"forget it")
     assert len(rig.nodes[first].calls) == len(rig.nodes[rig.owner].calls) == 1
 
 
-async def test_a_write_that_its_new_owner_cannot_confirm_is_not_acknowledged(rig: Rig) -> None:
+async def test_a_write_that_its_new_owner_cannot_be_told_of_is_not_acknowledged(rig: Rig) -> None:
     def move_and_answer(method: str, request: bytes) -> bytes:
         rig.move()
-        rig.nodes[rig.owner].answer = OriginUnavailable("S3 get: no answer")
+        rig.nodes[rig.owner].answer = NodeLost("cannot be reached")
         return b"written"
 
     rig.nodes[rig.owner].answer = move_and_answer
-    with pytest.raises(OriginUnavailable):
+    with pytest.raises(NodeLost, match="cannot be reached"):
         await rig.send(read=False)
 
 
-async def test_a_write_after_which_the_ring_is_empty_needs_no_confirming(rig: Rig) -> None:
+async def test_a_write_after_which_the_ring_is_empty_is_told_to_nobody(rig: Rig) -> None:
     def leave_and_answer(method: str, request: bytes) -> bytes:
         for member in rig.leases.ring.members:
             rig.leases.leave(member.address)
@@ -134,7 +133,7 @@ async def test_a_write_after_which_the_ring_is_empty_needs_no_confirming(rig: Ri
     assert await rig.send(read=False) == b"written"
 
 
-async def test_a_write_whose_key_stayed_where_it_was_needs_no_confirming(rig: Rig) -> None:
+async def test_a_write_whose_key_stayed_where_it_was_is_told_to_nobody(rig: Rig) -> None:
     def change_and_answer(method: str, request: bytes) -> bytes:
         rig.leases.leave(rig.other)
         return b"written"
@@ -287,6 +286,20 @@ async def test_a_restarted_node_gets_a_new_connection(rig: Rig) -> None:
     rig.leases.join(Member(owner, node_id="new"), "b", 0)
     await rig.send()
     assert len(rig.nodes.connections) == 2
+
+
+async def test_a_node_that_cannot_be_called_is_a_warning_once_a_minute(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.nodes[rig.owner].answer = NodeLost("cannot be reached")
+    for expected in (1, 1):
+        with pytest.raises(NodeLost):
+            await rig.send()
+        assert len(caplog.records) == expected
+    rig.clock.tick(WARN_AGAIN_SECONDS)
+    with pytest.raises(NodeLost):
+        await rig.send()
+    assert caplog.messages == [f"node {rig.owner} is in the ring, and cannot be reached"] * 2
 
 
 async def test_closing_closes_every_connection(rig: Rig) -> None:

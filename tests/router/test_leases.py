@@ -47,8 +47,8 @@ async def test_each_change_is_one_line_with_node_reason_epoch_and_ring_size(
     assert caplog.messages == [
         f"Join node=node-a:50051 reason='new' epoch={epoch} ring_size=1",
         f"Join node=node-b:50051 reason='new' epoch={epoch + 1} ring_size=2",
-        f"Join node=node-b:50051 reason='restarted' epoch={epoch + 1} ring_size=2",
-        f"Leave node=node-b:50051 reason='left' epoch={epoch + 2} ring_size=1",
+        f"Join node=node-b:50051 reason='restarted' epoch={epoch + 2} ring_size=2",
+        f"Leave node=node-b:50051 reason='left' epoch={epoch + 3} ring_size=1",
     ]
     caplog.clear()
     await rig.clock.advance(LEASE + 1)

@@ -53,7 +53,7 @@ async def node() -> Node:
 
 @pytest.fixture
 async def connection(node: Node) -> AsyncIterator[GrpcNodeConnection]:
-    door = GrpcDoor("cache_server.Cache", 1000)
+    door = GrpcDoor("cache_server.Cache", 1000, 10_000)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
     connection = GrpcNodeConnection(str(address))
@@ -132,7 +132,7 @@ async def test_closing_with_grace_lets_calls_finish(node: Node, connection: Grpc
         await gate.wait()
         return b"late"
 
-    door = GrpcDoor("cache_server.Cache", 1000)
+    door = GrpcDoor("cache_server.Cache", 1000, 10_000)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
     graceful = GrpcNodeConnection(str(address))
