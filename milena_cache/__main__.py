@@ -52,7 +52,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         draw,
         retries=config.s3_retries,
         concurrency=config.s3_concurrency,
-        place_timeout=config.s3.timeout,
+        place_timeout=config.request_timeout,
     )
     node = Node(
         store=origin,

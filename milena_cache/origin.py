@@ -21,6 +21,7 @@ from milena_common.histogram import Histogram
 T = TypeVar("T")
 
 BACKOFF = Backoff(first=0.05, most=2.0)
+WRITES = ("put", "delete")
 OPERATIONS = ("get", "head", "put", "delete", "list", "bucket")
 
 
@@ -45,7 +46,8 @@ class OriginCounts:
 class Origin:
     """An `ObjectStore` and a `Writer` around a store: `retries` further attempts, `concurrency` requests at once.
 
-    A request waits for its place at most `place_timeout` seconds.
+    Reads and writes have that many places each, so that a flood of reads does not keep writes waiting. A request
+    waits for its place at most `place_timeout` seconds.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Origin:
         self._clock = clock
         self._draw = draw
         self._retries = retries
-        self._places = asyncio.Semaphore(concurrency)
+        self._places_to_read = asyncio.Semaphore(concurrency)
+        self._places_to_write = asyncio.Semaphore(concurrency)
         self._place_timeout = place_timeout
 
     async def _attempts(
@@ -74,10 +77,11 @@ class Origin:
         code_of: Callable[[T], str] = lambda _: "200",
         give_up_at: float = inf,
     ) -> T:
+        places = self._places_to_write if operation in WRITES else self._places_to_read
         failures = 0
         ambiguous = False
         while True:
-            await self._take_place(operation, ref, ambiguous, give_up_at)
+            await self._take(places, operation, ref, ambiguous, give_up_at)
             started = self._clock.now()
             code = "cancelled"
             try:
@@ -97,22 +101,24 @@ class Origin:
                 if not failure.fault.retryable or failures > self._retries or too_late:
                     raise
             finally:
-                self._places.release()
+                places.release()
                 self.counts.request(operation, code, self._clock.now() - started)
             await self._clock.sleep(pause)
 
-    async def _take_place(self, operation: str, ref: Ref, ambiguous: bool, give_up_at: float) -> None:
+    async def _take(
+        self, places: asyncio.Semaphore, operation: str, ref: Ref, ambiguous: bool, give_up_at: float
+    ) -> None:
         """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
         try:
             async with asyncio.timeout(self._place_timeout):
-                await self._places.acquire()
+                await places.acquire()
         except TimeoutError:
             code = "S3_CONCURRENCY requests are in hand already"
             failure = OriginFailure(Fault.THROTTLED, operation, ref, code, "local")
         else:
             if self._clock.now() < give_up_at:
                 return
-            self._places.release()
+            places.release()
             failure = OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
         failure.ambiguous = ambiguous
         raise failure

@@ -102,6 +102,16 @@ async def test_a_place_is_not_awaited_for_ever() -> None:
     assert await rig.get() is Absent.MISSING, "its place is free again"
 
 
+async def test_reads_that_hang_do_not_keep_a_write_waiting() -> None:
+    rig = Rig(concurrency=1)
+    rig.store.read_gate.clear()
+    hanging = asyncio.create_task(rig.get())
+    await rig.store.arrived("get")
+    await rig.origin.put(REF, b"v")
+    rig.store.read_gate.set()
+    await hanging
+
+
 async def test_a_write_is_not_begun_after_its_caller_gave_up() -> None:
     rig = Rig()
     with pytest.raises(OriginFailure, match="its caller gave up") as caught:
