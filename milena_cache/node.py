@@ -35,7 +35,7 @@ from milena_cache.store import Absent, ObjectStore, OriginFailure, Page, Writer
 from milena_cache.turns import Turns
 from milena_common.clock import Clock
 from milena_common.errors import DeadlineExceeded, InvalidRequest, OriginUnavailable
-from milena_common.keys import check_value_size
+from milena_common.keys import MAX_KEY_BYTES, check_value_size
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +251,8 @@ class Node:
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
         """A page of the bucket's keys, without the node's S3_PREFIX. Raises InvalidRequest, AccessDenied."""
         name = self._buckets.canonical(bucket)
+        if len(prefix) > MAX_KEY_BYTES or 0 in prefix:
+            raise InvalidRequest(f"prefix: allowed are at most {MAX_KEY_BYTES} bytes of UTF-8 without NUL")
         hidden = self._buckets.prefix_of(name)
         try:
             full_prefix = hidden + prefix.decode()

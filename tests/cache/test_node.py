@@ -320,6 +320,14 @@ async def test_listing_hides_the_nodes_prefix_and_pages() -> None:
     assert rest.cursor == ""
 
 
+@pytest.mark.parametrize("prefix", [b"x" * 1025, b"a\x00", b"\xff"])
+async def test_a_prefix_that_no_key_can_have_is_refused(prefix: bytes) -> None:
+    t = NodeUnderTest()
+    with pytest.raises(InvalidRequest, match="prefix"):
+        await t.node.list("", prefix, "", 10, 1)
+    assert t.store.calls == []
+
+
 async def test_every_read_has_one_outcome_and_counts_its_bytes() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"12345")
