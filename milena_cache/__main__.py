@@ -8,40 +8,57 @@ import random
 import socket
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.config import Config, load
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
+from milena_cache.flights import Flights
+from milena_cache.journal import Journal
+from milena_cache.journal_disk import CannotOpen
+from milena_cache.journal_lmdb import LmdbDisk
 from milena_cache.memory import Memory
 from milena_cache.metrics import node_registry
-from milena_cache.node import Node
+from milena_cache.node import Landing, Node
 from milena_cache.origin import Origin
+from milena_cache.pace import Pace
 from milena_cache.registration import Identity, Registration
+from milena_cache.replay import replay
 from milena_cache.report import Report
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store, make_session
 from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.turns import Turns
+from milena_cache.upload import Uploader
+from milena_cache.writeback import WriteBack
+from milena_cache.writes import Writes
 from milena_client.connection import AsyncGrpcTransport
 from milena_common import process
 from milena_common.addresses import Address, parse_address
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
+from milena_common.errors import ConfigError
 from milena_common.grpc_door import GrpcDoor
 from milena_common.memory_limit import memory_limit
 from milena_common.ops_http import OpsServer
 
 log = logging.getLogger("milena_cache")
 
-# The parts of a stop add up to less than 10 s.
+# After the drain, the parts of a stop add up to less than 10 s.
 LEAVE_SECONDS = 1.0
 # Requests that the router sent before it took the leave may still be on their way.
 LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
 
+EXIT_JOURNAL_FAILED = 1
+EXIT_WRITES_REMAIN = 3
 
-async def serve(config: Config, stop: asyncio.Event) -> None:
-    """Run a cache node until `stop` is set. Raises CannotListen or ConfigError."""
+
+async def serve(config: Config, stop: asyncio.Event) -> int:
+    """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
     clock = SystemClock()
     draw = random.random
     session = make_session(config.s3.region)
@@ -54,10 +71,45 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         concurrency=config.s3_concurrency,
         place_timeout=config.request_timeout,
     )
+    journal = await _open_journal(config, clock)
+    memory = Memory(config.max_entries, config.max_bytes)
+    flights: Flights[Landing] = Flights()
+    copies = Copies(memory, flights, config.freshness, clock)
+    dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
+    uploader = Uploader(origin)
+    writeback = WriteBack(
+        dirty,
+        journal,
+        uploader,
+        copies,
+        Turns(),
+        config.buckets,
+        clock,
+        draw,
+        pace=Pace(config.flush_concurrency, draw),
+        delay=config.flush_delay,
+        policy=config.write_conflict,
+    )
+    writes = Writes(
+        origin=origin,
+        uploader=uploader,
+        journal=journal,
+        dirty=dirty,
+        writeback=writeback,
+        copies=copies,
+        clock=clock,
+        draw=draw,
+        mode=config.write_mode,
+        max_value_bytes=config.max_value_bytes,
+        retries=config.s3_retries,
+    )
     node = Node(
         store=origin,
-        writer=origin,
-        memory=Memory(config.max_entries, config.max_bytes),
+        memory=memory,
+        flights=flights,
+        copies=copies,
+        dirty=dirty,
+        writes=writes,
         freshness=config.freshness,
         buckets=config.buckets,
         clock=clock,
@@ -69,9 +121,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
-    report = Report(node, origin.counts, calls, watch, stop.is_set, clock)
-    service = CacheService(node, config.buckets, advertised, config.request_timeout, report)
-    ops = OpsServer(node_registry(calls, node, origin.counts, service, report), report.not_ready)
+    report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
+    service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
+    replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
+    registry = node_registry(calls, node, origin.counts, service, report, writeback, uploader, journal, replayed)
+    ops = OpsServer(registry, report.not_ready, report.degraded)
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     identity = Identity(
         address=advertised,
@@ -82,7 +136,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     for router in config.routers:
         connection = AsyncGrpcTransport(str(router))
-        report.registrations.append(Registration(str(router), connection, identity, clock, draw))
+        report.registrations.append(
+            Registration(str(router), connection, identity, clock, draw, journal.newest_epoch)
+        )
     await door.start(service.methods(), calls)
     log.info(
         "cache node %s listens on %s, metrics on http://%s/metrics; bucket %s, %d entries, %d MiB",
@@ -93,26 +149,88 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         config.max_entries,
         config.max_bytes // 2**20,
     )
-    background = [asyncio.create_task(watch.run())]
+    background = [asyncio.create_task(watch.run()), asyncio.create_task(writeback.run())]
     background += [asyncio.create_task(each.run()) for each in report.registrations]
     try:
-        await stop.wait()
+        await _either(stop, journal.failed)
         await door.set_serving(False)
+        if not journal.failure:
+            await _drain(writes, writeback, journal, config.drain)
         for task in background:
             task.cancel()
         await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in report.registrations))
         await asyncio.sleep(LINGER_SECONDS)
         await door.stop(STOP_GRACE_SECONDS)
-        undone = await node.finish(FINISH_SECONDS)
+        undone = await writes.finish(FINISH_SECONDS)
         if undone:
             log.error("%d writes, none of them acknowledged, were given up: S3 did not answer", undone)
+        await node.finish()
     finally:
         for task in background:
             task.cancel()
+        await writeback.stop()
         await asyncio.gather(*(each.close() for each in report.registrations))
         await origin.close()
         await ops.stop()
+        await journal.close()
+    code = _exit_code(journal, dirty, config)
     log.info("cache node stopped")
+    return code
+
+
+async def _open_journal(config: Config, clock: SystemClock) -> Journal[DirtyEntry]:
+    """Raises ConfigError naming the variable."""
+    directory = Path(config.journal)
+    origin = f"s3://{config.buckets.default}/{config.buckets.prefix}"
+    try:
+        disk = LmdbDisk(directory, config.dirty_max_bytes)
+        noted = disk.notes().get("origin", origin)
+        if noted != origin and disk.records(-1, 1):
+            await disk.close()
+            raise CannotOpen(
+                f"{directory}: has writes for {noted}, and S3_BUCKET and S3_PREFIX say {origin}; start with the "
+                "old ones until `milena writeback status` shows none, or use another directory"
+            )
+    except CannotOpen as error:
+        raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
+    journal: Journal[DirtyEntry] = Journal(disk, clock)
+    journal.chore(lambda disk: disk.note("origin", origin))
+    return journal
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
+
+
+async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEntry], seconds: float) -> None:
+    """Bring what is dirty to S3 while the node is still in the ring, so that the next owner finds it there."""
+    writes.draining = True
+    await journal.settled()
+    done = await writeback.flush(None, seconds)
+    log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
+
+
+def _exit_code(journal: Journal[DirtyEntry], dirty: Dirty, config: Config) -> int:
+    if journal.failure:
+        return EXIT_JOURNAL_FAILED
+    lost = sum(not entry.journaled for entry in dirty.entries.values())
+    if lost:
+        log.error("%d writes of durability memory did not reach S3 and are lost", lost)
+    kept = len(dirty.entries) - lost
+    if not kept:
+        return 0
+    log.error(
+        "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded when a "
+        "node starts on it",
+        kept,
+        dirty.dead_letters,
+        config.journal,
+    )
+    return EXIT_WRITES_REMAIN
 
 
 def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:

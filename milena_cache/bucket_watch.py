@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from milena_cache.store import Fault, ObjectStore, OriginFailure
+from milena_cache.origin import Origin
+from milena_cache.store import Fault, OriginFailure
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 
@@ -30,7 +31,7 @@ _ADVICE = {
 class BucketWatch:
     """`problem` says what is wrong with the bucket; "" once it has been reached."""
 
-    def __init__(self, store: ObjectStore, bucket: str, clock: Clock, draw: Callable[[], float]) -> None:
+    def __init__(self, store: Origin, bucket: str, clock: Clock, draw: Callable[[], float]) -> None:
         self.problem = f"the bucket {bucket} has not been reached yet"
         self._store = store
         self._bucket = bucket

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from milena_cache.store import Ref
 from milena_common.errors import AccessDenied, InvalidRequest
-from milena_common.keys import MAX_KEY_BYTES, cache_key, canonical_bucket, check_bucket, check_key
+from milena_common.keys import MAX_KEY_BYTES, cache_key, canonical_bucket, check_bucket, check_key, split_cache_key
 
 ANY_BUCKET = "*"
 
@@ -40,6 +40,11 @@ class Buckets:
         if self.prefix and len(key) + len(self.prefix.encode()) > MAX_KEY_BYTES:
             raise InvalidRequest(f"key: has {len(key)} bytes; with the node's S3_PREFIX it is over {MAX_KEY_BYTES}")
         return Object(cache_key("", key), Ref(self.default, self.prefix + key.decode()))
+
+    def filed(self, filed_as: bytes) -> Object:
+        """The object that is filed so: what `resolve` gave when it was, whatever is allowed now."""
+        bucket, key = split_cache_key(filed_as)
+        return Object(filed_as, Ref(bucket or self.default, self.prefix_of(bucket) + key.decode()))
 
     def canonical(self, bucket: str) -> str:
         """The name of an allowed bucket, "" for the default one. Raises InvalidRequest or AccessDenied."""

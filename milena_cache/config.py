@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from milena_cache.buckets import ANY_BUCKET, Buckets
 from milena_cache.freshness import Freshness
 from milena_cache.s3_settings import S3Settings
+from milena_cache.upload import POLICIES, Policy
 from milena_common import logs
 from milena_common.addresses import ALLOWED, Address, is_host, parse_address
+from milena_common.durability import BACK, DURABILITIES, Durability
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
 from milena_common.keys import MAX_KEY_BYTES, check_bucket
+
+C = TypeVar("C", bound=str)
 
 DAY = 86400.0
 YEAR = 366 * DAY
@@ -41,6 +47,15 @@ class Config:
     s3: S3Settings
     s3_retries: int
     s3_concurrency: int
+    write_mode: Durability
+    journal: str
+    dirty_max_bytes: int
+    dirty_memory_bytes: int
+    dirty_max_age: float
+    flush_delay: float
+    flush_concurrency: int
+    write_conflict: Policy
+    drain: float
     log_level: str
     log_format: str
 
@@ -80,11 +95,25 @@ def load(env: Environment, memory_limit: int) -> Config:
         ),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
+        write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
+        journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),
+        dirty_max_bytes=env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44),
+        dirty_memory_bytes=env.size("DIRTY_MEMORY_BYTES", memory_limit // 8, 0, 2**44),
+        dirty_max_age=env.seconds("DIRTY_MAX_AGE_SECONDS", 300, 1, YEAR),
+        flush_delay=env.number("FLUSH_DELAY_MS", 100, 0, 3_600_000, "milliseconds") / 1000,
+        flush_concurrency=env.integer("FLUSH_CONCURRENCY", 64, 1, 10_000),
+        write_conflict=_one_of(env, "WRITE_CONFLICT", "overwrite", POLICIES),
+        drain=env.seconds("DRAIN_SECONDS", 20, 0, 3600),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
     env.check()
     return config
+
+
+def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:
+    chosen = env.choice(name, default, choices)
+    return next(choice for choice in choices if choice == chosen)
 
 
 def _routers(env: Environment) -> tuple[Address, ...]:

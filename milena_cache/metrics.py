@@ -7,12 +7,18 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.doors.grpc import CacheService
+from milena_cache.journal import Journal
 from milena_cache.node import Node
 from milena_cache.origin import OriginCounts
+from milena_cache.replay import Replay
 from milena_cache.report import Report
+from milena_cache.upload import Uploader
+from milena_cache.writeback import WriteBack
+from milena_cache.writes import Writes
 from milena_common.calls import CallCounts
-from milena_common.metrics import counter, counters, gauge, histograms, plain_counters, registry
+from milena_common.metrics import counter, counters, gauge, histogram, histograms, plain_counters, registry
 
 
 def node_registry(
@@ -21,6 +27,10 @@ def node_registry(
     origin: OriginCounts,
     service: CacheService,
     report: Report,
+    writeback: WriteBack,
+    uploader: Uploader,
+    journal: Journal[DirtyEntry],
+    replayed: Replay,
 ) -> CollectorRegistry:
     """The registry that `/metrics` shows."""
 
@@ -29,8 +39,15 @@ def node_registry(
         yield from _calls(calls, service)
         yield from _memory(node)
         yield from _origin(origin)
+        yield from _writes(node.writes)
+        yield from _dirty(node.dirty, report)
+        yield from _writeback(writeback, uploader)
+        yield from _journal(journal, replayed)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.flights))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not report.not_ready()))
+        yield gauge(
+            "milena_cache_degraded", "1 if somebody should look at the node", float(bool(report.degraded()))
+        )
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(report.joined))
 
     return registry(collect)
@@ -93,6 +110,65 @@ def _memory(node: Node) -> Iterable[Metric]:
         ["reason"],
         (([reason], number) for reason, number in memory.evictions.items()),
     )
+
+
+def _writes(writes: Writes) -> Iterable[Metric]:
+    yield counters(
+        "milena_writes",
+        "Puts and deletes acknowledged, by the durability class that was reached",
+        ["durability"],
+        (([durability], number) for durability, number in writes.acknowledged.items()),
+    )
+    yield counters(
+        "milena_writeback_forced_through",
+        "Writes that asked for less and had to go through S3, by reason",
+        ["reason"],
+        (([reason], number) for reason, number in writes.forced.items()),
+    )
+
+
+def _dirty(dirty: Dirty, report: Report) -> Iterable[Metric]:
+    yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", len(dirty))
+    yield gauge("milena_writeback_dirty_bytes", "Bytes of those, and of dead letters", dirty.bytes)
+    yield gauge("milena_writeback_limit_bytes", "DIRTY_MAX_BYTES", dirty.max_bytes)
+    yield gauge("milena_writeback_memory_bytes", "Bytes of dirty values in memory", dirty.memory_bytes)
+    yield gauge("milena_writeback_oldest_seconds", "Age of the oldest dirty write, 0 if none", report.oldest)
+    yield gauge("milena_writeback_max_age_seconds", "DIRTY_MAX_AGE_SECONDS", report.max_age)
+    yield gauge("milena_writeback_dead_letters", "Writes that S3 refused for good", dirty.dead_letters)
+    yield gauge("milena_writeback_dead_letter_bytes", "Bytes of those", dirty.dead_bytes)
+
+
+def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
+    yield counters(
+        "milena_writeback_flushes",
+        "Uploads of dirty writes, by result",
+        ["result"],
+        (([result], number) for result, number in writeback.results.items()),
+    )
+    yield counters(
+        "milena_writeback_conflicts",
+        "Objects that somebody else had changed while our write waited, by what was done",
+        ["policy"],
+        (([policy], number) for policy, number in uploader.conflicts.items()),
+    )
+    yield gauge("milena_writeback_uploads", "Uploads in progress", writeback.uploads)
+    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.pace.limit)
+    yield gauge(
+        "milena_writeback_last_success_timestamp_seconds",
+        "When S3 last took a write, seconds since 1970; 0: not yet",
+        writeback.last_success,
+    )
+
+
+def _journal(journal: Journal[DirtyEntry], replayed: Replay) -> Iterable[Metric]:
+    yield counter("milena_journal_commits", "Commits, each with one sync of the disk", journal.commits)
+    yield histogram("milena_journal_commit_records", "Writes in a commit", journal.batches)
+    yield histogram("milena_journal_commit_duration_seconds", "Duration of a commit", journal.durations)
+    yield gauge("milena_journal_full", "1 if the journal's disk is full", float(journal.full))
+    yield gauge("milena_journal_damaged_records", "Records that are not what was written", journal.damaged_records)
+    yield gauge("milena_journal_replayed_records", "Records found at the start", replayed.records)
+    yield gauge("milena_journal_replay_seconds", "Duration of the replay at the start", replayed.seconds)
+    yield gauge("milena_journal_bytes", "Size of the journal's file", journal.disk.used_bytes)
 
 
 def _origin(origin: OriginCounts) -> Iterable[Metric]:

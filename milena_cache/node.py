@@ -1,55 +1,57 @@
-"""Coordination. The node's policy: what a get, put or delete does with memory, flights and S3.
+"""Coordination. The node's policy for reads: what a get does with dirty entries, memory, flights and S3.
 
-    get     lookup ── a copy that may be served ──▶ hit, stale, negative_hit          never awaits
+    get     lookup ── a dirty entry: what was acknowledged and is not in S3 ──▶ hit        never awaits
+              │    ── a copy that may be served ──▶ hit, stale, negative_hit               never awaits
               └─ none ─▶ flight ─▶ S3 ─▶ memory ──▶ miss, revalidated, changed, coalesced, bypass
                             └─ S3 fails, but there is a copy within its keep ──▶ stale_error
-    put     turn of the key ─▶ writer (S3) ─▶ memory ─▶ acknowledged
-    delete  the same, leaving a negative entry
+
+What a put or delete does is in `writes`.
 
 Invariants:
-1. What was acknowledged is what is read: after a put returned, no read that starts later gets an older value
-   through this node. Writes of a key take turns; a read of S3 that was under way when a write of its key began or
-   ended is neither kept nor joined afterwards (`flights.detach` at both ends of a write).
-2. A write whose outcome is unknown (S3 did not answer) leaves a copy that must be confirmed before it is served
-   again, unless S3 cannot be asked: then either value may be told, for the write was not acknowledged.
-3. A copy from an earlier ownership of its slot (`owned_since`) is never served without S3's word, also not when S3
-   fails: somebody else may have acknowledged a newer value in between.
-4. A caller that gives up cancels nothing that S3 was asked: flights and writes are tasks of the node's own. But a
-   write is not begun or repeated after its caller gave up: coming late, it might overwrite a newer one.
+1. What was acknowledged is what is read: a read that starts after an acknowledgement gets no older value through
+   this node. A dirty entry goes before any copy; a read of S3 that was under way when a write of its key began or
+   ended is neither kept nor joined afterwards.
+2. What comes from an earlier ownership of its slot (`owned_since`), copy or dirty entry, is never served without
+   S3's word, also not when S3 fails: somebody else may have acknowledged a newer value in between.
+3. A caller that gives up cancels nothing that S3 was asked: flights are tasks of the node's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
 from milena_cache.buckets import Buckets, Object
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.flights import Flight, Flights
 from milena_cache.freshness import Freshness, Window
 from milena_cache.memory import Entry, Memory
 from milena_cache.origin_health import OriginHealth
 from milena_cache.stats import ReadCounts
-from milena_cache.store import Absent, ObjectStore, OriginFailure, Page, Writer
-from milena_cache.turns import Turns
+from milena_cache.store import Absent, OriginFailure, Page, Readable
+from milena_cache.writes import Writes
 from milena_common.clock import Clock
-from milena_common.errors import DeadlineExceeded, InvalidRequest, OriginUnavailable
-from milena_common.keys import MAX_KEY_BYTES, check_value_size
+from milena_common.errors import InvalidRequest, MilenaError, OriginUnavailable
+from milena_common.keys import MAX_KEY_BYTES
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# Does one write, which is not begun or repeated after the time that it is given; gives the ETag.
-Write = Callable[[float], Awaitable[str]]
 
 
 class Reply(NamedTuple):
-    """The answer to a read: `entry.value` is None if the object does not exist. `age` in seconds."""
+    """The answer to a read: `entry.value` is None if the object does not exist. `age` in seconds.
+
+    `dirty`: it was acknowledged, and is not in S3 yet.
+    """
 
     outcome: str
     entry: Entry
     age: float
+    dirty: bool = False
 
 
 class Landing(NamedTuple):
@@ -65,9 +67,12 @@ class Node:
     def __init__(
         self,
         *,
-        store: ObjectStore,
-        writer: Writer,
+        store: Readable,
         memory: Memory,
+        flights: Flights[Landing],
+        copies: Copies,
+        dirty: Dirty,
+        writes: Writes,
         freshness: Freshness,
         buckets: Buckets,
         clock: Clock,
@@ -76,22 +81,28 @@ class Node:
     ) -> None:
         self.reads = ReadCounts()
         self.memory = memory
-        self.flights: Flights[Landing] = Flights()
+        self.flights = flights
+        self.dirty = dirty
+        self.writes = writes
         self._store = store
-        self._writer = writer
+        self._copies = copies
         self._freshness = freshness
         self._buckets = buckets
         self._clock = clock
         self._max_value_bytes = max_value_bytes
         self._revalidate_timeout = revalidate_timeout
-        self._turns = Turns()
         self._health = OriginHealth()
-        self._writes: set[asyncio.Task[str]] = set()
 
     # Reading.
 
     def lookup(self, wanted: Object, owned_since: int = 0) -> Reply | None:
-        """The answer from memory, if there is a copy that may be served without asking S3 first."""
+        """The answer from memory, if there is one that may be served without asking S3 first.
+
+        Raises FailedPrecondition if a value that was acknowledged is damaged in the journal.
+        """
+        dirty = self.dirty.entries.get(wanted.filed_as)
+        if dirty is not None:
+            return self._tell(dirty) if dirty.owned_since >= owned_since else None
         entry = self.memory.get(wanted.filed_as)
         if entry is None or entry.owned_since < owned_since:
             return None
@@ -108,12 +119,44 @@ class Node:
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, age)
 
+    def _tell(self, dirty: DirtyEntry) -> Reply:
+        now = self._clock.now()
+        if dirty.deleted:
+            entry = Entry(None, "", now, dirty.owned_since)
+            outcome = "negative_hit"
+        else:
+            entry = Entry(self.writes.value(dirty), self.writes.etag(dirty), now, dirty.owned_since)
+            outcome = "hit"
+        self.reads.outcomes[outcome] += 1
+        self.reads.hit_bytes += entry.size
+        return Reply(outcome, entry, 0.0, dirty=True)
+
+    async def _confirm(self, wanted: Object, timeout: float, owned_since: int) -> Reply | None:
+        """What `lookup` says once a dirty entry from an earlier ownership has been confirmed, or has gone."""
+        dirty = self.dirty.get(wanted.filed_as)
+        if dirty is None or dirty.owned_since >= owned_since:
+            return None
+        try:
+            async with asyncio.timeout(timeout):
+                await self.writes.confirm(dirty, owned_since, self._clock.now() + timeout)
+        except TimeoutError:
+            self.reads.outcomes["error"] += 1
+            raise OriginUnavailable(f"S3 head of {wanted.ref}: no answer within {timeout:.3g} s") from None
+        except MilenaError:
+            self.reads.outcomes["error"] += 1
+            raise
+        return self.lookup(wanted, owned_since)
+
     async def get(self, wanted: Object, timeout: float, owned_since: int = 0) -> Reply:
         """The object, within `timeout` seconds.
 
         Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
         """
-        return self.lookup(wanted, owned_since) or await self._read_through(wanted, timeout, owned_since)
+        return (
+            self.lookup(wanted, owned_since)
+            or await self._confirm(wanted, timeout, owned_since)
+            or await self._read_through(wanted, timeout, owned_since)
+        )
 
     async def _read_through(self, wanted: Object, timeout: float, owned_since: int) -> Reply:
         copy = self._servable_on_error(wanted, owned_since)
@@ -199,7 +242,7 @@ class Node:
             entry, outcome = Entry(None, "", asked_at, owned_since), "changed" if copy else "miss"
         else:
             entry, outcome = Entry(got.value, got.etag, asked_at, owned_since), "changed" if copy else "miss"
-        if flight.attached and not self._keep(wanted.filed_as, entry):
+        if flight.attached and not self._copies.keep(wanted.filed_as, entry):
             outcome = "bypass"
         return Landing(outcome, entry)
 
@@ -211,16 +254,9 @@ class Node:
         if self._health.succeeded():
             log.info("S3 answers again")
 
-    def _keep(self, filed_as: bytes, entry: Entry) -> bool:
-        """Put `entry` into memory; False if it does not fit there."""
-        if entry.value is None and not self._freshness.negative_ttl:
-            self.memory.remove(filed_as)
-            return True
-        return self.memory.put(filed_as, entry)
-
     async def exists(self, wanted: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
         """Whether the object exists, and its size in bytes, without reading its value. Raises as `get` does."""
-        reply = self.lookup(wanted, owned_since)
+        reply = self.lookup(wanted, owned_since) or await self._confirm(wanted, timeout, owned_since)
         if reply is not None:
             return reply, reply.entry.size
         copy = self._servable_on_error(wanted, owned_since)
@@ -244,9 +280,9 @@ class Node:
         return Reply("miss", Entry(b"", info.etag, now, owned_since), 0.0), info.size
 
     def forget(self, wanted: Object) -> None:
-        """Know nothing of the object any more: somebody else may have written it."""
-        self.flights.detach(wanted.filed_as)
-        self.memory.remove(wanted.filed_as)
+        """Believe nothing of the object any more without asking S3: somebody else may have written it."""
+        self._copies.forget(wanted.filed_as)
+        self.writes.forget(wanted.filed_as)
 
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
         """A page of the bucket's keys, without the node's S3_PREFIX. Raises InvalidRequest, AccessDenied."""
@@ -272,83 +308,6 @@ class Node:
         except OriginFailure as failure:
             raise failure.as_error() from None
 
-    # Writing.
-
-    async def put(self, wanted: Object, value: bytes, timeout: float, owned_since: int = 0) -> str:
-        """Store the object and return its ETag, once the writer has acknowledged it.
-
-        Raises InvalidRequest for a value that is too large; DeadlineExceeded if it is not done in `timeout`
-        seconds, in which case it may yet happen; what `get` raises otherwise.
-        """
-        check_value_size(len(value), self._max_value_bytes)
-
-        async def write(give_up_at: float) -> str:
-            return await self._writer.put(wanted.ref, value, give_up_at)
-
-        return await self._write(wanted, write, value, timeout, owned_since)
-
-    async def delete(self, wanted: Object, timeout: float, owned_since: int = 0) -> None:
-        """Remove the object; no error if there is none. Raises as `put` does."""
-
-        async def write(give_up_at: float) -> str:
-            await self._writer.delete(wanted.ref, give_up_at)
-            return ""
-
-        await self._write(wanted, write, None, timeout, owned_since)
-
-    async def _write(
-        self, wanted: Object, write: Write, value: bytes | None, timeout: float, owned_since: int
-    ) -> str:
-        task = asyncio.get_running_loop().create_task(self._take_turn(wanted, write, value, timeout, owned_since))
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-        await asyncio.wait((task,), timeout=timeout)
-        try:
-            if not task.done():
-                raise TimeoutError
-            return task.result()
-        except TimeoutError:
-            raise DeadlineExceeded(f"{wanted.ref}: not written within {timeout:.3g} s; it may yet happen") from None
-        except OriginFailure as failure:
-            raise failure.as_error() from None
-
-    async def _take_turn(
-        self, wanted: Object, write: Write, value: bytes | None, timeout: float, owned_since: int
-    ) -> str:
-        key = wanted.filed_as
-        give_up_at = self._clock.now() + timeout
-        async with self._turns.turn(key, timeout):
-            self.flights.detach(key)
-            try:
-                etag = await write(give_up_at)
-            except BaseException as error:
-                if not isinstance(error, OriginFailure) or error.ambiguous:
-                    self._distrust(key)
-                raise
-            finally:
-                self.flights.detach(key)
-            self._keep(key, Entry(value, etag, self._clock.now(), owned_since))
-            return etag
-
-    def _distrust(self, key: bytes) -> None:
-        """Make S3 be asked before the copy is served again."""
-        entry = self.memory.get(key)
-        if entry is None:
-            return
-        if entry.value is None:
-            self.memory.remove(key)
-            return
-        oldest = self._clock.now() - self._freshness.age_at_end_of_grace(key)
-        entry.checked_at = min(entry.checked_at, oldest)
-
-    def _written(self, task: asyncio.Task[str]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled():
-            task.exception()  # the caller may have given up; that is no event for the log
-
-    async def finish(self, timeout: float) -> int:
-        """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=timeout)
+    async def finish(self) -> None:
+        """Break off the reads under way; for the end of the process."""
         await self.flights.cancel_all()
-        return len(self._writes)

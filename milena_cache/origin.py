@@ -1,18 +1,18 @@
 """Coordination. S3 with attempts, a limit on requests in hand, and counts of every request.
 
-One place repeats, and one counts: both clients are set to a single attempt. A failed attempt is repeated with
-jittered backoff where repeating can help. Writes are repeated too: the node sends one write of a key at a time,
-and a PUT of the same bytes or a DELETE that happens twice leaves what one would.
+Both clients are set to a single attempt, and every attempt is counted here. A failed read is repeated with
+jittered backoff where repeating can help. Writes are not: what to do after a failed one depends on what it left
+behind, which is for `upload` to find out.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from math import inf
 from typing import TypeVar
 
-from milena_cache.store import Absent, Fault, Info, ObjectStore, OriginFailure, Page, Ref, Stored
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, ObjectStore, OriginFailure, Page, Ref, Stored
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 from milena_common.errors import MilenaError
@@ -21,7 +21,6 @@ from milena_common.histogram import Histogram
 T = TypeVar("T")
 
 BACKOFF = Backoff(first=0.05, most=2.0)
-WRITES = ("put", "delete")
 OPERATIONS = ("get", "head", "put", "delete", "list", "bucket")
 
 
@@ -44,7 +43,7 @@ class OriginCounts:
 
 
 class Origin:
-    """An `ObjectStore` and a `Writer` around a store: `retries` further attempts, `concurrency` requests at once.
+    """A store with `retries` further attempts for reads, and `concurrency` requests at once.
 
     Reads and writes have that many places each, so that a flood of reads does not keep writes waiting. A request
     waits for its place at most `place_timeout` seconds.
@@ -75,13 +74,15 @@ class Origin:
         ref: Ref,
         once: Callable[[], Awaitable[T]],
         code_of: Callable[[T], str] = lambda _: "200",
+        *,
+        writing: bool = False,
         give_up_at: float = inf,
     ) -> T:
-        places = self._places_to_write if operation in WRITES else self._places_to_read
+        places = self._places_to_write if writing else self._places_to_read
+        retries = 0 if writing else self._retries
         failures = 0
-        ambiguous = False
         while True:
-            await self._take(places, operation, ref, ambiguous, give_up_at)
+            await self._take(places, operation, ref, give_up_at)
             started = self._clock.now()
             code = "cancelled"
             try:
@@ -94,34 +95,24 @@ class Origin:
             except OriginFailure as failure:
                 code = failure.status
                 failures += 1
-                # One attempt that may have happened makes the whole call one that may have.
-                failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
-                pause = BACKOFF.delay(failures, self._draw)
-                too_late = self._clock.now() + pause >= give_up_at
-                if not failure.fault.retryable or failures > self._retries or too_late:
+                if not failure.fault.retryable or failures > retries:
                     raise
             finally:
                 places.release()
                 self.counts.request(operation, code, self._clock.now() - started)
-            await self._clock.sleep(pause)
+            await self._clock.sleep(BACKOFF.delay(failures, self._draw))
 
-    async def _take(
-        self, places: asyncio.Semaphore, operation: str, ref: Ref, ambiguous: bool, give_up_at: float
-    ) -> None:
+    async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, give_up_at: float) -> None:
         """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
         try:
             async with asyncio.timeout(self._place_timeout):
                 await places.acquire()
         except TimeoutError:
             code = "S3_CONCURRENCY requests are in hand already"
-            failure = OriginFailure(Fault.THROTTLED, operation, ref, code, "local")
-        else:
-            if self._clock.now() < give_up_at:
-                return
+            raise OriginFailure(Fault.THROTTLED, operation, ref, code, "local") from None
+        if self._clock.now() >= give_up_at:
             places.release()
-            failure = OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
-        failure.ambiguous = ambiguous
-        raise failure
+            raise OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
         answer = await self._attempts(
@@ -135,15 +126,40 @@ class Origin:
         return answer
 
     async def head(self, ref: Ref) -> Info | None:
-        return await self._attempts("head", ref, lambda: self._store.head(ref), lambda got: "200" if got else "404")
+        return await self._attempts("head", ref, lambda: self._store.head(ref), _code_of_head)
 
-    async def put(self, ref: Ref, value: bytes, give_up_at: float = inf) -> str:
-        etag = await self._attempts("put", ref, lambda: self._store.put(ref, value), give_up_at=give_up_at)
+    async def look(self, ref: Ref, give_up_at: float) -> Info | None:
+        """As `head`, as a step of a write: one attempt, not begun after `give_up_at`."""
+        return await self._attempts(
+            "head", ref, lambda: self._store.head(ref), _code_of_head, writing=True, give_up_at=give_up_at
+        )
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        give_up_at: float,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
+        """As `ObjectStore.put`: one attempt, not begun after `give_up_at` (monotonic seconds)."""
+        etag = await self._attempts(
+            "put",
+            ref,
+            lambda: self._store.put(ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata),
+            writing=True,
+            give_up_at=give_up_at,
+        )
         self.counts.bytes_written += len(value)
         return etag
 
-    async def delete(self, ref: Ref, give_up_at: float = inf) -> None:
-        await self._attempts("delete", ref, lambda: self._store.delete(ref), give_up_at=give_up_at)
+    async def delete(self, ref: Ref, give_up_at: float, *, if_match: str = "") -> None:
+        """As `ObjectStore.delete`: one attempt, not begun after `give_up_at`."""
+        await self._attempts(
+            "delete", ref, lambda: self._store.delete(ref, if_match=if_match), writing=True, give_up_at=give_up_at
+        )
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         return await self._attempts(
@@ -155,6 +171,10 @@ class Origin:
 
     async def close(self) -> None:
         await self._store.close()
+
+
+def _code_of_head(answer: Info | None) -> str:
+    return "200" if answer else "404"
 
 
 def _code_of_get(answer: Stored | Absent) -> str:

@@ -46,12 +46,15 @@ class Registration:
         identity: Identity,
         clock: Clock,
         draw: Callable[[], float],
+        newest_epoch: Callable[[], int],
     ) -> None:
+        """`newest_epoch`: the greatest that this node has put into the version of a write."""
         self.router = router
         self._connection = connection
         self._identity = identity
         self._clock = clock
         self._draw = draw
+        self._newest_epoch = newest_epoch
         self._lease_until = 0.0
         self._epoch = 0
         self._asked = False
@@ -95,7 +98,7 @@ class Registration:
             weight=me.weight,
             addresses=me.addresses,
             default_bucket=me.default_bucket,
-            epoch=self._epoch,
+            epoch=max(self._epoch, self._newest_epoch()),
         )
         self._asked = True  # the router may take it in although its answer does not arrive
         asked_at = self._clock.now()

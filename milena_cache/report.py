@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from milena_cache.bucket_watch import BucketWatch
+from milena_cache.dirty import DirtyEntry
+from milena_cache.journal import Journal
 from milena_cache.node import Node
 from milena_cache.origin import OriginCounts
 from milena_cache.registration import Registration
+from milena_cache.writeback import WriteBack
 from milena_common.calls import CallCounts
 from milena_common.clock import Clock
 
 
 class Report:
-    """Reads the parts at the moment it is asked. `registrations` has one for each router."""
+    """Reads the parts at the moment it is asked. `registrations` has one for each router.
+
+    `max_age`: how many seconds an acknowledged write may be on its way to S3 before that is a reason to worry.
+    """
 
     def __init__(
         self,
@@ -21,6 +27,9 @@ class Report:
         origin: OriginCounts,
         calls: CallCounts,
         watch: BucketWatch,
+        journal: Journal[DirtyEntry],
+        writeback: WriteBack,
+        max_age: float,
         stopping: Callable[[], bool],
         clock: Clock,
     ) -> None:
@@ -29,6 +38,9 @@ class Report:
         self._origin = origin
         self._calls = calls
         self._watch = watch
+        self._journal = journal
+        self._writeback = writeback
+        self.max_age = max_age
         self._stopping = stopping
         self._clock = clock
         self._started = clock.now()
@@ -45,9 +57,30 @@ class Report:
             reasons.append(self._watch.problem)
         return reasons + [f"not joined: router {each.router}" for each in self.registrations if not each.joined]
 
+    @property
+    def oldest(self) -> float:
+        """For how many seconds the oldest dirty entry has been on its way to S3; 0 if there is none."""
+        now = self._clock.now()
+        return now - self._node.dirty.oldest_since(now)
+
+    def degraded(self) -> list[str]:
+        """What an operator should look at, though the node serves."""
+        dirty = self._node.dirty
+        reasons = []
+        if self.oldest > self.max_age:
+            reasons.append(
+                f"write-back: {len(dirty)} acknowledged writes are not in S3, the oldest for {self.oldest:.0f} s "
+                f"(DIRTY_MAX_AGE_SECONDS is {self.max_age:g})"
+            )
+        if self._journal.full:
+            reasons.append("journal: its disk is full, writes go through to S3")
+        if self._journal.damaged_records:
+            reasons.append(f"journal: {self._journal.damaged_records} damaged records (`milena journal verify`)")
+        return reasons
+
     def values(self) -> dict[str, float]:
         """Counts since the start, and sizes now."""
-        reads, memory = self._node.reads, self._node.memory
+        reads, memory, dirty = self._node.reads, self._node.memory, self._node.dirty
         return {
             "hits": reads.hits,
             "misses": reads.misses,
@@ -62,5 +95,12 @@ class Report:
             "evictions": sum(memory.evictions.values()),
             "s3_requests": self._origin.total(),
             "s3_gets": self._origin.total("get"),
+            "dirty_entries": len(dirty),
+            "dirty_bytes": dirty.bytes,
+            "dirty_limit_bytes": dirty.max_bytes,
+            "dirty_oldest_seconds": self.oldest,
+            "dead_letters": dirty.dead_letters,
+            "journal_full": float(self._journal.full),
+            "writeback_last_success_timestamp": self._writeback.last_success,
             "uptime_seconds": self._clock.now() - self._started,
         }

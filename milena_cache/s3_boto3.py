@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,18 @@ from botocore.config import Config as BotoConfig
 from botocore.parsers import ResponseParserError
 
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import Absent, Fault, Info, OriginFailure, Page, Ref, Stored, fault_of_status, too_large
+from milena_cache.store import (
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    fault_of_status,
+    too_large,
+)
 from milena_common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -136,21 +147,39 @@ class Boto3Store:
     async def head(self, ref: Ref) -> Info | None:
         def work(client: S3Client) -> Info | None:
             answer = client.head_object(Bucket=ref.bucket, Key=ref.key)
-            return Info(ref.key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp())
+            own = {name.lower(): text for name, text in answer["Metadata"].items()}
+            return Info(ref.key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp(), own)
 
         try:
             return await self._call("head", ref, work)
         except _NoSuchObject:
             return None
 
-    async def put(self, ref: Ref, value: bytes) -> str:
-        return await self._call(
-            "put", ref, lambda client: client.put_object(Bucket=ref.bucket, Key=ref.key, Body=value)["ETag"]
-        )
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
+        def work(client: S3Client) -> str:
+            condition: Any = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
+            answer = client.put_object(
+                Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=dict(metadata), **condition
+            )
+            return answer["ETag"]
 
-    async def delete(self, ref: Ref) -> None:
+        return await self._call("put", ref, work)
+
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
+        def work(client: S3Client) -> None:
+            condition: Any = {"IfMatch": if_match} if if_match else {}
+            client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
+
         with suppress(_NoSuchObject):
-            await self._call("delete", ref, lambda client: client.delete_object(Bucket=ref.bucket, Key=ref.key))
+            await self._call("delete", ref, work)
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         def work(client: S3Client) -> Page:
@@ -182,6 +211,9 @@ def _from_client_error(operation: str, ref: Ref, error: botocore_errors.ClientEr
     code = str(error.response.get("Error", {}).get("Code", ""))
     text = str(error.response.get("Error", {}).get("Message", ""))
     status = _status(error)
+    if operation == "put" and code == "NoSuchKey":
+        # Said of the object that the put's condition names.
+        return OriginFailure(Fault.CHANGED, operation, ref, code, str(status), text)
     if status == 404:
         # A HEAD has no body that could name the bucket; the rest of these cannot miss an object.
         if code == "NoSuchBucket" or operation in ("bucket", "put", "list"):

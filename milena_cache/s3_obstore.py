@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,13 @@ from cachetools import LRUCache
 from obstore.exceptions import BaseError, NotModifiedError, UnauthenticatedError
 from obstore.store import S3Store
 
+from milena_cache.s3_obstore_errors import failure as failure_of
+from milena_cache.s3_obstore_errors import unreadable
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import Absent, Fault, Info, OriginFailure, Ref, Stored, fault_of_status, too_large
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Ref, Stored, too_large
 
 if TYPE_CHECKING:
-    from obstore import Bytes
+    from obstore import Bytes, GetOptions, PutMode
     from obstore.store import S3Credential
 
 # Buckets whose connections are kept.
@@ -30,14 +33,6 @@ MAX_BUCKETS = 64
 # its end. So credentials that pass through here are never used after they ended.
 CREDENTIALS_TTL = timedelta(minutes=10)
 
-# obstore tells what happened only in its error's text: a summary, then a dump of the error, each field on a line.
-_DUMP = "\n\nDebug source:\n"
-_ANSWERED = re.compile(
-    r"Error performing [A-Z]+ \S+ in \S+ - Server returned non-2xx status code: (\d{3})(.*)", re.S
-)
-_KIND = re.compile(r"^ +kind: (\w+)", re.M)
-_CODE = re.compile(r"<Code>([^<]+)</Code>")
-_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _ALTERED = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
 
 
@@ -48,6 +43,10 @@ def exact(key: str) -> bool:
     characters are refused. Found by trying every ASCII character and the odd spellings against a server.
     """
     return _ALTERED.search(key) is None
+
+
+class Unreadable(Exception):
+    """S3 has the object, and says something of it in a header that obstore cannot read."""
 
 
 class ObstoreStore:
@@ -96,12 +95,10 @@ class ObstoreStore:
         return store
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+        """As the contract says; raises Unreadable for what obstore cannot read."""
+        options: GetOptions = {"if_none_match": if_none_match} if if_none_match else {}
         try:
-            answer = await obstore.get_async(
-                self._store(ref.bucket),
-                ref.key,
-                options={"if_none_match": if_none_match} if if_none_match else None,
-            )
+            answer = await obstore.get_async(self._store(ref.bucket), ref.key, options=options)
             size = answer.meta["size"]
             if size > max_bytes:
                 raise too_large(ref, size, max_bytes)
@@ -112,37 +109,61 @@ class ObstoreStore:
             _raise_if_bucket_missing("get", ref, error)
             return Absent.MISSING
         except BaseError as error:
-            raise _failure("get", ref, error) from None
+            raise _failure_of_read("get", ref, error) from None
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
         return Stored(body.to_bytes(), answer.meta["e_tag"] or "")
 
     async def head(self, ref: Ref) -> Info | None:
+        """As the contract says; raises Unreadable for what obstore cannot read."""
         try:
-            meta = await obstore.head_async(self._store(ref.bucket), ref.key)
+            # Not `obstore.head_async`, which leaves the metadata out.
+            answer = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
         except FileNotFoundError as error:
             _raise_if_bucket_missing("head", ref, error)
             return None
         except BaseError as error:
-            raise _failure("head", ref, error) from None
-        return Info(ref.key, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp())
+            raise _failure_of_read("head", ref, error) from None
+        meta = answer.meta
+        # Standard headers are among the attributes too, under names with capitals.
+        own = {name: value for name, value in answer.attributes.items() if name == name.lower()}
+        return Info(ref.key, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp(), own)
 
-    async def put(self, ref: Ref, value: bytes) -> str:
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
+        mode: PutMode = "create" if if_absent else {"e_tag": if_match} if if_match else "overwrite"
         try:
             # In one request whatever its size: parts would be visible as another kind of ETag, and would cost
             # requests; MAX_VALUE_BYTES is far below S3's limit for one PUT.
-            result = await obstore.put_async(self._store(ref.bucket), ref.key, value, use_multipart=False)
+            result = await obstore.put_async(
+                self._store(ref.bucket),
+                ref.key,
+                value,
+                attributes=dict(metadata) or None,
+                mode=mode,
+                use_multipart=False,
+            )
         except (BaseError, FileNotFoundError) as error:
             raise _failure("put", ref, error) from None
         return result["e_tag"] or ""
 
     async def delete(self, ref: Ref) -> None:
+        """Remove the object; obstore has no conditions for that."""
         try:
             await obstore.delete_async(self._store(ref.bucket), ref.key)
         except FileNotFoundError as error:
             _raise_if_bucket_missing("delete", ref, error)
         except BaseError as error:
-            raise _failure("delete", ref, error) from None
+            failure = _failure("delete", ref, error)
+            if failure.code != "NoSuchKey":
+                raise failure from None
 
 
 def _raise_if_bucket_missing(operation: str, ref: Ref, error: Exception) -> None:
@@ -152,25 +173,12 @@ def _raise_if_bucket_missing(operation: str, ref: Ref, error: Exception) -> None
         raise failure from None
 
 
+def _failure_of_read(operation: str, ref: Ref, error: Exception) -> OriginFailure | Unreadable:
+    return Unreadable(str(ref)) if unreadable(error) else _failure(operation, ref, error)
+
+
 def _failure(operation: str, ref: Ref, error: Exception) -> OriginFailure:
     if isinstance(error, UnauthenticatedError):
-        return OriginFailure(
-            Fault.DENIED, operation, ref, "NoCredentials", "local", str(error).split("\n")[0][:300]
-        )
-    summary, _, dump = str(error).partition(_DUMP)
-    # The key may say anything, so it must not be taken for a part of the message.
-    summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
-    answered = _ANSWERED.search(summary)
-    if answered:
-        status, body = answered[1], answered[2]
-        code = _CODE.search(body)
-        message = _MESSAGE.search(body)
-        word = code[1] if code else f"HTTP {status}"
-        fault = fault_of_status(int(status), word)
-        return OriginFailure(fault, operation, ref, word, status, message[1] if message else "")
-    kinds = _KIND.findall(dump)
-    if "Connect" in kinds:
-        return OriginFailure(Fault.CONNECT, operation, ref, "cannot connect", "connect")
-    if "Timeout" in kinds:
-        return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
-    return OriginFailure(Fault.INCOMPLETE, operation, ref, "connection lost", "incomplete")
+        text = str(error).split("\n")[0][:300]
+        return OriginFailure(Fault.DENIED, operation, ref, "NoCredentials", "local", text)
+    return failure_of(operation, ref, error)

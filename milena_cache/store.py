@@ -7,13 +7,16 @@ holds all of them to the same behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from milena_common import errors
 from milena_common.errors import MilenaError
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
 class Ref(NamedTuple):
@@ -36,12 +39,16 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """An object without its value. `size` in bytes, `last_modified` in seconds since 1970."""
+    """An object without its value. `size` in bytes, `last_modified` in seconds since 1970.
+
+    `metadata` is the object's own (`x-amz-meta-…`), names in lower case; only `head` fills it.
+    """
 
     key: str
     size: int
     etag: str
     last_modified: float
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +73,22 @@ class Absent(Enum):
 class Fault(Enum):
     """What went wrong, as far as it matters for what to do next.
 
-    `retryable`: another attempt may succeed. `ambiguous`: a write may have happened all the same.
+    `retryable`: another attempt may succeed. `ambiguous`: a write may have happened all the same. BUSY is S3's 409:
+    another conditional write of the key is under way there. CHANGED: the object is not what the write's condition
+    says. UNSUPPORTED: this S3 knows no conditional writes.
     """
 
     CONNECT = ("connect", True, False)
     TIMEOUT = ("timeout", True, True)
     INCOMPLETE = ("incomplete", True, True)
     SERVER = ("server", True, True)
+    BUSY = ("busy", True, False)
     THROTTLED = ("throttled", True, False)
     DENIED = ("denied", False, False)
     NO_BUCKET = ("no bucket", False, False)
     REFUSED = ("refused", False, False)
+    CHANGED = ("changed", False, False)
+    UNSUPPORTED = ("unsupported", False, False)
 
     def __init__(self, label: str, retryable: bool, ambiguous: bool) -> None:
         self.label = label
@@ -102,7 +114,9 @@ class OriginFailure(Exception):
         """What callers of Milena are told."""
         if self.fault is Fault.DENIED:
             return errors.AccessDenied(str(self))
-        if self.fault in (Fault.NO_BUCKET, Fault.REFUSED):
+        if self.fault is Fault.CHANGED:
+            return errors.ConditionFailed(str(self))
+        if self.fault in (Fault.NO_BUCKET, Fault.REFUSED, Fault.UNSUPPORTED):
             return errors.FailedPrecondition(str(self))
         return errors.OriginUnavailable(str(self))
 
@@ -117,13 +131,19 @@ def fault_of_status(status: int, code: str) -> Fault:
         return Fault.NO_BUCKET
     if status in (401, 403):
         return Fault.DENIED
-    if status >= 500 or status == 409:
+    if status == 409:
+        return Fault.BUSY
+    if status == 412:
+        return Fault.CHANGED
+    if status == 501:
+        return Fault.UNSUPPORTED
+    if status >= 500:
         return Fault.SERVER
     return Fault.REFUSED
 
 
-class ObjectStore(Protocol):
-    """S3, as the node needs it. Every method may raise OriginFailure."""
+class Readable(Protocol):
+    """S3, as far as reads need it. Every method may raise OriginFailure."""
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
         """The whole object; with `if_none_match`, NOT_MODIFIED if its ETag is that one.
@@ -134,33 +154,39 @@ class ObjectStore(Protocol):
     async def head(self, ref: Ref) -> Info | None:
         """The object without its value; None if it does not exist."""
 
-    async def put(self, ref: Ref, value: bytes) -> str:
-        """Store the object and return its ETag."""
-
-    async def delete(self, ref: Ref) -> None:
-        """Remove the object; no error if there is none."""
-
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         """At most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes."""
+
+
+class ObjectStore(Readable, Protocol):
+    """S3, as the node needs it. Every method may raise OriginFailure."""
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
+        """Store the object and return its ETag.
+
+        With `if_match` only over the object with that ETag, with `if_absent` only where there is none: otherwise
+        the failure is CHANGED, and nothing has happened.
+        """
+
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
+        """Remove the object; no error if there is none.
+
+        With `if_match` only the object with that ETag, where S3 honours it: otherwise the failure is CHANGED.
+        """
 
     async def check_bucket(self, bucket: str) -> None:
         """Return if the bucket is there and may be used."""
 
     async def close(self) -> None:
         """Let go of connections and threads."""
-
-
-class Writer(Protocol):
-    """Where the node's writes go before they are acknowledged.
-
-    `Origin` is one: then acknowledged means that S3 has it. A journal is another. Nothing is begun or repeated
-    after `give_up_at` (seconds on the node's clock): a write that its caller has given up must not come late and
-    overwrite a newer one.
-    """
-
-    async def put(self, ref: Ref, value: bytes, give_up_at: float) -> str: ...
-
-    async def delete(self, ref: Ref, give_up_at: float) -> None: ...
 
 
 def too_large(ref: Ref, size: int, max_bytes: int) -> MilenaError:

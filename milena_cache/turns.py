@@ -16,12 +16,16 @@ class Turns:
     def __init__(self) -> None:
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether somebody holds or awaits the turn at `key`."""
+        return key in self._locks
+
     @asynccontextmanager
-    async def turn(self, key: bytes, patience: float) -> AsyncIterator[None]:
+    async def turn(self, key: bytes, patience: float | None) -> AsyncIterator[None]:
         """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order.
 
-        Raises TimeoutError if it does not come within `patience` seconds, so that writes whose callers have given
-        up do not pile up behind one that hangs.
+        Raises TimeoutError if it does not come within `patience` seconds (None: ever), so that writes whose
+        callers have given up do not pile up behind one that hangs.
         """
         lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
         self._locks[key] = (lock, users + 1)

@@ -8,13 +8,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two clocks and a way to wait."""
+    """Clocks and a way to wait."""
 
     def now(self) -> float:
         """Seconds on a clock that never goes back; its zero means nothing."""
 
     def wall(self) -> float:
         """Seconds since 1970."""
+
+    def cpu(self) -> float:
+        """Seconds of processor time that the calling thread has used."""
 
     async def sleep(self, seconds: float) -> None:
         """Return `seconds` later."""
@@ -25,6 +28,7 @@ class SystemClock:
 
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+    cpu = staticmethod(time.thread_time)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -7,6 +7,7 @@
     ├── RateLimited                           RESOURCE_EXHAUSTED    RATELIMIT
     ├── Overloaded                            RESOURCE_EXHAUSTED    BUSY
     ├── FailedPrecondition                    FAILED_PRECONDITION   PRECONDITION
+    │   └── ConditionFailed                                         CONDITION
     ├── KeyNotFound         KeyError          (never on the wire)   NOTFOUND
     ├── Unavailable         ConnectionError   UNAVAILABLE           UNAVAILABLE
     │   ├── NoNodes                                                 CLUSTERDOWN
@@ -82,6 +83,12 @@ class FailedPrecondition(MilenaError):
     """The state of the system does not allow it, and repeating it will not help."""
 
     code = "PRECONDITION"
+
+
+class ConditionFailed(FailedPrecondition):
+    """The object is not what `if_match` or `if_none_match` asked for; nothing was written."""
+
+    code = "CONDITION"
 
 
 class KeyNotFound(MilenaError, KeyError):

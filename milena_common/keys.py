@@ -65,6 +65,14 @@ def cache_key(bucket: str, key: bytes) -> bytes:
     return key
 
 
+def split_cache_key(filed_as: bytes) -> tuple[str, bytes]:
+    """The bucket (canonical) and the key that `filed_as` files."""
+    if not filed_as.startswith(_SCHEME):
+        return "", filed_as
+    bucket, _, key = filed_as.removeprefix(_SCHEME).partition(b"/")
+    return canonical_bucket(bucket.decode(), ""), key
+
+
 def check_value_size(size: int, most: int) -> None:
     """Raise InvalidRequest, with both sizes, if a value of `size` bytes is over `most`."""
     if size > most:

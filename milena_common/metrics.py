@@ -52,6 +52,13 @@ def counters(name: str, text: str, labels: list[str], rows: Iterable[tuple[list[
     return family
 
 
+def histogram(name: str, text: str, observed: Histogram) -> Metric:
+    """One histogram."""
+    family = HistogramMetricFamily(name, text)
+    family.add_metric([], buckets=observed.cumulative(), sum_value=observed.total)
+    return family
+
+
 def histograms(name: str, text: str, label: str, rows: Iterable[tuple[str, Histogram]]) -> Metric:
     """Histograms by one label."""
     family = HistogramMetricFamily(name, text, labels=[label])

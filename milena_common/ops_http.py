@@ -29,11 +29,20 @@ READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
 
 
 class OpsServer:
-    """Serves `registry` and the answer of `not_ready`, which lists why the process is not ready."""
+    """Serves `registry` and the answers of `not_ready` and `degraded`, which list why the process is so.
 
-    def __init__(self, registry: CollectorRegistry, not_ready: Callable[[], list[str]]) -> None:
+    A degraded process is ready: it serves, and somebody should look at it.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        not_ready: Callable[[], list[str]],
+        degraded: Callable[[], list[str]] = list,
+    ) -> None:
         self._registry = registry
         self._not_ready = not_ready
+        self._degraded = degraded
         self._server: asyncio.Server | None = None
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
@@ -83,6 +92,9 @@ class OpsServer:
         reasons = self._not_ready()
         if reasons:
             return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
+        degraded = self._degraded()
+        if degraded:
+            return web.json_response({"status": "degraded", "reasons": degraded})
         return web.json_response({"status": "ok"})
 
 

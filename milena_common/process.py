@@ -1,6 +1,7 @@
 """Shell. What both processes do around their work: read the environment, log, heed signals, choose an exit code.
 
-Exit codes: 0 after a clean stop, 1 when it cannot run (a port in use), 2 when the environment is wrong.
+Exit codes: 0 after a clean stop, 1 when it cannot run (a port in use), 2 when the environment is wrong; or what the
+process's own work says.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def environment() -> Environment:
 def run(
     name: str,
     load: Callable[[Environment], Config],
-    serve: Callable[[Config, asyncio.Event], Awaitable[None]],
+    serve: Callable[[Config, asyncio.Event], Awaitable[int | None]],
 ) -> int:
-    """Run `serve` until SIGTERM or SIGINT sets its event, and return the process's exit code.
+    """Run `serve` until SIGTERM or SIGINT sets its event, and return the process's exit code (None means 0).
 
     `load` and `serve` may raise ConfigError, `serve` CannotListen.
     """
@@ -64,7 +65,7 @@ def run(
         config = load(environment())
         logs.set_up(config.log_level, config.log_format)
         _allow_files()
-        uvloop.run(_until_signal(serve, config))
+        return uvloop.run(_until_signal(serve, config)) or 0
     except ConfigError as error:
         for problem in error.problems:
             print(f"{name}: {problem}", file=sys.stderr)
@@ -72,7 +73,6 @@ def run(
     except CannotListen as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def leave(code: int) -> NoReturn:
@@ -93,7 +93,9 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-async def _until_signal(serve: Callable[[Config, asyncio.Event], Awaitable[None]], config: Config) -> None:
+async def _until_signal(
+    serve: Callable[[Config, asyncio.Event], Awaitable[int | None]], config: Config
+) -> int | None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -106,4 +108,4 @@ async def _until_signal(serve: Callable[[Config, asyncio.Event], Awaitable[None]
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
-    await serve(config, stop)
+    return await serve(config, stop)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from milena_cache.buckets import Buckets
 from milena_cache.node import Node
 from milena_cache.report import Report
+from milena_cache.writeback import WriteBack
 from milena_common.deadlines import inner
+from milena_common.durability import check_condition, check_durability
+from milena_common.errors import InvalidRequest
 from milena_common.grpc_door import Message, Method
+from milena_common.keys import split_cache_key
 from milena_common.pb import cache_server_pb2 as pb
 
 SERVICE = "cache_server.Cache"
-OPERATIONS = ("get", "put", "delete", "list", "stats", "forget")
+OPERATIONS = ("get", "put", "delete", "list", "stats", "forget", "flush", "failed", "settle")
 
 MAX_LIST = 1000
 
@@ -23,12 +27,14 @@ class CacheService:
     def __init__(
         self,
         node: Node,
+        writeback: WriteBack,
         buckets: Buckets,
         address: str,
         request_timeout: float,
         report: Report,
     ) -> None:
         self._node = node
+        self._writeback = writeback
         self._buckets = buckets
         self._address = address
         self._request_timeout = request_timeout
@@ -45,6 +51,9 @@ class CacheService:
             "List": ("list", pb.ListRequest, self.list),
             "Stats": ("stats", pb.StatsRequest, self.stats),
             "Forget": ("forget", pb.ForgetRequest, self.forget),
+            "Flush": ("flush", pb.FlushRequest, self.flush),
+            "Failed": ("failed", pb.FailedRequest, self.failed),
+            "Settle": ("settle", pb.SettleRequest, self.settle),
         }
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
@@ -68,18 +77,37 @@ class CacheService:
             etag=entry.etag,
             node=self._address,
             size=size,
+            dirty=reply.dirty,
         ).SerializeToString()
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
         wanted = self._buckets.resolve(request.bucket, request.key)
+        check_condition(request.if_match, request.if_none_match)
         self.received_bytes += len(request.value)
-        etag = await self._node.put(wanted, request.value, self._timeout(remaining), request.owned_since)
-        return pb.PutResponse(successful=True, etag=etag, node=self._address).SerializeToString()
+        ack = await self._node.writes.put(
+            wanted,
+            request.value,
+            self._timeout(remaining),
+            owned_since=request.owned_since,
+            durability=check_durability(request.durability),
+            if_match=request.if_match,
+            if_none_match=request.if_none_match,
+        )
+        return pb.PutResponse(
+            successful=True, etag=ack.etag, node=self._address, durability=ack.durability
+        ).SerializeToString()
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         wanted = self._buckets.resolve(request.bucket, request.key)
-        await self._node.delete(wanted, self._timeout(remaining), request.owned_since)
-        return pb.DeleteResponse(successful=True, node=self._address).SerializeToString()
+        check_condition(request.if_match, "")
+        ack = await self._node.writes.delete(
+            wanted,
+            self._timeout(remaining),
+            owned_since=request.owned_since,
+            durability=check_durability(request.durability),
+            if_match=request.if_match,
+        )
+        return pb.DeleteResponse(successful=True, node=self._address, durability=ack.durability).SerializeToString()
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         limit = min(request.limit or MAX_LIST, MAX_LIST)
@@ -100,6 +128,48 @@ class CacheService:
     async def forget(self, request: pb.ForgetRequest, _: float | None) -> bytes:
         self._node.forget(self._buckets.resolve(request.bucket, request.key))
         return pb.ForgetResponse(successful=True).SerializeToString()
+
+    async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
+        keys = self._filed(request.bucket, request.keys) if request.keys else None
+        done = await self._writeback.flush(keys, self._timeout(remaining))
+        return pb.FlushResponse(
+            remaining=done.remaining, failed=done.failed, flushed=done.flushed
+        ).SerializeToString()
+
+    async def failed(self, request: pb.FailedRequest, _: float | None) -> bytes:
+        dead = self._writeback.dead(None)
+        writes = []
+        for entry in dead[: request.limit or MAX_LIST]:
+            bucket, key = split_cache_key(entry.key)
+            writes.append(
+                pb.FailedWrite(
+                    key=key,
+                    bucket=bucket,
+                    operation="delete" if entry.deleted else "put",
+                    size=entry.size,
+                    version=str(entry.version),
+                    reason=entry.dead,
+                    failed_at=entry.dead_at,
+                    node=self._address,
+                )
+            )
+        return pb.FailedResponse(writes=writes, total=len(dead)).SerializeToString()
+
+    async def settle(self, request: pb.SettleRequest, _: float | None) -> bytes:
+        if bool(request.keys) == request.all:
+            raise InvalidRequest("keys, all: allowed is one of them, the keys of dead letters or all")
+        keys = None if request.all else self._filed(request.bucket, request.keys)
+        match request.action:
+            case "retry":
+                settled = await self._writeback.retry(keys)
+            case "drop":
+                settled = await self._writeback.drop(keys)
+            case _:
+                raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
+        return pb.SettleResponse(settled=settled).SerializeToString()
+
+    def _filed(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
+        return [self._buckets.resolve(bucket, key).filed_as for key in keys]
 
     def _timeout(self, remaining: float | None) -> float:
         return inner(self._request_timeout if remaining is None else remaining)

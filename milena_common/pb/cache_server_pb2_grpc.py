@@ -64,6 +64,21 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetRequest.SerializeToString,
                 response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetResponse.FromString,
                 _registered_method=True)
+        self.Flush = channel.unary_unary(
+                '/cache_server.Cache/Flush',
+                request_serializer=milena__common_dot_pb_dot_cache__server__pb2.FlushRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.FlushResponse.FromString,
+                _registered_method=True)
+        self.Failed = channel.unary_unary(
+                '/cache_server.Cache/Failed',
+                request_serializer=milena__common_dot_pb_dot_cache__server__pb2.FailedRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.FailedResponse.FromString,
+                _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/cache_server.Cache/Settle',
+                request_serializer=milena__common_dot_pb_dot_cache__server__pb2.SettleRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.SettleResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -105,6 +120,24 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Flush(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Failed(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Settle(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -137,6 +170,21 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Forget,
                     request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetRequest.FromString,
                     response_serializer=milena__common_dot_pb_dot_cache__server__pb2.ForgetResponse.SerializeToString,
+            ),
+            'Flush': grpc.unary_unary_rpc_method_handler(
+                    servicer.Flush,
+                    request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.FlushRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_cache__server__pb2.FlushResponse.SerializeToString,
+            ),
+            'Failed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Failed,
+                    request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.FailedRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_cache__server__pb2.FailedResponse.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.SettleRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_cache__server__pb2.SettleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -301,6 +349,87 @@ class Cache(object):
             '/cache_server.Cache/Forget',
             milena__common_dot_pb_dot_cache__server__pb2.ForgetRequest.SerializeToString,
             milena__common_dot_pb_dot_cache__server__pb2.ForgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Flush(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Flush',
+            milena__common_dot_pb_dot_cache__server__pb2.FlushRequest.SerializeToString,
+            milena__common_dot_pb_dot_cache__server__pb2.FlushResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Failed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Failed',
+            milena__common_dot_pb_dot_cache__server__pb2.FailedRequest.SerializeToString,
+            milena__common_dot_pb_dot_cache__server__pb2.FailedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Settle',
+            milena__common_dot_pb_dot_cache__server__pb2.SettleRequest.SerializeToString,
+            milena__common_dot_pb_dot_cache__server__pb2.SettleResponse.FromString,
             options,
             channel_credentials,
             insecure,

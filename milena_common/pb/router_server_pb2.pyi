@@ -68,7 +68,7 @@ class GetRequest(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size")
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class GetResponse(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     value: bytes
     outcome: str
@@ -83,43 +84,58 @@ class GetResponse(_message.Message):
     etag: str
     node: str
     size: int
-    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ...) -> None: ...
+    dirty: bool
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ...) -> None: ...
 
 class PutRequest(_message.Message):
-    __slots__ = ("key", "bucket", "value")
+    __slots__ = ("key", "bucket", "value", "durability", "if_match", "if_none_match")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
+    IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     value: bytes
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+    durability: str
+    if_match: str
+    if_none_match: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ...) -> None: ...
 
 class PutResponse(_message.Message):
-    __slots__ = ("successful", "etag", "node")
+    __slots__ = ("successful", "etag", "node", "durability")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     etag: str
     node: str
-    def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+    durability: str
+    def __init__(self, successful: bool = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("key", "bucket")
+    __slots__ = ("key", "bucket", "durability", "if_match")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ...) -> None: ...
+    durability: str
+    if_match: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
-    __slots__ = ("successful", "node")
+    __slots__ = ("successful", "node", "durability")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     node: str
-    def __init__(self, successful: bool = ..., node: _Optional[str] = ...) -> None: ...
+    durability: str
+    def __init__(self, successful: bool = ..., node: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ("prefix", "bucket", "cursor", "limit")
@@ -240,3 +256,73 @@ class NodeStats(_message.Message):
     not_ready: str
     error: str
     def __init__(self, address: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+
+class FlushRequest(_message.Message):
+    __slots__ = ("keys", "bucket")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    bucket: str
+    def __init__(self, keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ...) -> None: ...
+
+class FlushResponse(_message.Message):
+    __slots__ = ("remaining", "failed", "flushed")
+    REMAINING_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    FLUSHED_FIELD_NUMBER: _ClassVar[int]
+    remaining: int
+    failed: int
+    flushed: int
+    def __init__(self, remaining: _Optional[int] = ..., failed: _Optional[int] = ..., flushed: _Optional[int] = ...) -> None: ...
+
+class FailedRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class FailedResponse(_message.Message):
+    __slots__ = ("writes", "total")
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    writes: _containers.RepeatedCompositeFieldContainer[FailedWrite]
+    total: int
+    def __init__(self, writes: _Optional[_Iterable[_Union[FailedWrite, _Mapping]]] = ..., total: _Optional[int] = ...) -> None: ...
+
+class FailedWrite(_message.Message):
+    __slots__ = ("key", "bucket", "operation", "size", "version", "reason", "failed_at", "node")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FAILED_AT_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    bucket: str
+    operation: str
+    size: int
+    version: str
+    reason: str
+    failed_at: float
+    node: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., operation: _Optional[str] = ..., size: _Optional[int] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ..., failed_at: _Optional[float] = ..., node: _Optional[str] = ...) -> None: ...
+
+class SettleRequest(_message.Message):
+    __slots__ = ("action", "keys", "bucket", "all")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    bucket: str
+    all: bool
+    def __init__(self, action: _Optional[str] = ..., keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., all: bool = ...) -> None: ...
+
+class SettleResponse(_message.Message):
+    __slots__ = ("settled",)
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    settled: int
+    def __init__(self, settled: _Optional[int] = ...) -> None: ...

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from milena_cache.buckets import Buckets, Object
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.flights import Flights
 from milena_cache.freshness import Freshness
+from milena_cache.journal import Journal
 from milena_cache.memory import Memory
-from milena_cache.node import Node, Reply
+from milena_cache.node import Landing, Node, Reply
 from milena_cache.origin import Origin
+from milena_cache.pace import Pace
+from milena_cache.replay import Replay, replay
 from milena_cache.store import Ref
-from tests.support.fake_clock import FakeClock
+from milena_cache.turns import Turns
+from milena_cache.upload import Policy, Uploader
+from milena_cache.writeback import Flushed, WriteBack
+from milena_cache.writes import Ack, Writes
+from milena_common.durability import Durability
+from tests.support.fake_clock import FakeClock, settle
+from tests.support.memory_disk import MemoryDisk
 from tests.support.memory_store import MemoryStore
 
 BUCKET = "bucket"
@@ -18,7 +32,11 @@ SOON = 5.0
 
 
 class NodeUnderTest:
-    """The parts, and shorthands that take keys as text."""
+    """The parts, and shorthands that take keys as text.
+
+    `mode` is WRITE_MODE. A node that writes back has to be started (`await t.start()`); `await t.crash()` gives the
+    next one on the same disk, in front of the same S3.
+    """
 
     def __init__(
         self,
@@ -29,21 +47,97 @@ class NodeUnderTest:
         max_value_bytes: int = 10**6,
         revalidate_timeout: float = 0.02,
         buckets: Buckets | None = None,
+        mode: Durability = "through",
+        dirty_max_bytes: int = 10**6,
+        dirty_memory_bytes: int = 10**6,
+        delay: float = 1.0,
+        concurrency: int = 4,
+        policy: Policy = "overwrite",
+        disk: MemoryDisk | None = None,
+        store: MemoryStore | None = None,
+        clock: FakeClock | None = None,
     ) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryStore(BUCKET, "other-bucket")
+        self._options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
+        self.clock = clock or FakeClock()
+        self.store = store or MemoryStore(BUCKET, "other-bucket")
+        self.disk = disk or MemoryDisk()
         self.buckets = buckets or Buckets(BUCKET)
         self.memory = Memory(max_entries, max_bytes)
+        origin = Origin(self.store, self.clock, lambda: 0.5, retries=0, concurrency=100, place_timeout=SOON)
+        flights: Flights[Landing] = Flights()
+        copies = Copies(self.memory, flights, freshness, self.clock)
+        self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
+        self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock)
+        self.uploader = Uploader(origin)
+        self.writeback = WriteBack(
+            self.dirty,
+            self.journal,
+            self.uploader,
+            copies,
+            Turns(),
+            self.buckets,
+            self.clock,
+            lambda: 0.5,
+            pace=Pace(concurrency, lambda: 0.5),
+            delay=delay,
+            policy=policy,
+        )
+        self.writes = Writes(
+            origin=origin,
+            uploader=self.uploader,
+            journal=self.journal,
+            dirty=self.dirty,
+            writeback=self.writeback,
+            copies=copies,
+            clock=self.clock,
+            draw=lambda: 0.5,
+            mode=mode,
+            max_value_bytes=max_value_bytes,
+            retries=0,
+        )
         self.node = Node(
             store=self.store,
-            writer=Origin(self.store, self.clock, lambda: 0.5, retries=0, concurrency=100, place_timeout=SOON),
             memory=self.memory,
+            flights=flights,
+            copies=copies,
+            dirty=self.dirty,
+            writes=self.writes,
             freshness=freshness,
             buckets=self.buckets,
             clock=self.clock,
             max_value_bytes=max_value_bytes,
             revalidate_timeout=revalidate_timeout,
         )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> Replay:
+        """Replay the journal, and begin to write back."""
+        found = await replay(self.journal, self.dirty, self.writeback, self.clock, "memory")
+        self._running = asyncio.create_task(self.writeback.run())
+        await settle()
+        return found
+
+    async def crash(self) -> NodeUnderTest:
+        """The process is killed; the next one on the same disk, started."""
+        await self.stop()
+        options = {**self._options, "disk": self.disk.after_crash(), "store": self.store, "clock": self.clock}
+        after = NodeUnderTest(**options)
+        await after.start()
+        return after
+
+    async def stop(self) -> None:
+        """Break everything off."""
+        if self._running is not None:
+            self._running.cancel()
+        await self.writeback.stop()
+        await self.node.finish()
+
+    async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
+        filed = [self.object(key).filed_as for key in keys] if keys else None
+        return await self.writeback.flush(filed, timeout)
+
+    def s3_has(self, key: str) -> bytes | None:
+        return self.store.objects.get(Ref(BUCKET, key))
 
     def object(self, key: str) -> Object:
         return self.buckets.resolve("", key.encode())
@@ -55,11 +149,32 @@ class NodeUnderTest:
         reply = await self.get(key, owned_since)
         return reply.outcome, reply.entry.value
 
-    async def put(self, key: str, value: bytes, owned_since: int = 0, timeout: float = SOON) -> str:
-        return await self.node.put(self.object(key), value, timeout, owned_since)
+    async def put(
+        self,
+        key: str,
+        value: bytes,
+        owned_since: int = 0,
+        timeout: float = SOON,
+        durability: Durability | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
+    ) -> Ack:
+        return await self.writes.put(
+            self.object(key),
+            value,
+            timeout,
+            owned_since=owned_since,
+            durability=durability,
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
 
-    async def delete(self, key: str, owned_since: int = 0) -> None:
-        await self.node.delete(self.object(key), SOON, owned_since)
+    async def delete(
+        self, key: str, owned_since: int = 0, durability: Durability | None = None, if_match: str = ""
+    ) -> Ack:
+        return await self.writes.delete(
+            self.object(key), SOON, owned_since=owned_since, durability=durability, if_match=if_match
+        )
 
     def in_s3(self, key: str, value: bytes | None) -> None:
         """Change the object behind the node's back."""

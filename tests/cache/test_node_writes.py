@@ -91,7 +91,7 @@ async def test_a_write_that_s3_was_asked_for_goes_on_when_its_caller_gives_up() 
     with pytest.raises(DeadlineExceeded, match="may yet happen"):
         await t.put("slow", b"v", timeout=0.01)
     t.store.gate.set()
-    assert await t.node.finish(1) == 0
+    assert await t.writes.finish(1) == 0
     assert await t.outcome("k") == ("hit", b"v")
     assert await t.outcome("slow") == ("hit", b"v")
 
@@ -106,7 +106,7 @@ async def test_a_write_whose_caller_gave_up_before_its_turn_never_happens() -> N
         await t.put("k", b"second", timeout=0.01)
     t.store.gate.set()
     await first
-    await t.node.finish(1)
+    await t.writes.finish(1)
     assert t.store.count("put") == 1
     assert await t.outcome("k") == ("hit", b"first")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 
 import pytest
 
@@ -66,16 +67,15 @@ async def test_what_repeating_cannot_help_is_not_repeated(fault: Fault) -> None:
     assert rig.store.count("get") == 1
 
 
-async def test_one_attempt_that_may_have_happened_makes_the_whole_write_one() -> None:
-    rig = Rig(retries=1)
-    rig.store.fail(Fault.TIMEOUT, after_effect=True)
-    rig.store.fail(Fault.CONNECT)
-    task = asyncio.create_task(rig.origin.put(REF, b"v"))
-    await rig.clock.advance(60)
-    with pytest.raises(OriginFailure) as caught:
-        await task
-    assert caught.value.fault is Fault.CONNECT
-    assert caught.value.ambiguous
+async def test_writes_are_not_repeated() -> None:
+    rig = Rig(retries=3)
+    rig.store.fail(Fault.SERVER)
+    with pytest.raises(OriginFailure):
+        await rig.origin.put(REF, b"v", inf)
+    rig.store.fail(Fault.SERVER)
+    with pytest.raises(OriginFailure):
+        await rig.origin.look(REF, inf)
+    assert [operation for operation, _ in rig.store.calls] == ["put", "head"]
 
 
 async def test_requests_in_hand_are_limited() -> None:
@@ -107,7 +107,7 @@ async def test_reads_that_hang_do_not_keep_a_write_waiting() -> None:
     rig.store.read_gate.clear()
     hanging = asyncio.create_task(rig.get())
     await rig.store.arrived("get")
-    await rig.origin.put(REF, b"v")
+    await rig.origin.put(REF, b"v", inf)
     rig.store.read_gate.set()
     await hanging
 
@@ -118,15 +118,6 @@ async def test_a_write_is_not_begun_after_its_caller_gave_up() -> None:
         await rig.origin.put(REF, b"v", give_up_at=rig.clock.now())
     assert not caught.value.ambiguous
     assert rig.store.calls == []
-
-
-async def test_a_write_is_not_repeated_after_its_caller_gave_up() -> None:
-    rig = Rig()
-    rig.store.fail(Fault.TIMEOUT, after_effect=True)
-    with pytest.raises(OriginFailure) as caught:
-        await rig.origin.put(REF, b"v", give_up_at=rig.clock.now() + BACKOFF.first / 2)
-    assert caught.value.ambiguous
-    assert rig.store.count("put") == 1
 
 
 async def test_a_pause_between_attempts_holds_no_place() -> None:
@@ -143,12 +134,12 @@ async def test_a_pause_between_attempts_holds_no_place() -> None:
 async def test_every_answer_is_counted_by_its_code() -> None:
     rig = Rig()
     await rig.get()
-    await rig.origin.put(REF, b"v")
+    await rig.origin.put(REF, b"v", inf)
     await rig.origin.get(REF, if_none_match=etag_of(b"v"), max_bytes=100)
     await rig.origin.head(REF)
-    await rig.origin.delete(REF)
+    await rig.origin.delete(REF, inf)
     await rig.origin.head(REF)
-    await rig.origin.put(REF, b"x" * 101)
+    await rig.origin.put(REF, b"x" * 101, inf)
     with pytest.raises(FailedPrecondition):
         await rig.get()
     assert rig.origin.counts.requests == {

@@ -48,7 +48,7 @@ class Rig:
         self.clock = FakeClock()
         self.router = FakeRouter(self.clock)
         identity = Identity("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket")
-        self.registration = Registration("r:50050", self.router, identity, self.clock, lambda: 1.0)
+        self.registration = Registration("r:50050", self.router, identity, self.clock, lambda: 1.0, lambda: 7)
         self.task = asyncio.create_task(self.registration.run())
 
 

@@ -1,9 +1,13 @@
-"""One contract for every `ObjectStore`: in memory, boto3, obstore with boto3, and the same with attempts."""
+"""One contract for every `ObjectStore`: in memory, boto3, obstore with boto3, and the same as `origin` uses it.
+
+What the clients of S3 make of its failures is in `test_s3_failures`.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from math import inf
 
 import boto3
 import pytest
@@ -14,22 +18,9 @@ from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_obstore import ObstoreStore, exact
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import Absent, Fault, ObjectStore, OriginFailure, Ref, Stored
+from milena_cache.store import NO_METADATA, Absent, Fault, ObjectStore, OriginFailure, Ref, Stored
 from milena_common.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import (
-    ACCESS_DENIED,
-    INTERNAL_ERROR,
-    NO_SUCH_BUCKET,
-    OPERATION_ABORTED,
-    SLOW_DOWN,
-    Answer,
-    CutBody,
-    Hang,
-    LoseAnswer,
-)
-from tests.support.faults import Fault as Injected
 from tests.support.memory_store import MemoryStore
 
 MIB = 2**20
@@ -41,36 +32,42 @@ ORDINARY_KEYS = [
 ODD_KEYS = ["/lead", "trail/", "a//b", "//", "/", "a/./b", "a/../b", "tab\there", "\x01", "del\x7f"]
 
 
-class NoSleep(FakeClock):
-    """Backoff between attempts takes no time."""
+class Unhurried(Origin):
+    """`Origin`, for callers that do not say when they give up."""
 
-    async def sleep(self, seconds: float) -> None:
-        self.tick(seconds)
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        give_up_at: float = inf,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
+        return await super().put(ref, value, give_up_at, if_match=if_match, if_absent=if_absent, metadata=metadata)
 
-
-def session() -> boto3.Session:
-    return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-
-
-@pytest.fixture
-def settings(s3_proxy: FaultProxy) -> S3Settings:
-    return S3Settings("us-east-1", s3_proxy.endpoint_url, timeout=0.5, connect_timeout=0.5)
+    async def delete(self, ref: Ref, give_up_at: float = inf, *, if_match: str = "") -> None:
+        await super().delete(ref, give_up_at, if_match=if_match)
 
 
 @pytest.fixture(params=["memory", "s3", "boto3", "origin"])
-async def store(request: pytest.FixtureRequest, settings: S3Settings, bucket: str) -> AsyncIterator[ObjectStore]:
+async def store(
+    request: pytest.FixtureRequest, session: boto3.Session, settings: S3Settings, bucket: str
+) -> AsyncIterator[ObjectStore]:
     made: ObjectStore
     if request.param == "memory":
         made = MemoryStore(bucket)
     else:
-        fast, thorough = ObstoreStore(session(), settings), Boto3Store(session(), settings)
+        fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
         pair = S3(fast, thorough)
-        made = {
+        over_s3: dict[str, ObjectStore] = {
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,
             "boto3": thorough,
-            "origin": Origin(pair, NoSleep(), random.random, retries=0, concurrency=8, place_timeout=5),
-        }[request.param]
+            "origin": Unhurried(pair, FakeClock(), random.random, retries=0, concurrency=8, place_timeout=5),
+        }
+        made = over_s3[request.param]
     yield made
     await made.close()
 
@@ -100,6 +97,82 @@ async def test_a_conditional_get_tells_whether_the_object_changed(store: ObjectS
     assert await store.get(ref, if_none_match=etag, max_bytes=MIB) == Stored(b"two", newer)
     await store.delete(ref)
     assert await store.get(ref, if_none_match=newer, max_bytes=MIB) is Absent.MISSING
+
+
+async def test_a_put_over_a_certain_object_spares_any_other(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    first = await store.put(ref, b"one")
+    second = await store.put(ref, b"two", if_match=first)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"three", if_match=first)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"two", second)
+    await store.delete(ref)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"four", if_match=second)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+
+
+async def test_a_put_where_there_is_nothing_spares_what_is_there(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"", if_absent=True)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"two", if_absent=True)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"", etag)
+    await store.delete(ref)
+    await store.put(ref, b"three", if_absent=True)
+
+
+async def test_a_delete_of_a_certain_object_spares_any_other(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    first = await store.put(ref, b"one")
+    second = await store.put(ref, b"two")
+    with pytest.raises(OriginFailure) as caught:
+        await store.delete(ref, if_match=first)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"two", second)
+    await store.delete(ref, if_match=second)
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+    await store.delete(ref, if_match=second)
+
+
+async def test_metadata_belongs_to_the_value_that_it_came_with(store: ObjectStore, bucket: str) -> None:
+    async def metadata() -> dict[str, str]:
+        info = await store.head(ref)
+        assert info is not None
+        return dict(info.metadata)
+
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"v", metadata={"Milena-Version": "7-12", "other": "a b=c;d"})
+    assert await metadata() == {"milena-version": "7-12", "other": "a b=c;d"}
+    got = await store.get(ref, max_bytes=MIB)
+    assert got == Stored(b"v", etag)
+    await store.put(ref, b"v", if_match=etag, metadata={"milena-version": "7-13"})
+    assert await metadata() == {"milena-version": "7-13"}
+    await store.put(ref, b"v")
+    assert await metadata() == {}
+
+
+@pytest.mark.parametrize("key", ["a/b", "<&>", *ODD_KEYS])
+async def test_conditions_and_metadata_hold_for_every_key(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    first = await store.put(ref, b"one", if_absent=True, metadata={"milena-version": "7-12"})
+    info = await store.head(ref)
+    assert info is not None
+    assert (info.etag, dict(info.metadata)) == (first, {"milena-version": "7-12"})
+    second = await store.put(ref, b"two", if_match=first)
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.put(ref, b"three", if_absent=True),
+        lambda: store.put(ref, b"three", if_match=first),
+        lambda: store.delete(ref, if_match=first),
+    ]
+    for write in writes:
+        with pytest.raises(OriginFailure) as caught:
+            await write()
+        assert caught.value.fault is Fault.CHANGED
+    await store.delete(ref, if_match=second)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5 * MIB + 1])
@@ -160,6 +233,9 @@ async def test_a_missing_bucket_is_not_a_missing_object(store: ObjectStore, buck
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: store.get(ref, max_bytes=MIB),
         lambda: store.put(ref, b"v"),
+        lambda: store.put(ref, b"v", if_match='"etag"'),
+        lambda: store.put(ref, b"v", if_absent=True),
+        lambda: store.delete(ref, if_match='"etag"'),
         lambda: store.list(ref.bucket, "", "", 10),
         lambda: store.check_bucket(ref.bucket),
     ]
@@ -167,116 +243,6 @@ async def test_a_missing_bucket_is_not_a_missing_object(store: ObjectStore, buck
         with pytest.raises(OriginFailure, match="no-such-bucket-here") as caught:
             await call()
         assert caught.value.fault is Fault.NO_BUCKET
-
-
-FAULTS: list[tuple[Injected, Fault, str]] = [
-    (INTERNAL_ERROR, Fault.SERVER, "500"),
-    (SLOW_DOWN, Fault.THROTTLED, "503"),
-    (OPERATION_ABORTED, Fault.SERVER, "409"),
-    (ACCESS_DENIED, Fault.DENIED, "403"),
-    (NO_SUCH_BUCKET, Fault.NO_BUCKET, "404"),
-    (Answer(400, "InvalidArgument"), Fault.REFUSED, "400"),
-    (LoseAnswer(), Fault.INCOMPLETE, "incomplete"),
-    (Hang(), Fault.TIMEOUT, "timeout"),
-]
-
-
-@pytest.mark.parametrize("kind", ["obstore", "boto3"])
-@pytest.mark.parametrize("operation", ["get", "put", "delete"])
-@pytest.mark.parametrize(("injected", "fault", "status"), FAULTS, ids=[str(row[0])[:40] for row in FAULTS])
-async def test_what_s3_does_wrong_is_told_apart(
-    kind: str,
-    operation: str,
-    injected: Injected,
-    fault: Fault,
-    status: str,
-    settings: S3Settings,
-    bucket: str,
-    s3_proxy: FaultProxy,
-) -> None:
-    store = Boto3Store(session(), settings) if kind == "boto3" else ObstoreStore(session(), settings)
-    ref = Ref(bucket, "k")
-    await store.put(ref, b"v")
-    s3_proxy.forget_requests()
-    s3_proxy.inject(injected)
-    calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "get": lambda: store.get(ref, max_bytes=MIB),
-        "put": lambda: store.put(ref, b"w"),
-        "delete": lambda: store.delete(ref),
-    }
-    with pytest.raises(OriginFailure) as caught:
-        await calls[operation]()
-    assert (caught.value.fault, caught.value.status) == (fault, status)
-    if isinstance(injected, Answer):
-        assert injected.code in str(caught.value)
-    assert len(s3_proxy.requests()) == 1, "the client must leave further attempts to `origin`"
-
-
-@pytest.mark.parametrize("kind", ["obstore", "boto3"])
-@pytest.mark.parametrize("after", [0, 100, 99_999])
-async def test_a_body_cut_short_is_never_a_value(
-    kind: str, after: int, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
-) -> None:
-    store = Boto3Store(session(), settings) if kind == "boto3" else ObstoreStore(session(), settings)
-    await store.put(Ref(bucket, "k"), b"x" * 100_000)
-    s3_proxy.inject(CutBody(after))
-    with pytest.raises(OriginFailure) as caught:
-        await store.get(Ref(bucket, "k"), max_bytes=MIB)
-    assert caught.value.fault.retryable
-
-
-@pytest.mark.parametrize("kind", ["obstore", "boto3"])
-async def test_a_refused_connection_is_told(
-    kind: str, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
-) -> None:
-    store = Boto3Store(session(), settings) if kind == "boto3" else ObstoreStore(session(), settings)
-    with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
-        await store.get(Ref(bucket, "k"), max_bytes=MIB)
-    assert (caught.value.fault, caught.value.status) == (Fault.CONNECT, "connect")
-
-
-TRICKY = ["credentials/other", "<Code>NoSuchBucket</Code>", "kind: Timeout", "- status code: 403 ", "e"]
-
-
-@pytest.mark.parametrize("key", TRICKY)
-async def test_what_a_key_says_is_not_taken_for_what_s3_says(
-    key: str, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
-) -> None:
-    store, ref = ObstoreStore(session(), settings), Ref(bucket, key)
-    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
-    with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
-        await store.put(ref, b"v")
-    assert caught.value.fault is Fault.CONNECT
-    s3_proxy.inject(ACCESS_DENIED, times=1)
-    with pytest.raises(OriginFailure) as caught:
-        await store.get(ref, max_bytes=MIB)
-    assert (caught.value.fault, caught.value.code) == (Fault.DENIED, "AccessDenied")
-    s3_proxy.inject(Hang(), times=1)
-    with pytest.raises(OriginFailure) as caught:
-        await store.put(ref, b"v")
-    assert caught.value.fault is Fault.TIMEOUT
-
-
-async def test_an_endpoint_that_boto3_cannot_use_is_told() -> None:
-    store = Boto3Store(session(), S3Settings("us-east-1", "http://no_such:1", 0.5, 0.5))
-    with pytest.raises(OriginFailure, match="no_such"):
-        await store.check_bucket("some-bucket")
-
-
-@pytest.mark.parametrize("kind", ["obstore", "boto3"])
-async def test_missing_credentials_are_told(
-    kind: str, settings: S3Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    bare = boto3.Session(region_name="us-east-1")
-    store = Boto3Store(bare, settings) if kind == "boto3" else ObstoreStore(bare, settings)
-    with pytest.raises(OriginFailure, match=r"(?i)credentials") as caught:
-        await store.get(Ref("some-bucket", "k"), max_bytes=MIB)
-    assert caught.value.fault is Fault.DENIED
 
 
 def test_which_keys_obstore_would_alter() -> None:

@@ -36,6 +36,9 @@ class FakeClock:
     def wall(self) -> float:
         return self._now + self._wall_ahead
 
+    def cpu(self) -> float:
+        return 0.0
+
     async def sleep(self, seconds: float) -> None:
         """Return when time has been moved on by `seconds`."""
         if seconds <= 0:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Mapping
 from hashlib import md5
 
-from milena_cache.store import Absent, Fault, Info, OriginFailure, Page, Ref, Stored, too_large
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, too_large
 
 
 def etag_of(value: bytes) -> str:
@@ -14,11 +15,31 @@ def etag_of(value: bytes) -> str:
     return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
 
 
+class WithMetadata(bytes):
+    """A value that was written with metadata. One that a test writes as plain bytes has none."""
+
+    metadata: Mapping[str, str]
+
+    def __new__(cls, value: bytes, metadata: Mapping[str, str]) -> WithMetadata:
+        made = super().__new__(cls, value)
+        made.metadata = {name.lower(): text for name, text in metadata.items()}
+        return made
+
+
+def metadata_of(value: bytes) -> Mapping[str, str]:
+    return value.metadata if isinstance(value, WithMetadata) else NO_METADATA
+
+
 class MemoryStore:
     """`calls` records (operation, key). Faults queued with `fail` are met by the next calls, one each.
 
+    `objects` may be read and changed at any time, as by somebody else. Nothing comes between a condition that holds
+    and the effect. One that does not is told at once, also where a failure was to come after the effect: there is
+    none.
+
     While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer
-    of a get that has already read, `write_gate` that of a put or delete that has already happened.
+    of a get that has already read, `write_gate` that of a put or delete that has already happened. `down` makes
+    every call fail, `refuse` those for which it names a fault.
     """
 
     def __init__(self, *buckets: str) -> None:
@@ -32,6 +53,7 @@ class MemoryStore:
         self.write_gate = asyncio.Event()
         self.write_gate.set()
         self.down: Fault | None = None
+        self.refuse: Callable[[str, Ref], Fault | None] | None = None
         self._faults: deque[tuple[Fault, bool]] = deque()
         self._arrived = asyncio.Condition()
 
@@ -55,9 +77,12 @@ class MemoryStore:
         await self.gate.wait()
         if self.down is not None:
             raise _failure(self.down, operation, ref)
+        refused = self.refuse(operation, ref) if self.refuse is not None else None
+        if refused is not None:
+            raise _failure(refused, operation, ref)
         if self._faults:
             fault, after_effect = self._faults.popleft()
-            if not after_effect:
+            if not after_effect or operation not in ("put", "delete"):
                 raise _failure(fault, operation, ref)
             return _failure(fault, operation, ref)
         if ref.bucket not in self.buckets:
@@ -74,23 +99,41 @@ class MemoryStore:
             return Absent.NOT_MODIFIED
         if len(value) > max_bytes:
             raise too_large(ref, len(value), max_bytes)
-        return Stored(value, etag_of(value))
+        return Stored(bytes(value), etag_of(value))
 
     async def head(self, ref: Ref) -> Info | None:
         await self._enter("head", ref)
         value = self.objects.get(ref)
-        return None if value is None else Info(ref.key, len(value), etag_of(value), 0.0)
+        if value is None:
+            return None
+        return Info(ref.key, len(value), etag_of(value), 0.0, metadata_of(value))
 
-    async def put(self, ref: Ref, value: bytes) -> str:
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
         failure = await self._enter("put", ref)
-        self.objects[ref] = value
+        before = self.objects.get(ref)
+        if if_absent and before is not None:
+            raise _failure(Fault.CHANGED, "put", ref)
+        if if_match and (before is None or etag_of(before) != if_match):
+            raise _failure(Fault.CHANGED, "put", ref)
+        self.objects[ref] = WithMetadata(value, metadata) if metadata else value
         await self.write_gate.wait()
         if failure:
             raise failure
         return etag_of(value)
 
-    async def delete(self, ref: Ref) -> None:
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         failure = await self._enter("delete", ref)
+        before = self.objects.get(ref)
+        if if_match and before is not None and etag_of(before) != if_match:
+            raise _failure(Fault.CHANGED, "delete", ref)
         self.objects.pop(ref, None)
         await self.write_gate.wait()
         if failure:

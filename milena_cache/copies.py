@@ -1,0 +1,65 @@
+"""Coordination. What is known of objects in S3: copies in memory, and the reads under way that may bring new ones.
+
+The two change together: a write of a key makes worthless what a read that began before it brings. So whoever writes
+says so here, and both the copy and the flight go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milena_cache.flights import Flights
+from milena_cache.freshness import Freshness, Window
+from milena_cache.memory import Entry, Memory
+from milena_cache.version import ABSENT, UNKNOWN, Base
+from milena_common.clock import Clock
+
+
+class Copies:
+    """The copies of one node."""
+
+    def __init__(self, memory: Memory, flights: Flights[Any], freshness: Freshness, clock: Clock) -> None:
+        self._memory = memory
+        self._flights = flights
+        self._freshness = freshness
+        self._clock = clock
+
+    def keep(self, key: bytes, entry: Entry) -> bool:
+        """Put `entry` into memory; False if it does not fit there."""
+        if entry.value is None and not self._freshness.negative_ttl:
+            self._memory.remove(key)
+            return True
+        return self._memory.put(key, entry)
+
+    def forget(self, key: bytes) -> None:
+        """Know nothing of the object any more."""
+        self._flights.detach(key)
+        self._memory.remove(key)
+
+    def changing(self, key: bytes) -> None:
+        """A write of the object begins or ends: no read that is under way may be believed."""
+        self._flights.detach(key)
+
+    def distrust(self, key: bytes) -> None:
+        """Make S3 be asked before the copy is served again."""
+        entry = self._memory.get(key)
+        if entry is None:
+            return
+        if entry.value is None:
+            self._memory.remove(key)
+            return
+        oldest = self._clock.now() - self._freshness.age_at_end_of_grace(key)
+        entry.checked_at = min(entry.checked_at, oldest)
+
+    def base(self, key: bytes, owned_since: int) -> Base:
+        """What S3 holds, as far as a reader would be told without S3 being asked."""
+        entry = self._memory.get(key)
+        if entry is None or entry.owned_since < owned_since:
+            return UNKNOWN
+        age = self._clock.now() - entry.checked_at
+        window = self._freshness.window(key, age, negative=entry.value is None)
+        if window not in (Window.FRESH, Window.GRACE):
+            return UNKNOWN
+        if entry.value is None:
+            return ABSENT
+        return entry.etag or UNKNOWN

@@ -1,0 +1,243 @@
+"""Pure. The dirty entries: what was acknowledged and is not in S3, by cache key, and how much of it there is.
+
+They are apart from the LRU: they never expire and are never evicted, and have a budget of their own. An entry is
+its key's *newest* acknowledged write; a later one takes its place. Values are kept in memory as long as
+`memory_limit` allows; others are in the journal only and are read back from it.
+
+A *dead letter* is an entry that will not be uploaded by itself, because S3 refused it for good or its record is
+damaged. It still answers reads: what was acknowledged is the truth. A later write of its key takes its place too.
+
+*Generations* answer "is everything in S3 that was dirty at that moment?" without a list of it: `cut` closes a
+generation, and what is left of it and of older ones is counted as entries go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from milena_cache.version import Base, Version
+
+# What keeping one entry takes beyond its key and value, in memory; also counted for the journal, whose record has
+# a head and an entry in its tree. Measured with `python -m bench --case replay`.
+ENTRY_OVERHEAD = 400
+
+
+class DirtyEntry:
+    """One key's newest acknowledged write, and what is known of its way to S3.
+
+    `value` is None for a delete (`deleted`), and for a value that is only in the journal. `journaled` is False for
+    a write in the class `memory`, which may stand over an earlier one's record `under` (0: none) until S3 has it.
+    `etag` is the MD5 of its value if it has been computed. `base`: what S3 holds under it, as far as is known.
+    `unsure`: an attempt may have happened. `since`: when the oldest write that it stands for was acknowledged,
+    monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at` in seconds since 1970;
+    `damaged`: its value must not be told.
+    """
+
+    __slots__ = (
+        "base",
+        "conditional",
+        "damaged",
+        "dead",
+        "dead_at",
+        "deleted",
+        "etag",
+        "failures",
+        "generation",
+        "journaled",
+        "key",
+        "later",
+        "owned_since",
+        "queued",
+        "since",
+        "size",
+        "under",
+        "unsure",
+        "uploading",
+        "value",
+        "version",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        version: Version,
+        value: bytes | None,
+        size: int,
+        base: Base,
+        *,
+        deleted: bool,
+        conditional: bool,
+        journaled: bool,
+        owned_since: int,
+        since: float,
+        etag: str = "",
+    ) -> None:
+        self.key = key
+        self.version = version
+        self.value = value
+        self.size = size
+        self.base = base
+        self.deleted = deleted
+        self.conditional = conditional
+        self.journaled = journaled
+        self.owned_since = owned_since
+        self.since = since
+        self.etag = etag
+        self.under = 0
+        self.unsure = False
+        self.dead = ""
+        self.dead_at = 0.0
+        self.damaged = False
+        self.failures = 0
+        self.queued = False
+        self.uploading = False
+        self.generation = 0
+        self.later: int | None = None
+
+    def records(self) -> Iterator[int]:
+        """The numbers of the journal's records that it stands for, in the order of their writing."""
+        if self.under:
+            yield self.under
+        if self.journaled:
+            yield self.version.seq
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it counts for."""
+        return len(self.key) + self.size + ENTRY_OVERHEAD
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of its value that are held in memory."""
+        return len(self.value) if self.value is not None else 0
+
+
+class Dirty:
+    """Entries by cache key, in at most `max_bytes`, of which `memory_limit` bytes of values are in memory."""
+
+    def __init__(self, max_bytes: int, memory_limit: int) -> None:
+        self.max_bytes = max_bytes
+        self.memory_limit = memory_limit
+        self.entries: dict[bytes, DirtyEntry] = {}
+        self.bytes = 0
+        self.memory_bytes = 0
+        self.dead_letters = 0
+        self.dead_bytes = 0
+        self._generation = 0
+        self._left: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        """How many entries wait to be uploaded; dead letters do not."""
+        return len(self.entries) - self.dead_letters
+
+    def get(self, key: bytes) -> DirtyEntry | None:
+        return self.entries.get(key)
+
+    def has_room(self, cost: int) -> bool:
+        """Whether `cost` more bytes are within the budget."""
+        return self.bytes + cost <= self.max_bytes
+
+    def put(self, entry: DirtyEntry) -> DirtyEntry | None:
+        """Make `entry` its key's newest write; the one whose place it takes.
+
+        What is known of S3 and of the upload under way passes over to it.
+        """
+        if entry.journaled and self.memory_bytes + entry.in_memory > self.memory_limit:
+            entry.value = None
+        old = self.entries.get(entry.key)
+        if old is not None:
+            entry.base = old.base
+            entry.unsure = old.unsure
+            entry.uploading = old.uploading
+            entry.queued = old.queued
+            if old.dead:
+                entry.generation = self._generation
+            else:
+                entry.since = old.since
+                entry.generation, entry.later = old.generation, old.later
+                if entry.uploading and entry.later is None:
+                    entry.later = self._generation
+            self._uncount(old)
+        else:
+            entry.generation = self._generation
+        self.entries[entry.key] = entry
+        self._count(entry)
+        return old
+
+    def pop(self, entry: DirtyEntry) -> None:
+        """It is in S3, or was dropped."""
+        del self.entries[entry.key]
+        self._uncount(entry)
+
+    def kill(self, entry: DirtyEntry, reason: str, at: float) -> None:
+        """Make a dead letter of it; `at` in seconds since 1970."""
+        self._uncount(entry)
+        entry.dead, entry.dead_at = reason, at
+        self._count(entry)
+
+    def revive(self, entry: DirtyEntry) -> None:
+        """Make an ordinary entry of a dead letter."""
+        self._uncount(entry)
+        entry.dead, entry.failures = "", 0
+        entry.generation = self._generation
+        self._count(entry)
+        self._to_the_end(entry)
+
+    def upload_began(self, entry: DirtyEntry) -> None:
+        entry.uploading = True
+        entry.later = None
+
+    def upload_ended(self, entry: DirtyEntry, *, landed: bool, now: float) -> None:
+        """`entry` is its key's newest write; what was under way, it or an older one, has `landed` in S3 or not."""
+        entry.uploading = False
+        if landed and entry.later is not None:
+            # What it stands for now is only what came since the upload began.
+            self._uncount(entry)
+            entry.generation, entry.since = entry.later, now
+            self._count(entry)
+            self._to_the_end(entry)
+        entry.later = None
+
+    def _to_the_end(self, entry: DirtyEntry) -> None:
+        """Entries are in the order of `since`."""
+        del self.entries[entry.key]
+        self.entries[entry.key] = entry
+
+    def _count(self, entry: DirtyEntry) -> None:
+        self.bytes += entry.cost
+        self.memory_bytes += entry.in_memory
+        if entry.dead:
+            self.dead_letters += 1
+            self.dead_bytes += entry.cost
+        else:
+            self._left[entry.generation] = self._left.get(entry.generation, 0) + 1
+
+    def _uncount(self, entry: DirtyEntry) -> None:
+        self.bytes -= entry.cost
+        self.memory_bytes -= entry.in_memory
+        if entry.dead:
+            self.dead_letters -= 1
+            self.dead_bytes -= entry.cost
+            return
+        left = self._left[entry.generation] - 1
+        if left:
+            self._left[entry.generation] = left
+        else:
+            del self._left[entry.generation]
+
+    def dead(self) -> Iterator[DirtyEntry]:
+        """The dead letters."""
+        return (entry for entry in self.entries.values() if entry.dead)
+
+    def cut(self) -> int:
+        """Close the present generation, and give its number."""
+        self._generation += 1
+        return self._generation - 1
+
+    def left_of(self, generation: int) -> int:
+        """How many entries of that generation and of older ones are still to be uploaded."""
+        return sum(number for each, number in self._left.items() if each <= generation)
+
+    def oldest_since(self, now: float) -> float:
+        """When the oldest write that is not in S3 was acknowledged; `now` if there is none."""
+        return next((entry.since for entry in self.entries.values() if not entry.dead), now)

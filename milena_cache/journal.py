@@ -1,0 +1,322 @@
+"""Coordination. Group commit: all writes that wait when a commit starts share its sync.
+
+    write ──▶ waiting ─┐                    ┌─ ended(token, True), in the order of the writes; futures done
+    write ──▶ waiting ─┴▶ put all ─▶ commit ┤
+                             (one sync)     └─ full: every write of it raises JournalFull │ failed: the end
+
+A write that comes while nothing is under way starts a commit at the end of this round of the event loop, together
+with what else came in it. While a commit runs, writes gather for the next. No timer delays a write. Under load one
+sync then carries as many writes as arrived during the one before.
+
+Invariants:
+1. `ended` says durable, and a write's future resolved, only after the commit that holds it was synced, and in
+   order.
+2. Chores (taking out records, noting refusals) keep their order among themselves and are in the file no later than
+   any write that was made after them. They ride with the next commit; alone they wait `CHORE_SECONDS` for company.
+3. After DiskFull nothing of the commit has happened, its writes have raised, and its chores are tried again.
+4. After DiskFailed nothing is acknowledged any more: what a disk holds after a failed sync cannot be known
+   (https://wiki.postgresql.org/wiki/Fsync_Errors), so the process must end; what was committed before is replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, NamedTuple, TypeVar
+
+from milena_cache.journal_disk import Disk, DiskFailed, DiskFull
+from milena_cache.record import Damaged, Record, decode
+from milena_cache.version import Version
+from milena_cache.versions import Versions
+from milena_common.clock import Clock
+from milena_common.errors import DeadlineExceeded, Unavailable
+from milena_common.histogram import COUNT_BUCKETS, Histogram
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHORE_SECONDS = 0.05
+# A disk that has been full is tried again so often.
+PROBE_SECONDS = 1.0
+# Writes are told after so long that the disk does not answer; they may happen all the same.
+STUCK_SECONDS = 10.0
+MAX_PROBE_BYTES = 2**16
+MAX_BATCH_BYTES = 2**26
+REPLAY_STEP = 5_000
+
+
+class JournalFull(Exception):
+    """There is no room in the journal; the write was not made."""
+
+
+class JournalFailed(Unavailable):
+    """The journal's disk failed; the node stops."""
+
+
+class _Waiting(NamedTuple, Generic[T]):
+    seq: int
+    raw: bytes
+    token: T
+    ended: Callable[[T, bool], None]
+    future: asyncio.Future[None]
+
+
+class Replayed(NamedTuple):
+    """A record found at the start. `refusal`: reason and time (seconds since 1970) if S3 refused it for good.
+
+    `damage` says what is wrong if its value is not what was written; it must then not be served.
+    """
+
+    record: Record
+    size: int
+    refusal: tuple[str, float] | None
+    damage: str
+
+
+class Journal(Generic[T]):
+    """The journal over `disk`. `T` is what a write is known as to whoever makes it."""
+
+    def __init__(self, disk: Disk, clock: Clock) -> None:
+        self.disk = disk
+        self.versions = Versions(clock.wall(), disk.notes())
+        self.full = False
+        self.failed = asyncio.Event()
+        self.failure = ""
+        self.commits = 0
+        self.batches = Histogram(COUNT_BUCKETS)
+        self.durations = Histogram()
+        self.damaged_records = disk.damaged()
+        self._clock = clock
+        self._waiting: list[_Waiting[T]] = []
+        self._chores: list[Callable[[Disk], None]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._chores_at_work = True  # until the replay is done
+
+    # ---- the start
+
+    async def replay(self) -> AsyncIterator[Replayed]:
+        """Every record, in the order of the writes; for once, before anything else. Sets aside what is damaged."""
+        refusals = self.disk.refusals()
+        set_aside: list[int] = []
+        last = -1
+        while found := self.disk.records(last, REPLAY_STEP):
+            for seq, raw in found:
+                last = seq
+                try:
+                    record, size = decode(seq, raw, with_value=False)
+                    damage = ""
+                except Damaged as error:
+                    log.error("journal record %d: %s", seq, error)
+                    if error.record is None:
+                        set_aside.append(seq)
+                        continue
+                    record, size, damage = error.record, 0, str(error)
+                self.versions.seen(record.version)
+                yield Replayed(record, size, refusals.get(seq), damage)
+            await asyncio.sleep(0)
+        self.damaged_records += len(set_aside)
+        for seq in set_aside:
+            self._chores.append(lambda disk, seq=seq: disk.set_aside(seq))  # type: ignore[misc]
+        await self.disk.roll_back()
+        self._chores.append(self._keep_notes)
+        self._chores_at_work = False
+        await self.settled()
+
+    # ---- writing
+
+    def newest_epoch(self) -> int:
+        """The greatest epoch in the version of any write so far."""
+        return self.versions.epoch
+
+    def next_version(self, owned_since: int) -> Version:
+        """The version of a write that begins now, in the journal or not."""
+        if self.versions.due and not self._chores:
+            self.chore(self._keep_notes)
+        return self.versions.next(owned_since)
+
+    def write(self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None]) -> asyncio.Future[None]:
+        """Done once the record is durable; raises JournalFull, JournalFailed or DeadlineExceeded.
+
+        `ended(token, durable)` is called just before, also if nobody waits for the future any more.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(seq, raw, token, ended, future))
+        if self._committing is None:
+            self._start()
+        return future
+
+    def chore(self, work: Callable[[Disk], None]) -> None:
+        """Have `work` in the file before long, and before any later write."""
+        self._chores.append(work)
+        if self._committing is None and not self._chores_at_work:
+            self._chores_at_work = True
+            self._spawn(self._commit_chores())
+
+    def remove(self, seq: int) -> None:
+        """Take out the record: it is not needed any more."""
+        self.chore(lambda disk: disk.remove(seq))
+
+    async def settled(self) -> None:
+        """Return when everything that was asked for so far is in the file, or was given up."""
+        while self._waiting or self._chores or self._committing is not None:
+            if self._committing is None:
+                self._start()
+            assert self._committing is not None
+            await asyncio.wait((self._committing,))
+            if self.full or self.failure:
+                return
+
+    def read(self, seq: int) -> bytes:
+        """The value of a committed record. Raises Damaged."""
+        raw = self.disk.read(seq)
+        if raw is None:
+            raise Damaged("is gone")
+        value = decode(seq, raw)[0].value
+        assert value is not None, "a delete has no value"
+        return value
+
+    async def close(self) -> None:
+        """Commit what waits, and let go of the directory."""
+        if not self.failure:
+            await self.settled()
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.disk.close()
+
+    # ---- committing
+
+    def _spawn(self, work: asyncio.Future[None] | object) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def _start(self) -> None:
+        self._committing = self._spawn(self._commit_all())
+
+    async def _commit_chores(self) -> None:
+        await self._clock.sleep(CHORE_SECONDS)
+        self._chores_at_work = False
+        if self._chores and self._committing is None and not self.full:
+            self._start()
+
+    async def _commit_all(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(0)  # let what comes in this round of the loop come along
+                if not (self._waiting or self._chores) or self.failure:
+                    return
+                if self.full and not self._waiting:
+                    return  # the probe will try
+                await self._commit()
+        finally:
+            self._committing = None
+
+    def _take(self) -> list[_Waiting[T]]:
+        """The writes of the next commit."""
+        total = 0
+        for number, write in enumerate(self._waiting):
+            total += len(write.raw)
+            if total > MAX_BATCH_BYTES and number:
+                batch, self._waiting = self._waiting[:number], self._waiting[number:]
+                return batch
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    async def _commit(self) -> None:
+        batch, chores, self._chores = self._take(), self._chores, []
+        started = self._clock.now()
+        stuck = asyncio.get_running_loop().call_later(STUCK_SECONDS, self._tell_stuck, batch)
+        try:
+            for work in chores:
+                work(self.disk)
+            for write in batch:
+                self.disk.put(write.seq, write.raw)
+            await self.disk.commit()
+        except DiskFull as error:
+            await self.disk.roll_back()
+            self._chores[:0] = chores
+            self._is_full(error, sum(len(write.raw) for write in batch))
+            for write in batch:
+                write.ended(write.token, False)
+                if not write.future.done():
+                    write.future.set_exception(JournalFull(str(error)))
+        except DiskFailed as error:
+            self._has_failed(str(error), batch)
+        except Exception as error:  # a defect, after which nothing can be said of the file either
+            log.exception("the journal's commit failed")
+            self._has_failed(repr(error), batch)
+        else:
+            self.commits += 1
+            self.batches.observe(len(batch))
+            self.durations.observe(self._clock.now() - started)
+            if self.full:
+                self.full = False
+                log.info("the journal has room again: writes are acknowledged from it")
+            for write in batch:
+                write.ended(write.token, True)
+                if not write.future.done():
+                    write.future.set_result(None)
+        finally:
+            stuck.cancel()
+
+    def _keep_notes(self, disk: Disk) -> None:
+        for name, text in self.versions.notes().items():
+            disk.note(name, text)
+
+    # ---- when the disk does not do what it should
+
+    def _is_full(self, error: DiskFull, size: int) -> None:
+        if not self.full:
+            self.full = True
+            log.error("the journal is full (%s): writes go through to S3 before they are acknowledged", error)
+            self._spawn(self._probe(size))
+
+    async def _probe(self, size: int) -> None:
+        """Try again, with about as much as did not fit, until it fits."""
+        while self.full and not self.failure:
+            await self._clock.sleep(PROBE_SECONDS)
+            if self._committing is None:
+                attempt = self._spawn(self._commit_probe(min(size, MAX_PROBE_BYTES)))
+                self._committing = attempt
+                await asyncio.wait((attempt,))
+
+    async def _commit_probe(self, size: int) -> None:
+        def fill(disk: Disk) -> None:
+            disk.note("probe", "." * size)
+
+        try:
+            self._chores.append(fill)
+            await self._commit()
+            self._chores = [work for work in self._chores if work is not fill]
+        finally:
+            self._committing = None
+        if not self.full:
+            self.chore(lambda disk: disk.note("probe", ""))
+
+    def _has_failed(self, error: str, batch: list[_Waiting[T]]) -> None:
+        self.failure = error
+        log.critical(
+            "the journal's disk failed (%s): the node stops. What was acknowledged is in the journal and will be "
+            "uploaded when a node starts on it",
+            error,
+        )
+        for write in (*batch, *self._waiting):
+            write.ended(write.token, False)
+            if not write.future.done():
+                write.future.set_exception(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
+        self._waiting = []
+        self.failed.set()
+
+    def _tell_stuck(self, batch: list[_Waiting[T]]) -> None:
+        for write in (*batch, *self._waiting):
+            if not write.future.done():
+                write.future.set_exception(
+                    DeadlineExceeded(
+                        f"the journal's disk has not answered for {STUCK_SECONDS:g} s; it may yet happen"
+                    )
+                )

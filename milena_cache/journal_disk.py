@@ -1,0 +1,71 @@
+"""Pure. The seam to the journal's disk. `journal_lmdb` is the real one; tests have one that fails on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class CannotOpen(Exception):
+    """The directory cannot be made, locked or read."""
+
+
+class DiskFull(Exception):
+    """There is no room. What was committed before is safe, and there may be room later."""
+
+
+class DiskFailed(Exception):
+    """A write or sync failed. What was committed before is safe; what comes after cannot be known."""
+
+
+class Disk(Protocol):
+    """Numbered records in transactions. Until `roll_back` was called once, there is none, and nothing can be
+    changed.
+
+    What changes the file raises DiskFull or DiskFailed, and then the transaction can only be rolled back. While
+    `commit` or `roll_back` runs, only `read` may be called.
+    """
+
+    def put(self, seq: int, raw: bytes) -> None:
+        """Add a record; numbers grow."""
+
+    def remove(self, seq: int) -> None:
+        """Take out a record, if it is there."""
+
+    def refuse(self, seq: int, reason: str, at: float) -> None:
+        """Note that S3 refused the record for good."""
+
+    def accept(self, seq: int) -> None:
+        """Take that note back."""
+
+    def set_aside(self, seq: int) -> None:
+        """Keep a damaged record apart from the others."""
+
+    def note(self, name: str, text: str) -> None:
+        """Keep `text` under `name`."""
+
+    def read(self, seq: int) -> bytes | None:
+        """A committed record."""
+
+    async def commit(self) -> None:
+        """Commit durably, and begin the next transaction."""
+
+    async def roll_back(self) -> None:
+        """Abandon the transaction, and begin the next."""
+
+    def notes(self) -> dict[str, str]: ...
+
+    def records(self, after: int, limit: int) -> Sequence[tuple[int, memoryview | bytes]]:
+        """At most `limit` records above number `after`, in order, before the first transaction."""
+
+    def refusals(self) -> dict[int, tuple[str, float]]:
+        """Reason and time (seconds since 1970) of every refusal, by number."""
+
+    def damaged(self) -> int:
+        """How many records have been set aside."""
+
+    @property
+    def used_bytes(self) -> int: ...
+
+    async def close(self) -> None:
+        """Let go of the directory."""

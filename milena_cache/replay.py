@@ -1,0 +1,73 @@
+"""Coordination. After a start: what the journal holds becomes the dirty entries that it was.
+
+Values stay in the journal and are read when they are needed, so memory holds only what `dirty` counts for an entry.
+Whether S3 has some of them already shows when they are uploaded, on the condition that it does not.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.journal import Journal
+from milena_cache.writeback import WriteBack
+from milena_common.clock import Clock
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 5.0
+
+
+class Replay(NamedTuple):
+    """How many records were found, and how many seconds it took."""
+
+    records: int
+    seconds: float
+
+
+async def replay(
+    journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, clock: Clock, directory: str
+) -> Replay:
+    """Fill `dirty` from `journal`, and have `writeback` upload it; to be awaited before anything is served."""
+    started = told_at = clock.now()
+    wall = clock.wall()
+    records = 0
+    async for found in journal.replay():
+        record = found.record
+        entry = DirtyEntry(
+            record.cache_key,
+            record.version,
+            None,
+            found.size,
+            record.base,
+            deleted=record.value is None,
+            conditional=record.conditional,
+            journaled=True,
+            owned_since=record.owned_since,
+            since=started - max(0.0, wall - record.written_at),
+        )
+        records += 1
+        old = dirty.put(entry)
+        for seq in old.records() if old is not None else ():
+            journal.remove(seq)
+        if found.damage:
+            entry.damaged = True
+            dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall)
+        elif found.refusal:
+            dirty.kill(entry, *found.refusal)
+        if clock.now() - told_at >= PROGRESS_SECONDS:
+            told_at = clock.now()
+            log.info("replaying the journal: %d records so far", records)
+    for entry in dirty.entries.values():
+        writeback.acknowledged(entry)
+    result = Replay(records, clock.now() - started)
+    log.info(
+        "journal %s replayed in %.3g s: %d writes to upload, %d refused by S3 before, %d damaged records",
+        directory,
+        result.seconds,
+        len(dirty),
+        dirty.dead_letters,
+        journal.damaged_records,
+    )
+    return result

@@ -1,0 +1,66 @@
+"""Pure. What a write of ours still has to do, given what S3 turns out to hold.
+
+A write is based on what S3 was known to hold before it, and goes there on the condition that this is still so. When
+the condition does not hold, or it is not known whether an attempt happened, a look at the object decides:
+
+    S3 holds                         base unknown        base known
+    our version                      done                done
+    a later version of Milena's      superseded          superseded
+    an earlier version of Milena's   write over it       write over it
+    the base                         –                   write over it
+    somebody else's object           write over it       conflict
+    nothing                          write               as the base says, or conflict
+
+A lost answer of ours is no conflict: it shows as our own version. `strict` is for a write whose caller named the
+base: then Milena's own earlier versions, which the caller may not have seen, are a conflict too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from milena_cache.store import Info, Ref
+from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
+
+# A key may have so many bytes.
+MAX_KEY_BYTES = 1024
+
+
+class Verdict(Enum):
+    """What to do: nothing (`DONE`, `SUPERSEDED`), write over the new `base`, or settle a `CONFLICT`."""
+
+    DONE = "done"
+    SUPERSEDED = "superseded"
+    WRITE = "write"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`base` is what S3 holds now."""
+
+    verdict: Verdict
+    base: Base
+
+
+def settle(found: Info | None, ref: Ref, ours: Version, base: Base, *, deleting: bool, strict: bool) -> Settled:
+    """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`."""
+    if found is None:
+        if deleting:
+            return Settled(Verdict.DONE, ABSENT)
+        return Settled(Verdict.WRITE if base is ABSENT or base is UNKNOWN else Verdict.CONFLICT, ABSENT)
+    version = stamped(found.metadata, ref)
+    if version is not None and version > ours:
+        return Settled(Verdict.SUPERSEDED, found.etag)
+    if version == ours:
+        return Settled(Verdict.DONE, found.etag)
+    known = base is UNKNOWN or base == found.etag or (version is not None and not strict)
+    return Settled(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)
+
+
+def name_beside(ref: Ref, version: Version) -> Ref:
+    """Where our value goes when the other writer's stays at `ref`."""
+    suffix = f".milena-conflict-{version}"
+    room = MAX_KEY_BYTES - len(suffix)
+    return Ref(ref.bucket, ref.key.encode()[:room].decode(errors="ignore") + suffix)

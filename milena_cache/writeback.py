@@ -1,0 +1,393 @@
+"""Coordination. Write-back: brings the dirty entries to S3.
+
+    acknowledged ──▶ fresh (waits FLUSH_DELAY) ─┐              ┌─ landed ──▶ gone, the copy in memory is clean
+                                                ├▶ upload ─────┼─ newer one meanwhile ──▶ fresh
+                     retry (waits its backoff) ─┘   in turn    ├─ may pass ──▶ retry
+                                                               └─ refused, conflict ──▶ dead letter
+
+Invariants:
+1. Uploads of one key happen one at a time (`turns`), each of the newest write at its beginning. Whatever else
+   writes the key in S3 holds the same turn.
+2. An entry goes, and its record with it, only when S3 is known to hold its version or a later one, or when somebody
+   drops it.
+3. A key that waits, whatever for, keeps no other from going.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
+from typing import NamedTuple
+
+from milena_cache.buckets import Buckets
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.journal import Journal
+from milena_cache.memory import Entry
+from milena_cache.pace import Pace
+from milena_cache.record import Damaged
+from milena_cache.store import Fault, OriginFailure, Ref
+from milena_cache.turns import Turns
+from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_cache.version import UNKNOWN
+from milena_common.backoff import Backoff
+from milena_common.clock import Clock
+
+log = logging.getLogger(__name__)
+
+BACKOFF = Backoff(first=0.1, most=5.0)
+SAMPLE_SECONDS = 0.1
+
+# Refusals that are not the object's: every write meets them, and they end when somebody mends the credentials.
+ACCOUNT_CODES = frozenset(
+    (
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentials",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    )
+)
+RESULTS = (*(ending.value for ending in Ending), "retried", "refused")
+
+
+class Flushed(NamedTuple):
+    """Of the entries that were asked for: not in S3 yet, dead letters, in S3."""
+
+    remaining: int
+    failed: int
+    flushed: int
+
+
+class _Waiter:
+    """Somebody who waits until entries of a generation are in S3; `keys` None: all of them."""
+
+    def __init__(self, generation: int, keys: set[bytes] | None) -> None:
+        self.generation = generation
+        self.keys = keys
+        self.done = asyncio.Event()
+
+
+class WriteBack:
+    """Uploads what is in `dirty`, `pace.most` entries at once; `delay` in seconds."""
+
+    def __init__(
+        self,
+        dirty: Dirty,
+        journal: Journal[DirtyEntry],
+        uploader: Uploader,
+        copies: Copies,
+        turns: Turns,
+        buckets: Buckets,
+        clock: Clock,
+        draw: Callable[[], float],
+        *,
+        pace: Pace,
+        delay: float,
+        policy: Policy,
+    ) -> None:
+        self.results = dict.fromkeys(RESULTS, 0)
+        self.last_success = 0.0
+        self.pace = pace
+        self._dirty = dirty
+        self._journal = journal
+        self._uploader = uploader
+        self._copies = copies
+        self.turns = turns
+        self._buckets = buckets
+        self._clock = clock
+        self._draw = draw
+        self._delay = delay
+        self._policy: Policy = policy
+        self._fresh: deque[tuple[float, bytes]] = deque()
+        self._retries: list[tuple[float, int, bytes]] = []
+        self._order = count()
+        self._wake = asyncio.Event()
+        self._uploads: set[asyncio.Task[None]] = set()
+        self._waiters: list[_Waiter] = []
+        self._began = 0
+
+    @property
+    def uploads(self) -> int:
+        """How many are under way."""
+        return len(self._uploads)
+
+    # ---- what is to be uploaded
+
+    def acknowledged(self, entry: DirtyEntry) -> None:
+        """`entry`, which is in the table of dirty entries, is its key's newest write."""
+        if not entry.queued and not entry.uploading and not entry.dead:
+            self._queue(entry, entry.since + self._delay)
+
+    def _queue(self, entry: DirtyEntry, due: float) -> None:
+        entry.queued = True
+        if not self._fresh:
+            self._wake.set()
+        self._fresh.append((due, entry.key))
+
+    def _retry(self, entry: DirtyEntry) -> None:
+        entry.failures += 1
+        entry.queued = True
+        due = self._clock.now() + BACKOFF.delay(entry.failures, self._draw)
+        heappush(self._retries, (due, next(self._order), entry.key))
+
+    def _next(self, now: float) -> tuple[bytes | None, float]:
+        """The key whose turn it is, or None and the seconds until there is one."""
+        wait = self.pace.wait(now, len(self._uploads))
+        if wait > 0:
+            return None, wait
+        if self._retries and self._retries[0][0] <= now:
+            return heappop(self._retries)[2], 0.0
+        if self._fresh and (self._waiters or self._fresh[0][0] <= now):
+            return self._fresh.popleft()[1], 0.0
+        dues = [queue[0][0] for queue in (self._retries, self._fresh) if queue]
+        return None, min(dues) - now if dues else inf
+
+    # ---- the loop
+
+    async def run(self) -> None:
+        """Upload, for ever."""
+        sampled_at, cpu = self._clock.now(), self._clock.cpu()
+        while True:
+            now = self._clock.now()
+            if now - sampled_at >= SAMPLE_SECONDS:
+                elapsed = now - sampled_at
+                backlog = self._dirty.bytes > self._dirty.max_bytes // 2
+                self.pace.load((self._clock.cpu() - cpu) / elapsed, self._began / elapsed, backlog=backlog)
+                sampled_at, cpu, self._began = now, self._clock.cpu(), 0
+            key, wait = self._next(now)
+            if key is None:
+                await self._rest(wait)
+                continue
+            self.pace.began(now)
+            self._began += 1
+            task = asyncio.get_running_loop().create_task(self._upload(key))
+            self._uploads.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._uploads.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("write-back failed", exc_info=error)
+
+    async def _rest(self, seconds: float) -> None:
+        """Return after so long, or when something has changed."""
+        if seconds == inf:
+            await self._wake.wait()
+        else:
+            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+            waking = asyncio.ensure_future(self._wake.wait())
+            try:
+                await asyncio.wait((sleeping, waking), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+                waking.cancel()
+        self._wake.clear()
+
+    async def stop(self) -> None:
+        """Break off what is under way; for the end of the process."""
+        for task in list(self._uploads):
+            task.cancel()
+        await asyncio.gather(*self._uploads, return_exceptions=True)
+
+    # ---- one upload
+
+    async def _upload(self, key: bytes) -> None:
+        async with self.turns.turn(key, None):
+            entry = self._dirty.get(key)
+            if entry is None or entry.dead:
+                return
+            entry.queued = False
+            try:
+                value = None if entry.deleted else self.value_of(entry)
+            except Damaged:
+                return
+            ref = self.ref_of(entry)
+            policy: Policy = "fail" if entry.conditional else self._policy
+            write = Write(ref, entry.version, value, entry.base, policy, entry.unsure)
+            self._dirty.upload_began(entry)
+            try:
+                landed = await self._uploader.upload(write, inf)
+            except (OriginFailure, Conflict) as failure:
+                self._not_landed(write, self._newest(key), failure)
+            except BaseException:
+                self._dirty.upload_ended(self._newest(key), landed=False, now=self._clock.now())
+                self._retry(self._newest(key))
+                raise
+            else:
+                self._landed(write, self._newest(key), landed)
+        self._progress(key)
+
+    def ref_of(self, entry: DirtyEntry) -> Ref:
+        """The object in S3."""
+        return self._buckets.filed(entry.key).ref
+
+    def value_of(self, entry: DirtyEntry) -> bytes:
+        """The value of an entry that is no delete. Raises Damaged, having made it a dead letter."""
+        if entry.damaged:
+            raise Damaged(entry.dead)
+        if entry.value is not None:
+            return entry.value
+        try:
+            return self._journal.read(entry.version.seq)
+        except Damaged as damage:
+            entry.damaged = True
+            log.critical("%s: its journal record %d %s", self.ref_of(entry), entry.version.seq, damage)
+            self._journal.damaged_records += 1
+            self._die(entry, f"damaged: the journal record {damage}")
+            raise
+
+    def _newest(self, key: bytes) -> DirtyEntry:
+        entry = self._dirty.get(key)
+        assert entry is not None, "a live entry goes only in its turn"
+        return entry
+
+    def _landed(self, write: Write, entry: DirtyEntry, landed: Landed) -> None:
+        """`write` has ended; `entry` is the newest write of its key now."""
+        now = self._clock.now()
+        how = landed.how
+        self.results[how.value] += 1
+        self.last_success = self._clock.wall()
+        if self.pace.succeeded():
+            log.info("S3 takes writes again: %d wait", len(self._dirty))
+        self._dirty.upload_ended(entry, landed=True, now=now)
+        entry.unsure = False
+        entry.failures = 0
+        if how is not Ending.KEPT_BESIDE:
+            entry.base = landed.base
+        if entry.version != write.version:
+            self._queue(entry, now + self._delay)
+            return
+        self.settled(entry)
+        if how in (Ending.SUPERSEDED, Ending.KEPT_BESIDE):
+            if how is Ending.SUPERSEDED:
+                log.info("%s: %s was not uploaded: a later write is in S3", write.ref, write.version)
+            self._copies.forget(entry.key)
+        else:
+            etag = landed.base if isinstance(landed.base, str) else ""
+            self._copies.keep(entry.key, Entry(write.value, etag, now, entry.owned_since))
+
+    def settled(self, entry: DirtyEntry) -> None:
+        """S3 has it or what is later; only in its key's turn."""
+        self._dirty.pop(entry)
+        for seq in entry.records():
+            self._journal.remove(seq)
+
+    def _not_landed(self, write: Write, entry: DirtyEntry, failure: OriginFailure | Conflict) -> None:
+        now = self._clock.now()
+        self._dirty.upload_ended(entry, landed=False, now=now)
+        entry.base, entry.unsure = write.base, write.unsure
+        if isinstance(failure, OriginFailure) and self._may_pass(failure, now):
+            self.results["retried"] += 1
+            self._retry(entry)
+        elif entry.version != write.version:
+            self._queue(entry, now + self._delay)  # the newer one may fare better
+        else:
+            self.results["refused"] += 1
+            self._die(entry, str(failure))
+
+    def _may_pass(self, failure: OriginFailure, now: float) -> bool:
+        """Whether another attempt may succeed; sets the pace of all accordingly."""
+        fault = failure.fault
+        if fault is Fault.BUSY:
+            return True
+        if fault is Fault.THROTTLED:
+            self.pace.throttled(now)
+            return True
+        if not fault.retryable and failure.code not in ACCOUNT_CODES:
+            return False
+        if self.pace.failed(now):
+            log.warning("S3 does not take writes: %s; %d wait", failure, len(self._dirty))
+        return True
+
+    # ---- dead letters
+
+    def _die(self, entry: DirtyEntry, reason: str) -> None:
+        at = self._clock.wall()
+        log.error("%s: set aside: %s", self.ref_of(entry), reason)
+        self._dirty.kill(entry, reason, at)
+        if entry.journaled and not entry.damaged:
+            seq = entry.version.seq
+            self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
+        self._progress(entry.key)
+
+    def dead(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
+        """The dead letters among `keys`, all if None."""
+        if keys is None:
+            return list(self._dirty.dead())
+        found = (self._dirty.get(key) for key in keys)
+        return [entry for entry in found if entry is not None and entry.dead]
+
+    async def retry(self, keys: Iterable[bytes] | None) -> int:
+        """Try dead letters again, as they are over whatever S3 holds now; how many there were."""
+        entries = [entry for entry in self.dead(keys) if not entry.damaged]
+        for entry in entries:
+            entry.base, entry.conditional = UNKNOWN, False
+            self._dirty.revive(entry)
+            seq = entry.version.seq
+            self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
+            self._queue(entry, self._clock.now())
+        await self._journal.settled()
+        return len(entries)
+
+    async def drop(self, keys: Iterable[bytes] | None) -> int:
+        """Forget dead letters: what S3 holds is the truth again. How many there were."""
+        entries = self.dead(keys)
+        for entry in entries:
+            log.warning("%s: dropped: %s", self.ref_of(entry), entry.version)
+            self.settled(entry)
+            self._copies.forget(entry.key)
+        await self._journal.settled()
+        return len(entries)
+
+    # ---- waiting for S3 to have it
+
+    async def flush(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
+        """Upload what is dirty now, of `keys` or all, without delay, and wait for it at most `timeout` seconds."""
+        asked = None if keys is None else set(keys)
+        waiter = _Waiter(self._dirty.cut(), asked)
+        if asked is None:
+            before = self._dirty.left_of(waiter.generation)
+        else:
+            asked &= {key for key in asked if self._is_left(key, waiter.generation)}
+            before = len(asked)
+        self._waiters.append(waiter)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(timeout):
+                while self._left(waiter):
+                    waiter.done.clear()
+                    await waiter.done.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiters.remove(waiter)
+        left = self._left(waiter)
+        failed = len(self.dead(keys))
+        return Flushed(left, failed, max(0, before - left))
+
+    def _left(self, waiter: _Waiter) -> int:
+        if waiter.keys is None:
+            return self._dirty.left_of(waiter.generation)
+        return len(waiter.keys)
+
+    def _is_left(self, key: bytes, generation: int) -> bool:
+        entry = self._dirty.get(key)
+        return entry is not None and not entry.dead and entry.generation <= generation
+
+    def _progress(self, key: bytes) -> None:
+        """Something has become of `key`'s entry."""
+        for waiter in self._waiters:
+            if waiter.keys is not None and not self._is_left(key, waiter.generation):
+                waiter.keys.discard(key)
+            if not self._left(waiter):
+                waiter.done.set()

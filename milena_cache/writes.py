@@ -1,0 +1,462 @@
+"""Coordination. What a put or delete does, by durability class, until it is acknowledged.
+
+    back      journal (fsync) ─▶ dirty entry ─▶ acknowledged;   write-back brings it to S3 later
+    memory                       dirty entry ─▶ acknowledged;   the same, but a crash loses it
+    through   S3 ─▶ copy in memory ─▶ acknowledged
+
+Invariants:
+1. After a write was acknowledged, no read that starts later gets an older value through this node: the dirty entry,
+   or the copy, is there before the acknowledgement, and reads of S3 that were under way are not believed.
+2. Writes of one key are ordered. Those in the journal by their numbers, which they get when they come. All others
+   take turns, and begin only when the key has nothing on its way into the journal. One that goes to S3 also takes
+   the key's turn there, so that no upload of an older write runs beside it.
+3. A write that failed without an acknowledgement may have happened only if its error says so; the copy must then be
+   confirmed before it is served again, unless S3 cannot be asked. It never undoes an acknowledged write: that stays
+   dirty until S3 has it or something later.
+4. A caller that gives up cancels nothing that S3 or the disk was asked; but nothing is begun after it gave up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from hashlib import md5
+from typing import NamedTuple
+
+from milena_cache.buckets import Object
+from milena_cache.copies import Copies
+from milena_cache.dirty import ENTRY_OVERHEAD, Dirty, DirtyEntry
+from milena_cache.journal import Journal, JournalFull
+from milena_cache.memory import Entry
+from milena_cache.origin import BACKOFF, Origin
+from milena_cache.record import Damaged, Record, encode
+from milena_cache.store import OriginFailure
+from milena_cache.turns import Turns
+from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
+from milena_cache.writeback import WriteBack
+from milena_common.clock import Clock
+from milena_common.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
+from milena_common.errors import ConditionFailed, DeadlineExceeded, FailedPrecondition, MilenaError
+from milena_common.keys import check_value_size
+
+log = logging.getLogger(__name__)
+
+# From this size the ETag is computed on a thread.
+LARGE_BYTES = 2**18
+FORCED = ("dirty_limit", "journal_full", "draining")
+
+
+class Ack(NamedTuple):
+    """`etag` is "" for a delete; `durability` is the class that was reached."""
+
+    etag: str
+    durability: Durability
+
+
+class Change(NamedTuple):
+    """A put, or a delete (`value` None), as it was asked for."""
+
+    wanted: Object
+    value: bytes | None
+    etag: str
+    owned_since: int
+    if_match: str
+    if_none_match: str
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.if_match or self.if_none_match)
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it counts for as a dirty entry."""
+        return len(self.wanted.filed_as) + len(self.value or b"") + ENTRY_OVERHEAD
+
+
+def etag_of(value: bytes) -> str:
+    """The ETag that S3 gives to an object written in one piece, unless it encrypts it with a key of KMS."""
+    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
+
+
+class Writes:
+    """One node's writes. `mode` is the class of those that name none."""
+
+    def __init__(
+        self,
+        *,
+        origin: Origin,
+        uploader: Uploader,
+        journal: Journal[DirtyEntry],
+        dirty: Dirty,
+        writeback: WriteBack,
+        copies: Copies,
+        clock: Clock,
+        draw: Callable[[], float],
+        mode: Durability,
+        max_value_bytes: int,
+        retries: int,
+    ) -> None:
+        self.acknowledged = dict.fromkeys(DURABILITIES, 0)
+        self.forced = dict.fromkeys(FORCED, 0)
+        self.draining = False
+        self._origin = origin
+        self._uploader = uploader
+        self._journal = journal
+        self._dirty = dirty
+        self._writeback = writeback
+        self._copies = copies
+        self._clock = clock
+        self._draw = draw
+        self._mode = mode
+        self._max_value_bytes = max_value_bytes
+        self._retries = retries
+        self._turns = Turns()
+        # By key, the last write that is on its way into the journal.
+        self._entering: dict[bytes, tuple[DirtyEntry, asyncio.Future[None]]] = {}
+        self._entering_bytes = 0
+        self._tasks: set[asyncio.Task[Ack]] = set()
+
+    # ---- the calls
+
+    async def put(
+        self,
+        wanted: Object,
+        value: bytes,
+        timeout: float,
+        *,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
+    ) -> Ack:
+        """Store the object; within `timeout` seconds, at least in the class that is asked for.
+
+        Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
+        time, in which case it may yet happen; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
+        words.
+        """
+        check_value_size(len(value), self._max_value_bytes)
+        etag = etag_of(value) if len(value) < LARGE_BYTES else await asyncio.to_thread(etag_of, value)
+        change = Change(wanted, value, etag, owned_since, if_match, if_none_match)
+        return await self._make(change, durability or self._mode, timeout)
+
+    async def delete(
+        self,
+        wanted: Object,
+        timeout: float,
+        *,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+        if_match: str = "",
+    ) -> Ack:
+        """Remove the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
+        return await self._make(
+            Change(wanted, None, "", owned_since, if_match, ""), durability or self._mode, timeout
+        )
+
+    async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        key = change.wanted.filed_as
+        # The short way, for most writes: nothing to wait for but the journal.
+        if durability is not THROUGH and not change.conditional and key not in self._turns:
+            if durability == BACK and not self._refusal(change):
+                try:
+                    await self._enter(change, UNKNOWN)
+                except JournalFull:
+                    pass
+                else:
+                    return Ack(change.etag, BACK)
+            elif durability == MEMORY and key not in self._entering and self._fits_in_memory(change):
+                return self._remember(change, UNKNOWN)
+        return await self._wait_for(self._take_turn(change, durability, timeout), change, timeout)
+
+    # ---- writes that wait
+
+    async def _wait_for(self, work: object, change: Change, timeout: float) -> Ack:
+        task: asyncio.Task[Ack] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        await asyncio.wait((task,), timeout=timeout)
+        ref = change.wanted.ref
+        try:
+            if not task.done():
+                raise TimeoutError
+            return task.result()
+        except TimeoutError:
+            raise DeadlineExceeded(f"{ref}: not written within {timeout:.3g} s; it may yet happen") from None
+
+    def _ended(self, task: asyncio.Task[Ack]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may have given up; that is no event for the log
+
+    async def _take_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        key = change.wanted.filed_as
+        give_up_at = self._clock.now() + timeout
+        async with self._turns.turn(key, timeout):
+            while key in self._entering:
+                await asyncio.wait((self._entering[key][1],))
+            base: Base = UNKNOWN
+            if change.conditional and (durability != THROUGH or change.value is None or self._dirty.get(key)):
+                base = await self._check_condition(change, give_up_at)
+            reason = ""
+            if durability == MEMORY:
+                if self._fits_in_memory(change):
+                    return self._remember(change, base)
+                reason = "draining" if self.draining else "dirty_limit"
+            if durability == BACK:
+                reason = self._refusal(change)
+                if not reason:
+                    try:
+                        await self._enter(change, base)
+                    except JournalFull:
+                        reason = "journal_full"
+                    else:
+                        return Ack(change.etag, BACK)
+            if reason:
+                self.forced[reason] += 1
+            return await self._write_through(change, base, give_up_at, reason)
+
+    async def _check_condition(self, change: Change, give_up_at: float) -> Base:
+        """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
+        wanted = change.wanted
+        entry = self._dirty.get(wanted.filed_as)
+        if entry is not None and entry.owned_since >= change.owned_since:
+            base = entry.base
+            current: Base = ABSENT if entry.deleted else self.etag(entry)
+        else:
+            base = self._copies.base(wanted.filed_as, change.owned_since)
+            if base is UNKNOWN:
+                try:
+                    found = await self._origin.look(wanted.ref, give_up_at)
+                except OriginFailure as failure:
+                    raise failure.as_error() from None
+                base = found.etag if found else ABSENT
+            current = base
+        met = current is ABSENT if change.if_none_match else current == change.if_match
+        if not met:
+            has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
+            asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
+            raise ConditionFailed(f"{wanted.ref}: {asked} was asked for, and {has}")
+        return base
+
+    def etag(self, entry: DirtyEntry) -> str:
+        """The ETag of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
+        if not entry.etag:
+            entry.etag = etag_of(self.value(entry))
+        return entry.etag
+
+    def value(self, entry: DirtyEntry) -> bytes:
+        """The value of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
+        try:
+            return self._writeback.value_of(entry)
+        except Damaged:
+            ref = self._writeback.ref_of(entry)
+            raise FailedPrecondition(
+                f"{ref}: the value that was acknowledged is damaged in the journal, and S3 has an older one; "
+                "write it anew, or give it up with `milena writeback drop`"
+            ) from None
+
+    # ---- into the journal, or memory
+
+    def _refusal(self, change: Change) -> str:
+        """Why the change must go through S3: one of FORCED, "" if it need not."""
+        if self.draining:
+            return "draining"
+        if self._journal.full:
+            return "journal_full"
+        return "" if self._dirty.has_room(self._entering_bytes + change.cost) else "dirty_limit"
+
+    def _entry(self, change: Change, base: Base, *, journaled: bool) -> DirtyEntry:
+        key = change.wanted.filed_as
+        value = change.value
+        if base is UNKNOWN and self._dirty.get(key) is None:
+            base = self._copies.base(key, change.owned_since)
+        return DirtyEntry(
+            key,
+            self._journal.next_version(change.owned_since),
+            value,
+            0 if value is None else len(value),
+            base,
+            deleted=value is None,
+            conditional=change.conditional,
+            journaled=journaled,
+            owned_since=change.owned_since,
+            since=self._clock.now(),
+            etag=change.etag,
+        )
+
+    def _enter(self, change: Change, base: Base) -> asyncio.Future[None]:
+        """Write the change to the journal; done when it is durable, and the dirty entry is there."""
+        entry = self._entry(change, base, journaled=True)
+        old = self._dirty.get(entry.key)
+        raw = encode(
+            Record(
+                entry.key,
+                entry.version,
+                change.value,
+                old.base if old is not None else entry.base,
+                entry.conditional,
+                entry.owned_since,
+                self._clock.wall(),
+            )
+        )
+        self._entering_bytes += entry.cost
+        future = self._journal.write(entry.version.seq, raw, entry, self._entered)
+        self._entering[entry.key] = entry, future
+        return future
+
+    def _entered(self, entry: DirtyEntry, durable: bool) -> None:
+        self._entering_bytes -= entry.cost
+        if self._entering[entry.key][0] is entry:
+            del self._entering[entry.key]
+        if durable:
+            self._is_dirty(entry)
+            self.acknowledged[BACK] += 1
+
+    def _fits_in_memory(self, change: Change) -> bool:
+        size = len(change.value or b"")
+        dirty = self._dirty
+        return (
+            not self.draining
+            and dirty.memory_bytes + size <= dirty.memory_limit
+            and dirty.has_room(self._entering_bytes + change.cost)
+        )
+
+    def _remember(self, change: Change, base: Base) -> Ack:
+        self._is_dirty(self._entry(change, base, journaled=False))
+        self.acknowledged[MEMORY] += 1
+        return Ack(change.etag, MEMORY)
+
+    def _is_dirty(self, entry: DirtyEntry) -> None:
+        self._copies.forget(entry.key)
+        old = self._dirty.put(entry)
+        if old is not None:
+            records = list(old.records())
+            if not entry.journaled and records:
+                # After a crash the last one that was promised to be kept shall still be there.
+                entry.under = records.pop()
+            for seq in records:
+                self._journal.remove(seq)
+        self._writeback.acknowledged(entry)
+
+    # ---- to S3
+
+    async def _write_through(self, change: Change, base: Base, give_up_at: float, reason: str) -> Ack:
+        wanted = change.wanted
+        key = wanted.filed_as
+        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+            self._copies.changing(key)
+            write = self._write_to_s3(change, base)
+            try:
+                landed = await self._attempts(write, give_up_at)
+            except BaseException as error:
+                self._failed(write, key, error)
+                if isinstance(error, Conflict):
+                    raise ConditionFailed(f"{wanted.ref}: {error}") from None
+                if isinstance(error, OriginFailure):
+                    raise _because(error.as_error(), reason) from None
+                raise
+            finally:
+                self._copies.changing(key)
+            entry = self._dirty.get(key)
+            if entry is not None:
+                self._writeback.settled(entry)
+            if landed.how is Ending.SUPERSEDED:
+                self._copies.forget(key)
+            else:
+                etag = landed.base if isinstance(landed.base, str) else ""
+                self._copies.keep(key, Entry(change.value, etag, self._clock.now(), change.owned_since))
+            self.acknowledged[THROUGH] += 1
+            return Ack(landed.base if isinstance(landed.base, str) else "", THROUGH)
+
+    def _write_to_s3(self, change: Change, base: Base) -> Write:
+        key = change.wanted.filed_as
+        entry = self._dirty.get(key)
+        version = self._journal.next_version(change.owned_since)
+        policy: Policy | None = "fail" if change.conditional else None
+        strict = change.conditional and base is UNKNOWN
+        unsure = False
+        if strict:
+            base = change.if_match or ABSENT
+        elif entry is not None:
+            base, unsure = entry.base, entry.unsure
+        elif base is UNKNOWN:
+            base = self._copies.base(key, change.owned_since)
+        return Write(change.wanted.ref, version, change.value, base, policy, unsure, strict)
+
+    async def _attempts(self, write: Write, give_up_at: float) -> Landed:
+        failures = 0
+        ambiguous = False
+        while True:
+            try:
+                return await self._uploader.upload(write, give_up_at)
+            except OriginFailure as failure:
+                failures += 1
+                # One attempt that may have happened makes the whole write one that may have.
+                failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
+                pause = BACKOFF.delay(failures, self._draw)
+                too_late = self._clock.now() + pause >= give_up_at
+                if not failure.fault.retryable or failures > self._retries or too_late:
+                    raise
+            await self._clock.sleep(pause)
+
+    def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.base, entry.unsure = write.base, True
+        elif isinstance(error, Conflict):
+            self._copies.forget(key)
+        elif not isinstance(error, OriginFailure) or error.ambiguous:
+            self._copies.distrust(key)
+
+    # ---- the rest
+
+    async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
+        """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
+
+        Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
+        """
+        key = entry.key
+        ref = self._writeback.ref_of(entry)
+        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+            current = self._dirty.get(key)
+            if current is None or current.owned_since >= owned_since:
+                return
+            try:
+                found = await self._origin.look(ref, give_up_at)
+            except OriginFailure as failure:
+                raise failure.as_error() from None
+            version: Version | None = stamped(found.metadata, ref) if found else None
+            newest = self._dirty.get(key)
+            if newest is not current:
+                return
+            if version is not None and version > current.version:
+                log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
+                self._writeback.settled(current)
+                self._copies.forget(key)
+            else:
+                current.owned_since = owned_since
+
+    def forget(self, key: bytes) -> None:
+        """Somebody else may have written the object: S3 must be asked before an entry is told again."""
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.owned_since = -1
+
+    async def finish(self, timeout: float) -> int:
+        """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+        return len(self._tasks)
+
+
+def _because(error: MilenaError, reason: str) -> MilenaError:
+    """`error`, with why a write that asked for less had to go to S3."""
+    why = {
+        "dirty_limit": "write-back holds as much as DIRTY_MAX_BYTES allows",
+        "journal_full": "the journal's disk is full",
+        "draining": "the node is stopping",
+    }
+    return type(error)(f"{error}; the write had to go through S3, because {why[reason]}") if reason else error
