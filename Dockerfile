@@ -21,12 +21,17 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:3.13-slim-trixie
 
 LABEL org.opencontainers.image.title="milena" \
-      org.opencontainers.image.description="A distributed read-through and write-through cache in front of S3" \
+      org.opencontainers.image.description="A distributed read-through and write-back cache in front of S3" \
       org.opencontainers.image.licenses="MIT"
 
 # The number, not the name, so that Kubernetes can see that this is not root.
 RUN groupadd --gid 10001 milena \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin milena
+
+# For the volume of a node's journal: JOURNAL_DIR=/var/lib/milena/journal. A new named volume takes over the owner
+# and the mode that its place has here. JOURNAL_DIR is not set here: a node that was given no volume refuses to start,
+# since its default is not writable, rather than keep acknowledged writes in a layer that goes with the container.
+RUN install --directory --mode=0700 --owner=10001 --group=10001 /var/lib/milena/journal
 
 # The same path as where it was built: a virtual environment cannot be moved.
 COPY --from=build /opt/milena /opt/milena

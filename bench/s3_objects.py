@@ -32,18 +32,25 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
+    """`metadata` is kept as the fields of an answer that it will be."""
+
     value: bytes
     etag: str
+    metadata: str = ""
 
 
-def _object(value: bytes) -> _Object:
-    # Adler-32 is the cheapest checksum at hand; four copies of it look like the MD5 that S3 gives.
-    return _Object(value, f'"{zlib.adler32(value):08x}{len(value):024x}"')
+def _object(value: bytes, metadata: str = "") -> _Object:
+    # Adler-32 is the cheapest checksum at hand; with the length it looks like the MD5 that S3 gives.
+    return _Object(value, f'"{zlib.adler32(value):08x}{len(value):024x}"', metadata)
 
 
 def _error(status: int, code: str, message: str) -> Answer:
     body = f"{_XML}<Error><Code>{code}</Code><Message>{message}</Message></Error>"
     return Answer(status, "Content-Type: application/xml\r\n", body.encode())
+
+
+_NO_SUCH_KEY = _error(404, "NoSuchKey", "The specified key does not exist.")
+_PRECONDITION_FAILED = _error(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.")
 
 
 def _unchunked(body: bytes) -> bytes:
@@ -78,8 +85,7 @@ class Objects:
         if method == "PUT":
             return self._put(path, fields, body)
         if method == "DELETE":
-            self._objects[path] = None
-            return Answer(204)
+            return self._delete(path, fields)
         return _error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
 
     def _find(self, path: str) -> _Object | None:
@@ -90,8 +96,8 @@ class Objects:
     def _get(self, method: str, path: str, fields: Mapping[str, str]) -> Answer:
         found = self._find(path)
         if found is None:
-            return _error(404, "NoSuchKey", "The specified key does not exist.")
-        head = f"ETag: {found.etag}\r\nLast-Modified: {_DATE}\r\nAccept-Ranges: bytes\r\n"
+            return Answer(404) if method == "HEAD" else _NO_SUCH_KEY
+        head = f"ETag: {found.etag}\r\nLast-Modified: {_DATE}\r\nAccept-Ranges: bytes\r\n{found.metadata}"
         if fields.get("if-none-match") in (found.etag, "*"):
             return Answer(304, head)
         status, value = 200, found.value
@@ -111,12 +117,24 @@ class Objects:
         if "if-match" in fields or "if-none-match" in fields:
             found = self._find(path)
             if "if-match" in fields and found is None:
-                return _error(404, "NoSuchKey", "The specified key does not exist.")
+                return _NO_SUCH_KEY
             matches = fields.get("if-match") in (None, "*", found and found.etag)
             if not matches or ("if-none-match" in fields and found is not None):
-                return _error(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.")
-        self._objects[path] = stored = _object(body)
+                return _PRECONDITION_FAILED
+        metadata = ""
+        for name in fields:
+            if name[:11] == "x-amz-meta-":
+                metadata += f"{name}: {fields[name]}\r\n"
+        self._objects[path] = stored = _object(body, metadata)
         return Answer(200, f"ETag: {stored.etag}\r\n")
+
+    def _delete(self, path: str, fields: Mapping[str, str]) -> Answer:
+        if "if-match" in fields:
+            found = self._find(path)
+            if found is not None and fields["if-match"] not in ("*", found.etag):
+                return _PRECONDITION_FAILED
+        self._objects[path] = None
+        return Answer(204)
 
     # ---- buckets
 

@@ -30,6 +30,7 @@ from milena_cache.report import Report
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store, make_session
 from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Uploader
 from milena_cache.writeback import WriteBack
@@ -92,16 +93,14 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     writes = Writes(
         origin=origin,
-        uploader=uploader,
+        through=Through(uploader, journal, dirty, writeback, copies, clock, draw, config.s3_retries),
         journal=journal,
         dirty=dirty,
         writeback=writeback,
         copies=copies,
         clock=clock,
-        draw=draw,
         mode=config.write_mode,
         max_value_bytes=config.max_value_bytes,
-        retries=config.s3_retries,
     )
     node = Node(
         store=origin,
@@ -221,16 +220,15 @@ def _exit_code(journal: Journal[DirtyEntry], dirty: Dirty, config: Config) -> in
     if lost:
         log.error("%d writes of durability memory did not reach S3 and are lost", lost)
     kept = len(dirty.entries) - lost
-    if not kept:
-        return 0
-    log.error(
-        "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded when a "
-        "node starts on it",
-        kept,
-        dirty.dead_letters,
-        config.journal,
-    )
-    return EXIT_WRITES_REMAIN
+    if kept:
+        log.error(
+            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded when a "
+            "node starts on it",
+            kept,
+            dirty.dead_letters,
+            config.journal,
+        )
+    return EXIT_WRITES_REMAIN if kept or lost else 0
 
 
 def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:

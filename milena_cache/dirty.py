@@ -123,12 +123,16 @@ class Dirty:
         self.memory_bytes = 0
         self.dead_letters = 0
         self.dead_bytes = 0
+        self.damaged = 0
         self._generation = 0
         self._left: dict[int, int] = {}
 
     def __len__(self) -> int:
         """How many entries wait to be uploaded; dead letters do not."""
         return len(self.entries) - self.dead_letters
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self.entries
 
     def get(self, key: bytes) -> DirtyEntry | None:
         return self.entries.get(key)
@@ -169,10 +173,10 @@ class Dirty:
         del self.entries[entry.key]
         self._uncount(entry)
 
-    def kill(self, entry: DirtyEntry, reason: str, at: float) -> None:
-        """Make a dead letter of it; `at` in seconds since 1970."""
+    def kill(self, entry: DirtyEntry, reason: str, at: float, *, damaged: bool = False) -> None:
+        """Make a dead letter of it; `at` in seconds since 1970. `damaged`: its value must not be told."""
         self._uncount(entry)
-        entry.dead, entry.dead_at = reason, at
+        entry.dead, entry.dead_at, entry.damaged = reason, at, damaged
         self._count(entry)
 
     def revive(self, entry: DirtyEntry) -> None:
@@ -209,6 +213,7 @@ class Dirty:
         if entry.dead:
             self.dead_letters += 1
             self.dead_bytes += entry.cost
+            self.damaged += entry.damaged
         else:
             self._left[entry.generation] = self._left.get(entry.generation, 0) + 1
 
@@ -218,6 +223,7 @@ class Dirty:
         if entry.dead:
             self.dead_letters -= 1
             self.dead_bytes -= entry.cost
+            self.damaged -= entry.damaged
             return
         left = self._left[entry.generation] - 1
         if left:

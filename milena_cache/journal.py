@@ -87,7 +87,7 @@ class Journal(Generic[T]):
         self.commits = 0
         self.batches = Histogram(COUNT_BUCKETS)
         self.durations = Histogram()
-        self.damaged_records = disk.damaged()
+        self.set_aside = disk.damaged()
         self._clock = clock
         self._waiting: list[_Waiting[T]] = []
         self._chores: list[Callable[[Disk], None]] = []
@@ -117,7 +117,7 @@ class Journal(Generic[T]):
                 self.versions.seen(record.version)
                 yield Replayed(record, size, refusals.get(seq), damage)
             await asyncio.sleep(0)
-        self.damaged_records += len(set_aside)
+        self.set_aside += len(set_aside)
         for seq in set_aside:
             self._chores.append(lambda disk, seq=seq: disk.set_aside(seq))  # type: ignore[misc]
         await self.disk.roll_back()
@@ -158,6 +158,11 @@ class Journal(Generic[T]):
     def remove(self, seq: int) -> None:
         """Take out the record: it is not needed any more."""
         self.chore(lambda disk: disk.remove(seq))
+
+    def drop_set_aside(self) -> None:
+        """Forget the damaged records of which not even the key is known."""
+        self.set_aside = 0
+        self.chore(lambda disk: disk.drop_set_aside())
 
     async def settled(self) -> None:
         """Return when everything that was asked for so far is in the file, or was given up."""

@@ -41,6 +41,9 @@ class Disk(Protocol):
     def set_aside(self, seq: int) -> None:
         """Keep a damaged record apart from the others."""
 
+    def drop_set_aside(self) -> None:
+        """Take out all records that were set aside."""
+
     def note(self, name: str, text: str) -> None:
         """Keep `text` under `name`."""
 

@@ -15,21 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
 import lmdb
 
+from milena_cache import journal_directory
 from milena_cache.journal_disk import CannotOpen, DiskFailed, DiskFull
-
-log = logging.getLogger(__name__)
 
 RECORDS, REFUSED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
 # Only room in the address space; the file grows as it is filled.
@@ -51,7 +47,7 @@ class LmdbDisk:
     def __init__(self, directory: Path, max_bytes: int) -> None:
         """`max_bytes`: how many bytes of records it shall be able to hold. Raises CannotOpen."""
         self.directory = directory
-        self._lock = _take(directory)
+        self._lock = journal_directory.take(directory)
         try:
             # Twice what is kept: pages that a commit frees are used again only by the next but one, and a large
             # value needs room in one piece.
@@ -62,7 +58,7 @@ class LmdbDisk:
             with self._env.begin(write=True) as setup:
                 dbs = [self._env.open_db(name, setup) for name in (RECORDS, REFUSED, DAMAGED, META)]
             self._records, self._refused, self._damaged, self._meta = dbs
-            _sync_directories(directory)
+            journal_directory.sync(directory)
         except (lmdb.Error, OSError) as error:
             self._lock.close()
             raise CannotOpen(f"{directory}: {error}") from None
@@ -106,6 +102,9 @@ class LmdbDisk:
             txn.put(key_of(seq), raw or b"", db=self._damaged)
 
         self._do(work)
+
+    def drop_set_aside(self) -> None:
+        self._do(lambda txn: txn.drop(self._damaged, delete=False))
 
     def note(self, name: str, text: str) -> None:
         self._do(lambda txn: txn.put(name.encode(), text.encode(), db=self._meta))
@@ -203,44 +202,6 @@ class LmdbDisk:
 def _first(rows: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
     for _, row in zip(range(limit), rows, strict=False):
         yield row
-
-
-def _take(directory: Path) -> IO[str]:
-    """The directory's lock, which ends with the process."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if directory.stat().st_mode & 0o077:
-            try:
-                directory.chmod(0o700)
-            except PermissionError:
-                log.warning("journal %s can be entered by others, and is not ours to close to them", directory)
-        lock = (directory / "lock").open("a+")
-    except OSError as error:
-        raise CannotOpen(f"{directory}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        holder = lock.read(100).strip()
-        lock.close()
-        raise CannotOpen(
-            f"{directory}: another process has it ({holder or 'unknown'}); each node needs a journal of its own"
-        ) from None
-    lock.truncate(0)
-    lock.write(f"pid {os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
-def _sync_directories(directory: Path) -> None:
-    """A file that has just been made is found after a crash only if its directory was synced."""
-    for each in (directory, directory.parent):
-        number = os.open(each, os.O_RDONLY)
-        try:
-            with suppress(PermissionError):
-                os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def _translated(error: lmdb.Error) -> Exception:

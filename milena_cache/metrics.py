@@ -42,7 +42,7 @@ def node_registry(
         yield from _writes(node.writes)
         yield from _dirty(node.dirty, report)
         yield from _writeback(writeback, uploader)
-        yield from _journal(journal, replayed)
+        yield from _journal(journal, replayed, report)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.flights))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not report.not_ready()))
         yield gauge(
@@ -160,12 +160,12 @@ def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
     )
 
 
-def _journal(journal: Journal[DirtyEntry], replayed: Replay) -> Iterable[Metric]:
+def _journal(journal: Journal[DirtyEntry], replayed: Replay, report: Report) -> Iterable[Metric]:
     yield counter("milena_journal_commits", "Commits, each with one sync of the disk", journal.commits)
     yield histogram("milena_journal_commit_records", "Writes in a commit", journal.batches)
     yield histogram("milena_journal_commit_duration_seconds", "Duration of a commit", journal.durations)
     yield gauge("milena_journal_full", "1 if the journal's disk is full", float(journal.full))
-    yield gauge("milena_journal_damaged_records", "Records that are not what was written", journal.damaged_records)
+    yield gauge("milena_journal_damaged_records", "Records that are not what was written", report.damaged)
     yield gauge("milena_journal_replayed_records", "Records found at the start", replayed.records)
     yield gauge("milena_journal_replay_seconds", "Duration of the replay at the start", replayed.seconds)
     yield gauge("milena_journal_bytes", "Size of the journal's file", journal.disk.used_bytes)

@@ -1,7 +1,8 @@
 """Coordination. After a start: what the journal holds becomes the dirty entries that it was.
 
 Values stay in the journal and are read when they are needed, so memory holds only what `dirty` counts for an entry.
-Whether S3 has some of them already shows when they are uploaded, on the condition that it does not.
+Whether S3 has some of them already, or something later that was written through, shows when they are uploaded; a
+read that comes before has S3 asked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from milena_common.clock import Clock
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
+
+# Older than every ownership: a record may have been overtaken before it could be taken out.
+UNCONFIRMED = -1
 
 
 class Replay(NamedTuple):
@@ -44,7 +48,7 @@ async def replay(
             deleted=record.value is None,
             conditional=record.conditional,
             journaled=True,
-            owned_since=record.owned_since,
+            owned_since=UNCONFIRMED,
             since=started - max(0.0, wall - record.written_at),
         )
         records += 1
@@ -52,8 +56,7 @@ async def replay(
         for seq in old.records() if old is not None else ():
             journal.remove(seq)
         if found.damage:
-            entry.damaged = True
-            dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall)
+            dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
         elif found.refusal:
             dirty.kill(entry, *found.refusal)
         if clock.now() - told_at >= PROGRESS_SECONDS:
@@ -68,6 +71,6 @@ async def replay(
         result.seconds,
         len(dirty),
         dirty.dead_letters,
-        journal.damaged_records,
+        journal.set_aside + dirty.damaged,
     )
     return result

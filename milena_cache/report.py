@@ -63,6 +63,11 @@ class Report:
         now = self._clock.now()
         return now - self._node.dirty.oldest_since(now)
 
+    @property
+    def damaged(self) -> int:
+        """Records of the journal that are not what was written."""
+        return self._journal.set_aside + self._node.dirty.damaged
+
     def degraded(self) -> list[str]:
         """What an operator should look at, though the node serves."""
         dirty = self._node.dirty
@@ -74,8 +79,8 @@ class Report:
             )
         if self._journal.full:
             reasons.append("journal: its disk is full, writes go through to S3")
-        if self._journal.damaged_records:
-            reasons.append(f"journal: {self._journal.damaged_records} damaged records (`milena journal verify`)")
+        if self.damaged:
+            reasons.append(f"journal: {self.damaged} damaged records (`milena journal verify`)")
         return reasons
 
     def values(self) -> dict[str, float]:

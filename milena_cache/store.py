@@ -123,7 +123,8 @@ class OriginFailure(Exception):
 
 def fault_of_status(status: int, code: str) -> Fault:
     """The fault that an HTTP error status with S3's error code means (404 of an object excepted)."""
-    if code in ("SlowDown", "ServiceUnavailable", "RequestLimitExceeded", "Throttling") or status == 429:
+    # The answer to a HEAD has no code: a 503 alone is taken for SlowDown, which it is most often.
+    if code in ("SlowDown", "RequestLimitExceeded", "Throttling") or status in (429, 503):
         return Fault.THROTTLED
     if code in ("RequestTimeout", "IncompleteBody"):
         return Fault.INCOMPLETE

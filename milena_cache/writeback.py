@@ -240,10 +240,8 @@ class WriteBack:
         try:
             return self._journal.read(entry.version.seq)
         except Damaged as damage:
-            entry.damaged = True
             log.critical("%s: its journal record %d %s", self.ref_of(entry), entry.version.seq, damage)
-            self._journal.damaged_records += 1
-            self._die(entry, f"damaged: the journal record {damage}")
+            self._die(entry, f"damaged: the journal record {damage}", damaged=True)
             raise
 
     def _newest(self, key: bytes) -> DirtyEntry:
@@ -311,19 +309,19 @@ class WriteBack:
 
     # ---- dead letters
 
-    def _die(self, entry: DirtyEntry, reason: str) -> None:
+    def _die(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
         at = self._clock.wall()
         log.error("%s: set aside: %s", self.ref_of(entry), reason)
-        self._dirty.kill(entry, reason, at)
-        if entry.journaled and not entry.damaged:
+        self._dirty.kill(entry, reason, at, damaged=damaged)
+        if entry.journaled and not damaged:
             seq = entry.version.seq
             self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
         self._progress(entry.key)
 
     def dead(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
-        """The dead letters among `keys`, all if None."""
+        """The dead letters among `keys`, all if None; who died first comes first."""
         if keys is None:
-            return list(self._dirty.dead())
+            return sorted(self._dirty.dead(), key=lambda entry: entry.dead_at)
         found = (self._dirty.get(key) for key in keys)
         return [entry for entry in found if entry is not None and entry.dead]
 
@@ -340,8 +338,13 @@ class WriteBack:
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Forget dead letters: what S3 holds is the truth again. How many there were."""
+        """Forget dead letters, and what is damaged beyond recognition if all are meant; how many dead letters.
+
+        What S3 holds is the truth again.
+        """
         entries = self.dead(keys)
+        if keys is None:
+            self._journal.drop_set_aside()
         for entry in entries:
             log.warning("%s: dropped: %s", self.ref_of(entry), entry.version)
             self.settled(entry)

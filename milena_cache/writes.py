@@ -8,11 +8,9 @@ Invariants:
 1. After a write was acknowledged, no read that starts later gets an older value through this node: the dirty entry,
    or the copy, is there before the acknowledgement, and reads of S3 that were under way are not believed.
 2. Writes of one key are ordered. Those in the journal by their numbers, which they get when they come. All others
-   take turns, and begin only when the key has nothing on its way into the journal. One that goes to S3 also takes
-   the key's turn there, so that no upload of an older write runs beside it.
-3. A write that failed without an acknowledgement may have happened only if its error says so; the copy must then be
-   confirmed before it is served again, unless S3 cannot be asked. It never undoes an acknowledged write: that stays
-   dirty until S3 has it or something later.
+   take turns, and begin only when the key has nothing on its way into the journal.
+3. A write that failed without an acknowledgement may have happened only if its error says so. It never undoes an
+   acknowledged write: that stays dirty until S3 has it or something later.
 4. A caller that gives up cancels nothing that S3 or the disk was asked; but nothing is begun after it gave up.
 """
 
@@ -20,20 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from hashlib import md5
-from typing import NamedTuple
 
 from milena_cache.buckets import Object
+from milena_cache.change import Ack, Change, etag_of
 from milena_cache.copies import Copies
-from milena_cache.dirty import ENTRY_OVERHEAD, Dirty, DirtyEntry
+from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.journal import Journal, JournalFull
-from milena_cache.memory import Entry
-from milena_cache.origin import BACKOFF, Origin
+from milena_cache.origin import Origin
 from milena_cache.record import Damaged, Record, encode
 from milena_cache.store import OriginFailure
+from milena_cache.through import Through
 from milena_cache.turns import Turns
-from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
@@ -48,38 +43,6 @@ LARGE_BYTES = 2**18
 FORCED = ("dirty_limit", "journal_full", "draining")
 
 
-class Ack(NamedTuple):
-    """`etag` is "" for a delete; `durability` is the class that was reached."""
-
-    etag: str
-    durability: Durability
-
-
-class Change(NamedTuple):
-    """A put, or a delete (`value` None), as it was asked for."""
-
-    wanted: Object
-    value: bytes | None
-    etag: str
-    owned_since: int
-    if_match: str
-    if_none_match: str
-
-    @property
-    def conditional(self) -> bool:
-        return bool(self.if_match or self.if_none_match)
-
-    @property
-    def cost(self) -> int:
-        """Bytes that it counts for as a dirty entry."""
-        return len(self.wanted.filed_as) + len(self.value or b"") + ENTRY_OVERHEAD
-
-
-def etag_of(value: bytes) -> str:
-    """The ETag that S3 gives to an object written in one piece, unless it encrypts it with a key of KMS."""
-    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
-
-
 class Writes:
     """One node's writes. `mode` is the class of those that name none."""
 
@@ -87,31 +50,27 @@ class Writes:
         self,
         *,
         origin: Origin,
-        uploader: Uploader,
+        through: Through,
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
         copies: Copies,
         clock: Clock,
-        draw: Callable[[], float],
         mode: Durability,
         max_value_bytes: int,
-        retries: int,
     ) -> None:
         self.acknowledged = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
         self.draining = False
         self._origin = origin
-        self._uploader = uploader
+        self._through = through
         self._journal = journal
         self._dirty = dirty
         self._writeback = writeback
         self._copies = copies
         self._clock = clock
-        self._draw = draw
         self._mode = mode
         self._max_value_bytes = max_value_bytes
-        self._retries = retries
         self._turns = Turns()
         # By key, the last write that is on its way into the journal.
         self._entering: dict[bytes, tuple[DirtyEntry, asyncio.Future[None]]] = {}
@@ -198,7 +157,8 @@ class Writes:
             while key in self._entering:
                 await asyncio.wait((self._entering[key][1],))
             base: Base = UNKNOWN
-            if change.conditional and (durability != THROUGH or change.value is None or self._dirty.get(key)):
+            decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
+            if decided:
                 base = await self._check_condition(change, give_up_at)
             reason = ""
             if durability == MEMORY:
@@ -216,13 +176,23 @@ class Writes:
                         return Ack(change.etag, BACK)
             if reason:
                 self.forced[reason] += 1
-            return await self._write_through(change, base, give_up_at, reason)
+            try:
+                ack = await self._through.write(change, base, give_up_at, decided=decided)
+            except ConditionFailed:
+                raise
+            except MilenaError as error:
+                raise _because(error, reason) from None
+            self.acknowledged[THROUGH] += 1
+            return ack
 
     async def _check_condition(self, change: Change, give_up_at: float) -> Base:
         """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
         wanted = change.wanted
         entry = self._dirty.get(wanted.filed_as)
-        if entry is not None and entry.owned_since >= change.owned_since:
+        if entry is not None and entry.owned_since < change.owned_since:
+            await self.confirm(entry, change.owned_since, give_up_at)
+            entry = self._dirty.get(wanted.filed_as)
+        if entry is not None:
             base = entry.base
             current: Base = ABSENT if entry.deleted else self.etag(entry)
         else:
@@ -340,76 +310,6 @@ class Writes:
             for seq in records:
                 self._journal.remove(seq)
         self._writeback.acknowledged(entry)
-
-    # ---- to S3
-
-    async def _write_through(self, change: Change, base: Base, give_up_at: float, reason: str) -> Ack:
-        wanted = change.wanted
-        key = wanted.filed_as
-        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
-            self._copies.changing(key)
-            write = self._write_to_s3(change, base)
-            try:
-                landed = await self._attempts(write, give_up_at)
-            except BaseException as error:
-                self._failed(write, key, error)
-                if isinstance(error, Conflict):
-                    raise ConditionFailed(f"{wanted.ref}: {error}") from None
-                if isinstance(error, OriginFailure):
-                    raise _because(error.as_error(), reason) from None
-                raise
-            finally:
-                self._copies.changing(key)
-            entry = self._dirty.get(key)
-            if entry is not None:
-                self._writeback.settled(entry)
-            if landed.how is Ending.SUPERSEDED:
-                self._copies.forget(key)
-            else:
-                etag = landed.base if isinstance(landed.base, str) else ""
-                self._copies.keep(key, Entry(change.value, etag, self._clock.now(), change.owned_since))
-            self.acknowledged[THROUGH] += 1
-            return Ack(landed.base if isinstance(landed.base, str) else "", THROUGH)
-
-    def _write_to_s3(self, change: Change, base: Base) -> Write:
-        key = change.wanted.filed_as
-        entry = self._dirty.get(key)
-        version = self._journal.next_version(change.owned_since)
-        policy: Policy | None = "fail" if change.conditional else None
-        strict = change.conditional and base is UNKNOWN
-        unsure = False
-        if strict:
-            base = change.if_match or ABSENT
-        elif entry is not None:
-            base, unsure = entry.base, entry.unsure
-        elif base is UNKNOWN:
-            base = self._copies.base(key, change.owned_since)
-        return Write(change.wanted.ref, version, change.value, base, policy, unsure, strict)
-
-    async def _attempts(self, write: Write, give_up_at: float) -> Landed:
-        failures = 0
-        ambiguous = False
-        while True:
-            try:
-                return await self._uploader.upload(write, give_up_at)
-            except OriginFailure as failure:
-                failures += 1
-                # One attempt that may have happened makes the whole write one that may have.
-                failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
-                pause = BACKOFF.delay(failures, self._draw)
-                too_late = self._clock.now() + pause >= give_up_at
-                if not failure.fault.retryable or failures > self._retries or too_late:
-                    raise
-            await self._clock.sleep(pause)
-
-    def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
-        entry = self._dirty.get(key)
-        if entry is not None:
-            entry.base, entry.unsure = write.base, True
-        elif isinstance(error, Conflict):
-            self._copies.forget(key)
-        elif not isinstance(error, OriginFailure) or error.ambiguous:
-            self._copies.distrust(key)
 
     # ---- the rest
 

@@ -16,10 +16,11 @@ of the objects in the bucket. Every error is a `MilenaError`.
 from milena_client.aio import AsyncMilena
 from milena_client.client import Milena
 from milena_client.retry import RetryPolicy
-from milena_client.values import Entry, ObjectInfo, Written
+from milena_client.values import Entry, Flushed, ObjectInfo, Written
 from milena_common.errors import (
     AccessDenied,
     BatchError,
+    ConditionFailed,
     ConfigError,
     DeadlineExceeded,
     FailedPrecondition,
@@ -39,10 +40,12 @@ __all__ = [
     "AccessDenied",
     "AsyncMilena",
     "BatchError",
+    "ConditionFailed",
     "ConfigError",
     "DeadlineExceeded",
     "Entry",
     "FailedPrecondition",
+    "Flushed",
     "InternalError",
     "InvalidRequest",
     "KeyNotFound",

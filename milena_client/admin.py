@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
+from milena_client import operations
 from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
-from milena_client.calls import DEFAULT_TIMEOUT, Caller, Retries
+from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries
 from milena_client.connection import GrpcTransport
 from milena_client.operations import Operation
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
 from milena_client.url import DEFAULT_ADDRESS
-from milena_client.values import Key, checked_bucket, encode_key
+from milena_client.values import Flushed, Key, checked_bucket, encode_key, key_list
+from milena_common.errors import InvalidRequest
 from milena_common.pb import router_server_pb2 as pb
 
 
@@ -61,6 +63,33 @@ class NodeStats:
     values: Mapping[str, float]
     not_ready: str
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedWrite:
+    """A dead letter: a write that was acknowledged, and that S3 refuses for good.
+
+    Reads still answer it. `operation` is put or delete, `bucket` "" the default one, `size` in bytes, `version` the
+    write's own name in journal and logs, `reason` what S3 said, `failed_at` in seconds since 1970, `node` the
+    address of the node that keeps it.
+    """
+
+    key: str
+    bucket: str
+    operation: str
+    size: int
+    version: str
+    reason: str
+    failed_at: float
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Dead letters, those that failed first first; `total` counts also those beyond the limit."""
+
+    writes: list[FailedWrite]
+    total: int
 
 
 def problems(stats: list[NodeStats]) -> list[str]:
@@ -112,6 +141,41 @@ class Admin:
         request = pb.LeaveRequest(address=address)
         return self._run(Operation("Leave", request, _read_left, True, "leave", address.encode()))
 
+    def flush(self, keys: Iterable[Key] = (), *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
+        """As `Milena.flush`, of `keys` if there are any."""
+        return self._run(operations.flush(key_list(keys), self._bucket), timeout)
+
+    def failed(self, limit: int = 1000) -> DeadLetters:
+        """At most `limit` dead letters of all nodes and buckets.
+
+        This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring cannot be asked.
+        """
+        if not 0 < limit < 2**32:
+            raise InvalidRequest(f"limit: got {limit}; allowed are 1 and more")
+        return self._run(Operation("Failed", pb.FailedRequest(limit=limit), _read_failed, True, "failed"))
+
+    def retry(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
+        """Upload the dead letters of `keys`, or `all`, again: say, after the bucket's policy was mended.
+
+        Returns how many there were. Raises InvalidRequest unless it is either.
+        """
+        return self._settle("retry", keys, all)
+
+    def drop(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
+        """Forget the dead letters of `keys`, or `all`, for good: readers then find what S3 has.
+
+        Returns how many there were. Raises InvalidRequest unless it is either.
+        """
+        return self._settle("drop", keys, all)
+
+    def _settle(self, action: Literal["retry", "drop"], keys: Iterable[Key], all: bool) -> int:
+        encoded = [encode_key(key) for key in key_list(keys)]
+        if all == bool(encoded):
+            raise InvalidRequest(f"keys, all: {action} wants one of them: some keys, or all dead letters")
+        request = pb.SettleRequest(action=action, keys=encoded, bucket="" if all else self._bucket, all=all)
+        # A repeated drop could take with it a write that has failed in between.
+        return self._run(Operation("Settle", request, _read_settled, action == "retry", action))
+
     def close(self) -> None:
         """End the connection."""
         self._transport.close()
@@ -147,6 +211,27 @@ def _read_owner(response: pb.OwnerResponse) -> Ownership:
 
 def _read_stats(response: pb.StatsResponse) -> list[NodeStats]:
     return [NodeStats(node.address, dict(node.values), node.not_ready, node.error) for node in response.nodes]
+
+
+def _read_failed(response: pb.FailedResponse) -> DeadLetters:
+    writes = [
+        FailedWrite(
+            write.key.decode(errors="replace"),
+            write.bucket,
+            write.operation,
+            write.size,
+            write.version,
+            write.reason,
+            write.failed_at,
+            write.node,
+        )
+        for write in response.writes
+    ]
+    return DeadLetters(writes, response.total)
+
+
+def _read_settled(response: pb.SettleResponse) -> int:
+    return response.settled
 
 
 def _read_left(response: pb.LeaveResponse) -> bool:

@@ -9,13 +9,14 @@ from typing import Self, TypeVar, overload
 
 from milena_client import operations
 from milena_client.batch import run_async_batch
-from milena_client.calls import DEFAULT_TIMEOUT, AsyncCaller, Retries
+from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, AsyncCaller, Retries
 from milena_client.connection import AsyncGrpcTransport
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import AsyncTransport
 from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
 from milena_client.values import (
     Entry,
+    Flushed,
     Key,
     KeyT,
     ObjectInfo,
@@ -26,6 +27,7 @@ from milena_client.values import (
     key_list,
 )
 from milena_common.clock import Clock, SystemClock
+from milena_common.durability import Durability
 
 D = TypeVar("D")
 
@@ -91,13 +93,41 @@ class AsyncMilena:
         """The value of `key` with its ETag, age, outcome and node; None if there is none."""
         return await self._run(operations.get_entry(key, self._bucket), timeout)
 
-    async def set(self, key: Key, value: Value, *, timeout: float | None = None) -> Written:
-        """Write `value`; returns once it is in S3. After DeadlineExceeded it may or may not have been written."""
-        return await self._run(operations.put(key, value, self._bucket), timeout)
+    async def set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Write `value`. After DeadlineExceeded or Unavailable it may or may not have been written.
 
-    async def delete(self, key: Key, *, timeout: float | None = None) -> None:
-        """Delete `key`, in S3 too. A key that does not exist is no error."""
-        await self._run(operations.delete(key, self._bucket), timeout)
+        It returns when the node's journal has it on disk ("back"), when S3 has it ("through"), or at once
+        ("memory": lost if the node dies within the next moments). None: as the nodes' WRITE_MODE says.
+
+        With `if_match` it is written only over the object with that ETag, with `if_none_match="*"` only where there
+        is no object; otherwise nothing is written, and ConditionFailed is raised.
+        """
+        return await self._run(
+            operations.put(key, value, self._bucket, durability, if_match, if_none_match), timeout
+        )
+
+    async def delete(
+        self,
+        key: Key,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Delete `key`, in S3 too. Durability and condition are those of `set`; it answers no ETag.
+
+        A key that does not exist is no error, unless `if_match` is given.
+        """
+        return await self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
 
     async def exists(self, key: Key, *, timeout: float | None = None) -> bool:
         """Whether there is such a key; the value is not transferred."""
@@ -113,7 +143,13 @@ class AsyncMilena:
         )
         return {key: value for key, value in found.items() if value is not None}
 
-    async def set_many(self, values: Mapping[KeyT, Value], *, timeout: float | None = None) -> dict[KeyT, Written]:
+    async def set_many(
+        self,
+        values: Mapping[KeyT, Value],
+        *,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+    ) -> dict[KeyT, Written]:
         """Write all of `values`, in no particular order and not all or nothing.
 
         Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
@@ -121,14 +157,36 @@ class AsyncMilena:
         for value in values.values():
             encode_value(value)
         return await run_async_batch(
-            self._caller, key_list(values), lambda key: operations.put(key, values[key], self._bucket), timeout
+            self._caller,
+            key_list(values),
+            lambda key: operations.put(key, values[key], self._bucket, durability),
+            timeout,
         )
 
-    async def delete_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> None:
+    async def delete_many(
+        self, keys: Iterable[KeyT], *, durability: Durability | None = None, timeout: float | None = None
+    ) -> None:
         """Delete all `keys`. Raises BatchError if some failed; the others were deleted."""
         await run_async_batch(
-            self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket), timeout
+            self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket, durability), timeout
         )
+
+    async def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
+        """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.
+
+        Writes of all clients count, in all buckets, also those that S3 has refused for good. Raises Unavailable
+        if a node of the ring cannot be asked. One that has left the ring is not asked: what its journal holds
+        reaches S3 when it is back.
+        """
+        return await self._run(operations.flush(), timeout)
+
+    async def wait_durable(self, *keys: Key, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Wait until S3 has the newest acknowledged writes of `keys`, for at most `timeout` seconds.
+
+        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 refused one for good, and
+        otherwise as `flush`.
+        """
+        await self._run(operations.wait_durable(keys, self._bucket, timeout), timeout)
 
     async def scan(self, prefix: Key = "", *, timeout: float | None = None) -> AsyncIterator[ObjectInfo]:
         """The objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.

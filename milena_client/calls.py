@@ -21,6 +21,8 @@ from milena_common.errors import DeadlineExceeded, MilenaError
 A = TypeVar("A")
 
 DEFAULT_TIMEOUT = 5.0
+# Waiting for S3 to have what is dirty may take as long as S3 takes.
+FLUSH_TIMEOUT = 60.0
 
 
 class Retries:

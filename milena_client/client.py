@@ -10,13 +10,14 @@ from typing import Self, TypeVar, overload
 from milena_client import operations
 from milena_client.batch import run_batch
 from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
-from milena_client.calls import DEFAULT_TIMEOUT, Caller, Retries
+from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries
 from milena_client.connection import GrpcTransport
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
 from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
 from milena_client.values import (
     Entry,
+    Flushed,
     Key,
     KeyT,
     ObjectInfo,
@@ -26,6 +27,7 @@ from milena_client.values import (
     encode_value,
     key_list,
 )
+from milena_common.durability import Durability
 
 D = TypeVar("D")
 
@@ -96,13 +98,39 @@ class Milena:
         """The value of `key` with its ETag, age, outcome and node; None if there is none."""
         return self._run(operations.get_entry(key, self._bucket), timeout)
 
-    def set(self, key: Key, value: Value, *, timeout: float | None = None) -> Written:
-        """Write `value`; returns once it is in S3. After DeadlineExceeded it may or may not have been written."""
-        return self._run(operations.put(key, value, self._bucket), timeout)
+    def set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Write `value`. After DeadlineExceeded or Unavailable it may or may not have been written.
 
-    def delete(self, key: Key, *, timeout: float | None = None) -> None:
-        """Delete `key`, in S3 too. A key that does not exist is no error."""
-        self._run(operations.delete(key, self._bucket), timeout)
+        It returns when the node's journal has it on disk ("back"), when S3 has it ("through"), or at once
+        ("memory": lost if the node dies within the next moments). None: as the nodes' WRITE_MODE says.
+
+        With `if_match` it is written only over the object with that ETag, with `if_none_match="*"` only where there
+        is no object; otherwise nothing is written, and ConditionFailed is raised.
+        """
+        return self._run(operations.put(key, value, self._bucket, durability, if_match, if_none_match), timeout)
+
+    def delete(
+        self,
+        key: Key,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Delete `key`, in S3 too. Durability and condition are those of `set`; it answers no ETag.
+
+        A key that does not exist is no error, unless `if_match` is given.
+        """
+        return self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
 
     def exists(self, key: Key, *, timeout: float | None = None) -> bool:
         """Whether there is such a key; the value is not transferred."""
@@ -116,7 +144,13 @@ class Milena:
         found = run_batch(self._caller, key_list(keys), lambda key: operations.get(key, self._bucket), timeout)
         return {key: value for key, value in found.items() if value is not None}
 
-    def set_many(self, values: Mapping[KeyT, Value], *, timeout: float | None = None) -> dict[KeyT, Written]:
+    def set_many(
+        self,
+        values: Mapping[KeyT, Value],
+        *,
+        durability: Durability | None = None,
+        timeout: float | None = None,
+    ) -> dict[KeyT, Written]:
         """Write all of `values`, in no particular order and not all or nothing.
 
         Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
@@ -124,12 +158,36 @@ class Milena:
         for value in values.values():
             encode_value(value)
         return run_batch(
-            self._caller, key_list(values), lambda key: operations.put(key, values[key], self._bucket), timeout
+            self._caller,
+            key_list(values),
+            lambda key: operations.put(key, values[key], self._bucket, durability),
+            timeout,
         )
 
-    def delete_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> None:
+    def delete_many(
+        self, keys: Iterable[KeyT], *, durability: Durability | None = None, timeout: float | None = None
+    ) -> None:
         """Delete all `keys`. Raises BatchError if some failed; the others were deleted."""
-        run_batch(self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket), timeout)
+        run_batch(
+            self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket, durability), timeout
+        )
+
+    def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
+        """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.
+
+        Writes of all clients count, in all buckets, also those that S3 has refused for good. Raises Unavailable
+        if a node of the ring cannot be asked. One that has left the ring is not asked: what its journal holds
+        reaches S3 when it is back.
+        """
+        return self._run(operations.flush(), timeout)
+
+    def wait_durable(self, *keys: Key, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Wait until S3 has the newest acknowledged writes of `keys`, for at most `timeout` seconds.
+
+        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 refused one for good, and
+        otherwise as `flush`.
+        """
+        self._run(operations.wait_durable(keys, self._bucket, timeout), timeout)
 
     def scan(self, prefix: Key = "", *, timeout: float | None = None) -> Iterator[ObjectInfo]:
         """The objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.

@@ -28,6 +28,9 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Nodes": (pb.NodesRequest, pb.NodesResponse),
     "Owner": (pb.OwnerRequest, pb.OwnerResponse),
     "Stats": (pb.StatsRequest, pb.StatsResponse),
+    "Flush": (pb.FlushRequest, pb.FlushResponse),
+    "Failed": (pb.FailedRequest, pb.FailedResponse),
+    "Settle": (pb.SettleRequest, pb.SettleResponse),
 }
 
 _CLOSED = "this client is closed"

@@ -9,7 +9,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from milena_client.values import KeyT, Value, encode_key, encode_value
-from milena_common.errors import FailedPrecondition, MilenaError
+from milena_common.durability import BACK, check_condition, check_durability
+from milena_common.errors import ConditionFailed, FailedPrecondition, MilenaError
 from milena_common.keys import cache_key, canonical_bucket, check_key
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.slots import SLOTS, slot_of
@@ -83,17 +84,23 @@ class MemoryCluster:
 
     def _put(self, request: pb.PutRequest) -> pb.PutResponse:
         check_key(request.key)
+        reached = check_durability(request.durability) or BACK
+        check_condition(request.if_match, request.if_none_match)
         bucket, objects = self._bucket(request.bucket)
+        _hold(objects.get(request.key), request.if_match, request.if_none_match)
         objects[request.key] = request.value
         self._cached[cache_key(bucket, request.key)] = self._now()
-        return pb.PutResponse(successful=True, etag=etag_of(request.value), node=NODE)
+        return pb.PutResponse(successful=True, etag=etag_of(request.value), node=NODE, durability=reached)
 
     def _delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
         check_key(request.key)
+        reached = check_durability(request.durability) or BACK
+        check_condition(request.if_match, "")
         bucket, objects = self._bucket(request.bucket)
+        _hold(objects.get(request.key), request.if_match, "")
         objects.pop(request.key, None)
         self._cached.pop(cache_key(bucket, request.key), None)
-        return pb.DeleteResponse(successful=True, node=NODE)
+        return pb.DeleteResponse(successful=True, node=NODE, durability=reached)
 
     def _list(self, request: pb.ListRequest) -> pb.ListResponse:
         _, objects = self._bucket(request.bucket)
@@ -126,11 +133,30 @@ class MemoryCluster:
         }
         return pb.StatsResponse(nodes=[pb.NodeStats(address=address, values=values) for address in self._members])
 
+    def _flush(self, _: pb.FlushRequest) -> pb.FlushResponse:
+        return pb.FlushResponse()
+
+    def _failed(self, _: pb.FailedRequest) -> pb.FailedResponse:
+        return pb.FailedResponse()
+
+    def _settle(self, _: pb.SettleRequest) -> pb.SettleResponse:
+        return pb.SettleResponse()
+
     def _leave(self, request: pb.LeaveRequest) -> pb.LeaveResponse:
         known = request.address in self._members
         if known:
             self._members.remove(request.address)
         return pb.LeaveResponse(successful=known, epoch=2)
+
+
+def _hold(value: bytes | None, if_match: str, if_none_match: str) -> None:
+    """Raise ConditionFailed unless the object with this value (None: there is none) is what was asked for."""
+    if if_none_match and value is not None:
+        raise ConditionFailed("if_none_match: there is such an object")
+    if if_match and value is None:
+        raise ConditionFailed("if_match: there is no such object")
+    if if_match and value is not None and if_match != etag_of(value):
+        raise ConditionFailed(f"if_match: the object's ETag is {etag_of(value)}, not {if_match}")
 
 
 def etag_of(value: bytes) -> str:

@@ -6,14 +6,31 @@ written twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from milena_client.values import Entry, Key, ObjectInfo, Value, Written, encode_key, encode_prefix, encode_value
-from milena_common.errors import DeadlineExceeded, InternalError, KeyNotFound
+from milena_client.values import (
+    Entry,
+    Flushed,
+    Key,
+    ObjectInfo,
+    Value,
+    Written,
+    encode_key,
+    encode_prefix,
+    encode_value,
+)
+from milena_common.durability import Durability, check_condition, check_durability
+from milena_common.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidRequest,
+    KeyNotFound,
+)
 from milena_common.pb import router_server_pb2 as pb
 
 A = TypeVar("A")
@@ -57,17 +74,44 @@ def exists(key: Key, bucket: str) -> Operation[bool]:
     return Operation("Get", request, _read_exists, True, "exists", encoded)
 
 
-def put(key: Key, value: Value, bucket: str) -> Operation[Written]:
+def put(
+    key: Key,
+    value: Value,
+    bucket: str,
+    durability: Durability | None = None,
+    if_match: str | None = None,
+    if_none_match: str | None = None,
+) -> Operation[Written]:
     encoded = encode_key(key)
-    request = pb.PutRequest(key=encoded, bucket=bucket, value=encode_value(value))
+    _check_condition(if_match, if_none_match)
+    request = pb.PutRequest(
+        key=encoded,
+        bucket=bucket,
+        value=encode_value(value),
+        durability=check_durability(durability or ""),
+        if_match=if_match,
+        if_none_match=if_none_match,
+    )
     return Operation("Put", request, _read_written, False, "set", encoded)
 
 
-def delete(key: Key, bucket: str) -> Operation[None]:
+def delete(
+    key: Key, bucket: str, durability: Durability | None = None, if_match: str | None = None
+) -> Operation[Written]:
     encoded = encode_key(key)
-    return Operation(
-        "Delete", pb.DeleteRequest(key=encoded, bucket=bucket), _read_deleted, False, "delete", encoded
+    _check_condition(if_match, None)
+    request = pb.DeleteRequest(
+        key=encoded, bucket=bucket, durability=check_durability(durability or ""), if_match=if_match
     )
+    return Operation("Delete", request, _read_deleted, False, "delete", encoded)
+
+
+def _check_condition(if_match: str | None, if_none_match: str | None) -> None:
+    """As `check_condition`. A condition that is empty by mistake must not become a write without one."""
+    for name, condition in (("if_match", if_match), ("if_none_match", if_none_match)):
+        if condition == "":
+            raise InvalidRequest(f"{name}: is empty; leave it out to write without a condition")
+    check_condition(if_match or "", if_none_match or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +128,30 @@ def scan(prefix: Key, bucket: str, cursor: str) -> Operation[Page]:
     return Operation("List", request, _read_page, True, "scan", encoded)
 
 
+def flush(keys: Iterable[Key] = (), bucket: str = "") -> Operation[Flushed]:
+    """Of `keys` of `bucket`; without keys of everything, in all buckets."""
+    encoded = [encode_key(key) for key in keys]
+    request = pb.FlushRequest(keys=encoded, bucket=bucket if encoded else "")
+    return Operation("Flush", request, _read_flushed, True, "flush")
+
+
+def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[None]:
+    flushing = flush(keys, bucket)
+    if not keys:
+        raise TypeError("wait_durable wants keys; flush() waits for everything")
+
+    def read(response: pb.FlushResponse) -> None:
+        if response.failed:
+            raise FailedPrecondition(
+                f"wait_durable: S3 refuses {response.failed} of these writes for good; they are kept, and "
+                "`milena writeback failed` shows why"
+            )
+        if response.remaining:
+            raise DeadlineExceeded(f"wait_durable: {response.remaining} writes are not in S3 after {timeout:g} s")
+
+    return Operation("Flush", flushing.request, read, True, "wait_durable")
+
+
 def not_found(key: Key) -> KeyNotFound:
     return KeyNotFound(f"there is no key {key!r}")
 
@@ -98,7 +166,7 @@ def _read_entry(response: pb.GetResponse) -> Entry | None:
     value = response.value
     # Routers that do not send a size send the whole value.
     size = response.size or len(value)
-    return Entry(value, response.etag, response.age_seconds, response.outcome, response.node, size)
+    return Entry(value, response.etag, response.age_seconds, response.outcome, response.node, size, response.dirty)
 
 
 def _read_exists(response: pb.GetResponse) -> bool:
@@ -108,12 +176,17 @@ def _read_exists(response: pb.GetResponse) -> bool:
 def _read_written(response: pb.PutResponse) -> Written:
     if not response.successful:
         raise InternalError("set: the router answered that it did not succeed, without a reason")
-    return Written(response.etag, response.node)
+    return Written(response.etag, response.node, response.durability)
 
 
-def _read_deleted(response: pb.DeleteResponse) -> None:
+def _read_deleted(response: pb.DeleteResponse) -> Written:
     if not response.successful:
         raise InternalError("delete: the router answered that it did not succeed, without a reason")
+    return Written("", response.node, response.durability)
+
+
+def _read_flushed(response: pb.FlushResponse) -> Flushed:
+    return Flushed(response.remaining, response.failed, response.flushed)
 
 
 def _read_page(response: pb.ListResponse) -> Page:

@@ -54,6 +54,9 @@ class FakeAsyncClock:
     def wall(self) -> float:
         return self.time
 
+    def cpu(self) -> float:
+        return 0.0
+
     async def sleep(self, seconds: float) -> None:
         self.time += seconds
 

@@ -22,6 +22,7 @@ class Entry:
 
     `age` is in seconds since S3 last vouched for this copy; `outcome` is one of hit, stale, stale_error, miss,
     revalidated, changed, coalesced, bypass; `node` is the address of the node that answered; `size` is in bytes.
+    `dirty`: it was acknowledged, and is not in S3 yet.
     """
 
     value: bytes
@@ -30,14 +31,30 @@ class Entry:
     outcome: str
     node: str
     size: int
+    dirty: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `set` answers: the object's ETag and the address of the node that wrote it."""
+    """What `set` and `delete` answer: the object's ETag ("" of a delete) and the address of the node that wrote it.
+
+    `durability` is the class that was reached: back, through or memory. It may be safer than what was asked for.
+    """
 
     etag: str
     node: str
+    durability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What `flush` answers, in writes: `remaining` were not in S3 when the time was up, `failed` S3 has refused for
+    good, `flushed` were waited for and are in S3 now.
+    """
+
+    remaining: int
+    failed: int
+    flushed: int
 
 
 @dataclass(frozen=True, slots=True)

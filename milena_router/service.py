@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from milena_common.addresses import ALLOWED, parse_address
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
+from milena_common.durability import check_condition, check_durability
 from milena_common.errors import InvalidRequest, MilenaError, RateLimited
 from milena_common.grpc_door import Message, Method
 from milena_common.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
@@ -18,8 +19,13 @@ from milena_router.config import Config
 from milena_router.forward import Forwarder
 from milena_router.leases import Leases
 from milena_router.limiter import TokenBucket
+from milena_router.writeback import WriteBack
 
-OPERATIONS = ("get", "put", "delete", "list", "join", "leave", "nodes", "owner", "stats")
+OPERATIONS = (
+    *("get", "put", "delete", "list"),
+    *("join", "leave", "nodes", "owner", "stats"),
+    *("flush", "failed", "settle"),
+)
 
 MAX_WEIGHT = 1000.0
 # What a member may say about itself; the router keeps it.
@@ -37,6 +43,7 @@ class RouterService:
         self._config = config
         self._leases = leases
         self._forwarder = forwarder
+        self._writeback = WriteBack(lambda: leases.ring, forwarder)
         self._limiter = limiter
         self._clock = clock
         self.rate_limited = 0
@@ -53,6 +60,9 @@ class RouterService:
             "Nodes": ("nodes", pb.NodesRequest, self.nodes),
             "Owner": ("owner", pb.OwnerRequest, self.owner),
             "Stats": ("stats", pb.StatsRequest, self.stats),
+            "Flush": ("flush", pb.FlushRequest, self.flush),
+            "Failed": ("failed", pb.FailedRequest, self.failed),
+            "Settle": ("settle", pb.SettleRequest, self.settle),
         }
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
@@ -73,10 +83,18 @@ class RouterService:
         self._admit()
         filed_as = self._file(request.bucket, request.key)
         check_value_size(len(request.value), self._config.max_value_bytes)
+        check_durability(request.durability)
+        check_condition(request.if_match, request.if_none_match)
 
         def build(owned_since: int) -> bytes:
             return cache_pb.PutRequest(
-                key=request.key, bucket=request.bucket, value=request.value, owned_since=owned_since
+                key=request.key,
+                bucket=request.bucket,
+                value=request.value,
+                owned_since=owned_since,
+                durability=request.durability,
+                if_match=request.if_match,
+                if_none_match=request.if_none_match,
             ).SerializeToString()
 
         return await self._forwarder.write("Put", filed_as, build, _forget(request), self._timeout(remaining))
@@ -84,10 +102,16 @@ class RouterService:
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         self._admit()
         filed_as = self._file(request.bucket, request.key)
+        check_durability(request.durability)
+        check_condition(request.if_match, "")
 
         def build(owned_since: int) -> bytes:
             return cache_pb.DeleteRequest(
-                key=request.key, bucket=request.bucket, owned_since=owned_since
+                key=request.key,
+                bucket=request.bucket,
+                owned_since=owned_since,
+                durability=request.durability,
+                if_match=request.if_match,
             ).SerializeToString()
 
         return await self._forwarder.write("Delete", filed_as, build, _forget(request), self._timeout(remaining))
@@ -160,6 +184,17 @@ class RouterService:
         nodes = await asyncio.gather(*(self._stats_of(address, timeout) for address in addresses))
         return pb.StatsResponse(nodes=nodes).SerializeToString()
 
+    async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
+        self._check_objects(request.bucket, request.keys)
+        return (await self._writeback.flush(request, self._timeout(remaining))).SerializeToString()
+
+    async def failed(self, request: pb.FailedRequest, remaining: float | None) -> bytes:
+        return (await self._writeback.failed(request, self._timeout(remaining))).SerializeToString()
+
+    async def settle(self, request: pb.SettleRequest, remaining: float | None) -> bytes:
+        self._check_objects(request.bucket, request.keys)
+        return (await self._writeback.settle(request, self._timeout(remaining))).SerializeToString()
+
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:
             answer = await self._forwarder.ask(address, "Stats", b"", timeout)
@@ -185,6 +220,13 @@ class RouterService:
         if bucket:
             check_bucket(bucket)
         return cache_key(bucket, key)
+
+    def _check_objects(self, bucket: str, keys: Iterable[bytes]) -> None:
+        """Raises InvalidRequest unless all of `keys` can be objects of `bucket`."""
+        if canonical_bucket(bucket, self._leases.membership.default_bucket):
+            check_bucket(bucket)
+        for key in keys:
+            check_key(key)
 
     def _timeout(self, remaining: float | None) -> float:
         return self._config.request_timeout if remaining is None else remaining

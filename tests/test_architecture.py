@@ -46,6 +46,7 @@ LIBRARIES = {
         "milena_router.node_connection",
     ],
     "grpc_health": ["milena_common.grpc_door"],
+    "lmdb": ["milena_cache.journal_lmdb"],
     "mypy_boto3_s3": ["milena_cache.s3_boto3", "milena_client.cli.local_s3"],
     "obstore": ["milena_cache.s3_obstore"],
     "prometheus_client": [

@@ -67,7 +67,21 @@ def test_conditions_are_honoured(boto: S3Client) -> None:
         boto.put_object(Bucket="b", Key="conditional", Body=b"2", IfNoneMatch="*")
     with pytest.raises(ClientError, match="PreconditionFailed"):
         boto.put_object(Bucket="b", Key="conditional", Body=b"2", IfMatch='"other"')
-    boto.put_object(Bucket="b", Key="conditional", Body=b"2", IfMatch=etag)
+    second = boto.put_object(Bucket="b", Key="conditional", Body=b"2", IfMatch=etag)["ETag"]
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        boto.delete_object(Bucket="b", Key="conditional", IfMatch=etag)
+    boto.delete_object(Bucket="b", Key="conditional", IfMatch=second)
+    boto.delete_object(Bucket="b", Key="conditional", IfMatch=second)
+    with pytest.raises(boto.exceptions.NoSuchKey):
+        boto.put_object(Bucket="b", Key="conditional", Body=b"3", IfMatch=second)
+
+
+def test_metadata_belongs_to_the_value_that_it_came_with(boto: S3Client) -> None:
+    boto.put_object(Bucket="b", Key="meta", Body=b"1", Metadata={"Milena-Version": "7-12"})
+    assert boto.head_object(Bucket="b", Key="meta")["Metadata"] == {"milena-version": "7-12"}
+    assert boto.get_object(Bucket="b", Key="meta")["Metadata"] == {"milena-version": "7-12"}
+    boto.put_object(Bucket="b", Key="meta", Body=b"2")
+    assert boto.head_object(Bucket="b", Key="meta")["Metadata"] == {}
 
 
 def test_chunked_uploads_are_stored_without_their_chunks(boto: S3Client) -> None:
@@ -126,6 +140,7 @@ def test_pipelined_and_chunked_requests(stub: StubProcess) -> None:
         b"PUT /raw/l HTTP/1.1\r\nContent-Encoding: aws-chunked\r\nContent-Length: 41\r\n\r\n"
         b"1;chunk-signature=0a\r\nl\r\n0\r\nx-amz-a:b\r\n\r\n",
     )
+    assert talk(stub, b"HEAD /raw/none HTTP/1.1\r\n\r\n").count(b"Error") == 0
     got = talk(stub, b"GET /raw/k HTTP/1.1\r\n\r\nHEAD /raw/k HTTP/1.1\r\n\r\nGET /raw/l HTTP/1.1\r\n\r\n")
     assert [answer.rpartition(b"\r\n\r\n")[2] for answer in got.split(b"HTTP/1.1 200 OK")[1:3]] == [b"abcde", b""]
     assert b"\r\n\r\nlHTTP/1.1 404" in got

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from milena_client.cli import demo, health, objects, ring, up
+from milena_client.cli import demo, health, journal, objects, ring, up, writeback
 from milena_client.cli.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.session import Session, cluster_options
 from milena_common.errors import ConfigError, MilenaError
@@ -68,6 +68,8 @@ for _command in (
     ring.ring,
     health.stats,
     health.health,
+    writeback.writeback,
+    journal.journal,
     up.up,
     demo.demo,
 ):

@@ -77,6 +77,8 @@ def _tour(cluster: LocalCluster, files: dict[str, bytes]) -> list[str]:
         tour.compare()
         _heading(f"{READERS} readers ask for one cold key at the same moment")
         tour.crowd()
+        _heading("Writing: acknowledged by S3, and from a journal on disk")
+        tour.write()
         _heading("Losing a node")
         tour.lose_a_node()
     finally:

@@ -17,6 +17,7 @@ from milena_client.aio import AsyncMilena
 from milena_client.cli.local_cluster import LocalCluster
 from milena_client.cli.output import Column, console, show_count, show_percent, table
 from milena_client.client import Milena
+from milena_common.durability import BACK, THROUGH, Durability
 from milena_common.errors import MilenaError
 
 READERS = 200
@@ -24,6 +25,8 @@ LEASE_SECONDS = 2
 _COLD_KEY = "demo/one-cold-key"
 _COLD_BYTES = 2**20
 _SETTLE_SECONDS = 30.0
+_WRITES = 200
+_WRITE_BYTES = 1024
 
 # Longer than the lease, so that a read of a lost node's key can wait it out.
 _TIMEOUT = 10.0
@@ -35,6 +38,13 @@ _COLUMNS = (
     Column("p99", "P99", "{:.2f} ms".format, True),
     Column("s3", "S3 REQUESTS", show_count, True),
     Column("hit_ratio", "HIT RATIO", show_percent, True),
+)
+
+_WRITE_COLUMNS = (
+    Column("way", "ACKNOWLEDGED WHEN IT IS IN"),
+    Column("writes", "WRITES", show_count, True),
+    Column("p50", "P50", "{:.2f} ms".format, True),
+    Column("p99", "P99", "{:.2f} ms".format, True),
 )
 
 
@@ -111,6 +121,36 @@ class Tour:
             f"{right} of {READERS} concurrent readers got the object (1 MiB); S3 was asked {gets:.0f} time(s)",
         )
 
+    def write(self) -> None:
+        """Write with both promises, and see that S3 then has what was acknowledged."""
+        written: dict[str, bytes] = {}
+        rows = [
+            self._measured_writes("S3", THROUGH, written),
+            self._measured_writes("the node's journal, on disk", BACK, written),
+        ]
+        console().print(table(_WRITE_COLUMNS, rows))
+        started = time.monotonic()
+        flushed = self._client.flush(timeout=_SETTLE_SECONDS)
+        seconds = time.monotonic() - started
+        there = sum(self._from_s3(key) == value for key, value in written.items())
+        self._check(
+            there == len(written) and not flushed.remaining,
+            f"{seconds:.1f} s after the last one S3 has {there} of {len(written)} acknowledged writes",
+        )
+
+    def _measured_writes(self, way: str, durability: Durability, written: dict[str, bytes]) -> dict[str, Any]:
+        milliseconds = []
+        for number in range(_WRITES):
+            key = f"demo/written/{durability}/{number}"
+            value = f"{durability} {number} ".encode().ljust(_WRITE_BYTES, b".")
+            started = time.perf_counter()
+            reached = self._client.set(key, value, durability=durability).durability
+            milliseconds.append((time.perf_counter() - started) * 1000)
+            if reached != durability:
+                self._check(False, f"{key}: acknowledged as {reached}, {durability} was asked for")
+            written[key] = value
+        return {"way": way, "writes": _WRITES, **_percentiles(milliseconds)}
+
     def lose_a_node(self) -> None:
         """Kill a node, go on reading, and watch the ring heal; then let a new node join."""
         victim = self._cluster.nodes[-1]
@@ -181,13 +221,16 @@ class Tour:
         after = self._counts()
         if wrong:
             self._check(False, f"{way}: {wrong} wrong values")
-        milliseconds.sort()
         hits, misses = after.hits - before.hits, after.misses - before.misses
         return {
             "way": way,
             "reads": len(keys),
-            "p50": milliseconds[len(milliseconds) // 2],
-            "p99": milliseconds[len(milliseconds) * 99 // 100],
+            **_percentiles(milliseconds),
             "s3": after.s3_gets - before.s3_gets,
             "hit_ratio": hits / (hits + misses) if hits + misses else None,
         }
+
+
+def _percentiles(milliseconds: list[float]) -> dict[str, float]:
+    ordered = sorted(milliseconds)
+    return {"p50": ordered[len(ordered) // 2], "p99": ordered[len(ordered) * 99 // 100]}

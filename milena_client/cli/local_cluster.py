@@ -20,15 +20,19 @@ from typing import Self
 
 from milena_client.cli.local_s3 import REGION, S3Choice, create_bucket, embedded_environment, s3_client
 from milena_client.cli.ports import HOST, Ports
-from milena_client.cli.processes import Process, stop_all
+from milena_client.cli.processes import STOP_SECONDS, Process, stop_all
 
-_NEEDED = ("aiohttp", "boto3", "dotenv", "flask", "flask_cors", "moto", "obstore", "prometheus_client")
+_NEEDED = ("aiohttp", "boto3", "dotenv", "flask", "flask_cors", "lmdb", "moto", "obstore", "prometheus_client")
 
 # Set by this module for each process, and therefore not passed on from the environment.
-_OWN = ("LISTEN_ADDR", "METRICS_PORT", "METRICS_HOST", "ROUTER_ADDR", "ADVERTISE_ADDR")
+_OWN = ("LISTEN_ADDR", "METRICS_PORT", "METRICS_HOST", "ROUTER_ADDR", "ADVERTISE_ADDR", "JOURNAL_DIR")
 
-# A node's own default is half of the memory, and here several share one machine.
+# A node's own defaults go by the whole memory, and here several share one machine.
 _LRU_BYTES = "256MiB"
+_DIRTY_MEMORY_BYTES = "64MiB"
+
+# Set for the nodes, so that they are given as long as they take.
+_DRAIN_SECONDS = "20"
 
 START_SECONDS = 30.0
 _ATTEMPTS = 3
@@ -56,7 +60,12 @@ def missing_packages() -> list[str]:
 
 
 class LocalCluster:
-    """Starts in `start`, ends in `close` or at the end of a with block. Logs go to `logs`, a file a process."""
+    """Starts in `start`, ends in `close` or at the end of a with block. Logs go to `logs`, a file a process.
+
+    `journals` has a directory for each node, by its name: a node finds there what it left there. Unless JOURNAL_DIR
+    says where, they are among the logs with the embedded S3, whose objects do not outlast the cluster either, and
+    with any other S3 where the next cluster that is started here finds them.
+    """
 
     def __init__(self, s3: S3Choice, environ: Mapping[str, str], logs: Path) -> None:
         self.bucket = s3.bucket
@@ -64,12 +73,19 @@ class LocalCluster:
         self.logs = logs
         self.nodes: list[Member] = []
         self.router: Member | None = None
+        here = Path.cwd() / "milena-journal"
+        self.journals = Path(environ.get("JOURNAL_DIR") or (logs / "journal" if s3.embedded else here)).absolute()
         self._s3 = s3
         self._environ = embedded_environment(environ) if s3.embedded else dict(environ)
         for name in _OWN:
             self._environ.pop(name, None)
-        if not self._environ.get("LRU_BYTES"):
-            self._environ["LRU_BYTES"] = _LRU_BYTES
+        for name, default in (
+            ("LRU_BYTES", _LRU_BYTES),
+            ("DIRTY_MEMORY_BYTES", _DIRTY_MEMORY_BYTES),
+            ("DRAIN_SECONDS", _DRAIN_SECONDS),
+        ):
+            if not self._environ.get(name):
+                self._environ[name] = default
         # boto3 knows a second name for it, and an endpoint of one's own rarely cares.
         region = self._environ.get("AWS_REGION") or self._environ.get("AWS_DEFAULT_REGION")
         if region or s3.endpoint:
@@ -128,10 +144,22 @@ class LocalCluster:
         return [process for process in processes if process.exit_code() is not None]
 
     def close(self) -> None:
-        """End all processes: nodes first, so that they can leave the ring, then router and S3."""
+        """End all processes: nodes first, so that they can upload and leave the ring, then router and S3."""
         outer = [process for process in (self.router.process if self.router else None, self._moto) if process]
-        stop_all([process for process in self._started if process not in outer])
+        stop_all([process for process in self._started if process not in outer], STOP_SECONDS + self._drain_seconds)
         stop_all(outer)
+
+    def undrained(self) -> list[str]:
+        """After `close`: the names of nodes that may have left acknowledged writes in their journals."""
+        return [node.name for node in self.nodes if node.process.exit_code() != 0]
+
+    @property
+    def _drain_seconds(self) -> float:
+        """How long nodes go on uploading when they are told to stop."""
+        try:
+            return max(0.0, float(self._environ["DRAIN_SECONDS"]))
+        except ValueError:  # the nodes have refused to start
+            return 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +199,7 @@ class LocalCluster:
             "ROUTER_ADDR": f"http://{self.router.address}",
             "S3_BUCKET": self.bucket,
             "S3_ENDPOINT_URL": self.s3_endpoint,
+            "JOURNAL_DIR": str(self.journals / f"cache{number}"),
         }
         return lambda: self._launch(f"cache{number}", "milena_cache", 50050 + number, 9090 + number, environment)
 

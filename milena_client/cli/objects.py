@@ -6,18 +6,17 @@ import base64
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from milena_client.cli.failures import printable
-from milena_client.cli.output import Column, show_bytes, show_seconds, write_json, write_rows
+from milena_client.cli.output import Column, show_bytes, show_seconds, show_time, write_json, write_rows
 from milena_client.cli.session import Session, cluster_options
 from milena_client.cli.transfer import each, file_for, files_below
 from milena_client.client import Milena
 from milena_client.operations import not_found
-from milena_client.values import ObjectInfo
+from milena_common.durability import ANY_OBJECT, DURABILITIES, Durability
 
 _ENTRY = (
     Column("key", "KEY"),
@@ -26,13 +25,23 @@ _ENTRY = (
     Column("age", "AGE", show_seconds, True),
     Column("outcome", "OUTCOME"),
     Column("node", "NODE"),
+    Column("dirty", "IN S3", lambda dirty: "not yet" if dirty else "yes"),
 )
 _WRITTEN = (
     Column("key", "KEY"),
     Column("size", "SIZE", show_bytes, True),
     Column("etag", "ETAG"),
     Column("node", "NODE"),
+    Column("durability", "DURABILITY"),
 )
+
+_DURABILITY = click.option(
+    "--durability",
+    type=click.Choice(DURABILITIES),
+    help="When to say that it is done: the node's journal has it (back), S3 has it (through), or the node's memory "
+    "has it, which is lossy (memory). Default: the nodes' WRITE_MODE.",
+)
+_IF_MATCH = click.option("--if-match", metavar="ETAG", help="Only the object with this ETag, quotes included.")
 
 
 @click.command()
@@ -53,8 +62,8 @@ def get(
 ) -> None:
     """Get the value of KEY: its bytes go to stdout.
 
-    With -o table or -o json: what is known about it (size, ETag, age, outcome, node); json has the value too, as
-    base64. With --many each key becomes a file below --dir.
+    With -o table or -o json: what is known about it (size, ETag, age, outcome, node, whether S3 has it yet); json
+    has the value too, as base64. With --many each key becomes a file below --dir.
     """
     if many:
         if directory is None or file is not None:
@@ -79,6 +88,7 @@ def _get_one(session: Session, key: str, file: Path | None) -> None:
         "age": entry.age,
         "outcome": entry.outcome,
         "node": entry.node,
+        "dirty": entry.dirty,
     }
     if session.output == "json":
         write_json(row if file else row | {"value_base64": base64.b64encode(entry.value).decode()})
@@ -110,51 +120,91 @@ def _lines_of_stdin() -> Iterator[str]:
 @click.argument("target", metavar="KEY|DIR")
 @click.argument("file", required=False, metavar="FILE|-")
 @click.option("--prefix", default="", help="With DIR: what the keys begin with.")
+@_DURABILITY
+@_IF_MATCH
+@click.option("--if-none-match", type=click.Choice([ANY_OBJECT]), help="'*': only where there is no such object.")
 @cluster_options
 @click.pass_obj
 @click.pass_context
-def put(ctx: click.Context, session: Session, target: str, file: str | None, prefix: str) -> None:
-    """Write FILE (- for stdin) as KEY, or every file below DIR under its relative path."""
+def put(
+    ctx: click.Context,
+    session: Session,
+    target: str,
+    file: str | None,
+    prefix: str,
+    durability: Durability | None,
+    if_match: str | None,
+    if_none_match: str | None,
+) -> None:
+    """Write FILE (- for stdin) as KEY, or every file below DIR under its relative path.
+
+    With --if-match or --if-none-match nothing is written, and the exit code is 1, if the object is another one.
+    """
     if file is None:
         if not Path(target).is_dir():
             raise click.UsageError(f"{target!r} is no directory; to write one key: put KEY FILE, or put KEY -")
-        ctx.exit(_put_directory(session, Path(target), prefix))
+        if if_match is not None:
+            raise click.UsageError("--if-match goes with one key")
+        ctx.exit(_put_directory(session, Path(target), prefix, durability, if_none_match))
     if prefix:
         raise click.UsageError("--prefix goes with a directory")
     if file != "-" and Path(file).is_dir():
         raise click.UsageError(f"{file!r} is a directory: put {file} --prefix {target}/")
     value = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     with session.client() as client:
-        written = client.set(target, value)
-    row = {"key": target, "size": len(value), "etag": written.etag, "node": written.node}
+        written = client.set(target, value, durability=durability, if_match=if_match, if_none_match=if_none_match)
+    row = {
+        "key": target,
+        "size": len(value),
+        "etag": written.etag,
+        "node": written.node,
+        "durability": written.durability,
+    }
     if session.format == "json":
         write_json(row)
     else:
         write_rows(session.format, _WRITTEN, [row])
 
 
-def _put_directory(session: Session, directory: Path, prefix: str) -> int:
+def _put_directory(
+    session: Session, directory: Path, prefix: str, durability: Durability | None, if_none_match: str | None
+) -> int:
     files = files_below(directory)
     with session.client() as client:
 
         def send(path: Path) -> None:
-            client.set(prefix + path.relative_to(directory).as_posix(), path.read_bytes())
+            key = prefix + path.relative_to(directory).as_posix()
+            client.set(key, path.read_bytes(), durability=durability, if_none_match=if_none_match)
 
         return each(files, send, str, total=len(files), title="put")
 
 
 @click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@_DURABILITY
+@_IF_MATCH
 @cluster_options
 @click.pass_obj
 @click.pass_context
-def rm(ctx: click.Context, session: Session, keys: tuple[str, ...]) -> None:
-    """Delete the KEYs, in S3 too. A key that does not exist is no error."""
+def rm(
+    ctx: click.Context,
+    session: Session,
+    keys: tuple[str, ...],
+    durability: Durability | None,
+    if_match: str | None,
+) -> None:
+    """Delete the KEYs, in S3 too. A key that does not exist is no error, unless --if-match is given."""
+    if len(keys) > 1 and if_match is not None:
+        raise click.UsageError("--if-match goes with one key")
     with session.client() as client:
+
+        def remove(key: str) -> None:
+            client.delete(key, durability=durability, if_match=if_match)
+
         if len(keys) == 1:
-            client.delete(keys[0])
+            remove(keys[0])
         else:
-            ctx.exit(each(keys, client.delete, str, total=len(keys), title="rm"))
+            ctx.exit(each(keys, remove, str, total=len(keys), title="rm"))
 
 
 @click.command()
@@ -174,7 +224,7 @@ def ls(session: Session, prefix: str) -> None:
             if session.format == "raw":
                 click.echo(item.key.encode())
             else:
-                click.echo(f"{_time(item):19}  {show_bytes(item.size):>9}  {printable(item.key)}")
+                click.echo(f"{show_time(item.last_modified)}  {show_bytes(item.size):>9}  {printable(item.key)}")
 
 
 def _list_json(client: Milena, prefix: str) -> None:
@@ -184,7 +234,3 @@ def _list_json(client: Milena, prefix: str) -> None:
         click.echo((separator + json.dumps(row, ensure_ascii=False)).encode(), nl=False)
         separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")
-
-
-def _time(item: ObjectInfo) -> str:
-    return datetime.fromtimestamp(item.last_modified, UTC).strftime("%Y-%m-%d %H:%M:%S")

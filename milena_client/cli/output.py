@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import click
@@ -85,6 +86,11 @@ def show_count(count: float) -> str:
 def show_percent(share: float | None) -> str:
     """A share of 1 in percent; "-" where there is none."""
     return "-" if share is None else f"{share:.1%}"
+
+
+def show_time(timestamp: float) -> str:
+    """A moment, given in seconds since 1970, in UTC."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def show_seconds(seconds: float) -> str:

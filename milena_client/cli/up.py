@@ -48,7 +48,10 @@ def up(ctx: click.Context, nodes: int, logs: Path | None) -> None:
 
     S3 is an embedded stand-in that keeps its objects in memory. With S3_ENDPOINT_URL the nodes use that S3, with
     S3_BUCKET alone that bucket on AWS. All variables of router and nodes count, also from a file .env, except
-    addresses and ports: those are chosen here. LRU_BYTES is 256MiB unless set.
+    addresses and ports: those are chosen here. LRU_BYTES is 256MiB and DIRTY_MEMORY_BYTES 64MiB unless set.
+
+    Each node has its journal in a directory of its own below JOURNAL_DIR. That is ./milena-journal unless set, so
+    that the next cluster started here uploads what this one left; with the embedded S3 it goes with the logs.
     """
     require_local_packages()
     environ = _environment()
@@ -65,10 +68,17 @@ def up(ctx: click.Context, nodes: int, logs: Path | None) -> None:
                 click.echo(f"milena: {name} is not ready: {printable(reason)}", err=True)
             ended = watch(cluster)
             click.echo("stopping …")
+        left = [] if s3.embedded else cluster.undrained()
+        if left:
+            click.echo(
+                f"milena: {', '.join(left)}: acknowledged writes may be left in {cluster.journals}, and not in S3; "
+                "the next `milena up` with these journals uploads them",
+                err=True,
+            )
         for process in ended:
             click.echo(f"milena: {process.name} ended by itself; its log ends with:", err=True)
             click.echo(process.last_words(), err=True)
-        if ended:
+        if ended or left:
             ctx.exit(FAILED)
 
 
@@ -135,6 +145,7 @@ def say_addresses(cluster: LocalCluster, s3: S3Choice, environ: Mapping[str, str
         *(f"{node.name:8} {node.address}   metrics {node.ops}/metrics" for node in cluster.nodes),
         f"s3       {cluster.s3_endpoint or 'AWS'}, bucket {cluster.bucket}{kept}",
         f"logs     {cluster.logs}",
+        f"journals {cluster.journals}",
         f"RATE_LIMIT, requests a second: {limit}",
         f"export MILENA_URL=milena://{cluster.router.address}",
     ]

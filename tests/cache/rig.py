@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from milena_cache.buckets import Buckets, Object
+from milena_cache.change import Ack
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.flights import Flights
@@ -16,10 +17,11 @@ from milena_cache.origin import Origin
 from milena_cache.pace import Pace
 from milena_cache.replay import Replay, replay
 from milena_cache.store import Ref
+from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Policy, Uploader
 from milena_cache.writeback import Flushed, WriteBack
-from milena_cache.writes import Ack, Writes
+from milena_cache.writes import Writes
 from milena_common.durability import Durability
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
@@ -84,16 +86,16 @@ class NodeUnderTest:
         )
         self.writes = Writes(
             origin=origin,
-            uploader=self.uploader,
+            through=Through(
+                self.uploader, self.journal, self.dirty, self.writeback, copies, self.clock, lambda: 0.5, retries=0
+            ),
             journal=self.journal,
             dirty=self.dirty,
             writeback=self.writeback,
             copies=copies,
             clock=self.clock,
-            draw=lambda: 0.5,
             mode=mode,
             max_value_bytes=max_value_bytes,
-            retries=0,
         )
         self.node = Node(
             store=self.store,
@@ -118,8 +120,11 @@ class NodeUnderTest:
         return found
 
     async def crash(self) -> NodeUnderTest:
-        """The process is killed; the next one on the same disk, started."""
-        await self.stop()
+        """The process is killed, whatever it is at; the next one on the same disk, started."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         options = {**self._options, "disk": self.disk.after_crash(), "store": self.store, "clock": self.clock}
         after = NodeUnderTest(**options)
         await after.start()
@@ -131,6 +136,7 @@ class NodeUnderTest:
             self._running.cancel()
         await self.writeback.stop()
         await self.node.finish()
+        await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
         filed = [self.object(key).filed_as for key in keys] if keys else None

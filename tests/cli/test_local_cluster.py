@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.fault_proxy import FaultProxy
+from tests.support.moto_server import AWS_VARIABLES, MotoServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -137,7 +139,30 @@ def test_the_end_of_the_terminal_ends_the_cluster(tmp_path: Path) -> None:
         up.wait_for("^nodes: 1, ")
         assert up.end(signal.SIGHUP) == (0, "")
         assert all(nobody_listens(address) for address in addresses(up))
-    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"s3.log", "router.log", "cache1.log"}
+    left = {path.name for path in (tmp_path / "logs").iterdir()}
+    assert left == {"s3.log", "router.log", "cache1.log", "journal"}
+
+
+def test_what_is_left_in_a_journal_is_uploaded_by_the_next_cluster(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with MotoServer(tmp_path) as s3, FaultProxy(s3.endpoint_url) as way:
+        environ = AWS_VARIABLES | {"S3_ENDPOINT_URL": way.endpoint_url, "DRAIN_SECONDS": "0.5"}
+        with milena(tmp_path, "up", "--nodes", "1", **environ) as up:
+            url = up.wait_for("MILENA_URL=").partition("=")[2]
+            up.wait_for("^nodes: 1, ")
+            way.refuse()
+            client(tmp_path, url, "put", "k", "file")
+            code, err = up.end(signal.SIGINT)
+        assert code == 1
+        assert f"cache1: acknowledged writes may be left in {tmp_path / 'milena-journal'}" in err
+        way.accept()
+        with milena(tmp_path, "up", "--nodes", "1", **environ) as up:
+            url = up.wait_for("MILENA_URL=").partition("=")[2]
+            up.wait_for("^nodes: 1, ")
+            client(tmp_path, url, "writeback", "flush")
+            assert client(tmp_path, url, "get", "k") == "content"
+            assert up.end(signal.SIGINT) == (0, "")
+        assert s3.client.get_object(Bucket="milena", Key="k")["Body"].read() == b"content"
 
 
 def test_ctrl_c_before_it_is_up(tmp_path: Path) -> None:
@@ -165,5 +190,6 @@ def test_the_tour(tmp_path: Path) -> None:
         assert (code, err) == (0, ""), demo.lines
         shown = "\n".join(demo.lines)
         assert "200 of 200 concurrent readers" in shown
+        assert "S3 has 400 of 400 acknowledged writes" in shown
         assert "FAILED" not in shown
         assert all(nobody_listens(address) for address in addresses(demo))

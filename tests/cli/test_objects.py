@@ -43,6 +43,7 @@ def test_get_as_json_and_table(run: Run, cluster: MemoryCluster) -> None:
         "age": 0.0,
         "outcome": "miss",
         "node": "127.0.0.1:50051",
+        "dirty": False,
     }
     table = run("-o", "table", "get", "k").stdout
     assert "OUTCOME" in table
@@ -93,7 +94,14 @@ def test_failures_of_several_kinds_are_a_failure(run: Run, cluster: MemoryCluste
         ["put", "not-a-directory"],
         ["put", "key", "file", "--prefix", "p"],
         ["put", "key", "."],
+        ["put", "key", "-", "--durability", "safe"],
+        ["put", "key", "-", "--if-none-match", "etag"],
+        ["put", "key", "-", "--if-match", "*"],
+        ["put", "key", "-", "--if-match", "e", "--if-none-match", "*"],
+        ["put", ".", "--if-match", "e"],
         ["rm"],
+        ["rm", "a", "b", "--if-match", "e"],
+        ["rm", "a", "--if-match", ""],
         ["ls", "a", "b"],
         ["no-such-command"],
         ["--timeout", "soon", "ls"],
@@ -114,8 +122,49 @@ def test_put_a_file_and_stdin(run: Run) -> None:
     assert run("put", "k", "in").exit_code == 0
     assert run("get", "k").stdout_bytes == BINARY
     written = json.loads(run("put", "k2", "-", "-o", "json", input=BINARY).stdout)
-    assert written == {"key": "k2", "size": 256, "etag": etag_of(BINARY), "node": "127.0.0.1:50051"}
+    assert written == {
+        "key": "k2",
+        "size": 256,
+        "etag": etag_of(BINARY),
+        "node": "127.0.0.1:50051",
+        "durability": "back",
+    }
     assert run("get", "k2").stdout_bytes == BINARY
+
+
+@pytest.mark.parametrize("durability", ["back", "through", "memory"])
+def test_durability_of_put_and_rm(run: Run, durability: str) -> None:
+    written = json.loads(run("put", "k", "-", "--durability", durability, "-o", "json", input="v").stdout)
+    assert written["durability"] == durability
+    Path("src").mkdir()
+    Path("src/l").write_bytes(b"1")
+    assert run("put", "src", "--durability", durability).exit_code == 0
+    assert run("rm", "k", "--durability", durability).exit_code == 0
+    assert run("rm", "k", "l", "--durability", durability).exit_code == 0
+    assert run("ls").stdout == ""
+
+
+def test_conditions_of_put_and_rm(run: Run) -> None:
+    assert run("put", "k", "-", "--if-none-match", "*", input="1").exit_code == 0
+    again = run("put", "k", "-", "--if-none-match", "*", input="2")
+    assert (again.exit_code, again.stderr) == (1, "milena: if_none_match: there is such an object\n")
+    assert run("put", "k", "-", "--if-match", etag_of(b"1"), input="2").exit_code == 0
+    assert run("put", "k", "-", "--if-match", etag_of(b"1"), input="3").exit_code == 1
+    assert run("rm", "k", "--if-match", etag_of(b"1")).exit_code == 1
+    assert run("get", "k").stdout == "2"
+    assert run("rm", "k", "--if-match", etag_of(b"2")).exit_code == 0
+    assert run("ls").stdout == ""
+
+
+def test_put_a_directory_where_there_is_nothing_yet(run: Run) -> None:
+    Path("src").mkdir()
+    for name in ("old", "new"):
+        Path("src", name).write_bytes(b"2")
+    run("put", "old", "-", input="1")
+    result = run("put", "src", "--if-none-match", "*")
+    assert result.exit_code == 1
+    assert result.stderr == "milena: src/old: if_none_match: there is such an object\n"
+    assert (run("get", "old").stdout, run("get", "new").stdout) == ("1", "2")
 
 
 def test_put_a_file_that_is_not_there(run: Run) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from milena_client.cli.demo_data import FILES, standard_library
 from milena_client.cli.failures import common_exit_code, exit_code, printable, reason
+from milena_client.cli.local_cluster import LocalCluster
 from milena_client.cli.local_s3 import S3Choice, choose_s3, embedded_environment
 from milena_client.cli.output import show_bytes, show_count, show_percent, show_seconds
 from milena_client.cli.ports import Ports
@@ -101,6 +102,19 @@ def test_which_s3_a_local_cluster_uses(environ: dict[str, str], choice: S3Choice
     assert choose_s3(environ) == choice
 
 
+def test_journals_are_kept_where_s3_outlasts_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    logs = tmp_path / "logs"
+    embedded = S3Choice("", "milena", embedded=True, create=True)
+    real = S3Choice("", "bucket", embedded=False, create=False)
+    assert LocalCluster(embedded, {}, logs).journals == logs / "journal"
+    assert LocalCluster(real, {}, logs).journals == tmp_path / "milena-journal"
+    for s3 in (embedded, real):
+        assert LocalCluster(s3, {"JOURNAL_DIR": "j"}, logs).journals == tmp_path / "j"
+        # Each node is told its own.
+        assert "JOURNAL_DIR" not in LocalCluster(s3, {"JOURNAL_DIR": "j"}, logs).environ
+
+
 def test_an_embedded_s3_sees_nobodys_credentials() -> None:
     environ = embedded_environment(
         {"AWS_PROFILE": "work", "AWS_SECRET_ACCESS_KEY": "s", "S3_PREFIX": "p", "PATH": "/"}
@@ -170,9 +184,9 @@ def _hanging_router() -> Iterator[tuple[str, threading.Event]]:
 
     def answer(method: str, request: Any, context: Any) -> Message:
         gone = threading.Event()
-        context.add_callback(gone.set)
-        asked.set()
-        gone.wait(20)
+        if context.add_callback(gone.set):  # and has not gone already
+            asked.set()
+            gone.wait(20)
         return pb.GetResponse()
 
     with router(answer) as address:
@@ -188,7 +202,9 @@ def _milena(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [["get", "k"], ["get", "--many", "k", "l", "--dir", "/nowhere"]])
+@pytest.mark.parametrize(
+    "arguments", [["get", "k"], ["get", "--many", "k", "l", "--dir", "/nowhere"], ["writeback", "flush"]]
+)
 def test_ctrl_c_is_quiet(arguments: list[str]) -> None:
     with _hanging_router() as (url, asked):
         command = _milena(*arguments, "--url", url)

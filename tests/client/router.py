@@ -17,7 +17,7 @@ from milena_common.status import to_grpc
 
 Answer = Callable[[str, Any, grpc.ServicerContext], Message]
 
-METHODS = ("Get", "Put", "Delete", "List", "Leave", "Nodes", "Owner", "Stats")
+METHODS = ("Get", "Put", "Delete", "List", "Leave", "Nodes", "Owner", "Stats", "Flush", "Failed", "Settle")
 
 
 @contextmanager

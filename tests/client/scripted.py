@@ -13,7 +13,7 @@ from milena_common.pb import router_server_pb2 as pb
 
 Answer = Message | MilenaError
 FOUND = pb.GetResponse(successful=True, value=b"v")
-WRITTEN = pb.PutResponse(successful=True, etag='"e"', node="n:1")
+WRITTEN = pb.PutResponse(successful=True, etag='"e"', node="n:1", durability="back")
 
 
 class Script:

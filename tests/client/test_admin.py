@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from milena_client.admin import Admin, NodeStats, problems
+from milena_client.admin import Admin, DeadLetters, FailedWrite, NodeStats, problems
 from milena_client.memory_cluster import NODE, MemoryCluster
-from milena_client.testing import MemoryTransport
-from milena_common.errors import InvalidRequest
+from milena_client.testing import FakeClock, MemoryTransport
+from milena_client.values import Flushed
+from milena_common.errors import InvalidRequest, NodeLost
+from milena_common.pb import router_server_pb2 as pb
 from tests.client.router import router
+from tests.client.scripted import Answer, Script, ScriptedTransport
 
 
 def test_what_operators_ask() -> None:
@@ -22,6 +27,85 @@ def test_what_operators_ask() -> None:
         assert admin.leave(NODE) is True
         assert admin.leave(NODE) is False
         assert admin.nodes().nodes == []
+
+
+LETTERS = pb.FailedResponse(
+    writes=[
+        pb.FailedWrite(
+            key="ü/1".encode(),
+            bucket="logs",
+            operation="put",
+            size=3,
+            version="1-2",
+            reason="403 AccessDenied",
+            failed_at=12.5,
+            node="n:1",
+        )
+    ],
+    total=7,
+)
+
+
+def admin(*answers: Answer, bucket: str = "") -> tuple[Admin, Script]:
+    clock = FakeClock()
+    script = Script(clock, *answers)
+    return Admin(bucket=bucket, transport=ScriptedTransport(script), clock=clock), script
+
+
+def test_dead_letters_are_listed() -> None:
+    operator, script = admin(LETTERS)
+    assert operator.failed(5) == DeadLetters(
+        [FailedWrite("ü/1", "logs", "put", 3, "1-2", "403 AccessDenied", 12.5, "n:1")], 7
+    )
+    assert script.requests == [pb.FailedRequest(limit=5)]
+    for limit in (0, -1, 2**32):
+        with pytest.raises(InvalidRequest, match="limit"):
+            operator.failed(limit)
+
+
+def test_dead_letters_are_settled_by_key_or_all() -> None:
+    operator, script = admin(pb.SettleResponse(settled=2), bucket="logs")
+    assert operator.retry(["k", b"l", "k"]) == 2
+    assert operator.drop(all=True) == 2
+    assert script.requests == [
+        pb.SettleRequest(action="retry", keys=[b"k", b"l"], bucket="logs"),
+        pb.SettleRequest(action="drop", all=True),
+    ]
+
+
+@pytest.mark.parametrize("settle", [Admin.retry, Admin.drop])
+def test_which_dead_letters_must_be_said(settle: Any) -> None:
+    operator, script = admin(pb.SettleResponse())
+    for keys, everything in (((), False), (("k",), True)):
+        with pytest.raises(InvalidRequest, match="keys, all"):
+            settle(operator, keys, all=everything)
+    with pytest.raises(TypeError, match="list"):
+        settle(operator, "k")
+    assert script.requests == []
+
+
+def test_a_retry_may_be_repeated_and_a_drop_may_not() -> None:
+    operator, script = admin(NodeLost("gone"), pb.SettleResponse(settled=1))
+    assert operator.retry(all=True) == 1
+    operator, script = admin(NodeLost("gone"), pb.SettleResponse(settled=1))
+    with pytest.raises(NodeLost):
+        operator.drop(all=True)
+    assert len(script.requests) == 1
+
+
+def test_flushing_some_keys_or_everything() -> None:
+    operator, script = admin(pb.FlushResponse(remaining=1, flushed=2), bucket="logs")
+    assert operator.flush(["k"], timeout=1.0) == Flushed(remaining=1, failed=0, flushed=2)
+    operator.flush()
+    assert script.requests == [pb.FlushRequest(keys=[b"k"], bucket="logs"), pb.FlushRequest()]
+    assert script.timeouts == [1.0, 60.0]
+
+
+def test_a_cluster_in_memory_has_nothing_to_settle() -> None:
+    operator = Admin(transport=MemoryTransport(MemoryCluster(lambda: 0.0)))
+    assert operator.failed() == DeadLetters([], 0)
+    assert operator.retry(all=True) == operator.drop(["k"]) == 0
+    assert operator.flush() == Flushed(0, 0, 0)
 
 
 def test_a_bad_key_has_no_owner() -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
-from milena_client import AsyncMilena, Milena
+from milena_client import AsyncMilena, Flushed, Milena
 from milena_client.retry import DEFAULT_RETRY
 from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_common.errors import (
+    ConditionFailed,
     DeadlineExceeded,
+    FailedPrecondition,
     InternalError,
     InvalidRequest,
     MilenaError,
@@ -69,6 +72,76 @@ def test_a_write_is_not_repeated_when_nobody_knows_whether_it_happened(client: A
     with pytest.raises(NodeLost, match="gone"):
         do("set", "k", b"v")
     assert len(script.timeouts) == 1
+
+
+@pytest.mark.parametrize("error", [NodeLost("gone"), ConditionFailed("if_match: another")])
+def test_a_conditional_write_is_never_repeated(client: Any, error: MilenaError) -> None:
+    """The first attempt may have been made, and would be what the second one finds."""
+    do, script = client(error, WRITTEN)
+    with pytest.raises(type(error)):
+        do("set", "k", b"v", if_none_match="*")
+    assert len(script.timeouts) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "request_"),
+    [
+        ("set", {}, pb.PutRequest(key=b"k", value=b"v")),
+        (
+            "set",
+            {"durability": "through", "if_match": '"e"'},
+            pb.PutRequest(key=b"k", value=b"v", durability="through", if_match='"e"'),
+        ),
+        ("set", {"if_none_match": "*"}, pb.PutRequest(key=b"k", value=b"v", if_none_match="*")),
+        ("delete", {}, pb.DeleteRequest(key=b"k")),
+        (
+            "delete",
+            {"durability": "memory", "if_match": '"e"'},
+            pb.DeleteRequest(key=b"k", durability="memory", if_match='"e"'),
+        ),
+    ],
+)
+def test_what_is_asked_of_a_write_travels(client: Any, name: str, more: Any, request_: Message) -> None:
+    do, script = client(WRITTEN)
+    assert do(name, "k", *([b"v"] if name == "set" else []), **more).durability == "back"
+    assert script.requests == [request_]
+
+
+def test_what_is_waited_for_travels(client: Any) -> None:
+    do, script = client(pb.FlushResponse())
+    do("flush")
+    do("wait_durable", "k", b"l")
+    assert script.requests == [pb.FlushRequest(), pb.FlushRequest(keys=[b"k", b"l"])]
+
+
+def test_an_entry_says_whether_s3_has_it(client: Any) -> None:
+    do, _ = client(pb.GetResponse(successful=True, value=b"v", dirty=True), FOUND)
+    assert do("get_entry", "k").dirty is True
+    assert do("get_entry", "k").dirty is False
+
+
+def test_flush_tells_what_remains(client: Any) -> None:
+    do, script = client(pb.FlushResponse(remaining=1, failed=2, flushed=3))
+    assert do("flush") == Flushed(remaining=1, failed=2, flushed=3)
+    assert script.timeouts == [60.0]
+
+
+def test_flush_survives_a_lost_node(client: Any) -> None:
+    do, script = client(NodeLost("gone"), pb.FlushResponse(flushed=3))
+    assert do("flush", timeout=10.0).flushed == 3
+    assert len(script.timeouts) == 2
+
+
+def test_what_is_not_durable_in_time_says_how_much(client: Any) -> None:
+    do, _ = client(pb.FlushResponse(remaining=2))
+    with pytest.raises(DeadlineExceeded, match=r"2 writes are not in S3 after 1\.5 s"):
+        do("wait_durable", "k", "l", "m", timeout=1.5)
+
+
+def test_what_s3_refuses_is_not_waited_for(client: Any) -> None:
+    do, _ = client(pb.FlushResponse(remaining=2, failed=1))
+    with pytest.raises(FailedPrecondition, match=r"S3 refuses 1 of these writes for good.*milena writeback failed"):
+        do("wait_durable", "k")
 
 
 def test_a_write_waits_for_the_rate_limit(client: Any) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from milena_client import AsyncMilena, Entry, InvalidRequest, KeyNotFound, Milena, ObjectInfo, Written
+from milena_client import (
+    AsyncMilena,
+    ConditionFailed,
+    Entry,
+    Flushed,
+    InvalidRequest,
+    KeyNotFound,
+    Milena,
+    ObjectInfo,
+    Written,
+)
 from milena_client.memory_cluster import MemoryCluster, etag_of
 from milena_client.testing import FakeAsyncMilena, FakeMilena
 from tests.client.router import router
@@ -73,7 +83,7 @@ def test_a_missing_key(client: Any) -> None:
 @pytest.mark.parametrize("key", ["k", b"k", "grün/🦊", "/lead", "trail/", "a//b", "..", "100%", "x" * 1024])
 def test_set_and_get(client: Any, key: str | bytes) -> None:
     value = bytes(range(256))
-    assert client.set(key, value) == Written(etag_of(value), "127.0.0.1:50051")
+    assert client.set(key, value) == Written(etag_of(value), "127.0.0.1:50051", "back")
     assert client.get(key) == value
     assert client.exists(key) is True
     encoded = key.encode() if isinstance(key, str) else key
@@ -95,14 +105,67 @@ def test_any_bytes_like_value(client: Any, value: Any) -> None:
 def test_an_entry_tells_where_the_value_came_from(client: Any) -> None:
     client.set("k", b"abc")
     entry = client.get_entry("k")
-    assert entry == Entry(b"abc", etag_of(b"abc"), 0.0, "hit", "127.0.0.1:50051", 3)
+    assert entry == Entry(b"abc", etag_of(b"abc"), 0.0, "hit", "127.0.0.1:50051", 3, False)
 
 
 def test_delete_is_final_and_can_be_repeated(client: Any) -> None:
     client.set("k", b"v")
-    assert client.delete("k") is None
+    assert client.delete("k") == Written("", "127.0.0.1:50051", "back")
     assert client.get("k") is None
-    assert client.delete("k") is None
+    assert client.delete("k") == Written("", "127.0.0.1:50051", "back")
+
+
+@pytest.mark.parametrize("durability", ["back", "through", "memory"])
+def test_durability_is_chosen_by_the_caller(client: Any, durability: str) -> None:
+    assert client.set("k", b"v", durability=durability).durability == durability
+    assert client.delete("k", durability=durability).durability == durability
+    written = client.set_many({"a": b"1", "b": b"2"}, durability=durability)
+    assert {each.durability for each in written.values()} == {durability}
+    client.delete_many(["a", "b"], durability=durability)
+    assert client.get_many(["a", "b"]) == {}
+
+
+def test_a_condition_holds_or_nothing_is_written(client: Any) -> None:
+    first = client.set("k", b"1", if_none_match="*")
+    with pytest.raises(ConditionFailed, match="if_none_match"):
+        client.set("k", b"2", if_none_match="*")
+    second = client.set("k", b"2", if_match=first.etag)
+    with pytest.raises(ConditionFailed, match=f"{second.etag}, not {first.etag}"):
+        client.set("k", b"3", if_match=first.etag)
+    with pytest.raises(ConditionFailed):
+        client.delete("k", if_match=first.etag)
+    assert client.get("k") == b"2"
+    client.delete("k", if_match=second.etag)
+    for call in (client.delete, lambda key, if_match: client.set(key, b"4", if_match=if_match)):
+        with pytest.raises(ConditionFailed, match="no such object"):
+            call("k", if_match=second.etag)
+    assert client.exists("k") is False
+
+
+def test_a_condition_is_one_and_not_empty(client: Any) -> None:
+    for wrong in ({"if_match": ""}, {"if_none_match": ""}, {"if_match": "*"}, {"if_none_match": '"e"'}):
+        with pytest.raises(InvalidRequest, match=next(iter(wrong))):
+            client.set("k", b"v", **wrong)
+    with pytest.raises(InvalidRequest, match="both"):
+        client.set("k", b"v", if_match='"e"', if_none_match="*")
+    with pytest.raises(InvalidRequest, match="if_match"):
+        client.delete("k", if_match="")
+    with pytest.raises(InvalidRequest, match="durability"):
+        client.set("k", b"v", durability="safe")
+    assert client.exists("k") is False
+
+
+def test_waiting_for_s3(client: Any) -> None:
+    client.set("k", b"v", durability="memory")
+    assert client.flush() == Flushed(remaining=0, failed=0, flushed=0)
+    assert client.flush(timeout=1.0).remaining == 0
+    assert client.wait_durable("k", b"other", timeout=1.0) is None
+    with pytest.raises(TypeError, match="wants keys"):
+        client.wait_durable()
+    with pytest.raises(InvalidRequest, match="key"):
+        client.wait_durable("")
+    with pytest.raises(InvalidRequest, match="timeout"):
+        client.flush(timeout=0)
 
 
 def test_many(client: Any) -> None:

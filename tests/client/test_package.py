@@ -25,6 +25,12 @@ def use(client: Milena) -> None:
     other: bytes | int = client.get("k", 0, timeout=1.0)
     entry: Entry | None = client.get_entry("k")
     written: Written = client.set("k", memoryview(b"v"))
+    same: Written = client.set("k", b"v", durability="through", if_match=written.etag)
+    client.set("k", b"v", durability="safe")  # type: ignore[arg-type]
+    gone: Written = client.delete("k", if_match=same.etag)
+    client.set("k", b"v", if_none_match="*")
+    client.wait_durable("k", b"l", timeout=1.0)
+    left: int = client.flush().remaining
     by_str: dict[str, bytes] = client.get_many(["a", "b"])
     by_bytes: dict[bytes, bytes] = client.get_many({b"a"})
     values: dict[str, bytes] = {"a": b"1"}

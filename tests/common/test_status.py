@@ -19,6 +19,7 @@ STATUSES = {
     errors.RateLimited: StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,
     errors.FailedPrecondition: StatusCode.FAILED_PRECONDITION,
+    errors.ConditionFailed: StatusCode.FAILED_PRECONDITION,
     errors.KeyNotFound: StatusCode.INTERNAL,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NoNodes: StatusCode.UNAVAILABLE,

@@ -59,7 +59,7 @@ def test_saying_the_documented_default_changes_nothing(process: str, row: Row) -
         assert load({row.name: literal[1]}) == load({})
     else:
         assert re.fullmatch(
-            r"required|derived|none|AWS|half the memory limit|the host of `LISTEN_ADDR`", row.default
+            r"required|derived|none|AWS|(half|an eighth of) the memory limit|the host of `LISTEN_ADDR`", row.default
         )
 
 
@@ -67,7 +67,7 @@ def test_saying_the_documented_default_changes_nothing(process: str, row: Row) -
 def test_what_is_documented_as_allowed_is_allowed_and_nothing_beyond(process: str, row: Row) -> None:
     load = PROCESSES[process][1]
     limits = re.fullmatch(r"`([0-9.]+)(\w*)` to `([0-9.]+)(\w*)`", row.allowed)
-    choices = re.fullmatch(r"`\w+`(, `\w+`)+", row.allowed)
+    choices = re.fullmatch(r"`[\w-]+`(, `[\w-]+`)+", row.allowed)
     if limits:
         low, low_unit, high, high_unit = limits.groups()
         load({row.name: low + low_unit})
@@ -77,7 +77,7 @@ def test_what_is_documented_as_allowed_is_allowed_and_nothing_beyond(process: st
             with pytest.raises(ConfigError, match=row.name):
                 load({row.name: refused})
     elif choices:
-        for choice in re.findall(r"\w+", row.allowed):
+        for choice in re.findall(r"[\w-]+", row.allowed):
             load({row.name: choice})
         with pytest.raises(ConfigError, match=row.name):
             load({row.name: "anything else"})

@@ -14,10 +14,12 @@ from milena_cache.bucket_watch import BucketWatch
 from milena_cache.doors.grpc import OPERATIONS, CacheService
 from milena_cache.metrics import node_registry
 from milena_cache.origin import OriginCounts
+from milena_cache.replay import Replay
 from milena_cache.report import Report
 from milena_cache.stats import HITS, MISSES
 from milena_common import errors
 from milena_common.calls import CallCounts
+from milena_common.durability import DURABILITIES
 from milena_common.errors import MilenaError
 from milena_common.ops_http import LIVE_PATHS, READY_PATHS
 from milena_common.pb import cache_server_pb2, router_server_pb2
@@ -47,12 +49,13 @@ def real_metrics() -> set[str]:
     rig = NodeUnderTest()
     calls, counts = CallCounts(OPERATIONS), OriginCounts()
     watch = BucketWatch(rig.store, BUCKET, rig.clock, random.random)
-    report = Report(rig.node, counts, calls, watch, lambda: False, rig.clock)
-    service = CacheService(rig.node, rig.buckets, "127.0.0.1:50051", 5, report)
-    router = Router(0)
-    return sample_names(node_registry(calls, rig.node, counts, service, report)) | sample_names(
-        router_registry(router.calls, router.leases, router.service)
+    report = Report(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.clock)
+    service = CacheService(rig.node, rig.writeback, rig.buckets, "127.0.0.1:50051", 5, report)
+    node = node_registry(
+        calls, rig.node, counts, service, report, rig.writeback, rig.uploader, rig.journal, Replay(0, 0)
     )
+    router = Router(0)
+    return sample_names(node) | sample_names(router_registry(router.calls, router.leases, router.service))
 
 
 def test_the_reference_has_every_metric_and_no_other(real_metrics: set[str]) -> None:
@@ -96,6 +99,11 @@ def test_every_status_that_is_sent_is_in_the_table() -> None:
     never_sent = {errors.ConfigError, errors.KeyNotFound, errors.BatchError, errors.Unavailable}
     expected = {(to_grpc(kind("because"))[0].name, kind.code) for kind in subclasses(MilenaError) - never_sent}
     assert set(table) == expected
+
+
+def test_every_durability_class_is_explained() -> None:
+    explained = re.findall(r"^\| `(\w+)` \|", section(PROTOCOL, "Durability"), re.MULTILINE)
+    assert set(explained) == set(DURABILITIES)
 
 
 def test_every_method_is_in_the_protocol() -> None:

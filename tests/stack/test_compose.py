@@ -123,9 +123,38 @@ def test_the_health_check_asks_the_processes_own_port(name: str) -> None:
 @pytest.mark.parametrize("name", PROCESSES)
 def test_processes_get_the_time_to_stop_and_no_rights(name: str) -> None:
     service = services()[name]
-    assert int(service["stop_grace_period"].removesuffix("s")) > 10
+    drain = 0 if name == "router" else environment.cache(variables_of(name)).drain
+    assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 20
     assert service["read_only"] is True
     assert service["mem_limit"]
+
+
+def test_the_time_to_drain_cannot_outgrow_the_time_to_stop() -> None:
+    assert variables_of("cache1", DRAIN_SECONDS="3600")["DRAIN_SECONDS"] == "20"
+
+
+def test_every_node_has_a_journal_of_its_own_that_outlasts_its_container() -> None:
+    volumes = set()
+    for name in NODES:
+        (mount,) = services()[name]["volumes"]
+        volume, path = mount.split(":")
+        assert path == environment.cache(variables_of(name)).journal
+        assert path in (ROOT / "Dockerfile").read_text()
+        volumes.add(volume)
+    assert len(volumes) == len(NODES)
+    # Copies of one service would share its volume.
+    assert not [name for name, service in services().items() if {"scale", "deploy"} & set(service)]
+
+
+def test_how_writes_are_made_can_be_said_from_outside() -> None:
+    given = {
+        "WRITE_MODE": "through",
+        "WRITE_CONFLICT": "keep-both",
+        "FLUSH_DELAY_MS": "0",
+        "DIRTY_MAX_BYTES": "2GiB",
+    }
+    assert given.items() <= variables_of("cache1", **given).items()
+    assert environment.cache(variables_of("cache1", **given)) != environment.cache(variables_of("cache1"))
 
 
 def test_no_service_has_more_rights_than_it_needs() -> None:

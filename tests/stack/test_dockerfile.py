@@ -86,6 +86,19 @@ def test_the_process_is_not_root() -> None:
     )
 
 
+def test_a_new_volume_for_the_journal_belongs_to_the_process() -> None:
+    """Docker gives it the owner and mode of its mount point in the image."""
+    (made,) = (i.arguments.split() for i in stages()[-1] if i.name == "RUN" and i.arguments.startswith("install "))
+    assert {"--directory", "--mode=0700", "--owner=10001", "--group=10001"} < set(made)
+    assert made[-1] == "/var/lib/milena/journal"
+
+
+def test_a_node_without_a_volume_keeps_no_journal_in_the_container() -> None:
+    settings = " ".join(i.arguments for i in stages()[-1] if i.name == "ENV")
+    assert "JOURNAL_DIR" not in settings
+    assert "VOLUME" not in [i.name for i in stages()[-1]]
+
+
 def test_log_lines_are_not_held_back() -> None:
     settings = " ".join(i.arguments for i in stages()[-1] if i.name == "ENV").split()
     assert "PYTHONUNBUFFERED=1" in settings

@@ -12,6 +12,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from milena_cache.journal_lmdb import LEAST_MAP
 from milena_common.addresses import Address
 from tests.stack import environment
 from tests.stack.files import K8S, ROOT, load_all_yaml, load_yaml
@@ -172,7 +173,37 @@ def test_probes_ask_the_right_questions(name: str) -> None:
 
 @workloads
 def test_a_stopping_process_gets_the_time_it_needs(name: str) -> None:
-    assert pod(name)["terminationGracePeriodSeconds"] > 10
+    drain = 0 if name == "milena-router" else environment.cache(variables(name)).drain
+    assert pod(name)["terminationGracePeriodSeconds"] >= drain + 20
+
+
+def test_a_node_s_journal_comes_back_with_its_name() -> None:
+    spec = workload("milena-cache")["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+    (mount,) = container("milena-cache")["volumeMounts"]
+    assert mount["name"] == claim["metadata"]["name"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    # The mount point belongs to root; a directory below it can be the process's own.
+    assert Path(environment.cache(variables("milena-cache")).journal).parent == Path(mount["mountPath"])
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert spec["podManagementPolicy"] == "Parallel"
+
+
+def test_a_node_can_write_to_its_volume_and_nobody_opens_its_journal_to_others() -> None:
+    security = pod("milena-cache")["securityContext"]
+    assert security["fsGroup"] == security["runAsGroup"]
+    assert security["fsGroupChangePolicy"] == "OnRootMismatch"
+
+
+def test_the_volume_has_room_for_the_journal_at_its_largest() -> None:
+    (claim,) = workload("milena-cache")["spec"]["volumeClaimTemplates"]
+    size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) * 2**30
+    assert size > LEAST_MAP + 3 * environment.cache(variables("milena-cache")).dirty_max_bytes
+
+
+def test_a_start_has_the_time_to_read_the_journal() -> None:
+    probe = container("milena-cache")["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 300
 
 
 @workloads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import promql_parser
 import pytest
 
+from milena_client.cli.app import milena
+from tests.docs.test_quoted_code import parse_command
 from tests.stack.files import MONITORING, load_yaml
 from tests.stack.queries import (
     RULES,
@@ -108,6 +111,14 @@ def test_every_alert_says_how_bad_it_is_and_what_to_do() -> None:
             assert rule["for"]
             assert set(rule["annotations"]) == {"summary", "description"}
             assert len(rule["annotations"]["description"]) > 100, rule["alert"]
+
+
+def test_commands_that_alerts_name_exist() -> None:
+    texts = [rule["annotations"]["description"] for rule in rules() if "alert" in rule]
+    named = [words.split() for text in texts for words in re.findall(r'"milena ([^"]+)"', text)]
+    assert ["writeback", "status"] in named
+    for arguments in named:
+        parse_command(milena, "milena", arguments, None)
 
 
 def test_every_panel_explains_itself() -> None:

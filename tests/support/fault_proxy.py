@@ -32,7 +32,7 @@ from random import Random
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tests.support.faults import Answer, CutBody, Delay, Fault, Hang, LoseAnswer, Request, Rule
+from tests.support.faults import Answer, CutBody, Delay, Fault, Hang, LoseAnswer, LoseRequest, Request, Rule
 from tests.support.http1 import STREAM_LIMIT, Head, read_body, read_head
 from tests.support.ports import ReservedPort
 
@@ -195,6 +195,8 @@ class FaultProxy:
             while await reader.read(65536):
                 pass
             return False
+        if isinstance(fault, LoseRequest):
+            return False
         if isinstance(fault, Answer):
             request.status = fault.status
             writer.write(_error(fault, request))
@@ -246,7 +248,7 @@ def _bodiless(request: Request, answer: Head) -> bool:
 
 
 def _error(answer: Answer, request: Request) -> bytes:
-    body = answer.body(request.target.partition("?")[0])
+    body = answer.body(request)
     return (
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
         f"Content-Type: application/xml\r\nContent-Length: {len(body)}\r\nx-amz-request-id: fault\r\n\r\n"

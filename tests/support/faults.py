@@ -5,11 +5,12 @@ A fault says what happens to one request; a rule says to which requests, how oft
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from urllib.parse import unquote_to_bytes
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +18,8 @@ class Request:
     """One request as it arrived.
 
     `target` is the raw request target. `bucket` and `key` are its path read in path style and percent-decoded; a
-    request about a bucket has the key "". `status` is what the client was answered, None as long as (or if
+    request about a bucket has the key "", but a DeleteObjects (``POST /bucket?delete``, which is how obstore
+    deletes) the first key that it names. `status` is what the client was answered, None as long as (or if
     never) it was. `body` holds the body as it was on the wire.
     """
 
@@ -35,6 +37,9 @@ class Request:
         bucket, _, key = path.removeprefix("/").partition("/")
         self.bucket = bucket
         self.key = unquote_to_bytes(key).decode(errors="surrogateescape")
+        if self.method == "POST" and self.query == "delete":
+            named = re.search(rb"<Key>([^<]*)</Key>", self.body)
+            self.key = unescape(named[1].decode(), {"&quot;": '"', "&apos;": "'"}) if named else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +57,24 @@ class Answer:
     code: str
     message: str = "injected by the fault proxy"
 
-    def body(self, resource: str) -> bytes:
+    def body(self, request: Request) -> bytes:
+        resource = request.target.partition("?")[0]
         return (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message>"
             f"<Resource>{escape(resource)}</Resource><RequestId>fault</RequestId></Error>"
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class NotDeleted(Answer):
+    """S3's answer to a DeleteObjects whose first key it did not delete: `status` is 200, `code` is inside."""
+
+    def body(self, request: Request) -> bytes:
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<DeleteResult><Error><Key>{escape(request.key)}</Key><Code>{self.code}</Code>"
+            f"<Message>{escape(self.message)}</Message></Error></DeleteResult>"
         ).encode()
 
 
@@ -76,16 +94,24 @@ class LoseAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LoseRequest:
+    """The connection ends and S3 is not asked: to the client the same as LoseAnswer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hang:
     """The request is read, S3 is not asked, and nothing is ever said. Ends when the client gives up."""
 
 
-Fault = Delay | Answer | CutBody | LoseAnswer | Hang
+Fault = Delay | Answer | CutBody | LoseAnswer | LoseRequest | Hang
 
 INTERNAL_ERROR = Answer(500, "InternalError", "We encountered an internal error. Please try again.")
 SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
 CONDITIONAL_CONFLICT = Answer(409, "ConditionalRequestConflict", "A conflicting operation occurred.")
 OPERATION_ABORTED = Answer(409, "OperationAborted", "A conflicting conditional operation is in progress.")
+PRECONDITION_FAILED = Answer(412, "PreconditionFailed", "At least one of the pre-conditions did not hold")
+NO_SUCH_KEY = Answer(404, "NoSuchKey", "The specified key does not exist.")
+NOT_IMPLEMENTED = Answer(501, "NotImplemented", "A header you provided implies functionality not implemented")
 ACCESS_DENIED = Answer(403, "AccessDenied", "Access Denied")
 NO_SUCH_BUCKET = Answer(404, "NoSuchBucket", "The specified bucket does not exist")
 

@@ -70,6 +70,10 @@ class MemoryDisk:
         self._call()
         self.open.aside[seq] = self.open.records.pop(seq)
 
+    def drop_set_aside(self) -> None:
+        self._call()
+        self.open.aside.clear()
+
     def note(self, name: str, text: str) -> None:
         self._call()
         self.open.notes[name] = text

@@ -61,6 +61,11 @@ class MemoryStore:
         """The next `times` calls fail; with `after_effect` a write has happened before it does."""
         self._faults.extend([(fault, after_effect)] * times)
 
+    @property
+    def failing(self) -> bool:
+        """Whether the next call fails."""
+        return self.down is not None or bool(self._faults)
+
     def count(self, operation: str) -> int:
         return sum(1 for name, _ in self.calls if name == operation)
 

@@ -7,6 +7,8 @@ into a file: waiting for a log line is waiting for that thread, not polling.
 
 All calls block, for a bounded time. From an async test, use ``await asyncio.to_thread(node.wait_ready)`` where
 the test's own loop has something to do meanwhile.
+
+Routers and nodes run the code of this tree, whatever is installed: a copy of the tree tests itself.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 30.0
 
 
@@ -39,28 +42,33 @@ class Process:
     def __init__(self, name: str, arguments: Sequence[str], variables: Mapping[str, str], directory: Path) -> None:
         self.name = name
         self.log_file = directory / f"{name}.log"
+        self.directory = directory / name
+        self.directory.mkdir(parents=True)
+        self._arguments = arguments
+        self._variables = variables
         self._lines: list[str] = []
         self._wrote = threading.Condition()
+        self._start()
+
+    def _start(self) -> None:
         self._ended = False
-        working_directory = directory / name
-        working_directory.mkdir(parents=True)
         self._child = subprocess.Popen(
-            [sys.executable, *arguments],
-            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(working_directory), **variables},
-            cwd=working_directory,
+            [sys.executable, *self._arguments],
+            env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._variables},
+            cwd=self.directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             process_group=0,
         )
-        self._reader = threading.Thread(target=self._read, name=f"log of {name}", daemon=True)
+        self._reader = threading.Thread(target=self._read, name=f"log of {self.name}", daemon=True)
         self._reader.start()
 
     # ---- what it writes
 
     def _read(self) -> None:
         assert self._child.stdout is not None
-        with self._child.stdout as output, self.log_file.open("wb", buffering=0) as file:
+        with self._child.stdout as output, self.log_file.open("ab", buffering=0) as file:
             for line in output:
                 file.write(line)
                 with self._wrote:
@@ -71,7 +79,7 @@ class Process:
             self._wrote.notify_all()
 
     def lines(self, text: str = "") -> list[str]:
-        """The lines written so far that contain `text`."""
+        """The lines written so far, also before a restart, that contain `text`."""
         with self._wrote:
             return [line for line in self._lines if text in line]
 
@@ -129,6 +137,13 @@ class Process:
         self._reader.join()
         return code
 
+    def restart(self, variables: Mapping[str, str] | None = None) -> None:
+        """Start it again after it ended, in the directory that it left; `variables` add to its environment."""
+        assert not self.running, f"{self.name} still runs"
+        self._reader.join()
+        self._variables = {**self._variables, **(variables or {})}
+        self._start()
+
     def close(self) -> None:
         """End it, whatever it does, and wait until it and its log are finished."""
         self.kill()
@@ -166,7 +181,11 @@ class Server(Process):
         self._ports = (ReservedPort(), ReservedPort())
         self.address = self._ports[0].address
         self.ops = self._ports[1].address
-        own = {"LISTEN_ADDR": self.address, "METRICS_PORT": str(self._ports[1].number)}
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "LISTEN_ADDR": self.address,
+            "METRICS_PORT": str(self._ports[1].number),
+        }
         super().__init__(name, ("-m", module), {**own, **variables}, directory)
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:

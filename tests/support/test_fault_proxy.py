@@ -16,7 +16,7 @@ from obstore.store import S3Store
 
 from tests.support import faults
 from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import CutBody, Delay, Hang, LoseAnswer
+from tests.support.faults import CutBody, Delay, Hang, LoseAnswer, LoseRequest
 from tests.support.moto_server import AWS_VARIABLES, REGION, MotoServer, s3_client
 
 KEYS = ["/lead", "trail/", "a//b", "50%", "a b+c", "ключ", "🦊/🌊", "a%2Fb", "q?x=1&y#z", "~'()*!"]
@@ -227,6 +227,9 @@ def test_obstore_reads_writes_and_deletes(moto: MotoServer, s3_proxy: FaultProxy
         faults.SLOW_DOWN,
         faults.CONDITIONAL_CONFLICT,
         faults.OPERATION_ABORTED,
+        faults.PRECONDITION_FAILED,
+        faults.NO_SUCH_KEY,
+        faults.NOT_IMPLEMENTED,
         faults.ACCESS_DENIED,
         faults.NO_SUCH_BUCKET,
     ],
@@ -250,6 +253,42 @@ def test_a_lost_answer_is_of_a_request_that_took_effect(moto: MotoServer, s3_pro
         obstore.put(store, "k", b"value", use_multipart=False)
     assert rule.applied == 1
     assert moto.client.get_object(Bucket=bucket, Key="k")["Body"].read() == b"value"
+
+
+def test_a_lost_request_never_takes_effect(moto: MotoServer, s3_proxy: FaultProxy) -> None:
+    bucket = moto.new_bucket()
+    store = obstore_client(s3_proxy, bucket)
+    s3_proxy.inject(LoseRequest(), method="PUT", times=1)
+    with pytest.raises(obstore.exceptions.GenericError):
+        obstore.put(store, "k", b"value" * 100_000, use_multipart=False)
+    assert "Contents" not in moto.client.list_objects_v2(Bucket=bucket)
+    assert s3_proxy.count("PUT", "k") == 1
+
+
+def test_conditional_puts_with_bodies_meet_conflicts_and_get_through(
+    moto: MotoServer, s3_proxy: FaultProxy
+) -> None:
+    store, value = obstore_client(s3_proxy, moto.new_bucket()), b"value" * 100_000
+    s3_proxy.inject(faults.CONDITIONAL_CONFLICT, method="PUT", times=1)
+    with pytest.raises(obstore.exceptions.BaseError, match="409"):
+        obstore.put(store, "k", value, mode="create")
+    etag = obstore.put(store, "k", value, mode="create")["e_tag"]
+    obstore.put(store, "k", value + b".", mode={"e_tag": etag})
+    assert [r.status for r in s3_proxy.requests("PUT", "k")] == [409, 200, 200]
+    assert [r.fields.get("if-match") for r in s3_proxy.requests("PUT")] == [None, None, etag]
+
+
+@pytest.mark.parametrize("key", ["plain", "<&>\"'", "🦊/🌊"])
+def test_a_rule_for_a_key_applies_to_the_way_obstore_deletes(
+    moto: MotoServer, s3_proxy: FaultProxy, key: str
+) -> None:
+    store = obstore_client(s3_proxy, moto.new_bucket())
+    obstore.put(store, key, b"v")
+    s3_proxy.inject(faults.ACCESS_DENIED, key=key, times=1)
+    with pytest.raises(obstore.exceptions.PermissionDeniedError):
+        obstore.delete(store, key)
+    obstore.delete(store, key)
+    assert [r.status for r in s3_proxy.requests("POST", key)] == [403, 200]
 
 
 def test_refused_connections_are_what_clients_see(moto: MotoServer, s3_proxy: FaultProxy) -> None:

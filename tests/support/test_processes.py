@@ -68,6 +68,15 @@ def test_exit_codes_and_signals(run: Run) -> None:
     assert not child.running
 
 
+def test_a_process_that_ended_is_started_again_where_it_left_off(run: Run) -> None:
+    child = run("import os; print(os.environ['A'], os.path.exists('mark')); open('mark', 'w').close()", A="1")
+    assert child.wait() == 0
+    child.restart({"A": "2"})
+    assert child.wait() == 0
+    assert child.lines() == ["1 False", "2 True"]
+    assert child.log_file.read_text() == "1 False\n2 True\n"
+
+
 def test_close_ends_a_process_that_is_stopped_and_heeds_no_signal(run: Run) -> None:
     child = run("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); signal.pause()")
     child.wait_for_log("up")

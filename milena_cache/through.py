@@ -1,0 +1,119 @@
+"""Coordination. Writes that S3 has before they are acknowledged.
+
+One holds its key's turn at S3 from its first attempt to its end, so that no upload of an older write runs beside
+it. If it succeeds, it takes the place of a dirty entry. If it fails, the entry stays in force, and whether S3 has
+the write is found out when the entry is uploaded; without an entry, the copy in memory must be confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from milena_cache.change import Ack, Change
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.journal import Journal
+from milena_cache.memory import Entry
+from milena_cache.origin import BACKOFF
+from milena_cache.store import OriginFailure
+from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_cache.version import ABSENT, UNKNOWN, Base
+from milena_cache.writeback import WriteBack
+from milena_common.clock import Clock
+from milena_common.durability import THROUGH
+from milena_common.errors import ConditionFailed
+
+
+class Through:
+    """Writes of one node through to S3, each with up to `retries` further attempts."""
+
+    def __init__(
+        self,
+        uploader: Uploader,
+        journal: Journal[DirtyEntry],
+        dirty: Dirty,
+        writeback: WriteBack,
+        copies: Copies,
+        clock: Clock,
+        draw: Callable[[], float],
+        retries: int,
+    ) -> None:
+        self._uploader = uploader
+        self._journal = journal
+        self._dirty = dirty
+        self._writeback = writeback
+        self._copies = copies
+        self._clock = clock
+        self._draw = draw
+        self._retries = retries
+
+    async def write(self, change: Change, base: Base, give_up_at: float, *, decided: bool) -> Ack:
+        """Bring the change to S3; nothing is begun after `give_up_at` (monotonic seconds).
+
+        `decided`: the change's condition holds, and `base` is what S3 holds then; otherwise S3 decides.
+        Raises ConditionFailed; TimeoutError if the key's turn does not come; what S3's failures mean to callers.
+        """
+        key = change.wanted.filed_as
+        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+            self._copies.changing(key)
+            write = self._prepare(change, base, decided)
+            try:
+                landed = await self._attempts(write, give_up_at)
+            except BaseException as error:
+                self._failed(write, key, error)
+                if isinstance(error, Conflict):
+                    raise ConditionFailed(f"{write.ref}: {error}") from None
+                if isinstance(error, OriginFailure):
+                    raise error.as_error() from None
+                raise
+            finally:
+                self._copies.changing(key)
+            entry = self._dirty.get(key)
+            if entry is not None:
+                self._writeback.settled(entry)
+            etag = landed.base if isinstance(landed.base, str) else ""
+            if landed.how is Ending.SUPERSEDED:
+                self._copies.forget(key)
+            else:
+                self._copies.keep(key, Entry(change.value, etag, self._clock.now(), change.owned_since))
+            return Ack(etag, THROUGH)
+
+    def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
+        key = change.wanted.filed_as
+        entry = self._dirty.get(key)
+        version = self._journal.next_version(change.owned_since)
+        policy: Policy | None = "fail" if change.conditional else None
+        strict = change.conditional and not decided
+        unsure = False
+        if strict:
+            base = change.if_match or ABSENT
+        elif entry is not None:
+            base, unsure = entry.base, entry.unsure
+        elif base is UNKNOWN:
+            base = self._copies.base(key, change.owned_since)
+        return Write(change.wanted.ref, version, change.value, base, policy, unsure, strict)
+
+    async def _attempts(self, write: Write, give_up_at: float) -> Landed:
+        failures = 0
+        ambiguous = False
+        while True:
+            try:
+                return await self._uploader.upload(write, give_up_at)
+            except OriginFailure as failure:
+                failures += 1
+                # One attempt that may have happened makes the whole write one that may have.
+                failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
+                pause = BACKOFF.delay(failures, self._draw)
+                too_late = self._clock.now() + pause >= give_up_at
+                if not failure.fault.retryable or failures > self._retries or too_late:
+                    raise
+            await self._clock.sleep(pause)
+
+    def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.base, entry.unsure = write.base, True
+        elif isinstance(error, Conflict):
+            self._copies.forget(key)
+        elif not isinstance(error, OriginFailure) or error.ambiguous:
+            self._copies.distrust(key)

@@ -1,0 +1,273 @@
+"""Writes against a model: whatever crashes, fails or interferes, what was acknowledged is what is read and kept.
+
+For each key the model keeps the last write that was acknowledged to survive anything, and what may have come over
+it since: writes in the class `memory`, attempts that failed, values of a foreign writer. A read may tell one of
+these and nothing else; when only the acknowledged write is there, it must tell that. In the end everything is
+flushed, and the same must hold of S3 itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from milena_cache.store import Fault
+from milena_common.errors import ConditionFailed, MilenaError
+from tests.cache.rig import FRESHNESS, NodeUnderTest
+from tests.support.fake_clock import settle
+from tests.support.memory_store import etag_of
+
+T = TypeVar("T")
+Value = bytes | None
+
+KEYS = st.sampled_from(["a", "b", "c"])
+CLASSES = st.sampled_from(["back", "back", "back", "through", "memory"])
+PASSING = [Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE, Fault.SERVER, Fault.THROTTLED, Fault.BUSY]
+
+
+class Truth:
+    """What is known of one key."""
+
+    def __init__(self) -> None:
+        self.kept: Value = None
+        self.newest: Value = None  # the newest that was acknowledged in any class
+        self.since: list[Value] = []
+
+    def acknowledged(self, value: Value, durability: str) -> None:
+        self.newest = value
+        if durability == "memory":
+            self.since.append(value)
+        else:
+            self.kept, self.since = value, []
+
+    def may_be(self, value: Value) -> None:
+        self.since.append(value)
+
+    @property
+    def allowed(self) -> list[Value]:
+        return [self.kept, *self.since]
+
+    @property
+    def certain(self) -> bool:
+        return not self.since
+
+
+class WriteMachine(RuleBasedStateMachine):
+    @initialize()
+    def start(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.number = 0
+        self.foreign = False
+        self.keys = {key: Truth() for key in "abc"}
+
+        async def make() -> NodeUnderTest:
+            t = NodeUnderTest(
+                mode="back", dirty_max_bytes=1500, dirty_memory_bytes=100, max_entries=2, concurrency=2, delay=0.5
+            )
+            await t.start()
+            return t
+
+        self.t = self.run(make())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def value(self) -> bytes:
+        """One that was never written before."""
+        self.number += 1
+        return b"%d" % self.number * (1 + self.number % 20)
+
+    def write(self, key: str, value: Value, durability: Any, **condition: str) -> bool:
+        """Put or delete; whether it was acknowledged."""
+        t, truth = self.t, self.keys[key]
+        try:
+            if value is None:
+                ack = self.run(t.delete(key, durability=durability, **condition))
+            else:
+                ack = self.run(t.put(key, value, durability=durability, **condition))
+        except ConditionFailed:
+            assert condition
+            return False
+        except MilenaError:
+            truth.may_be(value)
+            return False
+        before = truth.allowed
+        truth.acknowledged(value, ack.durability)
+        if condition and self.foreign:
+            truth.since += before  # S3 may hold what the condition does not allow to be overwritten
+        return True
+
+    @rule(key=KEYS, durability=CLASSES)
+    def put(self, key: str, durability: str) -> None:
+        self.write(key, self.value(), durability)
+
+    @rule(key=KEYS, durability=CLASSES)
+    def delete(self, key: str, durability: str) -> None:
+        self.write(key, None, durability)
+
+    @rule(key=KEYS, durability=CLASSES)
+    def put_over_what_is_known(self, key: str, durability: str) -> None:
+        truth = self.keys[key]
+        known = truth.kept
+        condition = {"if_none_match": "*"} if known is None else {"if_match": etag_of(known)}
+        certain = truth.certain and not self.t.store.failing and not self.foreign
+        made = self.write(key, self.value(), durability, **condition)
+        assert made or not certain, "nobody else wrote"
+
+    @rule(key=KEYS, durability=CLASSES)
+    def put_over_what_is_not_there(self, key: str, durability: str) -> None:
+        assert not self.write(key, self.value(), durability, if_match=etag_of(b"never written"))
+
+    @rule(key=KEYS)
+    def get(self, key: str) -> None:
+        truth = self.keys[key]
+        failing = self.t.store.failing
+        try:
+            reply = self.run(self.t.get(key))
+        except MilenaError:
+            assert failing
+            return
+        assert reply.entry.value in truth.allowed, (key, reply)
+
+    @rule(seconds=st.sampled_from([0.0, 0.3, 1.0, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.run(self.t.clock.advance(seconds))
+
+    @rule()
+    def copies_expire(self) -> None:
+        self.run(self.t.clock.advance(FRESHNESS.ttl + FRESHNESS.grace + FRESHNESS.keep))
+
+    @rule(after_effect=st.booleans(), fault=st.sampled_from(PASSING), times=st.integers(1, 3))
+    def s3_fails_some_requests(self, after_effect: bool, fault: Fault, times: int) -> None:
+        self.t.store.fail(fault, times=times, after_effect=after_effect and fault.ambiguous)
+
+    @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.SERVER]))
+    def s3_goes(self, fault: Fault) -> None:
+        self.t.store.down = fault
+
+    @rule()
+    def s3_comes(self) -> None:
+        self.t.store.down = None
+
+    @rule(key=KEYS, delete=st.booleans())
+    def foreign_write(self, key: str, delete: bool) -> None:
+        self.foreign = True
+        value = None if delete else self.value()
+        self.t.in_s3(key, value)
+        self.keys[key].may_be(value)
+
+    @rule(key=KEYS, first=CLASSES, second=CLASSES)
+    def two_at_once(self, key: str, first: Any, second: Any) -> None:
+        """Both are acknowledged or not; then the later of them is in force, in either order."""
+        values = [self.value(), self.value()]
+        truth = self.keys[key]
+
+        async def both() -> list[Any]:
+            return await asyncio.gather(
+                *(
+                    self.t.put(key, value, durability=durability)
+                    for value, durability in zip(values, (first, second), strict=True)
+                ),
+                return_exceptions=True,
+            )
+
+        before = truth.allowed
+        acks = self.run(both())
+        kept = [v for v, ack in zip(values, acks, strict=True) if getattr(ack, "durability", "memory") != "memory"]
+        if kept:
+            truth.kept, truth.since = kept[-1], [v for v in values if v != kept[-1]]
+        else:
+            truth.kept, truth.since = before[0], [*before[1:], *values]
+
+    @rule()
+    def disk_is_full(self) -> None:
+        self.t.disk.capacity = 0
+
+    @rule()
+    def disk_has_room(self) -> None:
+        self.t.disk.capacity = None
+
+    @rule()
+    def crash(self) -> None:
+        self.before_a_crash()
+        self.t = self.run(self.t.crash())
+        self.t.disk.capacity = None
+
+    def before_a_crash(self) -> None:
+        """Records of what is in S3 already may come back; what a foreign writer made of it since cannot be told."""
+        if self.foreign:
+            self.t.disk.capacity = None
+            self.run(self.t.clock.advance(3))
+
+    @rule(key=KEYS)
+    def crash_while_writing(self, key: str) -> None:
+        value = self.value()
+        self.before_a_crash()
+
+        async def overlap() -> None:
+            self.t.disk.gate.clear()
+            writer = asyncio.create_task(self.t.put(key, value))
+            await settle()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            self.t = await self.t.crash()
+            self.t.disk.capacity = None
+
+        self.run(overlap())
+        self.keys[key].may_be(value)
+
+    @rule()
+    def flush(self) -> None:
+        if self.t.store.down is None:
+            self.run(self.flushed())
+
+    async def flushed(self) -> None:
+        waiting = asyncio.create_task(self.t.flush(timeout=1000))
+        for _ in range(100):
+            await self.t.clock.advance(10)
+            if waiting.done():
+                break
+        assert (await waiting).remaining == 0
+
+    @invariant()
+    def books_are_right(self) -> None:
+        if not hasattr(self, "t"):
+            return
+        dirty = self.t.dirty
+        entries = dirty.entries.values()
+        assert dirty.bytes == sum(entry.cost for entry in entries)
+        assert dirty.memory_bytes == sum(entry.in_memory for entry in entries)
+        assert dirty.dead_letters == sum(bool(entry.dead) for entry in entries)
+        assert dirty.left_of(10**9) == len(dirty)
+        assert all(seq in self.t.disk.committed.records for entry in entries for seq in entry.records()), (
+            "what is acknowledged is on the disk"
+        )
+        if not self.foreign:
+            assert not any(self.t.uploader.conflicts.values()), "a false conflict"
+            assert not dirty.dead_letters
+
+    def teardown(self) -> None:
+        if not hasattr(self, "loop"):
+            return
+        self.t.store.down = None
+        self.t.disk.capacity = None
+        self.run(self.flushed())
+        for key, truth in self.keys.items():
+            assert self.t.s3_has(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
+        assert len(self.t.dirty) == 0
+        self.run(self.t.journal.settled())
+        kept = {seq for entry in self.t.dirty.entries.values() for seq in entry.records()}
+        assert set(self.t.disk.committed.records) == kept, "no record is left behind"
+        self.run(self.t.stop())
+        self.loop.close()
+
+
+TestWrites = WriteMachine.TestCase
+TestWrites.settings = settings(
+    max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+)
