@@ -222,8 +222,8 @@ def _exit_code(journal: Journal[DirtyEntry], dirty: Dirty, config: Config) -> in
     kept = len(dirty.entries) - lost
     if kept:
         log.error(
-            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded when a "
-            "node starts on it",
+            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded when "
+            "a node starts on it",
             kept,
             dirty.dead_letters,
             config.journal,

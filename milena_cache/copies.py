@@ -34,7 +34,8 @@ class Copies:
     def forget(self, key: bytes) -> None:
         """Know nothing of the object any more."""
         self._flights.detach(key)
-        self._memory.remove(key)
+        if key in self._memory:
+            self._memory.remove(key)
 
     def changing(self, key: bytes) -> None:
         """A write of the object begins or ends: no read that is under way may be believed."""
@@ -53,6 +54,8 @@ class Copies:
 
     def base(self, key: bytes, owned_since: int) -> Base:
         """What S3 holds, as far as a reader would be told without S3 being asked."""
+        if key not in self._memory:
+            return UNKNOWN
         entry = self._memory.get(key)
         if entry is None or entry.owned_since < owned_since:
             return UNKNOWN

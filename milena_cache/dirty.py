@@ -36,6 +36,7 @@ class DirtyEntry:
     __slots__ = (
         "base",
         "conditional",
+        "cost",
         "damaged",
         "dead",
         "dead_at",
@@ -76,6 +77,7 @@ class DirtyEntry:
         self.version = version
         self.value = value
         self.size = size
+        self.cost = len(key) + size + ENTRY_OVERHEAD
         self.base = base
         self.deleted = deleted
         self.conditional = conditional
@@ -100,11 +102,6 @@ class DirtyEntry:
             yield self.under
         if self.journaled:
             yield self.version.seq
-
-    @property
-    def cost(self) -> int:
-        """Bytes that it counts for."""
-        return len(self.key) + self.size + ENTRY_OVERHEAD
 
     @property
     def in_memory(self) -> int:

@@ -8,6 +8,11 @@ A write that comes while nothing is under way starts a commit at the end of this
 with what else came in it. While a commit runs, writes gather for the next. No timer delays a write. Under load one
 sync then carries as many writes as arrived during the one before.
 
+Callers that write again as soon as they are answered all wait for the same commit; when that is over, the disk
+would be idle while the event loop serves them all, and then the loop while the disk works. So if serving a round
+of them takes longer than half a commit, the next commit begins with half of them: from then on one half is on the
+disk while the other is served.
+
 Invariants:
 1. `ended` says durable, and a write's future resolved, only after the commit that holds it was synced, and in
    order.
@@ -22,7 +27,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from milena_cache.journal_disk import Disk, DiskFailed, DiskFull
@@ -42,6 +48,8 @@ CHORE_SECONDS = 0.05
 PROBE_SECONDS = 1.0
 # Writes are told after so long that the disk does not answer; they may happen all the same.
 STUCK_SECONDS = 10.0
+# A commit of fewer writes is not worth to be made two.
+LEAST_TO_HALVE = 8
 MAX_PROBE_BYTES = 2**16
 MAX_BATCH_BYTES = 2**26
 REPLAY_STEP = 5_000
@@ -61,6 +69,15 @@ class _Waiting(NamedTuple, Generic[T]):
     token: T
     ended: Callable[[T, bool], None]
     future: asyncio.Future[None]
+
+
+class _Commit(NamedTuple, Generic[T]):
+    """A commit under way, or the failure with which it began."""
+
+    batch: list[_Waiting[T]]
+    chores: list[Callable[[Disk], None]]
+    committing: Awaitable[None] | Exception
+    started: float
 
 
 class Replayed(NamedTuple):
@@ -94,6 +111,10 @@ class Journal(Generic[T]):
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._chores_at_work = True  # until the replay is done
+        self._begun: _Commit[T] | None = None
+        self._gathering = False
+        self._enough = sys.maxsize
+        self._round = 0.0
 
     # ---- the start
 
@@ -146,6 +167,8 @@ class Journal(Generic[T]):
         self._waiting.append(_Waiting(seq, raw, token, ended, future))
         if self._committing is None:
             self._start()
+        elif self._gathering and self._begun is None and len(self._waiting) >= self._enough:
+            self._begun = self._begin()
         return future
 
     def chore(self, work: Callable[[Disk], None]) -> None:
@@ -211,15 +234,27 @@ class Journal(Generic[T]):
 
     async def _commit_all(self) -> None:
         try:
-            while True:
-                await asyncio.sleep(0)  # let what comes in this round of the loop come along
-                if not (self._waiting or self._chores) or self.failure:
-                    return
-                if self.full and not self._waiting:
-                    return  # the probe will try
-                await self._commit()
+            while not self.failure:
+                if not self._waiting:
+                    await self._gather()
+                if self._begun is None:
+                    # When the disk is full, chores alone are left to the probe.
+                    if not self._waiting and (self.full or not self._chores):
+                        return
+                    self._begun = self._begin()
+                begun, self._begun = self._begun, None
+                await self._end(begun)
         finally:
             self._committing = None
+
+    async def _gather(self) -> None:
+        """Let what comes in this round of the event loop come along; `write` may begin a commit meanwhile."""
+        self._gathering = True
+        started = self._clock.now()
+        await asyncio.sleep(0)
+        self._gathering = False
+        if self._begun is None:
+            self._round = self._clock.now() - started
 
     def _take(self) -> list[_Waiting[T]]:
         """The writes of the next commit."""
@@ -232,19 +267,32 @@ class Journal(Generic[T]):
         batch, self._waiting = self._waiting, []
         return batch
 
-    async def _commit(self) -> None:
+    def _begin(self) -> _Commit[T]:
+        """Put everything that waits into the file, and begin to commit it."""
         batch, chores, self._chores = self._take(), self._chores, []
         started = self._clock.now()
-        stuck = asyncio.get_running_loop().call_later(STUCK_SECONDS, self._tell_stuck, batch)
+        committing: Awaitable[None] | Exception
         try:
             for work in chores:
                 work(self.disk)
             for write in batch:
                 self.disk.put(write.seq, write.raw)
-            await self.disk.commit()
+            committing = self.disk.commit()
+        except Exception as error:
+            committing = error
+        return _Commit(batch, chores, committing, started)
+
+    async def _end(self, commit: _Commit[T]) -> None:
+        """Wait for the commit, and tell everybody."""
+        batch = commit.batch
+        stuck = asyncio.get_running_loop().call_later(STUCK_SECONDS, self._tell_stuck, batch)
+        try:
+            if isinstance(commit.committing, Exception):
+                raise commit.committing
+            await commit.committing
         except DiskFull as error:
             await self.disk.roll_back()
-            self._chores[:0] = chores
+            self._chores[:0] = commit.chores
             self._is_full(error, sum(len(write.raw) for write in batch))
             for write in batch:
                 write.ended(write.token, False)
@@ -258,7 +306,10 @@ class Journal(Generic[T]):
         else:
             self.commits += 1
             self.batches.observe(len(batch))
-            self.durations.observe(self._clock.now() - started)
+            duration = self._clock.now() - commit.started
+            self.durations.observe(duration)
+            long = len(batch) >= LEAST_TO_HALVE and self._round > duration / 2
+            self._enough = len(batch) // 2 if long else sys.maxsize
             if self.full:
                 self.full = False
                 log.info("the journal has room again: writes are acknowledged from it")
@@ -296,7 +347,7 @@ class Journal(Generic[T]):
 
         try:
             self._chores.append(fill)
-            await self._commit()
+            await self._end(self._begin())
             self._chores = [work for work in self._chores if work is not fill]
         finally:
             self._committing = None

@@ -77,7 +77,7 @@ def holder(directory: Path) -> str:
 
 
 def sync(directory: Path) -> None:
-    """Make sure of files that have just been made: they are found after a crash only if the directory was synced."""
+    """Make sure of a file that has just been made: a crash may take it away while its directory is not synced."""
     for each in (directory, directory.parent):
         number = os.open(each, os.O_RDONLY)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 
@@ -50,8 +50,8 @@ class Disk(Protocol):
     def read(self, seq: int) -> bytes | None:
         """A committed record."""
 
-    async def commit(self) -> None:
-        """Commit durably, and begin the next transaction."""
+    def commit(self) -> Awaitable[None]:
+        """Commit durably, and begin the next transaction; it has begun when this returns."""
 
     async def roll_back(self) -> None:
         """Abandon the transaction, and begin the next."""

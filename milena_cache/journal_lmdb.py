@@ -17,7 +17,7 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,17 +28,32 @@ from milena_cache import journal_directory
 from milena_cache.journal_disk import CannotOpen, DiskFailed, DiskFull
 
 RECORDS, REFUSED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
+DATABASES = (RECORDS, REFUSED, DAMAGED, META)
+DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"
 # Only room in the address space; the file grows as it is filled.
 LEAST_MAP = 2**30
+# Threads and processes that may read at once.
+READERS = 64
+LOCK_FILE_BYTES = 2**13
+# Those that ended while they read are forgotten once in so many commits.
+COMMITS_PER_CHECK = 1000
+# What a reader reads at once.
+PAGE_RECORDS, PAGE_BYTES = 1000, 2**24
 # From this size the thread copies a record, or the event loop would stand still for it.
 LARGE_BYTES = 2**16
 # LMDB says what failed only in words.
 _NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
+T = TypeVar("T")
+
 
 def key_of(seq: int) -> bytes:
     """What a record is filed under: big-endian, so that the order of bytes is the order of numbers."""
     return seq.to_bytes(8, "big")
+
+
+class Unreadable(Exception):
+    """The tree of pages is damaged, not only a record."""
 
 
 class LmdbDisk:
@@ -49,14 +64,21 @@ class LmdbDisk:
         self.directory = directory
         self._lock = journal_directory.take(directory)
         try:
+            # It is mapped: without this, a full disk would end the process where LMDB writes into it.
+            with (directory / LOCK_FILE).open("ab") as lock_file:
+                lock_file.write(bytes(max(0, LOCK_FILE_BYTES - lock_file.tell())))
             # Twice what is kept: pages that a commit frees are used again only by the next but one, and a large
             # value needs room in one piece.
             self._env = lmdb.open(
-                str(directory), map_size=LEAST_MAP + 3 * max_bytes, max_dbs=4, max_readers=64, mode=0o600
+                str(directory),
+                map_size=LEAST_MAP + 3 * max_bytes,
+                max_dbs=len(DATABASES),
+                max_readers=READERS,
+                mode=0o600,
             )
             self._env.reader_check()
             with self._env.begin(write=True) as setup:
-                dbs = [self._env.open_db(name, setup) for name in (RECORDS, REFUSED, DAMAGED, META)]
+                dbs = [self._env.open_db(name, setup) for name in DATABASES]
             self._records, self._refused, self._damaged, self._meta = dbs
             journal_directory.sync(directory)
         except (lmdb.Error, OSError) as error:
@@ -65,6 +87,7 @@ class LmdbDisk:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._open: lmdb.Transaction | None = None
         self._large: list[tuple[int, bytes]] = []
+        self._commits = 0
 
     # ---- into the open transaction
 
@@ -75,11 +98,13 @@ class LmdbDisk:
             self._put(seq, raw)
 
     def _put(self, seq: int, raw: bytes) -> None:
-        def work(txn: lmdb.Transaction) -> None:
-            if not txn.put(key_of(seq), raw, db=self._records, append=True):
-                raise DiskFailed(f"record {seq} is not above the last one")
-
-        self._do(work)
+        assert self._open is not None
+        try:
+            above = self._open.put(seq.to_bytes(8, "big"), raw, append=True, db=self._records)
+        except lmdb.Error as error:
+            raise _translated(error) from None
+        if not above:
+            raise DiskFailed(f"record {seq} is not above the last one")
 
     def remove(self, seq: int) -> None:
         def work(txn: lmdb.Transaction) -> None:
@@ -124,8 +149,8 @@ class LmdbDisk:
 
     # ---- by the disk's thread
 
-    async def commit(self) -> None:
-        await self._in_thread(self._commit)
+    def commit(self) -> Awaitable[None]:
+        return self._in_thread(self._commit)
 
     async def roll_back(self) -> None:
         await self._in_thread(self._roll_back)
@@ -137,8 +162,8 @@ class LmdbDisk:
         self._env.close()
         self._lock.close()
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _in_thread(self, work: Callable[[], None]) -> Awaitable[None]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _commit(self) -> None:
         for seq, raw in self._large:
@@ -148,6 +173,9 @@ class LmdbDisk:
         assert txn is not None
         try:
             txn.commit()
+            self._commits += 1
+            if not self._commits % COMMITS_PER_CHECK:
+                self._env.reader_check()
             self._open = self._env.begin(write=True)
         except lmdb.Error as error:
             raise _translated(error) from None
@@ -155,6 +183,7 @@ class LmdbDisk:
     def _roll_back(self) -> None:
         self._abort()
         try:
+            self._env.reader_check()
             self._open = self._env.begin(write=True)
         except lmdb.Error as error:
             raise DiskFailed(str(error)) from None
@@ -169,7 +198,7 @@ class LmdbDisk:
 
     def notes(self) -> dict[str, str]:
         with self._env.begin(db=self._meta) as txn:
-            return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor()}
+            return _notes(txn)
 
     def records(self, after: int, limit: int) -> list[tuple[int, memoryview]]:
         """At most `limit` records above number `after`. Their bytes are valid until the first transaction."""
@@ -181,12 +210,8 @@ class LmdbDisk:
 
     def refusals(self) -> dict[int, tuple[str, float]]:
         """Why S3 refused records for good, and when, by number."""
-        found = {}
         with self._env.begin(db=self._refused) as txn:
-            for key, raw in txn.cursor():
-                said = json.loads(raw)
-                found[int.from_bytes(key, "big")] = (str(said["reason"]), float(said["at"]))
-        return found
+            return _refusals(txn)
 
     def damaged(self) -> int:
         """How many records have been set aside."""
@@ -196,7 +221,89 @@ class LmdbDisk:
     @property
     def used_bytes(self) -> int:
         """Bytes of the file."""
-        return (self.directory / "data.mdb").stat().st_size
+        return (self.directory / DATA_FILE).stat().st_size
+
+
+class LmdbReader:
+    """The journal in a directory for those who only look, also while a node writes it.
+
+    Nothing is written, and the node's lock is not touched. Records are read in pages, a transaction each, and never
+    handed out within one: pages of the file that a reader can still see cannot be used again, so one that takes its
+    time would make the file grow. What a node writes or takes out meanwhile is seen, or not.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Raises CannotOpen."""
+        self.directory = directory
+        try:
+            self.bytes_on_disk = (directory / DATA_FILE).stat().st_size
+            self._env = lmdb.open(
+                str(directory),
+                map_size=0,  # the writer's
+                max_dbs=len(DATABASES),
+                max_readers=READERS,
+                readonly=True,
+                create=False,
+                # Where no node ever was, a copy say, there is none to be kept from using pages again.
+                lock=(directory / LOCK_FILE).exists(),
+            )
+            with self._env.begin() as txn:
+                self._dbs = {name: self._env.open_db(name, txn, create=False) for name in DATABASES}
+                self.entries = int(txn.stat(self._dbs[RECORDS])["entries"])
+                self.notes = _notes(txn, self._dbs[META])
+                self.refusals = _refusals(txn, self._dbs[REFUSED])
+        except FileNotFoundError:
+            raise CannotOpen(f"{directory}: is no journal, there is no {DATA_FILE}") from None
+        except OSError as error:
+            raise CannotOpen(f"{directory}: {error.strerror}") from None
+        except lmdb.Error as error:
+            raise CannotOpen(f"{directory}: {str(error).removeprefix(f'{directory}: ')}") from None
+
+    def records(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
+        """What `look` makes of each record, by number and bytes, in order. Raises Unreadable."""
+        return self._pages(RECORDS, look)
+
+    def set_aside(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
+        """The same of the damaged records that were set aside."""
+        return self._pages(DAMAGED, look)
+
+    def _pages(self, name: bytes, look: Callable[[int, memoryview], T]) -> Iterator[T]:
+        last = -1
+        while page := self._page(name, last + 1, look):
+            last = page[-1][0]
+            yield from (seen for _, seen in page)
+
+    def _page(self, name: bytes, first: int, look: Callable[[int, memoryview], T]) -> list[tuple[int, T]]:
+        page: list[tuple[int, T]] = []
+        size = 0
+        try:
+            with self._env.begin(db=self._dbs[name], buffers=True) as txn:
+                cursor = txn.cursor()
+                found = cursor.set_range(key_of(first))
+                while found and len(page) < PAGE_RECORDS and size < PAGE_BYTES:
+                    key, raw = cursor.item()
+                    seq = int.from_bytes(key, "big")
+                    page.append((seq, look(seq, raw)))
+                    size += len(raw)
+                    found = cursor.next()
+        except lmdb.Error as error:
+            raise Unreadable(f"{self.directory}: {error}") from None
+        return page
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def _notes(txn: lmdb.Transaction, db: Any = None) -> dict[str, str]:
+    return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor(db)}
+
+
+def _refusals(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, float]]:
+    found = {}
+    for key, raw in txn.cursor(db):
+        said = json.loads(raw)
+        found[int.from_bytes(key, "big")] = (str(said["reason"]), float(said["at"]))
+    return found
 
 
 def _first(rows: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:

@@ -80,6 +80,9 @@ class Memory:
     def __len__(self) -> int:
         return len(self._order)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._order
+
     def get(self, key: bytes) -> Entry | None:
         """The entry, which becomes the most recently used."""
         try:

@@ -17,7 +17,7 @@ the record is filed under; a record found under another number is damaged. LMDB 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version
@@ -39,8 +39,7 @@ class Damaged(Exception):
         self.record = record
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A write: `value` None is a delete. Times in seconds since 1970; `expires_at` 0 means never.
 
     `base`: what S3 was known to hold when it was written. `conditional`: its writer asked for exactly that.

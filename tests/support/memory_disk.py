@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -81,7 +81,10 @@ class MemoryDisk:
     def read(self, seq: int) -> bytes | None:
         return self.committed.records.get(seq)
 
-    async def commit(self) -> None:
+    def commit(self) -> Awaitable[None]:
+        return asyncio.ensure_future(self._commit())
+
+    async def _commit(self) -> None:
         await self.gate.wait()
         self._call()
         size = sum(map(len, self.open.records.values())) + sum(map(len, self.open.notes.values()))
