@@ -76,6 +76,7 @@ class _Commit(NamedTuple, Generic[T]):
 
     batch: list[_Waiting[T]]
     chores: list[Callable[[Disk], None]]
+    barriers: list[asyncio.Future[bool]]
     committing: Awaitable[None] | Exception
     started: float
 
@@ -108,6 +109,7 @@ class Journal(Generic[T]):
         self._clock = clock
         self._waiting: list[_Waiting[T]] = []
         self._chores: list[Callable[[Disk], None]] = []
+        self._barriers: list[asyncio.Future[bool]] = []
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._chores_at_work = True  # until the replay is done
@@ -182,6 +184,18 @@ class Journal(Generic[T]):
         """Take out the record: it is not needed any more."""
         self.chore(lambda disk: disk.remove(seq))
 
+    async def caught_up(self) -> bool:
+        """Have every chore so far in the file now; False if there is no room for that."""
+        if not self._chores and self._committing is None:
+            return True
+        if self.full or self.failure:
+            return not self._chores
+        barrier: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._barriers.append(barrier)
+        if self._committing is None:
+            self._start()
+        return await barrier
+
     def drop_set_aside(self) -> None:
         """Forget the damaged records of which not even the key is known."""
         self.set_aside = 0
@@ -239,7 +253,7 @@ class Journal(Generic[T]):
                     await self._gather()
                 if self._begun is None:
                     # When the disk is full, chores alone are left to the probe.
-                    if not self._waiting and (self.full or not self._chores):
+                    if not self._waiting and (self.full or not (self._chores or self._barriers)):
                         return
                     self._begun = self._begin()
                 begun, self._begun = self._begun, None
@@ -270,6 +284,7 @@ class Journal(Generic[T]):
     def _begin(self) -> _Commit[T]:
         """Put everything that waits into the file, and begin to commit it."""
         batch, chores, self._chores = self._take(), self._chores, []
+        barriers, self._barriers = self._barriers, []
         started = self._clock.now()
         committing: Awaitable[None] | Exception
         try:
@@ -280,7 +295,7 @@ class Journal(Generic[T]):
             committing = self.disk.commit()
         except Exception as error:
             committing = error
-        return _Commit(batch, chores, committing, started)
+        return _Commit(batch, chores, barriers, committing, started)
 
     async def _end(self, commit: _Commit[T]) -> None:
         """Wait for the commit, and tell everybody."""
@@ -319,6 +334,9 @@ class Journal(Generic[T]):
                     write.future.set_result(None)
         finally:
             stuck.cancel()
+            for barrier in commit.barriers:
+                if not barrier.done():
+                    barrier.set_result(not self.full and not self.failure)
 
     def _keep_notes(self, disk: Disk) -> None:
         for name, text in self.versions.notes().items():
@@ -361,6 +379,9 @@ class Journal(Generic[T]):
             "uploaded when a node starts on it",
             error,
         )
+        for barrier in self._barriers:
+            if not barrier.done():
+                barrier.set_result(False)
         for write in (*batch, *self._waiting):
             write.ended(write.token, False)
             if not write.future.done():

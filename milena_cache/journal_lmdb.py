@@ -83,7 +83,7 @@ class LmdbDisk:
             journal_directory.sync(directory)
         except (lmdb.Error, OSError) as error:
             self._lock.close()
-            raise CannotOpen(f"{directory}: {error}") from None
+            raise CannotOpen(_why(directory, error)) from None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._open: lmdb.Transaction | None = None
         self._large: list[tuple[int, bytes]] = []
@@ -254,10 +254,8 @@ class LmdbReader:
                 self.refusals = _refusals(txn, self._dbs[REFUSED])
         except FileNotFoundError:
             raise CannotOpen(f"{directory}: is no journal, there is no {DATA_FILE}") from None
-        except OSError as error:
-            raise CannotOpen(f"{directory}: {error.strerror}") from None
-        except lmdb.Error as error:
-            raise CannotOpen(f"{directory}: {str(error).removeprefix(f'{directory}: ')}") from None
+        except (lmdb.Error, OSError) as error:
+            raise CannotOpen(_why(directory, error)) from None
 
     def records(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
         """What `look` makes of each record, by number and bytes, in order. Raises Unreadable."""
@@ -301,7 +299,7 @@ def _notes(txn: lmdb.Transaction, db: Any = None) -> dict[str, str]:
 def _refusals(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, float]]:
     found = {}
     for key, raw in txn.cursor(db):
-        said = json.loads(raw)
+        said = json.loads(bytes(raw))
         found[int.from_bytes(key, "big")] = (str(said["reason"]), float(said["at"]))
     return found
 
@@ -309,6 +307,11 @@ def _refusals(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, flo
 def _first(rows: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
     for _, row in zip(range(limit), rows, strict=False):
         yield row
+
+
+def _why(directory: Path, error: lmdb.Error | OSError) -> str:
+    said = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{directory}: ")
+    return f"{directory}: {said}"
 
 
 def _translated(error: lmdb.Error) -> Exception:

@@ -1,8 +1,11 @@
 """Coordination. Writes that S3 has before they are acknowledged.
 
 One holds its key's turn at S3 from its first attempt to its end, so that no upload of an older write runs beside
-it. If it succeeds, it takes the place of a dirty entry. If it fails, the entry stays in force, and whether S3 has
-the write is found out when the entry is uploaded; without an entry, the copy in memory must be confirmed.
+it. If it succeeds, it takes the place of a dirty entry, whose record is taken out before the acknowledgement. If
+there is no room for that in the journal, a crash may bring the record back: a put is acknowledged all the same,
+because its version in S3 is the later one; a delete leaves no version, and is not. If it fails, the entry stays in
+force, and whether S3 has the write is found out when the entry is uploaded; without an entry, the copy must be
+confirmed.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from milena_cache.version import ABSENT, UNKNOWN, Base
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
 from milena_common.durability import THROUGH
-from milena_common.errors import ConditionFailed
+from milena_common.errors import ConditionFailed, Unavailable
 
 
 class Through:
@@ -76,6 +79,11 @@ class Through:
                 self._copies.forget(key)
             else:
                 self._copies.keep(key, Entry(change.value, etag, self._clock.now(), change.owned_since))
+            if not await self._journal.caught_up() and change.value is None:
+                raise Unavailable(
+                    f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "
+                    "which a crash could bring back; delete it again when there is room"
+                )
             return Ack(etag, THROUGH)
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:

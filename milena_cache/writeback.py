@@ -19,6 +19,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -114,6 +115,7 @@ class WriteBack:
         self._uploads: set[asyncio.Task[None]] = set()
         self._waiters: list[_Waiter] = []
         self._began = 0
+        self._uploading_bytes = 0
 
     @property
     def uploads(self) -> int:
@@ -145,11 +147,27 @@ class WriteBack:
         if wait > 0:
             return None, wait
         if self._retries and self._retries[0][0] <= now:
-            return heappop(self._retries)[2], 0.0
+            key = self._retries[0][2]
+            if not self._fits(key):
+                return None, inf
+            heappop(self._retries)
+            return key, 0.0
         if self._fresh and (self._waiters or self._fresh[0][0] <= now):
-            return self._fresh.popleft()[1], 0.0
+            key = self._fresh[0][1]
+            if not self._fits(key):
+                return None, inf
+            self._fresh.popleft()
+            return key, 0.0
         dues = [queue[0][0] for queue in (self._retries, self._fresh) if queue]
         return None, min(dues) - now if dues else inf
+
+    def _fits(self, key: bytes) -> bool:
+        """Whether there is memory for its value, beside those that are being uploaded; one is always allowed."""
+        return not self._uploads or self._uploading_bytes + self._size(key) <= self._dirty.memory_limit
+
+    def _size(self, key: bytes) -> int:
+        entry = self._dirty.get(key)
+        return entry.size if entry is not None else 0
 
     # ---- the loop
 
@@ -171,10 +189,13 @@ class WriteBack:
             self._began += 1
             task = asyncio.get_running_loop().create_task(self._upload(key))
             self._uploads.add(task)
-            task.add_done_callback(self._ended)
+            size = self._size(key)
+            self._uploading_bytes += size
+            task.add_done_callback(partial(self._ended, size))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, size: int, task: asyncio.Task[None]) -> None:
         self._uploads.discard(task)
+        self._uploading_bytes -= size
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("write-back failed", exc_info=error)

@@ -134,6 +134,7 @@ class NodeUnderTest:
         """Break everything off."""
         if self._running is not None:
             self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
         await self.writeback.stop()
         await self.node.finish()
         await self.journal.close()

@@ -338,3 +338,46 @@ async def test_a_write_through_that_is_not_done_in_time_says_so() -> None:
     with pytest.raises(DeadlineExceeded, match="may yet happen"):
         await t.put("k", b"v", durability="through", timeout=0.05)
     t.store.gate.set()
+
+
+async def test_values_on_their_way_to_s3_are_bounded_in_memory() -> None:
+    t = await started(dirty_memory_bytes=1000, concurrency=4, delay=0.0)
+    t.store.write_gate.clear()
+    for n in range(6):
+        await t.put(f"k{n}", b"x" * 400)
+    await t.clock.advance(1)
+    assert t.store.count("put") == 2
+    t.store.write_gate.set()
+    await t.clock.advance(1)
+    assert len(t.dirty) == 0
+    t.store.write_gate.clear()
+    await t.put("large", b"x" * 2000)
+    await t.clock.advance(1)
+    assert t.store.count("put") == 7, "one is always allowed"
+    t.store.write_gate.set()
+
+
+async def test_a_delete_through_is_not_undone_by_a_record_that_a_crash_brings_back() -> None:
+    t = await started()
+    await t.put("k", b"dirty")
+    await t.delete("k", durability="through")
+    t = await t.crash()
+    await t.put("j", b"clean")
+    await t.flush()  # its record has not been taken out yet
+    await t.delete("j", durability="through")
+    t = await t.crash()
+    await t.clock.advance(5)
+    assert t.s3_has("k") is None
+    assert t.s3_has("j") is None
+
+
+async def test_a_delete_through_is_not_acknowledged_while_a_record_cannot_be_taken_out() -> None:
+    t = await started()
+    await t.put("k", b"v")
+    t.disk.capacity = 0
+    await t.put("full", b"v")
+    with pytest.raises(Unavailable, match="no room"):
+        await t.delete("k", durability="through")
+    t.disk.capacity = None
+    await t.clock.advance(2)
+    await t.delete("k", durability="through")
