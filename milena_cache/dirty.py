@@ -27,7 +27,8 @@ class DirtyEntry:
 
     `value` is None for a delete (`deleted`), and for a value that is only in the journal. `journaled` is False for
     a write in the class `memory`, which may stand over an earlier one's record `under` (0: none) until S3 has it.
-    `etag` is the MD5 of its value if it has been computed. `base`: what S3 holds under it, as far as is known.
+    `etag` is the MD5 of its value if it has been computed. `base`: what S3 holds under it, as far as is known;
+    `or_absent`: or nothing, because a delete that it takes the place of may have been carried out.
     `unsure`: an attempt may have happened. `since`: when the oldest write that it stands for was acknowledged,
     monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at` in seconds since 1970;
     `damaged`: its value must not be told.
@@ -47,6 +48,7 @@ class DirtyEntry:
         "journaled",
         "key",
         "later",
+        "or_absent",
         "owned_since",
         "queued",
         "since",
@@ -86,6 +88,7 @@ class DirtyEntry:
         self.since = since
         self.etag = etag
         self.under = 0
+        self.or_absent = False
         self.unsure = False
         self.dead = ""
         self.dead_at = 0.0
@@ -148,9 +151,12 @@ class Dirty:
         old = self.entries.get(entry.key)
         if old is not None:
             entry.base = old.base
+            entry.or_absent = old.or_absent or old.deleted
             entry.unsure = old.unsure
             entry.uploading = old.uploading
             entry.queued = old.queued
+            # A condition was decided against `old`; what S3 may hold under that is `old`'s affair.
+            entry.conditional = entry.conditional and (old.conditional or bool(old.dead))
             if old.dead:
                 entry.generation = self._generation
             else:

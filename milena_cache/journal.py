@@ -70,6 +70,11 @@ class _Waiting(NamedTuple, Generic[T]):
     ended: Callable[[T, bool], None]
     future: asyncio.Future[None]
 
+    def fail(self, error: Exception) -> None:
+        self.ended(self.token, False)
+        if not self.future.done():
+            self.future.set_exception(error)
+
 
 class _Commit(NamedTuple, Generic[T]):
     """A commit under way, or the failure with which it began."""
@@ -161,10 +166,12 @@ class Journal(Generic[T]):
         return self.versions.next(owned_since)
 
     def write(self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None]) -> asyncio.Future[None]:
-        """Done once the record is durable; raises JournalFull, JournalFailed or DeadlineExceeded.
+        """Done once the record is durable. Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
 
         `ended(token, durable)` is called just before, also if nobody waits for the future any more.
         """
+        if self.failure:
+            raise JournalFailed(f"the node's journal failed: {self.failure}")
         future = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(seq, raw, token, ended, future))
         if self._committing is None:
@@ -306,13 +313,7 @@ class Journal(Generic[T]):
                 raise commit.committing
             await commit.committing
         except DiskFull as error:
-            await self.disk.roll_back()
-            self._chores[:0] = commit.chores
-            self._is_full(error, sum(len(write.raw) for write in batch))
-            for write in batch:
-                write.ended(write.token, False)
-                if not write.future.done():
-                    write.future.set_exception(JournalFull(str(error)))
+            await self._did_not_fit(error, commit)
         except DiskFailed as error:
             self._has_failed(str(error), batch)
         except Exception as error:  # a defect, after which nothing can be said of the file either
@@ -344,20 +345,27 @@ class Journal(Generic[T]):
 
     # ---- when the disk does not do what it should
 
-    def _is_full(self, error: DiskFull, size: int) -> None:
+    async def _did_not_fit(self, error: DiskFull, commit: _Commit[T]) -> None:
+        try:
+            await self.disk.roll_back()
+        except DiskFailed as failure:
+            self._has_failed(str(failure), commit.batch)
+            return
+        self._chores[:0] = commit.chores
         if not self.full:
             self.full = True
             log.error("the journal is full (%s): writes go through to S3 before they are acknowledged", error)
-            self._spawn(self._probe(size))
+            self._spawn(self._probe(sum(len(write.raw) for write in commit.batch)))
+        for write in commit.batch:
+            write.fail(JournalFull(str(error)))
 
     async def _probe(self, size: int) -> None:
         """Try again, with about as much as did not fit, until it fits."""
         while self.full and not self.failure:
             await self._clock.sleep(PROBE_SECONDS)
             if self._committing is None:
-                attempt = self._spawn(self._commit_probe(min(size, MAX_PROBE_BYTES)))
-                self._committing = attempt
-                await asyncio.wait((attempt,))
+                self._committing = self._spawn(self._commit_probe(min(size, MAX_PROBE_BYTES)))
+                await asyncio.wait((self._committing,))
 
     async def _commit_probe(self, size: int) -> None:
         def fill(disk: Disk) -> None:
@@ -383,17 +391,12 @@ class Journal(Generic[T]):
             if not barrier.done():
                 barrier.set_result(False)
         for write in (*batch, *self._waiting):
-            write.ended(write.token, False)
-            if not write.future.done():
-                write.future.set_exception(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
+            write.fail(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
         self._waiting = []
         self.failed.set()
 
     def _tell_stuck(self, batch: list[_Waiting[T]]) -> None:
+        text = f"the journal's disk has not answered for {STUCK_SECONDS:g} s; it may yet happen"
         for write in (*batch, *self._waiting):
             if not write.future.done():
-                write.future.set_exception(
-                    DeadlineExceeded(
-                        f"the journal's disk has not answered for {STUCK_SECONDS:g} s; it may yet happen"
-                    )
-                )
+                write.future.set_exception(DeadlineExceeded(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from milena_cache.record import Damaged, Record, decode
@@ -76,3 +77,52 @@ def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, flo
 def operation(record: Record) -> str:
     """ "put" or "delete"."""
     return "delete" if record.value is None else "put"
+
+
+# ---- for people
+
+COLUMNS = f"{'OPERATION':<9}  {'SIZE':>12}  {'AGE':>12}  {'VERSION':<34}  {'BASE':<34}  KEY"
+
+
+def line(found: Found, told: Row) -> str:
+    """A record and its row in the columns of `COLUMNS`, with what is wrong at the end."""
+    size, age = told["size"], told["age"]
+    columns = (
+        f"{told['operation'] or '?':<9}",
+        f"{'?' if size is None else count(size):>12}",
+        f"{'?' if age is None else f'{age:,.1f} s':>12}",
+        f"{told['version'] or told['number']:<34}",
+        f"{told['base'] or '?':<34}",
+        "?" if found.record is None else name(found.record),
+    )
+    wrong = [f"{what}: {told[what]}" for what in ("refused", "damage") if told[what]]
+    return printable("  ".join([*columns, *wrong]))
+
+
+def damage(found: Found) -> str:
+    """What is wrong with a record, and what it still says."""
+    wrong = found.damage or "is as it was written"
+    record = found.record
+    if record is None:
+        return wrong
+    return f"{wrong}: {operation(record)} of {name(record)}, version {record.version}, {moment(record.written_at)}"
+
+
+def name(record: Record) -> str:
+    """Its key as it is filed: as it is, or in another bucket than the default one as s3://bucket/key."""
+    return printable(record.cache_key.decode(errors="surrogateescape"))
+
+
+def count(number: object) -> str:
+    """A whole number with its thousands apart."""
+    return f"{number:,}"
+
+
+def moment(at: float) -> str:
+    """A moment, given in seconds since 1970, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, and without characters that a terminal would act on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -247,8 +247,8 @@ class LmdbReader:
                 # Where no node ever was, a copy say, there is none to be kept from using pages again.
                 lock=(directory / LOCK_FILE).exists(),
             )
+            self._dbs = {name: self._env.open_db(name, create=False) for name in DATABASES}
             with self._env.begin() as txn:
-                self._dbs = {name: self._env.open_db(name, txn, create=False) for name in DATABASES}
                 self.entries = int(txn.stat(self._dbs[RECORDS])["entries"])
                 self.notes = _notes(txn, self._dbs[META])
                 self.refusals = _refusals(txn, self._dbs[REFUSED])

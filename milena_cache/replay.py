@@ -51,6 +51,7 @@ async def replay(
             owned_since=UNCONFIRMED,
             since=started - max(0.0, wall - record.written_at),
         )
+        entry.or_absent = record.or_absent
         records += 1
         old = dirty.put(entry)
         for seq in old.records() if old is not None else ():

@@ -11,8 +11,9 @@ the condition does not hold, or it is not known whether an attempt happened, a l
     somebody else's object           write over it       conflict
     nothing                          write               as the base says, or conflict
 
-A lost answer of ours is no conflict: it shows as our own version. `strict` is for a write whose caller named the
-base: then Milena's own earlier versions, which the caller may not have seen, are a conflict too.
+A lost answer of ours is no conflict: it shows as our own version. A delete leaves none; `or_absent` says that one of
+ours may have been carried out over the base. `strict` is for a write whose caller named the base: then Milena's own
+earlier versions, which the caller may not have seen, are a conflict too.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ class Settled:
     base: Base
 
 
-def settle(found: Info | None, ref: Ref, ours: Version, base: Base, *, deleting: bool, strict: bool) -> Settled:
+def settle(
+    found: Info | None, ref: Ref, ours: Version, base: Base, *, deleting: bool, strict: bool, or_absent: bool
+) -> Settled:
     """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`."""
     if found is None:
         if deleting:
             return Settled(Verdict.DONE, ABSENT)
-        return Settled(Verdict.WRITE if base is ABSENT or base is UNKNOWN else Verdict.CONFLICT, ABSENT)
+        expected = base is ABSENT or base is UNKNOWN or or_absent
+        return Settled(Verdict.WRITE if expected else Verdict.CONFLICT, ABSENT)
     version = stamped(found.metadata, ref)
     if version is not None and version > ours:
         return Settled(Verdict.SUPERSEDED, found.etag)

@@ -92,14 +92,14 @@ class Through:
         version = self._journal.next_version(change.owned_since)
         policy: Policy | None = "fail" if change.conditional else None
         strict = change.conditional and not decided
-        unsure = False
+        unsure = or_absent = False
         if strict:
             base = change.if_match or ABSENT
         elif entry is not None:
-            base, unsure = entry.base, entry.unsure
+            base, unsure, or_absent = entry.base, entry.unsure, entry.or_absent
         elif base is UNKNOWN:
             base = self._copies.base(key, change.owned_since)
-        return Write(change.wanted.ref, version, change.value, base, policy, unsure, strict)
+        return Write(change.wanted.ref, version, change.value, base, policy, unsure, strict, or_absent)
 
     async def _attempts(self, write: Write, give_up_at: float) -> Landed:
         failures = 0
@@ -121,6 +121,7 @@ class Through:
         entry = self._dirty.get(key)
         if entry is not None:
             entry.base, entry.unsure = write.base, True
+            entry.or_absent = write.or_absent or write.value is None
         elif isinstance(error, Conflict):
             self._copies.forget(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:

@@ -51,7 +51,7 @@ class Landed(NamedTuple):
 class Write:
     """A write on its way; `base` and `unsure` are what is known after each step, also after a failure.
 
-    `value` None is a delete. `policy` None: whatever is there may be overwritten. `strict`: its caller named the
+    `value` None is a delete. `or_absent`: a delete of ours may have happened over `base`. `policy` None: whatever is there may be overwritten. `strict`: its caller named the
     base, and it is refused if S3 holds anything else.
     """
 
@@ -62,6 +62,7 @@ class Write:
     policy: Policy | None
     unsure: bool = False
     strict: bool = False
+    or_absent: bool = False
 
 
 class Conflict(Exception):
@@ -107,7 +108,15 @@ class Uploader:
         """How `write` has ended, None if it has to be written over what is now its base."""
         found = await self._origin.look(write.ref, give_up_at)
         base = write.base if write.policy or write.strict else UNKNOWN
-        settled = settle(found, write.ref, write.version, base, deleting=write.value is None, strict=write.strict)
+        settled = settle(
+            found,
+            write.ref,
+            write.version,
+            base,
+            deleting=write.value is None,
+            strict=write.strict,
+            or_absent=write.or_absent,
+        )
         match settled.verdict:
             case Verdict.DONE:
                 return Landed(Ending.ALREADY, settled.base)
@@ -118,6 +127,7 @@ class Uploader:
                 if landed is not None:
                     return landed
         write.base = settled.base
+        write.or_absent = False
         write.unsure = False
         return None
 

@@ -234,7 +234,7 @@ class WriteBack:
                 return
             ref = self.ref_of(entry)
             policy: Policy = "fail" if entry.conditional else self._policy
-            write = Write(ref, entry.version, value, entry.base, policy, entry.unsure)
+            write = Write(ref, entry.version, value, entry.base, policy, entry.unsure, or_absent=entry.or_absent)
             self._dirty.upload_began(entry)
             try:
                 landed = await self._uploader.upload(write, inf)
@@ -282,7 +282,7 @@ class WriteBack:
         entry.unsure = False
         entry.failures = 0
         if how is not Ending.KEPT_BESIDE:
-            entry.base = landed.base
+            entry.base, entry.or_absent = landed.base, False
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
             return
@@ -305,6 +305,8 @@ class WriteBack:
         now = self._clock.now()
         self._dirty.upload_ended(entry, landed=False, now=now)
         entry.base, entry.unsure = write.base, write.unsure
+        # Of a newer write, it is known from the start if it came over a delete.
+        entry.or_absent = write.or_absent or (entry.or_absent and write.value is None)
         if isinstance(failure, OriginFailure) and self._may_pass(failure, now):
             self.results["retried"] += 1
             self._retry(entry)

@@ -260,21 +260,28 @@ class Writes:
     def _enter(self, change: Change, base: Base) -> asyncio.Future[None]:
         """Write the change to the journal; done when it is durable, and the dirty entry is there."""
         entry = self._entry(change, base, journaled=True)
-        old = self._dirty.get(entry.key)
+        key = entry.key
+        old = self._dirty.get(key)
+        base = entry.base if old is None else old.base
+        if key in self._entering:
+            old = self._entering[key][0]
+        if old is not None and (old.deleted or old.or_absent):
+            entry.or_absent = True
         raw = encode(
             Record(
-                entry.key,
+                key,
                 entry.version,
                 change.value,
-                old.base if old is not None else entry.base,
+                base,
                 entry.conditional,
+                entry.or_absent,
                 entry.owned_since,
                 self._clock.wall(),
             )
         )
         self._entering_bytes += entry.cost
         future = self._journal.write(entry.version.seq, raw, entry, self._entered)
-        self._entering[entry.key] = entry, future
+        self._entering[key] = entry, future
         return future
 
     def _entered(self, entry: DirtyEntry, durable: bool) -> None:
