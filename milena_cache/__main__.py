@@ -8,6 +8,7 @@ import random
 import socket
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from milena_cache.bucket_watch import BucketWatch
@@ -30,6 +31,7 @@ from milena_cache.report import Report
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store, make_session
 from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.stats import ReadCounts
 from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Uploader
@@ -53,6 +55,7 @@ LEAVE_SECONDS = 1.0
 LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
+SETTLE_SECONDS = 1.0
 
 EXIT_JOURNAL_FAILED = 1
 EXIT_WRITES_REMAIN = 3
@@ -78,6 +81,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     copies = Copies(memory, flights, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     uploader = Uploader(origin)
+    reads = ReadCounts()
     writeback = WriteBack(
         dirty,
         journal,
@@ -85,6 +89,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         copies,
         Turns(),
         config.buckets,
+        reads,
         clock,
         draw,
         pace=Pace(config.flush_concurrency, draw),
@@ -109,6 +114,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         copies=copies,
         dirty=dirty,
         writes=writes,
+        reads=reads,
         freshness=config.freshness,
         buckets=config.buckets,
         clock=clock,
@@ -208,7 +214,8 @@ async def _either(*events: asyncio.Event) -> None:
 async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEntry], seconds: float) -> None:
     """Bring what is dirty to S3 while the node is still in the ring, so that the next owner finds it there."""
     writes.draining = True
-    await journal.settled()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(journal.settled(), SETTLE_SECONDS)
     done = await writeback.flush(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 
@@ -222,8 +229,8 @@ def _exit_code(journal: Journal[DirtyEntry], dirty: Dirty, config: Config) -> in
     kept = len(dirty.entries) - lost
     if kept:
         log.error(
-            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded when "
-            "a node starts on it",
+            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded "
+            "when a node starts on it",
             kept,
             dirty.dead_letters,
             config.journal,

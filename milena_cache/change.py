@@ -10,15 +10,27 @@ from milena_cache.dirty import ENTRY_OVERHEAD
 from milena_common.durability import Durability
 
 
-class Ack(NamedTuple):
-    """`etag` is "" for a delete; `durability` is the class that was reached."""
+class Ack:
+    """That a write was acknowledged, and in which class."""
 
-    etag: str
-    durability: Durability
+    __slots__ = ("_etag", "_value", "durability")
+
+    def __init__(self, durability: Durability, etag: str, value: bytes | None) -> None:
+        """`etag` "" means that of `value`, computed when somebody asks."""
+        self.durability = durability
+        self._etag = etag
+        self._value = value
+
+    @property
+    def etag(self) -> str:
+        """The object's ETag, "" for a delete."""
+        if not self._etag and self._value is not None:
+            self._etag = etag_of(self._value)
+        return self._etag
 
 
 class Change(NamedTuple):
-    """A put, or a delete (`value` None), as it was asked for."""
+    """A put, or a delete (`value` None), as it was asked for. `etag` is "" until it is computed."""
 
     wanted: Object
     value: bytes | None

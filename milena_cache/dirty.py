@@ -124,6 +124,7 @@ class Dirty:
         self.dead_letters = 0
         self.dead_bytes = 0
         self.damaged = 0
+        self._revived: set[bytes] = set()
         self._generation = 0
         self._left: dict[int, int] = {}
 
@@ -150,6 +151,8 @@ class Dirty:
             entry.value = None
         old = self.entries.get(entry.key)
         if old is not None:
+            if old.dead:
+                del self.entries[entry.key]  # its place is among those of its age
             entry.base = old.base
             entry.or_absent = old.or_absent or old.deleted
             entry.unsure = old.unsure
@@ -188,7 +191,7 @@ class Dirty:
         entry.dead, entry.failures = "", 0
         entry.generation = self._generation
         self._count(entry)
-        self._to_the_end(entry)
+        self._revived.add(entry.key)
 
     def upload_began(self, entry: DirtyEntry) -> None:
         entry.uploading = True
@@ -249,4 +252,6 @@ class Dirty:
 
     def oldest_since(self, now: float) -> float:
         """When the oldest write that is not in S3 was acknowledged; `now` if there is none."""
-        return next((entry.since for entry in self.entries.values() if not entry.dead), now)
+        self._revived = {key for key in self._revived if key in self.entries and not self.entries[key].dead}
+        first = next((entry.since for entry in self.entries.values() if not entry.dead), now)
+        return min((first, *(self.entries[key].since for key in self._revived)))

@@ -46,8 +46,8 @@ T = TypeVar("T")
 CHORE_SECONDS = 0.05
 # A disk that has been full is tried again so often.
 PROBE_SECONDS = 1.0
-# Writes are told after so long that the disk does not answer; they may happen all the same.
-STUCK_SECONDS = 10.0
+# When a commit takes longer, writes whose time is up are told so, here and from then on as often.
+STUCK_SECONDS = 0.05
 # A commit of fewer writes is not worth to be made two.
 LEAST_TO_HALVE = 8
 MAX_PROBE_BYTES = 2**16
@@ -69,6 +69,7 @@ class _Waiting(NamedTuple, Generic[T]):
     token: T
     ended: Callable[[T, bool], None]
     future: asyncio.Future[None]
+    give_up_at: float
 
     def fail(self, error: Exception) -> None:
         self.ended(self.token, False)
@@ -81,7 +82,7 @@ class _Commit(NamedTuple, Generic[T]):
 
     batch: list[_Waiting[T]]
     chores: list[Callable[[Disk], None]]
-    barriers: list[asyncio.Future[bool]]
+    barriers: list[asyncio.Future[None]]
     committing: Awaitable[None] | Exception
     started: float
 
@@ -114,7 +115,13 @@ class Journal(Generic[T]):
         self._clock = clock
         self._waiting: list[_Waiting[T]] = []
         self._chores: list[Callable[[Disk], None]] = []
-        self._barriers: list[asyncio.Future[bool]] = []
+        self._barriers: list[asyncio.Future[None]] = []
+        self._watchers: list[asyncio.Future[None]] = []
+        # By key, how many records are to be taken out and may still be in the file; and those of a commit under
+        # way.
+        self._leaving: dict[bytes, int] = {}
+        self._left: list[bytes] = []
+        self._noting = False
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._chores_at_work = True  # until the replay is done
@@ -122,11 +129,14 @@ class Journal(Generic[T]):
         self._gathering = False
         self._enough = sys.maxsize
         self._round = 0.0
+        self._loop: asyncio.AbstractEventLoop
+        self._stuck: asyncio.TimerHandle
 
     # ---- the start
 
     async def replay(self) -> AsyncIterator[Replayed]:
         """Every record, in the order of the writes; for once, before anything else. Sets aside what is damaged."""
+        self._loop = asyncio.get_running_loop()
         refusals = self.disk.refusals()
         set_aside: list[int] = []
         last = -1
@@ -161,19 +171,23 @@ class Journal(Generic[T]):
 
     def next_version(self, owned_since: int) -> Version:
         """The version of a write that begins now, in the journal or not."""
-        if self.versions.due and not self._chores:
+        version = self.versions.next(owned_since)
+        if self.versions.due and not self._noting:
+            self._noting = True
             self.chore(self._keep_notes)
-        return self.versions.next(owned_since)
+        return version
 
-    def write(self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None]) -> asyncio.Future[None]:
+    def write(
+        self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None], timeout: float
+    ) -> asyncio.Future[None]:
         """Done once the record is durable. Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
 
         `ended(token, durable)` is called just before, also if nobody waits for the future any more.
         """
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(seq, raw, token, ended, future))
+        future = self._loop.create_future()
+        self._waiting.append(_Waiting(seq, raw, token, ended, future, self._loop.time() + timeout))
         if self._committing is None:
             self._start()
         elif self._gathering and self._begun is None and len(self._waiting) >= self._enough:
@@ -187,21 +201,37 @@ class Journal(Generic[T]):
             self._chores_at_work = True
             self._spawn(self._commit_chores())
 
-    def remove(self, seq: int) -> None:
-        """Take out the record: it is not needed any more."""
-        self.chore(lambda disk: disk.remove(seq))
+    def remove(self, seq: int, key: bytes) -> None:
+        """Take out a record of `key`: it is not needed any more."""
+        self._leaving[key] = self._leaving.get(key, 0) + 1
 
-    async def caught_up(self) -> bool:
-        """Have every chore so far in the file now; False if there is no room for that."""
-        if not self._chores and self._committing is None:
-            return True
-        if self.full or self.failure:
-            return not self._chores
-        barrier: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        def work(disk: Disk) -> None:
+            disk.remove(seq)
+            self._left.append(key)
+
+        self.chore(work)
+
+    async def has_let_go(self, key: bytes) -> bool:
+        """Have every record of `key` that is to be taken out, out of the file now; False if that cannot be done."""
+        if key in self._leaving or self._noting:
+            await self._barrier()
+        return key not in self._leaving
+
+    async def _barrier(self) -> None:
+        """Return when what was asked for so far is in the file, or could not be put there."""
+        if self.failure:
+            return
+        barrier: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._barriers.append(barrier)
-        if self._committing is None:
+        if self._committing is None and not self.full:  # when it is full, the probe comes
             self._start()
-        return await barrier
+        await barrier
+
+    async def commit_ended(self) -> None:
+        """Return when a commit has ended."""
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        await watcher
 
     def drop_set_aside(self) -> None:
         """Forget the damaged records of which not even the key is known."""
@@ -210,13 +240,8 @@ class Journal(Generic[T]):
 
     async def settled(self) -> None:
         """Return when everything that was asked for so far is in the file, or was given up."""
-        while self._waiting or self._chores or self._committing is not None:
-            if self._committing is None:
-                self._start()
-            assert self._committing is not None
-            await asyncio.wait((self._committing,))
-            if self.full or self.failure:
-                return
+        if self._waiting or self._chores or self._committing is not None:
+            await self._barrier()
 
     def read(self, seq: int) -> bytes:
         """The value of a committed record. Raises Damaged."""
@@ -250,8 +275,8 @@ class Journal(Generic[T]):
     async def _commit_chores(self) -> None:
         await self._clock.sleep(CHORE_SECONDS)
         self._chores_at_work = False
-        if self._chores and self._committing is None and not self.full:
-            self._start()
+        if self._chores and not self.full:
+            await self._barrier()
 
     async def _commit_all(self) -> None:
         try:
@@ -259,14 +284,16 @@ class Journal(Generic[T]):
                 if not self._waiting:
                     await self._gather()
                 if self._begun is None:
-                    # When the disk is full, chores alone are left to the probe.
-                    if not self._waiting and (self.full or not (self._chores or self._barriers)):
-                        return
+                    if not self._waiting and (self.full or not self._barriers):
+                        return  # chores wait for company, or for the probe
                     self._begun = self._begin()
                 begun, self._begun = self._begun, None
                 await self._end(begun)
         finally:
             self._committing = None
+            if self._chores and not self._chores_at_work:
+                self._chores_at_work = True
+                self._spawn(self._commit_chores())
 
     async def _gather(self) -> None:
         """Let what comes in this round of the event loop come along; `write` may begin a commit meanwhile."""
@@ -288,10 +315,13 @@ class Journal(Generic[T]):
         batch, self._waiting = self._waiting, []
         return batch
 
-    def _begin(self) -> _Commit[T]:
+    def _begin(self, most_chores: int = sys.maxsize) -> _Commit[T]:
         """Put everything that waits into the file, and begin to commit it."""
-        batch, chores, self._chores = self._take(), self._chores, []
-        barriers, self._barriers = self._barriers, []
+        batch, chores = self._take(), self._chores[:most_chores]
+        del self._chores[:most_chores]
+        barriers: list[asyncio.Future[None]] = []
+        if not self._waiting and not self._chores:  # everything that was asked for before is in this commit
+            barriers, self._barriers = self._barriers, []
         started = self._clock.now()
         committing: Awaitable[None] | Exception
         try:
@@ -304,10 +334,10 @@ class Journal(Generic[T]):
             committing = error
         return _Commit(batch, chores, barriers, committing, started)
 
-    async def _end(self, commit: _Commit[T]) -> None:
-        """Wait for the commit, and tell everybody."""
-        batch = commit.batch
-        stuck = asyncio.get_running_loop().call_later(STUCK_SECONDS, self._tell_stuck, batch)
+    async def _end(self, commit: _Commit[T]) -> bool:
+        """Wait for the commit, and tell everybody; whether it was made."""
+        batch, before = commit.batch, self.commits
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
         try:
             if isinstance(commit.committing, Exception):
                 raise commit.committing
@@ -320,26 +350,37 @@ class Journal(Generic[T]):
             log.exception("the journal's commit failed")
             self._has_failed(repr(error), batch)
         else:
+            self._have_left()
             self.commits += 1
             self.batches.observe(len(batch))
             duration = self._clock.now() - commit.started
             self.durations.observe(duration)
             long = len(batch) >= LEAST_TO_HALVE and self._round > duration / 2
             self._enough = len(batch) // 2 if long else sys.maxsize
-            if self.full:
-                self.full = False
-                log.info("the journal has room again: writes are acknowledged from it")
+            if self.full and batch:
+                self._has_room()
             for write in batch:
                 write.ended(write.token, True)
                 if not write.future.done():
                     write.future.set_result(None)
         finally:
-            stuck.cancel()
-            for barrier in commit.barriers:
-                if not barrier.done():
-                    barrier.set_result(not self.full and not self.failure)
+            self._stuck.cancel()
+            _wake(commit.barriers)
+            watchers, self._watchers = self._watchers, []
+            _wake(watchers)
+        return self.commits > before
+
+    def _have_left(self) -> None:
+        for key in self._left:
+            left = self._leaving[key] - 1
+            if left:
+                self._leaving[key] = left
+            else:
+                del self._leaving[key]
+        self._left.clear()
 
     def _keep_notes(self, disk: Disk) -> None:
+        self._noting = False
         for name, text in self.versions.notes().items():
             disk.note(name, text)
 
@@ -351,6 +392,7 @@ class Journal(Generic[T]):
         except DiskFailed as failure:
             self._has_failed(str(failure), commit.batch)
             return
+        self._left.clear()
         self._chores[:0] = commit.chores
         if not self.full:
             self.full = True
@@ -360,25 +402,40 @@ class Journal(Generic[T]):
             write.fail(JournalFull(str(error)))
 
     async def _probe(self, size: int) -> None:
-        """Try again, with about as much as did not fit, until it fits."""
+        """Try again until there is room, with about as much as did not fit."""
         while self.full and not self.failure:
             await self._clock.sleep(PROBE_SECONDS)
             if self._committing is None:
-                self._committing = self._spawn(self._commit_probe(min(size, MAX_PROBE_BYTES)))
+                self._committing = self._spawn(self._commit_probe("." * min(size, MAX_PROBE_BYTES)))
                 await asyncio.wait((self._committing,))
 
-    async def _commit_probe(self, size: int) -> None:
-        def fill(disk: Disk) -> None:
-            disk.note("probe", "." * size)
+    async def _commit_probe(self, filling: str) -> None:
+        """First the chores, which make room, then a filling.
 
+        Taking a record out needs new pages before it frees any: so one, then two, then four.
+        """
         try:
-            self._chores.append(fill)
-            await self._end(self._begin())
-            self._chores = [work for work in self._chores if work is not fill]
+            portion = 1
+            while self._chores and await self._end(self._begin(portion)):
+                portion *= 2
+            if not self._chores and not self.failure:
+                self._chores.append(lambda disk: disk.note("probe", filling))
+                if await self._end(self._begin()):
+                    self._has_room()
+                else:
+                    self._chores.clear()
         finally:
             self._committing = None
+            barriers, self._barriers = self._barriers, []
+            _wake(barriers)  # it was tried
         if not self.full:
             self.chore(lambda disk: disk.note("probe", ""))
+            if self._waiting:
+                self._start()
+
+    def _has_room(self) -> None:
+        self.full = False
+        log.info("the journal has room again: writes are acknowledged from it")
 
     def _has_failed(self, error: str, batch: list[_Waiting[T]]) -> None:
         self.failure = error
@@ -387,16 +444,22 @@ class Journal(Generic[T]):
             "uploaded when a node starts on it",
             error,
         )
-        for barrier in self._barriers:
-            if not barrier.done():
-                barrier.set_result(False)
+        _wake(self._barriers)
         for write in (*batch, *self._waiting):
             write.fail(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
         self._waiting = []
         self.failed.set()
 
     def _tell_stuck(self, batch: list[_Waiting[T]]) -> None:
-        text = f"the journal's disk has not answered for {STUCK_SECONDS:g} s; it may yet happen"
+        now = self._loop.time()
         for write in (*batch, *self._waiting):
-            if not write.future.done():
-                write.future.set_exception(DeadlineExceeded(text))
+            if now >= write.give_up_at and not write.future.done():
+                error = DeadlineExceeded("the journal's disk has not answered in time; it may yet happen")
+                write.future.set_exception(error)
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -36,7 +36,7 @@ class Disk(Protocol):
         """Note that S3 refused the record for good."""
 
     def accept(self, seq: int) -> None:
-        """Take that note back."""
+        """Note that it shall be tried again over whatever S3 holds: a refusal without a reason."""
 
     def set_aside(self, seq: int) -> None:
         """Keep a damaged record apart from the others."""

@@ -39,6 +39,7 @@ LOCK_FILE_BYTES = 2**13
 COMMITS_PER_CHECK = 1000
 # What a reader reads at once.
 PAGE_RECORDS, PAGE_BYTES = 1000, 2**24
+LEAST_ROOM = 2**20
 # From this size the thread copies a record, or the event loop would stand still for it.
 LARGE_BYTES = 2**16
 # LMDB says what failed only in words.
@@ -88,10 +89,12 @@ class LmdbDisk:
         self._open: lmdb.Transaction | None = None
         self._large: list[tuple[int, bytes]] = []
         self._commits = 0
+        self._bytes = 0
 
     # ---- into the open transaction
 
     def put(self, seq: int, raw: bytes) -> None:
+        self._bytes += len(raw)
         if self._large or len(raw) >= LARGE_BYTES:
             self._large.append((seq, raw))  # and what comes after it, for the order of the numbers
         else:
@@ -119,7 +122,7 @@ class LmdbDisk:
         self._do(lambda txn: txn.put(key_of(seq), raw, db=self._refused))
 
     def accept(self, seq: int) -> None:
-        self._do(lambda txn: txn.delete(key_of(seq), db=self._refused))
+        self.refuse(seq, "", 0.0)
 
     def set_aside(self, seq: int) -> None:
         def work(txn: lmdb.Transaction) -> None:
@@ -174,11 +177,28 @@ class LmdbDisk:
         try:
             txn.commit()
             self._commits += 1
+            self._bytes = 0
             if not self._commits % COMMITS_PER_CHECK:
                 self._env.reader_check()
             self._open = self._env.begin(write=True)
         except lmdb.Error as error:
+            # A write that the last free blocks take only a part of is an I/O error to LMDB.
+            if str(error).endswith(os.strerror(errno.EIO)) and not self._may_grow():
+                raise DiskFull(f"{error}, for want of space") from None
             raise _translated(error) from None
+
+    def _may_grow(self) -> bool:
+        """Whether the file could take what has been put in since the last commit, and something beside."""
+        number = os.open(self.directory / "data.mdb", os.O_RDWR)
+        try:
+            size = os.fstat(number).st_size
+            os.posix_fallocate(number, size, 2 * self._bytes + LEAST_ROOM)
+            os.ftruncate(number, size)
+        except OSError as error:
+            return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        finally:
+            os.close(number)
+        return True
 
     def _roll_back(self) -> None:
         self._abort()
@@ -189,6 +209,7 @@ class LmdbDisk:
             raise DiskFailed(str(error)) from None
 
     def _abort(self) -> None:
+        self._bytes = 0
         self._large.clear()
         txn, self._open = self._open, None
         if txn is not None:
@@ -251,7 +272,8 @@ class LmdbReader:
             with self._env.begin() as txn:
                 self.entries = int(txn.stat(self._dbs[RECORDS])["entries"])
                 self.notes = _notes(txn, self._dbs[META])
-                self.refusals = _refusals(txn, self._dbs[REFUSED])
+                refusals = _refusals(txn, self._dbs[REFUSED])
+            self.refusals = {seq: told for seq, told in refusals.items() if told[0]}
         except FileNotFoundError:
             raise CannotOpen(f"{directory}: is no journal, there is no {DATA_FILE}") from None
         except (lmdb.Error, OSError) as error:

@@ -73,13 +73,14 @@ class Node:
         copies: Copies,
         dirty: Dirty,
         writes: Writes,
+        reads: ReadCounts,
         freshness: Freshness,
         buckets: Buckets,
         clock: Clock,
         max_value_bytes: int,
         revalidate_timeout: float,
     ) -> None:
-        self.reads = ReadCounts()
+        self.reads = reads
         self.memory = memory
         self.flights = flights
         self.dirty = dirty

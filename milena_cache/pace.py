@@ -6,9 +6,9 @@ Three things set the pace of write-back:
   multiplicative decrease: Chiu and Jain, 1989, as TCP does.)
 - *S3 does not work*: after `DOWN_AFTER` failures in a row one upload at a time, with growing pauses, until one
   succeeds. A backlog then comes back at a quarter of the full number, not all at once.
-- *Requests share the event loop with it*: uploads get the part of the loop's time that requests leave, and never
-  less than `LEAST_SHARE`. Where both together fill the loop, the share shrinks a little with each sample, so that
-  requests win slowly but surely. A backlog over half of its budget gets `BACKLOG_SHARE`.
+- *Requests need the event loop, which uploads share with them*: while they do, uploads begin ever more rarely,
+  down to one in `LEAST_GAP`, and when they do not, ever more often again. A backlog that is large or old gets
+  `BACKLOG_GAP`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ BACKOFF = Backoff(first=0.1, most=5.0)
 DOWN_AFTER = 8
 # SlowDowns within so many seconds are answers to one and the same pace.
 SAME_EVENT_SECONDS = 1.0
-# What an upload costs the event loop, in seconds (`python -m bench --case flush`). If it is wrong by half, the
-# uploads' share of an idle loop is still found within some samples.
-UPLOAD_COST = 0.0002
-LEAST_SHARE = 0.1
-BACKLOG_SHARE = 0.5
-FULL_SHARE = 0.95
+# An upload takes about 200 µs of a busy event loop, waiting for the interpreter's lock included
+# (`python -m bench --case reads_while_flushing`): so many leave requests more than nine tenths of it, or half.
+LEAST_GAP = 1 / 300
+BACKLOG_GAP = 1 / 2500
+FIRST_GAP = 0.0003
+# Requests need the loop if there are so many of them a second, and it works for so much of the time. The share is
+# of processor time: what the loop waits for the interpreter's lock is not in it.
+BUSY_REQUESTS = 500
+BUSY_SHARE = 0.4
 # Timers are no finer than a millisecond, so some uploads may begin together.
 BURST_SECONDS = 0.005
 
@@ -61,11 +64,14 @@ class Pace:
         """An upload begins."""
         self._next_at = max(self._next_at, now - BURST_SECONDS) + self._gap
 
-    def load(self, loop_share: float, uploads_per_second: float, *, backlog: bool) -> None:
-        """The share of its time that the event loop was at work, and what of that were uploads, lately."""
-        requests = loop_share - uploads_per_second * UPLOAD_COST
-        least = BACKLOG_SHARE if backlog else LEAST_SHARE
-        self._gap = UPLOAD_COST / max(least, FULL_SHARE - requests)
+    def load(self, loop_share: float, requests_per_second: float, *, backlog: bool) -> None:
+        """The share of the time that the event loop was at work lately, and how many requests it served."""
+        if loop_share > BUSY_SHARE and requests_per_second > BUSY_REQUESTS:
+            self._gap = min(max(self._gap, FIRST_GAP) * 1.5, LEAST_GAP)
+        else:
+            self._gap = self._gap * 0.8 if self._gap > FIRST_GAP / 4 else 0.0
+        if backlog:
+            self._gap = min(self._gap, BACKLOG_GAP)
 
     def succeeded(self) -> bool:
         """Whether it is news that S3 takes writes."""

@@ -28,7 +28,7 @@ _HEAD = struct.Struct("<4B2HI3Q2d")
 _SUMS = struct.Struct("<2I")
 _VALUE_AT = _HEAD.size + _SUMS.size
 _BASE_UNKNOWN, _BASE_ABSENT, _BASE_ETAG = 0, 1, 2
-_CONDITIONAL, _OR_ABSENT = 1, 2
+_CONDITIONAL = 1
 
 
 class Damaged(Exception):
@@ -42,8 +42,7 @@ class Damaged(Exception):
 class Record(NamedTuple):
     """A write: `value` None is a delete. Times in seconds since 1970; `expires_at` 0 means never.
 
-    `base`: what S3 was known to hold when it was written. `or_absent`: or nothing, if a delete that
-    was acknowledged before it has reached S3. `conditional`: its writer asked for exactly that.
+    `base`: what S3 was known to hold when it was written. `conditional`: its writer asked for exactly that.
     """
 
     cache_key: bytes
@@ -51,7 +50,6 @@ class Record(NamedTuple):
     value: bytes | None
     base: Base = UNKNOWN
     conditional: bool = False
-    or_absent: bool = False
     owned_since: int = 0
     written_at: float = 0.0
     expires_at: float = 0.0
@@ -59,24 +57,24 @@ class Record(NamedTuple):
 
 def encode(record: Record) -> bytes:
     """The record as bytes."""
-    base = record.base
+    cache_key, version, value, base, conditional, owned_since, written_at, expires_at = record
     etag = b"" if base is UNKNOWN or base is ABSENT else base.encode()
-    value = record.value
     body = b"" if value is None else value
     head = _HEAD.pack(
         FORMAT,
         _DELETE if value is None else _PUT,
         _BASE_UNKNOWN if base is UNKNOWN else _BASE_ABSENT if base is ABSENT else _BASE_ETAG,
-        _CONDITIONAL * record.conditional | _OR_ABSENT * record.or_absent,
-        len(record.cache_key),
+        _CONDITIONAL * conditional,
+        len(cache_key),
         len(etag),
         len(body),
-        *record.version,
-        record.owned_since,
-        record.written_at,
-        record.expires_at,
+        version[0],
+        version[1],
+        owned_since,
+        written_at,
+        expires_at,
     )
-    names = record.cache_key + etag
+    names = cache_key + etag
     return b"".join((head, _SUMS.pack(crc32(names, crc32(head)), crc32(body)), names, body))
 
 
@@ -111,7 +109,6 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
         value=None if deleted else bytes(body) if with_value and intact else b"",
         base=UNKNOWN if kind == _BASE_UNKNOWN else ABSENT if kind == _BASE_ABSENT else etag,
         conditional=bool(flags & _CONDITIONAL),
-        or_absent=bool(flags & _OR_ABSENT),
         owned_since=owned_since,
         written_at=written_at,
         expires_at=expires_at,

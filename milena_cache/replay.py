@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.journal import Journal
+from milena_cache.version import UNKNOWN
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
 
@@ -51,15 +52,20 @@ async def replay(
             owned_since=UNCONFIRMED,
             since=started - max(0.0, wall - record.written_at),
         )
-        entry.or_absent = record.or_absent
+        # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
+        entry.or_absent = True
         records += 1
         old = dirty.put(entry)
         for seq in old.records() if old is not None else ():
-            journal.remove(seq)
+            journal.remove(seq, entry.key)
         if found.damage:
             dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
         elif found.refusal:
-            dirty.kill(entry, *found.refusal)
+            reason, at = found.refusal
+            if reason:
+                dirty.kill(entry, reason, at)
+            else:  # refused once, and told to try again over whatever is there
+                entry.base, entry.conditional = UNKNOWN, False
         if clock.now() - told_at >= PROGRESS_SECONDS:
             told_at = clock.now()
             log.info("replaying the journal: %d records so far", records)

@@ -11,9 +11,9 @@ the condition does not hold, or it is not known whether an attempt happened, a l
     somebody else's object           write over it       conflict
     nothing                          write               as the base says, or conflict
 
-A lost answer of ours is no conflict: it shows as our own version. A delete leaves none; `or_absent` says that one of
-ours may have been carried out over the base. `strict` is for a write whose caller named the base: then Milena's own
-earlier versions, which the caller may not have seen, are a conflict too.
+A lost answer of ours is no conflict: it shows as our own version. A delete leaves none; `or_absent` says that one
+of ours may have been carried out over the base. `strict` is for a write whose caller named the base: then Milena's
+own earlier versions, which the caller may not have seen, are a conflict too.
 """
 
 from __future__ import annotations

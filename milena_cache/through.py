@@ -10,6 +10,7 @@ confirmed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from milena_cache.change import Ack, Change
@@ -25,6 +26,10 @@ from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
 from milena_common.durability import THROUGH
 from milena_common.errors import ConditionFailed, Unavailable
+
+# A put does not depend on the record being gone; but when it is, nothing of what others make of the object later
+# can be mistaken. So it waits as long as a healthy disk may need, in seconds.
+PUT_PATIENCE = 0.1
 
 
 class Through:
@@ -79,12 +84,22 @@ class Through:
                 self._copies.forget(key)
             else:
                 self._copies.keep(key, Entry(change.value, etag, self._clock.now(), change.owned_since))
-            if not await self._journal.caught_up() and change.value is None:
+            if not await self._let_go(key, change, give_up_at):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "
                     "which a crash could bring back; delete it again when there is room"
                 )
-            return Ack(etag, THROUGH)
+            return Ack(THROUGH, etag, None)
+
+    async def _let_go(self, key: bytes, change: Change, give_up_at: float) -> bool:
+        """Whether the write may be acknowledged as far as records of earlier ones are concerned."""
+        put = change.value is not None
+        patience = PUT_PATIENCE if put else max(0.0, give_up_at - self._clock.now())
+        try:
+            async with asyncio.timeout(patience):
+                return await self._journal.has_let_go(key) or put
+        except TimeoutError:
+            return put
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
         key = change.wanted.filed_as

@@ -51,8 +51,8 @@ class Landed(NamedTuple):
 class Write:
     """A write on its way; `base` and `unsure` are what is known after each step, also after a failure.
 
-    `value` None is a delete. `or_absent`: a delete of ours may have happened over `base`. `policy` None: whatever is there may be overwritten. `strict`: its caller named the
-    base, and it is refused if S3 holds anything else.
+    `value` None is a delete. `or_absent`: a delete of ours may have happened over `base`. `policy` None: whatever
+    is there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds anything else.
     """
 
     ref: Ref
@@ -81,9 +81,14 @@ class Uploader:
         """Bring `write` to S3; nothing is begun after `give_up_at`. Raises OriginFailure or Conflict."""
         for _ in range(MOST_ROUNDS):
             if write.unsure or self._must_look(write):
-                landed = await self._look(write, give_up_at)
-                if landed is not None:
-                    return landed
+                try:
+                    landed = await self._look(write, give_up_at)
+                except OriginFailure as failure:
+                    if not _says_nothing(failure) or (write.value is None and not isinstance(write.base, str)):
+                        raise
+                else:
+                    if landed is not None:
+                        return landed
             try:
                 return await self._attempt(write, give_up_at)
             except OriginFailure as failure:
@@ -154,12 +159,9 @@ class Uploader:
         return Landed(Ending.KEPT_BESIDE, theirs)
 
     async def _keep_beside(self, write: Write, value: bytes, give_up_at: float) -> Ref:
+        # Its name has the version in it: nothing else is there, unless from an attempt whose answer was lost.
         beside = name_beside(write.ref, write.version)
-        try:
-            await self._origin.put(beside, value, give_up_at, if_absent=True, metadata=stamp(write.version, beside))
-        except OriginFailure as failure:
-            if failure.fault is not Fault.CHANGED:  # it is there, from an attempt whose answer was lost
-                raise
+        await self._origin.put(beside, value, give_up_at, metadata=stamp(write.version, beside))
         return beside
 
     async def _attempt(self, write: Write, give_up_at: float) -> Landed:
@@ -177,3 +179,11 @@ class Uploader:
             metadata=stamp(write.version, write.ref),
         )
         return Landed(Ending.UPLOADED, new_etag)
+
+
+def _says_nothing(failure: OriginFailure) -> bool:
+    """Whether this is the answer to a HEAD that refuses it without a reason, since it has no body.
+
+    Then the write itself is sent, on its condition, and the answer to that says what S3 means.
+    """
+    return failure.fault in (Fault.DENIED, Fault.REFUSED) and failure.code.startswith("HTTP ")

@@ -22,12 +22,13 @@ class Versions:
     def __init__(self, wall: float, notes: Mapping[str, str]) -> None:
         self.epoch = max(int(wall * 1000), int(notes.get("epoch", 0)))
         self.seq = max(int(wall * 1_000_000), int(notes.get("reserved", 0)))
-        self.reserved = self.seq
+        self._note_from = self.seq
 
     def next(self, owned_since: int) -> Version:
         """The version of a write under an ownership that began at that epoch."""
         if owned_since > self.epoch:
             self.epoch = owned_since
+            self._note_from = 0  # a restart must not begin below it
         self.seq += 1
         return Version(self.epoch, self.seq)
 
@@ -39,9 +40,9 @@ class Versions:
     @property
     def due(self) -> bool:
         """Whether `notes` should be kept now."""
-        return self.seq + BLOCK // 2 > self.reserved
+        return self.seq >= self._note_from
 
     def notes(self) -> dict[str, str]:
         """What must be on disk before half a block of further versions has been given."""
-        self.reserved = self.seq + BLOCK
-        return {"epoch": str(self.epoch), "reserved": str(self.reserved)}
+        self._note_from = self.seq + BLOCK // 2
+        return {"epoch": str(self.epoch), "reserved": str(self.seq + BLOCK)}

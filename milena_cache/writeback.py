@@ -32,6 +32,8 @@ from milena_cache.journal import Journal
 from milena_cache.memory import Entry
 from milena_cache.pace import Pace
 from milena_cache.record import Damaged
+from milena_cache.sparing import Sparing
+from milena_cache.stats import ReadCounts
 from milena_cache.store import Fault, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(first=0.1, most=5.0)
 SAMPLE_SECONDS = 0.1
+# A backlog of this age no longer gives way to requests.
+OLD_SECONDS = 60.0
 
 # Refusals that are not the object's: every write meets them, and they end when somebody mends the credentials.
 ACCOUNT_CODES = frozenset(
@@ -51,6 +55,7 @@ ACCOUNT_CODES = frozenset(
         "InvalidAccessKeyId",
         "InvalidToken",
         "NoCredentials",
+        "NoCredentialsError",
         "RequestExpired",
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
@@ -88,6 +93,7 @@ class WriteBack:
         copies: Copies,
         turns: Turns,
         buckets: Buckets,
+        reads: ReadCounts,
         clock: Clock,
         draw: Callable[[], float],
         *,
@@ -104,6 +110,7 @@ class WriteBack:
         self._copies = copies
         self.turns = turns
         self._buckets = buckets
+        self._reads = reads
         self._clock = clock
         self._draw = draw
         self._delay = delay
@@ -114,8 +121,10 @@ class WriteBack:
         self._wake = asyncio.Event()
         self._uploads: set[asyncio.Task[None]] = set()
         self._waiters: list[_Waiter] = []
-        self._began = 0
         self._uploading_bytes = 0
+        self._die_log = Sparing()
+        self._age_looked_at = 0.0
+        self._old = False
 
     @property
     def uploads(self) -> int:
@@ -173,20 +182,28 @@ class WriteBack:
 
     async def run(self) -> None:
         """Upload, for ever."""
-        sampled_at, cpu = self._clock.now(), self._clock.cpu()
+        while True:
+            try:
+                await self._run()
+            except Exception:  # a defect; acknowledged writes must not stay here because of it
+                log.exception("write-back stopped, and begins again")
+                await self._clock.sleep(BACKOFF.most)
+
+    async def _run(self) -> None:
+        sampled_at, cpu, requests = self._clock.now(), self._clock.cpu(), self._requests()
         while True:
             now = self._clock.now()
             if now - sampled_at >= SAMPLE_SECONDS:
                 elapsed = now - sampled_at
-                backlog = self._dirty.bytes > self._dirty.max_bytes // 2
-                self.pace.load((self._clock.cpu() - cpu) / elapsed, self._began / elapsed, backlog=backlog)
-                sampled_at, cpu, self._began = now, self._clock.cpu(), 0
+                backlog = self._dirty.bytes > self._dirty.max_bytes // 2 or self._is_old(now)
+                share, rate = (self._clock.cpu() - cpu) / elapsed, (self._requests() - requests) / elapsed
+                self.pace.load(share, rate, backlog=backlog)
+                sampled_at, cpu, requests = now, self._clock.cpu(), self._requests()
             key, wait = self._next(now)
             if key is None:
                 await self._rest(wait)
                 continue
             self.pace.began(now)
-            self._began += 1
             task = asyncio.get_running_loop().create_task(self._upload(key))
             self._uploads.add(task)
             size = self._size(key)
@@ -199,6 +216,15 @@ class WriteBack:
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("write-back failed", exc_info=error)
+
+    def _requests(self) -> float:
+        return self._reads.hits + self._reads.misses + self._journal.batches.total
+
+    def _is_old(self, now: float) -> bool:
+        if now - self._age_looked_at >= 1.0:
+            self._age_looked_at = now
+            self._old = now - self._dirty.oldest_since(now) > self._delay + OLD_SECONDS
+        return self._old
 
     async def _rest(self, seconds: float) -> None:
         """Return after so long, or when something has changed."""
@@ -225,13 +251,18 @@ class WriteBack:
     async def _upload(self, key: bytes) -> None:
         async with self.turns.turn(key, None):
             entry = self._dirty.get(key)
-            if entry is None or entry.dead:
+            if entry is None:
                 return
             entry.queued = False
+            if entry.dead:
+                return
             try:
                 value = None if entry.deleted else self.value_of(entry)
             except Damaged:
                 return
+            except Exception:
+                self._retry(entry)
+                raise
             ref = self.ref_of(entry)
             policy: Policy = "fail" if entry.conditional else self._policy
             write = Write(ref, entry.version, value, entry.base, policy, entry.unsure, or_absent=entry.or_absent)
@@ -245,6 +276,9 @@ class WriteBack:
                 self._retry(self._newest(key))
                 raise
             else:
+                if write.value is None:
+                    # S3 keeps no version of a delete: an earlier record must not come back after it.
+                    await self._journal.has_let_go(key)
                 self._landed(write, self._newest(key), landed)
         self._progress(key)
 
@@ -281,7 +315,9 @@ class WriteBack:
         self._dirty.upload_ended(entry, landed=True, now=now)
         entry.unsure = False
         entry.failures = 0
-        if how is not Ending.KEPT_BESIDE:
+        if how is Ending.SUPERSEDED:
+            entry.unsure = True  # a newer one may be superseded too
+        elif how is not Ending.KEPT_BESIDE:
             entry.base, entry.or_absent = landed.base, False
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
@@ -299,7 +335,8 @@ class WriteBack:
         """S3 has it or what is later; only in its key's turn."""
         self._dirty.pop(entry)
         for seq in entry.records():
-            self._journal.remove(seq)
+            self._journal.remove(seq, entry.key)
+        self._progress(entry.key)
 
     def _not_landed(self, write: Write, entry: DirtyEntry, failure: OriginFailure | Conflict) -> None:
         now = self._clock.now()
@@ -334,7 +371,13 @@ class WriteBack:
 
     def _die(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
         at = self._clock.wall()
-        log.error("%s: set aside: %s", self.ref_of(entry), reason)
+        if self._die_log.may_say(self._clock.now()):
+            log.error(
+                "%s: set aside: %s%s (`milena writeback failed` lists all)",
+                self.ref_of(entry),
+                reason,
+                self._die_log.and_more(),
+            )
         self._dirty.kill(entry, reason, at, damaged=damaged)
         if entry.journaled and not damaged:
             seq = entry.version.seq
@@ -354,8 +397,8 @@ class WriteBack:
         for entry in entries:
             entry.base, entry.conditional = UNKNOWN, False
             self._dirty.revive(entry)
-            seq = entry.version.seq
-            self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
+            for seq in entry.records():
+                self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
             self._queue(entry, self._clock.now())
         await self._journal.settled()
         return len(entries)
@@ -380,12 +423,12 @@ class WriteBack:
     async def flush(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
         """Upload what is dirty now, of `keys` or all, without delay, and wait for it at most `timeout` seconds."""
         asked = None if keys is None else set(keys)
-        waiter = _Waiter(self._dirty.cut(), asked)
+        waiter = _Waiter(self._dirty.cut(), None if asked is None else set(asked))
         if asked is None:
             before = self._dirty.left_of(waiter.generation)
         else:
-            asked &= {key for key in asked if self._is_left(key, waiter.generation)}
-            before = len(asked)
+            waiter.keys = {key for key in asked if self._is_left(key, waiter.generation)}
+            before = len(waiter.keys)
         self._waiters.append(waiter)
         self._wake.set()
         try:
@@ -397,7 +440,10 @@ class WriteBack:
             pass
         finally:
             self._waiters.remove(waiter)
-        left = self._left(waiter)
+        if asked is None:
+            left = self._left(waiter)
+        else:
+            left = sum(self._is_left(key, waiter.generation) for key in asked)
         failed = len(self.dead(keys))
         return Flushed(left, failed, max(0, before - left))
 

@@ -38,7 +38,7 @@ from milena_common.keys import check_value_size
 
 log = logging.getLogger(__name__)
 
-# From this size the ETag is computed on a thread.
+# From this size the ETag is computed at once, on a thread, and else when somebody asks for it.
 LARGE_BYTES = 2**18
 FORCED = ("dirty_limit", "journal_full", "draining")
 
@@ -73,7 +73,7 @@ class Writes:
         self._max_value_bytes = max_value_bytes
         self._turns = Turns()
         # By key, the last write that is on its way into the journal.
-        self._entering: dict[bytes, tuple[DirtyEntry, asyncio.Future[None]]] = {}
+        self._entering: dict[bytes, DirtyEntry] = {}
         self._entering_bytes = 0
         self._tasks: set[asyncio.Task[Ack]] = set()
 
@@ -97,7 +97,7 @@ class Writes:
         words.
         """
         check_value_size(len(value), self._max_value_bytes)
-        etag = etag_of(value) if len(value) < LARGE_BYTES else await asyncio.to_thread(etag_of, value)
+        etag = await asyncio.to_thread(etag_of, value) if len(value) >= LARGE_BYTES else ""
         change = Change(wanted, value, etag, owned_since, if_match, if_none_match)
         return await self._make(change, durability or self._mode, timeout)
 
@@ -121,11 +121,11 @@ class Writes:
         if durability is not THROUGH and not change.conditional and key not in self._turns:
             if durability == BACK and not self._refusal(change):
                 try:
-                    await self._enter(change, UNKNOWN)
+                    await self._enter(change, UNKNOWN, timeout)
                 except JournalFull:
                     pass
                 else:
-                    return Ack(change.etag, BACK)
+                    return Ack(BACK, change.etag, change.value)
             elif durability == MEMORY and key not in self._entering and self._fits_in_memory(change):
                 return self._remember(change, UNKNOWN)
         return await self._wait_for(self._take_turn(change, durability, timeout), change, timeout)
@@ -155,7 +155,9 @@ class Writes:
         give_up_at = self._clock.now() + timeout
         async with self._turns.turn(key, timeout):
             while key in self._entering:
-                await asyncio.wait((self._entering[key][1],))
+                await self._journal.commit_ended()
+                if self._clock.now() >= give_up_at:
+                    raise TimeoutError
             base: Base = UNKNOWN
             decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
             if decided:
@@ -169,11 +171,11 @@ class Writes:
                 reason = self._refusal(change)
                 if not reason:
                     try:
-                        await self._enter(change, base)
+                        await self._enter(change, base, max(0.0, give_up_at - self._clock.now()))
                     except JournalFull:
                         reason = "journal_full"
                     else:
-                        return Ack(change.etag, BACK)
+                        return Ack(BACK, change.etag, change.value)
             if reason:
                 self.forced[reason] += 1
             try:
@@ -196,16 +198,15 @@ class Writes:
             base = entry.base
             current: Base = ABSENT if entry.deleted else self.etag(entry)
         else:
-            base = self._copies.base(wanted.filed_as, change.owned_since)
-            if base is UNKNOWN:
+            base = current = self._copies.base(wanted.filed_as, change.owned_since)
+            if not _meets(change, current):
+                # The copy may be older than what the caller has seen.
                 try:
                     found = await self._origin.look(wanted.ref, give_up_at)
                 except OriginFailure as failure:
                     raise failure.as_error() from None
-                base = found.etag if found else ABSENT
-            current = base
-        met = current is ABSENT if change.if_none_match else current == change.if_match
-        if not met:
+                base = current = found.etag if found else ABSENT
+        if not _meets(change, current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
             asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
             raise ConditionFailed(f"{wanted.ref}: {asked} was asked for, and {has}")
@@ -257,14 +258,14 @@ class Writes:
             etag=change.etag,
         )
 
-    def _enter(self, change: Change, base: Base) -> asyncio.Future[None]:
+    def _enter(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; done when it is durable, and the dirty entry is there."""
         entry = self._entry(change, base, journaled=True)
         key = entry.key
         old = self._dirty.get(key)
         base = entry.base if old is None else old.base
         if key in self._entering:
-            old = self._entering[key][0]
+            old = self._entering[key]
         if old is not None and (old.deleted or old.or_absent):
             entry.or_absent = True
         raw = encode(
@@ -274,19 +275,18 @@ class Writes:
                 change.value,
                 base,
                 entry.conditional,
-                entry.or_absent,
                 entry.owned_since,
                 self._clock.wall(),
             )
         )
+        future = self._journal.write(entry.version.seq, raw, entry, self._entered, timeout)
         self._entering_bytes += entry.cost
-        future = self._journal.write(entry.version.seq, raw, entry, self._entered)
-        self._entering[key] = entry, future
+        self._entering[key] = entry
         return future
 
     def _entered(self, entry: DirtyEntry, durable: bool) -> None:
         self._entering_bytes -= entry.cost
-        if self._entering[entry.key][0] is entry:
+        if self._entering[entry.key] is entry:
             del self._entering[entry.key]
         if durable:
             self._is_dirty(entry)
@@ -304,7 +304,7 @@ class Writes:
     def _remember(self, change: Change, base: Base) -> Ack:
         self._is_dirty(self._entry(change, base, journaled=False))
         self.acknowledged[MEMORY] += 1
-        return Ack(change.etag, MEMORY)
+        return Ack(MEMORY, change.etag, change.value)
 
     def _is_dirty(self, entry: DirtyEntry) -> None:
         self._copies.forget(entry.key)
@@ -315,7 +315,7 @@ class Writes:
                 # After a crash the last one that was promised to be kept shall still be there.
                 entry.under = records.pop()
             for seq in records:
-                self._journal.remove(seq)
+                self._journal.remove(seq, entry.key)
         self._writeback.acknowledged(entry)
 
     # ---- the rest
@@ -328,23 +328,24 @@ class Writes:
         key = entry.key
         ref = self._writeback.ref_of(entry)
         async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
-            current = self._dirty.get(key)
-            if current is None or current.owned_since >= owned_since:
-                return
-            try:
-                found = await self._origin.look(ref, give_up_at)
-            except OriginFailure as failure:
-                raise failure.as_error() from None
-            version: Version | None = stamped(found.metadata, ref) if found else None
-            newest = self._dirty.get(key)
-            if newest is not current:
-                return
-            if version is not None and version > current.version:
-                log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
-                self._writeback.settled(current)
-                self._copies.forget(key)
-            else:
-                current.owned_since = owned_since
+            # A put that comes meanwhile may be of an earlier ownership too.
+            while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
+                try:
+                    found = await self._origin.look(ref, give_up_at)
+                except OriginFailure as failure:
+                    if current.dead and not failure.fault.retryable:
+                        current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
+                        continue
+                    raise failure.as_error() from None
+                if self._dirty.get(key) is not current:
+                    continue
+                version: Version | None = stamped(found.metadata, ref) if found else None
+                if version is not None and version > current.version:
+                    log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
+                    self._writeback.settled(current)
+                    self._copies.forget(key)
+                else:
+                    current.owned_since = owned_since
 
     def forget(self, key: bytes) -> None:
         """Somebody else may have written the object: S3 must be asked before an entry is told again."""
@@ -357,6 +358,10 @@ class Writes:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
         return len(self._tasks)
+
+
+def _meets(change: Change, current: Base) -> bool:
+    return current is ABSENT if change.if_none_match else current == change.if_match
 
 
 def _because(error: MilenaError, reason: str) -> MilenaError:

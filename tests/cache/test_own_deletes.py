@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from milena_cache.store import Fault, Ref
 from tests.cache.rig import NodeUnderTest
+from tests.support.fake_clock import settle
 
 
 async def started() -> NodeUnderTest:
@@ -62,3 +65,16 @@ async def test_a_put_soon_after_a_delete_and_a_crash_when_the_delete_had_landed(
     await t.clock.advance(0.5)
     t = await t.crash()
     await is_uploaded(t, b"2")
+
+
+async def test_a_put_that_a_delete_through_was_about_to_replace_and_a_crash() -> None:
+    t = await started()
+    await t.put("k", b"2")
+    t.store.write_gate.clear()
+    deleting = asyncio.create_task(t.delete("k", durability="through"))
+    await settle()
+    assert t.s3_has("k") is None
+    crashed = await t.crash()
+    deleting.cancel()
+    t.store.write_gate.set()
+    await is_uploaded(crashed, b"2")

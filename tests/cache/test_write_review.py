@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,7 +107,9 @@ async def test_a_superseded_upload_does_not_let_the_next_overwrite_the_later_ver
     assert t.s3_has("k") == b"later", "as it is when 1 and 2 do not overlap"
 
 
-async def test_a_read_is_not_older_than_what_was_acknowledged_before_it_when_a_put_overtakes_its_confirmation() -> None:
+async def test_a_read_is_not_older_than_what_was_acknowledged_before_it_when_a_put_overtakes_its_confirmation() -> (
+    None
+):
     t = await started(delay=100.0)
     t.in_s3("k", b"0")
     await t.put("k", b"1", owned_since=5)
@@ -138,7 +143,8 @@ async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_pro
     await t.put("fills", b"v")  # through
     assert t.journal.full
     await t.flush("j")  # in S3; its record cannot be taken out
-    assert len(t.dirty) == 0 and t.disk.committed.records
+    assert len(t.dirty) == 0
+    assert t.disk.committed.records
     t.disk.gate.clear()
     await t.clock.advance(1)  # the probe is under way
     deleting = asyncio.create_task(t.delete("j", durability="through"))
@@ -199,7 +205,9 @@ async def test_flush_returns_when_a_look_found_a_later_version() -> None:
     assert (await flushing).remaining == 0
 
 
-async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     t = await started()
     t.disk.gate.clear()
     writer = asyncio.create_task(t.put("k", b"1"))
@@ -269,7 +277,7 @@ async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_
         n = 0
         while going:
             n += 1
-            await t.put("k%d" % (n % 5), b"%d" % n)
+            await t.put(f"k{n % 5}", b"%d" % n)
 
     writers = [asyncio.create_task(writer()) for _ in range(3)]
     await settle()
@@ -398,3 +406,163 @@ async def test_chores_alone_wait_for_company() -> None:
         await t.put("k", b"%d" % n)
         await settle()  # the answer travels
     assert t.disk.commits - before <= 11
+
+
+# What S3's refusals mean.
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("403", "HTTP 403"), ("400", "HTTP 400"), ("local", "NoCredentialsError")]
+)
+async def test_credentials_that_have_run_out_make_no_dead_letter_of_a_write_that_looks_first(
+    status: str, code: str
+) -> None:
+    """The answer to a HEAD has no body, so no code: 403 (400 for ExpiredToken) is all there is.
+
+    NoCredentialsError is what the boto3 client, which does conditional deletes, calls the other's NoCredentials.
+    """
+    t = await started()
+    await t.put("k", b"v")
+    await t.clock.advance(5)
+    head, put, delete = t.store.head, t.store.put, t.store.delete
+    fault = Fault.REFUSED if status == "400" else Fault.DENIED
+
+    async def no_head(ref: Ref) -> Any:
+        raise OriginFailure(fault, "head", ref, code, status)
+
+    async def no_write(ref: Ref, *_: Any, **__: Any) -> Any:
+        raise OriginFailure(fault, "put", ref, "ExpiredToken", "400")
+
+    t.store.head, t.store.put, t.store.delete = no_head, no_write, no_write  # type: ignore[method-assign]
+    await t.delete("k")
+    await t.put("j", b"v")
+    await t.clock.advance(30)
+    t.store.head, t.store.put, t.store.delete = head, put, delete  # type: ignore[method-assign]
+    await t.clock.advance(30)
+    assert t.s3_has("j") == b"v", "the put waits until the credentials are mended"
+    assert t.dirty.dead_letters == 0
+    assert t.s3_has("k") is None
+
+
+async def test_an_outage_that_refuses_everything_does_not_log_a_line_for_every_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    t = await started(delay=0.0)
+    t.store.down = Fault.NO_BUCKET
+    for n in range(200):
+        await t.put(f"k{n}", b"v")
+    await t.clock.advance(60)
+    assert t.dirty.dead_letters == 200
+    assert len(caplog.records) < 50
+
+
+# The real disk, full. A limit on the size of files stands in for a small file system: LMDB meets the same there, on
+# a tmpfs of a few MiB just as well.
+
+ON_A_FULL_DISK = """
+import asyncio, os, resource, sys, tempfile
+from pathlib import Path
+import milena_cache.journal
+from milena_cache.journal import Journal
+from milena_cache.journal_lmdb import LmdbDisk
+from milena_cache.record import Record, encode
+from milena_common.clock import SystemClock
+
+milena_cache.journal.PROBE_SECONDS = 0.05
+size, limit = int(sys.argv[1]), int(sys.argv[2])
+
+async def main():
+    disk = LmdbDisk(Path(sys.argv[3]), 2**30)
+    journal = Journal(disk, SystemClock())
+    async for _ in journal.replay():
+        pass
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    kept = []
+    while not (journal.full or journal.failure):
+        futures = []
+        for n in range(16):
+            version = journal.next_version(0)
+            raw = encode(Record(b"key%d" % n, version, b"x" * size))
+            futures.append(journal.write(version.seq, raw, version.seq, lambda seq, ok: ok and kept.append(seq), 5.0))
+        await asyncio.gather(*futures, return_exceptions=True)
+    for seq in kept:  # write-back has brought everything to S3
+        journal.remove(seq, b"key")
+    for _ in range(60):
+        if not journal.full:
+            break
+        await asyncio.sleep(0.05)
+    left = disk._env.begin().stat(disk._records)["entries"]
+    print(f"failure={journal.failure!r} full={journal.full} left={left}", flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def on_a_full_disk(size: int, limit: int, directory: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_FULL_DISK, str(size), str(limit), str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("size", [1000, 8000, 100_000])
+def test_a_full_disk_is_not_taken_for_one_that_failed(size: int, tmp_path: Path) -> None:
+    """A write that the last free pages take a part of is a short one, for which LMDB has EIO, not ENOSPC."""
+    said = on_a_full_disk(size, 8 * 2**20, tmp_path)
+    assert "failure=''" in said, said
+
+
+def test_the_journal_has_room_again_when_what_filled_it_is_in_s3(tmp_path: Path) -> None:
+    """A removal needs new pages before it frees any: all of them at once, and a probe beside them, never fit."""
+    said = on_a_full_disk(100, 4 * 2**20, tmp_path)
+    assert "failure='' full=False left=0" in said, said
+
+
+async def test_a_key_that_was_deleted_and_flushed_does_not_come_back() -> None:
+    """A delete in the class `memory` leaves no record that would be behind the removal of the put's."""
+    t = await started(delay=0.0)
+    await t.put("k", b"v")
+    await t.flush()  # its record has not been taken out yet
+    await t.delete("k", durability="memory")
+    assert (await t.flush()).remaining == 0
+    assert t.s3_has("k") is None
+    t = await t.crash()
+    await t.clock.advance(5)
+    assert t.s3_has("k") is None
+
+
+async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
+    """`_drain` awaits `settled()` before it starts its DRAIN_SECONDS; every upload that lands makes a chore."""
+    took = 0.015
+
+    class SlowDisk(MemoryDisk):
+        clock: Any = None
+
+        async def _commit(self) -> None:
+            if self.clock is not None:
+                await self.clock.sleep(took)
+            await super()._commit()
+
+    disk = SlowDisk()
+    t = await started(disk=disk, delay=10.0)
+    for n in range(2000):
+        await t.put(f"k{n}", b"v")
+    put = t.store.put
+
+    async def slow(*arguments: Any, **options: Any) -> str:
+        await t.clock.sleep(0.01)
+        return await put(*arguments, **options)
+
+    t.store.put = slow  # type: ignore[method-assign]
+    disk.clock = t.clock
+    await t.clock.advance(11)  # the backlog is being uploaded, 400 a second
+    began = len(t.dirty)
+    assert began > 1000
+    settled = asyncio.create_task(t.journal.settled())
+    await t.clock.advance(1)
+    assert settled.done(), f"{began} were dirty, {len(t.dirty)} are"

@@ -63,8 +63,7 @@ class MemoryDisk:
         self.open.refused[seq] = (reason, at)
 
     def accept(self, seq: int) -> None:
-        self._call()
-        self.open.refused.pop(seq, None)
+        self.refuse(seq, "", 0.0)
 
     def set_aside(self, seq: int) -> None:
         self._call()
