@@ -50,7 +50,10 @@ PROBE_SECONDS = 1.0
 STUCK_SECONDS = 0.05
 # A commit of fewer writes is not worth to be made two.
 LEAST_TO_HALVE = 8
-MAX_PROBE_BYTES = 2**16
+# Kept in the file so that there is something to throw off when the disk is full.
+BALLAST_BYTES = 2**18
+# In one commit, so that the event loop does not stand still for them.
+MOST_CHORES = 4096
 MAX_BATCH_BYTES = 2**26
 REPLAY_STEP = 5_000
 
@@ -122,6 +125,7 @@ class Journal(Generic[T]):
         self._leaving: dict[bytes, int] = {}
         self._left: list[bytes] = []
         self._noting = False
+        self._ballast = True
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._chores_at_work = True  # until the replay is done
@@ -160,6 +164,7 @@ class Journal(Generic[T]):
             self._chores.append(lambda disk, seq=seq: disk.set_aside(seq))  # type: ignore[misc]
         await self.disk.roll_back()
         self._chores.append(self._keep_notes)
+        self._chores.append(_take_ballast)
         self._chores_at_work = False
         await self.settled()
 
@@ -315,7 +320,7 @@ class Journal(Generic[T]):
         batch, self._waiting = self._waiting, []
         return batch
 
-    def _begin(self, most_chores: int = sys.maxsize) -> _Commit[T]:
+    def _begin(self, most_chores: int = MOST_CHORES) -> _Commit[T]:
         """Put everything that waits into the file, and begin to commit it."""
         batch, chores = self._take(), self._chores[:most_chores]
         del self._chores[:most_chores]
@@ -397,41 +402,52 @@ class Journal(Generic[T]):
         if not self.full:
             self.full = True
             log.error("the journal is full (%s): writes go through to S3 before they are acknowledged", error)
-            self._spawn(self._probe(sum(len(write.raw) for write in commit.batch)))
+            self._spawn(self._probe())
         for write in commit.batch:
             write.fail(JournalFull(str(error)))
 
-    async def _probe(self, size: int) -> None:
-        """Try again until there is room, with about as much as did not fit."""
+    async def _probe(self) -> None:
+        """Try again until there is room."""
         while self.full and not self.failure:
             await self._clock.sleep(PROBE_SECONDS)
             if self._committing is None:
-                self._committing = self._spawn(self._commit_probe("." * min(size, MAX_PROBE_BYTES)))
+                self._committing = self._spawn(self._make_room())
                 await asyncio.wait((self._committing,))
 
-    async def _commit_probe(self, filling: str) -> None:
-        """First the chores, which make room, then a filling.
+    async def _make_room(self) -> None:
+        """Throw off the ballast, do the chores, which make room, and take ballast in again.
 
-        Taking a record out needs new pages before it frees any: so one, then two, then four.
+        Taking a record out needs new pages before it frees any; those are the ballast's, which can be used again from
+        the second commit on. If they do not suffice for many removals at once, they do for few.
         """
         try:
+            while self._ballast and await self._do(_no_ballast) and await self._do(_no_ballast):
+                self._ballast = False
             portion = 1
-            while self._chores and await self._end(self._begin(portion)):
-                portion *= 2
-            if not self._chores and not self.failure:
-                self._chores.append(lambda disk: disk.note("probe", filling))
-                if await self._end(self._begin()):
-                    self._has_room()
+            while self._chores and not self.failure:
+                if await self._end(self._begin(portion)):
+                    portion = min(2 * portion, MOST_CHORES)
+                elif portion > 1:
+                    portion = 1
                 else:
-                    self._chores.clear()
+                    break
+            if not self._chores and await self._do(_take_ballast):
+                self._ballast = True
+                self._has_room()
         finally:
             self._committing = None
             barriers, self._barriers = self._barriers, []
             _wake(barriers)  # it was tried
-        if not self.full:
-            self.chore(lambda disk: disk.note("probe", ""))
-            if self._waiting:
-                self._start()
+        if not self.full and self._waiting:
+            self._start()
+
+    async def _do(self, chore: Callable[[Disk], None]) -> bool:
+        """Commit this alone; whether it was made."""
+        self._chores.insert(0, chore)
+        if not self.failure and await self._end(self._begin(1)):
+            return True
+        self._chores.remove(chore)
+        return False
 
     def _has_room(self) -> None:
         self.full = False
@@ -463,3 +479,11 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
+
+
+def _take_ballast(disk: Disk) -> None:
+    disk.note("ballast", "." * BALLAST_BYTES)
+
+
+def _no_ballast(disk: Disk) -> None:
+    disk.note("ballast", "")

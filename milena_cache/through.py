@@ -45,6 +45,7 @@ class Through:
         clock: Clock,
         draw: Callable[[], float],
         retries: int,
+        put_patience: float = PUT_PATIENCE,
     ) -> None:
         self._uploader = uploader
         self._journal = journal
@@ -54,6 +55,7 @@ class Through:
         self._clock = clock
         self._draw = draw
         self._retries = retries
+        self._put_patience = put_patience
 
     async def write(self, change: Change, base: Base, give_up_at: float, *, decided: bool) -> Ack:
         """Bring the change to S3; nothing is begun after `give_up_at` (monotonic seconds).
@@ -94,7 +96,7 @@ class Through:
     async def _let_go(self, key: bytes, change: Change, give_up_at: float) -> bool:
         """Whether the write may be acknowledged as far as records of earlier ones are concerned."""
         put = change.value is not None
-        patience = PUT_PATIENCE if put else max(0.0, give_up_at - self._clock.now())
+        patience = self._put_patience if put else max(0.0, give_up_at - self._clock.now())
         try:
             async with asyncio.timeout(patience):
                 return await self._journal.has_let_go(key) or put

@@ -90,7 +90,15 @@ class NodeUnderTest:
         self.writes = Writes(
             origin=origin,
             through=Through(
-                self.uploader, self.journal, self.dirty, self.writeback, copies, self.clock, lambda: 0.5, retries=0
+                self.uploader,
+                self.journal,
+                self.dirty,
+                self.writeback,
+                copies,
+                self.clock,
+                lambda: 0.5,
+                retries=0,
+                put_patience=0.002,
             ),
             journal=self.journal,
             dirty=self.dirty,

@@ -174,3 +174,15 @@ async def test_no_more_is_dirty_than_the_budget_allows() -> None:
     acks = [await t.put(f"k{n}", b"x" * 500) for n in range(5)]
     assert [ack.durability for ack in acks] == ["back", "back", "back", "through", "through"]
     assert t.dirty.bytes <= 3000
+
+
+async def test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it() -> None:
+    t = await started()
+    t.store.down = Fault.CONNECT
+    await t.put("k", b"kept")
+    await t.put("k", b"lossy", durability="memory")
+    await t.clock.advance(1)
+    t = await t.crash()
+    t.store.down = None
+    await t.clock.advance(30)
+    assert t.s3_has("k") == b"kept"
