@@ -10,18 +10,19 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.case import Case, Figures
-from bench.cases import growth, reads
+from bench.case import Case, Figures, LeftOut, Variant
+from bench.cases import growth, reads, writeback, writes
 from bench.machine import machine_facts
-from bench.pieces import Pieces
+from bench.pieces import Pieces, Scale
 from bench.report import as_json, table
 from bench.stub_process import ROOT
 from bench.summary import Result, summarize
 
-CASES = {case.name: case for case in (*reads.CASES, *growth.CASES)}
+CASES = {case.name: case for case in (*reads.CASES, *growth.CASES, *writes.CASES, *writeback.CASES)}
 
-SECONDS, QUICK_SECONDS = 1.0, 0.2
-SIZES, QUICK_SIZES = (1_000, 10_000, 100_000, 1_000_000), (1_000, 100_000)
+RESULTS = ROOT / "bench" / "results"
+FULL = Scale(1.0, (1_000, 10_000, 100_000, 1_000_000), backlog=200_000, drained=20_000, replayed=1_000_000)
+QUICK = Scale(0.2, (1_000, 100_000), backlog=40_000, drained=2_000, replayed=20_000)
 
 
 def show_progress(text: str) -> None:
@@ -34,14 +35,16 @@ def run_case(case: Case, pieces: Pieces, rounds: int) -> Result:
     """All variants in each round, each round beginning with another one."""
     show_progress("")
     print(f"{case.name}: starting", file=sys.stderr, flush=True)
-    with case.open(pieces) as variants:
+    with case.open(pieces) as offered:
+        variants = [each for each in offered if isinstance(each, Variant)]
+        left_out = [each for each in offered if isinstance(each, LeftOut)]
         figures: dict[str, list[Figures]] = {variant.name: [] for variant in variants}
         for number in range(rounds):
             first = number % len(variants)
             for variant in (*variants[first:], *variants[:first]):
                 show_progress(f"{case.name}: round {number + 1} of {rounds}: {variant.name}")
                 figures[variant.name].append(variant.run())
-    return summarize(case, figures)
+    return summarize(case, figures, left_out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,12 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     started = datetime.now(UTC)
-    file = options.json or ROOT / "bench" / "results" / f"{started:%Y%m%d-%H%M%S}.json"
-    seconds, sizes = (QUICK_SECONDS, QUICK_SIZES) if options.quick else (SECONDS, SIZES)
+    file = options.json or RESULTS / f"{started:%Y%m%d-%H%M%S}.json"
+    scale = QUICK if options.quick else FULL
     results: list[Result] = []
     code = 0
-    with tempfile.TemporaryDirectory(prefix="milena-bench-") as directory:
-        pieces = Pieces(Path(directory), seconds, sizes)
+    RESULTS.mkdir(exist_ok=True)
+    # Not where temporary files usually are: that may be memory, and journals are measured by their disk.
+    with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as directory:
+        pieces = Pieces(Path(directory), scale)
         with closing(pieces):
             try:
                 for name in options.case or CASES:
@@ -74,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = {
         "started": started.isoformat(timespec="seconds"),
         "rounds": options.rounds,
-        "seconds": seconds,
-        "machine": machine_facts(),
+        "seconds": scale.seconds,
+        "machine": machine_facts(RESULTS),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(as_json(facts, results))

@@ -16,22 +16,20 @@ import sys
 import time
 from pathlib import Path
 
+from bench.node_parts import BUCKETS, NodeParts, node_parts
 from milena_cache.bucket_watch import BucketWatch
-from milena_cache.buckets import Buckets
 from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
-from milena_cache.freshness import Freshness
 from milena_cache.memory import Entry, Memory
 from milena_cache.node import Node
-from milena_cache.origin import Origin, OriginCounts
 from milena_cache.report import Report
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.grpc_door import GrpcDoor
+from tests.support.memory_disk import MemoryDisk
 from tests.support.memory_store import MemoryStore
 
 VALUE_BYTES = 100
-BUCKETS = Buckets("bench")
 
 
 def key(number: int) -> bytes:
@@ -48,29 +46,26 @@ def filled_memory(number: int) -> Memory:
 
 
 def node(memory: Memory) -> Node:
-    """A node around `memory` in which nothing grows old, and behind which there is an empty S3."""
-    store = MemoryStore(BUCKETS.default)
-    return Node(
-        store=store,
-        writer=Origin(store, SystemClock(), random.random, retries=0, concurrency=1, place_timeout=1),
-        memory=memory,
-        freshness=Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0),
-        buckets=BUCKETS,
-        clock=SystemClock(),
-        max_value_bytes=2**20,
-        revalidate_timeout=1,
-    )
+    """A node around `memory`, behind which there is an empty S3."""
+    return _parts(memory).node
+
+
+def _parts(memory: Memory) -> NodeParts:
+    return node_parts(MemoryStore(BUCKETS.default), MemoryDisk(), memory)
 
 
 async def serve(number: int) -> None:
     clock = SystemClock()
-    policy = node(filled_memory(number))
+    parts = _parts(filled_memory(number))
     calls = CallCounts(OPERATIONS)
-    watch = BucketWatch(MemoryStore(BUCKETS.default), BUCKETS.default, clock, random.random)
-    report = Report(policy, OriginCounts(), calls, watch, lambda: False, clock)
+    watch = BucketWatch(parts.origin, BUCKETS.default, clock, random.random)
+    report = Report(
+        parts.node, parts.origin.counts, calls, watch, parts.journal, parts.writeback, 300, lambda: False, clock
+    )
     door = GrpcDoor(SERVICE, 2**20, 2**30)
     address = str(door.bind(Address("127.0.0.1", 0), "port"))
-    await door.start(CacheService(policy, BUCKETS, address, 5, report).methods(), calls)
+    service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, report)
+    await door.start(service.methods(), calls)
     print(address, flush=True)
     await asyncio.Event().wait()
 

@@ -27,6 +27,14 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A variant that cannot be run here."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What is expected of the median of a variant's figure, or of its ratio to that of `peer`."""
 
@@ -49,13 +57,13 @@ class Target:
 class Case:
     """`open` prepares the variants; what it needs and Pieces does not keep is let go when its context ends.
 
-    `figure` is the one that is compared, with that of each of the variants named by `peers`. Targets for variants
-    that were left out are left out.
+    `figure` is the one that is compared, with that of each of the variants named by `peers`. Peers that were left
+    out are left out, and so are targets for such variants or ratios to them.
     """
 
     name: str
     about: str
     figure: str
     peers: Sequence[str]
-    open: Callable[[Pieces], AbstractContextManager[Sequence[Variant]]]
+    open: Callable[[Pieces], AbstractContextManager[Sequence[Variant | LeftOut]]]
     targets: Sequence[Target] = ()

@@ -7,16 +7,17 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("milena", "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvloop")
+_PACKAGES = ("milena", "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvloop", "lmdb", "redis", "hiredis")
 
 
-def machine_facts() -> dict[str, str | int]:
-    """By name; a package that is not installed is "none"."""
+def machine_facts(directory: Path) -> dict[str, str | int]:
+    """By name; a package that is not installed is "none". `directory` is where what is measured keeps its files."""
     facts: dict[str, str | int] = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "processor": _processor(),
+        "file system": _file_system(directory.resolve()),
     }
     for package in _PACKAGES:
         try:
@@ -32,3 +33,13 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _file_system(directory: Path) -> str:
+    """Its kind: on tmpfs nothing is ever synced."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    around = [(len(place), kind) for place, kind in mounts if directory.is_relative_to(place)]
+    return max(around, default=(0, "unknown"))[1]

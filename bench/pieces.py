@@ -1,4 +1,4 @@
-"""Shell. The processes that cases measure: the S3 stub, a Milena cluster, the bare gRPC chain. Started when needed.
+"""Shell. The processes that cases measure: the S3 stubs, Milena clusters, the bare gRPC chain. Started when needed.
 
 One cache node: with client, router and node on a machine of few cores, more nodes measure the scheduler.
 """
@@ -6,36 +6,58 @@ One cache node: with client, router and node on a machine of few cores, more nod
 from __future__ import annotations
 
 import secrets
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
+from bench.case import Figures
+from bench.child import told
+from bench.new_objects import VALUE_BYTES
 from bench.stub_process import ROOT, StubProcess
 from tests.support.cluster import Cluster
-from tests.support.moto_server import s3_client
+from tests.support.moto_server import AWS_VARIABLES, s3_client
 from tests.support.processes import Process
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUCKET = "bench"
-VALUE_BYTES = 1024
 # Callers of the concurrent cases. boto3 gets fewer, in threads: with more of them it only becomes slower.
 CALLERS = 64
 BOTO3_THREADS = 32
+# A child may have a million records to write before it measures anything.
+CHILD_SECONDS = 600.0
 
 P = TypeVar("P", bound=Process)
 
 
-class Pieces:
-    """`seconds` is how long a variant runs in one round; `sizes` are the numbers of cached objects to compare."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much work a run does.
 
-    def __init__(self, directory: Path, seconds: float, sizes: tuple[int, ...]) -> None:
+    `seconds` is how long a variant runs in one round; `sizes` are the numbers of cached objects to compare; of
+    writes that are not in S3, `backlog` are to last for a round, `drained` are uploaded, `replayed` are found at
+    a start.
+    """
+
+    seconds: float
+    sizes: tuple[int, ...]
+    backlog: int
+    drained: int
+    replayed: int
+
+
+class Pieces:
+    """Everything that is started keeps its files in `directory`."""
+
+    def __init__(self, directory: Path, scale: Scale) -> None:
         self.directory = directory
-        self.seconds = seconds
-        self.sizes = sizes
+        self.scale = scale
         self._stack = ExitStack()
         self._series = secrets.token_hex(4)
         self._number = count()
@@ -61,6 +83,17 @@ class Pieces:
         return s3_client(self.stub.endpoint_url, connections=BOTO3_THREADS)
 
     @cached_property
+    def empty_stub(self) -> StubProcess:
+        """S3, empty at first: for writes, whose conditions would not hold where every key exists."""
+        return self._stack.enter_context(StubProcess(self.new_directory(), synthetic=None))
+
+    @cached_property
+    def writing_cluster(self) -> Cluster:
+        """A router and one node in front of `empty_stub`."""
+        cluster = Cluster(self.new_directory(), self.empty_stub.endpoint_url, BUCKET, nodes=1)
+        return self._stack.enter_context(cluster)
+
+    @cached_property
     def bare_chain(self) -> str:
         """The address of a bare gRPC router with a bare gRPC node behind it."""
         node = self.module("bare_node", "bench.bare_chain", str(VALUE_BYTES))
@@ -69,8 +102,33 @@ class Pieces:
 
     def module(self, name: str, *arguments: str) -> Process:
         """A module of this benchmark as a process, ended with the rest."""
-        process = Process(name, ("-m", *arguments), {"PYTHONPATH": str(ROOT)}, self.directory)
-        return self._stack.enter_context(process)
+        return self._stack.enter_context(self._start(self.directory, name, *arguments))
+
+    def figures(self, *arguments: str) -> Figures:
+        """What a module of this benchmark measures in a process and a working directory of its own."""
+        with self.while_it_lasts() as directory, self._start(directory, "child", *arguments) as child:
+            return told(child.wait_for_log("figures: ", CHILD_SECONDS))
+
+    def done(self, *arguments: str) -> None:
+        """Run a module of this benchmark to its end."""
+        with self.while_it_lasts() as directory, self._start(directory, "child", *arguments) as child:
+            code = child.wait(CHILD_SECONDS)
+            assert code == 0, child.log_tail()
+
+    def _start(self, directory: Path, name: str, *arguments: str) -> Process:
+        return Process(name, ("-m", *arguments), {"PYTHONPATH": str(ROOT), **AWS_VARIABLES}, directory)
+
+    def new_directory(self) -> Path:
+        """An empty one."""
+        directory = self.directory / f"{next(self._number)}"
+        directory.mkdir()
+        return directory
+
+    @contextmanager
+    def while_it_lasts(self) -> Iterator[Path]:
+        """An empty directory, which goes with all that is in it: journals are large."""
+        with TemporaryDirectory(dir=self.directory) as directory:
+            yield Path(directory)
 
     def new_key(self) -> str:
         """A key that nobody has used."""

@@ -10,7 +10,7 @@ from bench.summary import Result
 
 
 def table(result: Result) -> str:
-    """A case's rows, aligned, with its targets below."""
+    """A case's rows, aligned, with what was left out and its targets below."""
     names = list(result.rows[0].medians)
     names += [name for row in result.rows for name in row.medians if name not in names]
     head = ["", *names, "spread", *(f"x {peer}" for peer in result.peers)]
@@ -27,6 +27,7 @@ def table(result: Result) -> str:
             *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
         ]
         text.append("  " + "  ".join(cells))
+    text += [f"  left out: {each.name}: {each.why}" for each in result.left_out]
     for verdict in result.verdicts:
         text.append(
             f"  {'met' if verdict.met else 'MISSED'}: {verdict.target}; measured {_number(verdict.measured)}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.case import Case, Figures
+from bench.case import Case, Figures, LeftOut
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ class Result:
     peers: Sequence[str]
     rows: Sequence[Row]
     verdicts: Sequence[Verdict]
+    left_out: Sequence[LeftOut]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -50,17 +51,17 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def summarize(case: Case, rounds: Mapping[str, Sequence[Figures]]) -> Result:
+def summarize(case: Case, rounds: Mapping[str, Sequence[Figures]], left_out: Sequence[LeftOut] = ()) -> Result:
     """`rounds` has, for each variant, its figures in every round: the same number of rounds for all."""
-    peers = {name: rounds[name] for name in case.peers}
+    peers = {name: rounds[name] for name in case.peers if name in rounds}
     rows = {name: _row(name, own, case.figure, peers) for name, own in rounds.items()}
     verdicts = []
     for target in case.targets:
-        if target.variant in rows:
+        if target.variant in rows and (not target.peer or target.peer in peers):
             row = rows[target.variant]
             measured = row.ratios[target.peer] if target.peer else row.medians[target.figure]
             verdicts.append(Verdict(str(target), measured, target.met(measured)))
-    return Result(case.name, case.about, case.figure, case.peers, list(rows.values()), verdicts)
+    return Result(case.name, case.about, case.figure, list(peers), list(rows.values()), verdicts, left_out)
 
 
 def _row(name: str, rounds: Sequence[Figures], figure: str, peers: Mapping[str, Sequence[Figures]]) -> Row:

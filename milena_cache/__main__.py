@@ -142,7 +142,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     for router in config.routers:
         connection = AsyncGrpcTransport(str(router))
         report.registrations.append(
-            Registration(str(router), connection, identity, clock, draw, journal.newest_epoch)
+            Registration(str(router), connection, identity, clock, draw, lambda: journal.versions.epoch)
         )
     await door.start(service.methods(), calls)
     log.info(
@@ -216,7 +216,7 @@ async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEnt
     writes.draining = True
     with suppress(TimeoutError):
         await asyncio.wait_for(journal.settled(), SETTLE_SECONDS)
-    done = await writeback.flush(None, seconds)
+    done = await writeback.flushes.flush(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 
 

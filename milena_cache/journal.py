@@ -28,15 +28,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Generic, TypeVar
 
+from milena_cache.journal_commit import Commit, JournalFailed, JournalFull, Leaving, Waiting
 from milena_cache.journal_disk import Disk, DiskFailed, DiskFull
-from milena_cache.record import Damaged, Record, decode
+from milena_cache.journal_records import Replayed, read_records
+from milena_cache.journal_room import MOST_CHORES, Room, take_ballast
+from milena_cache.record import Damaged, decode
 from milena_cache.version import Version
 from milena_cache.versions import Versions
 from milena_common.clock import Clock
-from milena_common.errors import DeadlineExceeded, Unavailable
+from milena_common.errors import DeadlineExceeded
 from milena_common.histogram import COUNT_BUCKETS, Histogram
 
 log = logging.getLogger(__name__)
@@ -50,56 +53,7 @@ PROBE_SECONDS = 1.0
 STUCK_SECONDS = 0.05
 # A commit of fewer writes is not worth to be made two.
 LEAST_TO_HALVE = 8
-# Kept in the file so that there is something to throw off when the disk is full.
-BALLAST_BYTES = 2**18
-# In one commit, so that the event loop does not stand still for them.
-MOST_CHORES = 4096
 MAX_BATCH_BYTES = 2**26
-REPLAY_STEP = 5_000
-
-
-class JournalFull(Exception):
-    """There is no room in the journal; the write was not made."""
-
-
-class JournalFailed(Unavailable):
-    """The journal's disk failed; the node stops."""
-
-
-class _Waiting(NamedTuple, Generic[T]):
-    seq: int
-    raw: bytes
-    token: T
-    ended: Callable[[T, bool], None]
-    future: asyncio.Future[None]
-    give_up_at: float
-
-    def fail(self, error: Exception) -> None:
-        self.ended(self.token, False)
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-class _Commit(NamedTuple, Generic[T]):
-    """A commit under way, or the failure with which it began."""
-
-    batch: list[_Waiting[T]]
-    chores: list[Callable[[Disk], None]]
-    barriers: list[asyncio.Future[None]]
-    committing: Awaitable[None] | Exception
-    started: float
-
-
-class Replayed(NamedTuple):
-    """A record found at the start. `refusal`: reason and time (seconds since 1970) if S3 refused it for good.
-
-    `damage` says what is wrong if its value is not what was written; it must then not be served.
-    """
-
-    record: Record
-    size: int
-    refusal: tuple[str, float] | None
-    damage: str
 
 
 class Journal(Generic[T]):
@@ -116,20 +70,19 @@ class Journal(Generic[T]):
         self.durations = Histogram()
         self.set_aside = disk.damaged()
         self._clock = clock
-        self._waiting: list[_Waiting[T]] = []
+        self._waiting: list[Waiting[T]] = []
         self._chores: list[Callable[[Disk], None]] = []
         self._barriers: list[asyncio.Future[None]] = []
         self._watchers: list[asyncio.Future[None]] = []
         # By key, how many records are to be taken out and may still be in the file; and those of a commit under
         # way.
-        self._leaving: dict[bytes, int] = {}
-        self._left: list[bytes] = []
+        self._leaving = Leaving()
         self._noting = False
-        self._ballast = True
+        self._room = Room(self._do, self._do_chores, lambda: len(self._chores))
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._chores_at_work = True  # until the replay is done
-        self._begun: _Commit[T] | None = None
+        self._begun: Commit[T] | None = None
         self._gathering = False
         self._enough = sys.maxsize
         self._round = 0.0
@@ -141,38 +94,22 @@ class Journal(Generic[T]):
     async def replay(self) -> AsyncIterator[Replayed]:
         """Every record, in the order of the writes; for once, before anything else. Sets aside what is damaged."""
         self._loop = asyncio.get_running_loop()
-        refusals = self.disk.refusals()
-        set_aside: list[int] = []
-        last = -1
-        while found := self.disk.records(last, REPLAY_STEP):
-            for seq, raw in found:
-                last = seq
-                try:
-                    record, size = decode(seq, raw, with_value=False)
-                    damage = ""
-                except Damaged as error:
-                    log.error("journal record %d: %s", seq, error)
-                    if error.record is None:
-                        set_aside.append(seq)
-                        continue
-                    record, size, damage = error.record, 0, str(error)
-                self.versions.seen(record.version)
-                yield Replayed(record, size, refusals.get(seq), damage)
-            await asyncio.sleep(0)
-        self.set_aside += len(set_aside)
-        for seq in set_aside:
+        damaged: list[int] = []
+        for found in read_records(self.disk, damaged):
+            if found is None:
+                await asyncio.sleep(0)
+            else:
+                self.versions.seen(found.record.version)
+                yield found
+        self.set_aside += len(damaged)
+        for seq in damaged:
             self._chores.append(lambda disk, seq=seq: disk.set_aside(seq))  # type: ignore[misc]
         await self.disk.roll_back()
-        self._chores.append(self._keep_notes)
-        self._chores.append(_take_ballast)
+        self._chores += [self._keep_notes, take_ballast]
         self._chores_at_work = False
         await self.settled()
 
     # ---- writing
-
-    def newest_epoch(self) -> int:
-        """The greatest epoch in the version of any write so far."""
-        return self.versions.epoch
 
     def next_version(self, owned_since: int) -> Version:
         """The version of a write that begins now, in the journal or not."""
@@ -192,7 +129,7 @@ class Journal(Generic[T]):
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
         future = self._loop.create_future()
-        self._waiting.append(_Waiting(seq, raw, token, ended, future, self._loop.time() + timeout))
+        self._waiting.append(Waiting(seq, raw, token, ended, future, self._loop.time() + timeout))
         if self._committing is None:
             self._start()
         elif self._gathering and self._begun is None and len(self._waiting) >= self._enough:
@@ -208,11 +145,11 @@ class Journal(Generic[T]):
 
     def remove(self, seq: int, key: bytes) -> None:
         """Take out a record of `key`: it is not needed any more."""
-        self._leaving[key] = self._leaving.get(key, 0) + 1
+        self._leaving.add(key)
 
         def work(disk: Disk) -> None:
             disk.remove(seq)
-            self._left.append(key)
+            self._leaving.removed(key)
 
         self.chore(work)
 
@@ -268,8 +205,8 @@ class Journal(Generic[T]):
 
     # ---- committing
 
-    def _spawn(self, work: asyncio.Future[None] | object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
@@ -309,7 +246,7 @@ class Journal(Generic[T]):
         if self._begun is None:
             self._round = self._clock.now() - started
 
-    def _take(self) -> list[_Waiting[T]]:
+    def _take(self) -> list[Waiting[T]]:
         """The writes of the next commit."""
         total = 0
         for number, write in enumerate(self._waiting):
@@ -320,7 +257,7 @@ class Journal(Generic[T]):
         batch, self._waiting = self._waiting, []
         return batch
 
-    def _begin(self, most_chores: int = MOST_CHORES) -> _Commit[T]:
+    def _begin(self, most_chores: int = MOST_CHORES) -> Commit[T]:
         """Put everything that waits into the file, and begin to commit it."""
         batch, chores = self._take(), self._chores[:most_chores]
         del self._chores[:most_chores]
@@ -337,9 +274,9 @@ class Journal(Generic[T]):
             committing = self.disk.commit()
         except Exception as error:
             committing = error
-        return _Commit(batch, chores, barriers, committing, started)
+        return Commit(batch, chores, barriers, committing, started)
 
-    async def _end(self, commit: _Commit[T]) -> bool:
+    async def _end(self, commit: Commit[T]) -> bool:
         """Wait for the commit, and tell everybody; whether it was made."""
         batch, before = commit.batch, self.commits
         self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
@@ -355,7 +292,7 @@ class Journal(Generic[T]):
             log.exception("the journal's commit failed")
             self._has_failed(repr(error), batch)
         else:
-            self._have_left()
+            self._leaving.committed()
             self.commits += 1
             self.batches.observe(len(batch))
             duration = self._clock.now() - commit.started
@@ -375,15 +312,6 @@ class Journal(Generic[T]):
             _wake(watchers)
         return self.commits > before
 
-    def _have_left(self) -> None:
-        for key in self._left:
-            left = self._leaving[key] - 1
-            if left:
-                self._leaving[key] = left
-            else:
-                del self._leaving[key]
-        self._left.clear()
-
     def _keep_notes(self, disk: Disk) -> None:
         self._noting = False
         for name, text in self.versions.notes().items():
@@ -391,13 +319,13 @@ class Journal(Generic[T]):
 
     # ---- when the disk does not do what it should
 
-    async def _did_not_fit(self, error: DiskFull, commit: _Commit[T]) -> None:
+    async def _did_not_fit(self, error: DiskFull, commit: Commit[T]) -> None:
         try:
             await self.disk.roll_back()
         except DiskFailed as failure:
             self._has_failed(str(failure), commit.batch)
             return
-        self._left.clear()
+        self._leaving.rolled_back()
         self._chores[:0] = commit.chores
         if not self.full:
             self.full = True
@@ -415,24 +343,8 @@ class Journal(Generic[T]):
                 await asyncio.wait((self._committing,))
 
     async def _make_room(self) -> None:
-        """Throw off the ballast, do the chores, which make room, and take ballast in again.
-
-        Taking a record out needs new pages before it frees any; those are the ballast's, which can be used again from
-        the second commit on. If they do not suffice for many removals at once, they do for few.
-        """
         try:
-            while self._ballast and await self._do(_no_ballast) and await self._do(_no_ballast):
-                self._ballast = False
-            portion = 1
-            while self._chores and not self.failure:
-                if await self._end(self._begin(portion)):
-                    portion = min(2 * portion, MOST_CHORES)
-                elif portion > 1:
-                    portion = 1
-                else:
-                    break
-            if not self._chores and await self._do(_take_ballast):
-                self._ballast = True
+            if await self._room.make():
                 self._has_room()
         finally:
             self._committing = None
@@ -449,11 +361,15 @@ class Journal(Generic[T]):
         self._chores.remove(chore)
         return False
 
+    async def _do_chores(self, most: int) -> bool:
+        """Commit at most so many of those that wait; whether it was made."""
+        return not self.failure and await self._end(self._begin(most))
+
     def _has_room(self) -> None:
         self.full = False
         log.info("the journal has room again: writes are acknowledged from it")
 
-    def _has_failed(self, error: str, batch: list[_Waiting[T]]) -> None:
+    def _has_failed(self, error: str, batch: list[Waiting[T]]) -> None:
         self.failure = error
         log.critical(
             "the journal's disk failed (%s): the node stops. What was acknowledged is in the journal and will be "
@@ -466,7 +382,7 @@ class Journal(Generic[T]):
         self._waiting = []
         self.failed.set()
 
-    def _tell_stuck(self, batch: list[_Waiting[T]]) -> None:
+    def _tell_stuck(self, batch: list[Waiting[T]]) -> None:
         now = self._loop.time()
         for write in (*batch, *self._waiting):
             if now >= write.give_up_at and not write.future.done():
@@ -479,11 +395,3 @@ def _wake(waiters: list[asyncio.Future[None]]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
-
-
-def _take_ballast(disk: Disk) -> None:
-    disk.note("ballast", "." * BALLAST_BYTES)
-
-
-def _no_ballast(disk: Disk) -> None:
-    disk.note("ballast", "")

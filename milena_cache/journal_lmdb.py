@@ -64,10 +64,9 @@ class LmdbDisk:
         """`max_bytes`: how many bytes of records it shall be able to hold. Raises CannotOpen."""
         self.directory = directory
         self._lock = journal_directory.take(directory)
+        is_new = not (directory / DATA_FILE).exists()
         try:
-            # It is mapped: without this, a full disk would end the process where LMDB writes into it.
-            with (directory / LOCK_FILE).open("ab") as lock_file:
-                lock_file.write(bytes(max(0, LOCK_FILE_BYTES - lock_file.tell())))
+            _allocate(directory / LOCK_FILE)
             # Twice what is kept: pages that a commit frees are used again only by the next but one, and a large
             # value needs room in one piece.
             self._env = lmdb.open(
@@ -83,6 +82,8 @@ class LmdbDisk:
             self._records, self._refused, self._damaged, self._meta = dbs
             journal_directory.sync(directory)
         except (lmdb.Error, OSError) as error:
+            if is_new:  # half of its head may be there, which is no journal for the next one either
+                (directory / DATA_FILE).unlink(missing_ok=True)
             self._lock.close()
             raise CannotOpen(_why(directory, error)) from None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -329,6 +330,12 @@ def _refusals(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, flo
 def _first(rows: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, Any]]:
     for _, row in zip(range(limit), rows, strict=False):
         yield row
+
+
+def _allocate(lock_file: Path) -> None:
+    """Have the lock file on the disk. LMDB maps it: to write where it is not would end a process on a full disk."""
+    with os.fdopen(os.open(lock_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
+        file.write(bytes(max(0, LOCK_FILE_BYTES - file.tell())))
 
 
 def _why(directory: Path, error: lmdb.Error | OSError) -> str:

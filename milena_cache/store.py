@@ -19,6 +19,22 @@ from milena_common.errors import MilenaError
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
+# Refusals that are not the object's: every write meets them, and they end when somebody mends the credentials.
+ACCOUNT_CODES = frozenset(
+    (
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "NoCredentials",
+        "NoCredentialsError",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    )
+)
+
+
 class Ref(NamedTuple):
     """An object in S3: the real bucket name, and the exact key, prefix included."""
 

@@ -23,18 +23,18 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
-from typing import NamedTuple
 
 from milena_cache.buckets import Buckets
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.flushes import Flushes
 from milena_cache.journal import Journal
 from milena_cache.memory import Entry
 from milena_cache.pace import Pace
 from milena_cache.record import Damaged
 from milena_cache.sparing import Sparing
 from milena_cache.stats import ReadCounts
-from milena_cache.store import Fault, OriginFailure, Ref
+from milena_cache.store import ACCOUNT_CODES, Fault, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
 from milena_cache.version import UNKNOWN
@@ -48,38 +48,7 @@ SAMPLE_SECONDS = 0.1
 # A backlog of this age no longer gives way to requests.
 OLD_SECONDS = 60.0
 
-# Refusals that are not the object's: every write meets them, and they end when somebody mends the credentials.
-ACCOUNT_CODES = frozenset(
-    (
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "NoCredentials",
-        "NoCredentialsError",
-        "RequestExpired",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    )
-)
 RESULTS = (*(ending.value for ending in Ending), "retried", "refused")
-
-
-class Flushed(NamedTuple):
-    """Of the entries that were asked for: not in S3 yet, dead letters, in S3."""
-
-    remaining: int
-    failed: int
-    flushed: int
-
-
-class _Waiter:
-    """Somebody who waits until entries of a generation are in S3; `keys` None: all of them."""
-
-    def __init__(self, generation: int, keys: set[bytes] | None) -> None:
-        self.generation = generation
-        self.keys = keys
-        self.done = asyncio.Event()
 
 
 class WriteBack:
@@ -120,7 +89,7 @@ class WriteBack:
         self._order = count()
         self._wake = asyncio.Event()
         self._uploads: set[asyncio.Task[None]] = set()
-        self._waiters: list[_Waiter] = []
+        self.flushes = Flushes(dirty, self._wake.set)
         self._uploading_bytes = 0
         self._die_log = Sparing()
         self._age_looked_at = 0.0
@@ -161,7 +130,7 @@ class WriteBack:
                 return None, inf
             heappop(self._retries)
             return key, 0.0
-        if self._fresh and (self._waiters or self._fresh[0][0] <= now):
+        if self._fresh and (self.flushes.waiting or self._fresh[0][0] <= now):
             key = self._fresh[0][1]
             if not self._fits(key):
                 return None, inf
@@ -280,7 +249,7 @@ class WriteBack:
                     # S3 keeps no version of a delete: an earlier record must not come back after it.
                     await self._journal.has_let_go(key)
                 self._landed(write, self._newest(key), landed)
-        self._progress(key)
+        self.flushes.progress(key)
 
     def ref_of(self, entry: DirtyEntry) -> Ref:
         """The object in S3."""
@@ -336,7 +305,7 @@ class WriteBack:
         self._dirty.pop(entry)
         for seq in entry.records():
             self._journal.remove(seq, entry.key)
-        self._progress(entry.key)
+        self.flushes.progress(entry.key)
 
     def _not_landed(self, write: Write, entry: DirtyEntry, failure: OriginFailure | Conflict) -> None:
         now = self._clock.now()
@@ -382,7 +351,7 @@ class WriteBack:
         if entry.journaled and not damaged:
             seq = entry.version.seq
             self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
-        self._progress(entry.key)
+        self.flushes.progress(entry.key)
 
     def dead(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """The dead letters among `keys`, all if None; who died first comes first."""
@@ -417,49 +386,3 @@ class WriteBack:
             self._copies.forget(entry.key)
         await self._journal.settled()
         return len(entries)
-
-    # ---- waiting for S3 to have it
-
-    async def flush(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
-        """Upload what is dirty now, of `keys` or all, without delay, and wait for it at most `timeout` seconds."""
-        asked = None if keys is None else set(keys)
-        waiter = _Waiter(self._dirty.cut(), None if asked is None else set(asked))
-        if asked is None:
-            before = self._dirty.left_of(waiter.generation)
-        else:
-            waiter.keys = {key for key in asked if self._is_left(key, waiter.generation)}
-            before = len(waiter.keys)
-        self._waiters.append(waiter)
-        self._wake.set()
-        try:
-            async with asyncio.timeout(timeout):
-                while self._left(waiter):
-                    waiter.done.clear()
-                    await waiter.done.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._waiters.remove(waiter)
-        if asked is None:
-            left = self._left(waiter)
-        else:
-            left = sum(self._is_left(key, waiter.generation) for key in asked)
-        failed = len(self.dead(keys))
-        return Flushed(left, failed, max(0, before - left))
-
-    def _left(self, waiter: _Waiter) -> int:
-        if waiter.keys is None:
-            return self._dirty.left_of(waiter.generation)
-        return len(waiter.keys)
-
-    def _is_left(self, key: bytes, generation: int) -> bool:
-        entry = self._dirty.get(key)
-        return entry is not None and not entry.dead and entry.generation <= generation
-
-    def _progress(self, key: bytes) -> None:
-        """Something has become of `key`'s entry."""
-        for waiter in self._waiters:
-            if waiter.keys is not None and not self._is_left(key, waiter.generation):
-                waiter.keys.discard(key)
-            if not self._left(waiter):
-                waiter.done.set()

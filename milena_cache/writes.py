@@ -23,7 +23,8 @@ from milena_cache.buckets import Object
 from milena_cache.change import Ack, Change, etag_of
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.journal import Journal, JournalFull
+from milena_cache.journal import Journal
+from milena_cache.journal_commit import JournalFull
 from milena_cache.origin import Origin
 from milena_cache.record import Damaged, Record, encode
 from milena_cache.store import OriginFailure

@@ -12,9 +12,10 @@ from itertools import count
 
 import grpc
 
-from bench.cached_objects import BUCKETS, filled_memory, key, node
+from bench.cached_objects import filled_memory, key, node
 from bench.case import Case, Figures, Target, Variant
 from bench.load import one_after_another
+from bench.node_parts import BUCKETS
 from bench.pieces import Pieces
 from milena_cache.doors.grpc import SERVICE
 from milena_cache.node import Node
@@ -29,7 +30,7 @@ _LOOKUPS, _ATTEMPTS = 2_000, 20
 
 @contextmanager
 def _hits_in_process(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    yield [Variant(str(size), _lookups(node(filled_memory(size)), size)) for size in pieces.sizes]
+    yield [Variant(str(size), _lookups(node(filled_memory(size)), size)) for size in pieces.scale.sizes]
 
 
 def _lookups(policy: Node, size: int) -> Callable[[], Figures]:
@@ -58,15 +59,15 @@ def _hits_through_grpc(pieces: Pieces) -> Iterator[Sequence[Variant]]:
     with ExitStack() as stack:
         processes = [
             stack.enter_context(pieces.module(f"node_of_{size}", "bench.cached_objects", "serve", str(size)))
-            for size in pieces.sizes
+            for size in pieces.scale.sizes
         ]
         channels = [
             stack.enter_context(grpc.insecure_channel(process.wait_for_log("127.0.0.1:", timeout=120)))
             for process in processes
         ]
         yield [
-            Variant(str(size), _calls(channel, size, pieces.seconds))
-            for size, channel in zip(pieces.sizes, channels, strict=True)
+            Variant(str(size), _calls(channel, size, pieces.scale.seconds))
+            for size, channel in zip(pieces.scale.sizes, channels, strict=True)
         ]
 
 
@@ -95,7 +96,7 @@ def _memory(pieces: Pieces) -> Iterator[Sequence[Variant]]:
             line = process.wait_for_log("bytes per object:", timeout=120)
         return {"bytes_per_object": float(line.rpartition(":")[2])}
 
-    yield [Variant(str(size), partial(weigh, size)) for size in pieces.sizes if size >= 100_000]
+    yield [Variant(str(size), partial(weigh, size)) for size in pieces.scale.sizes if size >= 100_000]
 
 
 CASES = (

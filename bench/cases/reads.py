@@ -38,7 +38,7 @@ def _boto3(pieces: Pieces, keys: Keys, threads: int) -> Variant:
     def call() -> None:
         pieces.boto3.get_object(Bucket=BUCKET, Key=keys())["Body"].read()
 
-    return _variant(pieces, "boto3", lambda: with_threads(call, threads, pieces.seconds))
+    return _variant(pieces, "boto3", lambda: with_threads(call, threads, pieces.scale.seconds))
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def _sync(pieces: Pieces, keys: Keys, latency: float) -> Iterator[Sequence[Varia
         def call() -> None:
             assert client.get(keys()) is not None
 
-        run = partial(one_after_another, call, pieces.seconds)
+        run = partial(one_after_another, call, pieces.scale.seconds)
         yield [_variant(pieces, "milena", run), _boto3(pieces, keys, 1)]
 
 
@@ -64,7 +64,7 @@ def _async(pieces: Pieces, keys: Keys, latency: float) -> Iterator[Sequence[Vari
             async def call() -> None:
                 assert await client.get(keys()) is not None
 
-            return await with_callers(call, CALLERS, pieces.seconds)
+            return await with_callers(call, CALLERS, pieces.scale.seconds)
 
     milena = _variant(pieces, "milena", lambda: asyncio.run(through_milena()))
     yield [milena, _boto3(pieces, keys, BOTO3_THREADS)]
@@ -80,7 +80,7 @@ def _through_bare_grpc(pieces: Pieces) -> Variant:
             async def call() -> None:
                 await get(b"hot/0", timeout=5)
 
-            return await with_callers(call, CALLERS, pieces.seconds)
+            return await with_callers(call, CALLERS, pieces.scale.seconds)
 
     return _variant(pieces, "bare_grpc", lambda: asyncio.run(run()))
 

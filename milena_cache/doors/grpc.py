@@ -131,7 +131,7 @@ class CacheService:
 
     async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
         keys = self._filed(request.bucket, request.keys) if request.keys else None
-        done = await self._writeback.flush(keys, self._timeout(remaining))
+        done = await self._writeback.flushes.flush(keys, self._timeout(remaining))
         return pb.FlushResponse(
             remaining=done.remaining, failed=done.failed, flushed=done.flushed
         ).SerializeToString()

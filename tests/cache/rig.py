@@ -9,6 +9,7 @@ from milena_cache.change import Ack
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.flights import Flights
+from milena_cache.flushes import Flushed
 from milena_cache.freshness import Freshness
 from milena_cache.journal import Journal
 from milena_cache.memory import Memory
@@ -21,7 +22,7 @@ from milena_cache.store import Ref
 from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Policy, Uploader
-from milena_cache.writeback import Flushed, WriteBack
+from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
 from milena_common.durability import Durability
 from tests.support.fake_clock import FakeClock, settle
@@ -153,7 +154,7 @@ class NodeUnderTest:
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
         filed = [self.object(key).filed_as for key in keys] if keys else None
-        return await self.writeback.flush(filed, timeout)
+        return await self.writeback.flushes.flush(filed, timeout)
 
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))

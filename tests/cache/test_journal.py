@@ -8,7 +8,8 @@ from collections.abc import Awaitable
 import pytest
 
 from milena_cache import journal as journal_module
-from milena_cache.journal import CHORE_SECONDS, PROBE_SECONDS, Journal, JournalFailed, JournalFull
+from milena_cache.journal import CHORE_SECONDS, PROBE_SECONDS, Journal
+from milena_cache.journal_commit import JournalFailed, JournalFull
 from milena_cache.journal_disk import DiskFailed, DiskFull
 from milena_cache.record import Damaged, Record, encode
 from milena_cache.version import Version

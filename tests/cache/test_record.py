@@ -26,14 +26,13 @@ records = st.builds(
     value=st.none() | st.binary(max_size=3000),
     base=st.sampled_from([UNKNOWN, ABSENT]) | st.text(max_size=100),
     conditional=st.booleans(),
-    or_absent=st.booleans(),
     owned_since=U64,
     written_at=SECONDS,
     expires_at=SECONDS,
 )
 
 PUT = Record(
-    b"reports/2024.csv", VERSION, b"the value \x00\xff of it", etag_of(b"old"), True, True, 7, 1.7e9 + 0.25, 1.8e9
+    b"reports/2024.csv", VERSION, b"the value \x00\xff of it", etag_of(b"old"), True, 7, 1.7e9 + 0.25, 1.8e9
 )
 LIVE = {
     "put": PUT,

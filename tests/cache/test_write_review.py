@@ -97,7 +97,7 @@ async def test_a_superseded_upload_does_not_let_the_next_overwrite_the_later_ver
     t = await started()
     await t.put("k", b"1")
     ref = Ref(BUCKET, "k")
-    later = Version(t.journal.newest_epoch() + 1_000_000, 1)
+    later = Version(t.journal.versions.epoch + 1_000_000, 1)
     t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref))
     t.store.gate.clear()
     await t.clock.advance(1)  # the upload of 1 is under way
@@ -193,7 +193,7 @@ async def test_flush_returns_when_a_look_found_a_later_version() -> None:
     t = await started(delay=100.0)
     await t.put("k", b"1")
     ref = Ref(BUCKET, "k")
-    later = Version(t.journal.newest_epoch() + 1_000_000, 1)
+    later = Version(t.journal.versions.epoch + 1_000_000, 1)
     t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref))
     t.store.gate.clear()
     reader = asyncio.create_task(t.get("k", owned_since=10))

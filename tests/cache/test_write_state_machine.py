@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -68,7 +69,7 @@ class WriteMachine(RuleBasedStateMachine):
 
         async def make() -> NodeUnderTest:
             t = NodeUnderTest(
-                mode="back", dirty_max_bytes=1500, dirty_memory_bytes=100, max_entries=2, concurrency=2, delay=0.5
+                mode="back", dirty_max_bytes=2200, dirty_memory_bytes=100, max_entries=2, concurrency=2, delay=0.5
             )
             await t.start()
             return t
@@ -271,7 +272,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.loop.close()
 
 
-TestWrites = WriteMachine.TestCase
+TestWrites = pytest.mark.timeout(300)(WriteMachine.TestCase)
 TestWrites.settings = settings(
-    max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -1,0 +1,131 @@
+"""Shell. Write-back: how fast it drains, what reads lose by it, and what a start with much of it undone takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
+
+from bench.case import Case, Figures, Target, Variant
+from bench.load import with_callers
+from bench.new_objects import VALUE_BYTES
+from bench.node_door import NodeDoor
+from bench.pieces import BUCKET, CALLERS, Pieces
+from milena_cache.dirty import ENTRY_OVERHEAD
+from milena_common.durability import THROUGH
+from tests.support.cluster import Cluster
+from tests.support.processes import Server
+
+_HOT_KEYS = [b"hot/%d" % number for number in range(100)]
+_LATENCIES_MS = (0, 20)
+_RECORDS = 1_000_000
+
+
+@contextmanager
+def _reads_while_flushing(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    pieces.empty_stub.set_latency(0)
+    url, seconds = pieces.empty_stub.endpoint_url, str(pieces.scale.seconds)
+
+    def in_process(backlog: int) -> Figures:
+        return pieces.figures("bench.policy_reads", url, str(CALLERS), seconds, str(backlog))
+
+    yield [
+        Variant(f"{name}_{state}", partial(read, backlog))
+        for name, read in (("in_process", in_process), ("node_grpc", partial(_through_door, pieces)))
+        for state, backlog in (("idle", 0), ("flushing", pieces.scale.backlog))
+    ]
+
+
+def _through_door(pieces: Pieces, backlog: int) -> Figures:
+    """Hits of a node that was started on a journal with so many writes to upload."""
+    with pieces.while_it_lasts() as directory:
+        journal = str(directory / "journal")
+        pieces.done("bench.backlog", journal, str(backlog))
+        url = pieces.empty_stub.endpoint_url
+        with Cluster(directory, url, BUCKET, nodes=1, node_env={"JOURNAL_DIR": journal}) as cluster:
+            node = cluster.nodes[0]
+            figures = asyncio.run(_hits(node, pieces.scale.seconds))
+            left = node.metrics().value("milena_writeback_dirty_entries")
+            assert bool(left) is bool(backlog), "the backlog did not last"
+            return figures
+
+
+async def _hits(node: Server, seconds: float) -> Figures:
+    keys = cycle(_HOT_KEYS)
+    async with NodeDoor(node.address) as door:
+        await asyncio.gather(*(door.put(key, bytes(VALUE_BYTES), THROUGH) for key in _HOT_KEYS))
+
+        async def call() -> None:
+            assert (await door.get(next(keys))).outcome == "hit"
+
+        started, uploaded = time.perf_counter(), _uploads(node)
+        figures = await with_callers(call, CALLERS, seconds)
+        uploads = (_uploads(node) - uploaded) / (time.perf_counter() - started)
+    del figures["calls"]
+    return {**figures, "uploads_per_s": uploads}
+
+
+def _uploads(node: Server) -> float:
+    return node.metrics().value("milena_writeback_flushes_total")
+
+
+@contextmanager
+def _flush(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    number = str(pieces.scale.drained)
+
+    def drain(way: str, latency_ms: int) -> Figures:
+        pieces.empty_stub.set_latency(latency_ms / 1000)
+        return pieces.figures("bench.drain", way, pieces.empty_stub.endpoint_url, number)
+
+    yield [
+        Variant(f"{way}_{latency_ms}ms", partial(drain, way, latency_ms))
+        for latency_ms in _LATENCIES_MS
+        for way in ("milena", "obstore")
+    ]
+
+
+@contextmanager
+def _replay(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    number = str(pieces.scale.replayed)
+    with pieces.while_it_lasts() as directory:
+        journal = str(directory / "journal")
+        pieces.done("bench.backlog", journal, number)
+        yield [Variant(number, lambda: pieces.figures("bench.replayed", journal, number))]
+
+
+CASES = (
+    Case(
+        "reads_while_flushing",
+        f"read keys in memory, {CALLERS} callers, with a backlog to upload and without",
+        "per_s",
+        ["in_process_idle", "node_grpc_idle"],
+        _reads_while_flushing,
+        [
+            Target(f"{name}_flushing", "per_s", peer=f"{name}_idle", at_least=0.9)
+            for name in ("in_process", "node_grpc")
+        ],
+    ),
+    Case(
+        "flush",
+        "upload writes of 1 KiB from the journal, S3 answering after 0 and 20 ms; obstore: its requests alone",
+        "per_s",
+        [f"obstore_{latency_ms}ms" for latency_ms in _LATENCIES_MS],
+        _flush,
+        # The pace of uploads reckons with 200 µs, waits for the interpreter's lock included.
+        [Target("milena_0ms", "loop_us", at_most=200)],
+    ),
+    Case(
+        "replay",
+        "start on a journal with writes of 1 KiB that are not in S3",
+        "seconds",
+        [],
+        _replay,
+        [
+            Target(str(_RECORDS), "seconds", at_most=30),
+            Target(str(_RECORDS), "beyond_key", at_most=ENTRY_OVERHEAD),
+        ],
+    ),
+)

@@ -1,0 +1,158 @@
+"""Shell. Writes that are acknowledged from the journal, against Redis with its journal, and boto3 without one.
+
+A node's policy, journal and write-back run in a process of their own with uvloop, as in a node, and are called
+there without a door (`in_process`); then through the node's gRPC door, and through router and node. gRPC in Python
+is the bound of those two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.load import with_callers, with_threads
+from bench.new_objects import new_objects
+from bench.node_door import NodeDoor
+from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
+from bench.redis_server import RedisServer, why_not
+from milena_client import AsyncMilena
+from milena_common.durability import BACK
+from tests.support.moto_server import s3_client
+
+# Milliseconds that S3 takes in the comparison with boto3.
+_S3_MS = 20
+_AT_ONCE = 0.1
+_NOT_YET = 60.0
+
+
+def _in_process(pieces: Pieces, name: str, callers: int, flush_delay: float = _AT_ONCE) -> Variant:
+    url, seconds = pieces.empty_stub.endpoint_url, pieces.scale.seconds
+    arguments = ("bench.policy_writes", url, str(callers), str(seconds), str(flush_delay))
+    return Variant(name, lambda: pieces.figures(*arguments))
+
+
+def _through_door(pieces: Pieces, callers: int) -> Variant:
+    address = pieces.writing_cluster.nodes[0].address
+    new_object = new_objects(secrets.token_hex(4))
+
+    async def write() -> Figures:
+        async with NodeDoor(address) as door:
+
+            async def call() -> None:
+                assert (await door.put(*new_object(), BACK)).durability == BACK
+
+            return await _flushed(door, call, callers, pieces.scale.seconds)
+
+    return Variant("node_grpc", lambda: asyncio.run(write()))
+
+
+def _through_router(pieces: Pieces, callers: int) -> Variant:
+    cluster = pieces.writing_cluster
+    new_object = new_objects(secrets.token_hex(4))
+
+    async def write() -> Figures:
+        async with AsyncMilena(cluster.address) as client, NodeDoor(cluster.nodes[0].address) as door:
+
+            async def call() -> None:
+                assert (await client.set(*new_object(), durability=BACK)).durability == BACK
+
+            return await _flushed(door, call, callers, pieces.scale.seconds)
+
+    return Variant("router_grpc", lambda: asyncio.run(write()))
+
+
+async def _flushed(door: NodeDoor, call: Callable[[], Awaitable[None]], callers: int, seconds: float) -> Figures:
+    """The figures of writing; what is left to upload goes to S3 before the next variant's time begins."""
+    figures = await with_callers(call, callers, seconds)
+    await door.flush()
+    del figures["calls"]
+    return figures
+
+
+def _redis(pieces: Pieces, client: str, callers: int) -> Variant | LeftOut:
+    name = f"redis_{client}"
+    missing = why_not(client=client != "pipelined")
+    if missing:
+        return LeftOut(name, missing)
+
+    def write() -> Figures:
+        with pieces.while_it_lasts() as directory, RedisServer(directory) as server:
+            seconds = str(pieces.scale.seconds)
+            return pieces.figures("bench.redis_writes", client, server.address, str(callers), seconds)
+
+    return Variant(name, write)
+
+
+@contextmanager
+def _journal_set(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    pieces.empty_stub.set_latency(0)
+    yield [
+        _in_process(pieces, "in_process", CALLERS),
+        _in_process(pieces, "in_process_no_uploads", CALLERS, _NOT_YET),
+        _through_door(pieces, CALLERS),
+        _through_router(pieces, CALLERS),
+        _redis(pieces, "py", CALLERS),
+        _redis(pieces, "py_uvloop", CALLERS),
+        _redis(pieces, "pipelined", CALLERS),
+    ]
+
+
+@contextmanager
+def _journal_single(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    pieces.empty_stub.set_latency(0)
+    yield [_in_process(pieces, "in_process", 1), _through_door(pieces, 1), _redis(pieces, "py", 1)]
+
+
+@contextmanager
+def _writes_vs_boto3(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    pieces.empty_stub.set_latency(_S3_MS / 1000)
+    boto3 = s3_client(pieces.empty_stub.endpoint_url, connections=BOTO3_THREADS)
+    new_object = new_objects(secrets.token_hex(4))
+
+    def call() -> None:
+        key, value = new_object()
+        boto3.put_object(Bucket=BUCKET, Key=key.decode(), Body=value)
+
+    def write() -> Figures:
+        figures = with_threads(call, BOTO3_THREADS, pieces.scale.seconds)
+        del figures["calls"]
+        return figures
+
+    yield [
+        _in_process(pieces, "in_process", CALLERS),
+        _through_door(pieces, CALLERS),
+        _through_router(pieces, CALLERS),
+        Variant("boto3", write),
+    ]
+
+
+CASES = (
+    Case(
+        "journal_set",
+        f"write new keys, acknowledged when they are on disk, {CALLERS} callers",
+        "per_s",
+        ["redis_py", "redis_py_uvloop", "redis_pipelined"],
+        _journal_set,
+        [Target("in_process", "per_s", peer="redis_py", at_least=4)],
+    ),
+    Case(
+        "journal_single",
+        "write new keys, acknowledged when they are on disk, one after another",
+        "p50_us",
+        ["redis_py"],
+        _journal_single,
+        [Target(variant, "p50_us", at_most=1000) for variant in ("in_process", "node_grpc")],
+    ),
+    Case(
+        "writes_vs_boto3",
+        f"write new keys, {CALLERS} callers; boto3 straight to S3, {BOTO3_THREADS} threads; "
+        f"S3 answers after {_S3_MS} ms",
+        "per_s",
+        ["boto3"],
+        _writes_vs_boto3,
+        [Target("in_process", "per_s", peer="boto3", at_least=30)],
+    ),
+)

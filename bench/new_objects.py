@@ -1,0 +1,21 @@
+"""Pure. What writes write: keys that were never used before, and values of 1 KiB that all differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+
+VALUE_BYTES = 1024
+
+
+def new_objects(series: str) -> Callable[[], tuple[bytes, bytes]]:
+    """Each call gives another key, which begins with `series`, and a value; making them costs next to nothing."""
+    numbers = count()
+    prefix = f"new/{series}/".encode()
+    filler = bytes(VALUE_BYTES - 8)
+
+    def new_object() -> tuple[bytes, bytes]:
+        number = next(numbers)
+        return b"%b%d" % (prefix, number), number.to_bytes(8, "big") + filler
+
+    return new_object

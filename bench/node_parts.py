@@ -1,0 +1,146 @@
+"""Shell. A cache node's parts, wired together in this process without its doors: what a case measures alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from milena_cache.buckets import Buckets
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.flights import Flights
+from milena_cache.freshness import Freshness
+from milena_cache.journal import Journal
+from milena_cache.journal_disk import Disk
+from milena_cache.journal_lmdb import LmdbDisk
+from milena_cache.memory import Memory
+from milena_cache.node import Landing, Node
+from milena_cache.origin import Origin
+from milena_cache.pace import Pace
+from milena_cache.replay import replay
+from milena_cache.s3 import S3
+from milena_cache.s3_boto3 import Boto3Store, make_session
+from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_settings import S3Settings
+from milena_cache.stats import ReadCounts
+from milena_cache.store import ObjectStore
+from milena_cache.through import Through
+from milena_cache.turns import Turns
+from milena_cache.upload import Uploader
+from milena_cache.writeback import WriteBack
+from milena_cache.writes import Writes
+from milena_common.clock import SystemClock
+from milena_common.durability import BACK
+from milena_common.memory_limit import memory_limit
+from milena_common.process import GC_THRESHOLD
+
+BUCKETS = Buckets("bench")
+MAX_ENTRIES = 10_000
+# More than any case leaves dirty, so that no write has to go through S3.
+DIRTY_MAX_BYTES = 2**32
+FLUSH_DELAY = 0.1
+CONCURRENCY = 64
+RETRIES = 3
+MAX_VALUE_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """One node."""
+
+    origin: Origin
+    memory: Memory
+    journal: Journal[DirtyEntry]
+    dirty: Dirty
+    writeback: WriteBack
+    writes: Writes
+    node: Node
+
+    async def replay(self) -> None:
+        """What comes before everything else."""
+        await replay(self.journal, self.dirty, self.writeback, SystemClock(), "of the benchmark")
+
+
+def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: float = FLUSH_DELAY) -> NodeParts:
+    """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
+    clock, draw = SystemClock(), random.random
+    freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
+    origin = Origin(store, clock, draw, retries=RETRIES, concurrency=2 * CONCURRENCY, place_timeout=5)
+    flights: Flights[Landing] = Flights()
+    copies = Copies(memory, flights, freshness, clock)
+    dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
+    journal: Journal[DirtyEntry] = Journal(disk, clock)
+    uploader = Uploader(origin)
+    reads = ReadCounts()
+    writeback = WriteBack(
+        dirty,
+        journal,
+        uploader,
+        copies,
+        Turns(),
+        BUCKETS,
+        reads,
+        clock,
+        draw,
+        pace=Pace(CONCURRENCY, draw),
+        delay=flush_delay,
+        policy="overwrite",
+    )
+    writes = Writes(
+        origin=origin,
+        through=Through(uploader, journal, dirty, writeback, copies, clock, draw, RETRIES),
+        journal=journal,
+        dirty=dirty,
+        writeback=writeback,
+        copies=copies,
+        clock=clock,
+        mode=BACK,
+        max_value_bytes=MAX_VALUE_BYTES,
+    )
+    node = Node(
+        store=origin,
+        memory=memory,
+        flights=flights,
+        copies=copies,
+        dirty=dirty,
+        writes=writes,
+        reads=reads,
+        freshness=freshness,
+        buckets=BUCKETS,
+        clock=clock,
+        max_value_bytes=MAX_VALUE_BYTES,
+        revalidate_timeout=1,
+    )
+    return NodeParts(origin, memory, journal, dirty, writeback, writes, node)
+
+
+def s3(endpoint_url: str) -> S3:
+    """The node's own S3, with credentials from the environment."""
+    settings = S3Settings("us-east-1", endpoint_url, timeout=10, connect_timeout=2)
+    session = make_session(settings.region)
+    return S3(ObstoreStore(session, settings), Boto3Store(session, settings))
+
+
+@asynccontextmanager
+async def running_node(
+    journal: Path, endpoint_url: str, flush_delay: float = FLUSH_DELAY
+) -> AsyncIterator[NodeParts]:
+    """A node that has replayed its `journal`, and writes back to the S3 at `endpoint_url`."""
+    gc.set_threshold(*GC_THRESHOLD)  # as in a node's process
+    disk = LmdbDisk(journal, DIRTY_MAX_BYTES)
+    parts = node_parts(s3(endpoint_url), disk, Memory(MAX_ENTRIES, memory_limit() // 2), flush_delay)
+    await parts.replay()
+    writing_back = asyncio.create_task(parts.writeback.run())
+    try:
+        yield parts
+    finally:
+        writing_back.cancel()
+        await parts.writeback.stop()
+        await parts.node.finish()
+        await parts.origin.close()
+        await parts.journal.close()

@@ -1,0 +1,50 @@
+"""Shell. A Redis server whose every write is on disk before it is acknowledged: the peer of a node's journal."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.support.ports import ReservedPort
+from tests.support.processes import Process
+
+# The helper starts Python; this makes another program of it.
+_BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+def why_not(*, client: bool) -> str:
+    """What is missing here to measure Redis, with redis-py as its `client` or without; "" if nothing is."""
+    if shutil.which("redis-server") is None:
+        return "redis-server is not installed"
+    if client and find_spec("redis") is None:
+        return "redis-py is not installed (pip install redis[hiredis])"
+    return ""
+
+
+class RedisServer(Process):
+    """redis-server with `appendfsync always`, empty, its append-only file in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._port = ReservedPort()
+        self.address = self._port.address
+        settings = {
+            "port": str(self._port.number),
+            "bind": "127.0.0.1",
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            # No rewrite of the file while it is measured.
+            "auto-aof-rewrite-percentage": "0",
+        }
+        arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]
+        super().__init__("redis", ["-c", _BECOME, "redis-server", *arguments], {}, directory)
+        try:
+            self.wait_for_log("Ready to accept connections")
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        super().close()
+        self._port.close()
