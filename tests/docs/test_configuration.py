@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from milena_cache import config as cache_config
+from milena_cache import dirty
 from milena_cache.memory import ENTRY_OVERHEAD
 from milena_client import RetryPolicy
 from milena_client.url import VARIABLE, parse_duration, parse_url
@@ -112,6 +113,8 @@ def test_what_looks_like_a_variable_is_one(document: Path) -> None:
 
 def test_the_memory_for_an_entry_is_as_documented() -> None:
     assert f"key, value and {ENTRY_OVERHEAD} bytes" in text(CONFIGURATION)
+    for document in (CONFIGURATION, ROOT / "docs" / "durability.md"):
+        assert f"keys, values and {dirty.ENTRY_OVERHEAD} bytes for each" in text(document)
 
 
 def test_processes_that_are_started_get_variables_that_they_read() -> None:

@@ -96,7 +96,7 @@ def is_public(kind: type[MilenaError]) -> bool:
 
 def test_every_status_that_is_sent_is_in_the_table() -> None:
     table = re.findall(r"^\| ([A-Z_]+) \| `([A-Z]+)` \|", section(PROTOCOL, "Statuses"), re.MULTILINE)
-    never_sent = {errors.ConfigError, errors.KeyNotFound, errors.BatchError, errors.Unavailable}
+    never_sent = {errors.ConfigError, errors.KeyNotFound, errors.BatchError}
     expected = {(to_grpc(kind("because"))[0].name, kind.code) for kind in subclasses(MilenaError) - never_sent}
     assert set(table) == expected
 
