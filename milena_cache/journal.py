@@ -8,11 +8,6 @@ A write that comes while nothing is under way starts a commit at the end of this
 with what else came in it. While a commit runs, writes gather for the next. No timer delays a write. Under load one
 sync then carries as many writes as arrived during the one before.
 
-Callers that write again as soon as they are answered all wait for the same commit; when that is over, the disk
-would be idle while the event loop serves them all, and then the loop while the disk works. So if serving a round
-of them takes longer than half a commit, the next commit begins with half of them: from then on one half is on the
-disk while the other is served.
-
 Invariants:
 1. `ended` says durable, and a write's future resolved, only after the commit that holds it was synced, and in
    order.
@@ -27,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
 
@@ -51,8 +45,6 @@ CHORE_SECONDS = 0.05
 PROBE_SECONDS = 1.0
 # When a commit takes longer, writes whose time is up are told so, here and from then on as often.
 STUCK_SECONDS = 0.05
-# A commit of fewer writes is not worth to be made two.
-LEAST_TO_HALVE = 8
 MAX_BATCH_BYTES = 2**26
 
 
@@ -82,10 +74,6 @@ class Journal(Generic[T]):
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._chores_at_work = True  # until the replay is done
-        self._begun: Commit[T] | None = None
-        self._gathering = False
-        self._enough = sys.maxsize
-        self._round = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._stuck: asyncio.TimerHandle
 
@@ -132,8 +120,6 @@ class Journal(Generic[T]):
         self._waiting.append(Waiting(seq, raw, token, ended, future, self._loop.time() + timeout))
         if self._committing is None:
             self._start()
-        elif self._gathering and self._begun is None and len(self._waiting) >= self._enough:
-            self._begun = self._begin()
         return future
 
     def chore(self, work: Callable[[Disk], None]) -> None:
@@ -224,27 +210,15 @@ class Journal(Generic[T]):
         try:
             while not self.failure:
                 if not self._waiting:
-                    await self._gather()
-                if self._begun is None:
-                    if not self._waiting and (self.full or not self._barriers):
-                        return  # chores wait for company, or for the probe
-                    self._begun = self._begin()
-                begun, self._begun = self._begun, None
-                await self._end(begun)
+                    await asyncio.sleep(0)  # what comes in this round of the event loop comes along
+                if not self._waiting and (self.full or not self._barriers):
+                    return  # chores wait for company, or for the probe
+                await self._end(self._begin())
         finally:
             self._committing = None
             if self._chores and not self._chores_at_work:
                 self._chores_at_work = True
                 self._spawn(self._commit_chores())
-
-    async def _gather(self) -> None:
-        """Let what comes in this round of the event loop come along; `write` may begin a commit meanwhile."""
-        self._gathering = True
-        started = self._clock.now()
-        await asyncio.sleep(0)
-        self._gathering = False
-        if self._begun is None:
-            self._round = self._clock.now() - started
 
     def _take(self) -> list[Waiting[T]]:
         """The writes of the next commit."""
@@ -295,10 +269,7 @@ class Journal(Generic[T]):
             self._leaving.committed()
             self.commits += 1
             self.batches.observe(len(batch))
-            duration = self._clock.now() - commit.started
-            self.durations.observe(duration)
-            long = len(batch) >= LEAST_TO_HALVE and self._round > duration / 2
-            self._enough = len(batch) // 2 if long else sys.maxsize
+            self.durations.observe(self._clock.now() - commit.started)
             if self.full and batch:
                 self._has_room()
             for write in batch:

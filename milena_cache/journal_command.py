@@ -31,8 +31,8 @@ from milena_cache.journal_lmdb import LmdbReader, Unreadable
 PROGRAM = "milena journal"
 DAMAGED, USAGE, BROKEN_PIPE = 1, 2, 141
 STOPS = (signal.SIGINT, signal.SIGTERM)
-# How a file that cannot be read by way of memory ends the process.
-UNREADABLE = (signal.SIGBUS, signal.SIGSEGV)
+# How a file that cannot be read by way of memory ends the process, and LMDB when it finds what cannot be.
+UNREADABLE = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 
 
 def _inspect(journal: Opened, options: argparse.Namespace) -> int:

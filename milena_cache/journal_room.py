@@ -3,6 +3,9 @@
 To take a record out of the file needs new pages before it frees any. So the file has ballast, which is thrown off
 first; its pages can be used again from the second commit on. If they do not suffice for many removals at once, they
 do for few, each of which frees some.
+
+There is room again when the ballast fits in together with something more: it alone would only be back on the pages
+that it left.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from milena_cache.journal_disk import Disk
 
 BALLAST_BYTES = 2**18
+MORE_BYTES = 2**16
 # In one commit, so that the event loop does not stand still for them.
 MOST_CHORES = 4096
 
@@ -33,7 +37,7 @@ class Room:
         self._ballast = True
 
     async def make(self) -> bool:
-        """Throw off the ballast, do the chores, and take ballast in again; whether there is room for it."""
+        """Throw off the ballast, do the chores, and take ballast in again; whether there is room for more."""
         if self._ballast:
             self._ballast = not (await self._do(throw_ballast) and await self._do(throw_ballast))
         portion = 1
@@ -44,13 +48,22 @@ class Room:
                 portion = 1
             else:
                 return False
-        self._ballast = await self._do(take_ballast)
-        return self._ballast
+        self._ballast = await self._do(take_ballast_and_more)
+        return self._ballast and await self._do(throw_more)
 
 
 def take_ballast(disk: Disk) -> None:
     disk.note("ballast", "." * BALLAST_BYTES)
 
 
+def take_ballast_and_more(disk: Disk) -> None:
+    take_ballast(disk)
+    disk.note("more", "." * MORE_BYTES)
+
+
 def throw_ballast(disk: Disk) -> None:
     disk.note("ballast", "")
+
+
+def throw_more(disk: Disk) -> None:
+    disk.note("more", "")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from pathlib import Path
 
 import pytest
 
 from milena_cache import journal as journal_module
+from milena_cache import journal_lmdb
 from milena_cache.journal import CHORE_SECONDS, PROBE_SECONDS, Journal
 from milena_cache.journal_commit import JournalFailed, JournalFull
 from milena_cache.journal_disk import DiskFailed, DiskFull
+from milena_cache.journal_lmdb import LmdbDisk
 from milena_cache.record import Damaged, Record, encode
 from milena_cache.version import Version
+from milena_common.clock import SystemClock
 from milena_common.errors import DeadlineExceeded
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
@@ -77,6 +81,12 @@ class Under:
         return [
             " ".join([verb, *(str(int(number) - self.first) for number in numbers)]) for verb, *numbers in words
         ]
+
+    def leave_room(self, size: int) -> None:
+        """From now on the disk has room for so many bytes more than there are."""
+        there = self.disk.committed
+        used = sum(map(len, there.records.values())) + sum(map(len, there.notes.values()))
+        self.disk.capacity = used + size
 
     def kept(self) -> list[int]:
         """The numbers of what is durable."""
@@ -252,7 +262,7 @@ async def test_settled_leaves_nothing_waiting(under: Under) -> None:
 
 async def test_what_does_not_fit_was_not_made_and_says_so(under: Under) -> None:
     await under.write(1)
-    under.disk.capacity = 2000
+    under.leave_room(2000)
     futures = [under.write(2), under.write(3, 5000)]
     for future in futures:
         with pytest.raises(JournalFull, match="No space left on device"):
@@ -263,33 +273,85 @@ async def test_what_does_not_fit_was_not_made_and_says_so(under: Under) -> None:
     assert not under.journal.failed.is_set()
 
 
-async def test_a_full_disk_is_tried_every_second_with_what_did_not_fit(under: Under) -> None:
-    under.disk.capacity = 2000
+async def test_a_full_disk_is_tried_every_second_until_there_is_room(under: Under) -> None:
+    under.leave_room(1000)
     with pytest.raises(JournalFull):
         await under.write(1, 5000)
-    under.log()
-    await under.clock.advance(PROBE_SECONDS * 3)
-    assert under.log() == ["commit"] * 3, "there would be room for less"
-    assert under.journal.full
-    under.disk.capacity = 8000
+    await under.clock.advance(PROBE_SECONDS)
+    for _ in range(5):
+        assert under.journal.full, "there is room for what was thrown off, and no more"
+        under.log()
+        await under.clock.advance(PROBE_SECONDS)
+        assert under.log() == ["commit"]
+    assert under.disk.capacity is not None
+    under.disk.capacity += 100_000
     await under.clock.advance(PROBE_SECONDS)
     assert not under.journal.full
     await under.write(2, 5000)
     await under.clock.advance(10)
     assert under.kept() == [2]
-    assert under.disk.committed.notes["probe"] == "", "it keeps no room itself"
 
 
-async def test_no_probe_asks_for_more_than_it_needs_to_know(under: Under) -> None:
-    under.disk.capacity = 100_000
-    with pytest.raises(JournalFull):
-        await under.write(1, 10**7)
-    await under.clock.advance(PROBE_SECONDS)
-    assert not under.journal.full
-    with pytest.raises(JournalFull):
-        await under.write(2, 10**7)
-    await under.clock.advance(PROBE_SECONDS)
-    await under.write(3)
+async def test_a_disk_that_has_been_full_has_something_to_throw_off_again(under: Under) -> None:
+    before = under.disk.committed.notes
+    for _ in range(3):
+        under.leave_room(0)
+        with pytest.raises(JournalFull):
+            await under.write(1)
+        await under.clock.advance(PROBE_SECONDS)
+        assert len(under.disk.committed.notes["ballast"]) == 0
+        under.disk.capacity = None
+        await under.clock.advance(PROBE_SECONDS)
+        notes = under.disk.committed.notes
+        assert notes["ballast"] == before["ballast"]
+        assert sum(map(len, notes.values())) == sum(map(len, before.values())), "and nothing else"
+
+
+async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_lmdb, "LEAST_MAP", 4 * 2**20)
+    monkeypatch.setattr(journal_module, "PROBE_SECONDS", 0.001)
+    journal: Journal[int] = Journal(LmdbDisk(tmp_path, 0), SystemClock())
+    async for _ in journal.replay():
+        pass
+    written: list[int] = []
+
+    async def write() -> None:
+        seq = journal.next_version(0).seq
+        await journal.write(seq, bytes(20_000), 0, lambda *_: None, 60.0)
+        written.append(seq)
+
+    async def fill() -> None:
+        while True:
+            await write()
+
+    for _ in range(3):
+        with pytest.raises(JournalFull):
+            await fill()
+        for _ in range(8):
+            await journal.commit_ended()
+            assert journal.full
+        for seq in written:
+            journal.remove(seq, b"key")
+        while journal.full:
+            await journal.commit_ended()
+        await journal.settled()
+        assert list(journal.disk.records(-1, 1)) == []
+        assert len(written) > 100
+        written.clear()
+    await write()
+    await journal.close()
+
+
+async def test_a_value_that_never_fits_does_not_make_the_disk_full_for_others(under: Under) -> None:
+    under.leave_room(100_000)
+    for number in (1, 3):
+        with pytest.raises(JournalFull):
+            await under.write(number, 10**7)
+        await under.clock.advance(PROBE_SECONDS)
+        await under.write(number + 1)
+    assert under.kept() == [2, 4]
 
 
 async def test_chores_of_a_commit_that_did_not_fit_are_done_later_in_their_order(under: Under) -> None:
@@ -302,9 +364,9 @@ async def test_chores_of_a_commit_that_did_not_fit_are_done_later_in_their_order
     await under.clock.advance(PROBE_SECONDS * 2)
     assert under.kept() == [1, 2]
     under.log()
-    under.disk.capacity = 2000
+    under.disk.capacity = None
     await under.clock.advance(PROBE_SECONDS)
-    assert under.log()[:3] == ["remove 1", "remove 2", "commit"]
+    assert [entry for entry in under.log() if entry != "commit"] == ["remove 1", "remove 2"]
     assert under.kept() == []
 
 
@@ -322,7 +384,7 @@ async def test_a_put_that_finds_no_room_is_like_a_commit_that_does(under: Under)
 
 
 async def test_those_that_came_during_a_commit_that_did_not_fit_are_tried(under: Under) -> None:
-    under.disk.capacity = 1000
+    under.leave_room(1000)
     under.disk.gate.clear()
     large = under.write(1, 5000)
     await settle()

@@ -113,6 +113,7 @@ def test_a_run_of_wrong_bytes_is_damage_or_the_record_as_it_was(record: Record, 
     start = data.draw(st.integers(0, len(raw) - 1))
     run = data.draw(st.binary(min_size=1, max_size=600))
     raw[start : start + len(run)] = run
+    found: Record | None
     try:
         found = decode(record.version.seq, bytes(raw))[0]
     except Damaged as damaged:

@@ -140,7 +140,7 @@ async def test_an_empty_journal_is_replayed_to_nothing() -> None:
 
 
 async def test_pages_of_records_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("milena_cache.journal.REPLAY_STEP", 3)
+    monkeypatch.setattr("milena_cache.journal_records.STEP", 3)
     t = await started(disk_with(*(record(number, f"k{number}", b"v") for number in range(10))), delay=1000.0)
     assert len(t.dirty) == 10
 

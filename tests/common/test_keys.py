@@ -13,6 +13,7 @@ from milena_common.keys import (
     check_bucket,
     check_key,
     check_value_size,
+    split_cache_key,
 )
 
 buckets = st.from_regex(r"[a-z0-9][a-z0-9.-]{1,20}[a-z0-9]", fullmatch=True).filter(
@@ -48,6 +49,22 @@ def test_a_key_that_spells_another_buckets_object_is_not_that_object(bucket: str
 )
 def test_cache_key_spelling(bucket: str, key: bytes, filed_as: bytes) -> None:
     assert cache_key(bucket, key) == filed_as
+    assert split_cache_key(filed_as) == (bucket, key)
+
+
+@given(objects)
+def test_a_cache_key_tells_its_object(named: tuple[str, bytes]) -> None:
+    assert split_cache_key(cache_key(*named)) == named
+
+
+@pytest.mark.parametrize("key", [b"", b"/", b"//a", b"a/", b"s3://", b"s3:///", b"s3://default/s3://b/k"])
+@pytest.mark.parametrize("bucket", ["", "other"])
+def test_slashes_stay_with_the_key(bucket: str, key: bytes) -> None:
+    assert split_cache_key(cache_key(bucket, key)) == (bucket, key)
+
+
+def test_the_default_bucket_can_be_spelled_out() -> None:
+    assert split_cache_key(b"s3://default/a/b") == ("", b"a/b")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""An uploader over fakes, and writes for it to bring to S3."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import pytest
+
+from milena_cache.origin import Origin
+from milena_cache.store import OriginFailure, Ref
+from milena_cache.upload import Ending, Landed, Uploader, Write
+from milena_cache.version import UNKNOWN, Version, stamp
+from tests.support.fake_clock import FakeClock
+from tests.support.memory_store import MemoryStore, WithMetadata, etag_of
+
+REF = Ref("bucket", "k")
+OURS = Version(5, 7)
+DONE = Landed(Ending.UPLOADED, etag_of(b"ours"))
+ALREADY = Landed(Ending.ALREADY, etag_of(b"ours"))
+
+
+class Rig:
+    """An uploader in front of an S3 that a test may fill."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.clock = FakeClock()
+        self.store = store or MemoryStore("bucket")
+        self.uploader = Uploader(
+            Origin(self.store, self.clock, lambda: 0.5, retries=3, concurrency=10, place_timeout=5)
+        )
+
+    def holds(self, value: bytes | None, version: Version | None = None) -> str:
+        """S3 holds `value` now, written by Milena if there is a `version`; its ETag."""
+        if value is None:
+            self.store.objects.pop(REF, None)
+            return ""
+        self.store.objects[REF] = WithMetadata(value, stamp(version, REF)) if version else value
+        return etag_of(value)
+
+    async def upload(self, write: Write) -> Landed:
+        return await self.uploader.upload(write, inf)
+
+    async def fails(self, write: Write) -> OriginFailure:
+        with pytest.raises(OriginFailure) as failed:
+            await self.upload(write)
+        return failed.value
+
+    @property
+    def asked(self) -> list[str]:
+        """What S3 was asked since the last time."""
+        asked = [operation for operation, _ in self.store.calls]
+        self.store.calls.clear()
+        return asked
+
+    @property
+    def has(self) -> bytes | None:
+        return self.store.objects.get(REF)
+
+
+def put(**known: Any) -> Write:
+    return replace(Write(REF, OURS, b"ours", UNKNOWN, "overwrite"), **known)
+
+
+def delete(**known: Any) -> Write:
+    return put(value=None, **known)
