@@ -128,7 +128,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
     service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
-    replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
+    try:
+        replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
+    except CannotOpen as error:
+        raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     registry = node_registry(calls, node, origin.counts, service, report, writeback, uploader, journal, replayed)
     ops = OpsServer(registry, report.not_ready, report.degraded)
     metrics = await ops.start(config.metrics, "METRICS_PORT")
@@ -196,9 +199,9 @@ async def _open_journal(config: Config, clock: SystemClock) -> Journal[DirtyEntr
                 f"{directory}: has writes for {noted}, and S3_BUCKET and S3_PREFIX say {origin}; start with the "
                 "old ones until `milena writeback status` shows none, or use another directory"
             )
+        journal: Journal[DirtyEntry] = Journal(disk, clock)
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
-    journal: Journal[DirtyEntry] = Journal(disk, clock)
     journal.chore(lambda disk: disk.note("origin", origin))
     return journal
 

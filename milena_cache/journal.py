@@ -11,8 +11,9 @@ sync then carries as many writes as arrived during the one before.
 Invariants:
 1. `ended` says durable, and a write's future resolved, only after the commit that holds it was synced, and in
    order.
-2. Chores (taking out records, noting refusals) keep their order among themselves and are in the file no later than
-   any write that was made after them. They ride with the next commit; alone they wait `CHORE_SECONDS` for company.
+2. Chores (taking out records, noting refusals) keep their order among themselves, and unless there are thousands of
+   them they are in the file no later than any write that was made after them. They ride with the next commit; alone
+   they wait `CHORE_SECONDS` for company.
 3. After DiskFull nothing of the commit has happened, its writes have raised, and its chores are tried again.
 4. After DiskFailed nothing is acknowledged any more: what a disk holds after a failed sync cannot be known
    (https://wiki.postgresql.org/wiki/Fsync_Errors), so the process must end; what was committed before is replayed.

@@ -19,6 +19,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -218,13 +219,21 @@ class LmdbDisk:
 
     # ---- before the first transaction
 
+    @contextmanager
+    def _reading(self, db: Any, *, buffers: bool = False) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._env.begin(db=db, buffers=buffers) as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise CannotOpen(f"{self.directory}: {error}; look at it with `milena journal verify`") from None
+
     def notes(self) -> dict[str, str]:
-        with self._env.begin(db=self._meta) as txn:
+        with self._reading(self._meta) as txn:
             return _notes(txn)
 
     def records(self, after: int, limit: int) -> list[tuple[int, memoryview]]:
         """At most `limit` records above number `after`. Their bytes are valid until the first transaction."""
-        with self._env.begin(db=self._records, buffers=True) as txn:
+        with self._reading(self._records, buffers=True) as txn:
             cursor = txn.cursor()
             if not cursor.set_range(key_of(after + 1)):
                 return []
@@ -232,12 +241,12 @@ class LmdbDisk:
 
     def refusals(self) -> dict[int, tuple[str, float]]:
         """Why S3 refused records for good, and when, by number."""
-        with self._env.begin(db=self._refused) as txn:
+        with self._reading(self._refused) as txn:
             return _refusals(txn)
 
     def damaged(self) -> int:
         """How many records have been set aside."""
-        with self._env.begin(db=self._damaged) as txn:
+        with self._reading(self._damaged) as txn:
             return int(txn.stat(self._damaged)["entries"])
 
     @property
