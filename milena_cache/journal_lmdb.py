@@ -220,9 +220,9 @@ class LmdbDisk:
     # ---- before the first transaction
 
     @contextmanager
-    def _reading(self, db: Any, *, buffers: bool = False) -> Iterator[lmdb.Transaction]:
+    def _reading(self, db: Any, **options: Any) -> Iterator[Any]:
         try:
-            with self._env.begin(db=db, buffers=buffers) as txn:
+            with self._env.begin(db=db, **options) as txn:
                 yield txn
         except lmdb.Error as error:
             raise CannotOpen(f"{self.directory}: {error}; look at it with `milena journal verify`") from None
