@@ -23,7 +23,7 @@ DOWN_AFTER = 8
 SAME_EVENT_SECONDS = 1.0
 # An upload takes about 200 µs of a busy event loop, waiting for the interpreter's lock included
 # (`python -m bench --case reads_while_flushing`): so many leave requests more than nine tenths of it, or half.
-LEAST_GAP = 1 / 300
+LEAST_GAP = 1 / 200
 BACKLOG_GAP = 1 / 2500
 FIRST_GAP = 0.0003
 # Requests need the loop if there are so many of them a second, and it works for so much of the time. The share is
@@ -67,7 +67,7 @@ class Pace:
     def load(self, loop_share: float, requests_per_second: float, *, backlog: bool) -> None:
         """The share of the time that the event loop was at work lately, and how many requests it served."""
         if loop_share > BUSY_SHARE and requests_per_second > BUSY_REQUESTS:
-            self._gap = min(max(self._gap, FIRST_GAP) * 1.5, LEAST_GAP)
+            self._gap = min(max(self._gap, FIRST_GAP) * 3, LEAST_GAP)
         else:
             self._gap = self._gap * 0.8 if self._gap > FIRST_GAP / 4 else 0.0
         if backlog:

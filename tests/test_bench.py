@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import CASES, main, run_case
-from bench.case import Case, Figures, Target, Variant
+from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.load import with_callers, with_threads
-from bench.pieces import Pieces
+from bench.machine import machine_facts
+from bench.new_objects import VALUE_BYTES, new_objects
+from bench.pieces import Pieces, Scale
+from bench.redis_server import why_not
 from bench.report import as_json, table
+from bench.resp_pipeline import RespPipeline
 from bench.stub_process import ROOT
 from bench.summary import percentile, summarize
 from tests.support.processes import Process
@@ -51,6 +55,17 @@ def test_targets_are_held_against_medians_and_ratios() -> None:
     assert json.loads(as_json({"rounds": 3}, [result]))["cases"][0]["rows"][0]["rounds"] == ROUNDS["own"]
 
 
+def test_a_peer_that_was_left_out_takes_its_ratios_and_targets_along() -> None:
+    missing = LeftOut("peer", "is not installed")
+    targets = (Target("own", "per_s", peer="peer", at_least=2), Target("own", "per_s", at_least=200))
+    result = summarize(case(*targets), {"own": ROUNDS["own"]}, [missing])
+    assert (result.peers, result.rows[0].ratios, len(result.verdicts)) == ([], {}, 1)
+    assert "left out: peer: is not installed" in table(result)
+    assert json.loads(as_json({}, [result]))["cases"][0]["left_out"] == [
+        {"name": "peer", "why": "is not installed"}
+    ]
+
+
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 3), (0.99, 4), (1.0, 4)])
 def test_percentiles_are_measured_values(share: float, value: int) -> None:
     assert percentile([1, 2, 3, 4], share) == value
@@ -66,9 +81,12 @@ def test_each_round_begins_with_another_variant(tmp_path: Path) -> None:
 
         return Variant(name, run)
 
-    two = Case("case", "", "per_s", ["a"], lambda _: nullcontext([variant("a"), variant("b")]))
-    run_case(two, Pieces(tmp_path, 0.01, ()), rounds=3)
+    missing = LeftOut("c", "cannot be had")
+    offered: list[Variant | LeftOut] = [variant("a"), missing, variant("b")]
+    two = Case("case", "", "per_s", ["a"], lambda _: nullcontext(offered))
+    result = run_case(two, Pieces(tmp_path, Scale(0.01, (), 0, 0, 0)), rounds=3)
     assert ran == ["a", "b", "b", "a", "a", "b"]
+    assert list(result.left_out) == [missing]
 
 
 async def test_callers_work_at_the_same_time_and_every_call_is_counted() -> None:
@@ -90,7 +108,54 @@ def test_an_error_in_a_thread_is_not_swallowed() -> None:
         with_threads(lambda: 1 / 0, 2, 0.01)
 
 
+def test_new_objects_are_new_and_of_one_size() -> None:
+    new_object = new_objects("series")
+    objects = [new_object() for _ in range(3)]
+    assert len({key for key, _ in objects}) == len({value for _, value in objects}) == 3
+    assert {len(value) for _, value in objects} == {VALUE_BYTES}
+
+
+def test_the_facts_tell_what_the_journals_are_on(tmp_path: Path) -> None:
+    assert machine_facts(tmp_path)["file system"] not in ("", "unknown")
+
+
+class Sent(asyncio.Transport):
+    """What a protocol writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+
+async def test_the_pipeline_sends_what_was_set_in_one_round_at_once() -> None:
+    pipeline, sent = RespPipeline(), Sent()
+    pipeline.connection_made(sent)
+    futures = [pipeline.set(b"k", value) for value in (b"v0", b"v1")]
+    await asyncio.sleep(0)
+    assert sent.writes == [b"".join(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nv%d\r\n" % n for n in range(2))]
+    assert not any(future.done() for future in futures)
+
+
+async def test_the_pipeline_gives_answers_in_their_order_however_they_are_cut() -> None:
+    pipeline = RespPipeline()
+    pipeline.connection_made(Sent())
+    first, second, third = (pipeline.set(b"k", b"v") for _ in range(3))
+    pipeline.data_received(b"+O")
+    assert not first.done()
+    pipeline.data_received(b"K\r\n-OOM no\r\n")
+    assert first.result() is None
+    with pytest.raises(RuntimeError, match="OOM no"):
+        second.result()
+    pipeline.connection_lost(None)
+    with pytest.raises(ConnectionError):
+        third.result()
+
+
 @pytest.mark.e2e
+@pytest.mark.timeout(300)
 def test_every_case_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.json"
     assert main(["--quick", "--rounds", "1", "--json", str(file)]) == 0
@@ -99,6 +164,15 @@ def test_every_case_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {name for name, _ in rows} == set(CASES)
     assert rows["hit_sync", "milena"]["s3_per_call"] == rows["hit_async", "milena"]["s3_per_call"] == 0
     assert rows["miss_sync_0ms", "milena"]["s3_per_call"] == rows["miss_async_0ms", "milena"]["s3_per_call"] == 1
+    redis = {f"redis_{client}" for client in ("py", "py_uvloop") if not why_not(client=True)}
+    redis |= {"redis_pipelined"} if not why_not(client=False) else set()
+    assert redis == {name for case, name in rows if case == "journal_set" and name.startswith("redis")}
+    assert rows["journal_set", "in_process"]["per_commit"] > 2
+    assert rows["journal_set", "in_process_no_uploads"]["uploads_per_s"] == 0
+    assert rows["journal_single", "in_process"]["per_commit"] == 1
+    assert rows["reads_while_flushing", "node_grpc_flushing"]["uploads_per_s"] > 0
+    assert rows["flush", "milena_20ms"]["per_s"] <= 64 / 0.02
+    assert rows["replay", "20000"]["beyond_key"] > 100
     shown = capsys.readouterr().out
     assert [name for name in CASES if f"{name}: " not in shown] == []
 

@@ -25,6 +25,11 @@ def test_a_lost_journal_does_not_take_it_back() -> None:
     assert Versions(WALL + 1, {}).next(0) > last
 
 
+def test_a_restart_much_later_begins_at_the_time_of_day() -> None:
+    after = Versions(WALL, {"epoch": "1", "reserved": "1"})
+    assert after.next(0) == Versions(WALL, {}).next(0)
+
+
 def test_a_clock_set_back_does_not_take_it_back() -> None:
     before = Versions(WALL, {})
     notes = before.notes()

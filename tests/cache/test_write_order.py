@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from milena_cache.dirty import ENTRY_OVERHEAD
 from milena_cache.store import Fault, Ref
 from milena_common.errors import FailedPrecondition
 from tests.cache.rig import NodeUnderTest
@@ -170,10 +171,11 @@ async def test_a_flush_returns_when_s3_has_what_was_dirty() -> None:
 
 
 async def test_no_more_is_dirty_than_the_budget_allows() -> None:
-    t = await started(dirty_max_bytes=3000, delay=100.0)
+    limit = 3 * (ENTRY_OVERHEAD + 520)
+    t = await started(dirty_max_bytes=limit, delay=100.0)
     acks = [await t.put(f"k{n}", b"x" * 500) for n in range(5)]
     assert [ack.durability for ack in acks] == ["back", "back", "back", "through", "through"]
-    assert t.dirty.bytes <= 3000
+    assert t.dirty.bytes <= limit
 
 
 async def test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it() -> None:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mypy_boto3_s3 import S3Client
 
 from milena_client import AsyncMilena, KeyNotFound, Milena
+from milena_common.durability import DURABILITIES, Durability
 from milena_common.pb import cache_server_pb2 as cache_pb
 from milena_common.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
@@ -41,14 +42,21 @@ KEYS = [
 ]
 
 
+@pytest.mark.parametrize("durability", DURABILITIES)
 @pytest.mark.parametrize("key", KEYS)
-def test_every_key_goes_to_s3_and_comes_back(shared_cluster: Cluster, s3: S3Client, key: str) -> None:
+def test_every_key_goes_to_s3_and_comes_back(
+    shared_cluster: Cluster, s3: S3Client, key: str, durability: Durability
+) -> None:
     with Milena(shared_cluster.address) as m:
-        m.set(key, key.encode())
+        assert m.set(key, key.encode(), durability=durability).durability == durability
+        assert m[key] == key.encode()
+        m.wait_durable(key)
         stored = s3.get_object(Bucket=shared_cluster.bucket, Key=key)
         assert stored["Body"].read() == key.encode()
         assert m[key] == key.encode()
-        m.delete(key)
+        assert m.delete(key, durability=durability).durability == durability
+        assert m.get(key) is None
+        m.wait_durable(key)
         assert m.get(key) is None
         assert "Contents" not in s3.list_objects_v2(Bucket=shared_cluster.bucket, Prefix=key)
 
@@ -176,6 +184,7 @@ def test_a_second_bucket_and_a_prefix(start_cluster: StartCluster, s3: S3Client)
         first.set("k", b"1")
         second.set("k", b"2")
         assert (first.get("k"), second.get("k")) == (b"1", b"2")
+        assert first.flush().remaining == 0, "of every bucket"
         assert [info.key for info in first.scan()] == ["k"]
     assert s3.get_object(Bucket=cluster.bucket, Key="team/k")["Body"].read() == b"1"
     assert s3.get_object(Bucket="second-bucket", Key="k")["Body"].read() == b"2"

@@ -12,6 +12,7 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from milena_client import Milena, MilenaError, NodeLost, RetryPolicy, Unavailable
+from milena_common.durability import DURABILITIES
 from milena_common.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import refusal, router_stub
@@ -24,6 +25,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 LEASE = 1.0
+# What one node has acknowledged and S3 does not have yet, other nodes do not know.
+THROUGH = {"WRITE_MODE": "through"}
 NO_RETRY = RetryPolicy(tokens=0)
 
 
@@ -87,8 +90,8 @@ class Load:
 
 @pytest.fixture
 def quick(start_cluster: StartCluster) -> Cluster:
-    """Three nodes with short leases."""
-    return start_cluster(3, router_env={"LEASE_SECONDS": str(LEASE)})
+    """Three nodes with short leases, whose writes go through S3."""
+    return start_cluster(3, router_env={"LEASE_SECONDS": str(LEASE)}, node_env=THROUGH)
 
 
 def test_a_killed_node_costs_errors_for_its_lease_and_no_wrong_value(quick: Cluster) -> None:
@@ -119,13 +122,15 @@ def test_with_the_clients_own_retries_a_killed_node_costs_no_read(quick: Cluster
         assert m.get_many(keys) == {key: key.encode() for key in keys}
 
 
-def test_a_node_that_stops_on_request_loses_nothing(quick: Cluster) -> None:
-    load = Load(quick.address, 4, NO_RETRY)
+@pytest.mark.parametrize("mode", DURABILITIES)
+def test_a_node_that_stops_on_request_loses_nothing(start_cluster: StartCluster, mode: str) -> None:
+    cluster = start_cluster(3, router_env={"LEASE_SECONDS": str(LEASE)}, node_env={"WRITE_MODE": mode})
+    load = Load(cluster.address, 4, NO_RETRY)
     with load.running():
         load.go_on(300)
         started = time.monotonic()
-        quick.nodes[0].terminate()
-        assert quick.nodes[0].wait() == 0
+        cluster.nodes[0].terminate()
+        assert cluster.nodes[0].wait() == 0
         assert time.monotonic() - started < 10
         load.go_on(300)
     assert (load.wrong, load.errors) == ([], [])
@@ -163,12 +168,13 @@ def test_a_frozen_node_that_comes_back_serves_nothing_from_before(quick: Cluster
 def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
-    cluster = start_cluster(1)
+    cluster = start_cluster(1, node_env=THROUGH)
     keys = [f"k{i}" for i in range(20)]
     for key in keys:
         s3.put_object(Bucket=cluster.bucket, Key=key, Body=b"old")
     s3_proxy.inject(Delay(4), method="PUT")
     with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        m.get_many(keys)  # a node that knows what S3 has writes in one request
         s3_proxy.forget_requests()
         writing = pool.submit(m.set_many, dict.fromkeys(keys, b"first"))
         s3_proxy.wait_for(len(keys), "PUT")

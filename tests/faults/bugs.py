@@ -1,0 +1,234 @@
+"""Pure. Deliberate faults, each a change of a line or two of the source, and the tests that must notice it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+CLASSES = "tests/cache/test_write_classes.py"
+ORDER = "tests/cache/test_write_order.py"
+MACHINE = "tests/cache/test_write_state_machine.py"
+RECORD = "tests/cache/test_record.py"
+REPLAY = "tests/cache/test_replay.py"
+NTH = "tests/faults/test_nth_failure.py"
+FULL_AT_ANY = "test_a_disk_that_is_full_once_at_any_call_costs_no_acknowledged_write"
+FAILS_AT_ANY = "test_a_disk_that_fails_at_any_call_stops_the_node_and_costs_no_acknowledged_write"
+KILLS = "tests/faults/test_kill_loop.py"
+SICK = "tests/faults/test_s3_sick.py"
+DOWN = "tests/faults/test_s3_down.py"
+POISON = "tests/faults/test_poison.py"
+TWO = "tests/faults/test_two_writers.py"
+STOP = "tests/faults/test_stopping.py"
+
+
+class Change(NamedTuple):
+    """In `file`, `old` stands exactly once; `new` takes its place."""
+
+    file: str
+    old: str
+    new: str
+
+
+class Bug(NamedTuple):
+    """`tests` are pytest's names: a file, or a test in it. At least one must fail."""
+
+    name: str
+    changes: tuple[Change, ...]
+    tests: tuple[str, ...]
+
+
+BUGS: tuple[Bug, ...] = (
+    Bug(
+        "acknowledged before the journal is synced",
+        (
+            Change(
+                "milena_cache/journal.py",
+                "            await commit.committing\n",
+                "            for write in batch:\n"
+                "                write.ended(write.token, True)\n"
+                "                if not write.future.done():\n"
+                "                    write.future.set_result(None)\n"
+                "            batch.clear()\n"
+                "            await commit.committing\n",
+            ),
+        ),
+        (f"{CLASSES}::test_nothing_is_acknowledged_or_told_before_the_commit_ended", MACHINE, KILLS),
+    ),
+    Bug(
+        "deletes are not replayed",
+        (
+            Change(
+                "milena_cache/replay.py",
+                "        record = found.record\n",
+                "        record = found.record\n        if record.value is None:\n            continue\n",
+            ),
+        ),
+        (f"{CLASSES}::test_a_delete_is_a_write_like_any_other", MACHINE, KILLS),
+    ),
+    Bug(
+        "of two records of a key, the older is replayed",
+        (
+            Change(
+                "milena_cache/replay.py",
+                "        old = dirty.put(entry)\n",
+                "        if entry.key in dirty:\n            continue\n        old = dirty.put(entry)\n",
+            ),
+        ),
+        (f"{ORDER}::test_of_two_records_of_a_key_the_later_one_counts", MACHINE, KILLS),
+    ),
+    Bug(
+        "uploads of one key run side by side",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "        async with self.turns.turn(key, None):\n",
+                "        if True:\n",
+            ),
+            Change("milena_cache/writeback.py", "not entry.uploading and not entry.dead", "not entry.dead"),
+        ),
+        (f"{ORDER}::test_a_key_has_one_upload_at_a_time", MACHINE, SICK),
+    ),
+    Bug(
+        "a record is taken out when its upload begins",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "            self._dirty.upload_began(entry)\n",
+                "            self._dirty.upload_began(entry)\n"
+                "            for seq in entry.records():\n"
+                "                self._journal.remove(seq)\n",
+            ),
+        ),
+        (f"{ORDER}::test_a_record_stays_until_s3_has_its_write", MACHINE, KILLS),
+    ),
+    Bug(
+        "the end of an upload takes a newer write with it",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "        if entry.version != write.version:\n"
+                "            self._queue(entry, now + self._delay)\n"
+                "            return\n",
+                "",
+            ),
+        ),
+        (f"{ORDER}::test_an_upload_that_ends_late_does_not_take_a_newer_write_with_it", MACHINE, SICK),
+    ),
+    Bug(
+        "checksums are not verified",
+        (
+            Change(
+                "milena_cache/record.py",
+                "    intact = len(body) == size and crc32(body) == value_sum\n",
+                "    intact = True\n",
+            ),
+        ),
+        (f"{ORDER}::test_a_value_that_the_disk_has_changed_is_neither_told_nor_uploaded", RECORD, REPLAY),
+    ),
+    Bug(
+        "an older write overwrites a later one in S3",
+        (Change("milena_cache/settle.py", "if version is not None and version > ours:", "if False:"),),
+        (f"{CLASSES}::test_an_older_record_never_overwrites_what_was_written_later", MACHINE),
+    ),
+    Bug(
+        "versions begin anew after a restart",
+        (
+            Change("milena_cache/versions.py", 'max(int(wall * 1000), int(notes.get("epoch", 0)))', "int(wall)"),
+            Change("milena_cache/versions.py", 'max(int(wall * 1_000_000), int(notes.get("reserved", 0)))', "0"),
+        ),
+        (f"{ORDER}::test_a_write_after_a_restart_is_later_than_all_before_it_whatever_the_time_of_day", MACHINE),
+    ),
+    Bug(
+        "uploads make no condition",
+        (
+            Change(
+                "milena_cache/upload.py",
+                "            if_match=etag,\n            if_absent=self._conditional and not etag,\n",
+                "",
+            ),
+        ),
+        (
+            f"{ORDER}::test_a_change_by_somebody_else_is_noticed",
+            f"{CLASSES}::test_a_condition_holds_at_s3_too",
+            TWO,
+        ),
+    ),
+    Bug(
+        "our own version in S3 is not known again",
+        (Change("milena_cache/settle.py", "version = stamped(found.metadata, ref)", "version = None"),),
+        (f"{ORDER}::test_a_lost_answer_is_no_conflict", MACHINE, SICK),
+    ),
+    Bug(
+        "an unfinished delete makes what comes after it a conflict",
+        (Change("milena_cache/writeback.py", "or_absent=entry.or_absent", "or_absent=False"),),
+        ("tests/cache/test_own_deletes.py", KILLS, SICK),
+    ),
+    Bug(
+        "what S3 refuses for good is forgotten",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "            self._die(entry, str(failure))\n",
+                "            self.settled(entry)\n",
+            ),
+        ),
+        (f"{ORDER}::test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried", POISON),
+    ),
+    Bug(
+        "a full disk is acknowledged",
+        (
+            Change(
+                "milena_cache/journal.py",
+                "            write.fail(JournalFull(str(error)))\n",
+                "            write.ended(write.token, False)\n            write.future.set_result(None)\n",
+            ),
+        ),
+        (f"{CLASSES}::test_a_full_disk_means_write_through_until_there_is_room", MACHINE, f"{NTH}::{FULL_AT_ANY}"),
+    ),
+    Bug(
+        "after a failed sync the node goes on",
+        (Change("milena_cache/journal.py", "        self.failed.set()\n", '        self.failure = ""\n'),),
+        (f"{CLASSES}::test_a_failed_sync_acknowledges_nothing_and_stops_the_node", f"{NTH}::{FAILS_AT_ANY}"),
+    ),
+    Bug(
+        "the journal is not synced",
+        (Change("milena_cache/journal_lmdb.py", "mode=0o600,", "mode=0o600, sync=False,"),),
+        (f"{NTH}::test_a_system_call_that_fails_costs_no_acknowledged_write",),
+    ),
+    Bug(
+        "a flush does not wait",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "                while self._left(waiter):\n",
+                "                while False:\n",
+            ),
+        ),
+        (f"{ORDER}::test_a_flush_returns_when_s3_has_what_was_dirty", STOP),
+    ),
+    Bug(
+        "a write through leaves the record of what it replaces",
+        (
+            Change(
+                "milena_cache/through.py",
+                "                self._writeback.settled(entry)\n",
+                "                self._dirty.pop(entry)\n",
+            ),
+        ),
+        (CLASSES, MACHINE, KILLS),
+    ),
+    Bug(
+        "a write in the class memory takes out the record below it",
+        (Change("milena_cache/writes.py", "entry.under = records.pop()", "pass"),),
+        (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE, STOP),
+    ),
+    Bug(
+        "write-back takes more than its budget",
+        (Change("milena_cache/dirty.py", "return self.bytes + cost <= self.max_bytes", "return True"),),
+        (f"{ORDER}::test_no_more_is_dirty_than_the_budget_allows", DOWN),
+    ),
+    Bug(
+        "reads tell the copy, and not the dirty entry",
+        (Change("milena_cache/node.py", "dirty = self.dirty.entries.get(wanted.filed_as)", "dirty = None"),),
+        (f"{CLASSES}::test_a_write_back_is_acknowledged_from_the_journal_and_read_before_s3_has_it", MACHINE, STOP),
+    ),
+)

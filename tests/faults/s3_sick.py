@@ -1,0 +1,162 @@
+"""Shell. S3 fails in 30 % of the requests, in every way: ``python -m tests.faults.s3_sick --writes 20000``.
+
+The same writes, deletes and reads are made twice: in front of an S3 that is well, and of one that is sick. Its
+faults: slow; 500; 503 SlowDown; 409; cut short; and answers that never come after the request took effect. Nothing
+may be lost or mixed up, nothing taken for somebody else's change, and the sick S3 may be asked at most half as much
+again as the one that is well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.history import History
+from tests.faults.load import Load, Mix, read_all
+from tests.faults.scene import Scene, report, scratch
+from tests.support.fault_proxy import FaultProxy
+from tests.support.faults import (
+    CONDITIONAL_CONFLICT,
+    INTERNAL_ERROR,
+    SLOW_DOWN,
+    CutBody,
+    Delay,
+    Fault,
+    LoseAnswer,
+    LoseRequest,
+    Rule,
+)
+
+KEYS = 400
+CLIENTS = 16
+LARGE_BYTES = 20_000
+NODE = {"S3_TIMEOUT_SECONDS": "2"}
+SICK_SHARE = 0.3
+MOST_REQUESTS = 1.5
+CLEAN_SECONDS = 60.0
+
+# An answer to a put has no body that could be cut short; its request has.
+FAULTS: dict[str, tuple[Fault, ...]] = {
+    "slow": (Delay(0.3),),
+    "500": (INTERNAL_ERROR,),
+    "503 SlowDown": (SLOW_DOWN,),
+    "409": (CONDITIONAL_CONFLICT,),
+    "cut short": (CutBody(), LoseRequest()),
+    "answer lost": (LoseAnswer(),),
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """One of the two runs. `requests` to S3 by method; `faults` by name; `seconds` until all was in S3.
+
+    `conflicts` are false: nobody else writes.
+    """
+
+    history: History
+    load: Load
+    requests: Counter[str]
+    faults: dict[str, int]
+    conflicts: int
+    defects: list[str]
+    seconds: float
+
+    @property
+    def right(self) -> bool:
+        return not (self.history.wrong or self.conflicts or self.defects)
+
+
+@dataclass(slots=True)
+class Outcome:
+    well: Run
+    sick: Run
+
+    @property
+    def ratio(self) -> float:
+        """Requests to the sick S3 per request to the one that is well."""
+        return self.sick.requests.total() / self.well.requests.total()
+
+    @property
+    def right(self) -> bool:
+        return self.well.right and self.sick.right and self.ratio <= MOST_REQUESTS
+
+    def figures(self) -> dict[str, object]:
+        figures: dict[str, object] = {}
+        for name, run in (("well", self.well), ("sick", self.sick)):
+            requests = ", ".join(f"{method} {number}" for method, number in sorted(run.requests.items()))
+            figures |= {
+                f"{name}: requests to S3": f"{run.requests.total()}: {requests}",
+                f"{name}: seconds until all was in S3": run.seconds,
+                f"{name}: calls that failed": dict(run.load.errors),
+                f"{name}: verdict": run.history.verdict(),
+                f"{name}: false conflicts, tracebacks": f"{run.conflicts}, {len(run.defects)}",
+            }
+        share = sum(self.sick.faults.values()) / self.sick.requests.total()
+        faults = ", ".join(f"{name} {number}" for name, number in self.sick.faults.items())
+        return {
+            **figures,
+            "faults": f"{share:.1%} of the requests: {faults}",
+            "requests, sick to well": f"{self.ratio:.2f}",
+        }
+
+
+def run(directory: Path, writes: int, seed: int) -> Outcome:
+    """Blocks until it is done."""
+    runs = []
+    for name in ("well", "sick"):
+        with Scene(directory / name, NODE, seed) as scene:
+            runs.append(asyncio.run(_run(scene, writes, seed, sick=name == "sick")))
+    return Outcome(*runs)
+
+
+async def _run(scene: Scene, writes: int, seed: int, *, sick: bool) -> Run:
+    history = History((f"sick/{number}" for number in range(KEYS)), LARGE_BYTES)
+    load = Load(scene.address, history, CLIENTS, seed, Mix(reads=0.1))
+    scene.proxy.forget_requests()
+    rules = _make_sick(scene.proxy) if sick else {}
+    started = time.monotonic()
+    await load.write(writes)
+    await asyncio.to_thread(scene.wait_until_clean, CLEAN_SECONDS)
+    seconds = time.monotonic() - started
+    requests = Counter(request.method for request in scene.proxy.requests())
+    faults = {name: sum(rule.applied for rule in made) for name, made in rules.items()}
+    conflicts = int(scene.metric("milena_writeback_conflicts_total"))
+    scene.proxy.heal()
+    await read_all(scene.address, history, "a read at the end")
+    await asyncio.to_thread(scene.compare_with_s3, history)
+    return Run(history, load, requests, faults, conflicts, scene.defects(), seconds)
+
+
+def _make_sick(proxy: FaultProxy) -> dict[str, list[Rule]]:
+    """Each fault to its part of `SICK_SHARE` of the requests."""
+    each = SICK_SHARE / len(FAULTS)
+    left = 1.0
+    rules: dict[str, list[Rule]] = {}
+    for name, faults in FAULTS.items():
+        rules[name] = []
+        for fault in faults:
+            # Rules are asked one after another, so a later one sees only what the earlier ones left.
+            part = each / len(faults)
+            rules[name].append(proxy.inject(fault, probability=part / left))
+            left -= part
+    return rules
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.s3_sick", description=__doc__)
+    parser.add_argument("--writes", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with scratch() as directory:
+        outcome = run(directory, options.writes, options.seed)
+    report(f"S3 sick, {options.writes} writes, seed {options.seed}", outcome.figures())
+    return int(not outcome.right)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

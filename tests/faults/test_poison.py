@@ -1,0 +1,27 @@
+"""Keys that S3 refuses, shortly; `python -m tests.faults.poison` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import poison
+from tests.faults.scene import report
+from tests.support.faults import Answer
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("refusal", poison.REFUSALS.values(), ids=poison.REFUSALS)
+def test_what_s3_refuses_is_listed_read_kept_and_keeps_nobody_waiting(tmp_path: Path, refusal: Answer) -> None:
+    outcome = poison.run(tmp_path, 600, refusal)
+    report("poison", outcome.figures())
+    assert outcome.history.wrong == []
+    assert outcome.is_right(outcome.listed)
+    assert outcome.is_right(outcome.listed_after_kill)
+    assert {write.operation for write in outcome.listed} == {"put", "delete"}
+    assert outcome.older_again == outcome.dropped == 3
+    assert outcome.retried == 3
+    assert outcome.listed_at_the_end == []
+    assert outcome.defects == []

@@ -1,0 +1,23 @@
+"""A sick S3, shortly; `python -m tests.faults.s3_sick` is the long one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import s3_sick
+from tests.faults.scene import report
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_sick_s3_loses_and_corrupts_nothing_and_is_not_asked_much_more(tmp_path: Path) -> None:
+    outcome = s3_sick.run(tmp_path, writes=3000, seed=1)
+    report("S3 sick", outcome.figures())
+    for run in (outcome.well, outcome.sick):
+        assert run.history.wrong == []
+        assert run.conflicts == 0
+        assert run.defects == []
+    assert sum(outcome.sick.faults.values()) > 0.2 * outcome.sick.requests.total()
+    assert outcome.ratio <= s3_sick.MOST_REQUESTS

@@ -1,0 +1,21 @@
+"""Somebody else writes the same objects: each policy does what it says, also across a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from milena_cache.upload import POLICIES, Policy
+from tests.faults import two_writers
+from tests.faults.scene import report
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_conflict_ends_as_the_policy_says(tmp_path: Path, policy: Policy, kill: bool) -> None:
+    outcome = two_writers.run(tmp_path, policy, kill=kill)
+    report(f"WRITE_CONFLICT={policy}", outcome.figures())
+    assert outcome.wrong == []
