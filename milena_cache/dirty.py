@@ -162,6 +162,8 @@ class Dirty:
             entry.conditional = entry.conditional and (old.conditional or bool(old.dead))
             if old.dead:
                 entry.generation = self._generation
+                if entry.uploading:
+                    entry.later = self._generation  # what is under way is not it
             else:
                 entry.since = old.since
                 entry.generation, entry.later = old.generation, old.later

@@ -56,7 +56,8 @@ def settle(
         return Settled(Verdict.WRITE if expected else Verdict.CONFLICT, ABSENT)
     version = stamped(found.metadata, ref)
     if version is not None and version > ours:
-        return Settled(Verdict.SUPERSEDED, found.etag)
+        # Whoever named a condition is to learn that it came too late.
+        return Settled(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
     if version == ours:
         return Settled(Verdict.DONE, found.etag)
     known = base is UNKNOWN or base == found.etag or (version is not None and not strict)

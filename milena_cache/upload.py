@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 from milena_cache.origin import Origin
 from milena_cache.settle import Verdict, name_beside, settle
-from milena_cache.store import Fault, OriginFailure, Ref
+from milena_cache.store import Fault, Info, OriginFailure, Ref
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamp
 
 log = logging.getLogger(__name__)
@@ -80,19 +80,24 @@ class Uploader:
     async def upload(self, write: Write, give_up_at: float) -> Landed:
         """Bring `write` to S3; nothing is begun after `give_up_at`. Raises OriginFailure or Conflict."""
         for _ in range(MOST_ROUNDS):
+            refused: OriginFailure | None = None
             if write.unsure or self._must_look(write):
                 try:
-                    landed = await self._look(write, give_up_at)
+                    found = await self._origin.look(write.ref, give_up_at)
                 except OriginFailure as failure:
-                    if not _says_nothing(failure) or (write.value is None and not isinstance(write.base, str)):
+                    if not (_says_nothing(failure) and self._is_safe(write)):
                         raise
+                    refused = failure
                 else:
+                    landed = await self._judge(write, found, give_up_at)
                     if landed is not None:
                         return landed
             try:
                 return await self._attempt(write, give_up_at)
             except OriginFailure as failure:
                 if failure.fault is Fault.CHANGED:
+                    if refused is not None:
+                        raise refused from None  # S3 holds something that it does not let us look at
                     write.unsure = True
                 elif failure.fault is Fault.UNSUPPORTED and self._conditional:
                     self._conditional = False
@@ -109,9 +114,12 @@ class Uploader:
             return True
         return write.base is UNKNOWN and len(write.value) > LOOK_FIRST_BYTES
 
-    async def _look(self, write: Write, give_up_at: float) -> Landed | None:
-        """How `write` has ended, None if it has to be written over what is now its base."""
-        found = await self._origin.look(write.ref, give_up_at)
+    def _is_safe(self, write: Write) -> bool:
+        """Whether an attempt has a condition to hold it back."""
+        return self._conditional and (write.value is not None or isinstance(write.base, str))
+
+    async def _judge(self, write: Write, found: Info | None, give_up_at: float) -> Landed | None:
+        """How `write` has ended when S3 holds `found`; None if it has to be written over that, its base now."""
         base = write.base if write.policy or write.strict else UNKNOWN
         settled = settle(
             found,

@@ -165,7 +165,7 @@ def test_uploads_give_way_step_by_step_and_never_altogether() -> None:
     gaps = []
     for step in range(50):
         needed.load(BUSY_SHARE + 0.01, BUSY_REQUESTS + 1, backlog=False)
-        gaps.append(round(gap(needed, now=1e3 * step), 6))
+        gaps.append(round(gap(needed, now=1e3 * step), 9))
     assert gaps == sorted(gaps)
     assert 0 < gaps[0] < LEAST_GAP  # tuning it is not this test's affair
     assert gaps[-1] == pytest.approx(LEAST_GAP)

@@ -39,13 +39,13 @@ FOUND = {
 }
 
 # By what S3 holds: what to do when the base is UNKNOWN, ABSENT, BASE; lower case: also if strict.
-# d: done, s: superseded, w: write, c: conflict, e: write, but if strict a conflict.
+# d: done, l: superseded, but if strict a conflict, w: write, c: conflict, e: write, but if strict a conflict.
 TABLE = {
     "ours": "ddd",
     "ours, the base": "ddd",
-    "later": "sss",
-    "later epoch": "sss",
-    "later, the base": "sss",
+    "later": "lll",
+    "later epoch": "lll",
+    "later, the base": "lll",
     "earlier": "wee",
     "earlier epoch": "wee",
     "earlier, the base": "wew",
@@ -57,7 +57,7 @@ TABLE = {
 }
 LETTERS = {
     "d": (Verdict.DONE, Verdict.DONE),
-    "s": (Verdict.SUPERSEDED, Verdict.SUPERSEDED),
+    "l": (Verdict.SUPERSEDED, Verdict.CONFLICT),
     "w": (Verdict.WRITE, Verdict.WRITE),
     "c": (Verdict.CONFLICT, Verdict.CONFLICT),
     "e": (Verdict.WRITE, Verdict.CONFLICT),

@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.journal_disk import DiskFailed
 from milena_cache.store import Fault, Ref
-from milena_cache.version import VERSION
+from milena_cache.version import VERSION, Version, stamp
 from milena_common.errors import (
     ConditionFailed,
     DeadlineExceeded,
@@ -17,7 +17,7 @@ from milena_common.errors import (
 )
 from tests.cache.rig import BUCKET, NodeUnderTest
 from tests.support.fake_clock import settle
-from tests.support.memory_store import etag_of
+from tests.support.memory_store import WithMetadata, etag_of
 
 
 async def started(**options: object) -> NodeUnderTest:
@@ -384,3 +384,15 @@ async def test_a_delete_through_is_not_acknowledged_while_a_record_cannot_be_tak
     t.disk.capacity = None
     await t.clock.advance(2)
     await t.delete("k", durability="through")
+
+
+async def test_a_condition_is_not_met_by_a_later_version_of_another_node() -> None:
+    t = await started()
+    ref = Ref(BUCKET, "k")
+    later = Version(t.journal.versions.epoch + 10**6, 1)
+    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref))
+    with pytest.raises(ConditionFailed):
+        await t.put("k", b"x", if_match=etag_of(b"never"), durability="through")
+    with pytest.raises(ConditionFailed):
+        await t.put("k", b"x", if_none_match="*", durability="through")
+    assert t.s3_has("k") == b"later"

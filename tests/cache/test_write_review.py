@@ -483,7 +483,8 @@ async def main():
         for n in range(16):
             version = journal.next_version(0)
             raw = encode(Record(b"key%d" % n, version, b"x" * size))
-            futures.append(journal.write(version.seq, raw, version.seq, lambda seq, ok: ok and kept.append(seq), 5.0))
+            ended = lambda seq, ok: ok and kept.append(seq)
+            futures.append(journal.write(version.seq, raw, version.seq, ended, 5.0))
         await asyncio.gather(*futures, return_exceptions=True)
     for seq in kept:  # write-back has brought everything to S3
         journal.remove(seq, b"key")
