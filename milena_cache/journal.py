@@ -193,7 +193,8 @@ class Journal(Generic[T]):
     # ---- committing
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
