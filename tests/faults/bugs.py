@@ -196,13 +196,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a flush does not wait",
-        (
-            Change(
-                "milena_cache/writeback.py",
-                "                while self._left(waiter):\n",
-                "                while False:\n",
-            ),
-        ),
+        (Change("milena_cache/flushes.py", "while self._left(waiter):", "while False:"),),
         (f"{ORDER}::test_a_flush_returns_when_s3_has_what_was_dirty", STOP),
     ),
     Bug(
