@@ -27,6 +27,8 @@ from milena_common.errors import BatchError, MilenaError
 A = TypeVar("A")
 
 WINDOW = 64
+# Ctrl-C that comes just before a thread begins to wait is heeded when the wait ends.
+SIGNAL_SECONDS = 1.0
 
 
 class Outcomes(Generic[KeyT, A]):
@@ -117,8 +119,9 @@ class _Batch(Generic[KeyT, A]):
         future.add_done_callback(lambda _: self._finished.put(job))
 
     def _take_finished(self) -> None:
-        """Wait for an answer, at most until the next attempt is due."""
-        timeout = max(0.0, self._waiting[0][0] - self._caller.clock.now()) if self._waiting else None
+        """Wait for an answer, at most until the next attempt is due or a signal must be looked for."""
+        due = self._waiting[0][0] - self._caller.clock.now() if self._waiting else SIGNAL_SECONDS
+        timeout = min(max(0.0, due), SIGNAL_SECONDS)
         try:
             job = self._finished.get(timeout=timeout)
         except Empty:
