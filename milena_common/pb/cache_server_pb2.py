@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#milena_common/pb/cache_server.proto\x12\x0c\x63\x61\x63he_server\"U\n\nGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x13\n\x0bowned_since\x18\x04 \x01(\x04\x12\x15\n\rmetadata_only\x18\x05 \x01(\x08\"\x8f\x01\n\x0bGetResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\x0c\n\x04size\x18\x08 \x01(\x04\x12\r\n\x05\x64irty\x18\t \x01(\x08\"\x8a\x01\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x13\n\x0bowned_since\x18\x04 \x01(\x04\x12\x12\n\ndurability\x18\x05 \x01(\t\x12\x10\n\x08if_match\x18\x06 \x01(\t\x12\x15\n\rif_none_match\x18\x07 \x01(\t\"Q\n\x0bPutResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x12\n\ndurability\x18\x06 \x01(\t\"g\n\rDeleteRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x13\n\x0bowned_since\x18\x04 \x01(\x04\x12\x12\n\ndurability\x18\x05 \x01(\t\x12\x10\n\x08if_match\x18\x06 \x01(\t\"F\n\x0e\x44\x65leteResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x12\n\ndurability\x18\x05 \x01(\t\"L\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\r\"I\n\x0cListResponse\x12)\n\x07objects\x18\x01 \x03(\x0b\x32\x18.cache_server.ObjectInfo\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"L\n\nObjectInfo\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rlast_modified\x18\x04 \x01(\x01\"\x0e\n\x0cStatsRequest\"\x8a\x01\n\rStatsResponse\x12\x37\n\x06values\x18\x01 \x03(\x0b\x32\'.cache_server.StatsResponse.ValuesEntry\x12\x11\n\tnot_ready\x18\x02 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\",\n\rForgetRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"$\n\x0e\x46orgetResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\",\n\x0c\x46lushRequest\x12\x0c\n\x04keys\x18\x01 \x03(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"C\n\rFlushResponse\x12\x11\n\tremaining\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x04\x12\x0f\n\x07\x66lushed\x18\x03 \x01(\x04\"\x1e\n\rFailedRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"J\n\x0e\x46\x61iledResponse\x12)\n\x06writes\x18\x01 \x03(\x0b\x32\x19.cache_server.FailedWrite\x12\r\n\x05total\x18\x02 \x01(\x04\"\x8d\x01\n\x0b\x46\x61iledWrite\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tfailed_at\x18\x07 \x01(\x01\x12\x0c\n\x04node\x18\x08 \x01(\t\"J\n\rSettleRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\t\x12\x0b\n\x03\x61ll\x18\x04 \x01(\x08\"!\n\x0eSettleResponse\x12\x0f\n\x07settled\x18\x01 \x01(\x04\x32\xd6\x04\n\x05\x43\x61\x63he\x12:\n\x03Get\x12\x18.cache_server.GetRequest\x1a\x19.cache_server.GetResponse\x12:\n\x03Put\x12\x18.cache_server.PutRequest\x1a\x19.cache_server.PutResponse\x12\x43\n\x06\x44\x65lete\x12\x1b.cache_server.DeleteRequest\x1a\x1c.cache_server.DeleteResponse\x12=\n\x04List\x12\x19.cache_server.ListRequest\x1a\x1a.cache_server.ListResponse\x12@\n\x05Stats\x12\x1a.cache_server.StatsRequest\x1a\x1b.cache_server.StatsResponse\x12\x43\n\x06\x46orget\x12\x1b.cache_server.ForgetRequest\x1a\x1c.cache_server.ForgetResponse\x12@\n\x05\x46lush\x12\x1a.cache_server.FlushRequest\x1a\x1b.cache_server.FlushResponse\x12\x43\n\x06\x46\x61iled\x12\x1b.cache_server.FailedRequest\x1a\x1c.cache_server.FailedResponse\x12\x43\n\x06Settle\x12\x1b.cache_server.SettleRequest\x1a\x1c.cache_server.SettleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#milena_common/pb/cache_server.proto\x12\x0c\x63\x61\x63he_server\"U\n\nGetRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x13\n\x0bowned_since\x18\x04 \x01(\x04\x12\x15\n\rmetadata_only\x18\x05 \x01(\x08\"\x9f\x01\n\x0bGetResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x13\n\x0b\x61ge_seconds\x18\x05 \x01(\x01\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x0c\n\x04node\x18\x07 \x01(\t\x12\x0c\n\x04size\x18\x08 \x01(\x04\x12\r\n\x05\x64irty\x18\t \x01(\x08\x12\x0e\n\x06ttl_ms\x18\n \x01(\x04\"\x9a\x01\n\nPutRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x0c\x12\x13\n\x0bowned_since\x18\x04 \x01(\x04\x12\x12\n\ndurability\x18\x05 \x01(\t\x12\x10\n\x08if_match\x18\x06 \x01(\t\x12\x15\n\rif_none_match\x18\x07 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x08 \x01(\x04\"Q\n\x0bPutResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x0c\n\x04node\x18\x05 \x01(\t\x12\x12\n\ndurability\x18\x06 \x01(\t\"g\n\rDeleteRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x13\n\x0bowned_since\x18\x04 \x01(\x04\x12\x12\n\ndurability\x18\x05 \x01(\t\x12\x10\n\x08if_match\x18\x06 \x01(\t\"F\n\x0e\x44\x65leteResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x12\n\ndurability\x18\x05 \x01(\t\"L\n\x0bListRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\r\"I\n\x0cListResponse\x12)\n\x07objects\x18\x01 \x03(\x0b\x32\x18.cache_server.ObjectInfo\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"L\n\nObjectInfo\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x15\n\rlast_modified\x18\x04 \x01(\x01\"\x0e\n\x0cStatsRequest\"\x8a\x01\n\rStatsResponse\x12\x37\n\x06values\x18\x01 \x03(\x0b\x32\'.cache_server.StatsResponse.ValuesEntry\x12\x11\n\tnot_ready\x18\x02 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\",\n\rForgetRequest\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"$\n\x0e\x46orgetResponse\x12\x12\n\nsuccessful\x18\x01 \x01(\x08\",\n\x0c\x46lushRequest\x12\x0c\n\x04keys\x18\x01 \x03(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\"C\n\rFlushResponse\x12\x11\n\tremaining\x18\x01 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x04\x12\x0f\n\x07\x66lushed\x18\x03 \x01(\x04\"\x1e\n\rFailedRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"J\n\x0e\x46\x61iledResponse\x12)\n\x06writes\x18\x01 \x03(\x0b\x32\x19.cache_server.FailedWrite\x12\r\n\x05total\x18\x02 \x01(\x04\"\x8d\x01\n\x0b\x46\x61iledWrite\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62ucket\x18\x02 \x01(\t\x12\x11\n\toperation\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tfailed_at\x18\x07 \x01(\x01\x12\x0c\n\x04node\x18\x08 \x01(\t\"J\n\rSettleRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\t\x12\x0b\n\x03\x61ll\x18\x04 \x01(\x08\"!\n\x0eSettleResponse\x12\x0f\n\x07settled\x18\x01 \x01(\x04\x32\xd6\x04\n\x05\x43\x61\x63he\x12:\n\x03Get\x12\x18.cache_server.GetRequest\x1a\x19.cache_server.GetResponse\x12:\n\x03Put\x12\x18.cache_server.PutRequest\x1a\x19.cache_server.PutResponse\x12\x43\n\x06\x44\x65lete\x12\x1b.cache_server.DeleteRequest\x1a\x1c.cache_server.DeleteResponse\x12=\n\x04List\x12\x19.cache_server.ListRequest\x1a\x1a.cache_server.ListResponse\x12@\n\x05Stats\x12\x1a.cache_server.StatsRequest\x1a\x1b.cache_server.StatsResponse\x12\x43\n\x06\x46orget\x12\x1b.cache_server.ForgetRequest\x1a\x1c.cache_server.ForgetResponse\x12@\n\x05\x46lush\x12\x1a.cache_server.FlushRequest\x1a\x1b.cache_server.FlushResponse\x12\x43\n\x06\x46\x61iled\x12\x1b.cache_server.FailedRequest\x1a\x1c.cache_server.FailedResponse\x12\x43\n\x06Settle\x12\x1b.cache_server.SettleRequest\x1a\x1c.cache_server.SettleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,45 +36,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETREQUEST']._serialized_start=53
   _globals['_GETREQUEST']._serialized_end=138
   _globals['_GETRESPONSE']._serialized_start=141
-  _globals['_GETRESPONSE']._serialized_end=284
-  _globals['_PUTREQUEST']._serialized_start=287
-  _globals['_PUTREQUEST']._serialized_end=425
-  _globals['_PUTRESPONSE']._serialized_start=427
-  _globals['_PUTRESPONSE']._serialized_end=508
-  _globals['_DELETEREQUEST']._serialized_start=510
-  _globals['_DELETEREQUEST']._serialized_end=613
-  _globals['_DELETERESPONSE']._serialized_start=615
-  _globals['_DELETERESPONSE']._serialized_end=685
-  _globals['_LISTREQUEST']._serialized_start=687
-  _globals['_LISTREQUEST']._serialized_end=763
-  _globals['_LISTRESPONSE']._serialized_start=765
-  _globals['_LISTRESPONSE']._serialized_end=838
-  _globals['_OBJECTINFO']._serialized_start=840
-  _globals['_OBJECTINFO']._serialized_end=916
-  _globals['_STATSREQUEST']._serialized_start=918
-  _globals['_STATSREQUEST']._serialized_end=932
-  _globals['_STATSRESPONSE']._serialized_start=935
-  _globals['_STATSRESPONSE']._serialized_end=1073
-  _globals['_STATSRESPONSE_VALUESENTRY']._serialized_start=1028
-  _globals['_STATSRESPONSE_VALUESENTRY']._serialized_end=1073
-  _globals['_FORGETREQUEST']._serialized_start=1075
-  _globals['_FORGETREQUEST']._serialized_end=1119
-  _globals['_FORGETRESPONSE']._serialized_start=1121
-  _globals['_FORGETRESPONSE']._serialized_end=1157
-  _globals['_FLUSHREQUEST']._serialized_start=1159
-  _globals['_FLUSHREQUEST']._serialized_end=1203
-  _globals['_FLUSHRESPONSE']._serialized_start=1205
-  _globals['_FLUSHRESPONSE']._serialized_end=1272
-  _globals['_FAILEDREQUEST']._serialized_start=1274
-  _globals['_FAILEDREQUEST']._serialized_end=1304
-  _globals['_FAILEDRESPONSE']._serialized_start=1306
-  _globals['_FAILEDRESPONSE']._serialized_end=1380
-  _globals['_FAILEDWRITE']._serialized_start=1383
-  _globals['_FAILEDWRITE']._serialized_end=1524
-  _globals['_SETTLEREQUEST']._serialized_start=1526
-  _globals['_SETTLEREQUEST']._serialized_end=1600
-  _globals['_SETTLERESPONSE']._serialized_start=1602
-  _globals['_SETTLERESPONSE']._serialized_end=1635
-  _globals['_CACHE']._serialized_start=1638
-  _globals['_CACHE']._serialized_end=2236
+  _globals['_GETRESPONSE']._serialized_end=300
+  _globals['_PUTREQUEST']._serialized_start=303
+  _globals['_PUTREQUEST']._serialized_end=457
+  _globals['_PUTRESPONSE']._serialized_start=459
+  _globals['_PUTRESPONSE']._serialized_end=540
+  _globals['_DELETEREQUEST']._serialized_start=542
+  _globals['_DELETEREQUEST']._serialized_end=645
+  _globals['_DELETERESPONSE']._serialized_start=647
+  _globals['_DELETERESPONSE']._serialized_end=717
+  _globals['_LISTREQUEST']._serialized_start=719
+  _globals['_LISTREQUEST']._serialized_end=795
+  _globals['_LISTRESPONSE']._serialized_start=797
+  _globals['_LISTRESPONSE']._serialized_end=870
+  _globals['_OBJECTINFO']._serialized_start=872
+  _globals['_OBJECTINFO']._serialized_end=948
+  _globals['_STATSREQUEST']._serialized_start=950
+  _globals['_STATSREQUEST']._serialized_end=964
+  _globals['_STATSRESPONSE']._serialized_start=967
+  _globals['_STATSRESPONSE']._serialized_end=1105
+  _globals['_STATSRESPONSE_VALUESENTRY']._serialized_start=1060
+  _globals['_STATSRESPONSE_VALUESENTRY']._serialized_end=1105
+  _globals['_FORGETREQUEST']._serialized_start=1107
+  _globals['_FORGETREQUEST']._serialized_end=1151
+  _globals['_FORGETRESPONSE']._serialized_start=1153
+  _globals['_FORGETRESPONSE']._serialized_end=1189
+  _globals['_FLUSHREQUEST']._serialized_start=1191
+  _globals['_FLUSHREQUEST']._serialized_end=1235
+  _globals['_FLUSHRESPONSE']._serialized_start=1237
+  _globals['_FLUSHRESPONSE']._serialized_end=1304
+  _globals['_FAILEDREQUEST']._serialized_start=1306
+  _globals['_FAILEDREQUEST']._serialized_end=1336
+  _globals['_FAILEDRESPONSE']._serialized_start=1338
+  _globals['_FAILEDRESPONSE']._serialized_end=1412
+  _globals['_FAILEDWRITE']._serialized_start=1415
+  _globals['_FAILEDWRITE']._serialized_end=1556
+  _globals['_SETTLEREQUEST']._serialized_start=1558
+  _globals['_SETTLEREQUEST']._serialized_end=1632
+  _globals['_SETTLERESPONSE']._serialized_start=1634
+  _globals['_SETTLERESPONSE']._serialized_end=1667
+  _globals['_CACHE']._serialized_start=1670
+  _globals['_CACHE']._serialized_end=2268
 # @@protoc_insertion_point(module_scope)

@@ -68,7 +68,7 @@ class GetRequest(_message.Message):
     def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty")
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class GetResponse(_message.Message):
     NODE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     DIRTY_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     value: bytes
     outcome: str
@@ -85,23 +86,26 @@ class GetResponse(_message.Message):
     node: str
     size: int
     dirty: bool
-    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ...) -> None: ...
+    ttl_ms: int
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
 class PutRequest(_message.Message):
-    __slots__ = ("key", "bucket", "value", "durability", "if_match", "if_none_match")
+    __slots__ = ("key", "bucket", "value", "durability", "if_match", "if_none_match", "ttl_ms")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     IF_NONE_MATCH_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     value: bytes
     durability: str
     if_match: str
     if_none_match: str
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ...) -> None: ...
+    ttl_ms: int
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., value: _Optional[bytes] = ..., durability: _Optional[str] = ..., if_match: _Optional[str] = ..., if_none_match: _Optional[str] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
 
 class PutResponse(_message.Message):
     __slots__ = ("successful", "etag", "node", "durability")
@@ -326,3 +330,43 @@ class SettleResponse(_message.Message):
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     settled: int
     def __init__(self, settled: _Optional[int] = ...) -> None: ...
+
+class WatchRingRequest(_message.Message):
+    __slots__ = ("node_id",)
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+
+class RingUpdate(_message.Message):
+    __slots__ = ("epoch", "nodes", "slots", "default_bucket")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_BUCKET_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    nodes: _containers.RepeatedCompositeFieldContainer[RingNode]
+    slots: _containers.RepeatedCompositeFieldContainer[SlotRange]
+    default_bucket: str
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ...) -> None: ...
+
+class RingNode(_message.Message):
+    __slots__ = ("address", "resp_address", "node_id")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    resp_address: str
+    node_id: str
+    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
+
+class SlotRange(_message.Message):
+    __slots__ = ("first", "last", "node", "owned_since")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    node: int
+    owned_since: int
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ..., node: _Optional[int] = ..., owned_since: _Optional[int] = ...) -> None: ...

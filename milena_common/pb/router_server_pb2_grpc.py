@@ -94,6 +94,11 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_pb_dot_router__server__pb2.SettleRequest.SerializeToString,
                 response_deserializer=milena__common_dot_pb_dot_router__server__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.WatchRing = channel.unary_stream(
+                '/router_server.Router/WatchRing',
+                request_serializer=milena__common_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_router__server__pb2.RingUpdate.FromString,
+                _registered_method=True)
 
 
 class RouterServicer(object):
@@ -171,6 +176,12 @@ class RouterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRing(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -233,6 +244,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=milena__common_dot_pb_dot_router__server__pb2.SettleRequest.FromString,
                     response_serializer=milena__common_dot_pb_dot_router__server__pb2.SettleResponse.SerializeToString,
+            ),
+            'WatchRing': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRing,
+                    request_deserializer=milena__common_dot_pb_dot_router__server__pb2.WatchRingRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_router__server__pb2.RingUpdate.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -559,6 +575,33 @@ class Router(object):
             '/router_server.Router/Settle',
             milena__common_dot_pb_dot_router__server__pb2.SettleRequest.SerializeToString,
             milena__common_dot_pb_dot_router__server__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/router_server.Router/WatchRing',
+            milena__common_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
+            milena__common_dot_pb_dot_router__server__pb2.RingUpdate.FromString,
             options,
             channel_credentials,
             insecure,

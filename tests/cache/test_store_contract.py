@@ -21,7 +21,9 @@ from milena_cache.s3_settings import S3Settings
 from milena_cache.store import NO_METADATA, Absent, Fault, ObjectStore, OriginFailure, Ref, Stored
 from milena_common.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
+from tests.support.fault_proxy import FaultProxy
 from tests.support.memory_store import MemoryStore
+from tests.support.moto_server import REGION
 
 MIB = 2**20
 
@@ -51,6 +53,12 @@ class Unhurried(Origin):
         await super().delete(ref, give_up_at, if_match=if_match)
 
 
+@pytest.fixture(name="settings")
+def _settings(s3_proxy: FaultProxy) -> S3Settings:
+    # Nothing here is about slowness, so a machine that is busy for a second must not look like an S3 that hangs.
+    return S3Settings(REGION, s3_proxy.endpoint_url, timeout=20, connect_timeout=20)
+
+
 @pytest.fixture(params=["memory", "s3", "boto3", "origin"])
 async def store(
     request: pytest.FixtureRequest, session: boto3.Session, settings: S3Settings, bucket: str
@@ -65,7 +73,7 @@ async def store(
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,
             "boto3": thorough,
-            "origin": Unhurried(pair, FakeClock(), random.random, retries=0, concurrency=8, place_timeout=5),
+            "origin": Unhurried(pair, FakeClock(), random.random, retries=0, concurrency=8, place_timeout=20),
         }
         made = over_s3[request.param]
     yield made
