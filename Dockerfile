@@ -3,7 +3,7 @@
 #   milena-cache    a cache node
 #   milena          the command line
 # The two processes are configured by environment variables alone. They listen on 127.0.0.1 unless told
-# otherwise, so in a container LISTEN_ADDR and METRICS_HOST must name 0.0.0.0.
+# otherwise, so in a container LISTEN_ADDR, METRICS_HOST and a node's RESP_ADDR must name 0.0.0.0.
 
 FROM python:3.13-slim-trixie AS build
 
@@ -44,8 +44,8 @@ ENV PATH=/opt/milena/bin:$PATH \
 WORKDIR /milena
 USER 10001:10001
 
-# Router: gRPC and metrics. Cache node: gRPC and metrics.
-EXPOSE 50050 9090 50051 9091
+# Router: gRPC and metrics. Cache node: gRPC, metrics and the Redis protocol.
+EXPOSE 50050 9090 50051 9091 6379
 
 # No health check here: what to ask, and at which port, depends on the process.
 # Without a command the image explains itself, since neither process could guess its configuration.

@@ -1,4 +1,4 @@
-"""Shell. A Redis server whose every write is on disk before it is acknowledged: the peer of a node's journal."""
+"""Shell. A Redis server: the peer of a node's Redis door, and with a journal of its own that of a node's journal."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def why_not(*, client: bool) -> str:
 
 
 class RedisServer(Process):
-    """redis-server with `appendfsync always`, empty, its append-only file in `directory`."""
+    """redis-server, empty. If `durable`, each write is on disk, in `directory`, before it is acknowledged."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, durable: bool) -> None:
         self._port = ReservedPort()
         self.address = self._port.address
         settings = {
             "port": str(self._port.number),
             "bind": "127.0.0.1",
             "save": "",
-            "appendonly": "yes",
+            "appendonly": "yes" if durable else "no",
             "appendfsync": "always",
             # No rewrite of the file while it is measured.
             "auto-aof-rewrite-percentage": "0",

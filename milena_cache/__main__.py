@@ -15,7 +15,8 @@ from milena_cache.bucket_watch import BucketWatch
 from milena_cache.config import Config, load
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
+from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService, limited
+from milena_cache.doors.redis.assembly import redis_door
 from milena_cache.flights import Flights
 from milena_cache.journal import Journal
 from milena_cache.journal_disk import CannotOpen
@@ -24,6 +25,7 @@ from milena_cache.memory import Memory
 from milena_cache.metrics import node_registry
 from milena_cache.node import Landing, Node
 from milena_cache.origin import Origin
+from milena_cache.ownership import Ownership
 from milena_cache.pace import Pace
 from milena_cache.registration import Identity, Registration
 from milena_cache.replay import replay
@@ -38,12 +40,15 @@ from milena_cache.upload import Uploader
 from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
 from milena_client.connection import AsyncGrpcTransport
+from milena_client.ring_watch import AsyncRingWatch
+from milena_client.slot_map import SlotMap
 from milena_common import process
 from milena_common.addresses import Address, parse_address
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.errors import ConfigError
 from milena_common.grpc_door import GrpcDoor
+from milena_common.limiter import TokenBucket
 from milena_common.memory_limit import memory_limit
 from milena_common.ops_http import OpsServer
 
@@ -56,6 +61,8 @@ LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
 SETTLE_SECONDS = 1.0
+# A router with DIRECT_ACCESS=false gives the ring to a node that has joined, which takes a moment.
+RING_PAUSE_SECONDS = 1.0
 
 EXIT_JOURNAL_FAILED = 1
 EXIT_WRITES_REMAIN = 3
@@ -121,7 +128,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         max_value_bytes=config.max_value_bytes,
         revalidate_timeout=config.revalidate_timeout,
     )
-    calls = CallCounts(OPERATIONS)
+    calls = CallCounts((*OPERATIONS, "other"))
     watch = BucketWatch(origin, config.buckets.default, clock, draw)
     door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4)
     address = door.bind(config.listen, "LISTEN_ADDR")
@@ -132,22 +139,69 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
-    registry = node_registry(calls, node, origin.counts, service, report, writeback, uploader, journal, replayed)
+    ownership = Ownership(advertised)
+    limiter = TokenBucket(config.rate_limit, clock.now())
+    registry = node_registry(
+        calls,
+        node,
+        origin.counts,
+        service,
+        report,
+        writeback,
+        uploader,
+        journal,
+        replayed,
+        ownership,
+        limiter,
+    )
     ops = OpsServer(registry, report.not_ready, report.degraded)
+    redis = redis_door(
+        config=config,
+        node=node,
+        buckets=config.buckets,
+        ownership=ownership,
+        service=service,
+        report=report,
+        calls=calls,
+        limiter=limiter,
+        clock=clock,
+        most_held=memory_limit() // 8,
+    )
+    resp_address = ""
+    if config.resp is not None:
+        resp_address = _advertised_resp(await redis.start(config.resp), parse_address(advertised))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     identity = Identity(
         address=advertised,
         node_id=uuid.uuid4().hex,
         weight=config.weight,
-        addresses={"ops": str(Address(parse_address(advertised).host, metrics.port))},
+        addresses={
+            "ops": str(Address(parse_address(advertised).host, metrics.port)),
+            **({"resp": resp_address} if resp_address else {}),
+        },
         default_bucket=config.buckets.default,
     )
+
+    def ring_changed(slot_map: SlotMap) -> None:
+        ownership.update(slot_map)
+
+    watches = []
     for router in config.routers:
         connection = AsyncGrpcTransport(str(router))
         report.registrations.append(
             Registration(str(router), connection, identity, clock, draw, lambda: journal.versions.epoch)
         )
-    await door.start(service.methods(), calls)
+        watches.append(
+            AsyncRingWatch(
+                connection,
+                clock,
+                draw,
+                ring_changed,
+                node_id=identity.node_id,
+                refused_pause=RING_PAUSE_SECONDS,
+            )
+        )
+    await door.start(limited(service.methods(), limiter, clock), calls)
     log.info(
         "cache node %s listens on %s, metrics on http://%s/metrics; bucket %s, %d entries, %d MiB",
         advertised,
@@ -159,6 +213,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     background = [asyncio.create_task(watch.run()), asyncio.create_task(writeback.run())]
     background += [asyncio.create_task(each.run()) for each in report.registrations]
+    # A node that has left goes on watching: to requests that come late it can say who has their slots.
+    watching = [asyncio.create_task(each.run()) for each in watches]
     try:
         await _either(stop, journal.failed)
         await door.set_serving(False)
@@ -168,13 +224,13 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             task.cancel()
         await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in report.registrations))
         await asyncio.sleep(LINGER_SECONDS)
-        await door.stop(STOP_GRACE_SECONDS)
+        await asyncio.gather(door.stop(STOP_GRACE_SECONDS), redis.stop(STOP_GRACE_SECONDS))
         undone = await writes.finish(FINISH_SECONDS)
         if undone:
             log.error("%d writes, none of them acknowledged, were given up: S3 did not answer", undone)
         await node.finish()
     finally:
-        for task in background:
+        for task in (*background, *watching):
             task.cancel()
         await writeback.stop()
         await asyncio.gather(*(each.close() for each in report.registrations))
@@ -239,6 +295,20 @@ def _exit_code(journal: Journal[DirtyEntry], dirty: Dirty, config: Config) -> in
             config.journal,
         )
     return EXIT_WRITES_REMAIN if kept or lost else 0
+
+
+def _advertised_resp(listens: Address, advertised: Address) -> str:
+    """Where others reach the Redis door; "" if they cannot, because it is for this machine only."""
+    if listens.is_wildcard:
+        return str(Address(advertised.host, listens.port))
+    if listens.is_loopback and not advertised.is_loopback:
+        log.warning(
+            "the Redis door listens on %s, which others cannot reach: they go through gRPC. Set RESP_ADDR=0.0.0.0:%d",
+            listens,
+            listens.port,
+        )
+        return ""
+    return str(listens)
 
 
 def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from milena_cache.buckets import Object
 from milena_cache.dirty import ENTRY_OVERHEAD
+from milena_cache.expiry import NEVER
 from milena_common.durability import Durability
 
 
@@ -30,14 +31,18 @@ class Ack:
 
 
 class Change(NamedTuple):
-    """A put, or a delete (`value` None), as it was asked for. `etag` is "" until it is computed."""
+    """A put, or a delete (`value` None), as it was asked for. `etag` is "" until it is computed.
+
+    `expires_at`: when the object ends, in seconds since 1970.
+    """
 
     wanted: Object
     value: bytes | None
-    etag: str
-    owned_since: int
-    if_match: str
-    if_none_match: str
+    etag: str = ""
+    owned_since: int = 0
+    if_match: str = ""
+    if_none_match: str = ""
+    expires_at: float = NEVER
 
     @property
     def conditional(self) -> bool:

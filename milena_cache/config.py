@@ -29,13 +29,19 @@ YEAR = 366 * DAY
 class Config:
     """What the environment says; `docs/configuration.md` explains each variable and its consequence.
 
-    `advertise` is None where the address that others call must be derived.
+    `advertise` is None where the address that others call must be derived, `resp` where there is no Redis door.
     """
 
     listen: Address
     advertise: Address | None
     metrics: Address
+    resp: Address | None
+    resp_max_connections: int
+    resp_idle: float
+    resp_output_bytes: int
+    tracking_max_keys: int
     routers: tuple[Address, ...]
+    rate_limit: float
     weight: float
     max_entries: int
     max_bytes: int
@@ -71,7 +77,13 @@ def load(env: Environment, memory_limit: int) -> Config:
         listen=listen,
         advertise=advertise if advertised else None,
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
+        resp=_resp(env),
+        resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
+        resp_idle=env.seconds("RESP_IDLE_SECONDS", 0, 0, YEAR),
+        resp_output_bytes=env.size("RESP_OUTPUT_BYTES", 64 * 2**20, 2**10, 2**40),
+        tracking_max_keys=env.integer("TRACKING_MAX_KEYS", 1_000_000, 1, 10**9),
         routers=_routers(env),
+        rate_limit=env.number("RATE_LIMIT", 0, 0, 1e9, "requests a second, 0 for no limit,"),
         weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
         max_bytes=env.size("LRU_BYTES", memory_limit // 2, 0, 2**50),
@@ -114,6 +126,11 @@ def load(env: Environment, memory_limit: int) -> Config:
 def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:
     chosen = env.choice(name, default, choices)
     return next(choice for choice in choices if choice == chosen)
+
+
+def _resp(env: Environment) -> Address | None:
+    off = env.emptied("RESP_ADDR") or env.text("RESP_ADDR").lower() == "off"
+    return None if off else env.address("RESP_ADDR", "127.0.0.1:6379", lowest_port=0)
 
 
 def _routers(env: Environment) -> tuple[Address, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from milena_cache.expiry import has_ended
 from milena_cache.flights import Flights
 from milena_cache.freshness import Freshness, Window
 from milena_cache.memory import Entry, Memory
@@ -19,6 +20,7 @@ class Copies:
     """The copies of one node."""
 
     def __init__(self, memory: Memory, flights: Flights[Any], freshness: Freshness, clock: Clock) -> None:
+        self.changes = memory.changes
         self._memory = memory
         self._flights = flights
         self._freshness = freshness
@@ -28,6 +30,7 @@ class Copies:
         """Put `entry` into memory; False if it does not fit there."""
         if entry.value is None and not self._freshness.negative_ttl:
             self._memory.remove(key)
+            self.changes(key)  # readers are told what nobody will compare with anything
             return True
         return self._memory.put(key, entry)
 
@@ -36,6 +39,8 @@ class Copies:
         self._flights.detach(key)
         if key in self._memory:
             self._memory.remove(key)
+        else:
+            self.changes(key)
 
     def changing(self, key: bytes) -> None:
         """A write of the object begins or ends: no read that is under way may be believed."""
@@ -52,17 +57,31 @@ class Copies:
         oldest = self._clock.now() - self._freshness.age_at_end_of_grace(key)
         entry.checked_at = min(entry.checked_at, oldest)
 
-    def base(self, key: bytes, owned_since: int) -> Base:
-        """What S3 holds, as far as a reader would be told without S3 being asked."""
+    def _known(self, key: bytes, owned_since: int) -> Entry | None:
+        """The copy by which a reader would be answered without S3 being asked."""
         if key not in self._memory:
-            return UNKNOWN
+            return None
         entry = self._memory.get(key)
         if entry is None or entry.owned_since < owned_since:
-            return UNKNOWN
+            return None
         age = self._clock.now() - entry.checked_at
         window = self._freshness.window(key, age, negative=entry.value is None)
-        if window not in (Window.FRESH, Window.GRACE):
+        return entry if window in (Window.FRESH, Window.GRACE) else None
+
+    def current(self, key: bytes, owned_since: int) -> Base:
+        """What the object is, as a reader would be told without S3 being asked."""
+        entry = self._known(key, owned_since)
+        if entry is None:
             return UNKNOWN
-        if entry.value is None:
+        if entry.value is None or has_ended(entry.expires_at, self._clock.wall()):
             return ABSENT
         return entry.etag or UNKNOWN
+
+    def base(self, key: bytes, owned_since: int) -> tuple[Base, bool]:
+        """What S3 holds, as far as is known, and whether it may also hold nothing: the object ends by itself."""
+        entry = self._known(key, owned_since)
+        if entry is None:
+            return UNKNOWN, False
+        if entry.value is None:
+            return ABSENT, False
+        return entry.etag or UNKNOWN, bool(entry.expires_at)

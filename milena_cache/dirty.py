@@ -1,6 +1,6 @@
 """Pure. The dirty entries: what was acknowledged and is not in S3, by cache key, and how much of it there is.
 
-They are apart from the LRU: they never expire and are never evicted, and have a budget of their own. An entry is
+They are apart from the LRU: they never go stale and are never evicted, and have a budget of their own. An entry is
 its key's *newest* acknowledged write; a later one takes its place. Values are kept in memory as long as
 `memory_limit` allows; others are in the journal only and are read back from it.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from milena_cache.expiry import NEVER
 from milena_cache.version import Base, Version
 
 # What keeping one entry takes beyond its key and value, in memory; also counted for the journal, whose record has
@@ -31,7 +32,8 @@ class DirtyEntry:
     `or_absent`: or nothing, because a delete that it takes the place of may have been carried out.
     `unsure`: an attempt may have happened. `since`: when the oldest write that it stands for was acknowledged,
     monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at` in seconds since 1970;
-    `damaged`: its value must not be told.
+    `damaged`: its value must not be told. `expires_at`: when the object ends, in seconds since 1970; once that has
+    been noticed, the entry is a delete that has `ended`.
     """
 
     __slots__ = (
@@ -43,6 +45,7 @@ class DirtyEntry:
         "dead_at",
         "deleted",
         "etag",
+        "expires_at",
         "failures",
         "generation",
         "journaled",
@@ -74,6 +77,7 @@ class DirtyEntry:
         owned_since: int,
         since: float,
         etag: str = "",
+        expires_at: float = NEVER,
     ) -> None:
         self.key = key
         self.version = version
@@ -87,6 +91,7 @@ class DirtyEntry:
         self.owned_since = owned_since
         self.since = since
         self.etag = etag
+        self.expires_at = expires_at
         self.under = 0
         self.or_absent = False
         self.unsure = False
@@ -105,6 +110,11 @@ class DirtyEntry:
             yield self.under
         if self.journaled:
             yield self.version.seq
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is a delete because its object came to its own end."""
+        return self.deleted and bool(self.expires_at)
 
     @property
     def in_memory(self) -> int:
@@ -175,6 +185,12 @@ class Dirty:
         self.entries[entry.key] = entry
         self._count(entry)
         return old
+
+    def end(self, entry: DirtyEntry) -> None:
+        """The object's own end has come: make a delete of its newest write."""
+        self._uncount(entry)
+        entry.value, entry.deleted = None, True
+        self._count(entry)
 
     def pop(self, entry: DirtyEntry) -> None:
         """It is in S3, or was dropped."""

@@ -14,9 +14,15 @@ import re
 
 from cachetools import LRUCache
 
+from milena_cache.changes import Changes
+from milena_cache.expiry import NEVER
+
 # What one entry takes beyond the bytes of its key and value: objects, dictionary slots, list node. 350 to 400,
 # depending on how full the dictionaries are; measured with `python -m bench --case memory`.
 ENTRY_OVERHEAD = 400
+
+# What one with an end of its own takes beyond that.
+EXPIRY_OVERHEAD = 48
 
 # Seconds within which two entries are taken to be of the same age.
 SAME_TIME = 0.01
@@ -29,10 +35,13 @@ class Entry:
 
     `checked_at`: when S3 last vouched for it, monotonic seconds. `owned_since`: the ring epoch since which this
     node owned the key's slot at that time. The ETag of an object of one part is 32 hexadecimal digits in quotes:
-    it is kept as a number, which saves 48 bytes.
+    it is kept as a number, which saves 48 bytes. `expires_at`: when the object ends, in seconds since 1970; only
+    `EndingEntry` has one, because a slot for it in all of them would cost each 16 bytes.
     """
 
     __slots__ = ("_etag", "checked_at", "owned_since", "value")
+
+    expires_at: float = NEVER
 
     def __init__(self, value: bytes | None, etag: str, checked_at: float, owned_since: int) -> None:
         self.value = value
@@ -51,6 +60,21 @@ class Entry:
         return len(self.value) if self.value is not None else 0
 
 
+class EndingEntry(Entry):
+    """A copy of an object that ends by itself."""
+
+    __slots__ = ("expires_at",)
+
+
+def copy_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:
+    """The entry for an object that ends at `expires_at`, or never."""
+    if not expires_at:
+        return Entry(value, etag, checked_at, owned_since)
+    entry = EndingEntry(value, etag, checked_at, owned_since)
+    entry.expires_at = expires_at
+    return entry
+
+
 class _Order(LRUCache[bytes, Entry]):
     """Tells the memory of each eviction."""
 
@@ -65,11 +89,15 @@ class _Order(LRUCache[bytes, Entry]):
 
 
 class Memory:
-    """At most `max_entries` entries and `max_bytes` bytes; the least recently used goes first."""
+    """At most `max_entries` entries and `max_bytes` bytes; the least recently used goes first.
+
+    `changes` is told of each entry that goes, or gives its place to a different one.
+    """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
+        self.changes = Changes()
         self.bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
         self._order = _Order(self, max_entries)
@@ -92,7 +120,11 @@ class Memory:
 
     def put(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and drop what no longer fits; False if it alone is over the byte budget."""
-        self.remove(key)
+        before = self._order.pop(key, None)
+        if before is not None:
+            self.bytes -= _cost(key, before)
+            if _differ(before, entry):
+                self.changes(key)
         # Entries that came together hold the same two number objects, which saves 64 bytes each; a copy may be
         # taken for up to SAME_TIME older than it is for that.
         if 0 <= entry.checked_at - self._checked_at < SAME_TIME:
@@ -103,6 +135,7 @@ class Memory:
         self._owned_since = entry.owned_since
         cost = _cost(key, entry)
         if cost > self.max_bytes:
+            self.changes(key)
             return False
         self._reason = "bytes"
         while self.bytes + cost > self.max_bytes:
@@ -117,12 +150,22 @@ class Memory:
         entry = self._order.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(key, entry)
+            self.changes(key)
 
     def evicted(self, key: bytes, entry: Entry) -> None:
         """Called by the order for what it pushed out."""
         self.bytes -= _cost(key, entry)
         self.evictions[self._reason] += 1
+        self.changes(key)
 
 
 def _cost(key: bytes, entry: Entry) -> int:
-    return len(key) + entry.size + ENTRY_OVERHEAD
+    return len(key) + entry.size + ENTRY_OVERHEAD + (EXPIRY_OVERHEAD if entry.expires_at else 0)
+
+
+def _differ(one: Entry, other: Entry) -> bool:
+    """Whether readers of the one are told something else than readers of the other."""
+    if one.expires_at != other.expires_at or one._etag != other._etag:
+        return True
+    # Of what has no ETag nothing is known but the value itself.
+    return (one.value is None) != (other.value is None) or (not one._etag and one.value != other.value)

@@ -12,12 +12,14 @@ from milena_cache.doors.grpc import CacheService
 from milena_cache.journal import Journal
 from milena_cache.node import Node
 from milena_cache.origin import OriginCounts
+from milena_cache.ownership import Ownership
 from milena_cache.replay import Replay
 from milena_cache.report import Report
 from milena_cache.upload import Uploader
 from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
 from milena_common.calls import CallCounts
+from milena_common.limiter import TokenBucket
 from milena_common.metrics import counter, counters, gauge, histogram, histograms, plain_counters, registry
 
 
@@ -31,6 +33,8 @@ def node_registry(
     uploader: Uploader,
     journal: Journal[DirtyEntry],
     replayed: Replay,
+    ownership: Ownership,
+    limiter: TokenBucket,
 ) -> CollectorRegistry:
     """The registry that `/metrics` shows."""
 
@@ -48,6 +52,9 @@ def node_registry(
         yield gauge(
             "milena_cache_degraded", "1 if somebody should look at the node", float(bool(report.degraded()))
         )
+        yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
+        yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
+        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.refused)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(report.joined))
 
     return registry(collect)

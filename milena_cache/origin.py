@@ -61,7 +61,7 @@ class Origin:
     ) -> None:
         self.counts = OriginCounts()
         self._store = store
-        self._clock = clock
+        self.clock = clock
         self._draw = draw
         self._retries = retries
         self._places_to_read = asyncio.Semaphore(concurrency)
@@ -83,7 +83,7 @@ class Origin:
         failures = 0
         while True:
             await self._take(places, operation, ref, give_up_at)
-            started = self._clock.now()
+            started = self.clock.now()
             code = "cancelled"
             try:
                 answer = await once()
@@ -99,8 +99,8 @@ class Origin:
                     raise
             finally:
                 places.release()
-                self.counts.request(operation, code, self._clock.now() - started)
-            await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+                self.counts.request(operation, code, self.clock.now() - started)
+            await self.clock.sleep(BACKOFF.delay(failures, self._draw))
 
     async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, give_up_at: float) -> None:
         """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
@@ -110,7 +110,7 @@ class Origin:
         except TimeoutError:
             code = "S3_CONCURRENCY requests are in hand already"
             raise OriginFailure(Fault.THROTTLED, operation, ref, code, "local") from None
-        if self._clock.now() >= give_up_at:
+        if self.clock.now() >= give_up_at:
             places.release()
             raise OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
 

@@ -11,6 +11,7 @@ import logging
 from typing import NamedTuple
 
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.expiry import NEVER
 from milena_cache.journal import Journal
 from milena_cache.version import UNKNOWN
 from milena_cache.writeback import WriteBack
@@ -51,6 +52,7 @@ async def replay(
             journaled=True,
             owned_since=UNCONFIRMED,
             since=started - max(0.0, wall - record.written_at),
+            expires_at=record.expires_at or NEVER,
         )
         # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
         entry.or_absent = True

@@ -137,7 +137,7 @@ class Boto3Store:
             value = body.read()
             if len(value) != size:
                 raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(value)} of {size} bytes", "incomplete")
-            return Stored(value, answer["ETag"])
+            return Stored(value, answer["ETag"], _own(answer["Metadata"]))
 
         try:
             return await self._call("get", ref, work)
@@ -147,8 +147,8 @@ class Boto3Store:
     async def head(self, ref: Ref) -> Info | None:
         def work(client: S3Client) -> Info | None:
             answer = client.head_object(Bucket=ref.bucket, Key=ref.key)
-            own = {name.lower(): text for name, text in answer["Metadata"].items()}
-            return Info(ref.key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp(), own)
+            modified = answer["LastModified"].timestamp()
+            return Info(ref.key, answer["ContentLength"], answer["ETag"], modified, _own(answer["Metadata"]))
 
         try:
             return await self._call("head", ref, work)
@@ -201,6 +201,10 @@ class Boto3Store:
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): text for name, text in metadata.items()}
 
 
 def _status(error: botocore_errors.ClientError) -> int:

@@ -112,7 +112,7 @@ class ObstoreStore:
             raise _failure_of_read("get", ref, error) from None
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
-        return Stored(body.to_bytes(), answer.meta["e_tag"] or "")
+        return Stored(body.to_bytes(), answer.meta["e_tag"] or "", _own(answer.attributes))
 
     async def head(self, ref: Ref) -> Info | None:
         """As the contract says; raises Unreadable for what obstore cannot read."""
@@ -125,9 +125,8 @@ class ObstoreStore:
         except BaseError as error:
             raise _failure_of_read("head", ref, error) from None
         meta = answer.meta
-        # Standard headers are among the attributes too, under names with capitals.
-        own = {name: value for name, value in answer.attributes.items() if name == name.lower()}
-        return Info(ref.key, meta["size"], meta["e_tag"] or "", meta["last_modified"].timestamp(), own)
+        modified = meta["last_modified"].timestamp()
+        return Info(ref.key, meta["size"], meta["e_tag"] or "", modified, _own(answer.attributes))
 
     async def put(
         self,
@@ -164,6 +163,11 @@ class ObstoreStore:
             failure = _failure("delete", ref, error)
             if failure.code != "NoSuchKey":
                 raise failure from None
+
+
+def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    # Standard headers are among the attributes too, under names with capitals.
+    return {name: value for name, value in attributes.items() if name == name.lower()}
 
 
 def _raise_if_bucket_missing(operation: str, ref: Ref, error: Exception) -> None:

@@ -11,6 +11,10 @@ the condition does not hold, or it is not known whether an attempt happened, a l
     somebody else's object           write over it       conflict
     nothing                          write               as the base says, or conflict
 
+An object that has come to its own end is in the way of nothing: it does not exist, though S3 still holds it. Our own
+version is in the way of a delete of ours, if it is the same write, which came to its end before it was known to have
+happened.
+
 A lost answer of ours is no conflict: it shows as our own version. A delete leaves none; `or_absent` says that one
 of ours may have been carried out over the base. `strict` is for a write whose caller named the base: then Milena's
 own earlier versions, which the caller may not have seen, are a conflict too.
@@ -21,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from milena_cache.expiry import expiry_of, has_ended
 from milena_cache.store import Info, Ref
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
 
@@ -46,9 +51,20 @@ class Settled:
 
 
 def settle(
-    found: Info | None, ref: Ref, ours: Version, base: Base, *, deleting: bool, strict: bool, or_absent: bool
+    found: Info | None,
+    ref: Ref,
+    ours: Version,
+    base: Base,
+    *,
+    deleting: bool,
+    strict: bool,
+    or_absent: bool,
+    wall: float,
 ) -> Settled:
-    """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`."""
+    """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`.
+
+    `wall` is the time of day, in seconds since 1970.
+    """
     if found is None:
         if deleting:
             return Settled(Verdict.DONE, ABSENT)
@@ -58,9 +74,12 @@ def settle(
     if version is not None and version > ours:
         # Whoever named a condition is to learn that it came too late.
         return Settled(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
-    if version == ours:
+    if version == ours and not deleting:
         return Settled(Verdict.DONE, found.etag)
-    known = base is UNKNOWN or base == found.etag or (version is not None and not strict)
+    if has_ended(expiry_of(found.metadata, ref), wall):
+        known = base is ABSENT if strict else True
+    else:
+        known = base is UNKNOWN or base == found.etag or (version is not None and not strict)
     return Settled(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)
 
 

@@ -47,10 +47,14 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object's whole value, and its ETag as S3 spells it, quotes included."""
+    """An object's whole value, and its ETag as S3 spells it, quotes included.
+
+    `metadata` is the object's own (`x-amz-meta-…`), names in lower case.
+    """
 
     value: bytes
     etag: str
+    metadata: Mapping[str, str] = field(default=NO_METADATA, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

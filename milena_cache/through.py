@@ -17,7 +17,7 @@ from milena_cache.change import Ack, Change
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.journal import Journal
-from milena_cache.memory import Entry
+from milena_cache.memory import copy_of
 from milena_cache.origin import BACKOFF
 from milena_cache.store import OriginFailure
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
@@ -85,7 +85,9 @@ class Through:
             if landed.how is Ending.SUPERSEDED:
                 self._copies.forget(key)
             else:
-                self._copies.keep(key, Entry(change.value, etag, self._clock.now(), change.owned_since))
+                now = self._clock.now()
+                self._copies.keep(key, copy_of(change.value, etag, now, change.owned_since, change.expires_at))
+                self._copies.changes(key)
             if not await self._let_go(key, change, give_up_at):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "
@@ -115,8 +117,18 @@ class Through:
         elif entry is not None:
             base, unsure, or_absent = entry.base, entry.unsure, entry.or_absent
         elif base is UNKNOWN:
-            base = self._copies.base(key, change.owned_since)
-        return Write(change.wanted.ref, version, change.value, base, policy, unsure, strict, or_absent)
+            base, or_absent = self._copies.base(key, change.owned_since)
+        return Write(
+            change.wanted.ref,
+            version,
+            change.value,
+            base,
+            policy,
+            unsure,
+            strict,
+            or_absent,
+            change.expires_at,
+        )
 
     async def _attempts(self, write: Write, give_up_at: float) -> Landed:
         failures = 0

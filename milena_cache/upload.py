@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
+from milena_cache.expiry import NEVER, expires_metadata
 from milena_cache.origin import Origin
 from milena_cache.settle import Verdict, name_beside, settle
 from milena_cache.store import Fault, Info, OriginFailure, Ref
@@ -53,6 +54,8 @@ class Write:
 
     `value` None is a delete. `or_absent`: a delete of ours may have happened over `base`. `policy` None: whatever
     is there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds anything else.
+    `expires_at`: when the object ends, in seconds since 1970. `ended`: it is a delete, because the object came to
+    its end before it was in S3; what somebody else has written since the base is not deleted by it.
     """
 
     ref: Ref
@@ -63,6 +66,8 @@ class Write:
     unsure: bool = False
     strict: bool = False
     or_absent: bool = False
+    expires_at: float = NEVER
+    ended: bool = False
 
 
 class Conflict(Exception):
@@ -129,6 +134,7 @@ class Uploader:
             deleting=write.value is None,
             strict=write.strict,
             or_absent=write.or_absent,
+            wall=self._origin.clock.wall(),
         )
         match settled.verdict:
             case Verdict.DONE:
@@ -146,6 +152,8 @@ class Uploader:
 
     async def _conflict(self, write: Write, theirs: Base, give_up_at: float) -> Landed | None:
         """What the policy says; None means to overwrite."""
+        if write.ended:
+            return Landed(Ending.SUPERSEDED, theirs)
         there = "deleted it" if theirs is ABSENT else f"wrote it (ETag {theirs})"
         if write.strict:
             raise Conflict(f"somebody else {there}")
@@ -184,7 +192,7 @@ class Uploader:
             give_up_at,
             if_match=etag,
             if_absent=self._conditional and not etag,
-            metadata=stamp(write.version, write.ref),
+            metadata={**stamp(write.version, write.ref), **expires_metadata(write.expires_at)},
         )
         return Landed(Ending.UPLOADED, new_etag)
 

@@ -46,18 +46,23 @@ Base = str | Literal[Known.UNKNOWN, Known.ABSENT]
 
 
 def stamp(version: Version, ref: Ref) -> dict[str, str]:
-    """The metadata of an object that is written to `ref` as `version`."""
+    """What an object has in its metadata that is written to `ref` as `version`."""
     return {VERSION: str(version), WRITTEN_AS: _name(ref)}
 
 
 def stamped(metadata: Mapping[str, str], ref: Ref) -> Version | None:
     """The version of the object at `ref`, None if it was not Milena that wrote it there."""
-    if metadata.get(WRITTEN_AS) != _name(ref):
+    if not written_here(metadata, ref):
         return None
     epoch, _, seq = metadata.get(VERSION, "").partition("-")
     if not (epoch.isascii() and epoch.isdecimal() and seq.isascii() and seq.isdecimal()):
         return None
     return Version(int(epoch), int(seq))
+
+
+def written_here(metadata: Mapping[str, str], ref: Ref) -> bool:
+    """Whether the object was written as the one at `ref`, and is no copy of another."""
+    return metadata.get(WRITTEN_AS) == _name(ref)
 
 
 def _name(ref: Ref) -> str:

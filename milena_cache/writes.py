@@ -18,15 +18,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from milena_cache.buckets import Object
 from milena_cache.change import Ack, Change, etag_of
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.expiry import NEVER, has_ended, to_the_millisecond
 from milena_cache.journal import Journal
 from milena_cache.journal_commit import JournalFull
 from milena_cache.origin import Origin
 from milena_cache.record import Damaged, Record, encode
+from milena_cache.removal import Removal
 from milena_cache.store import OriginFailure
 from milena_cache.through import Through
 from milena_cache.turns import Turns
@@ -38,6 +44,8 @@ from milena_common.errors import ConditionFailed, DeadlineExceeded, FailedPrecon
 from milena_common.keys import check_value_size
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # From this size the ETag is computed at once, on a thread, and else when somebody asks for it.
 LARGE_BYTES = 2**18
@@ -63,6 +71,7 @@ class Writes:
         self.acknowledged = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
         self.draining = False
+        self.removal = Removal(origin, dirty, copies, writeback.turns, clock)
         self._origin = origin
         self._through = through
         self._journal = journal
@@ -76,7 +85,7 @@ class Writes:
         # By key, the last write that is on its way into the journal.
         self._entering: dict[bytes, DirtyEntry] = {}
         self._entering_bytes = 0
-        self._tasks: set[asyncio.Task[Ack]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- the calls
 
@@ -90,16 +99,17 @@ class Writes:
         durability: Durability | None = None,
         if_match: str = "",
         if_none_match: str = "",
+        expires_at: float = NEVER,
     ) -> Ack:
         """Store the object; within `timeout` seconds, at least in the class that is asked for.
 
-        Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
+        The object ends at `expires_at` (seconds since 1970; if that has been, this is a delete). Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
         time, in which case it may yet happen; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
         words.
         """
         check_value_size(len(value), self._max_value_bytes)
         etag = await asyncio.to_thread(etag_of, value) if len(value) >= LARGE_BYTES else ""
-        change = Change(wanted, value, etag, owned_since, if_match, if_none_match)
+        change = Change(wanted, value, etag, owned_since, if_match, if_none_match, expires_at)
         return await self._make(change, durability or self._mode, timeout)
 
     async def delete(
@@ -112,81 +122,154 @@ class Writes:
         if_match: str = "",
     ) -> Ack:
         """Remove the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
-        return await self._make(
-            Change(wanted, None, "", owned_since, if_match, ""), durability or self._mode, timeout
-        )
+        change = Change(wanted, None, owned_since=owned_since, if_match=if_match)
+        return await self._make(change, durability or self._mode, timeout)
+
+    def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
+        """As `put` and `delete`, without a coroutine: the acknowledgement itself if there is nothing to wait for.
+
+        Raises InvalidRequest for a value that is too large; the future raises the rest. Nobody has to await it.
+        """
+        if change.value is not None:
+            check_value_size(len(change.value), self._max_value_bytes)
+        if change.expires_at:
+            change = self._with_end(change)
+        durability = durability or self._mode
+        entering = self._short_way(change, durability, timeout)
+        if isinstance(entering, Ack):
+            return entering
+        if entering is None:
+            return self._in_background(self._long_way(change, durability, timeout))
+        acked: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        entering.add_done_callback(partial(self._has_entered, acked, change, timeout))
+        return acked
+
+    def _has_entered(
+        self, acked: asyncio.Future[Ack], change: Change, timeout: float, entering: asyncio.Future[None]
+    ) -> None:
+        error = entering.exception()
+        if isinstance(error, JournalFull):
+            task = self._in_background(self._long_way(change, BACK, timeout))
+            task.add_done_callback(partial(_pass_on, acked))
+        elif acked.done():
+            pass  # its caller gave up
+        elif error is not None:
+            acked.set_exception(error)
+            acked.exception()  # as above: that is no event for the log
+        else:
+            acked.set_result(Ack(BACK, change.etag, change.value))
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        if change.expires_at:
+            change = self._with_end(change)
+        entering = self._short_way(change, durability, timeout)
+        if isinstance(entering, Ack):
+            return entering
+        if entering is not None:
+            try:
+                await entering
+            except JournalFull:
+                pass
+            else:
+                return Ack(BACK, change.etag, change.value)
+        return await self._long_way(change, durability, timeout)
+
+    def _with_end(self, change: Change) -> Change:
+        if has_ended(change.expires_at, self._clock.wall()):
+            return change._replace(value=None, etag="", expires_at=NEVER)
+        return change._replace(expires_at=to_the_millisecond(change.expires_at))
+
+    def _short_way(
+        self, change: Change, durability: Durability, timeout: float
+    ) -> Ack | asyncio.Future[None] | None:
+        """Acknowledge, or begin, a write for which there is nothing to wait but the journal; None for others."""
         key = change.wanted.filed_as
-        # The short way, for most writes: nothing to wait for but the journal.
         if durability is not THROUGH and not change.conditional and key not in self._turns:
             if durability == BACK and not self._refusal(change):
-                try:
-                    await self._enter(change, UNKNOWN, timeout)
-                except JournalFull:
-                    pass
-                else:
-                    return Ack(BACK, change.etag, change.value)
-            elif durability == MEMORY and key not in self._entering and self._fits_in_memory(change):
+                return self._enter(change, UNKNOWN, timeout)
+            if durability == MEMORY and key not in self._entering and self._fits_in_memory(change):
                 return self._remember(change, UNKNOWN)
-        return await self._wait_for(self._take_turn(change, durability, timeout), change, timeout)
+        return None
 
     # ---- writes that wait
 
-    async def _wait_for(self, work: object, change: Change, timeout: float) -> Ack:
-        task: asyncio.Task[Ack] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
+
+    async def wait_for(self, work: Coroutine[Any, Any, T], wanted: Object, timeout: float) -> T:
+        """What `work`, some writing of the object, gives; it goes on when the caller gives up.
+
+        Raises DeadlineExceeded after `timeout` seconds, or if it raises TimeoutError.
+        """
+        task = self._in_background(work)
         await asyncio.wait((task,), timeout=timeout)
-        ref = change.wanted.ref
         try:
             if not task.done():
                 raise TimeoutError
             return task.result()
         except TimeoutError:
-            raise DeadlineExceeded(f"{ref}: not written within {timeout:.3g} s; it may yet happen") from None
+            text = f"{wanted.ref}: not written within {timeout:.3g} s; it may yet happen"
+            raise DeadlineExceeded(text) from None
 
-    def _ended(self, task: asyncio.Task[Ack]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may have given up; that is no event for the log
 
+    async def _long_way(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        return await self.wait_for(self._take_turn(change, durability, timeout), change.wanted, timeout)
+
     async def _take_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
-        key = change.wanted.filed_as
+        give_up_at = self._clock.now() + timeout
+        async with self.turn(change.wanted.filed_as, timeout):
+            return await self.in_turn(change, durability, give_up_at)
+
+    @asynccontextmanager
+    async def turn(self, key: bytes, timeout: float) -> AsyncIterator[None]:
+        """Keep every other write of the key waiting. Raises TimeoutError if its turn has not come in `timeout` s."""
         give_up_at = self._clock.now() + timeout
         async with self._turns.turn(key, timeout):
             while key in self._entering:
                 await self._journal.commit_ended()
                 if self._clock.now() >= give_up_at:
                     raise TimeoutError
-            base: Base = UNKNOWN
-            decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
-            if decided:
-                base = await self._check_condition(change, give_up_at)
-            reason = ""
-            if durability == MEMORY:
-                if self._fits_in_memory(change):
-                    return self._remember(change, base)
-                reason = "draining" if self.draining else "dirty_limit"
-            if durability == BACK:
-                reason = self._refusal(change)
-                if not reason:
-                    try:
-                        await self._enter(change, base, max(0.0, give_up_at - self._clock.now()))
-                    except JournalFull:
-                        reason = "journal_full"
-                    else:
-                        return Ack(BACK, change.etag, change.value)
-            if reason:
-                self.forced[reason] += 1
-            try:
-                ack = await self._through.write(change, base, give_up_at, decided=decided)
-            except ConditionFailed:
-                raise
-            except MilenaError as error:
-                raise _because(error, reason) from None
-            self.acknowledged[THROUGH] += 1
-            return ack
+            yield
+
+    async def in_turn(self, change: Change, durability: Durability | None, give_up_at: float) -> Ack:
+        """Make the change, in its key's `turn`; raises as `put` does."""
+        durability = durability or self._mode
+        key = change.wanted.filed_as
+        base: Base = UNKNOWN
+        decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
+        if decided:
+            base = await self._check_condition(change, give_up_at)
+        reason = ""
+        if durability == MEMORY:
+            if self._fits_in_memory(change):
+                return self._remember(change, base)
+            reason = "draining" if self.draining else "dirty_limit"
+        if durability == BACK:
+            reason = self._refusal(change)
+            if not reason:
+                try:
+                    await self._enter(change, base, max(0.0, give_up_at - self._clock.now()))
+                except JournalFull:
+                    reason = "journal_full"
+                else:
+                    return Ack(BACK, change.etag, change.value)
+        if reason:
+            self.forced[reason] += 1
+        try:
+            ack = await self._through.write(change, base, give_up_at, decided=decided)
+        except ConditionFailed:
+            raise
+        except MilenaError as error:
+            raise _because(error, reason) from None
+        self.acknowledged[THROUGH] += 1
+        return ack
 
     async def _check_condition(self, change: Change, give_up_at: float) -> Base:
         """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
@@ -197,21 +280,28 @@ class Writes:
             entry = self._dirty.get(wanted.filed_as)
         if entry is not None:
             base = entry.base
-            current: Base = ABSENT if entry.deleted else self.etag(entry)
+            current: Base = ABSENT if self.is_gone(entry) else self.etag(entry)
         else:
-            base = current = self._copies.base(wanted.filed_as, change.owned_since)
+            base = current = self._copies.current(wanted.filed_as, change.owned_since)
             if not _meets(change, current):
                 # The copy may be older than what the caller has seen.
                 try:
                     found = await self._origin.look(wanted.ref, give_up_at)
                 except OriginFailure as failure:
                     raise failure.as_error() from None
-                base = current = found.etag if found else ABSENT
+                base = current = found.etag if found and not self.removal.is_over(found, wanted.ref) else ABSENT
         if not _meets(change, current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
             asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
             raise ConditionFailed(f"{wanted.ref}: {asked} was asked for, and {has}")
         return base
+
+    def is_gone(self, entry: DirtyEntry) -> bool:
+        """Whether a dirty entry says that its object does not exist: it is a delete, or has come to its end."""
+        if entry.expires_at and not entry.deleted and has_ended(entry.expires_at, self._clock.wall()):
+            self._dirty.end(entry)
+            self._copies.changes(entry.key)
+        return entry.deleted
 
     def etag(self, entry: DirtyEntry) -> str:
         """The ETag of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
@@ -243,9 +333,10 @@ class Writes:
     def _entry(self, change: Change, base: Base, *, journaled: bool) -> DirtyEntry:
         key = change.wanted.filed_as
         value = change.value
+        or_absent = False
         if base is UNKNOWN and self._dirty.get(key) is None:
-            base = self._copies.base(key, change.owned_since)
-        return DirtyEntry(
+            base, or_absent = self._copies.base(key, change.owned_since)
+        entry = DirtyEntry(
             key,
             self._journal.next_version(change.owned_since),
             value,
@@ -257,7 +348,10 @@ class Writes:
             owned_since=change.owned_since,
             since=self._clock.now(),
             etag=change.etag,
+            expires_at=change.expires_at,
         )
+        entry.or_absent = or_absent
+        return entry
 
     def _enter(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; done when it is durable, and the dirty entry is there."""
@@ -278,6 +372,7 @@ class Writes:
                 entry.conditional,
                 entry.owned_since,
                 self._clock.wall(),
+                change.expires_at,
             )
         )
         future = self._journal.write(entry.version.seq, raw, entry, self._entered, timeout)
@@ -358,7 +453,18 @@ class Writes:
         """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
+        await self.removal.finish()
         return len(self._tasks)
+
+
+def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
+    if acked.done() or task.cancelled():
+        acked.cancel()
+    elif error := task.exception():
+        acked.set_exception(error)
+        acked.exception()  # its caller may have given up
+    else:
+        acked.set_result(task.result())
 
 
 def _meets(change: Change, current: Base) -> bool:

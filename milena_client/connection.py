@@ -6,7 +6,7 @@ A channel connects at its first call and reconnects by itself, so there is nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -33,17 +33,23 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Settle": (pb.SettleRequest, pb.SettleResponse),
 }
 
+_STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
+    "WatchRing": (pb.WatchRingRequest, pb.RingUpdate),
+}
+
 _CLOSED = "this client is closed"
 
 
 def _methods(channel: Any) -> dict[str, Any]:
+    kinds = ((channel.unary_unary, _METHODS), (channel.unary_stream, _STREAMS))
     return {
-        name: channel.unary_unary(
+        name: make(
             f"/router_server.Router/{name}",
             request_serializer=request.SerializeToString,
             response_deserializer=answer.FromString,
         )
-        for name, (request, answer) in _METHODS.items()
+        for make, methods in kinds
+        for name, (request, answer) in methods.items()
     }
 
 
@@ -122,6 +128,22 @@ class GrpcTransport:
         call.add_done_callback(finished)
         return future
 
+    def watch(self, method: str, request: Message) -> Generator[Any, None, None]:
+        """The answers of a stream, as they come; blocks between them, until the router or `close` ends it.
+
+        Raises MilenaError, FailedPrecondition if this transport is closed.
+        """
+        try:
+            stream = self._methods[method](request)
+        except ValueError:
+            raise FailedPrecondition(_CLOSED) from None
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise self._error(method, error) from None
+        finally:
+            stream.cancel()
+
     def close(self) -> None:
         self._channel.close()
 
@@ -154,6 +176,31 @@ class AsyncGrpcTransport:
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
         return answer
+
+    async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
+        """The answers of a stream, as they come, until the router or `close` ends it.
+
+        Raises MilenaError, FailedPrecondition if this transport is closed.
+        """
+        if self._channel is None:
+            self._connect()
+        stream = None
+        try:
+            stream = self._methods[method](request)
+            async for answer in stream:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
+        except grpc.aio.UsageError:
+            raise FailedPrecondition(_CLOSED) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._closed or (task is not None and task.cancelling()):
+                raise  # the caller gave up
+            raise FailedPrecondition(_CLOSED) from None
+        finally:
+            if stream is not None:
+                stream.cancel()
 
     async def close(self) -> None:
         self._closed = True

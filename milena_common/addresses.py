@@ -28,6 +28,11 @@ class Address(NamedTuple):
         """Whether it means "every interface", where one can listen but which nobody can call."""
         return self.host in ("0.0.0.0", "::", "")
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
 
 def parse_address(text: str, *, lowest_port: int = 1) -> Address:
     """The address that `text` spells. Raises ValueError, saying what is wrong."""

@@ -2,7 +2,7 @@
 
 An operator who has three variables wrong should learn of three, not of one at each restart. So a reader
 notes a problem and goes on with the default; `check()` at the end raises them all. Empty and missing are the
-same, because compose files and shells cannot always tell them apart.
+same, because compose files and shells cannot always tell them apart; `emptied` is for what can be switched off.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Environment:
         if not value and required:
             self.problem(name, "", required)
         return value or default
+
+    def emptied(self, name: str) -> bool:
+        """Whether the variable is there and empty, for those where that says "none" and missing the default."""
+        return name in self._variables and not self._variables[name].strip()
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole number from `low` to `high`."""

@@ -12,6 +12,7 @@
     ├── Unavailable         ConnectionError   UNAVAILABLE           UNAVAILABLE
     │   ├── NoNodes                                                 CLUSTERDOWN
     │   ├── NodeLost                                                NODELOST
+    │   ├── Moved                                                   MOVED
     │   └── OriginUnavailable                                       ORIGINDOWN
     ├── DeadlineExceeded    TimeoutError      DEADLINE_EXCEEDED     TIMEOUT
     ├── InternalError                         INTERNAL              INTERNAL
@@ -113,6 +114,20 @@ class NodeLost(Unavailable):
     """The node that owns the key cannot be reached, or does not answer."""
 
     code = "NODELOST"
+
+
+class Moved(Unavailable):
+    """The node that was asked does not own the key's slot; nothing was done.
+
+    `slot` is the slot, and `address` where its owner speaks the Redis protocol, as host:port.
+    """
+
+    code = "MOVED"
+
+    def __init__(self, slot: int, address: str) -> None:
+        super().__init__(f"slot {slot} is owned by the node at {address}")
+        self.slot = slot
+        self.address = address
 
 
 class OriginUnavailable(Unavailable):

@@ -1,6 +1,7 @@
 """Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
 
-The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted.
+The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted;
+there is one for methods that answer once, and one for streams.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -27,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # Calls in hand at once. Past it gRPC answers RESOURCE_EXHAUSTED at once, which bounds memory in a flood.
 MAX_CONCURRENT_CALLS = 4096
+# What is left of a stop's time for streams whose readers take no more, and so cannot even be told that it is over.
+STREAM_SECONDS = 0.5
 # Details travel in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the answer is lost.
 MAX_DETAILS_BYTES = 1500
 
@@ -46,6 +51,10 @@ class Message(Protocol):
 Method = Callable[[Any, float | None], Awaitable[bytes]]
 
 
+# As a `Method`, but gives any number of serialized answers.
+StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
+
+
 def _handler(
     method: Method, request: type[Message], counts: OperationCounts, in_hand: InHand
 ) -> grpc.RpcMethodHandler[Any, Any]:
@@ -58,25 +67,63 @@ def _handler(
             try:
                 return await method(_parse(request, received), context.time_remaining())
             finally:
-                in_hand.bytes -= size
+                in_hand.give_back(size)
         except asyncio.CancelledError:
             counts.failed("cancelled")
             raise
-        except MilenaError as error:
+        except Exception as error:
             problem = error
-        except Exception:
-            log.exception("a call failed by a defect of this program")
-            problem = InternalError("a defect of Milena; the process's log has the details")
         finally:
             counts.durations.observe(time.perf_counter() - started)
-        status, details, metadata = to_grpc(problem)
-        counts.failed(status.name.lower())
-        details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
-        await context.abort(status, details, metadata)
-        raise AssertionError("abort always raises")
+        await _refuse(problem, context, counts)
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
     return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _stream_handler(
+    method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        started = time.perf_counter()
+        counts.requests += 1
+        answered = False
+        try:
+            with streams:
+                async with aclosing(method(_parse(request, received), context.time_remaining())) as messages:
+                    async for message in messages:
+                        if not answered:
+                            # What its caller waited for; how long the stream goes on says nothing.
+                            counts.durations.observe(time.perf_counter() - started)
+                            answered = True
+                        await context.write(message)
+                return
+        except asyncio.CancelledError:
+            # That is how a stream ends which is open until its caller goes.
+            if not answered:
+                counts.failed("cancelled")
+            raise
+        except Exception as error:
+            problem = error
+        if not answered:
+            counts.durations.observe(time.perf_counter() - started)
+        await _refuse(problem, context, counts)
+
+    return grpc.unary_stream_rpc_method_handler(answer)
+
+
+async def _refuse(
+    problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
+) -> NoReturn:
+    """Answer a call with the status that `problem` is."""
+    if not isinstance(problem, MilenaError):
+        log.error("a call failed by a defect of this program", exc_info=problem)
+        problem = InternalError("a defect of Milena; the process's log has the details")
+    status, details, metadata = to_grpc(problem)
+    counts.failed(status.name.lower())
+    details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
+    await context.abort(status, details, metadata)
+    raise AssertionError("abort always raises")
 
 
 def _parse(kind: type[Message], received: bytes) -> Any:
@@ -103,27 +150,62 @@ class InHand:
     def __init__(self, most: int) -> None:
         self.most = most
         self.bytes = 0
+        self.calls = 0
+        self._none: asyncio.Event | None = None
 
     def take(self, size: int) -> None:
         """Raise Overloaded if there is no room for `size` bytes more."""
         if self.bytes and self.bytes + size > self.most:
             raise Overloaded(f"{self.bytes} bytes of requests are in hand already; the process takes {self.most}")
         self.bytes += size
+        self.calls += 1
+
+    def give_back(self, size: int) -> None:
+        """One that was taken is answered."""
+        self.bytes -= size
+        self.calls -= 1
+        if self._none is not None and not self.calls:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Return when no request is in hand."""
+        if self.calls:
+            self._none = asyncio.Event()
+            await self._none.wait()
+
+
+class Streams:
+    """How many streams are open, and the most there may be; as a context, one more while it lasts."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.open = 0
+
+    def __enter__(self) -> None:
+        """Raises Overloaded if there is no room for another one."""
+        if self.open >= self.most:
+            raise Overloaded(f"{self.open} streams are open already; the process takes {self.most}")
+        self.open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.open -= 1
 
 
 class GrpcDoor:
     """A gRPC server with one service, named `service`, and the standard health service.
 
     `max_bytes_in_hand` bounds the requests that are worked on at the same time: a flood of large values is
-    refused, and does not end the process.
+    refused, and does not end the process. `max_streams` bounds the streams that are open at the same time; they
+    take no room from the other calls.
     """
 
-    def __init__(self, service: str, max_value_bytes: int, max_bytes_in_hand: int) -> None:
+    def __init__(self, service: str, max_value_bytes: int, max_bytes_in_hand: int, max_streams: int = 0) -> None:
         self._service = service
         self._in_hand = InHand(max_bytes_in_hand)
+        self._streams = Streams(max_streams)
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
-            options=server_options(max_value_bytes), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+            options=server_options(max_value_bytes), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -136,11 +218,22 @@ class GrpcDoor:
             raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
         return Address(address.host, port)
 
-    async def start(self, methods: Mapping[str, tuple[str, type[Message], Method]], counts: CallCounts) -> None:
-        """Answer calls. `methods` maps a name to (operation name for the counts, request class, method)."""
+    async def start(
+        self,
+        methods: Mapping[str, tuple[str, type[Message], Method]],
+        counts: CallCounts,
+        streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
+    ) -> None:
+        """Answer calls. `methods` maps a name to (operation name for the counts, request class, method).
+
+        So does `streams`, to methods that end by themselves when the process stops.
+        """
         handlers = {
             name: _handler(method, request, counts[operation], self._in_hand)
             for name, (operation, request, method) in methods.items()
+        } | {
+            name: _stream_handler(method, request, counts[operation], self._streams)
+            for name, (operation, request, method) in streams.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
         await self._server.start()
@@ -153,5 +246,16 @@ class GrpcDoor:
         await self._health.set(self._service, state)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those in hand `grace` seconds to finish."""
-        await self._server.stop(grace)
+        """Take no new calls, and give those in hand `grace` seconds to finish. Streams are not waited for."""
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        if self._streams.open:
+            idle = asyncio.ensure_future(self._in_hand.none())
+            await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
+            await asyncio.wait((stopping,), timeout=STREAM_SECONDS)
+            if not stopping.done():
+                stopping.cancel()
+                await asyncio.wait((stopping,))
+                await self._server.stop(None)
+        else:
+            await stopping

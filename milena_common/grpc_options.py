@@ -22,9 +22,11 @@ def channel_options() -> Options:
         # Despite its name, this is the time that one attempt is given. It must suffice for the round trips to
         # another region, and for a machine that is busy.
         ("grpc.min_reconnect_backoff_ms", 2000),
-        # Find out about a peer that vanished without a word, but only while calls wait for it.
+        # Find out about a peer that vanished without a word, but only while calls wait for it. By default the pings
+        # cease after two, unless data is sent; who only listens on a stream sends none.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.max_pings_without_data", 0),
         # A proxy for the web, set in the environment for other programs, has no business between these.
         ("grpc.enable_http_proxy", 0),
         # Retries are Milena's own: they know the deadline, the ring and the retry budget.

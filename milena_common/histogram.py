@@ -29,6 +29,11 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_many(self, value: float, number: int) -> None:
+        """As `observe`, `number` times."""
+        self.counts[bisect_left(self.bounds, value)] += number
+        self.total += value * number
+
     def cumulative(self) -> list[tuple[str, float]]:
         """(upper bound as Prometheus spells it, observations up to it), ending with +Inf."""
         running = 0

@@ -54,7 +54,11 @@ def environment() -> Environment:
         from_file = {name: value or "" for name, value in dotenv_values(Path(".env"), interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f".env: cannot be read: {error}"]) from None
-    return Environment(from_file | {name: value for name, value in os.environ.items() if value.strip()})
+    # A variable that is empty does not hide one of the file.
+    return Environment(
+        {name: value for name, value in os.environ.items() if value.strip() or not from_file.get(name)}
+        | {name: value for name, value in from_file.items() if not os.environ.get(name, "").strip()}
+    )
 
 
 def run(

@@ -23,9 +23,10 @@ That keeps a node that lost its slots and got them back from serving what it had
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import shake_128
+from itertools import groupby
 from math import log
 from struct import unpack
 from typing import NamedTuple, Self
@@ -118,6 +119,18 @@ class Ring:
         """The owner of `cache_key`; its address is "" in an empty ring."""
         slot = slot_of(cache_key)
         return Owner(slot, self._owners[slot], self._since[slot])
+
+    def ranges(self) -> Iterator[tuple[int, int, str, int]]:
+        """(first, last, owner's address, owned since) of each run of slots that are alike, both ends included.
+
+        Slots that nobody owns are in none.
+        """
+        for (address, since), slots in groupby(
+            range(SLOTS), key=lambda slot: (self._owners[slot], self._since[slot])
+        ):
+            if address:
+                run = list(slots)
+                yield run[0], run[-1], address, since
 
     def successor(self, slot: int) -> str:
         """The address of the node that would own `slot` if its owner left; "" if there is none."""

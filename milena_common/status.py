@@ -2,7 +2,8 @@
 
 Beside the status goes trailing metadata: `milena-error`, the code word of the error's class, so that the
 receiver raises the class that was meant, and can tell an answer of Milena's ("S3 is down") from one that the
-transport made up ("connection refused"); and `retry-after-ms` with a rate limit.
+transport made up ("connection refused"); `retry-after-ms` with a rate limit; and `milena-moved`, slot and owner's
+address, with a key that another node owns.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import grpc
 
 from milena_common import errors
 from milena_common.errors import MilenaError
+from milena_common.slots import SLOTS
 
 CODE_WORD = "milena-error"
 RETRY_AFTER_MS = "retry-after-ms"
+MOVED_TO = "milena-moved"
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -54,6 +57,8 @@ def to_grpc(error: MilenaError) -> tuple[grpc.StatusCode, str, Metadata]:
     metadata: Metadata = ((CODE_WORD, error.code),)
     if isinstance(error, errors.RateLimited):
         metadata += ((RETRY_AFTER_MS, str(ceil(error.retry_after * 1000))),)
+    if isinstance(error, errors.Moved):
+        metadata += ((MOVED_TO, f"{error.slot} {error.address}"),)
     return status, str(error), metadata
 
 
@@ -66,6 +71,9 @@ def from_grpc(
     kind = _CLASS_BY_WORD.get(str(extra.get(CODE_WORD)))
     if kind is errors.RateLimited:
         return errors.RateLimited(text, _milliseconds(extra.get(RETRY_AFTER_MS)) / 1000)
+    if kind is errors.Moved:
+        slot, _, address = str(extra.get(MOVED_TO, "")).partition(" ")
+        return errors.Moved(int(slot), address) if _is_slot(slot) and address else errors.Unavailable(text)
     if kind is None and status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
         # gRPC itself refused a frame beyond the receiver's limit; both sizes are in its words.
         return errors.InvalidRequest(f"value: {text}")
@@ -78,6 +86,10 @@ def from_grpc(
 def _milliseconds(text: str | bytes | None) -> int:
     """Zero for what is no such number: the other side may be anybody."""
     return int(text) if text is not None and len(text) < 10 and text.isdigit() else 0
+
+
+def _is_slot(text: str) -> bool:
+    return len(text) < 6 and text.isascii() and text.isdigit() and int(text) < SLOTS
 
 
 def is_answer(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:

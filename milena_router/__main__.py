@@ -9,16 +9,17 @@ from milena_common import process
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.grpc_door import GrpcDoor
+from milena_common.limiter import TokenBucket
 from milena_common.memory_limit import memory_limit
 from milena_common.ops_http import OpsServer
 from milena_router.config import Config, load
 from milena_router.forward import Forwarder
 from milena_router.leases import Leases
-from milena_router.limiter import TokenBucket
-from milena_router.membership import Membership
+from milena_router.membership import Change, Membership
 from milena_router.metrics import router_registry
 from milena_router.node_connection import GrpcNodeConnection
 from milena_router.service import OPERATIONS, RouterService
+from milena_router.watchers import MAX_WATCHERS, RingWatchers
 
 log = logging.getLogger("milena_router")
 
@@ -32,18 +33,25 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     clock = SystemClock()
     membership = Membership(config.lease_seconds, clock.now())
     forwarder = Forwarder(lambda: membership.ring, GrpcNodeConnection, clock)
-    leases = Leases(membership, clock, forwarder.ring_changed)
-    service = RouterService(config, leases, forwarder, TokenBucket(config.rate_limit, clock.now()), clock)
+    watchers = RingWatchers(lambda: membership.ring, lambda: membership.default_bucket, config.direct_access)
+
+    def ring_changed(change: Change) -> None:
+        forwarder.ring_changed(change)
+        watchers.ring_changed()
+
+    leases = Leases(membership, clock, ring_changed)
+    limiter = TokenBucket(config.rate_limit, clock.now())
+    service = RouterService(config, leases, forwarder, limiter, clock)
     calls = CallCounts(OPERATIONS)
-    door = GrpcDoor("router_server.Router", config.max_value_bytes, memory_limit() // 4)
+    door = GrpcDoor("router_server.Router", config.max_value_bytes, memory_limit() // 4, MAX_WATCHERS)
 
     def not_ready() -> list[str]:
         return ["stopping"] if stop.is_set() else []
 
-    ops = OpsServer(router_registry(calls, leases, service), not_ready)
+    ops = OpsServer(router_registry(calls, leases, limiter, watchers), not_ready)
     address = door.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await door.start(service.methods(), calls)
+    await door.start(service.methods(), calls, watchers.streams())
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)
@@ -51,6 +59,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await stop.wait()
         await door.set_serving(False)
         await asyncio.sleep(LAME_DUCK_SECONDS)
+        watchers.stop()
         await door.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()

@@ -21,6 +21,7 @@ class Config:
     lease_seconds: float
     max_value_bytes: int
     request_timeout: float
+    direct_access: bool
     log_level: str
     log_format: str
 
@@ -35,6 +36,7 @@ def load(env: Environment) -> Config:
         lease_seconds=env.seconds("LEASE_SECONDS", 5, 0.3, 3600),
         max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
+        direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )

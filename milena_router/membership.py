@@ -1,8 +1,8 @@
 """Pure. Who is in the ring: leases, and the ring that follows from them.
 
 A node is a member from its Join until it leaves or its lease ends. Each change of members makes a new ring and
-is returned as a `Change`, for the caller to log and act on. Joining again renews the lease and changes nothing
-else.
+is returned as a `Change`, for the caller to log and act on. Joining again as before renews the lease and changes
+nothing else.
 
 **Epochs grow across restarts and across routers.** The next epoch is one more than the last, or the wall clock
 in milliseconds if that is greater, or one more than the greatest that a joining node has seen. So a router
@@ -92,6 +92,9 @@ class Membership:
             reason = "two nodes advertise this address: set ADVERTISE_ADDR" if twins else "restarted"
             lease.replaced_id = previous.node_id
             return self._changed("Join", address, reason, seen_epoch, wall, renewed=address)
+        if previous.addresses != member.addresses:
+            # Those who go straight to the node must learn where it is now.
+            return self._changed("Join", address, "addresses changed", seen_epoch, wall)
         return None
 
     def leave(self, address: str, node_id: str, wall: float) -> Change | None:

@@ -9,13 +9,16 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from milena_common.calls import CallCounts
+from milena_common.limiter import TokenBucket
 from milena_common.metrics import counter, counters, gauge, histograms, registry
 from milena_common.slots import SLOTS
 from milena_router.leases import Leases
-from milena_router.service import RouterService
+from milena_router.watchers import RingWatchers
 
 
-def router_registry(calls: CallCounts, leases: Leases, service: RouterService) -> CollectorRegistry:
+def router_registry(
+    calls: CallCounts, leases: Leases, limiter: TokenBucket, watchers: RingWatchers
+) -> CollectorRegistry:
     """The registry that `/metrics` shows."""
 
     def collect() -> Iterable[Metric]:
@@ -38,7 +41,7 @@ def router_registry(calls: CallCounts, leases: Leases, service: RouterService) -
             "operation",
             ((name, counts.durations) for name, counts in operations),
         )
-        yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", service.rate_limited)
+        yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", limiter.refused)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)
@@ -48,6 +51,7 @@ def router_registry(calls: CallCounts, leases: Leases, service: RouterService) -
             ["change"],
             (([kind], number) for kind, number in leases.changes.items()),
         )
+        yield gauge("milena_router_ring_watchers", "Clients and nodes that follow the ring", watchers.open)
         slots = GaugeMetricFamily("milena_router_ring_slots", f"Slots of {SLOTS} owned", labels=["node"])
         share = GaugeMetricFamily(
             "milena_router_ring_share_ratio", "Share of the slots owned, 0 to 1", labels=["node"]

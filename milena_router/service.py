@@ -9,22 +9,23 @@ from milena_common.addresses import ALLOWED, parse_address
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
 from milena_common.durability import check_condition, check_durability
-from milena_common.errors import InvalidRequest, MilenaError, RateLimited
+from milena_common.errors import InvalidRequest, MilenaError
 from milena_common.grpc_door import Message, Method
 from milena_common.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
+from milena_common.limiter import TokenBucket, over_limit
 from milena_common.pb import cache_server_pb2 as cache_pb
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member
 from milena_router.config import Config
 from milena_router.forward import Forwarder
 from milena_router.leases import Leases
-from milena_router.limiter import TokenBucket
 from milena_router.writeback import WriteBack
 
 OPERATIONS = (
     *("get", "put", "delete", "list"),
     *("join", "leave", "nodes", "owner", "stats"),
     *("flush", "failed", "settle"),
+    "watch_ring",
 )
 
 MAX_WEIGHT = 1000.0
@@ -46,7 +47,6 @@ class RouterService:
         self._writeback = WriteBack(lambda: leases.ring, forwarder)
         self._limiter = limiter
         self._clock = clock
-        self.rate_limited = 0
 
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """The service's methods, for a `GrpcDoor`."""
@@ -206,12 +206,7 @@ class RouterService:
     def _admit(self) -> None:
         wait = self._limiter.take(self._clock.now())
         if wait:
-            self.rate_limited += 1
-            raise RateLimited(
-                f"over the router's RATE_LIMIT of {self._config.rate_limit:g} requests a second; "
-                f"try again in {wait * 1000:.0f} ms",
-                wait,
-            )
+            raise over_limit("the router's", self._limiter.rate, wait)
 
     def _file(self, bucket: str, key: bytes) -> bytes:
         """The cache key of a request's object, which is checked. Raises InvalidRequest."""

@@ -39,6 +39,9 @@ MEMBERSHIP = {
     "LeaveResponse": SUCCESSFUL,
 }
 
+# What answers again and again, with messages of these names.
+STREAMS = {"WatchRing": ("WatchRingRequest", "RingUpdate")}
+
 
 def fields(message: Descriptor) -> dict[int, tuple[object, ...]]:
     """All that decides how a message is on the wire, and its names."""
@@ -77,10 +80,21 @@ def test_packages_services_and_methods(file: FileDescriptor, package: str, servi
     described = file.services_by_name[service].methods_by_name
     assert methods <= set(described)
     for name, method in described.items():
+        if name in STREAMS:
+            continue
         assert method.input_type is file.message_types_by_name[f"{name}Request"]
         assert method.output_type is file.message_types_by_name[f"{name}Response"]
         assert not method.client_streaming
         assert not method.server_streaming
+
+
+def test_streams() -> None:
+    described = ROUTER.services_by_name["Router"].methods_by_name
+    assert {name for name, method in described.items() if method.server_streaming} == set(STREAMS)
+    for name, (request, answer) in STREAMS.items():
+        assert described[name].input_type is ROUTER.message_types_by_name[request]
+        assert described[name].output_type is ROUTER.message_types_by_name[answer]
+        assert not described[name].client_streaming
 
 
 @pytest.mark.parametrize(

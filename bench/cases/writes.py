@@ -79,7 +79,7 @@ def _redis(pieces: Pieces, client: str, callers: int) -> Variant | LeftOut:
         return LeftOut(name, missing)
 
     def write() -> Figures:
-        with pieces.while_it_lasts() as directory, RedisServer(directory) as server:
+        with pieces.while_it_lasts() as directory, RedisServer(directory, durable=True) as server:
             seconds = str(pieces.scale.seconds)
             return pieces.figures("bench.redis_writes", client, server.address, str(callers), seconds)
 

@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from milena_cache.buckets import Buckets
 from milena_cache.node import Node
 from milena_cache.report import Report
 from milena_cache.writeback import WriteBack
+from milena_common.clock import Clock
 from milena_common.deadlines import inner
 from milena_common.durability import check_condition, check_durability
 from milena_common.errors import InvalidRequest
 from milena_common.grpc_door import Message, Method
 from milena_common.keys import split_cache_key
+from milena_common.limiter import TokenBucket, over_limit
 from milena_common.pb import cache_server_pb2 as pb
+
+# A method with its operation's name for the counts and the class of its request.
+Named = tuple[str, type[Message], Method]
 
 SERVICE = "cache_server.Cache"
 OPERATIONS = ("get", "put", "delete", "list", "stats", "forget", "flush", "failed", "settle")
 
 MAX_LIST = 1000
+# What RATE_LIMIT counts: the objects' methods, not those of operators and of the router itself.
+LIMITED = ("Get", "Put", "Delete", "List")
+
+
+def limited(methods: Mapping[str, Named], limiter: TokenBucket, clock: Clock) -> Mapping[str, Named]:
+    """`methods`, of which the objects' take a token of `limiter` first; without one they raise RateLimited."""
+
+    def behind(method: Method) -> Method:
+        async def admitted(request: Any, remaining: float | None) -> bytes:
+            if wait := limiter.take(clock.now()):
+                raise over_limit("this node's", limiter.rate, wait)
+            return await method(request, remaining)
+
+        return admitted
+
+    return {
+        name: (operation, request, behind(method) if name in LIMITED and limiter.rate else method)
+        for name, (operation, request, method) in methods.items()
+    }
 
 
 class CacheService:

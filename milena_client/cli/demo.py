@@ -16,6 +16,7 @@ from milena_client.cli.demo_tour import LEASE_SECONDS, READERS, Tour
 from milena_client.cli.failures import FAILED, printable
 from milena_client.cli.local_cluster import ClusterFailed, LocalCluster
 from milena_client.cli.local_s3 import DEFAULT_BUCKET, S3Choice, s3_client
+from milena_client.cli.ports import port_of
 from milena_client.cli.up import log_directory, require_local_packages, stopped_by_signals, watch
 
 _NODES = 3
@@ -121,6 +122,10 @@ The cluster stays up until Ctrl-C. From another terminal:
     >>> cache["hello.txt"] = b"hello"
     >>> cache["hello.txt"]
     >>> cache.get_entry("{key}").outcome
+
+  any Redis client, straight to the nodes; -c follows each key to its owner
+    redis-cli -c -p {port_of(cluster.nodes[0].redis)} GET {key}
+    redis-cli -c -p {port_of(cluster.nodes[0].redis)} SET hello.txt hello EX 60
 
   any gRPC client, with proto/router_server.proto (keys are bytes, so base64 here)
     grpcurl -plaintext -import-path proto -proto router_server.proto \\

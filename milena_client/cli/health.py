@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from milena_client.admin import NodeStats, problems
+from milena_client.admin import Node, NodeStats, problems
 from milena_client.cli.failures import FAILED, printable
 from milena_client.cli.output import (
     Column,
@@ -79,6 +79,14 @@ def total_row(nodes: Sequence[NodeStats]) -> Row:
     return {"address": "all", **sums, "hit_ratio": ratio, "uptime_seconds": longest, "state": ""}
 
 
+def doorless(nodes: Sequence[Node]) -> list[str]:
+    """A line for each node without a Redis door, where others have one: its keys are reached by gRPC alone."""
+    without = [node.address for node in nodes if not node.addresses.get("resp")]
+    if len(without) == len(nodes):
+        return []
+    return [f"node {address}: it has no Redis door, and others have (RESP_ADDR)" for address in without]
+
+
 @click.command()
 @cluster_options
 @click.pass_obj
@@ -103,7 +111,7 @@ def health(ctx: click.Context, session: Session) -> None:
     """Say whether the cluster can serve: exit code 0 if every node is ready, 1 if not, 3 without a router."""
     with session.admin() as admin:
         nodes = admin.stats()
-    found = problems(nodes)
+        found = problems(nodes) + doorless(admin.nodes().nodes)
     if session.format == "json":
         write_json({"healthy": not found, "nodes": len(nodes), "problems": found})
     else:

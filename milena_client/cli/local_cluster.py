@@ -22,10 +22,33 @@ from milena_client.cli.local_s3 import REGION, S3Choice, create_bucket, embedded
 from milena_client.cli.ports import HOST, Ports
 from milena_client.cli.processes import STOP_SECONDS, Process, stop_all
 
-_NEEDED = ("aiohttp", "boto3", "dotenv", "flask", "flask_cors", "lmdb", "moto", "obstore", "prometheus_client")
+_NEEDED = (
+    "aiohttp",
+    "boto3",
+    "dotenv",
+    "flask",
+    "flask_cors",
+    "hiredis",
+    "lmdb",
+    "moto",
+    "obstore",
+    "prometheus_client",
+)
 
 # Set by this module for each process, and therefore not passed on from the environment.
-_OWN = ("LISTEN_ADDR", "METRICS_PORT", "METRICS_HOST", "ROUTER_ADDR", "ADVERTISE_ADDR", "JOURNAL_DIR")
+_OWN = (
+    "LISTEN_ADDR",
+    "METRICS_PORT",
+    "METRICS_HOST",
+    "ROUTER_ADDR",
+    "ADVERTISE_ADDR",
+    "RESP_ADDR",
+    "JOURNAL_DIR",
+)
+
+# Nodes begin above each, and the router has the first two. Not Redis's own port, 6379: programs on this machine
+# may be looking for a Redis there.
+_GRPC, _OPS, _REDIS = 50050, 9090, 6380
 
 # A node's own defaults go by the whole memory, and here several share one machine.
 _LRU_BYTES = "256MiB"
@@ -46,11 +69,15 @@ class ClusterFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the cluster: `address` is its gRPC host:port, `ops` the URL of its metrics port."""
+    """A process of the cluster: `address` is its gRPC host:port, `ops` the URL of its metrics port.
+
+    `redis` is the host:port of a node's Redis door, "" for the router, which has none.
+    """
 
     name: str
     address: str
     ops: str
+    redis: str
     process: Process
 
 
@@ -189,7 +216,7 @@ class LocalCluster:
             raise ClusterFailed(f"S3 at {self.s3_endpoint}, bucket {self.bucket}: {error}") from None
 
     def _launch_router(self) -> Member:
-        return self._launch("router", "milena_router", 50050, 9090, {})
+        return self._launch("router", "milena_router", 0, {})
 
     def _next_node(self) -> Callable[[], Member]:
         self._node_count += 1
@@ -201,16 +228,16 @@ class LocalCluster:
             "S3_ENDPOINT_URL": self.s3_endpoint,
             "JOURNAL_DIR": str(self.journals / f"cache{number}"),
         }
-        return lambda: self._launch(f"cache{number}", "milena_cache", 50050 + number, 9090 + number, environment)
+        return lambda: self._launch(f"cache{number}", "milena_cache", number, environment)
 
-    def _launch(
-        self, name: str, module: str, wanted: int, wanted_ops: int, environment: Mapping[str, str]
-    ) -> Member:
-        port, ops = self._ports.take(wanted), self._ports.take(wanted_ops)
-        own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops)}
+    def _launch(self, name: str, module: str, number: int, environment: Mapping[str, str]) -> Member:
+        """`number` is a node's, from 1; 0 is the router, which has no Redis door."""
+        port, ops = self._ports.take(_GRPC + number), self._ports.take(_OPS + number)
+        redis = f"{HOST}:{self._ports.take(_REDIS + number)}" if number else ""
+        own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis}
         style = {"LOG_FORMAT": self._environ.get("LOG_FORMAT") or "text"}
         process = self._spawn(name, [module], {**environment, **own, **style})
-        return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", process)
+        return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", redis, process)
 
     def _bring_up(self, launches: list[Callable[[], Member]]) -> list[Member]:
         """Launch all at once and wait until each answers; again, on other ports, if somebody took its port."""

@@ -22,6 +22,11 @@ class Ports:
         return port
 
 
+def port_of(address: str) -> int:
+    """The port of a ``host:port``."""
+    return int(address.rpartition(":")[2])
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         # Connections that are long over do not keep a port; a listener does.

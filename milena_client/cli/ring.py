@@ -19,6 +19,7 @@ _NODES = (
     Column("member_for", "IN RING FOR", show_seconds, True),
     Column("ops", "OPS"),
     Column("node_id", "ID"),
+    Column("redis", "REDIS"),
 )
 
 _OWNER = (
@@ -28,6 +29,7 @@ _OWNER = (
     Column("successor", "SUCCESSOR"),
     Column("epoch", "EPOCH", right=True),
     Column("owned_since", "OWNED SINCE", right=True),
+    Column("redis", "REDIS"),
 )
 
 
@@ -48,6 +50,7 @@ def nodes(session: Session) -> None:
             "member_for": node.member_for,
             "ops": node.addresses.get("ops", ""),
             "node_id": node.node_id,
+            "redis": node.addresses.get("resp", ""),
         }
         for node in view.nodes
     ]
@@ -86,9 +89,10 @@ def ring() -> None:
 @cluster_options
 @click.pass_obj
 def owner(session: Session, key: str) -> None:
-    """Show which node owns KEY."""
+    """Show which node owns KEY, and where it speaks the Redis protocol."""
     with session.admin() as admin:
         found = admin.owner(key)
+        nodes = admin.nodes().nodes
     if not found.address:
         raise NoNodes(f"the ring has no node (slot {found.slot})")
     row = {
@@ -98,6 +102,7 @@ def owner(session: Session, key: str) -> None:
         "successor": found.successor,
         "epoch": found.epoch,
         "owned_since": found.owned_since,
+        "redis": next((node.addresses.get("resp", "") for node in nodes if node.address == found.address), ""),
     }
     if session.format == "json":
         write_json(row)

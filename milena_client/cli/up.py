@@ -24,6 +24,7 @@ from milena_client.cli.health import STATS, stats_rows, total_row
 from milena_client.cli.local_cluster import ClusterFailed, LocalCluster, missing_packages
 from milena_client.cli.local_s3 import S3Choice, choose_s3
 from milena_client.cli.output import Row, show_percent, table
+from milena_client.cli.ports import port_of
 from milena_client.cli.processes import Process
 from milena_client.retry import RetryPolicy
 from milena_common.errors import MilenaError
@@ -142,12 +143,16 @@ def say_addresses(cluster: LocalCluster, s3: S3Choice, environ: Mapping[str, str
     limit = environ.get("RATE_LIMIT") or "100 (the default; 0 switches it off)"
     lines = [
         f"router   {cluster.router.address}   metrics {cluster.router.ops}/metrics",
-        *(f"{node.name:8} {node.address}   metrics {node.ops}/metrics" for node in cluster.nodes),
+        *(
+            f"{node.name:8} {node.address}   metrics {node.ops}/metrics   redis {node.redis}"
+            for node in cluster.nodes
+        ),
         f"s3       {cluster.s3_endpoint or 'AWS'}, bucket {cluster.bucket}{kept}",
         f"logs     {cluster.logs}",
         f"journals {cluster.journals}",
-        f"RATE_LIMIT, requests a second: {limit}",
+        f"RATE_LIMIT of the router, requests a second: {limit}",
         f"export MILENA_URL=milena://{cluster.router.address}",
+        f"redis-cli -c -p {port_of(cluster.nodes[0].redis)}",
     ]
     click.echo("\n".join(lines))
 

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 
-from milena_client.admin import NodeStats
-from milena_client.cli.health import stats_rows, total_row
+from click.testing import CliRunner, Result
+from google.protobuf.message import Message
+
+from milena_client.admin import Node, NodeStats
+from milena_client.cli.app import milena
+from milena_client.cli.health import doorless, stats_rows, total_row
 from milena_client.memory_cluster import NODE, MemoryCluster
 from milena_common.errors import Unavailable
+from milena_common.pb import router_server_pb2 as pb
 from tests.cli.conftest import Run
+from tests.client.router import router
+
+DOORS = {"10.0.0.7:50051": "10.0.0.7:6379", "10.0.0.8:50051": ""}
 
 
 def test_nodes(run: Run) -> None:
-    assert run("nodes").stdout == f"{NODE}\t16384\t1\t1\t5\t0\t\tfake\n"
+    assert run("nodes").stdout == f"{NODE}\t16384\t1\t1\t5\t0\t\tfake\t\n"
     shown = json.loads(run("nodes", "-o", "json").stdout)
     assert shown["epoch"] == 1
     assert shown["nodes"][0]["address"] == NODE
@@ -30,7 +38,7 @@ def test_leave(run: Run) -> None:
 
 
 def test_ring_owner(run: Run) -> None:
-    assert run("ring", "owner", "123456789").stdout == f"123456789\t12739\t{NODE}\t\t1\t1\n"
+    assert run("ring", "owner", "123456789").stdout == f"123456789\t12739\t{NODE}\t\t1\t1\t\n"
     assert json.loads(run("ring", "owner", "123456789", "-o", "json").stdout)["slot"] == 12739
     assert "12739" in run("-o", "table", "ring", "owner", "123456789").stdout
     run("leave", NODE)
@@ -70,3 +78,41 @@ def test_a_node_that_cannot_be_asked_still_has_a_row() -> None:
     assert [row["state"] for row in rows] == ["ready", "gone"]
     assert rows[1]["hit_ratio"] is None
     assert total_row(nodes)["hit_ratio"] == 0.25
+
+
+def against_doors(*arguments: str) -> Result:
+    """A command against a router whose ring is `DOORS`: the nodes and their Redis doors, "" for none."""
+
+    def answer(method: str, request: object, _: object) -> Message:
+        if method == "Owner":
+            return pb.OwnerResponse(slot=1, address=next(iter(DOORS)), epoch=1, owned_since=1)
+        if method == "Stats":
+            return pb.StatsResponse(nodes=[pb.NodeStats(address=address) for address in DOORS])
+        nodes = [
+            pb.NodeInfo(address=address, addresses={"resp": redis} if redis else {})
+            for address, redis in DOORS.items()
+        ]
+        return pb.NodesResponse(epoch=1, nodes=nodes)
+
+    with router(answer) as address:
+        return CliRunner().invoke(milena, [*arguments, "--url", f"milena://{address}"])
+
+
+def test_redis_doors_are_shown() -> None:
+    assert [line.split("\t")[-1] for line in against_doors("nodes").stdout.splitlines()] == [*DOORS.values()]
+    shown = json.loads(against_doors("nodes", "-o", "json").stdout)
+    assert [node["redis"] for node in shown["nodes"]] == [*DOORS.values()]
+    owner = json.loads(against_doors("ring", "owner", "k", "-o", "json").stdout)
+    assert owner["redis"] == DOORS[owner["address"]] != ""
+
+
+def test_a_node_without_a_redis_door_among_others_that_have_one_is_a_problem() -> None:
+    ill = against_doors("health")
+    assert ill.exit_code == 1
+    assert ill.stdout == "node 10.0.0.8:50051: it has no Redis door, and others have (RESP_ADDR)\n"
+
+
+def test_redis_doors_that_are_all_shut_or_all_open_are_none() -> None:
+    nodes = [Node(address, "id", 1, {"resp": redis}, 1, 1, 1) for address, redis in DOORS.items()]
+    assert len(doorless(nodes)) == 1
+    assert doorless(nodes[:1]) == doorless(nodes[1:]) == doorless([]) == []

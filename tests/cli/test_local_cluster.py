@@ -106,6 +106,19 @@ def nobody_listens(address: str) -> bool:
         return probe.connect_ex((host, int(port))) != 0
 
 
+def over_redis(command: Command, *words: str) -> bytes:
+    """What the node that owns the key answers: the first whose answer is no MOVED."""
+    request = "".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]).encode()
+    for address in re.findall(r"redis (127\.0\.0\.1:\d+)", "\n".join(command.lines)):
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(request)
+            answer = connection.recv(65536)
+        if not answer.startswith(b"-MOVED"):
+            return answer
+    raise AssertionError(command.lines)
+
+
 @contextmanager
 def taken(port: int) -> Iterator[None]:
     """Somebody listens on `port`, if not this test then somebody else."""
@@ -129,6 +142,7 @@ def test_a_cluster_for_an_afternoon(tmp_path: Path) -> None:
         assert client(tmp_path, url, "get", "k") == "content"
         assert client(tmp_path, url, "ls") == "k"
         assert client(tmp_path, url, "health") == "healthy: 2 nodes ready"
+        assert over_redis(up, "GET", "k") == b"$7\r\ncontent\r\n"
         assert up.end(signal.SIGINT) == (0, "")
         assert all(nobody_listens(address) for address in addresses(up))
         assert not list(tmp_path.glob("milena-*"))

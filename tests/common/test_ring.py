@@ -194,6 +194,18 @@ def test_a_single_node_owns_everything_and_has_no_successor() -> None:
     assert ring.successor(0) == ""
 
 
+def test_ranges_say_the_same_as_the_slots_one_by_one() -> None:
+    assert list(Ring.empty().ranges()) == []
+    first, second, third = POOL[:3]
+    ring = ring_of(first, second).with_members([first, second, third], 3)
+    said = {}
+    runs = list(ring.ranges())
+    for start, last, address, since in runs:
+        said |= {slot: (address, since) for slot in range(start, last + 1)}
+    assert said == {slot: (ring.owner(slot), ring.ownership_since(slot)) for slot in range(SLOTS)}
+    assert all(one[2:] != other[2:] for one, other in pairwise(runs)), "as few as there can be"
+
+
 def test_a_ring_stays_as_it_is_when_the_next_is_made() -> None:
     ring = ring_of(*POOL[:3])
     before = owners(ring), ring.epoch, ring.members

@@ -29,6 +29,7 @@ STATUSES = {
     errors.InternalError: StatusCode.INTERNAL,
 }
 LOCAL = {errors.ConfigError, errors.BatchError}
+WITH_FIELDS = {errors.Moved}
 
 
 def tree(kind: type[MilenaError] = MilenaError) -> Iterator[type[MilenaError]]:
@@ -39,7 +40,7 @@ def tree(kind: type[MilenaError] = MilenaError) -> Iterator[type[MilenaError]]:
 
 
 def test_every_error_class_is_covered_here() -> None:
-    assert set(tree()) == {*STATUSES, *LOCAL}
+    assert set(tree()) == {*STATUSES, *LOCAL, *WITH_FIELDS}
 
 
 def test_code_words_are_unique() -> None:
@@ -84,6 +85,23 @@ def test_any_retry_after_is_survived(told: str | bytes) -> None:
     arrived = from_grpc(StatusCode.RESOURCE_EXHAUSTED, "x", metadata)
     assert isinstance(arrived, errors.RateLimited)
     assert arrived.retry_after == (0.012 if told == b"12" else 0)
+
+
+def test_where_a_key_moved_to_arrives() -> None:
+    sent = errors.Moved(5, "[::1]:6379")
+    status, details, metadata = to_grpc(sent)
+    assert status is StatusCode.UNAVAILABLE
+    assert is_answer(metadata)
+    arrived = from_grpc(status, details, metadata)
+    assert isinstance(arrived, errors.Moved)
+    assert (str(arrived), arrived.slot, arrived.address) == (str(sent), 5, "[::1]:6379")
+
+
+@pytest.mark.parametrize("told", ["", " ", "5", "5 ", "-1 a:1", "16384 a:1", "9" * 5000, "² a:1", b"\xff"])
+def test_where_a_key_moved_to_may_be_anything(told: str | bytes) -> None:
+    arrived = from_grpc(StatusCode.UNAVAILABLE, "x", (("milena-error", "MOVED"), ("milena-moved", told)))
+    assert type(arrived) is errors.Unavailable
+    assert str(arrived) == "x"
 
 
 @pytest.mark.parametrize("metadata", [None, (), (("milena-error", "NEWWORD"),), (("other", b"\xff"),)])

@@ -14,6 +14,7 @@ from milena_cache.bucket_watch import BucketWatch
 from milena_cache.doors.grpc import OPERATIONS, CacheService
 from milena_cache.metrics import node_registry
 from milena_cache.origin import OriginCounts
+from milena_cache.ownership import Ownership
 from milena_cache.replay import Replay
 from milena_cache.report import Report
 from milena_cache.stats import HITS, MISSES
@@ -21,6 +22,7 @@ from milena_common import errors
 from milena_common.calls import CallCounts
 from milena_common.durability import DURABILITIES
 from milena_common.errors import MilenaError
+from milena_common.limiter import TokenBucket
 from milena_common.ops_http import LIVE_PATHS, READY_PATHS
 from milena_common.pb import cache_server_pb2, router_server_pb2
 from milena_common.status import to_grpc
@@ -52,10 +54,22 @@ def real_metrics() -> set[str]:
     report = Report(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.clock)
     service = CacheService(rig.node, rig.writeback, rig.buckets, "127.0.0.1:50051", 5, report)
     node = node_registry(
-        calls, rig.node, counts, service, report, rig.writeback, rig.uploader, rig.journal, Replay(0, 0)
+        calls,
+        rig.node,
+        counts,
+        service,
+        report,
+        rig.writeback,
+        rig.uploader,
+        rig.journal,
+        Replay(0, 0),
+        Ownership(""),
+        TokenBucket(0, 0),
     )
     router = Router(0)
-    return sample_names(node) | sample_names(router_registry(router.calls, router.leases, router.service))
+    return sample_names(node) | sample_names(
+        router_registry(router.calls, router.leases, router.limiter, router.watchers)
+    )
 
 
 def test_the_reference_has_every_metric_and_no_other(real_metrics: set[str]) -> None:
@@ -97,7 +111,9 @@ def is_public(kind: type[MilenaError]) -> bool:
 def test_every_status_that_is_sent_is_in_the_table() -> None:
     table = re.findall(r"^\| ([A-Z_]+) \| `([A-Z]+)` \|", section(PROTOCOL, "Statuses"), re.MULTILINE)
     never_sent = {errors.ConfigError, errors.KeyNotFound, errors.BatchError}
-    expected = {(to_grpc(kind("because"))[0].name, kind.code) for kind in subclasses(MilenaError) - never_sent}
+    sent = subclasses(MilenaError) - never_sent - {errors.Moved}
+    examples = [*(kind("because") for kind in sent), errors.Moved(1, "127.0.0.1:1")]
+    expected = {(to_grpc(error)[0].name, error.code) for error in examples}
     assert set(table) == expected
 
 

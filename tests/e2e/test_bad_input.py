@@ -130,20 +130,29 @@ def test_an_absurd_environment_ends_with_2_and_a_line_for_each_variable(module: 
     assert all("got " in line and "allowed: " in line for line in process.lines())
 
 
-@pytest.mark.parametrize("variable", ["LISTEN_ADDR", "METRICS_PORT"])
-@pytest.mark.parametrize("module", ["milena_router", "milena_cache"])
+@pytest.mark.parametrize(
+    ("module", "variable"),
+    [
+        ("milena_router", "LISTEN_ADDR"),
+        ("milena_router", "METRICS_PORT"),
+        ("milena_cache", "LISTEN_ADDR"),
+        ("milena_cache", "METRICS_PORT"),
+        ("milena_cache", "RESP_ADDR"),
+    ],
+)
 def test_a_port_in_use_ends_with_1_and_names_it(module: str, variable: str, tmp_path: Path) -> None:
     variables = {
         **AWS_VARIABLES,
         "LISTEN_ADDR": "127.0.0.1:0",
         "METRICS_PORT": "0",
+        "RESP_ADDR": "127.0.0.1:0",
         "ROUTER_ADDR": "127.0.0.1:1",
         "S3_BUCKET": "bucket",
         "S3_ENDPOINT_URL": "http://127.0.0.1:1",
     }
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        variables[variable] = f"127.0.0.1:{port}" if variable == "LISTEN_ADDR" else str(port)
+        variables[variable] = str(port) if variable == "METRICS_PORT" else f"127.0.0.1:{port}"
         process = Process("second", ("-m", module), variables, tmp_path)
         assert process.wait() == 1
     said = process.lines(variable)
@@ -171,7 +180,7 @@ def _garbage() -> Iterator[bytes]:
 def test_garbage_on_any_port_ends_its_connection_and_nothing_else(start_cluster: StartCluster) -> None:
     cluster = start_cluster(1)
     (node,) = cluster.nodes
-    ports = [cluster.router.address, cluster.router.ops, node.address, node.ops]
+    ports = [cluster.router.address, cluster.router.ops, node.address, node.ops, node.resp]
     with Milena(cluster.address) as m:
         m.set("k", b"v")
         before = [server.metrics().value("process_resident_memory_bytes") for server in (cluster.router, node)]
@@ -200,7 +209,7 @@ def test_silent_connections_hold_up_nobody(start_cluster: StartCluster) -> None:
     cluster = start_cluster(1)
     (node,) = cluster.nodes
     held = []
-    for address in (cluster.router.address, cluster.router.ops, node.address, node.ops):
+    for address in (cluster.router.address, cluster.router.ops, node.address, node.ops, node.resp):
         host, port = address.split(":")
         for start in (b"", b"PRI * HTTP/2.0\r\n\r\nSM", b"GET /met"):
             for _ in range(20):

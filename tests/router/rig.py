@@ -14,6 +14,7 @@ from milena_common.calls import CallCounts
 from milena_common.env import Environment
 from milena_common.errors import MilenaError
 from milena_common.grpc_door import GrpcDoor
+from milena_common.limiter import TokenBucket
 from milena_common.pb import cache_server_pb2 as cache_pb
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.pb import router_server_pb2_grpc as pb_grpc
@@ -21,9 +22,9 @@ from milena_common.status import from_grpc
 from milena_router.config import load
 from milena_router.forward import Forwarder
 from milena_router.leases import Leases
-from milena_router.limiter import TokenBucket
-from milena_router.membership import Membership
+from milena_router.membership import Change, Membership
 from milena_router.service import OPERATIONS, RouterService
+from milena_router.watchers import MAX_WATCHERS, RingWatchers
 from tests.router.fake_nodes import FakeNodes
 from tests.support.fake_clock import FakeClock
 
@@ -34,17 +35,25 @@ SOON = 10.0
 class Router:
     """`stub` calls it as any gRPC client does; `nodes` are the fakes behind it."""
 
-    def __init__(self, rate_limit: float) -> None:
+    def __init__(self, rate_limit: float, *, direct_access: bool = True) -> None:
         self.clock = FakeClock()
         self.nodes = FakeNodes(self.clock, lambda _: b"")  # every field at its default
         self.config = replace(load(Environment({})), max_value_bytes=MAX_VALUE_BYTES, rate_limit=rate_limit)
         membership = Membership(self.config.lease_seconds, self.clock.now())
         self.forwarder = Forwarder(lambda: membership.ring, self.nodes.connect, self.clock)
-        self.leases = Leases(membership, self.clock, self.forwarder.ring_changed)
-        limiter = TokenBucket(rate_limit, self.clock.now())
-        self.service = RouterService(self.config, self.leases, self.forwarder, limiter, self.clock)
+        self.watchers = RingWatchers(lambda: membership.ring, lambda: membership.default_bucket, direct_access)
+
+        def ring_changed(change: Change) -> None:
+            self.forwarder.ring_changed(change)
+            self.watchers.ring_changed()
+
+        self.leases = Leases(membership, self.clock, ring_changed)
+        self.limiter = TokenBucket(rate_limit, self.clock.now())
+        self.service = RouterService(self.config, self.leases, self.forwarder, self.limiter, self.clock)
         self.calls = CallCounts(OPERATIONS)
+        self.address: Address
         self.stub: pb_grpc.RouterStub
+        self.door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES, 2**30, MAX_WATCHERS)
         self.channel: grpc.aio.Channel
 
     async def join(self, *addresses: str, bucket: str = "photos") -> None:
@@ -64,17 +73,17 @@ class Router:
 
 
 @asynccontextmanager
-async def running_router(rate_limit: float = 0.0) -> AsyncIterator[Router]:
-    router = Router(rate_limit)
-    door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES, 2**30)
-    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
-    await door.start(router.service.methods(), router.calls)
+async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True) -> AsyncIterator[Router]:
+    router = Router(rate_limit, direct_access=direct_access)
+    router.address = router.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await router.door.start(router.service.methods(), router.calls, router.watchers.streams())
     try:
-        async with grpc.aio.insecure_channel(str(address)) as router.channel:
+        async with grpc.aio.insecure_channel(str(router.address)) as router.channel:
             router.stub = pb_grpc.RouterStub(router.channel)
             yield router
     finally:
-        await door.stop(0)
+        router.watchers.stop()
+        await router.door.stop(0)
 
 
 def found(value: bytes, node: str) -> bytes:

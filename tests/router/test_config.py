@@ -18,6 +18,7 @@ def test_defaults() -> None:
         lease_seconds=5,
         max_value_bytes=64 * 2**20,
         request_timeout=5,
+        direct_access=True,
         log_level="info",
         log_format="json",
     )
@@ -34,12 +35,13 @@ def test_every_variable_is_heeded() -> None:
                 "LEASE_SECONDS": "1.5",
                 "MAX_VALUE_BYTES": "1KiB",
                 "REQUEST_TIMEOUT_SECONDS": "2",
+                "DIRECT_ACCESS": "False",
                 "LOG_LEVEL": "DEBUG",
                 "LOG_FORMAT": "text",
             }
         )
     )
-    assert config == Config(Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 1024, 2, "debug", "text")
+    assert config == Config(Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 1024, 2, False, "debug", "text")
 
 
 def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
@@ -59,6 +61,7 @@ def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
         ("MAX_VALUE_BYTES", "0"),
         ("MAX_VALUE_BYTES", "2GiB"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
+        ("DIRECT_ACCESS", "perhaps"),
         ("LOG_LEVEL", "trace"),
         ("LOG_FORMAT", "xml"),
     ],
@@ -79,6 +82,7 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "LEASE_SECONDS",
         "MAX_VALUE_BYTES",
         "REQUEST_TIMEOUT_SECONDS",
+        "DIRECT_ACCESS",
         "LOG_LEVEL",
         "LOG_FORMAT",
     }

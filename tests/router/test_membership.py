@@ -104,6 +104,18 @@ def test_a_restarted_node_owns_its_slots_anew(membership: Membership) -> None:
         assert new.owned_since == (membership.ring.epoch if new.address == A.address else old.owned_since)
 
 
+def test_other_addresses_are_another_ring_with_the_same_owners(membership: Membership) -> None:
+    join(membership, A)
+    join(membership, B)
+    before = membership.ring
+    change = join(membership, Member(A.address, A.node_id, addresses={"resp": "node-a:6379"}))
+    assert change is not None
+    assert (change.kind, change.reason) == ("Join", "addresses changed")
+    assert membership.ring.epoch > before.epoch
+    assert membership.ring.members[0].addresses == {"resp": "node-a:6379"}
+    assert list(membership.ring.ranges()) == list(before.ranges())
+
+
 def test_two_processes_at_one_address_are_called_that(membership: Membership) -> None:
     join(membership, A)
     twin = Member(A.address, "twin")

@@ -14,7 +14,9 @@ A, B = "node-a:50051", "node-b:50051"
 
 
 def scrape(router: Router) -> Metrics:
-    return Metrics(generate_latest(router_registry(router.calls, router.leases, router.service)).decode())
+    return Metrics(
+        generate_latest(router_registry(router.calls, router.leases, router.limiter, router.watchers)).decode()
+    )
 
 
 async def test_calls_errors_and_the_ring_are_shown() -> None:

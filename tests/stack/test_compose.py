@@ -19,9 +19,9 @@ NODES = ("cache1", "cache2", "cache3")
 PROCESSES = ("router", *NODES)
 PUBLISHED = {
     "router": {50050: 50050, 9090: 9090},
-    "cache1": {50051: 50051, 9091: 9091},
-    "cache2": {50052: 50052, 9092: 9092},
-    "cache3": {50053: 50053, 9093: 9093},
+    "cache1": {50051: 50051, 6381: 6381, 9091: 9091},
+    "cache2": {50052: 50052, 6382: 6382, 9092: 9092},
+    "cache3": {50053: 50053, 6383: 6383, 9093: 9093},
     "s3": {9000: 5000},
     "prometheus": {9095: 9090},
     "grafana": {3000: 3000},
@@ -168,6 +168,18 @@ def test_the_router_starts_with_nothing_set() -> None:
     config = environment.router(variables_of("router"))
     assert config.listen == ("0.0.0.0", 50050)
     assert config.metrics == ("0.0.0.0", 9090)
+    assert config.direct_access
+
+
+def test_direct_access_can_be_switched_off_from_outside() -> None:
+    assert not environment.router(variables_of("router", DIRECT_ACCESS="false")).direct_access
+
+
+def test_the_limits_of_router_and_nodes_are_two() -> None:
+    given = {"RATE_LIMIT": "7", "NODE_RATE_LIMIT": "5"}
+    assert environment.router(variables_of("router", **given)).rate_limit == 7
+    assert environment.cache(variables_of("cache1", **given)).rate_limit == 5
+    assert environment.cache(variables_of("cache1", RATE_LIMIT="7")).rate_limit == 0
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -177,6 +189,9 @@ def test_a_node_starts_with_nothing_set(number: int) -> None:
     assert config.listen == ("0.0.0.0", 50050 + number)
     assert config.advertise == Address(name, 50050 + number)
     assert config.metrics == ("0.0.0.0", 9090 + number)
+    # The same number inside and outside, so that an answer MOVED can be followed from outside too.
+    assert config.resp == ("0.0.0.0", 6380 + number)
+    assert 6380 + number in PUBLISHED[name]
     assert config.routers == (Address("router", 50050),)
     assert config.s3.endpoint_url == "http://s3:5000"
     assert config.buckets.default == "milena"

@@ -106,7 +106,7 @@ def test_log_lines_are_not_held_back() -> None:
 
 def test_every_port_of_both_processes_is_exposed() -> None:
     ports = {port for i in stages()[-1] if i.name == "EXPOSE" for port in i.arguments.split()}
-    assert ports == {"50050", "9090", "50051", "9091"}
+    assert ports == {"50050", "9090", "50051", "9091", "6379"}
 
 
 def test_a_command_given_replaces_the_default_whole() -> None:

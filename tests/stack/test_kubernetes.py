@@ -12,6 +12,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from milena_cache.config import Config
 from milena_cache.journal_lmdb import LEAST_MAP
 from milena_common.addresses import Address
 from tests.stack import environment
@@ -219,8 +220,13 @@ def test_selectors_find_the_pods(name: str) -> None:
 def test_ports_are_the_same_everywhere(name: str) -> None:
     ports = {port["name"]: port["containerPort"] for port in container(name)["ports"]}
     config = environment.router(variables(name)) if name == "milena-router" else environment.cache(variables(name))
-    assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port}
     assert config.listen.is_wildcard
+    redis = {}
+    if isinstance(config, Config):
+        assert config.resp is not None
+        assert config.resp.is_wildcard
+        redis = {"redis": config.resp.port}
+    assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port, **redis}
     assert Address(config.metrics.host, config.metrics.port).is_wildcard
     service = one(resources_of(BASE), "Service", name)
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
@@ -235,6 +241,14 @@ def test_a_node_is_called_by_its_own_stable_name() -> None:
     service = one(resources_of(BASE), "Service", workload("milena-cache")["spec"]["serviceName"])
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_clients_may_go_straight_to_the_nodes() -> None:
+    assert environment.router(variables("milena-router")).direct_access
+    rules = one(resources_of(BASE), "NetworkPolicy", "milena-cache")["spec"]["ingress"]
+    (clients,) = (rule for rule in rules if "redis" in {port["port"] for port in rule["ports"]})
+    labels = [source["podSelector"]["matchLabels"] for source in clients["from"]]
+    assert labels == [{"app.kubernetes.io/name": "milena-router"}, {"milena-client": "true"}]
 
 
 def test_nodes_find_the_router() -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.moto_server import AWS_VARIABLES
-from tests.support.processes import READY_SECONDS, Server
+from tests.support.processes import READY_SECONDS, Node, Server
 from tests.support.waiting import wait_until
 
 
@@ -29,7 +29,7 @@ class Cluster:
         node_env: Mapping[str, str] | None = None,
     ) -> None:
         self.bucket = bucket
-        self.nodes: list[Server] = []
+        self.nodes: list[Node] = []
         self._number = nodes
         self._directory = directory
         self._endpoint_url = endpoint_url
@@ -44,7 +44,9 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            self.router = self._start("router", "milena_router", {"RATE_LIMIT": "0", **self._router_env})
+            variables = {"RATE_LIMIT": "0", **self._router_env}
+            self.router = Server("router", "milena_router", variables, self._directory)
+            self._stack.callback(self.router.close)
             for _ in range(self._number):
                 self.add_node(wait=False)
             for server in (self.router, *self.nodes):
@@ -57,12 +59,7 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _start(self, name: str, module: str, variables: Mapping[str, str]) -> Server:
-        server = Server(name, module, variables, self._directory)
-        self._stack.callback(server.close)
-        return server
-
-    def add_node(self, env: Mapping[str, str] | None = None, *, wait: bool = True) -> Server:
+    def add_node(self, env: Mapping[str, str] | None = None, *, wait: bool = True) -> Node:
         """Start one more node, by default until it is ready; `env` adds to the environment of all nodes."""
         variables = {
             **AWS_VARIABLES,
@@ -72,7 +69,8 @@ class Cluster:
             **self._node_env,
             **(env or {}),
         }
-        node = self._start(f"cache{len(self.nodes) + 1}", "milena_cache", variables)
+        node = Node(f"cache{len(self.nodes) + 1}", variables, self._directory)
+        self._stack.callback(node.close)
         self.nodes.append(node)
         if wait:
             node.wait_ready()

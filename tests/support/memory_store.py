@@ -104,7 +104,7 @@ class MemoryStore:
             return Absent.NOT_MODIFIED
         if len(value) > max_bytes:
             raise too_large(ref, len(value), max_bytes)
-        return Stored(bytes(value), etag_of(value))
+        return Stored(bytes(value), etag_of(value), metadata_of(value))
 
     async def head(self, ref: Ref) -> Info | None:
         await self._enter("head", ref)

@@ -225,3 +225,16 @@ class Server(Process):
         super().close()
         for port in self._ports:
             port.close()
+
+
+class Node(Server):
+    """A cache node, which has a Redis door too, at `resp`, unless `variables` say otherwise."""
+
+    def __init__(self, name: str, variables: Mapping[str, str], directory: Path) -> None:
+        self._resp_port = ReservedPort()
+        self.resp = self._resp_port.address
+        super().__init__(name, "milena_cache", {"RESP_ADDR": self.resp, **variables}, directory)
+
+    def close(self) -> None:
+        super().close()
+        self._resp_port.close()

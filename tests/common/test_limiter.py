@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_router.limiter import TokenBucket
+from milena_common.limiter import TokenBucket, over_limit
 
 rates = st.floats(0.1, 10_000)
 gaps = st.lists(st.floats(0, 3), min_size=1, max_size=60)
@@ -63,6 +63,47 @@ def test_below_one_a_second_the_burst_is_one() -> None:
     assert bucket.take(0) == 0
     assert bucket.take(0) == pytest.approx(2)
     assert bucket.take(2.1) == 0
+
+
+def test_a_batch_takes_all_its_tokens_or_none() -> None:
+    bucket = TokenBucket(10, 0.0)
+    assert bucket.take(0.0, 7) == 0
+    assert bucket.take(0.0, 7) == pytest.approx(0.4)
+    assert bucket.take(0.0, 3) == 0
+    assert bucket.take(0.4, 4) == 0
+
+
+def test_a_batch_over_the_burst_is_paid_back() -> None:
+    bucket = TokenBucket(10, 0.0)
+    assert bucket.take(0.0, 25) == 0, "it would never be welcome otherwise"
+    assert bucket.take(0.0) == pytest.approx(1.6)
+    assert bucket.take(1.0, 25) == pytest.approx(1.5)
+    assert bucket.take(2.5, 25) == 0
+
+
+@given(rates, st.lists(st.tuples(st.floats(0, 3), st.integers(1, 50)), min_size=1, max_size=60))
+def test_batches_have_no_more_than_the_rate_in_the_long_run(rate: float, asked: list[tuple[float, int]]) -> None:
+    bucket = TokenBucket(rate, 0.0)
+    now, taken, largest = 0.0, 0, 0
+    for pause, n in asked:
+        now += pause
+        if not bucket.take(now, n):
+            taken += n
+            largest = max(largest, n)
+        assert taken <= max(1.0, rate) + rate * now + largest + 1e-6
+
+
+def test_what_was_refused_is_counted() -> None:
+    bucket = TokenBucket(2, 0.0)
+    for n in (1, 1, 1, 5):
+        bucket.take(0.0, n)
+    assert bucket.refused == 6
+
+
+def test_the_refusal_says_whose_limit_it_is_and_how_long_to_wait() -> None:
+    refusal = over_limit("this node's", 4, 0.25)
+    assert str(refusal) == "over this node's RATE_LIMIT of 4 requests a second; try again in 250 ms"
+    assert refusal.retry_after == 0.25
 
 
 def test_a_rate_of_0_is_no_limit() -> None:

@@ -1,0 +1,88 @@
+"""Pure. The connections of the Redis door: who they are, and what became of those that ended."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from milena_cache.doors.redis.session import Session
+
+Reason = Literal["idle", "output", "protocol", "killed"]
+REASONS: tuple[Reason, ...] = ("idle", "output", "protocol", "killed")
+
+
+# Bytes that are not worth counting: less than what a connection takes by being there.
+SMALL = 64 * 1024
+
+
+class Client(Protocol):
+    """A connection, as others see it."""
+
+    session: Session
+    stalled_at: int  # unsent bytes when the door last looked
+
+    def push(self, message: bytes) -> None:
+        """Send a message that is no answer, now."""
+
+    def finish(self) -> None:
+        """Begin nothing any more, and end when what was begun has been answered."""
+
+    def disconnect(self, reason: Reason) -> None:
+        """End the connection; what was not sent yet is not sent any more."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client to read them."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes of commands that are not complete, or not begun."""
+
+
+class Clients:
+    """The open connections by id, and counts since the start."""
+
+    def __init__(self, most_held: int) -> None:
+        """`most_held`: bytes of incomplete commands, of all connections together."""
+        self.by_id: dict[int, Client] = {}
+        # Those with so much unsent that they wait for it.
+        self.slow: set[int] = set()
+        self._most_held = most_held
+        self._held: dict[int, int] = {}
+        self._held_in_all = 0
+        self.accepted = 0
+        self.refused = 0
+        self.deferred = 0
+        self.commands = 0
+        self.received = 0  # bytes, of connections that have ended
+        self.sent = 0
+        self.disconnects = dict.fromkeys(REASONS, 0)
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def next_id(self) -> int:
+        """A number that no other connection had."""
+        self.accepted += 1
+        return self.accepted
+
+    def may_hold(self, number: int, size: int) -> bool:
+        """Whether a connection may keep `size` bytes of a command that is not complete. One may in any case."""
+        if size < SMALL and number not in self._held:
+            return True
+        before = self._held.pop(number, 0)
+        self._held_in_all -= before
+        if size < SMALL:
+            return True
+        if self._held and self._held_in_all + size > self._most_held:
+            return False
+        self._held[number] = size
+        self._held_in_all += size
+        return True
+
+    def ended(self, client: Client) -> None:
+        """Forget a connection that is no more."""
+        self.slow.discard(client.session.id)
+        self.may_hold(client.session.id, 0)
+        if self.by_id.pop(client.session.id, None) is not None:
+            self.received += client.session.received
+            self.sent += client.session.sent

@@ -1,0 +1,403 @@
+"""Coordination. One connection of the Redis door: bytes in, commands, answers out in the order of their commands.
+
+What is in memory is answered inside `data_received`, and all answers of one read leave in one write. What has to
+wait (for S3, for the journal) does not hold up the commands behind it, only their answers. But commands take
+effect in their order: one that reads a key waits for those before it that write the key, and the other way round.
+
+A connection that defers (CLIENT DEFER ON) is told at once which answers will come later, and gets them as pushes.
+Then nothing is held up; its commands are taken for concurrent ones.
+
+**Bounds.** No command is begun while more than HIGH_WATER bytes of answers wait for the client to read, or
+MOST_WAITING answers for somebody else; and nothing is read from the socket while commands wait to be begun. So
+what a connection holds is bounded by what one read brought, what it has asked for, and one answer. The door
+disconnects clients that do not read at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from types import CoroutineType
+from typing import Any, cast
+
+from milena_cache.doors.redis.clients import Reason
+from milena_cache.doors.redis.command import Access, Command, Refused, wrong_arity
+from milena_cache.doors.redis.context import Context
+from milena_cache.doors.redis.hits import Hits
+from milena_cache.doors.redis.key_order import KeyOrder
+from milena_cache.doors.redis.session import Session
+from milena_common.errors import InternalError, InvalidRequest, MilenaError
+from milena_common.limiter import over_limit
+from milena_common.resp import Raw, encode, error_line
+from milena_common.resp_commands import CommandReader, ProtocolError
+from milena_common.resp_errors import to_resp
+from milena_common.status import to_grpc
+
+log = logging.getLogger(__name__)
+
+# Bytes of answers that may wait for the client before no command is begun any more.
+HIGH_WATER = 1024 * 1024
+MOST_WAITING = 1024
+# From this size a value is not copied together with other answers.
+LARGE = 32 * 1024
+
+GET = b"GET"
+# What a command beside its values may take.
+_OVERHEAD_BYTES = 2**20
+
+Answer = tuple[bytes, ...]
+
+
+class _Waiting:
+    """A place in the order of answers; `answer` is None until it is there."""
+
+    __slots__ = ("access", "answer", "deferred", "keys", "operation", "started")
+
+    def __init__(
+        self,
+        answer: Answer | None,
+        access: Access,
+        keys: list[bytes],
+        operation: str,
+        started: float,
+        deferred: int,
+    ) -> None:
+        self.answer = answer
+        self.access = access
+        self.keys = keys
+        self.operation = operation
+        self.started = started
+        self.deferred = deferred
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. `number` is its id."""
+
+    def __init__(self, context: Context, hits: Hits, number: int) -> None:
+        most = context.config.max_value_bytes
+        self._context = context
+        self._hits = hits
+        self._number = number
+        self._reader = CommandReader(max(most, 2**20), 2 * most + _OVERHEAD_BYTES)
+        self._gets = context.calls["get"]
+        self._limited = context.config.rate_limit > 0
+        self._now = context.clock.now
+        self._commands: deque[list[bytes]] = deque()
+        self._order: deque[_Waiting] = deque()
+        self._busy = KeyOrder()
+        self._waiting = 0
+        self._next_deferred = 0
+        self._ready: deque[Answer] = deque()
+        self._writable = True
+        self._reading = True
+        self._broken: ProtocolError | None = None
+        self._parts: list[bytes] = []
+        self._working = False
+        self._lost = False
+        self.stalled_at = 0  # unsent bytes when the door last looked
+        self.session: Session
+        self._transport: asyncio.Transport
+
+    # ---- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer, here = (transport.get_extra_info(name) or ("?", 0) for name in ("peername", "sockname"))
+        now = self._now()
+        self.session = Session(self._number, f"{peer[0]}:{peer[1]}", f"{here[0]}:{here[1]}", now)
+        clients = self._context.clients
+        if len(clients) >= self._context.config.resp_max_connections:
+            clients.refused += 1
+            self._lost = True
+            self._transport.write(error_line("ERR max number of clients reached"))
+            self._transport.close()
+            return
+        clients.by_id[self._number] = self
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = True
+        self._commands.clear()
+        self._order.clear()
+        self._ready.clear()
+        self._context.clients.ended(self)
+        self._context.tracking.stop(self._number)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._context.clients.slow.add(self._number)
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._context.clients.slow.discard(self._number)
+        while self._ready and self._writable:
+            self._transport.writelines(self._ready.popleft())
+        self._work()
+
+    def eof_received(self) -> bool:
+        # The client may have only closed its sending half, and still read what it asked for.
+        if self._waiting or self._commands or self._order:
+            self.session.closing = True
+            return True
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        now = self._now()
+        session = self.session
+        session.last_at = now
+        session.received += len(data)
+        if self._lost or session.closing or self._broken:
+            return
+        if not (self._order or self._commands or self._limited or session.tracking) and self._writable:
+            keys = self._reader.gets(data)
+            if keys is not None:
+                self._answer_gets(keys, now)
+                return
+        try:
+            self._reader.feed(data, self._commands.append)
+        except ProtocolError as error:
+            self._broken = error
+        if not self._context.clients.may_hold(self._number, self._reader.held):
+            self._broken = ProtocolError("BUSY the node has too many bytes of commands in hand; try again later")
+        self._work()
+
+    # ---- the short way
+
+    def _answer_gets(self, keys: list[bytes], now: float) -> None:
+        """Answer a read that has nothing but GETs."""
+        hits, parts, gets = self._hits, self._parts, self._gets
+        self.session.last_command = "get"
+        while keys:
+            number = hits.answer(keys, now, parts, HIGH_WATER)
+            gets.requests += number
+            gets.durations.observe_many(self._now() - now, number)
+            self.session.commands += number
+            self._flush()
+            if number == len(keys):
+                return
+            keys = keys[number:]
+            if not self._writable:
+                break
+            self._run([GET, keys[0]])
+            self._flush()
+            del keys[0]
+            if self._order or not self._writable or self._waiting >= MOST_WAITING:
+                break
+        self._commands.extend([GET, key] for key in keys)
+        if self._commands:
+            self._work()
+
+    # ---- the general way
+
+    def _work(self) -> None:
+        """Begin the commands that may begin now."""
+        if self._working:
+            return  # an answer came while a command was begun: the loop below goes on with it
+        self._working = True
+        try:
+            commands = self._commands
+            while commands and self._writable and self._waiting < MOST_WAITING and not self.session.closing:
+                if not self._begin(commands[0]):
+                    break
+                if commands:  # the connection may have been lost meanwhile
+                    commands.popleft()
+                if len(self._parts) > 64:
+                    self._flush()
+        finally:
+            self._working = False
+        self._flush()
+        if self._lost:
+            return
+        if self.session.closing or (self._broken and not commands):
+            self._end()
+        elif bool(commands) is self._reading:
+            self._reading = not commands
+            if self._reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def _begin(self, words: list[bytes]) -> bool:
+        """Begin a command; False if it must wait for those before it."""
+        if self._order:
+            command = self._context.table.get(words[0].upper())
+            if command is not None and command.access != "none":
+                keys = command.keys_in(words)
+                if self._busy.conflicts(command.access, keys):
+                    return False
+        self._run(words)
+        return True
+
+    def _run(self, words: list[bytes]) -> None:
+        context, session = self._context, self.session
+        started = self._now()
+        session.commands += 1
+        command = context.table.get(words[0].upper())
+        if command is None:
+            self._answered(None, started, (error_line(unknown(words)),), "other")
+            return
+        session.last_command = command.name
+        operation = command.operation
+        try:
+            if not command.accepts(len(words)):
+                raise wrong_arity(command.name)
+            keys = command.keys_in(words)
+            if keys:
+                if self._limited:
+                    self._admit()
+                context.check_slots(session, keys)
+            result = command.handler(context, session, words)
+        except Exception as error:
+            self._answered(None, started, (self._refusal(error, operation),), operation)
+            return
+        if isinstance(result, CoroutineType | asyncio.Future):
+            self._wait(command, keys, result, started)
+        else:
+            self._answered(None, started, self._encode(result, operation), operation)
+
+    def _wait(self, command: Command, keys: list[bytes], result: Any, started: float) -> None:
+        """The answer comes later."""
+        self._waiting += 1
+        waiting = _Waiting(None, command.access, keys, command.operation, started, 0)
+        if self.session.deferring:
+            self._next_deferred += 1
+            waiting.deferred = self._next_deferred
+            self._context.clients.deferred += 1
+            self._answered(None, None, (b"-DEFERRED %d\r\n" % waiting.deferred,), command.operation)
+        else:
+            self._order.append(waiting)
+            self._busy.add(command.access, keys)
+        asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(waiting, task))
+
+    def _finished(self, waiting: _Waiting, task: asyncio.Future[Any]) -> None:
+        self._waiting -= 1
+        try:
+            answer = self._encode(task.result(), waiting.operation)
+        except (Exception, asyncio.CancelledError) as error:
+            answer = (self._refusal(error, waiting.operation),)
+        if waiting.deferred:
+            answer = (b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)
+            self._observe(waiting.operation, waiting.started)
+            if self._writable and not self._lost:
+                self._parts.extend(answer)
+            elif not self._lost:
+                self._ready.append(answer)
+        else:
+            self._busy.remove(waiting.access, waiting.keys)
+            self._answered(waiting, waiting.started, answer, waiting.operation)
+        if not self._lost and not self._working:
+            self._work()
+
+    def _answered(self, waiting: _Waiting | None, started: float | None, answer: Answer, operation: str) -> None:
+        """Put an answer into its place, and send what is in order. `started` None: it is counted later."""
+        if started is not None:
+            self._observe(operation, started)
+        order = self._order
+        if waiting is not None:
+            waiting.answer = answer
+            while order and order[0].answer is not None:
+                self._parts.extend(order.popleft().answer or ())
+        elif order:
+            order.append(_Waiting(answer, "none", [], operation, 0.0, 0))
+        else:
+            self._parts.extend(answer)
+
+    def _observe(self, operation: str, started: float) -> None:
+        counts = self._context.calls[operation]
+        counts.requests += 1
+        counts.durations.observe(self._now() - started)
+
+    def _encode(self, result: Any, operation: str) -> Answer:
+        if type(result) is bytes and len(result) >= LARGE:
+            return (b"$%d\r\n" % len(result), result, b"\r\n")
+        if isinstance(result, Raw):
+            return (result,)
+        return (encode(result, self.session.protocol),)
+
+    def _refusal(self, error: BaseException, operation: str) -> bytes:
+        """The line for an error."""
+        counts = self._context.calls[operation]
+        if isinstance(error, Refused):
+            counts.failed(to_grpc(InvalidRequest())[0].name.lower())
+            return error_line(str(error))
+        if not isinstance(error, MilenaError):
+            if isinstance(error, asyncio.CancelledError):
+                counts.failed("cancelled")
+                return error_line("UNAVAILABLE the node is stopping")
+            log.error("a command failed by a defect of this program", exc_info=error)
+            error = InternalError("a defect of Milena; the process's log has the details")
+        counts.failed(to_grpc(error)[0].name.lower())
+        return error_line(to_resp(error))
+
+    def _admit(self) -> None:
+        """Raises RateLimited."""
+        wait = self._context.limiter.take(self._now())
+        if wait:
+            raise over_limit("the node's", self._context.config.rate_limit, wait)
+
+    # ---- sending
+
+    def _flush(self) -> None:
+        parts = self._parts
+        if not parts or self._lost:
+            parts.clear()
+            return
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines(parts)
+        self._parts = []
+
+    def push(self, message: bytes) -> None:
+        """Send a message that is no answer, between two answers."""
+        if self._lost:
+            return
+        if self.unsent > self._context.config.resp_output_bytes:
+            self.disconnect("output")
+            return
+        self._parts.append(message)
+        if not self._working:
+            self._flush()
+
+    @property
+    def unsent(self) -> int:
+        return self._transport.get_write_buffer_size() + sum(sum(map(len, answer)) for answer in self._ready)
+
+    @property
+    def unread(self) -> int:
+        return self._reader.held
+
+    def finish(self) -> None:
+        """Begin nothing any more, and end when what was begun has been answered."""
+        self.session.closing = True
+        self._work()
+
+    def disconnect(self, reason: Reason) -> None:
+        """End the connection now, whatever has not been sent."""
+        if not self._lost:
+            self._context.clients.disconnects[reason] += 1
+            self._lost = True
+            self._transport.abort()
+
+    def _end(self) -> None:
+        """End the connection when everything before has been answered."""
+        if self._order or self._waiting:
+            self._transport.pause_reading()
+            return
+        if self._broken:
+            text = str(self._broken)
+            self._context.clients.disconnects["protocol"] += 1
+            self._transport.write(error_line(text if text.startswith("BUSY") else f"ERR {text}"))
+        self._lost = True
+        self._transport.close()
+
+
+def unknown(words: list[bytes]) -> str:
+    """What Redis says of a command that it does not know."""
+    shown = ""
+    for word in words[1:]:
+        if len(shown) >= 128:
+            break
+        shown += f"'{word[: 128 - len(shown)].decode(errors='replace')}' "
+    return f"ERR unknown command '{words[0][:128].decode(errors='replace')}', with args beginning with: {shown}"

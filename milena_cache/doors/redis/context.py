@@ -1,0 +1,62 @@
+"""Coordination. What the commands of the Redis door work with: the node's parts, and the way from key to object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from milena_cache.buckets import Buckets, Object
+from milena_cache.config import Config
+from milena_cache.doors.grpc import CacheService
+from milena_cache.doors.redis.clients import Clients
+from milena_cache.doors.redis.command import Command, Refused
+from milena_cache.doors.redis.session import Session
+from milena_cache.doors.redis.tracking import Tracking
+from milena_cache.node import Node
+from milena_cache.ownership import Ownership
+from milena_cache.report import Report
+from milena_common.calls import CallCounts
+from milena_common.clock import Clock
+from milena_common.errors import InvalidRequest
+from milena_common.keys import split_cache_key
+from milena_common.limiter import TokenBucket
+from milena_common.slots import slot_of
+
+
+@dataclass(slots=True)
+class Context:
+    """One node's door. `timeout` is how long a command may take, in seconds."""
+
+    node: Node
+    buckets: Buckets
+    ownership: Ownership
+    service: CacheService
+    report: Report
+    calls: CallCounts
+    limiter: TokenBucket
+    tracking: Tracking
+    clock: Clock
+    config: Config
+    timeout: float
+    clients: Clients
+    table: Mapping[bytes, Command] = field(default_factory=dict)
+
+    def place(self, key: bytes) -> tuple[Object, int]:
+        """The object that `key` names, and the epoch since which this node owns it.
+
+        Raises InvalidRequest, AccessDenied, Moved, NoNodes.
+        """
+        try:
+            bucket, bare = split_cache_key(key)
+        except UnicodeDecodeError:
+            raise InvalidRequest("bucket: is not UTF-8") from None
+        wanted = self.buckets.resolve(bucket, bare)
+        return wanted, self.ownership.owned_since(wanted.filed_as)
+
+    def check_slots(self, session: Session, keys: list[bytes]) -> None:
+        """Refuse a command whose keys are in several slots, as Redis Cluster does, unless one node has them all."""
+        if len(keys) < 2 or self.ownership.single or session.deferring:
+            return
+        first = slot_of(keys[0])
+        if any(slot_of(key) != first for key in keys):
+            raise Refused("CROSSSLOT Keys in request don't hash to the same slot")

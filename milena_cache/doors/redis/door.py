@@ -1,0 +1,95 @@
+"""Coordination. The Redis door: listens, takes connections, and ends those that say nothing or do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from milena_cache.doors.redis.connection import Connection
+from milena_cache.doors.redis.context import Context
+from milena_cache.doors.redis.hits import Hits
+from milena_common.addresses import Address
+from milena_common.grpc_door import CannotListen, probe
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+SWEEP_SECONDS = 1.0
+# So many sweeps without a byte read, while answers wait: the client is gone or stuck.
+STALLED_SWEEPS = 20
+STOP_PAUSE_SECONDS = 0.02
+
+
+class RedisDoor:
+    """The door of one node."""
+
+    def __init__(self, context: Context, hits: Hits) -> None:
+        self._context = context
+        self._hits = hits
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._stalled: dict[int, int] = {}  # by connection, for how many sweeps
+
+    async def start(self, address: Address) -> Address:
+        """Listen; the address returned has the real port. Raises CannotListen."""
+        probe(address, "RESP_ADDR")
+        clients = self._context.clients
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self._context, self._hits, clients.next_id()),
+                address.host,
+                address.port,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            raise CannotListen(f"RESP_ADDR: cannot listen on {address}: {error.strerror or error}") from None
+        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        return Address(address.host, self._server.sockets[0].getsockname()[1])
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await self._context.clock.sleep(SWEEP_SECONDS)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Disconnect who has been silent for RESP_IDLE_SECONDS, and who does not read."""
+        clients = self._context.clients
+        stalled: dict[int, int] = {}
+        for number in tuple(clients.slow):
+            client = clients.by_id[number]
+            unsent = client.unsent
+            sweeps = self._stalled.get(number, 0) + 1 if unsent == client.stalled_at else 0
+            client.stalled_at = unsent
+            if sweeps < STALLED_SWEEPS:
+                stalled[number] = sweeps
+                continue
+            log.warning(
+                "a client does not read its answers, %d bytes wait: disconnected; addr=%s name=%r",
+                unsent,
+                client.session.addr,
+                client.session.name,
+            )
+            client.disconnect("output")
+        self._stalled = stalled
+        idle = self._context.config.resp_idle
+        if idle:
+            latest = self._context.clock.now() - idle
+            for client in tuple(clients.by_id.values()):
+                if client.session.last_at < latest and not client.session.tracking:
+                    client.disconnect("idle")
+
+    async def stop(self, grace: float) -> None:
+        """Take no new connections, and give the commands in hand `grace` seconds."""
+        if self._server is None or self._sweeper is None:
+            return
+        self._sweeper.cancel()
+        self._server.close()
+        clients = self._context.clients
+        clock = self._context.clock
+        until = clock.now() + grace
+        for client in tuple(clients.by_id.values()):
+            client.finish()
+        while clients.by_id and clock.now() < until:
+            await clock.sleep(STOP_PAUSE_SECONDS)
+        for client in tuple(clients.by_id.values()):
+            client.disconnect("killed")

@@ -1,0 +1,61 @@
+"""Pure. GETs of what is in memory, many at once: the path on which Milena has to be as fast as it can.
+
+What `Node.lookup` decides for one key is decided here for all keys of a read, with what they share done once: the
+time, the counts, the limits. Only plain hits are answered: a fresh copy of an object that does not end by itself
+and has nothing dirty over it. The first key that is anything else stops it, and that key goes the general way.
+"""
+
+from __future__ import annotations
+
+from milena_cache.dirty import Dirty
+from milena_cache.freshness import Freshness
+from milena_cache.memory import Memory
+from milena_cache.ownership import Ownership
+from milena_cache.stats import ReadCounts
+from milena_common.slots import slot_of
+
+
+class Hits:
+    """The plain hits of one node."""
+
+    def __init__(
+        self, memory: Memory, dirty: Dirty, ownership: Ownership, freshness: Freshness, reads: ReadCounts
+    ) -> None:
+        self._memory = memory
+        self._dirty = dirty
+        self._ownership = ownership
+        # Whatever the jitter makes of a key's ttl, a younger copy is fresh.
+        self._surely_fresh = freshness.ttl * (1.0 - freshness.jitter)
+        self._reads = reads
+
+    def answer(self, keys: list[bytes], now: float, parts: list[bytes], most_bytes: int) -> int:
+        """Append the answers to the first of `keys` to `parts`, and return how many that were.
+
+        `now` is monotonic seconds. It stops after `most_bytes` bytes of values.
+        """
+        get = self._memory.get
+        dirty = self._dirty.entries
+        since = self._ownership.since
+        everything_since = since[0] if self._ownership.single else None
+        oldest = now - self._surely_fresh
+        served = answered = 0
+        for key in keys:
+            owned_since = everything_since if everything_since is not None else since[slot_of(key)]
+            if owned_since < 0 or (dirty and key in dirty):
+                break
+            entry = get(key)
+            if entry is None or entry.checked_at <= oldest or entry.owned_since < owned_since or entry.expires_at:
+                break
+            value = entry.value
+            if value is None:
+                break
+            size = len(value)
+            parts.append(b"$%d\r\n%b\r\n" % (size, value))
+            served += size
+            answered += 1
+            if served > most_bytes:
+                break
+        if answered:
+            self._reads.outcomes["hit"] += answered
+            self._reads.hit_bytes += served
+        return answered

@@ -1,0 +1,160 @@
+"""Shell. A node in the Redis protocol, for an event loop. Connects at first use, and again when it has to.
+
+Nobody waits long for a node that cannot be reached. The first connection is waited for, a second at most; after a
+failure it is tried again in the background, with growing pauses, while callers are told at once that there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+from milena_client.resp_stream import RespStream
+from milena_client.resp_wire import greeting
+from milena_common.addresses import parse_address
+from milena_common.backoff import Backoff
+from milena_common.errors import MilenaError, NodeLost
+
+CONNECT_SECONDS = 1.0
+BACKOFF = Backoff(first=0.2, most=5.0)
+
+OnPush = Callable[[list[Any]], None]
+
+
+class RespLink:
+    """The node at `address` (host:port of its Redis door).
+
+    `timeout`, in seconds, is for requests that have none of their own, and `who` begins the text of every error.
+    `more` are commands that follow the greeting of each connection; it is not used before they have succeeded.
+    `on_push` gets pushes, `on_lost` is called when a connection that was used is over.
+
+    `stream` is what to send commands to; None while there is no connection, or the node does not keep up with
+    reading: then `open` waits for it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float,
+        who: str = "",
+        name: str = "milena-client",
+        more: Sequence[bytes] = (),
+        on_push: OnPush | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        self.address = address
+        self.stream: RespStream | None = None
+        self.connection_id = 0  # what the node calls the present connection
+        self.error: MilenaError | None = None  # why there is no connection
+        self._timeout = timeout
+        self._who = who
+        self._commands = (*greeting(name, version("milena")), *more)
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._connected: RespStream | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._room: asyncio.Event = asyncio.Event()
+        self._failures = 0
+        self._again_at = 0.0
+        self._closed = False
+
+    async def open(self, timeout: float) -> RespStream | None:
+        """What to send commands to, within `timeout` seconds. None, with the reason in `error`: there is none."""
+        if self.stream is not None:
+            return self.stream
+        if self._connected is not None:
+            try:
+                await asyncio.wait_for(self._room.wait(), timeout)
+            except TimeoutError:
+                self.error = NodeLost(f"{self._who}does not keep up with reading")
+            return self.stream
+        loop = asyncio.get_running_loop()
+        if self._closed or loop.time() < self._again_at:
+            return None
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
+        if not self._failures:
+            await asyncio.wait({self._connecting}, timeout=timeout)
+        return self.stream
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                host, port = parse_address(self.address)
+                _, stream = await asyncio.get_running_loop().create_connection(
+                    lambda: RespStream(self, self._timeout, self._who), host, port
+                )
+                await self._greet(stream)
+        except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
+            reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
+            self.error = NodeLost(f"{self._who}cannot be reached: {reason}")
+            self._failures += 1
+            self._again_at = asyncio.get_running_loop().time() + BACKOFF.delay(self._failures, random.random)
+        finally:
+            self._connecting = None
+
+    async def _greet(self, stream: RespStream) -> None:
+        """Raises MilenaError, and ends the connection, if the node refuses a command."""
+        try:
+            answers = await asyncio.gather(*[stream.request(command) for command in self._commands])
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        except BaseException:
+            stream.abort(NodeLost("was not greeted"))
+            raise
+        if self._closed:
+            stream.abort(NodeLost(f"{self._who}is not connected any more"))
+            return
+        self.connection_id = answers[0].get(b"id", 0) if isinstance(answers[0], dict) else 0
+        self._failures = 0
+        self._connected = self.stream = stream
+        self._room.set()
+
+    def paused(self) -> None:
+        self.stream = None
+        self._room.clear()
+
+    def resumed(self) -> None:
+        self.stream = self._connected
+        self._room.set()
+
+    def lost(self, error: MilenaError) -> None:
+        if self._connected is None:
+            return  # it had not been greeted
+        self.error = error
+        self._connected = self.stream = None
+        self._room.set()
+        if self._on_lost is not None:
+            self._on_lost()
+
+    def pushed(self, message: list[Any]) -> None:
+        if self._on_push is not None:
+            self._on_push(message)
+
+    async def close(self, grace: float, error: MilenaError) -> None:
+        """End the connection when nobody waits for an answer any more, at the latest after `grace` seconds.
+
+        Who waits then is given `error`, and who asks from now on gets no stream, and `error` too.
+        """
+        self._closed = True
+        self.error = error
+        stream, self.stream = self._connected, None
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if stream is None:
+            return
+        if grace:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stream.idle(), grace)
+        stream.abort(error)
+
+    def break_off(self, error: MilenaError) -> None:
+        """Give `error` to all who wait, except those whose calls are to last."""
+        if self._connected is not None:
+            self._connected.break_off(error)

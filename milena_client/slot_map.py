@@ -1,0 +1,91 @@
+"""Pure. The ring as those who follow it know it: which node owns each slot, immutable, with an epoch.
+
+Made of the `RingUpdate` that a router sends. A lookup is on the way of every call, so each slot's answer is made
+when the map is: finding the owner of a key is its CRC and one index into a tuple.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Self
+
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.slots import SLOTS, slot_of
+
+
+class Target(NamedTuple):
+    """Who owns a slot: the node's gRPC address, where it speaks the Redis protocol, and since which epoch.
+
+    `address` is "" if nobody owns the slot, `resp_address` also if the owner does not speak it.
+    """
+
+    slot: int
+    address: str
+    resp_address: str
+    owned_since: int
+
+
+class MapNode(NamedTuple):
+    """A node of the ring: its gRPC address and name in the ring, its Redis door ("": none), its process."""
+
+    address: str
+    resp_address: str
+    node_id: str
+
+
+class MapRange(NamedTuple):
+    """Slots `first` to `last`, both included, which `node` has owned since the epoch `owned_since`."""
+
+    first: int
+    last: int
+    node: MapNode
+    owned_since: int
+
+
+class SlotMap:
+    """Slot → node. Make one with `from_update`, or `empty()` for a ring that is not known (epoch 0).
+
+    `targets` has every slot's answer, by slot.
+    """
+
+    __slots__ = ("default_bucket", "epoch", "nodes", "ranges", "targets")
+
+    def __init__(
+        self, epoch: int, default_bucket: str, nodes: tuple[MapNode, ...], ranges: tuple[MapRange, ...]
+    ) -> None:
+        """`ranges` ascend and do not overlap; slots in none have no owner. Raises ValueError if it is not so."""
+        self.epoch = epoch
+        self.default_bucket = default_bucket
+        self.nodes = nodes
+        self.ranges = ranges
+        targets: list[Target] = []
+        for first, last, node, owned_since in ranges:
+            if not len(targets) <= first <= last < SLOTS:
+                raise ValueError(f"slots {first} to {last} after {len(targets) - 1}, of {SLOTS}")
+            address, resp_address, _ = node
+            targets += [Target(slot, "", "", 0) for slot in range(len(targets), first)]
+            targets += [Target(slot, address, resp_address, owned_since) for slot in range(first, last + 1)]
+        targets += [Target(slot, "", "", 0) for slot in range(len(targets), SLOTS)]
+        self.targets = tuple(targets)
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(0, "", (), ())
+
+    @classmethod
+    def from_update(cls, update: pb.RingUpdate) -> Self:
+        """Raises ValueError, saying what is wrong, for an update that is no ring."""
+        nodes = tuple(MapNode(node.address, node.resp_address, node.node_id) for node in update.nodes)
+        addresses = {node.address for node in nodes}
+        if len(addresses) < len(nodes) or "" in addresses:
+            raise ValueError("a node has no address, or the address of another one")
+        try:
+            ranges = tuple(
+                MapRange(part.first, part.last, nodes[part.node], part.owned_since) for part in update.slots
+            )
+        except IndexError:
+            raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
+        return cls(update.epoch, update.default_bucket, nodes, ranges)
+
+    def find(self, cache_key: bytes) -> Target:
+        """The owner of `cache_key`."""
+        return self.targets[slot_of(cache_key)]

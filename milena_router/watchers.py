@@ -1,0 +1,96 @@
+"""Coordination. Streams of the ring, for clients that go straight to the nodes, and for the nodes.
+
+A watcher is sent the ring at once and then each change. It is sent the newest ring when it is ready to take one,
+so a reader that is slow skips rings, and nothing is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+
+from milena_common.errors import FailedPrecondition
+from milena_common.grpc_door import Message, StreamMethod
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.ring import Member, Ring
+
+# Clients and nodes in all; each keeps a connection open.
+MAX_WATCHERS = 8192
+
+
+class RingWatchers:
+    """All who watch. `ring` gives the newest one, `default_bucket` the nodes' S3_BUCKET.
+
+    Without `direct_access` only members of the ring may watch. `open` is how many do.
+    """
+
+    def __init__(self, ring: Callable[[], Ring], default_bucket: Callable[[], str], direct_access: bool) -> None:
+        self.open = 0
+        self._ring = ring
+        self._default_bucket = default_bucket
+        self._direct_access = direct_access
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._update = b""
+        self._update_of: Ring | None = None
+
+    def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
+        """The router's streams, for a `GrpcDoor`."""
+        return {"WatchRing": ("watch_ring", pb.WatchRingRequest, self.watch)}
+
+    async def watch(self, request: pb.WatchRingRequest, _: float | None) -> AsyncGenerator[bytes, None]:
+        """Serialized updates, until `stop`. Raises FailedPrecondition if the ring is withheld from this caller."""
+        if not self._direct_access and not self._is_member(request.node_id):
+            raise FailedPrecondition(
+                "this router has DIRECT_ACCESS=false: only nodes of the ring are told where the nodes are; send "
+                "requests to the router"
+            )
+        self.open += 1
+        try:
+            sent: Ring | None = None
+            while not self._stopped:
+                ring = self._ring()
+                if ring is sent:
+                    await self._changed.wait()
+                else:
+                    sent = ring
+                    yield self._serialized(ring)
+        finally:
+            self.open -= 1
+
+    def ring_changed(self) -> None:
+        """There is another ring."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def stop(self) -> None:
+        """End every stream."""
+        self._stopped = True
+        self._changed.set()
+
+    def _is_member(self, node_id: str) -> bool:
+        return bool(node_id) and any(member.node_id == node_id for member in self._ring().members)
+
+    def _serialized(self, ring: Ring) -> bytes:
+        """One update for all who watch: making it costs as much as sending it to a hundred."""
+        if self._update_of is not ring:
+            self._update = ring_update(ring, self._default_bucket()).SerializeToString()
+            self._update_of = ring
+        return self._update
+
+
+def ring_update(ring: Ring, default_bucket: str) -> pb.RingUpdate:
+    """The message that says `ring`."""
+    places = {member.address: place for place, member in enumerate(ring.members)}
+    update = pb.RingUpdate(
+        epoch=ring.epoch, nodes=[_ring_node(member) for member in ring.members], default_bucket=default_bucket
+    )
+    for first, last, address, owned_since in ring.ranges():
+        update.slots.add(first=first, last=last, node=places[address], owned_since=owned_since)
+    return update
+
+
+def _ring_node(member: Member) -> pb.RingNode:
+    return pb.RingNode(
+        address=member.address, resp_address=member.addresses.get("resp", ""), node_id=member.node_id
+    )
