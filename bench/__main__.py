@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.case import Case, Figures, LeftOut, Variant
-from bench.cases import growth, reads, writeback, writes
+from bench.cases import clients, growth, reads, redis_door, writeback, writes
 from bench.machine import machine_facts
 from bench.pieces import Pieces, Scale
 from bench.report import as_json, table
 from bench.stub_process import ROOT
 from bench.summary import Result, summarize
 
-CASES = {case.name: case for case in (*reads.CASES, *growth.CASES, *writes.CASES, *writeback.CASES)}
+_PARTS = (reads, clients, redis_door, growth, writes, writeback)
+CASES = {case.name: case for part in _PARTS for case in part.CASES}
 
 RESULTS = ROOT / "bench" / "results"
 FULL = Scale(1.0, (1_000, 10_000, 100_000, 1_000_000), backlog=200_000, drained=20_000, replayed=1_000_000)

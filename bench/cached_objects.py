@@ -1,9 +1,10 @@
 """Shell. A node's memory filled with very many objects, without the hours that filling it through S3 would take.
 
-    python -m bench.cached_objects serve NUMBER    a node with so many objects cached; prints its gRPC address
-    python -m bench.cached_objects weigh NUMBER    prints bytes of memory per object beyond its key and value
+    python -m bench.cached_objects serve NUMBER BYTES    a node with so many values of so many bytes cached
+    python -m bench.cached_objects weigh NUMBER          prints memory per object beyond its key and value, in bytes
 
-Values are 100 bytes, every key and value an object of its own, as they would be when they come off the network.
+The node prints the addresses of its doors. Every key and value is an object of its own, as they would be when they
+come off the network.
 """
 
 from __future__ import annotations
@@ -16,20 +17,32 @@ import sys
 import time
 from pathlib import Path
 
+import uvloop
+
 from bench.node_parts import BUCKETS, NodeParts, node_parts
 from milena_cache.bucket_watch import BucketWatch
+from milena_cache.config import load
 from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
+from milena_cache.doors.redis.assembly import redis_door
 from milena_cache.memory import Entry, Memory
 from milena_cache.node import Node
+from milena_cache.ownership import Ownership
 from milena_cache.report import Report
+from milena_client.slot_map import MapNode, MapRange, SlotMap
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
+from milena_common.env import Environment
 from milena_common.grpc_door import GrpcDoor
+from milena_common.limiter import TokenBucket
+from milena_common.process import GC_THRESHOLD
+from milena_common.slots import SLOTS
 from tests.support.memory_disk import MemoryDisk
 from tests.support.memory_store import MemoryStore
 
-VALUE_BYTES = 100
+# Of values whose size is not told: small, so that it is the objects that count.
+SMALL = 100
+_VARIABLES = {"ROUTER_ADDR": "http://127.0.0.1:50050", "S3_BUCKET": BUCKETS.default, "AWS_REGION": "us-east-1"}
 
 
 def key(number: int) -> bytes:
@@ -37,11 +50,11 @@ def key(number: int) -> bytes:
     return b"objects/%010d" % number
 
 
-def filled_memory(number: int) -> Memory:
+def filled_memory(number: int, value_bytes: int = SMALL) -> Memory:
     memory = Memory(max_entries=number, max_bytes=2**40)
     now = time.monotonic()
     for each in range(number):
-        memory.put(key(each), Entry(each.to_bytes(VALUE_BYTES), f'"{each:032x}"', now, 0))
+        memory.put(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
     return memory
 
 
@@ -54,10 +67,10 @@ def _parts(memory: Memory) -> NodeParts:
     return node_parts(MemoryStore(BUCKETS.default), MemoryDisk(), memory)
 
 
-async def serve(number: int) -> None:
+async def serve(number: int, value_bytes: int) -> None:
     clock = SystemClock()
-    parts = _parts(filled_memory(number))
-    calls = CallCounts(OPERATIONS)
+    parts = _parts(filled_memory(number, value_bytes))
+    calls = CallCounts((*OPERATIONS, "other"))
     watch = BucketWatch(parts.origin, BUCKETS.default, clock, random.random)
     report = Report(
         parts.node, parts.origin.counts, calls, watch, parts.journal, parts.writeback, 300, lambda: False, clock
@@ -66,8 +79,28 @@ async def serve(number: int) -> None:
     address = str(door.bind(Address("127.0.0.1", 0), "port"))
     service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, report)
     await door.start(service.methods(), calls)
-    print(address, flush=True)
+    redis = redis_door(
+        config=load(Environment(_VARIABLES), 2**30),
+        node=parts.node,
+        buckets=BUCKETS,
+        ownership=_owner_of_everything(address),
+        service=service,
+        report=report,
+        calls=calls,
+        limiter=TokenBucket(0, clock.now()),
+        clock=clock,
+        most_held=2**30,
+    )
+    print(f"redis door: {await redis.start(Address('127.0.0.1', 0))}", flush=True)
+    print(f"grpc door: {address}", flush=True)
     await asyncio.Event().wait()
+
+
+def _owner_of_everything(address: str) -> Ownership:
+    node = MapNode(address, address, "bench")
+    ownership = Ownership(address)
+    ownership.update(SlotMap(1, BUCKETS.default, (node,), (MapRange(0, SLOTS - 1, node, 0),)))
+    return ownership
 
 
 def weigh(number: int) -> float:
@@ -77,7 +110,7 @@ def weigh(number: int) -> float:
     gc.collect()
     grown = _resident_bytes() - before
     assert len(memory) == number
-    return grown / number - len(key(0)) - VALUE_BYTES
+    return grown / number - len(key(0)) - SMALL
 
 
 def _resident_bytes() -> int:
@@ -86,6 +119,7 @@ def _resident_bytes() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        asyncio.run(serve(int(sys.argv[2])))
+        gc.set_threshold(*GC_THRESHOLD)  # as in a node's process
+        uvloop.run(serve(int(sys.argv[2]), int(sys.argv[3])))
     else:
         print("bytes per object:", weigh(int(sys.argv[2])))

@@ -20,7 +20,11 @@ _MARK = "figures: "
 
 def tell(work: Coroutine[Any, Any, Figures], *, fast: bool = True) -> None:
     """Do `work` and print what it brings: on uvloop, as Milena's processes, or on Python's own event loop."""
-    figures = uvloop.run(work) if fast else asyncio.run(work)
+    tell_figures(uvloop.run(work) if fast else asyncio.run(work))
+
+
+def tell_figures(figures: Figures) -> None:
+    """Print what work without an event loop has brought."""
     print(_MARK + json.dumps(figures), flush=True)
 
 

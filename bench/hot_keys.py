@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from bench.new_objects import VALUE_BYTES
 from bench.redis_benchmark import hot_key
 from bench.resp_pipeline import connect
+from milena_client import Milena
 from milena_common.addresses import parse_address
 
 # Half of what a node keeps by default.
@@ -22,13 +23,19 @@ def large_keys(size: int) -> list[str]:
     return [f"large/{size}/{number}" for number in range(_LARGE)]
 
 
+def warm(address: str) -> None:
+    """Read the hot keys through the router at `address`; in S3 they exist."""
+    with Milena(address) as client:
+        assert len(client.get_many(HOT_KEYS)) == NUMBER
+
+
 def fill(address: str) -> None:
-    """Write the hot keys to the server of the Redis protocol at `address`, 1 KiB each."""
+    """Write the hot keys to the Redis server at `address`, 1 KiB each."""
     asyncio.run(_write(address, ((key, bytes(VALUE_BYTES)) for key in HOT_KEYS)))
 
 
 def fill_large(address: str, sizes: Iterable[int]) -> None:
-    """Write values of `sizes` bytes."""
+    """Write values of `sizes` bytes to the server of the Redis protocol at `address`."""
     asyncio.run(_write(address, ((key, bytes(size)) for size in sizes for key in large_keys(size))))
 
 

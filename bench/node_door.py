@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,16 @@ from milena_common.pb import cache_server_pb2 as pb
 
 _CALL_SECONDS = 5
 _FLUSH_SECONDS = 600
+
+
+def flush(address: str) -> None:
+    """Wait until S3 has everything that the node at `address` has acknowledged."""
+
+    async def wait() -> None:
+        async with NodeDoor(address) as door:
+            await door.flush()
+
+    asyncio.run(wait())
 
 
 class NodeDoor:

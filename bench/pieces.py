@@ -6,7 +6,7 @@ One cache node: with client, router and node on a machine of few cores, more nod
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 from bench.case import Figures
 from bench.child import told
 from bench.new_objects import VALUE_BYTES
+from bench.redis_server import RedisServer
 from bench.stub_process import ROOT, StubProcess
+from milena_common.durability import MEMORY
 from tests.support.cluster import Cluster
 from tests.support.moto_server import AWS_VARIABLES, s3_client
 from tests.support.processes import Process
@@ -27,11 +29,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUCKET = "bench"
+THROUGH_ROUTER = {"DIRECT_ACCESS": "false"}
 # Callers of the concurrent cases. boto3 gets fewer, in threads: with more of them it only becomes slower.
 CALLERS = 64
 BOTO3_THREADS = 32
 # A child may have a million records to write before it measures anything.
 CHILD_SECONDS = 600.0
+# It may have a million objects to make.
+_START_SECONDS = 120.0
 
 P = TypeVar("P", bound=Process)
 
@@ -50,6 +55,11 @@ class Scale:
     backlog: int
     drained: int
     replayed: int
+
+
+def printed_address(process: Process, title: str) -> str:
+    """The address that the process prints after `title`."""
+    return process.wait_for_log(title, _START_SECONDS).removeprefix(title)
 
 
 class Pieces:
@@ -73,9 +83,31 @@ class Pieces:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """A router and one node in front of `stub`."""
-        cluster = Cluster(self.directory / "cluster", self.stub.endpoint_url, BUCKET, nodes=1)
+        """A router that all calls go through, and one node in front of `stub`."""
+        return self._cluster(self.stub, THROUGH_ROUTER)
+
+    @cached_property
+    def grpc_cluster(self) -> Cluster:
+        """The same, but the router reaches the node by gRPC."""
+        return self._cluster(self.stub, THROUGH_ROUTER, {"RESP_ADDR": "off"})
+
+    @cached_property
+    def direct_cluster(self) -> Cluster:
+        """A router that tells clients where the node is, and one node, whose writes are `memory`, before `stub`."""
+        return self._cluster(self.stub, {}, {"WRITE_MODE": MEMORY})
+
+    def _cluster(
+        self, stub: StubProcess, router_env: Mapping[str, str], node_env: Mapping[str, str] | None = None
+    ) -> Cluster:
+        cluster = Cluster(
+            self.new_directory(), stub.endpoint_url, BUCKET, nodes=1, router_env=router_env, node_env=node_env
+        )
         return self._stack.enter_context(cluster)
+
+    @cached_property
+    def redis(self) -> RedisServer:
+        """A Redis server without a journal."""
+        return self._stack.enter_context(RedisServer(self.new_directory(), durable=False))
 
     @cached_property
     def boto3(self) -> S3Client:
@@ -89,9 +121,13 @@ class Pieces:
 
     @cached_property
     def writing_cluster(self) -> Cluster:
-        """A router and one node in front of `empty_stub`."""
-        cluster = Cluster(self.new_directory(), self.empty_stub.endpoint_url, BUCKET, nodes=1)
-        return self._stack.enter_context(cluster)
+        """A router that all calls go through, and one node in front of `empty_stub`."""
+        return self._cluster(self.empty_stub, THROUGH_ROUTER)
+
+    @cached_property
+    def direct_writing_cluster(self) -> Cluster:
+        """A router that tells clients where the node is, and one node in front of `empty_stub`."""
+        return self._cluster(self.empty_stub, {})
 
     @cached_property
     def bare_chain(self) -> str:
@@ -103,6 +139,10 @@ class Pieces:
     def module(self, name: str, *arguments: str) -> Process:
         """A module of this benchmark as a process, ended with the rest."""
         return self._stack.enter_context(self._start(self.directory, name, *arguments))
+
+    def cached_node(self, name: str, number: int, value_bytes: int) -> Process:
+        """A node with so many values of so many bytes in memory; see `printed_address`."""
+        return self.module(name, "bench.cached_objects", "serve", str(number), str(value_bytes))
 
     def figures(self, *arguments: str) -> Figures:
         """What a module of this benchmark measures in a process and a working directory of its own."""

@@ -40,7 +40,12 @@ def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline
     done = subprocess.run(
         ["redis-benchmark", *arguments, "--csv"], capture_output=True, text=True, timeout=_SECONDS, check=True
     )
-    (row,) = csv.DictReader(line for line in done.stdout.splitlines() if line.startswith('"'))
+    return figures(done.stdout)
+
+
+def figures(output: str) -> Figures:
+    """What redis-benchmark's CSV says of the one command that was sent."""
+    (row,) = csv.DictReader(line for line in output.splitlines() if line.startswith('"'))
     return {
         "per_s": float(row["rps"]),
         "p50_us": float(row["p50_latency_ms"]) * 1000,

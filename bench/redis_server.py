@@ -1,4 +1,4 @@
-"""Shell. A Redis server: the peer of a node's Redis door, and with a journal of its own that of a node's journal."""
+"""Shell. A Redis server: the peer of a node's Redis door, and with a journal that of a node's journal."""
 
 from __future__ import annotations
 

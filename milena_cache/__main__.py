@@ -141,20 +141,6 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     ownership = Ownership(advertised)
     limiter = TokenBucket(config.rate_limit, clock.now())
-    registry = node_registry(
-        calls,
-        node,
-        origin.counts,
-        service,
-        report,
-        writeback,
-        uploader,
-        journal,
-        replayed,
-        ownership,
-        limiter,
-    )
-    ops = OpsServer(registry, report.not_ready, report.degraded)
     redis = redis_door(
         config=config,
         node=node,
@@ -167,9 +153,27 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         clock=clock,
         most_held=memory_limit() // 8,
     )
-    resp_address = ""
+    registry = node_registry(
+        calls,
+        node,
+        origin.counts,
+        service,
+        report,
+        writeback,
+        uploader,
+        journal,
+        replayed,
+        ownership,
+        limiter,
+        redis.clients,
+        redis.tracking,
+    )
+    ops = OpsServer(registry, report.not_ready, report.degraded)
+    resp_listens, resp_address = None, ""
     if config.resp is not None:
-        resp_address = _advertised_resp(await redis.start(config.resp), parse_address(advertised))
+        report.ring_epoch = lambda: ownership.epoch
+        resp_listens = await redis.start(config.resp)
+        resp_address = _advertised_resp(resp_listens, parse_address(advertised))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     identity = Identity(
         address=advertised,
@@ -183,7 +187,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
 
     def ring_changed(slot_map: SlotMap) -> None:
-        ownership.update(slot_map)
+        if ownership.update(slot_map):
+            redis.ring_changed()
 
     watches = []
     for router in config.routers:
@@ -203,9 +208,11 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         )
     await door.start(limited(service.methods(), limiter, clock), calls)
     log.info(
-        "cache node %s listens on %s, metrics on http://%s/metrics; bucket %s, %d entries, %d MiB",
+        "cache node %s listens on %s, Redis door on %s, metrics on http://%s/metrics; "
+        "bucket %s, %d entries, %d MiB",
         advertised,
         address,
+        resp_listens or "off",
         metrics,
         config.buckets.default,
         config.max_entries,
@@ -303,7 +310,7 @@ def _advertised_resp(listens: Address, advertised: Address) -> str:
         return str(Address(advertised.host, listens.port))
     if listens.is_loopback and not advertised.is_loopback:
         log.warning(
-            "the Redis door listens on %s, which others cannot reach: they go through gRPC. Set RESP_ADDR=0.0.0.0:%d",
+            "the Redis door listens on %s, which others cannot reach: they use gRPC. Set RESP_ADDR=0.0.0.0:%d",
             listens,
             listens.port,
         )

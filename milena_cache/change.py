@@ -10,6 +10,9 @@ from milena_cache.dirty import ENTRY_OVERHEAD
 from milena_cache.expiry import NEVER
 from milena_common.durability import Durability
 
+# From this size the ETag is computed at once, on a thread, and else when somebody asks for it.
+LARGE_BYTES = 2**18
+
 
 class Ack:
     """That a write was acknowledged, and in which class."""

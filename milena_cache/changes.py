@@ -1,10 +1,10 @@
 """Pure. Tells whoever follows keys that what readers are told of one may be another thing from now on.
 
 `on_change` is called with the cache key, in the same step of the event loop in which the next reader may get
-something else: at the acknowledgement of a write or delete, when S3 turns out to hold something else than the copy,
-when a copy or a dirty entry goes for whatever reason, and when an object's own end is noticed. It may be called when
-nothing has changed. A read that began before the call may be answered after it with what was before: who follows a
-key for a reader must do so from the moment the read begins.
+something else: at the acknowledgement of a write or delete, when S3 turns out to hold something else than the
+copy, when a copy or a dirty entry goes for whatever reason, and when an object's own end is noticed. It may be
+called when nothing has changed. A read that began before the call may be answered after it with what was before:
+who follows a key for a reader must do so from the moment the read begins.
 
 An end with nobody reading is noticed by nobody. Who follows a key with an end says so with `ends`, and asks for
 `due` from time to time.

@@ -11,7 +11,7 @@ from typing import Any
 from milena_cache.expiry import has_ended
 from milena_cache.flights import Flights
 from milena_cache.freshness import Freshness, Window
-from milena_cache.memory import Entry, Memory
+from milena_cache.memory import EndingEntry, Entry, Memory
 from milena_cache.version import ABSENT, UNKNOWN, Base
 from milena_common.clock import Clock
 
@@ -47,7 +47,7 @@ class Copies:
         self._flights.detach(key)
 
     def distrust(self, key: bytes) -> None:
-        """Make S3 be asked before the copy is served again."""
+        """Make S3 be asked before the copy is served again: a write of the object may have happened there."""
         entry = self._memory.get(key)
         if entry is None:
             return
@@ -55,7 +55,11 @@ class Copies:
             self._memory.remove(key)
             return
         oldest = self._clock.now() - self._freshness.age_at_end_of_grace(key)
-        entry.checked_at = min(entry.checked_at, oldest)
+        checked_at = min(entry.checked_at, oldest)
+        self._memory.put(
+            key,
+            EndingEntry(entry.value, entry.etag, checked_at, entry.owned_since, entry.expires_at, unsure=True),
+        )
 
     def _known(self, key: bytes, owned_since: int) -> Entry | None:
         """The copy by which a reader would be answered without S3 being asked."""

@@ -130,6 +130,7 @@ class Dirty:
         self.memory_limit = memory_limit
         self.entries: dict[bytes, DirtyEntry] = {}
         self.bytes = 0
+        self.puts = 0  # since the start
         self.memory_bytes = 0
         self.dead_letters = 0
         self.dead_bytes = 0
@@ -157,6 +158,7 @@ class Dirty:
 
         What is known of S3 and of the upload under way passes over to it.
         """
+        self.puts += 1
         if entry.journaled and self.memory_bytes + entry.in_memory > self.memory_limit:
             entry.value = None
         old = self.entries.get(entry.key)
@@ -185,6 +187,16 @@ class Dirty:
         self.entries[entry.key] = entry
         self._count(entry)
         return old
+
+    def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
+        """Give another value to an entry that nobody uploads: as `put` with the same everything else."""
+        self.puts += 1
+        more = len(value) - entry.size
+        entry.value, entry.version, entry.etag = value, version, ""
+        entry.size += more
+        entry.cost += more
+        self.bytes += more
+        self.memory_bytes += more
 
     def end(self, entry: DirtyEntry) -> None:
         """The object's own end has come: make a delete of its newest write."""

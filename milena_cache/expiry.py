@@ -1,8 +1,9 @@
 """Pure. An object's own end: when it is, how an object in S3 tells it, and how requests name it.
 
-Past its end an object does not exist for anybody, on any node. It is kept to the millisecond, as `milena-expires` in
-the object's metadata, and counts only in an object that was written where it is: one that somebody copied, metadata
-included, does not end with its original. A value that is no number of milliseconds is nobody's end either.
+Past its end an object does not exist for anybody, on any node. The end is kept to the millisecond, as
+`milena-expires` in the object's metadata, and counts only in an object that was written where it is: one that
+somebody copied, metadata included, does not end with its original. A value that is no number of milliseconds is no
+end either.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ LRU_BYTES bounds memory also when values are small. Freshness is the entry's and
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 
 from milena_cache.changes import Changes
 from milena_cache.expiry import NEVER
@@ -35,13 +36,15 @@ class Entry:
 
     `checked_at`: when S3 last vouched for it, monotonic seconds. `owned_since`: the ring epoch since which this
     node owned the key's slot at that time. The ETag of an object of one part is 32 hexadecimal digits in quotes:
-    it is kept as a number, which saves 48 bytes. `expires_at`: when the object ends, in seconds since 1970; only
-    `EndingEntry` has one, because a slot for it in all of them would cost each 16 bytes.
+    it is kept as a number, which saves 48 bytes. `expires_at`: when the object ends, in seconds since 1970.
+    `unsure`: its bytes may have been written anew in S3 meanwhile, to end at another time. Only `EndingEntry` has
+    these two of its own, because slots for them in all entries would cost each 16 bytes.
     """
 
     __slots__ = ("_etag", "checked_at", "owned_since", "value")
 
     expires_at: float = NEVER
+    unsure: bool = False
 
     def __init__(self, value: bytes | None, etag: str, checked_at: float, owned_since: int) -> None:
         self.value = value
@@ -61,18 +64,30 @@ class Entry:
 
 
 class EndingEntry(Entry):
-    """A copy of an object that ends by itself."""
+    """A copy of an object that ends by itself, or may."""
 
-    __slots__ = ("expires_at",)
+    __slots__ = ("expires_at", "unsure")
+
+    def __init__(
+        self,
+        value: bytes | None,
+        etag: str,
+        checked_at: float,
+        owned_since: int,
+        expires_at: float,
+        *,
+        unsure: bool,
+    ) -> None:
+        super().__init__(value, etag, checked_at, owned_since)
+        self.expires_at = expires_at
+        self.unsure = unsure
 
 
 def copy_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:
     """The entry for an object that ends at `expires_at`, or never."""
     if not expires_at:
         return Entry(value, etag, checked_at, owned_since)
-    entry = EndingEntry(value, etag, checked_at, owned_since)
-    entry.expires_at = expires_at
-    return entry
+    return EndingEntry(value, etag, checked_at, owned_since, expires_at, unsure=False)
 
 
 class _Order(LRUCache[bytes, Entry]):
@@ -110,6 +125,14 @@ class Memory:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._order
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys, in no particular order."""
+        return iter(self._order)
+
+    def peek(self, key: bytes) -> Entry | None:
+        """The entry, which becomes no more recently used by it."""
+        return Cache.__getitem__(self._order, key) if key in self._order else None
 
     def get(self, key: bytes) -> Entry | None:
         """The entry, which becomes the most recently used."""

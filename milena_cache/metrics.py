@@ -9,6 +9,8 @@ from prometheus_client.metrics_core import Metric
 
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.doors.grpc import CacheService
+from milena_cache.doors.redis.clients import Clients
+from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.journal import Journal
 from milena_cache.node import Node
 from milena_cache.origin import OriginCounts
@@ -35,6 +37,8 @@ def node_registry(
     replayed: Replay,
     ownership: Ownership,
     limiter: TokenBucket,
+    clients: Clients,
+    tracking: Tracking,
 ) -> CollectorRegistry:
     """The registry that `/metrics` shows."""
 
@@ -47,6 +51,7 @@ def node_registry(
         yield from _dirty(node.dirty, report)
         yield from _writeback(writeback, uploader)
         yield from _journal(journal, replayed, report)
+        yield from _redis(clients, tracking)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.flights))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not report.not_ready()))
         yield gauge(
@@ -96,6 +101,22 @@ def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
     )
     yield counter("milena_received_bytes", "Bytes of values received from callers", service.received_bytes)
     yield counter("milena_sent_bytes", "Bytes of values sent to callers", service.sent_bytes)
+
+
+def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
+    yield gauge("milena_resp_connections", "Open connections of the Redis door", len(clients))
+    yield counter("milena_resp_accepted_connections", "Connections since the start", clients.accepted)
+    yield counter("milena_resp_refused_connections", "Connections over RESP_MAX_CONNECTIONS", clients.refused)
+    yield counters(
+        "milena_resp_disconnects",
+        "Connections that the node ended, by reason",
+        ["reason"],
+        (([reason], number) for reason, number in clients.disconnects.items()),
+    )
+    yield counter("milena_resp_deferred", "Answers that came later, as pushes", clients.deferred)
+    yield gauge("milena_tracking_keys", "Keys that clients cache and are told changes of", tracking.keys)
+    yield gauge("milena_tracking_clients", "Connections with CLIENT TRACKING on", tracking.clients)
+    yield counter("milena_invalidations", "Changes of keys that clients were told", tracking.invalidations)
 
 
 def _errors(calls: CallCounts) -> Iterable[tuple[list[str], float]]:

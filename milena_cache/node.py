@@ -26,14 +26,17 @@ from typing import NamedTuple, TypeVar
 from milena_cache.buckets import Buckets, Object
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.expiry import expiry_of, has_ended, to_the_millisecond
 from milena_cache.flights import Flight, Flights
 from milena_cache.freshness import Freshness, Window
-from milena_cache.memory import Entry, Memory
+from milena_cache.memory import Entry, Memory, copy_of
+from milena_cache.modify import KEEP, Decide, Modified, NewValue, Otherwise, modify
 from milena_cache.origin_health import OriginHealth
 from milena_cache.stats import ReadCounts
-from milena_cache.store import Absent, OriginFailure, Page, Readable
+from milena_cache.store import Absent, OriginFailure, Page, Readable, Ref, Stored
 from milena_cache.writes import Writes
 from milena_common.clock import Clock
+from milena_common.durability import Durability
 from milena_common.errors import InvalidRequest, MilenaError, OriginUnavailable
 from milena_common.keys import MAX_KEY_BYTES
 
@@ -85,11 +88,12 @@ class Node:
         self.flights = flights
         self.dirty = dirty
         self.writes = writes
+        self.changes = copies.changes
         self._store = store
         self._copies = copies
         self._freshness = freshness
         self._buckets = buckets
-        self._clock = clock
+        self.clock = clock
         self._max_value_bytes = max_value_bytes
         self._revalidate_timeout = revalidate_timeout
         self._health = OriginHealth()
@@ -107,8 +111,10 @@ class Node:
         entry = self.memory.get(wanted.filed_as)
         if entry is None or entry.owned_since < owned_since:
             return None
-        age = self._clock.now() - entry.checked_at
+        age = self.clock.now() - entry.checked_at
         window = self._freshness.window(wanted.filed_as, age, negative=entry.value is None)
+        if entry.expires_at and self._has_ended(entry):
+            return self._ended(wanted, entry, age, window)
         if window is Window.FRESH:
             outcome = "hit" if entry.value is not None else "negative_hit"
         elif window is Window.GRACE:
@@ -121,16 +127,25 @@ class Node:
         return Reply(outcome, entry, age)
 
     def _tell(self, dirty: DirtyEntry) -> Reply:
-        now = self._clock.now()
-        if dirty.deleted:
+        now = self.clock.now()
+        if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):
             entry = Entry(None, "", now, dirty.owned_since)
             outcome = "negative_hit"
         else:
-            entry = Entry(self.writes.value(dirty), self.writes.etag(dirty), now, dirty.owned_since)
+            value, etag = self.writes.value(dirty), self.writes.etag(dirty)
+            entry = copy_of(value, etag, now, dirty.owned_since, dirty.expires_at)
             outcome = "hit"
         self.reads.outcomes[outcome] += 1
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, 0.0, dirty=True)
+
+    def _ended(self, wanted: Object, copy: Entry, age: float, window: Window) -> Reply | None:
+        """What is told of an object that has come to its end, as long as its copy may be believed."""
+        if window is not Window.FRESH and window is not Window.GRACE:
+            return None
+        self.writes.removal.noticed(wanted, copy.owned_since)
+        self.reads.outcomes["negative_hit"] += 1
+        return Reply("negative_hit", Entry(None, "", copy.checked_at, copy.owned_since), age)
 
     async def _confirm(self, wanted: Object, timeout: float, owned_since: int) -> Reply | None:
         """What `lookup` says once a dirty entry from an earlier ownership has been confirmed, or has gone."""
@@ -139,7 +154,7 @@ class Node:
             return None
         try:
             async with asyncio.timeout(timeout):
-                await self.writes.confirm(dirty, owned_since, self._clock.now() + timeout)
+                await self.writes.confirm(dirty, owned_since, self.clock.now() + timeout)
         except TimeoutError:
             self.reads.outcomes["error"] += 1
             raise OriginUnavailable(f"S3 head of {wanted.ref}: no answer within {timeout:.3g} s") from None
@@ -187,25 +202,25 @@ class Node:
             raise
         self.reads.outcomes["coalesced" if shared else landing.outcome] += 1
         self.reads.miss_bytes += landing.entry.size
-        age = max(0.0, self._clock.now() - landing.entry.checked_at)
+        age = max(0.0, self.clock.now() - landing.entry.checked_at)
         return Reply("coalesced" if shared else landing.outcome, landing.entry, age)
 
     def _servable_on_error(self, wanted: Object, owned_since: int) -> Entry | None:
         entry = self.memory.get(wanted.filed_as)
-        if entry is None or entry.value is None or entry.owned_since < owned_since:
+        if entry is None or entry.value is None or entry.owned_since < owned_since or self._has_ended(entry):
             return None
-        age = self._clock.now() - entry.checked_at
+        age = self.clock.now() - entry.checked_at
         return entry if self._freshness.may_serve_on_error(wanted.filed_as, age) else None
 
     def _served_stale(self, copy: Entry) -> Reply:
         self.reads.outcomes["stale_error"] += 1
         self.reads.hit_bytes += copy.size
-        return Reply("stale_error", copy, self._clock.now() - copy.checked_at)
+        return Reply("stale_error", copy, self.clock.now() - copy.checked_at)
 
     def _refresh(self, wanted: Object, copy: Entry) -> None:
         """Ask S3 about `copy` while nobody waits for it."""
         if self.flights.join(wanted.filed_as, copy.owned_since) is None and self._health.may_probe(
-            self._clock.now()
+            self.clock.now()
         ):
             self._start(wanted, copy.owned_since)
 
@@ -218,17 +233,15 @@ class Node:
         """Read the object from S3, conditionally if there is a copy, and keep what it brings."""
         copy = self.memory.get(wanted.filed_as)
         if copy is not None:
-            age = self._clock.now() - copy.checked_at
+            age = self.clock.now() - copy.checked_at
             window = self._freshness.window(wanted.filed_as, age, negative=copy.value is None)
-            if window is Window.FRESH and copy.owned_since >= owned_since:
+            if window is Window.FRESH and copy.owned_since >= owned_since and not self._has_ended(copy):
                 return Landing("revalidated", copy)  # somebody was faster
-            if window is Window.GONE or copy.value is None:
+            if window is Window.GONE or copy.value is None or self._has_ended(copy):
                 copy = None
-        asked_at = self._clock.now()
+        asked_at = self.clock.now()
         try:
-            got = await self._store.get(
-                wanted.ref, if_none_match=copy.etag if copy else "", max_bytes=self._max_value_bytes
-            )
+            got = await self._ask(wanted.ref, copy, owned_since)
         except OriginFailure as failure:
             if failure.fault.retryable:
                 self._failed(str(failure))
@@ -237,18 +250,42 @@ class Node:
             raise
         self._succeeded()
         # The copy is as old as the question: S3 may have changed while the answer travelled.
-        if got is Absent.NOT_MODIFIED and copy is not None:
-            entry, outcome = Entry(copy.value, copy.etag, asked_at, owned_since), "revalidated"
-        elif isinstance(got, Absent):
-            entry, outcome = Entry(None, "", asked_at, owned_since), "changed" if copy else "miss"
+        outcome = "changed" if copy else "miss"
+        if isinstance(got, Absent):
+            entry = Entry(None, "", asked_at, owned_since)
         else:
-            entry, outcome = Entry(got.value, got.etag, asked_at, owned_since), "changed" if copy else "miss"
-        if flight.attached and not self._copies.keep(wanted.filed_as, entry):
+            expires_at = expiry_of(got.metadata, wanted.ref)
+            entry = copy_of(got.value, got.etag, asked_at, owned_since, expires_at)
+            if copy is not None and copy.value is got.value:
+                outcome = "revalidated"
+            if self._has_ended(entry):
+                entry = Entry(None, "", asked_at, owned_since)
+                self.writes.removal.noticed(wanted, owned_since)
+        if not flight.attached:
+            self._copies.changes(wanted.filed_as)  # readers are told what nobody will compare with anything
+        elif not self._copies.keep(wanted.filed_as, entry):
             outcome = "bypass"
         return Landing(outcome, entry)
 
+    async def _ask(self, ref: Ref, copy: Entry | None, owned_since: int) -> Stored | Absent:
+        """What S3 holds; with the copy's own value if it is still that."""
+        etag = copy.etag if copy is not None else ""
+        if copy is None or copy.value is None or not etag:
+            return await self._store.get(ref, max_bytes=self._max_value_bytes)
+        if copy.expires_at or copy.unsure or copy.owned_since < owned_since:
+            # The same bytes may have been written anew, to end at another time, which a 304 would not tell.
+            info = await self._store.head(ref)
+            if info is not None and info.etag == etag:
+                return Stored(copy.value, etag, info.metadata)
+            etag = ""
+        got = await self._store.get(ref, if_none_match=etag, max_bytes=self._max_value_bytes)
+        return Stored(copy.value, etag) if got is Absent.NOT_MODIFIED else got
+
+    def _has_ended(self, entry: Entry) -> bool:
+        return bool(entry.expires_at) and has_ended(entry.expires_at, self.clock.wall())
+
     def _failed(self, what: str) -> None:
-        if self._health.failed(self._clock.now()):
+        if self._health.failed(self.clock.now()):
             log.warning("S3 fails: %s; copies are served stale until it answers", what)
 
     def _succeeded(self) -> None:
@@ -274,11 +311,45 @@ class Node:
             self.reads.outcomes["error"] += 1
             raise
         self.reads.outcomes["miss"] += 1
-        now = self._clock.now()
+        self._copies.changes(wanted.filed_as)  # the reader is told what nobody will compare with anything
+        now = self.clock.now()
+        if info is not None and self.writes.removal.is_over(info, wanted.ref):
+            self.writes.removal.noticed(wanted, owned_since)
+            info = None
         if info is None:
             return Reply("miss", Entry(None, "", now, owned_since), 0.0), 0
         # The value is not here; an empty one stands for "exists".
-        return Reply("miss", Entry(b"", info.etag, now, owned_since), 0.0), info.size
+        expires_at = expiry_of(info.metadata, wanted.ref)
+        return Reply("miss", copy_of(b"", info.etag, now, owned_since, expires_at), 0.0), info.size
+
+    # Changing.
+
+    async def modify(
+        self,
+        wanted: Object,
+        decide: Decide,
+        timeout: float,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+    ) -> Modified:
+        """Write what `decide` makes of the object's newest version, with nothing in between; see `modify`."""
+        return await modify(
+            self, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
+        )
+
+    async def expire(self, wanted: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:
+        """Have the object end at `expires_at` (seconds since 1970; 0: never); False if there is none.
+
+        If that moment has been, the object is deleted. Raises as `modify` does.
+        """
+        expires_at = to_the_millisecond(expires_at)
+
+        def decide(entry: Entry) -> NewValue | Otherwise:
+            if entry.value is None or entry.expires_at == expires_at:
+                return KEEP
+            return NewValue(entry.value, expires_at)
+
+        return (await self.modify(wanted, decide, timeout, owned_since)).before.value is not None
 
     def forget(self, wanted: Object) -> None:
         """Believe nothing of the object any more without asking S3: somebody else may have written it."""

@@ -48,7 +48,7 @@ class Ownership:
         self.since = [ELSEWHERE] * SLOTS
         self.single = False
         self.slots = 0
-        self.nodes: tuple[RingNode, ...] = ()
+        self._nodes: tuple[RingNode, ...] | None = ()
         self._map = SlotMap.empty()
 
     def update(self, slot_map: SlotMap) -> bool:
@@ -67,9 +67,21 @@ class Ownership:
         self.since[:] = since
         self.slots = SLOTS - since.count(ELSEWHERE)
         self.single = self.slots == SLOTS and since.count(since[0]) == SLOTS
-        self.nodes = _ring_nodes(slot_map)
+        self._nodes = None
         self._map = slot_map
         return changed
+
+    @property
+    def nodes(self) -> tuple[RingNode, ...]:
+        """All nodes of the ring."""
+        if self._nodes is None:
+            # Milliseconds, which a change of the ring need not cost: few ask.
+            self._nodes = _ring_nodes(self._map)
+        return self._nodes
+
+    def mine_since(self, cache_key: bytes) -> int:
+        """The epoch since which this node owns `cache_key`, -1 if it does not."""
+        return self.since[0] if self.single else self.since[slot_of(cache_key)]
 
     def owned_since(self, cache_key: bytes) -> int:
         """The epoch since which this node owns `cache_key`.

@@ -16,7 +16,8 @@ from milena_common.clock import Clock
 
 
 class Report:
-    """Reads the parts at the moment it is asked. `registrations` has one for each router.
+    """Reads the parts at the moment it is asked. `registrations` has one for each router. `ring_epoch`
+    gives the newest ring's epoch, 0 if none is known; None where nobody needs a ring.
 
     `max_age`: how many seconds an acknowledged write may be on its way to S3 before that is a reason to worry.
     """
@@ -34,6 +35,7 @@ class Report:
         clock: Clock,
     ) -> None:
         self.registrations: list[Registration] = []
+        self.ring_epoch: Callable[[], int] | None = None
         self._node = node
         self._origin = origin
         self._calls = calls
@@ -55,6 +57,8 @@ class Report:
         reasons = ["stopping"] if self._stopping() else []
         if self._watch.problem:
             reasons.append(self._watch.problem)
+        if self.ring_epoch is not None and not self.ring_epoch():
+            reasons.append("no ring known yet: the Redis door cannot tell whose keys are whose")
         return reasons + [f"not joined: router {each.router}" for each in self.registrations if not each.joined]
 
     @property

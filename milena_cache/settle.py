@@ -11,9 +11,9 @@ the condition does not hold, or it is not known whether an attempt happened, a l
     somebody else's object           write over it       conflict
     nothing                          write               as the base says, or conflict
 
-An object that has come to its own end is in the way of nothing: it does not exist, though S3 still holds it. Our own
-version is in the way of a delete of ours, if it is the same write, which came to its end before it was known to have
-happened.
+An object that has come to its own end is in the way of nothing: it does not exist, though S3 still holds it. Our
+own version is in the way of a delete of ours only: of the same write, when the object came to its end before that
+was known to have happened.
 
 A lost answer of ours is no conflict: it shows as our own version. A delete leaves none; `or_absent` says that one
 of ours may have been carried out over the base. `strict` is for a write whose caller named the base: then Milena's
@@ -77,7 +77,7 @@ def settle(
     if version == ours and not deleting:
         return Settled(Verdict.DONE, found.etag)
     if has_ended(expiry_of(found.metadata, ref), wall):
-        known = base is ABSENT if strict else True
+        known = not (strict and isinstance(base, str))
     else:
         known = base is UNKNOWN or base == found.etag or (version is not None and not strict)
     return Settled(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)

@@ -54,7 +54,7 @@ class Stored:
 
     value: bytes
     etag: str
-    metadata: Mapping[str, str] = field(default=NO_METADATA, compare=False)
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

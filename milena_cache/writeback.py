@@ -17,19 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 from math import inf
 
 from milena_cache.buckets import Buckets
+from milena_cache.change import LARGE_BYTES, etag_of
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.expiry import NEVER, has_ended
 from milena_cache.flushes import Flushes
 from milena_cache.journal import Journal
-from milena_cache.memory import Entry
+from milena_cache.memory import copy_of
 from milena_cache.pace import Pace
 from milena_cache.record import Damaged
 from milena_cache.sparing import Sparing
@@ -37,7 +36,8 @@ from milena_cache.stats import ReadCounts
 from milena_cache.store import ACCOUNT_CODES, Fault, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
-from milena_cache.version import UNKNOWN
+from milena_cache.upload_queue import UploadQueue
+from milena_cache.version import ABSENT, UNKNOWN
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 
@@ -48,7 +48,10 @@ SAMPLE_SECONDS = 0.1
 # A backlog of this age no longer gives way to requests.
 OLD_SECONDS = 60.0
 
-RESULTS = (*(ending.value for ending in Ending), "retried", "refused")
+# An upload that is so much later than it should be may come after other nodes have owned the key's slot.
+LATE_SECONDS = 1.0
+
+RESULTS = (*(ending.value for ending in Ending), "retried", "refused", "expired")
 
 
 class WriteBack:
@@ -84,9 +87,7 @@ class WriteBack:
         self._draw = draw
         self._delay = delay
         self._policy: Policy = policy
-        self._fresh: deque[tuple[float, bytes]] = deque()
-        self._retries: list[tuple[float, int, bytes]] = []
-        self._order = count()
+        self._waiting = UploadQueue()
         self._wake = asyncio.Event()
         self._uploads: set[asyncio.Task[None]] = set()
         self.flushes = Flushes(dirty, self._wake.set)
@@ -109,35 +110,21 @@ class WriteBack:
 
     def _queue(self, entry: DirtyEntry, due: float) -> None:
         entry.queued = True
-        if not self._fresh:
+        if self._waiting.add(entry.key, due):
             self._wake.set()
-        self._fresh.append((due, entry.key))
 
     def _retry(self, entry: DirtyEntry) -> None:
         entry.failures += 1
         entry.queued = True
         due = self._clock.now() + BACKOFF.delay(entry.failures, self._draw)
-        heappush(self._retries, (due, next(self._order), entry.key))
+        self._waiting.add_retry(entry.key, due)
 
     def _next(self, now: float) -> tuple[bytes | None, float]:
         """The key whose turn it is, or None and the seconds until there is one."""
         wait = self.pace.wait(now, len(self._uploads))
         if wait > 0:
             return None, wait
-        if self._retries and self._retries[0][0] <= now:
-            key = self._retries[0][2]
-            if not self._fits(key):
-                return None, inf
-            heappop(self._retries)
-            return key, 0.0
-        if self._fresh and (self.flushes.waiting or self._fresh[0][0] <= now):
-            key = self._fresh[0][1]
-            if not self._fits(key):
-                return None, inf
-            self._fresh.popleft()
-            return key, 0.0
-        dues = [queue[0][0] for queue in (self._retries, self._fresh) if queue]
-        return None, min(dues) - now if dues else inf
+        return self._waiting.next(now, self._fits, hurry=self.flushes.waiting)
 
     def _fits(self, key: bytes) -> bool:
         """Whether there is memory for its value, beside those that are being uploaded; one is always allowed."""
@@ -187,7 +174,7 @@ class WriteBack:
             log.error("write-back failed", exc_info=error)
 
     def _requests(self) -> float:
-        return self._reads.hits + self._reads.misses + self._journal.batches.total
+        return self._reads.hits + self._reads.misses + self._dirty.puts
 
     def _is_old(self, now: float) -> bool:
         if now - self._age_looked_at >= 1.0:
@@ -225,6 +212,12 @@ class WriteBack:
             entry.queued = False
             if entry.dead:
                 return
+            if self.is_gone(entry) and not self._may_be_in_s3(entry):
+                await self._journal.has_let_go(key)
+                self.results["expired"] += 1
+                self.settled(entry)
+                self._copies.forget(key)
+                return
             try:
                 value = None if entry.deleted else self.value_of(entry)
             except Damaged:
@@ -234,7 +227,17 @@ class WriteBack:
                 raise
             ref = self.ref_of(entry)
             policy: Policy = "fail" if entry.conditional else self._policy
-            write = Write(ref, entry.version, value, entry.base, policy, entry.unsure, or_absent=entry.or_absent)
+            write = Write(
+                ref,
+                entry.version,
+                value,
+                entry.base,
+                policy,
+                entry.unsure or self._must_look(entry, value),
+                or_absent=entry.or_absent,
+                expires_at=entry.expires_at,
+                ended=entry.ended,
+            )
             self._dirty.upload_began(entry)
             try:
                 landed = await self._uploader.upload(write, inf)
@@ -250,6 +253,31 @@ class WriteBack:
                     await self._journal.has_let_go(key)
                 self._landed(write, self._newest(key), landed)
         self.flushes.progress(key)
+
+    def is_gone(self, entry: DirtyEntry) -> bool:
+        """Whether it says that its object does not exist: it is a delete, or the object has come to its end."""
+        if entry.expires_at and not entry.deleted and has_ended(entry.expires_at, self._clock.wall()):
+            self._dirty.end(entry)
+            self._copies.changes(entry.key)
+        return entry.deleted
+
+    def _may_be_in_s3(self, entry: DirtyEntry) -> bool:
+        """Whether a delete has anything to do, be it with an earlier write."""
+        return not entry.ended or entry.base is not ABSENT or entry.unsure or entry.or_absent
+
+    def _must_look(self, entry: DirtyEntry, value: bytes | None) -> bool:
+        """Whether another node may have written the base's own bytes anew meanwhile, to end at another time.
+
+        Their ETag is the same. So a late write that changes no byte goes by what a look says, or it would put its
+        own end in the place of a later one.
+        """
+        base = entry.base
+        late = self._clock.now() - entry.since >= self._delay + LATE_SECONDS
+        if value is None or not isinstance(base, str) or not late:
+            return False
+        if entry.etag:
+            return entry.etag == base
+        return len(value) >= LARGE_BYTES or etag_of(value) == base
 
     def ref_of(self, entry: DirtyEntry) -> Ref:
         """The object in S3."""
@@ -287,7 +315,7 @@ class WriteBack:
         if how is Ending.SUPERSEDED:
             entry.unsure = True  # a newer one may be superseded too
         elif how is not Ending.KEPT_BESIDE:
-            entry.base, entry.or_absent = landed.base, False
+            entry.base, entry.or_absent = landed.base, bool(write.expires_at)
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
             return
@@ -298,7 +326,8 @@ class WriteBack:
             self._copies.forget(entry.key)
         else:
             etag = landed.base if isinstance(landed.base, str) else ""
-            self._copies.keep(entry.key, Entry(write.value, etag, now, entry.owned_since))
+            expires_at = NEVER if write.value is None else write.expires_at
+            self._copies.keep(entry.key, copy_of(write.value, etag, now, entry.owned_since, expires_at))
 
     def settled(self, entry: DirtyEntry) -> None:
         """S3 has it or what is later; only in its key's turn."""

@@ -24,14 +24,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from milena_cache.buckets import Object
-from milena_cache.change import Ack, Change, etag_of
+from milena_cache.change import LARGE_BYTES, Ack, Change, etag_of
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.entering import Entering
 from milena_cache.expiry import NEVER, has_ended, to_the_millisecond
 from milena_cache.journal import Journal
 from milena_cache.journal_commit import JournalFull
 from milena_cache.origin import Origin
-from milena_cache.record import Damaged, Record, encode
+from milena_cache.record import Damaged
 from milena_cache.removal import Removal
 from milena_cache.store import OriginFailure
 from milena_cache.through import Through
@@ -47,8 +48,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# From this size the ETag is computed at once, on a thread, and else when somebody asks for it.
-LARGE_BYTES = 2**18
 FORCED = ("dirty_limit", "journal_full", "draining")
 
 
@@ -68,13 +67,11 @@ class Writes:
         mode: Durability,
         max_value_bytes: int,
     ) -> None:
-        self.acknowledged = dict.fromkeys(DURABILITIES, 0)
+        self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
-        self.draining = False
         self.removal = Removal(origin, dirty, copies, writeback.turns, clock)
         self._origin = origin
         self._through = through
-        self._journal = journal
         self._dirty = dirty
         self._writeback = writeback
         self._copies = copies
@@ -82,10 +79,17 @@ class Writes:
         self._mode = mode
         self._max_value_bytes = max_value_bytes
         self._turns = Turns()
-        # By key, the last write that is on its way into the journal.
-        self._entering: dict[bytes, DirtyEntry] = {}
-        self._entering_bytes = 0
+        self._entering = Entering(journal, dirty, writeback, copies, clock, self.acknowledged)
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing is to become dirty any more, because the node stops."""
+        return self._entering.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._entering.draining = draining
 
     # ---- the calls
 
@@ -103,7 +107,9 @@ class Writes:
     ) -> Ack:
         """Store the object; within `timeout` seconds, at least in the class that is asked for.
 
-        The object ends at `expires_at` (seconds since 1970; if that has been, this is a delete). Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
+        The object ends at `expires_at` (seconds since 1970; if that has been, this is a delete).
+
+        Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
         time, in which case it may yet happen; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
         words.
         """
@@ -125,15 +131,24 @@ class Writes:
         change = Change(wanted, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
 
+    def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
+        """Acknowledge a put of the node's own class, if that is `memory`, and there is nothing to decide about it.
+
+        `key` is the cache key. False for all others, with nothing done.
+        """
+        return (
+            self._mode == MEMORY
+            and len(value) <= self._max_value_bytes
+            and key not in self._turns
+            and self._entering.overwrite(key, value, owned_since)
+        )
+
     def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
         """As `put` and `delete`, without a coroutine: the acknowledgement itself if there is nothing to wait for.
 
         Raises InvalidRequest for a value that is too large; the future raises the rest. Nobody has to await it.
         """
-        if change.value is not None:
-            check_value_size(len(change.value), self._max_value_bytes)
-        if change.expires_at:
-            change = self._with_end(change)
+        change = self._checked(change)
         durability = durability or self._mode
         entering = self._short_way(change, durability, timeout)
         if isinstance(entering, Ack):
@@ -160,8 +175,7 @@ class Writes:
             acked.set_result(Ack(BACK, change.etag, change.value))
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
-        if change.expires_at:
-            change = self._with_end(change)
+        change = self._checked(change)
         entering = self._short_way(change, durability, timeout)
         if isinstance(entering, Ack):
             return entering
@@ -174,7 +188,12 @@ class Writes:
                 return Ack(BACK, change.etag, change.value)
         return await self._long_way(change, durability, timeout)
 
-    def _with_end(self, change: Change) -> Change:
+    def _checked(self, change: Change) -> Change:
+        """The change as it is to be made. Raises InvalidRequest for a value that is too large."""
+        if change.value is not None:
+            check_value_size(len(change.value), self._max_value_bytes)
+        if not change.expires_at:
+            return change
         if has_ended(change.expires_at, self._clock.wall()):
             return change._replace(value=None, etag="", expires_at=NEVER)
         return change._replace(expires_at=to_the_millisecond(change.expires_at))
@@ -185,10 +204,19 @@ class Writes:
         """Acknowledge, or begin, a write for which there is nothing to wait but the journal; None for others."""
         key = change.wanted.filed_as
         if durability is not THROUGH and not change.conditional and key not in self._turns:
-            if durability == BACK and not self._refusal(change):
-                return self._enter(change, UNKNOWN, timeout)
-            if durability == MEMORY and key not in self._entering and self._fits_in_memory(change):
-                return self._remember(change, UNKNOWN)
+            if durability == BACK and not self._entering.refusal(change):
+                return self._entering.enter(change, UNKNOWN, timeout)
+            if durability == MEMORY:
+                value = change.value
+                if (
+                    value is not None
+                    and not change.expires_at
+                    and not change.etag
+                    and self._entering.overwrite(key, value, change.owned_since)
+                ):
+                    return Ack(MEMORY, "", value)
+                if key not in self._entering and self._entering.fits_in_memory(change):
+                    return self._entering.remember(change, UNKNOWN)
         return None
 
     # ---- writes that wait
@@ -229,17 +257,21 @@ class Writes:
 
     @asynccontextmanager
     async def turn(self, key: bytes, timeout: float) -> AsyncIterator[None]:
-        """Keep every other write of the key waiting. Raises TimeoutError if its turn has not come in `timeout` s."""
+        """Keep every other write of the key waiting.
+
+        Raises TimeoutError if the turn does not come within `timeout` seconds.
+        """
         give_up_at = self._clock.now() + timeout
         async with self._turns.turn(key, timeout):
             while key in self._entering:
-                await self._journal.commit_ended()
+                await self._entering.one_has_ended()
                 if self._clock.now() >= give_up_at:
                     raise TimeoutError
             yield
 
     async def in_turn(self, change: Change, durability: Durability | None, give_up_at: float) -> Ack:
         """Make the change, in its key's `turn`; raises as `put` does."""
+        change = self._checked(change)
         durability = durability or self._mode
         key = change.wanted.filed_as
         base: Base = UNKNOWN
@@ -248,14 +280,14 @@ class Writes:
             base = await self._check_condition(change, give_up_at)
         reason = ""
         if durability == MEMORY:
-            if self._fits_in_memory(change):
-                return self._remember(change, base)
+            if self._entering.fits_in_memory(change):
+                return self._entering.remember(change, base)
             reason = "draining" if self.draining else "dirty_limit"
         if durability == BACK:
-            reason = self._refusal(change)
+            reason = self._entering.refusal(change)
             if not reason:
                 try:
-                    await self._enter(change, base, max(0.0, give_up_at - self._clock.now()))
+                    await self._entering.enter(change, base, max(0.0, give_up_at - self._clock.now()))
                 except JournalFull:
                     reason = "journal_full"
                 else:
@@ -280,7 +312,7 @@ class Writes:
             entry = self._dirty.get(wanted.filed_as)
         if entry is not None:
             base = entry.base
-            current: Base = ABSENT if self.is_gone(entry) else self.etag(entry)
+            current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
         else:
             base = current = self._copies.current(wanted.filed_as, change.owned_since)
             if not _meets(change, current):
@@ -297,11 +329,8 @@ class Writes:
         return base
 
     def is_gone(self, entry: DirtyEntry) -> bool:
-        """Whether a dirty entry says that its object does not exist: it is a delete, or has come to its end."""
-        if entry.expires_at and not entry.deleted and has_ended(entry.expires_at, self._clock.wall()):
-            self._dirty.end(entry)
-            self._copies.changes(entry.key)
-        return entry.deleted
+        """Whether a dirty entry says that its object does not exist."""
+        return self._writeback.is_gone(entry)
 
     def etag(self, entry: DirtyEntry) -> str:
         """The ETag of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
@@ -319,100 +348,6 @@ class Writes:
                 f"{ref}: the value that was acknowledged is damaged in the journal, and S3 has an older one; "
                 "write it anew, or give it up with `milena writeback drop`"
             ) from None
-
-    # ---- into the journal, or memory
-
-    def _refusal(self, change: Change) -> str:
-        """Why the change must go through S3: one of FORCED, "" if it need not."""
-        if self.draining:
-            return "draining"
-        if self._journal.full:
-            return "journal_full"
-        return "" if self._dirty.has_room(self._entering_bytes + change.cost) else "dirty_limit"
-
-    def _entry(self, change: Change, base: Base, *, journaled: bool) -> DirtyEntry:
-        key = change.wanted.filed_as
-        value = change.value
-        or_absent = False
-        if base is UNKNOWN and self._dirty.get(key) is None:
-            base, or_absent = self._copies.base(key, change.owned_since)
-        entry = DirtyEntry(
-            key,
-            self._journal.next_version(change.owned_since),
-            value,
-            0 if value is None else len(value),
-            base,
-            deleted=value is None,
-            conditional=change.conditional,
-            journaled=journaled,
-            owned_since=change.owned_since,
-            since=self._clock.now(),
-            etag=change.etag,
-            expires_at=change.expires_at,
-        )
-        entry.or_absent = or_absent
-        return entry
-
-    def _enter(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
-        """Write the change to the journal; done when it is durable, and the dirty entry is there."""
-        entry = self._entry(change, base, journaled=True)
-        key = entry.key
-        old = self._dirty.get(key)
-        base = entry.base if old is None else old.base
-        if key in self._entering:
-            old = self._entering[key]
-        if old is not None and (old.deleted or old.or_absent):
-            entry.or_absent = True
-        raw = encode(
-            Record(
-                key,
-                entry.version,
-                change.value,
-                base,
-                entry.conditional,
-                entry.owned_since,
-                self._clock.wall(),
-                change.expires_at,
-            )
-        )
-        future = self._journal.write(entry.version.seq, raw, entry, self._entered, timeout)
-        self._entering_bytes += entry.cost
-        self._entering[key] = entry
-        return future
-
-    def _entered(self, entry: DirtyEntry, durable: bool) -> None:
-        self._entering_bytes -= entry.cost
-        if self._entering[entry.key] is entry:
-            del self._entering[entry.key]
-        if durable:
-            self._is_dirty(entry)
-            self.acknowledged[BACK] += 1
-
-    def _fits_in_memory(self, change: Change) -> bool:
-        size = len(change.value or b"")
-        dirty = self._dirty
-        return (
-            not self.draining
-            and dirty.memory_bytes + size <= dirty.memory_limit
-            and dirty.has_room(self._entering_bytes + change.cost)
-        )
-
-    def _remember(self, change: Change, base: Base) -> Ack:
-        self._is_dirty(self._entry(change, base, journaled=False))
-        self.acknowledged[MEMORY] += 1
-        return Ack(MEMORY, change.etag, change.value)
-
-    def _is_dirty(self, entry: DirtyEntry) -> None:
-        self._copies.forget(entry.key)
-        old = self._dirty.put(entry)
-        if old is not None:
-            records = list(old.records())
-            if not entry.journaled and records:
-                # After a crash the last one that was promised to be kept shall still be there.
-                entry.under = records.pop()
-            for seq in records:
-                self._journal.remove(seq, entry.key)
-        self._writeback.acknowledged(entry)
 
     # ---- the rest
 

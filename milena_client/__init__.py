@@ -14,7 +14,9 @@ of the objects in the bucket. Every error is a `MilenaError`.
 """
 
 from milena_client.aio import AsyncMilena
+from milena_client.cached import cached
 from milena_client.client import Milena
+from milena_client.near_cache import NearCache
 from milena_client.retry import RetryPolicy
 from milena_client.values import Entry, Flushed, ObjectInfo, Written
 from milena_common.errors import (
@@ -28,6 +30,7 @@ from milena_common.errors import (
     InvalidRequest,
     KeyNotFound,
     MilenaError,
+    Moved,
     NodeLost,
     NoNodes,
     OriginUnavailable,
@@ -51,6 +54,8 @@ __all__ = [
     "KeyNotFound",
     "Milena",
     "MilenaError",
+    "NearCache",
+    "Moved",
     "NoNodes",
     "NodeLost",
     "ObjectInfo",
@@ -60,4 +65,5 @@ __all__ = [
     "RetryPolicy",
     "Unavailable",
     "Written",
+    "cached",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from milena_client import operations
-from milena_client.batch import run_async_batch
-from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, AsyncCaller, Retries
+from milena_client.batch import Begun, run_async_batch
+from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, AsyncCaller, Retries, first_attempt
 from milena_client.connection import AsyncGrpcTransport
+from milena_client.direct_async import AsyncDirectTransport
+from milena_client.near_cache import NearCache
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import AsyncTransport
 from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
@@ -28,6 +30,7 @@ from milena_client.values import (
 )
 from milena_common.clock import Clock, SystemClock
 from milena_common.durability import Durability
+from milena_common.errors import InvalidRequest
 
 D = TypeVar("D")
 
@@ -45,39 +48,71 @@ class AsyncMilena:
         bucket: str = "",
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
+        direct: bool = True,
+        near_cache: NearCache | None = None,
         transport: AsyncTransport | None = None,
         clock: Clock | None = None,
+        note: str = "",
     ) -> None:
         self._bucket = checked_bucket(bucket)
-        retries = Retries(timeout, retry)
-        self._transport = transport or AsyncGrpcTransport(address)
-        self._caller = AsyncCaller(self._transport, retries, clock or SystemClock())
+        retries = self._retries = Retries(timeout, retry)
+        clock = clock or SystemClock()
+        if near_cache is not None:
+            if transport is not None or not direct:
+                raise InvalidRequest("near_cache: needs direct access to the nodes, which tell it of changes")
+            near_cache.claim()
+        if transport is None:
+            transport = AsyncGrpcTransport(address, note)
+            if direct:
+                transport = AsyncDirectTransport(transport, bucket, timeout, clock, retries.draw, near_cache)
+        self._transport = transport
+        self._direct = transport if isinstance(transport, AsyncDirectTransport) else None
+        self._near = near_cache
+        self._now = clock.now
+        self._caller = AsyncCaller(self._transport, retries, clock)
         self._run = self._caller.run
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: float | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> Self:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        near_cache: NearCache | None = None,
+    ) -> Self:
         """The client that ``milena://host:50050/bucket?timeout=1s`` describes; `timeout` here overrides the URL's.
 
         Raises ConfigError for a URL that says anything else.
         """
-        return cls._from_target(parse_url(url), timeout, retry)
+        return cls._from_target(parse_url(url), timeout, retry, near_cache)
 
     @classmethod
-    def from_env(cls, *, timeout: float | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> Self:
+    def from_env(
+        cls,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        near_cache: NearCache | None = None,
+    ) -> Self:
         """The client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
 
         Raises ConfigError.
         """
-        return cls._from_target(from_environment(os.environ), timeout, retry)
+        return cls._from_target(from_environment(os.environ), timeout, retry, near_cache)
 
     @classmethod
-    def _from_target(cls, target: Target, timeout: float | None, retry: RetryPolicy) -> Self:
+    def _from_target(
+        cls, target: Target, timeout: float | None, retry: RetryPolicy, near_cache: NearCache | None
+    ) -> Self:
         return cls(
             target.address,
             bucket=target.bucket,
             timeout=timeout if timeout is not None else target.timeout or DEFAULT_TIMEOUT,
             retry=retry,
-            transport=AsyncGrpcTransport(target.address, target.note),
+            direct=target.direct,
+            near_cache=near_cache,
+            note=target.note,
         )
 
     @overload
@@ -86,7 +121,25 @@ class AsyncMilena:
     async def get(self, key: Key, default: D, *, timeout: float | None = None) -> bytes | D: ...
     async def get(self, key: Key, default: D | None = None, *, timeout: float | None = None) -> bytes | D | None:
         """The value of `key`; `default` if there is none."""
-        value = await self._run(operations.get(key, self._bucket), timeout)
+        near = self._near
+        if near is not None:
+            kept = near.get(key)
+            if kept is not None:
+                return kept
+        first = None
+        direct = self._direct
+        # The short way sets up nothing for what may go wrong; whatever does is taken up by the general way.
+        if direct is not None and timeout is None and not self._retries.pace.queued:
+            began = self._now()
+            asked = direct.ask(key)
+            if asked is not None:
+                found = await (asked if near is None else near.keeping(key, asked))
+                if type(found) is bytes:
+                    return found
+                if found is None:
+                    return default
+                first = first_attempt(began, found)
+        value = await self._run(operations.get(key, self._bucket), timeout, first)
         return default if value is None else value
 
     async def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
@@ -101,6 +154,7 @@ class AsyncMilena:
         durability: Durability | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
+        ttl: float | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Write `value`. After DeadlineExceeded or Unavailable it may or may not have been written.
@@ -110,10 +164,15 @@ class AsyncMilena:
 
         With `if_match` it is written only over the object with that ETag, with `if_none_match="*"` only where there
         is no object; otherwise nothing is written, and ConditionFailed is raised.
+
+        With `ttl` the object ends so many seconds later: from then on it does not exist, for anyone, and in time it
+        is removed from S3. None: it stays.
         """
-        return await self._run(
-            operations.put(key, value, self._bucket, durability, if_match, if_none_match), timeout
-        )
+        operation = operations.put(key, value, self._bucket, durability, if_match, if_none_match, ttl)
+        try:
+            return await self._run(operation, timeout)
+        finally:
+            self._wrote((key,))
 
     async def delete(
         self,
@@ -127,7 +186,15 @@ class AsyncMilena:
 
         A key that does not exist is no error, unless `if_match` is given.
         """
-        return await self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
+        try:
+            return await self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
+        finally:
+            self._wrote((key,))
+
+    def _wrote(self, keys: Iterable[Key]) -> None:
+        """Keys have been written, or may have been."""
+        if self._near is not None:
+            self._near.drop(keys)
 
     async def exists(self, key: Key, *, timeout: float | None = None) -> bool:
         """Whether there is such a key; the value is not transferred."""
@@ -138,9 +205,27 @@ class AsyncMilena:
 
         Each key has `timeout` seconds for itself. Raises BatchError if some failed.
         """
-        found = await run_async_batch(
-            self._caller, key_list(keys), lambda key: operations.get(key, self._bucket), timeout
-        )
+        wanted = key_list(keys)
+        begun: Begun[KeyT, Any] = Begun()
+        direct = self._direct
+        near = self._near
+        kept: dict[KeyT, bytes] = {}
+        if near is not None:
+            kept = near.get_many(wanted)
+            wanted = [key for key in wanted if key not in kept]
+        if wanted and direct is not None and timeout is None and not self._retries.pace.queued:
+            began = self._now()
+            asked = direct.ask_many(wanted)
+            answers = await (asked if near is None else near.keeping_many(wanted, asked))
+            wanted = begun.take(wanted, answers, began)
+        begun.answers.update(kept)
+        if wanted:
+            await run_async_batch(
+                self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun
+            )
+        found = begun.answers
+        if None not in found.values():
+            return found
         return {key: value for key, value in found.items() if value is not None}
 
     async def set_many(
@@ -148,28 +233,36 @@ class AsyncMilena:
         values: Mapping[KeyT, Value],
         *,
         durability: Durability | None = None,
+        ttl: float | None = None,
         timeout: float | None = None,
     ) -> dict[KeyT, Written]:
-        """Write all of `values`, in no particular order and not all or nothing.
+        """Write all of `values`, in no particular order and not all or nothing; `ttl` as in `set`.
 
         Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
         """
         for value in values.values():
             encode_value(value)
-        return await run_async_batch(
-            self._caller,
-            key_list(values),
-            lambda key: operations.put(key, values[key], self._bucket, durability),
-            timeout,
-        )
+        try:
+            return await run_async_batch(
+                self._caller,
+                key_list(values),
+                lambda key: operations.put(key, values[key], self._bucket, durability, ttl=ttl),
+                timeout,
+            )
+        finally:
+            self._wrote(values)
 
     async def delete_many(
         self, keys: Iterable[KeyT], *, durability: Durability | None = None, timeout: float | None = None
     ) -> None:
         """Delete all `keys`. Raises BatchError if some failed; the others were deleted."""
-        await run_async_batch(
-            self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket, durability), timeout
-        )
+        wanted = key_list(keys)
+        try:
+            await run_async_batch(
+                self._caller, wanted, lambda key: operations.delete(key, self._bucket, durability), timeout
+            )
+        finally:
+            self._wrote(wanted)
 
     async def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.

@@ -7,7 +7,8 @@ of a call that succeeds is kept short: nothing is set up for retrying until some
 from __future__ import annotations
 
 import random
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from milena_client.blocking_clock import BlockingClock
 from milena_client.operations import Operation
@@ -16,7 +17,7 @@ from milena_client.retry import Attempts, RetryBudget, RetryPolicy
 from milena_client.transport import AsyncTransport, Transport
 from milena_client.values import checked_timeout
 from milena_common.clock import Clock
-from milena_common.errors import DeadlineExceeded, MilenaError
+from milena_common.errors import DeadlineExceeded, MilenaError, Moved, NoNodes, Unavailable
 
 A = TypeVar("A")
 
@@ -24,11 +25,16 @@ DEFAULT_TIMEOUT = 5.0
 # Waiting for S3 to have what is dirty may take as long as S3 takes.
 FLUSH_TIMEOUT = 60.0
 
+# In place of what came of an attempt: there was none.
+NOT_ASKED: Final = Unavailable("not asked")
+
 
 class Retries:
     """What the calls of one client share: time, retry policy and budget, and turns under a rate limit."""
 
     __slots__ = ("_policy", "budget", "pace", "timeout")
+
+    draw = staticmethod(random.random)
 
     def __init__(self, timeout: float, policy: RetryPolicy) -> None:
         self.timeout = checked_timeout(timeout)
@@ -43,7 +49,7 @@ class Retries:
             self.pace,
             repeatable=operation.repeatable,
             deadline=deadline,
-            draw=random.random,
+            draw=self.draw,
         )
 
 
@@ -52,6 +58,24 @@ def failure(operation: Operation[A], attempts: Attempts, timeout: float) -> Mile
     error = attempts.error
     assert error is not None
     return operation.timed_out(timeout, error) if isinstance(error, DeadlineExceeded) else error
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A first attempt that somebody has made already: when it began, on the caller's clock, and how it failed."""
+
+    began: float
+    error: MilenaError
+
+
+def first_attempt(began: float, found: object) -> Failed | None:
+    """What is to be made of an attempt by the short way. None: nothing was tried, or nothing done.
+
+    Moved, NoNodes: the general way finds another node, or the router, at once.
+    """
+    if not isinstance(found, MilenaError) or found is NOT_ASKED or isinstance(found, Moved | NoNodes):
+        return None
+    return Failed(began, found)
 
 
 class Caller:
@@ -64,32 +88,40 @@ class Caller:
         self.retries = retries
         self.clock = clock
 
-    def run(self, operation: Operation[A], timeout: float | None = None) -> A:
-        """What the operation answers, within `timeout` seconds (None: the client's). Raises MilenaError."""
+    def run(self, operation: Operation[A], timeout: float | None = None, first: Failed | None = None) -> A:
+        """What the operation answers, within `timeout` seconds (None: the client's). Raises MilenaError.
+
+        With `first` it begins with what follows that attempt.
+        """
         retries, clock = self.retries, self.clock
         timeout = retries.timeout if timeout is None else checked_timeout(timeout)
-        started = clock.now()
-        deadline = started + timeout
+        now = clock.now()
+        deadline = now + timeout
         remaining = timeout
         attempts: Attempts | None = None
-        turn = retries.pace.wait(started, timeout)
-        if turn:
+        error: MilenaError | None = None
+        if first is not None:
+            deadline, error = first.began + timeout, first.error
+        elif turn := retries.pace.wait(now, timeout):
             clock.sleep(turn)
             remaining = max(deadline - clock.now(), 0.001)
         while True:
-            try:
-                response = self.transport.call(operation.method, operation.request, remaining)
-            except MilenaError as error:
-                if attempts is None:
-                    attempts = retries.attempts(operation, deadline)
-                delay = attempts.next_delay(error, clock.now())
-                if delay is None:
-                    raise failure(operation, attempts, timeout) from None
-            else:
-                retries.budget.succeeded()
-                return operation.read(response)
+            if error is None:
+                try:
+                    response = self.transport.call(operation.method, operation.request, remaining)
+                except MilenaError as raised:
+                    error = raised
+                else:
+                    retries.budget.succeeded()
+                    return operation.read(response)
+            if attempts is None:
+                attempts = retries.attempts(operation, deadline)
+            delay = attempts.next_delay(error, clock.now())
+            if delay is None:
+                raise failure(operation, attempts, timeout) from None
             clock.sleep(delay)
             remaining = max(deadline - clock.now(), 0.001)
+            error = None
 
 
 class AsyncCaller:
@@ -102,29 +134,34 @@ class AsyncCaller:
         self.retries = retries
         self.clock = clock
 
-    async def run(self, operation: Operation[A], timeout: float | None = None) -> A:
-        """What the operation answers, within `timeout` seconds (None: the client's). Raises MilenaError."""
+    async def run(self, operation: Operation[A], timeout: float | None = None, first: Failed | None = None) -> A:
+        """As `Caller.run`."""
         retries, clock = self.retries, self.clock
         timeout = retries.timeout if timeout is None else checked_timeout(timeout)
-        started = clock.now()
-        deadline = started + timeout
+        now = clock.now()
+        deadline = now + timeout
         remaining = timeout
         attempts: Attempts | None = None
-        turn = retries.pace.wait(started, timeout)
-        if turn:
+        error: MilenaError | None = None
+        if first is not None:
+            deadline, error = first.began + timeout, first.error
+        elif turn := retries.pace.wait(now, timeout):
             await clock.sleep(turn)
             remaining = max(deadline - clock.now(), 0.001)
         while True:
-            try:
-                response = await self.transport.call(operation.method, operation.request, remaining)
-            except MilenaError as error:
-                if attempts is None:
-                    attempts = retries.attempts(operation, deadline)
-                delay = attempts.next_delay(error, clock.now())
-                if delay is None:
-                    raise failure(operation, attempts, timeout) from None
-            else:
-                retries.budget.succeeded()
-                return operation.read(response)
+            if error is None:
+                try:
+                    response = await self.transport.call(operation.method, operation.request, remaining)
+                except MilenaError as raised:
+                    error = raised
+                else:
+                    retries.budget.succeeded()
+                    return operation.read(response)
+            if attempts is None:
+                attempts = retries.attempts(operation, deadline)
+            delay = attempts.next_delay(error, clock.now())
+            if delay is None:
+                raise failure(operation, attempts, timeout) from None
             await clock.sleep(delay)
             remaining = max(deadline - clock.now(), 0.001)
+            error = None

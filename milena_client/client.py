@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from milena_client import operations
-from milena_client.batch import run_batch
+from milena_client.batch import Begun, run_batch
 from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
-from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries
+from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries, first_attempt
 from milena_client.connection import GrpcTransport
+from milena_client.direct_sync import DirectTransport
+from milena_client.near_cache import NearCache
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
 from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
@@ -28,6 +30,7 @@ from milena_client.values import (
     key_list,
 )
 from milena_common.durability import Durability
+from milena_common.errors import InvalidRequest
 
 D = TypeVar("D")
 
@@ -37,7 +40,11 @@ class Milena:
 
     `address` is the router's host:port. `bucket` "" is the bucket that the nodes serve by default. `timeout` is
     how many seconds a call has in all, retries included; every method takes one of its own. `retry` says how
-    failed calls are tried again. `transport` and `clock` stand in for network and time in tests.
+    failed calls are tried again. `direct`: calls go straight to the node that owns the key, if the router tells
+    which it is and it can be reached, and else through the router; False: always through the router. `note` is
+    added to the message when the router cannot be reached. `near_cache` keeps values in this process; what is read
+    straight from a node, without a `timeout` of its own, goes into it. `transport` and `clock` stand in for network
+    and time in tests.
 
     All methods raise MilenaError: InvalidRequest for what can never work, Unavailable and DeadlineExceeded for
     what may work later, RateLimited, AccessDenied.
@@ -50,39 +57,71 @@ class Milena:
         bucket: str = "",
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
+        direct: bool = True,
+        near_cache: NearCache | None = None,
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
+        note: str = "",
     ) -> None:
         self._bucket = checked_bucket(bucket)
-        retries = Retries(timeout, retry)
-        self._transport = transport or GrpcTransport(address)
-        self._caller = Caller(self._transport, retries, clock or BlockingSystemClock())
+        retries = self._retries = Retries(timeout, retry)
+        clock = clock or BlockingSystemClock()
+        if near_cache is not None:
+            if transport is not None or not direct:
+                raise InvalidRequest("near_cache: needs direct access to the nodes, which tell it of changes")
+            near_cache.claim()
+        if transport is None:
+            transport = GrpcTransport(address, note)
+            if direct:
+                transport = DirectTransport(transport, bucket, timeout, clock, retries.draw, near_cache)
+        self._transport = transport
+        self._direct = transport if isinstance(transport, DirectTransport) else None
+        self._near = near_cache
+        self._now = clock.now
+        self._caller = Caller(self._transport, retries, clock)
         self._run = self._caller.run
 
     @classmethod
-    def from_url(cls, url: str, *, timeout: float | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> Self:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        near_cache: NearCache | None = None,
+    ) -> Self:
         """The client that ``milena://host:50050/bucket?timeout=1s`` describes; `timeout` here overrides the URL's.
 
         Raises ConfigError for a URL that says anything else.
         """
-        return cls._from_target(parse_url(url), timeout, retry)
+        return cls._from_target(parse_url(url), timeout, retry, near_cache)
 
     @classmethod
-    def from_env(cls, *, timeout: float | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> Self:
+    def from_env(
+        cls,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        near_cache: NearCache | None = None,
+    ) -> Self:
         """The client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
 
         Raises ConfigError.
         """
-        return cls._from_target(from_environment(os.environ), timeout, retry)
+        return cls._from_target(from_environment(os.environ), timeout, retry, near_cache)
 
     @classmethod
-    def _from_target(cls, target: Target, timeout: float | None, retry: RetryPolicy) -> Self:
+    def _from_target(
+        cls, target: Target, timeout: float | None, retry: RetryPolicy, near_cache: NearCache | None
+    ) -> Self:
         return cls(
             target.address,
             bucket=target.bucket,
             timeout=timeout if timeout is not None else target.timeout or DEFAULT_TIMEOUT,
             retry=retry,
-            transport=GrpcTransport(target.address, target.note),
+            direct=target.direct,
+            near_cache=near_cache,
+            note=target.note,
         )
 
     @overload
@@ -91,7 +130,23 @@ class Milena:
     def get(self, key: Key, default: D, *, timeout: float | None = None) -> bytes | D: ...
     def get(self, key: Key, default: D | None = None, *, timeout: float | None = None) -> bytes | D | None:
         """The value of `key`; `default` if there is none."""
-        value = self._run(operations.get(key, self._bucket), timeout)
+        near = self._near
+        if near is not None:
+            kept = near.get(key)
+            if kept is not None:
+                return kept
+        first = None
+        direct = self._direct
+        # The short way sets up nothing for what may go wrong; whatever does is taken up by the general way.
+        if direct is not None and timeout is None and not self._retries.pace.queued:
+            began = self._now()
+            found = direct.ask(key) if near is None else near.through(key, direct.ask)
+            if type(found) is bytes:
+                return found
+            if found is None:
+                return default
+            first = first_attempt(began, found)
+        value = self._run(operations.get(key, self._bucket), timeout, first)
         return default if value is None else value
 
     def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
@@ -106,6 +161,7 @@ class Milena:
         durability: Durability | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
+        ttl: float | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Write `value`. After DeadlineExceeded or Unavailable it may or may not have been written.
@@ -115,8 +171,15 @@ class Milena:
 
         With `if_match` it is written only over the object with that ETag, with `if_none_match="*"` only where there
         is no object; otherwise nothing is written, and ConditionFailed is raised.
+
+        With `ttl` the object ends so many seconds later: from then on it does not exist, for anyone, and in time it
+        is removed from S3. None: it stays.
         """
-        return self._run(operations.put(key, value, self._bucket, durability, if_match, if_none_match), timeout)
+        operation = operations.put(key, value, self._bucket, durability, if_match, if_none_match, ttl)
+        try:
+            return self._run(operation, timeout)
+        finally:
+            self._wrote((key,))
 
     def delete(
         self,
@@ -130,7 +193,15 @@ class Milena:
 
         A key that does not exist is no error, unless `if_match` is given.
         """
-        return self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
+        try:
+            return self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
+        finally:
+            self._wrote((key,))
+
+    def _wrote(self, keys: Iterable[Key]) -> None:
+        """Keys have been written, or may have been."""
+        if self._near is not None:
+            self._near.drop(keys)
 
     def exists(self, key: Key, *, timeout: float | None = None) -> bool:
         """Whether there is such a key; the value is not transferred."""
@@ -141,7 +212,24 @@ class Milena:
 
         Each key has `timeout` seconds for itself. Raises BatchError if some failed.
         """
-        found = run_batch(self._caller, key_list(keys), lambda key: operations.get(key, self._bucket), timeout)
+        wanted = key_list(keys)
+        begun: Begun[KeyT, Any] = Begun()
+        direct = self._direct
+        near = self._near
+        kept: dict[KeyT, bytes] = {}
+        if near is not None:
+            kept = near.get_many(wanted)
+            wanted = [key for key in wanted if key not in kept]
+        if wanted and direct is not None and timeout is None and not self._retries.pace.queued:
+            began = self._now()
+            answers = direct.ask_many(wanted) if near is None else near.through_many(wanted, direct.ask_many)
+            wanted = begun.take(wanted, answers, began)
+        begun.answers.update(kept)
+        if wanted:
+            run_batch(self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun, direct)
+        found = begun.answers
+        if None not in found.values():
+            return found
         return {key: value for key, value in found.items() if value is not None}
 
     def set_many(
@@ -149,28 +237,41 @@ class Milena:
         values: Mapping[KeyT, Value],
         *,
         durability: Durability | None = None,
+        ttl: float | None = None,
         timeout: float | None = None,
     ) -> dict[KeyT, Written]:
-        """Write all of `values`, in no particular order and not all or nothing.
+        """Write all of `values`, in no particular order and not all or nothing; `ttl` as in `set`.
 
         Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
         """
         for value in values.values():
             encode_value(value)
-        return run_batch(
-            self._caller,
-            key_list(values),
-            lambda key: operations.put(key, values[key], self._bucket, durability),
-            timeout,
-        )
+        try:
+            return run_batch(
+                self._caller,
+                key_list(values),
+                lambda key: operations.put(key, values[key], self._bucket, durability, ttl=ttl),
+                timeout,
+                direct=self._direct,
+            )
+        finally:
+            self._wrote(values)
 
     def delete_many(
         self, keys: Iterable[KeyT], *, durability: Durability | None = None, timeout: float | None = None
     ) -> None:
         """Delete all `keys`. Raises BatchError if some failed; the others were deleted."""
-        run_batch(
-            self._caller, key_list(keys), lambda key: operations.delete(key, self._bucket, durability), timeout
-        )
+        wanted = key_list(keys)
+        try:
+            run_batch(
+                self._caller,
+                wanted,
+                lambda key: operations.delete(key, self._bucket, durability),
+                timeout,
+                direct=self._direct,
+            )
+        finally:
+            self._wrote(wanted)
 
     def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.

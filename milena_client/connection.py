@@ -159,6 +159,7 @@ class AsyncGrpcTransport:
         self._router = _Router(address, note)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
+        self._streams: set[Any] = set()
         self._closed = False
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
@@ -187,6 +188,7 @@ class AsyncGrpcTransport:
         stream = None
         try:
             stream = self._methods[method](request)
+            self._streams.add(stream)
             async for answer in stream:
                 yield answer
         except grpc.aio.AioRpcError as error:
@@ -200,10 +202,14 @@ class AsyncGrpcTransport:
             raise FailedPrecondition(_CLOSED) from None
         finally:
             if stream is not None:
+                self._streams.discard(stream)
                 stream.cancel()
 
     async def close(self) -> None:
         self._closed = True
+        # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
+        for stream in self._streams:
+            stream.cancel()
         if self._channel is not None:
             await self._channel.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import md5
+from math import ceil
 from typing import Any
 
 from google.protobuf.message import Message
@@ -29,6 +30,7 @@ class MemoryCluster:
         self._now = now
         self._objects: dict[bytes, dict[bytes, bytes]] = {}  # bucket → key → value
         self._cached: dict[bytes, float] = {}  # cache key → when it was read or written
+        self._ends: dict[bytes, float] = {}  # cache key → when the object ends
         self._hits = 0
         self._misses = 0
         self._failure: MilenaError | None = None
@@ -61,11 +63,20 @@ class MemoryCluster:
         canonical = canonical_bucket(name, "")
         return canonical, self._objects.setdefault(canonical.encode(), {})
 
+    def _existing(self, bucket: str, key: bytes) -> bytes | None:
+        """The value of a key, unless its object has ended."""
+        objects = self._objects[bucket.encode()]
+        filed_as = cache_key(bucket, key)
+        if self._ends.get(filed_as, self._now() + 1) <= self._now():
+            del self._ends[filed_as]
+            objects.pop(key, None)
+        return objects.get(key)
+
     def _get(self, request: pb.GetRequest) -> pb.GetResponse:
         check_key(request.key)
-        bucket, objects = self._bucket(request.bucket)
+        bucket, _ = self._bucket(request.bucket)
         filed_as = cache_key(bucket, request.key)
-        value = objects.get(request.key)
+        value = self._existing(bucket, request.key)
         hit = filed_as in self._cached
         self._hits += hit
         self._misses += not hit
@@ -80,6 +91,7 @@ class MemoryCluster:
             etag=etag_of(value),
             node=NODE,
             size=len(value),
+            ttl_ms=ceil((self._ends[filed_as] - self._now()) * 1000) if filed_as in self._ends else 0,
         )
 
     def _put(self, request: pb.PutRequest) -> pb.PutResponse:
@@ -87,9 +99,13 @@ class MemoryCluster:
         reached = check_durability(request.durability) or BACK
         check_condition(request.if_match, request.if_none_match)
         bucket, objects = self._bucket(request.bucket)
-        _hold(objects.get(request.key), request.if_match, request.if_none_match)
+        _hold(self._existing(bucket, request.key), request.if_match, request.if_none_match)
         objects[request.key] = request.value
-        self._cached[cache_key(bucket, request.key)] = self._now()
+        filed_as = cache_key(bucket, request.key)
+        self._cached[filed_as] = self._now()
+        self._ends.pop(filed_as, None)
+        if request.ttl_ms:
+            self._ends[filed_as] = self._now() + request.ttl_ms / 1000
         return pb.PutResponse(successful=True, etag=etag_of(request.value), node=NODE, durability=reached)
 
     def _delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
@@ -97,15 +113,17 @@ class MemoryCluster:
         reached = check_durability(request.durability) or BACK
         check_condition(request.if_match, "")
         bucket, objects = self._bucket(request.bucket)
-        _hold(objects.get(request.key), request.if_match, "")
+        _hold(self._existing(bucket, request.key), request.if_match, "")
         objects.pop(request.key, None)
+        self._ends.pop(cache_key(bucket, request.key), None)
         self._cached.pop(cache_key(bucket, request.key), None)
         return pb.DeleteResponse(successful=True, node=NODE, durability=reached)
 
     def _list(self, request: pb.ListRequest) -> pb.ListResponse:
-        _, objects = self._bucket(request.bucket)
+        bucket, objects = self._bucket(request.bucket)
         after = request.cursor.encode()
-        keys = sorted(key for key in objects if key.startswith(request.prefix) and key > after)
+        existing = [key for key in [*objects] if self._existing(bucket, key) is not None]
+        keys = sorted(key for key in existing if key.startswith(request.prefix) and key > after)
         page = keys[: request.limit or _PAGE]
         return pb.ListResponse(
             objects=[pb.ObjectInfo(key=key, size=len(objects[key]), etag=etag_of(objects[key])) for key in page],

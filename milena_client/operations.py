@@ -21,6 +21,7 @@ from milena_client.values import (
     Written,
     encode_key,
     encode_prefix,
+    encode_ttl,
     encode_value,
 )
 from milena_common.durability import Durability, check_condition, check_durability
@@ -81,6 +82,7 @@ def put(
     durability: Durability | None = None,
     if_match: str | None = None,
     if_none_match: str | None = None,
+    ttl: float | None = None,
 ) -> Operation[Written]:
     encoded = encode_key(key)
     _check_condition(if_match, if_none_match)
@@ -91,6 +93,7 @@ def put(
         durability=check_durability(durability or ""),
         if_match=if_match,
         if_none_match=if_none_match,
+        ttl_ms=encode_ttl(ttl),
     )
     return Operation("Put", request, _read_written, False, "set", encoded)
 
@@ -166,7 +169,16 @@ def _read_entry(response: pb.GetResponse) -> Entry | None:
     value = response.value
     # Routers that do not send a size send the whole value.
     size = response.size or len(value)
-    return Entry(value, response.etag, response.age_seconds, response.outcome, response.node, size, response.dirty)
+    return Entry(
+        value,
+        response.etag,
+        response.age_seconds,
+        response.outcome,
+        response.node,
+        size,
+        response.dirty,
+        response.ttl_ms / 1000 if response.ttl_ms else None,
+    )
 
 
 def _read_exists(response: pb.GetResponse) -> bool:

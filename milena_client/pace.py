@@ -29,6 +29,11 @@ class Pace:
         self._spacing = 0.0
         self._grown_until = 0.0
 
+    @property
+    def queued(self) -> bool:
+        """Whether calls may be waiting for their turns."""
+        return self._last_turn > 0.0
+
     def refused(self, retry_after: float, now: float, *, had_turn: bool) -> float:
         """Seconds until the turn of a call that was refused; not less than `retry_after`."""
         if self._last_turn <= now and not had_turn:
@@ -41,7 +46,10 @@ class Pace:
 
     def wait(self, now: float, most: float) -> float:
         """Seconds until the turn of a new call: 0 while nobody waits, or if it would wait longer than `most`."""
-        if self._last_turn <= now or self._last_turn + self._spacing - now >= most:
+        if self._last_turn <= now:
+            self._last_turn = 0.0
+            return 0.0
+        if self._last_turn + self._spacing - now >= most:
             return 0.0
         return self._next_turn(now)
 

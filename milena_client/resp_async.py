@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any
+from time import monotonic
+from typing import Any, Protocol
 
 from milena_client.resp_stream import RespStream
 from milena_client.resp_wire import greeting
@@ -22,7 +23,18 @@ from milena_common.errors import MilenaError, NodeLost
 CONNECT_SECONDS = 1.0
 BACKOFF = Backoff(first=0.2, most=5.0)
 
-OnPush = Callable[[list[Any]], None]
+
+class Listener(Protocol):
+    """Who is told about a link's connections."""
+
+    def opened(self, link: RespLink, asked_at: float) -> None:
+        """A connection is there; the node answered what was asked at `asked_at`, monotonic seconds."""
+
+    def lost(self, link: RespLink) -> None:
+        """It is over."""
+
+    def pushed(self, message: list[Any]) -> None:
+        """A push that is not about a deferred answer: its kind, then its elements."""
 
 
 class RespLink:
@@ -30,7 +42,6 @@ class RespLink:
 
     `timeout`, in seconds, is for requests that have none of their own, and `who` begins the text of every error.
     `more` are commands that follow the greeting of each connection; it is not used before they have succeeded.
-    `on_push` gets pushes, `on_lost` is called when a connection that was used is over.
 
     `stream` is what to send commands to; None while there is no connection, or the node does not keep up with
     reading: then `open` waits for it.
@@ -44,18 +55,15 @@ class RespLink:
         who: str = "",
         name: str = "milena-client",
         more: Sequence[bytes] = (),
-        on_push: OnPush | None = None,
-        on_lost: Callable[[], None] | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.address = address
         self.stream: RespStream | None = None
-        self.connection_id = 0  # what the node calls the present connection
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
         self._commands = (*greeting(name, version("milena")), *more)
-        self._on_push = on_push
-        self._on_lost = on_lost
+        self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._room: asyncio.Event = asyncio.Event()
@@ -100,6 +108,7 @@ class RespLink:
 
     async def _greet(self, stream: RespStream) -> None:
         """Raises MilenaError, and ends the connection, if the node refuses a command."""
+        asked_at = monotonic()
         try:
             answers = await asyncio.gather(*[stream.request(command) for command in self._commands])
             for answer in answers:
@@ -111,17 +120,18 @@ class RespLink:
         if self._closed:
             stream.abort(NodeLost(f"{self._who}is not connected any more"))
             return
-        self.connection_id = answers[0].get(b"id", 0) if isinstance(answers[0], dict) else 0
         self._failures = 0
         self._connected = self.stream = stream
         self._room.set()
+        if self._listener is not None:
+            self._listener.opened(self, asked_at)
 
     def paused(self) -> None:
         self.stream = None
         self._room.clear()
 
     def resumed(self) -> None:
-        self.stream = self._connected
+        self.stream = None if self._closed else self._connected
         self._room.set()
 
     def lost(self, error: MilenaError) -> None:
@@ -130,12 +140,12 @@ class RespLink:
         self.error = error
         self._connected = self.stream = None
         self._room.set()
-        if self._on_lost is not None:
-            self._on_lost()
+        if self._listener is not None:
+            self._listener.lost(self)
 
     def pushed(self, message: list[Any]) -> None:
-        if self._on_push is not None:
-            self._on_push(message)
+        if self._listener is not None:
+            self._listener.pushed(message)
 
     async def close(self, grace: float, error: MilenaError) -> None:
         """End the connection when nobody waits for an answer any more, at the latest after `grace` seconds.

@@ -34,6 +34,10 @@ _MOST_UNSENT = 1 << 20
 _NOT_ENOUGH: Final = object()
 
 
+class NoAnswer(DeadlineExceeded):
+    """The node did not answer in time; its own words for the same are a plain DeadlineExceeded."""
+
+
 class Owner(Protocol):
     """Who has the connection made, and is told what becomes of it."""
 
@@ -218,7 +222,7 @@ class RespStream(asyncio.Protocol):
     def _give_up(self, futures: Iterable[Reply], timeout: float) -> None:
         for future in futures:
             if not future.done():
-                future.set_result(DeadlineExceeded(f"{self._who}did not answer within {timeout:.3g} s"))
+                future.set_result(NoAnswer(f"{self._who}did not answer within {timeout:.3g} s"))
 
     # Beginning and end
 

@@ -1,19 +1,32 @@
 """Pure. What a client writes to a node in the Redis protocol, and what is Milena's own in the answers.
 
-`MILENA.CALL` carries the gRPC messages. `CLIENT DEFER` lets a node answer out of order, so that one read that has to
-wait for S3 does not hold up the hits behind it (docs/protocol.md).
+`MILENA.CALL` carries the gRPC messages. `CLIENT DEFER` lets a node answer out of order, so that one read that has
+to wait for S3 does not hold up the hits behind it (docs/protocol.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
-from milena_common.errors import MilenaError
+from google.protobuf.message import DecodeError, Message
+
+from milena_common.errors import InternalError, MilenaError
+from milena_common.keys import MAX_KEY_BYTES
+from milena_common.pb import router_server_pb2 as pb
 from milena_common.resp import command
 from milena_common.resp_errors import from_resp
 
+# What comes before a bulk string of a length that keys have, with the end of the one before.
+_HEADS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(MAX_KEY_BYTES + 80))
 _DEFERRED: Final = "DEFERRED "
+
+ANSWERS: Final[Mapping[str, type[Message]]] = {
+    "Get": pb.GetResponse,
+    "Put": pb.PutResponse,
+    "Delete": pb.DeleteResponse,
+}
 
 
 class Deferred(int):
@@ -38,12 +51,33 @@ def get(filed_as: bytes) -> bytes:
 
 def mget(filed_as: Sequence[bytes]) -> bytes:
     """MGET of cache keys."""
-    return command(b"MGET", *filed_as)
+    try:
+        words = b"".join([_HEADS[len(key)] + key for key in filed_as])
+    except IndexError:
+        return command(b"MGET", *filed_as)
+    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(filed_as) + 1, words)
+
+
+def values(reply: Any, number: int) -> list[Any]:
+    """For each of `number` keys what an MGET answered: its value, None, or an exception."""
+    if isinstance(reply, list) and len(reply) == number:
+        return reply
+    if not isinstance(reply, MilenaError):
+        reply = InternalError(f"a node answered MGET with what are not {number} values")
+    return [reply] * number
 
 
 def call(method: str, seconds: float, request: bytes) -> bytes:
     """A call of the node's API, which has `seconds` to answer; the answer is the serialized response."""
     return command(b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request)
+
+
+def answer(method: str, reply: Any) -> Message:
+    """The message that answers a `call` of one of the methods of `ANSWERS`. Raises InternalError if it is none."""
+    if isinstance(reply, bytes):
+        with suppress(DecodeError):
+            return ANSWERS[method].FromString(reply)
+    raise InternalError(f"a node answered {method} with what is no {method}Response: {reply!r:.80}")
 
 
 def error_of(line: str) -> MilenaError | Deferred:

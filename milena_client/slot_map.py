@@ -24,6 +24,9 @@ class Target(NamedTuple):
     owned_since: int
 
 
+_NOBODYS = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
+
+
 class MapNode(NamedTuple):
     """A node of the ring: its gRPC address and name in the ring, its Redis door ("": none), its process."""
 
@@ -57,14 +60,14 @@ class SlotMap:
         self.default_bucket = default_bucket
         self.nodes = nodes
         self.ranges = ranges
-        targets: list[Target] = []
-        for first, last, node, owned_since in ranges:
-            if not len(targets) <= first <= last < SLOTS:
-                raise ValueError(f"slots {first} to {last} after {len(targets) - 1}, of {SLOTS}")
-            address, resp_address, _ = node
-            targets += [Target(slot, "", "", 0) for slot in range(len(targets), first)]
-            targets += [Target(slot, address, resp_address, owned_since) for slot in range(first, last + 1)]
-        targets += [Target(slot, "", "", 0) for slot in range(len(targets), SLOTS)]
+        targets = list(_NOBODYS)
+        free = 0
+        for first, last, (address, resp_address, _), owned_since in ranges:
+            if not free <= first <= last < SLOTS:
+                raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
+            free = last + 1
+            for slot in range(first, free):
+                targets[slot] = Target(slot, address, resp_address, owned_since)
         self.targets = tuple(targets)
 
     @classmethod

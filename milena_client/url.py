@@ -21,7 +21,7 @@ DEFAULT_PORT = 50050
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 LONGEST_TIMEOUT = 86_400.0
 
-_FORM = "milena://HOST[:PORT][/BUCKET][?timeout=1s]"
+_FORM = "milena://HOST[:PORT][/BUCKET][?timeout=1s&direct=true]"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
@@ -29,6 +29,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a URL says. `timeout` is in seconds, None if the URL does not say; `bucket` "" is the default one.
+    `direct`: whether nodes may be called without the router between.
 
     `note` is for the message when the address cannot be reached: where the address came from.
     """
@@ -37,6 +38,7 @@ class Target:
     bucket: str = ""
     timeout: float | None = None
     note: str = ""
+    direct: bool = True
 
 
 def parse_duration(text: str) -> float:
@@ -72,14 +74,20 @@ def _parse(url: str) -> Target:
     if bucket not in ("", DEFAULT_BUCKET):
         check_bucket(bucket)
     timeout: float | None = None
+    direct = True
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name != "timeout":
-            raise ValueError(f"parameter {name!r} is not known; allowed: timeout")
-        try:
-            timeout = parse_duration(value)
-        except ValueError as error:
-            raise ValueError(f"timeout: {error}") from None
-    return Target(address, bucket, timeout)
+        if name == "timeout":
+            try:
+                timeout = parse_duration(value)
+            except ValueError as error:
+                raise ValueError(f"timeout: {error}") from None
+        elif name == "direct":
+            if value not in ("true", "false"):
+                raise ValueError(f"direct: got {value!r}; allowed: true, false")
+            direct = value == "true"
+        else:
+            raise ValueError(f"parameter {name!r} is not known; allowed: timeout, direct")
+    return Target(address, bucket, timeout, direct=direct)
 
 
 def from_environment(environ: Mapping[str, str]) -> Target:

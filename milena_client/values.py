@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import TypeAlias, TypeVar
 
 from milena_client.url import LONGEST_TIMEOUT
@@ -15,6 +16,9 @@ Value: TypeAlias = bytes | bytearray | memoryview
 # A key as the caller spelled it: results and errors are found under that spelling.
 KeyT = TypeVar("KeyT", bound=Key)
 
+# A hundred years. What is to exist for longer has no end.
+LONGEST_TTL = 100 * 366 * 86_400.0
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -22,7 +26,8 @@ class Entry:
 
     `age` is in seconds since S3 last vouched for this copy; `outcome` is one of hit, stale, stale_error, miss,
     revalidated, changed, coalesced, bypass; `node` is the address of the node that answered; `size` is in bytes.
-    `dirty`: it was acknowledged, and is not in S3 yet.
+    `dirty`: it was acknowledged, and is not in S3 yet. `ttl` is how many seconds the object will still exist; None:
+    it does not end by itself.
     """
 
     value: bytes
@@ -32,6 +37,7 @@ class Entry:
     node: str
     size: int
     dirty: bool
+    ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +110,22 @@ def encode_value(value: Value) -> bytes:
     raise TypeError(f"a value is bytes, bytearray or memoryview, not {type(value).__name__}")
 
 
+def encode_ttl(seconds: float | None) -> int:
+    """Whole milliseconds, rounded up; 0 for None. Raises InvalidRequest."""
+    if seconds is None:
+        return 0
+    if not 0 < seconds <= LONGEST_TTL:
+        raise InvalidRequest(f"ttl: {seconds!r} is not more than 0 and at most {LONGEST_TTL:g} seconds")
+    return ceil(seconds * 1000)
+
+
 def key_list(keys: Iterable[KeyT]) -> list[KeyT]:
     """The different keys in their order. Raises TypeError before anything is sent if one cannot be a key."""
     if isinstance(keys, str | bytes):
         raise TypeError(f"several keys are wanted, and this is one {type(keys).__name__}; put it in a list")
     distinct = list(dict.fromkeys(keys))
+    if set(map(type, distinct)) <= {str, bytes}:
+        return distinct
     for key in distinct:
         if not isinstance(key, str | bytes):
             raise TypeError(f"a key is str or bytes, not {type(key).__name__}")

@@ -24,8 +24,11 @@ def channel_options() -> Options:
         ("grpc.min_reconnect_backoff_ms", 2000),
         # Find out about a peer that vanished without a word, but only while calls wait for it. By default the pings
         # cease after two, unless data is sent; who only listens on a stream sends none.
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_time_ms", 15_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # The library waits this long for the answer to a ping, by default a minute, whatever the line above says. A
+        # ping queues behind values that go over a slow line, so it must not be much shorter.
+        ("grpc.http2.ping_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
         # A proxy for the web, set in the environment for other programs, has no business between these.
         ("grpc.enable_http_proxy", 0),
@@ -49,8 +52,9 @@ def server_options(max_value_bytes: int) -> Options:
         ("grpc.server_handshake_timeout_ms", 10_000),
         # Find half-open connections; let clients with keepalive ping as often as ours do.
         ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.max_connection_idle_ms", 600_000),
     ]

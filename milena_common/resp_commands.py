@@ -21,10 +21,15 @@ Command = list[bytes]
 
 MOST_ARGUMENTS: Final = 1024 * 1024
 MOST_INLINE: Final = 64 * 1024
+# What an argument takes beside its bytes: an object, and a place in a list.
+ARGUMENT_OVERHEAD: Final = 48
+_SMALL_PIECE = 4096
+_MOST_TOGETHER = 1024 * 1024
 # A read that holds more than this is no pipeline of GETs.
 _MOST_FOR_GETS = 64 * 1024
 
 _GET = b"*2\r\n$3\r\nGET\r\n$"
+_SET = b"*3\r\n$3\r\nSET\r\n$"
 _LENGTHS = tuple(b"$%d" % length for length in range(1025))
 
 
@@ -55,14 +60,19 @@ class CommandReader:
         self._left = 0
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._need = 0  # there is nothing to be read before so many bytes are there
         self.pending = 0  # bytes in `_chunks`
 
     @property
     def held(self) -> int:
         """Bytes that are kept for a command that is not complete."""
-        return self.pending + self._taken
+        return self.pending + self._taken + ARGUMENT_OVERHEAD * len(self._arguments)
+
+    @property
+    def pieces(self) -> int:
+        """In how many pieces the bytes are kept that could not be read yet."""
+        return len(self._chunks)
 
     def gets(self, data: bytes) -> list[bytes] | None:
         """The keys, if `data` is nothing but whole GETs and nothing came before; else None, and nothing is read.
@@ -88,10 +98,29 @@ class CommandReader:
             pass
         return None
 
+    def put(self, data: bytes) -> Command | None:
+        """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
+        if self.pending or self._left or not data.startswith(_SET):
+            return None
+        end = data.find(b"\r\n", 14)
+        digits = data[14:end]
+        if end < 0 or not digits.isdigit() or len(digits) > 4:
+            return None
+        at = end + 2 + int(digits)
+        key = data[end + 2 : at]
+        end = data.find(b"\r\n", at + 3)
+        digits = data[at + 3 : end]
+        if end < 0 or data[at : at + 3] != b"\r\n$" or not digits.isdigit() or len(digits) > 10:
+            return None
+        length = int(digits)
+        if length > self._most_bulk or len(data) != end + length + 4:
+            return None
+        return [b"SET", key, data[end + 2 : -2]]
+
     def feed(self, data: bytes, into: Callable[[Command], object]) -> None:
         """Give the commands that `data` completes to `into`. Raises ProtocolError, after those before it."""
         if self.pending:
-            self._chunks.append(data)
+            self._keep(data)
             self.pending += len(data)
             if self.pending < self._need:
                 return
@@ -100,8 +129,18 @@ class CommandReader:
             self.pending = 0
         at = self._read(data, into)
         if at < len(data):
-            self._chunks.append(data[at:] if at else data)
+            self._keep(data[at:] if at else data)
             self.pending = len(data) - at
+
+    def _keep(self, data: bytes) -> None:
+        """Pieces of few bytes are put together: each by itself would take many times its size."""
+        chunks = self._chunks
+        if len(data) >= _SMALL_PIECE:
+            chunks.append(data)
+        elif chunks and isinstance(last := chunks[-1], bytearray) and len(last) < _MOST_TOGETHER:
+            last += data
+        else:
+            chunks.append(bytearray(data))
 
     def _read(self, data: bytes, into: Callable[[Command], object]) -> int:
         """Where what is incomplete begins."""

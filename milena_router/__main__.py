@@ -17,7 +17,7 @@ from milena_router.forward import Forwarder
 from milena_router.leases import Leases
 from milena_router.membership import Change, Membership
 from milena_router.metrics import router_registry
-from milena_router.node_connection import GrpcNodeConnection
+from milena_router.node_connection import connect
 from milena_router.service import OPERATIONS, RouterService
 from milena_router.watchers import MAX_WATCHERS, RingWatchers
 
@@ -32,7 +32,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     """Run a router until `stop` is set. Raises CannotListen."""
     clock = SystemClock()
     membership = Membership(config.lease_seconds, clock.now())
-    forwarder = Forwarder(lambda: membership.ring, GrpcNodeConnection, clock)
+    forwarder = Forwarder(lambda: membership.ring, connect, clock)
     watchers = RingWatchers(lambda: membership.ring, lambda: membership.default_bucket, config.direct_access)
 
     def ring_changed(change: Change) -> None:

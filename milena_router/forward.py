@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
@@ -29,13 +29,18 @@ LEAVE_GRACE_SECONDS = 10.0
 LEAST_SECONDS = 0.005
 WARN_AGAIN_SECONDS = 60.0
 
+Connect = Callable[[str, Mapping[str, str]], NodeConnection]
+
 log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """Connections to the nodes of the ring. `ring` gives the newest one, `connect` makes a connection."""
+    """Connections to the nodes of the ring. `ring` gives the newest one.
 
-    def __init__(self, ring: Callable[[], Ring], connect: Callable[[str], NodeConnection], clock: Clock) -> None:
+    `connect` makes a connection, of the node's address and those of its further doors by name.
+    """
+
+    def __init__(self, ring: Callable[[], Ring], connect: Connect, clock: Clock) -> None:
         self._ring = ring
         self._connect = connect
         self._clock = clock
@@ -120,5 +125,6 @@ class Forwarder:
     def _connection(self, address: str) -> NodeConnection:
         connection = self._connections.get(address)
         if connection is None:
-            connection = self._connections[address] = self._connect(address)
+            doors = next((m.addresses for m in self._ring().members if m.address == address), {})
+            connection = self._connections[address] = self._connect(address, doors)
         return connection

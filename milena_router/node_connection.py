@@ -1,4 +1,4 @@
-"""Shell. The router's gRPC connection to one node.
+"""Shell. The router's connections to one node: in the Redis protocol what clients wait for, over gRPC the rest.
 
 Requests and answers are bytes here: the router builds the one and passes the other on as it came.
 """
@@ -6,13 +6,24 @@ Requests and answers are bytes here: the router builds the one and passes the ot
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 import grpc
 
-from milena_common.errors import NodeLost
+from milena_client import resp_wire
+from milena_client.resp_async import RespLink
+from milena_client.resp_stream import NoAnswer
+from milena_common.errors import InternalError, NodeLost
 from milena_common.grpc_options import channel_options
 from milena_common.status import from_grpc, is_answer
+
+# What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
+FAST: Final = frozenset(("Get", "Put", "Delete", "Forget"))
+# How long a node whose Redis door does not answer holds up the first call, which then goes over gRPC.
+CONNECT_SECONDS = 1.0
+# A node that has not said a word for so long, with commands before it, is given a new connection.
+SILENCE_SECONDS = 30.0
 
 
 class NodeConnection(Protocol):
@@ -61,3 +72,42 @@ class GrpcNodeConnection:
 
     async def close(self, grace: float) -> None:
         await self._channel.close(grace)
+
+
+class RespNodeConnection:
+    """A `NodeConnection` in the Redis protocol, to the door at `address`; `other` has what does not go there.
+
+    That is methods that are rare, and all of them while the door cannot be reached.
+    """
+
+    def __init__(self, address: str, other: NodeConnection) -> None:
+        self._link = RespLink(address, timeout=SILENCE_SECONDS, name="milena-router")
+        self._other = other
+        self._closed = False
+
+    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+        if self._closed:
+            raise NodeLost("left the ring")
+        stream = self._link.stream if method in FAST else None
+        if stream is None and method in FAST:
+            stream = await self._link.open(min(timeout / 2, CONNECT_SECONDS))
+        if stream is None:
+            return await self._other.call(method, request, timeout)
+        try:
+            answer = await stream.call(resp_wire.call(method, timeout, request), timeout)
+        except NoAnswer as silence:
+            raise NodeLost(str(silence)) from None
+        if type(answer) is not bytes:
+            raise InternalError(f"the node answered {method} with what is no message: {answer!r:.80}")
+        return answer
+
+    async def close(self, grace: float) -> None:
+        self._closed = True
+        error = NodeLost("left the ring while it was asked")
+        await asyncio.gather(self._link.close(grace, error), self._other.close(grace))
+
+
+def connect(address: str, addresses: Mapping[str, str]) -> NodeConnection:
+    """The connection to the node at `address`; `addresses` are those of its further doors, by name."""
+    connection = GrpcNodeConnection(address)
+    return RespNodeConnection(addresses["resp"], connection) if addresses.get("resp") else connection

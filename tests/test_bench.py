@@ -13,16 +13,23 @@ import pytest
 
 from bench.__main__ import CASES, main, run_case
 from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.cores import apart
 from bench.load import with_callers, with_threads
 from bench.machine import machine_facts
 from bench.new_objects import VALUE_BYTES, new_objects
 from bench.pieces import Pieces, Scale
-from bench.redis_server import why_not
+from bench.redis_benchmark import figures, redis_benchmark
+from bench.redis_benchmark import why_not as why_no_redis_benchmark
+from bench.redis_server import RedisServer, why_not
 from bench.report import as_json, table
 from bench.resp_pipeline import RespPipeline
 from bench.stub_process import ROOT
 from bench.summary import percentile, summarize
 from tests.support.processes import Process
+
+
+def machine_cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def case(*targets: Target) -> Case:
@@ -115,6 +122,34 @@ def test_new_objects_are_new_and_of_one_size() -> None:
     assert {len(value) for _, value in objects} == {VALUE_BYTES}
 
 
+# As redis-benchmark 7.0 prints it.
+CSV = """WARNING: Could not fetch server CONFIG
+"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"
+"GET","74074.07","0.373","0.104","0.319","0.487","1.703","2.479"
+"""
+
+
+def test_what_redis_benchmark_prints_is_read() -> None:
+    assert figures(CSV) == {"per_s": 74074.07, "p50_us": 319.0, "p99_us": 1703.0}
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(bool(why_not(client=False) or why_no_redis_benchmark()), reason="Redis is not installed")
+def test_redis_benchmark_is_run(tmp_path: Path) -> None:
+    with RedisServer(tmp_path, durable=False) as server:
+        assert redis_benchmark(server.address, "set", number=200, keys=10, pipeline=4)["per_s"] > 0
+
+
+@pytest.mark.skipif(len(machine_cores()) < 2, reason="there is one core")
+def test_what_is_measured_has_a_core_to_itself(tmp_path: Path) -> None:
+    cores = machine_cores()
+    with Process("sleeper", ["-c", "import time; time.sleep(600)"], {}, tmp_path) as child:
+        with apart([child.pid], []):
+            assert os.sched_getaffinity(child.pid) == {min(cores)}
+            assert os.sched_getaffinity(0) == cores - {min(cores)}
+        assert os.sched_getaffinity(child.pid) == os.sched_getaffinity(0) == cores
+
+
 def test_the_facts_tell_what_the_journals_are_on(tmp_path: Path) -> None:
     assert machine_facts(tmp_path)["file system"] not in ("", "unknown")
 
@@ -167,6 +202,10 @@ def test_every_case_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     redis = {f"redis_{client}" for client in ("py", "py_uvloop") if not why_not(client=True)}
     redis |= {"redis_pipelined"} if not why_not(client=False) else set()
     assert redis == {name for case, name in rows if case == "journal_set" and name.startswith("redis")}
+    if not (why_not(client=True) or why_no_redis_benchmark()):
+        assert rows["resp_benchmark", "node_set"]["uploads_per_s"] > 0
+        assert {"milena", "redis_py"} <= {name for case, name in rows if case == "sync_get"}
+    assert rows["large_values", "milena_8_mib"]["mib_per_s"] > 8
     assert rows["journal_set", "in_process"]["per_commit"] > 2
     assert rows["journal_set", "in_process_no_uploads"]["uploads_per_s"] == 0
     assert rows["journal_single", "in_process"]["per_commit"] == 1

@@ -12,11 +12,11 @@ from itertools import count
 
 import grpc
 
-from bench.cached_objects import filled_memory, key, node
+from bench.cached_objects import SMALL, filled_memory, key, node
 from bench.case import Case, Figures, Target, Variant
 from bench.load import one_after_another
 from bench.node_parts import BUCKETS
-from bench.pieces import Pieces
+from bench.pieces import Pieces, printed_address
 from milena_cache.doors.grpc import SERVICE
 from milena_cache.node import Node
 from milena_common.pb import cache_server_pb2 as pb
@@ -58,11 +58,10 @@ def _lookups(policy: Node, size: int) -> Callable[[], Figures]:
 def _hits_through_grpc(pieces: Pieces) -> Iterator[Sequence[Variant]]:
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(pieces.module(f"node_of_{size}", "bench.cached_objects", "serve", str(size)))
-            for size in pieces.scale.sizes
+            stack.enter_context(pieces.cached_node(f"node_of_{size}", size, SMALL)) for size in pieces.scale.sizes
         ]
         channels = [
-            stack.enter_context(grpc.insecure_channel(process.wait_for_log("127.0.0.1:", timeout=120)))
+            stack.enter_context(grpc.insecure_channel(printed_address(process, "grpc door: ")))
             for process in processes
         ]
         yield [

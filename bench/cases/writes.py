@@ -1,8 +1,8 @@
 """Shell. Writes that are acknowledged from the journal, against Redis with its journal, and boto3 without one.
 
 A node's policy, journal and write-back run in a process of their own with uvloop, as in a node, and are called
-there without a door (`in_process`); then through the node's gRPC door, and through router and node. gRPC in Python
-is the bound of those two.
+there without a door (`in_process`); then by Milena's client straight to the node, through the node's gRPC door, and
+through router and node. gRPC in Python is the bound of those two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.load import with_callers, with_threads
 from bench.new_objects import new_objects
-from bench.node_door import NodeDoor
+from bench.node_door import NodeDoor, flush
 from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
 from bench.redis_server import RedisServer, why_not
 from milena_client import AsyncMilena
@@ -72,16 +72,27 @@ async def _flushed(door: NodeDoor, call: Callable[[], Awaitable[None]], callers:
     return figures
 
 
-def _redis(pieces: Pieces, client: str, callers: int) -> Variant | LeftOut:
-    name = f"redis_{client}"
-    missing = why_not(client=client != "pipelined")
+def _direct(pieces: Pieces, callers: int) -> Variant:
+    cluster = pieces.direct_writing_cluster
+    arguments = ("milena_uvloop", cluster.address, str(callers), str(pieces.scale.seconds))
+
+    def write() -> Figures:
+        figures = pieces.figures("bench.async_writes", *arguments)
+        flush(cluster.nodes[0].address)
+        return figures
+
+    return Variant("direct", write)
+
+
+def _redis(pieces: Pieces, name: str, callers: int) -> Variant | LeftOut:
+    missing = why_not(client=name != "redis_pipelined")
     if missing:
         return LeftOut(name, missing)
 
     def write() -> Figures:
         with pieces.while_it_lasts() as directory, RedisServer(directory, durable=True) as server:
             seconds = str(pieces.scale.seconds)
-            return pieces.figures("bench.redis_writes", client, server.address, str(callers), seconds)
+            return pieces.figures("bench.async_writes", name, server.address, str(callers), seconds)
 
     return Variant(name, write)
 
@@ -92,18 +103,24 @@ def _journal_set(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
     yield [
         _in_process(pieces, "in_process", CALLERS),
         _in_process(pieces, "in_process_no_uploads", CALLERS, _NOT_YET),
+        _direct(pieces, CALLERS),
         _through_door(pieces, CALLERS),
         _through_router(pieces, CALLERS),
-        _redis(pieces, "py", CALLERS),
-        _redis(pieces, "py_uvloop", CALLERS),
-        _redis(pieces, "pipelined", CALLERS),
+        _redis(pieces, "redis_py", CALLERS),
+        _redis(pieces, "redis_py_uvloop", CALLERS),
+        _redis(pieces, "redis_pipelined", CALLERS),
     ]
 
 
 @contextmanager
 def _journal_single(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
     pieces.empty_stub.set_latency(0)
-    yield [_in_process(pieces, "in_process", 1), _through_door(pieces, 1), _redis(pieces, "py", 1)]
+    yield [
+        _in_process(pieces, "in_process", 1),
+        _direct(pieces, 1),
+        _through_door(pieces, 1),
+        _redis(pieces, "redis_py", 1),
+    ]
 
 
 @contextmanager
@@ -136,7 +153,10 @@ CASES = (
         "per_s",
         ["redis_py", "redis_py_uvloop", "redis_pipelined"],
         _journal_set,
-        [Target("in_process", "per_s", peer="redis_py", at_least=4)],
+        [
+            Target("in_process", "per_s", peer="redis_py", at_least=4),
+            Target("direct", "per_s", peer="redis_py_uvloop", at_least=4),
+        ],
     ),
     Case(
         "journal_single",
@@ -144,7 +164,7 @@ CASES = (
         "p50_us",
         ["redis_py"],
         _journal_single,
-        [Target(variant, "p50_us", at_most=1000) for variant in ("in_process", "node_grpc")],
+        [Target(variant, "p50_us", at_most=1000) for variant in ("in_process", "direct", "node_grpc")],
     ),
     Case(
         "writes_vs_boto3",

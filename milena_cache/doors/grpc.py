@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from milena_cache.buckets import Buckets
-from milena_cache.node import Node
+from milena_cache.buckets import Buckets, Object
+from milena_cache.expiry import NEVER, ends_after, remaining_ms
+from milena_cache.node import Node, Reply
 from milena_cache.report import Report
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
@@ -66,10 +67,7 @@ class CacheService:
         self._report = report
         self.received_bytes = 0
         self.sent_bytes = 0
-
-    def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
-        """The service's methods, for a `GrpcDoor`."""
-        return {
+        self._methods: Mapping[str, Named] = {
             "Get": ("get", pb.GetRequest, self.get),
             "Put": ("put", pb.PutRequest, self.put),
             "Delete": ("delete", pb.DeleteRequest, self.delete),
@@ -81,16 +79,29 @@ class CacheService:
             "Settle": ("settle", pb.SettleRequest, self.settle),
         }
 
+    def methods(self) -> Mapping[str, Named]:
+        """The service's methods, for its doors."""
+        return self._methods
+
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
+        answer = self.get_now(request)
+        if answer is not None:
+            return answer
         wanted = self._buckets.resolve(request.bucket, request.key)
-        if request.metadata_only:
-            reply, size = await self._node.exists(wanted, self._timeout(remaining), request.owned_since)
-        else:
-            # A hit is answered without awaiting.
-            reply = self._node.lookup(wanted, request.owned_since) or await self._node.get(
-                wanted, self._timeout(remaining), request.owned_since
-            )
-            size = reply.entry.size
+        get = self._node.exists if request.metadata_only else self._get
+        return self._got(request, *await get(wanted, self._timeout(remaining), request.owned_since))
+
+    async def _get(self, wanted: Object, timeout: float, owned_since: int) -> tuple[Reply, int]:
+        reply = await self._node.get(wanted, timeout, owned_since)
+        return reply, reply.entry.size
+
+    def get_now(self, request: pb.GetRequest) -> bytes | None:
+        """The answer to a Get if it is in memory, else None. Raises as `get` does."""
+        wanted = self._buckets.resolve(request.bucket, request.key)
+        reply = self._node.lookup(wanted, request.owned_since)
+        return None if reply is None else self._got(request, reply, reply.entry.size)
+
+    def _got(self, request: pb.GetRequest, reply: Reply, size: int) -> bytes:
         entry = reply.entry
         value = b"" if request.metadata_only else entry.value or b""
         self.sent_bytes += len(value)
@@ -103,6 +114,7 @@ class CacheService:
             node=self._address,
             size=size,
             dirty=reply.dirty,
+            ttl_ms=remaining_ms(entry.expires_at, self._node.clock.wall()) if entry.expires_at else 0,
         ).SerializeToString()
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
@@ -117,6 +129,7 @@ class CacheService:
             durability=check_durability(request.durability),
             if_match=request.if_match,
             if_none_match=request.if_none_match,
+            expires_at=ends_after(request.ttl_ms, self._node.clock.wall()) if request.ttl_ms else NEVER,
         )
         return pb.PutResponse(
             successful=True, etag=ack.etag, node=self._address, durability=ack.durability

@@ -8,11 +8,13 @@ from milena_cache.buckets import Buckets, Object
 from milena_cache.change import Ack
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.expiry import NEVER, expiry_of, has_ended
 from milena_cache.flights import Flights
 from milena_cache.flushes import Flushed
 from milena_cache.freshness import Freshness
 from milena_cache.journal import Journal
 from milena_cache.memory import Memory
+from milena_cache.modify import Decide, Modified
 from milena_cache.node import Landing, Node, Reply
 from milena_cache.origin import Origin
 from milena_cache.pace import Pace
@@ -27,7 +29,7 @@ from milena_cache.writes import Writes
 from milena_common.durability import Durability
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
-from tests.support.memory_store import MemoryStore
+from tests.support.memory_store import MemoryStore, metadata_of
 
 BUCKET = "bucket"
 # Windows one after the other: fresh to 100 s, grace to 110 s, keep to 160 s.
@@ -159,6 +161,22 @@ class NodeUnderTest:
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))
 
+    def s3_tells(self, key: str) -> bytes | None:
+        """What S3 has, unless that has come to its end."""
+        found = self.s3_has(key)
+        if found is None:
+            return None
+        ended = has_ended(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.clock.wall())
+        return None if ended else found
+
+    def ends(self, key: str) -> float:
+        """When the object in S3 ends."""
+        return expiry_of(metadata_of(self.store.objects[Ref(BUCKET, key)]), Ref(BUCKET, key))
+
+    def another(self) -> NodeUnderTest:
+        """Another node in front of the same S3, with an empty memory and journal."""
+        return NodeUnderTest(**{**self._options, "disk": None, "store": self.store, "clock": self.clock})
+
     def object(self, key: str) -> Object:
         return self.buckets.resolve("", key.encode())
 
@@ -178,6 +196,7 @@ class NodeUnderTest:
         durability: Durability | None = None,
         if_match: str = "",
         if_none_match: str = "",
+        expires_at: float = NEVER,
     ) -> Ack:
         return await self.writes.put(
             self.object(key),
@@ -187,7 +206,13 @@ class NodeUnderTest:
             durability=durability,
             if_match=if_match,
             if_none_match=if_none_match,
+            expires_at=expires_at,
         )
+
+    async def modify(
+        self, key: str, decide: Decide, owned_since: int = 0, durability: Durability | None = None
+    ) -> Modified:
+        return await self.node.modify(self.object(key), decide, SOON, owned_since, durability)
 
     async def delete(
         self, key: str, owned_since: int = 0, durability: Durability | None = None, if_match: str = ""

@@ -23,6 +23,7 @@ def test_the_defaults_need_only_router_region_and_bucket() -> None:
     assert config.freshness.ttl == 3600
     assert config.buckets == Buckets("my-bucket", "", frozenset())
     assert config.advertise is None
+    assert config.rate_limit == 0
 
 
 def test_several_routers_and_buckets_are_lists() -> None:
@@ -51,6 +52,7 @@ def test_nothing_set_names_all_that_is_required() -> None:
         ("ADVERTISE_ADDR", "0.0.0.0:1"),
         ("ROUTER_ADDR", "https://router:50050"),
         ("ROUTER_ADDR", "router"),
+        ("RATE_LIMIT", "-1"),
         ("NODE_WEIGHT", "-1"),
         ("LRU_SIZE", "0"),
         ("LRU_SIZE", "many"),

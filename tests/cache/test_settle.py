@@ -8,18 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milena_cache.expiry import NEVER, expires_metadata
 from milena_cache.settle import MAX_KEY_BYTES, Settled, Verdict, name_beside, settle
 from milena_cache.store import Info, Ref
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamp
 
 REF = Ref("bucket", "k")
 OURS = Version(5, 7)
+NOW = 1_700_000_000.0
 BASE, OTHER = '"base"', '"other"'
 
 
-def there(etag: str, version: Version | None, written_to: Ref = REF) -> Info:
+def there(etag: str, version: Version | None, written_to: Ref = REF, expires_at: float = NEVER) -> Info:
     """An object in S3; without `version`, one that somebody else wrote."""
-    return Info(REF.key, 1, etag, 0.0, stamp(version, written_to) if version else {})
+    own = {**stamp(version, written_to), **expires_metadata(expires_at)} if version else {}
+    return Info(REF.key, 1, etag, 0.0, own)
 
 
 FOUND = {
@@ -36,10 +39,17 @@ FOUND = {
     "foreign, a copy of ours": there(OTHER, OURS, Ref("bucket", "copied-from")),
     "foreign, a copy of a later": there(OTHER, Version(9, 9), Ref("elsewhere", "k")),
     "nothing": None,
+    "earlier, to end": there(OTHER, Version(5, 6), expires_at=NOW + 0.001),
+    "ours, ended": there(OTHER, OURS, expires_at=NOW),
+    "later, ended": there(OTHER, Version(5, 8), expires_at=NOW),
+    "earlier, ended": there(OTHER, Version(5, 6), expires_at=NOW),
+    "earlier, the base, ended": there(BASE, Version(5, 6), expires_at=NOW - 10**6),
+    "foreign, a copy of what has ended": there(OTHER, OURS, Ref("bucket", "copied-from"), NOW),
 }
 
 # By what S3 holds: what to do when the base is UNKNOWN, ABSENT, BASE; lower case: also if strict.
-# d: done, l: superseded, but if strict a conflict, w: write, c: conflict, e: write, but if strict a conflict.
+# d: done, but for a delete as with an earlier one, l: superseded, but if strict a conflict, w: write, c: conflict,
+# e: write, but if strict a conflict.
 TABLE = {
     "ours": "ddd",
     "ours, the base": "ddd",
@@ -54,6 +64,12 @@ TABLE = {
     "foreign, a copy of ours": "wcc",
     "foreign, a copy of a later": "wcc",
     "nothing": "wwc",
+    "earlier, to end": "wee",
+    "ours, ended": "ddd",
+    "later, ended": "lll",
+    "earlier, ended": "wwe",
+    "earlier, the base, ended": "wwe",
+    "foreign, a copy of what has ended": "wcc",
 }
 LETTERS = {
     "d": (Verdict.DONE, Verdict.DONE),
@@ -78,11 +94,16 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
     letter = LETTERS[TABLE[found][column]][strict]
     for deleting, or_absent in product((False, True), repeat=2):
         verdict = letter
-        if info is None and deleting:
+        if found.startswith("ours") and deleting:
+            earlier = TABLE[found.replace("ours", "earlier")][column]
+            verdict = LETTERS[earlier][strict]
+        elif info is None and deleting:
             verdict = Verdict.DONE  # whoever deleted it
         elif info is None and or_absent:
             verdict = Verdict.WRITE  # it may have been our delete
-        settled = settle(info, REF, OURS, BASES[column], deleting=deleting, strict=strict, or_absent=or_absent)
+        settled = settle(
+            info, REF, OURS, BASES[column], deleting=deleting, strict=strict, or_absent=or_absent, wall=NOW
+        )
         assert settled == Settled(verdict, info.etag if info else ABSENT)
 
 

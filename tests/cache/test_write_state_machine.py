@@ -2,57 +2,76 @@
 
 For each key the model keeps the last write that was acknowledged to survive anything, and what may have come over
 it since: writes in the class `memory`, attempts that failed, values of a foreign writer. A read may tell one of
-these and nothing else; when only the acknowledged write is there, it must tell that. In the end everything is
-flushed, and the same must hold of S3 itself.
+these and nothing else; when only the acknowledged write is there, it must tell that. What has come to its own end
+counts as a delete. In the end everything is flushed, and the same must hold of S3 itself, and of what another node
+reads there.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from milena_cache.expiry import NEVER, has_ended, to_the_millisecond
+from milena_cache.memory import Entry
+from milena_cache.modify import DELETE, KEEP, NewValue, Otherwise
 from milena_cache.replay import UNCONFIRMED
 from milena_cache.store import Fault
 from milena_common.errors import ConditionFailed, MilenaError
 from tests.cache.rig import FRESHNESS, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_store import etag_of
 
 T = TypeVar("T")
 Value = bytes | None
 
 KEYS = st.sampled_from(["a", "b", "c"])
+# How long something exists: shorter than write-back waits, a little longer, longer than most of what happens here.
+ENDS = st.sampled_from([0.2, 1.0, 4.0, 100.0])
 CLASSES = st.sampled_from(["back", "back", "back", "through", "memory"])
 PASSING = [Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE, Fault.SERVER, Fault.THROTTLED, Fault.BUSY]
+
+
+class Written(NamedTuple):
+    """A write, which is a delete once it has come to its end."""
+
+    value: Value
+    expires_at: float = NEVER
+
+    def at(self, wall: float) -> Value:
+        return None if has_ended(self.expires_at, wall) else self.value
 
 
 class Truth:
     """What is known of one key."""
 
-    def __init__(self) -> None:
-        self.kept: Value = None
-        self.newest: Value = None  # the newest that was acknowledged in any class
-        self.since: list[Value] = []
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.kept = Written(None)
+        self.since: list[Written] = []
 
-    def acknowledged(self, value: Value, durability: str) -> None:
-        self.newest = value
+    def acknowledged(self, written: Written, durability: str) -> None:
         if durability == "memory":
-            self.since.append(value)
+            self.since.append(written)
         else:
-            self.kept, self.since = value, []
+            self.kept, self.since = written, []
 
-    def may_be(self, value: Value) -> None:
-        self.since.append(value)
+    def may_be(self, value: Value, expires_at: float = NEVER) -> None:
+        self.since.append(Written(value, expires_at))
+
+    @property
+    def all(self) -> list[Written]:
+        return [self.kept, *self.since]
 
     @property
     def allowed(self) -> list[Value]:
-        return [self.kept, *self.since]
+        return [written.at(self._clock.wall()) for written in self.all]
 
     @property
     def certain(self) -> bool:
@@ -65,7 +84,6 @@ class WriteMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.number = 0
         self.foreign = False
-        self.keys = {key: Truth() for key in "abc"}
 
         async def make() -> NodeUnderTest:
             t = NodeUnderTest(
@@ -75,6 +93,7 @@ class WriteMachine(RuleBasedStateMachine):
             return t
 
         self.t = self.run(make())
+        self.keys = {key: Truth(self.t.clock) for key in "abc"}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -84,22 +103,28 @@ class WriteMachine(RuleBasedStateMachine):
         self.number += 1
         return b"%d" % self.number * (1 + self.number % 20)
 
-    def write(self, key: str, value: Value, durability: Any, **condition: str) -> bool:
+    def ends_after(self, seconds: float | None) -> float:
+        return NEVER if seconds is None else to_the_millisecond(self.t.clock.wall() + seconds)
+
+    def write(
+        self, key: str, value: Value, durability: Any, seconds: float | None = None, **condition: Any
+    ) -> bool:
         """Put or delete; whether it was acknowledged."""
         t, truth = self.t, self.keys[key]
+        expires_at = self.ends_after(seconds)
         try:
             if value is None:
                 ack = self.run(t.delete(key, durability=durability, **condition))
             else:
-                ack = self.run(t.put(key, value, durability=durability, **condition))
+                ack = self.run(t.put(key, value, durability=durability, expires_at=expires_at, **condition))
         except ConditionFailed:
             assert condition
             return False
         except MilenaError:
-            truth.may_be(value)
+            truth.may_be(value, expires_at)
             return False
-        before = truth.allowed
-        truth.acknowledged(value, ack.durability)
+        before = truth.all
+        truth.acknowledged(Written(value, expires_at), ack.durability)
         if condition and self.foreign:
             truth.since += before  # S3 may hold what the condition does not allow to be overwritten
         return True
@@ -108,6 +133,52 @@ class WriteMachine(RuleBasedStateMachine):
     def put(self, key: str, durability: str) -> None:
         self.write(key, self.value(), durability)
 
+    @rule(key=KEYS, durability=CLASSES, seconds=ENDS)
+    def put_what_ends(self, key: str, durability: str, seconds: float) -> None:
+        self.write(key, self.value(), durability, seconds)
+
+    @rule(key=KEYS, durability=CLASSES, seconds=ENDS, again=st.booleans())
+    def put_the_same_bytes_to_end_at_another_time(
+        self, key: str, durability: str, seconds: float, again: bool
+    ) -> None:
+        value = self.keys[key].kept.value
+        if value is not None:
+            self.write(key, value, durability, seconds)
+            if again:
+                self.write(key, value, durability)
+
+    @rule(key=KEYS, durability=CLASSES, seconds=st.none() | ENDS, what=st.sampled_from(["end", "put", "delete"]))
+    def modify(self, key: str, durability: Any, seconds: float | None, what: str) -> None:
+        """Change the end alone, or write anew and keep the end, or delete; what is not there stays so."""
+        t, truth = self.t, self.keys[key]
+        new = self.value()
+        decided: list[Written] = []
+
+        def decide(entry: Entry) -> NewValue | Otherwise:
+            assert entry.value in truth.allowed, (key, entry.value)
+            if entry.value is None:
+                return KEEP
+            if what == "delete":
+                decided.append(Written(None))
+                return DELETE
+            keep = NewValue(new, entry.expires_at)
+            decision = keep if what == "put" else NewValue(entry.value, self.ends_after(seconds))
+            decided.append(Written(*decision))
+            return decision
+
+        before = truth.all
+        failing = t.store.failing
+        try:
+            ack = self.run(t.modify(key, decide, durability=durability)).ack
+        except MilenaError:
+            assert failing or t.disk.capacity is not None
+            truth.since += decided
+            return
+        if ack is not None:
+            truth.acknowledged(decided[-1], ack.durability)
+            if self.foreign:
+                truth.since += before  # as with any condition
+
     @rule(key=KEYS, durability=CLASSES)
     def delete(self, key: str, durability: str) -> None:
         self.write(key, None, durability)
@@ -115,8 +186,8 @@ class WriteMachine(RuleBasedStateMachine):
     @rule(key=KEYS, durability=CLASSES)
     def put_over_what_is_known(self, key: str, durability: str) -> None:
         truth = self.keys[key]
-        known = truth.kept
-        condition = {"if_none_match": "*"} if known is None else {"if_match": etag_of(known)}
+        known = truth.kept.at(self.t.clock.wall())
+        condition: dict[str, Any] = {"if_none_match": "*"} if known is None else {"if_match": etag_of(known)}
         certain = truth.certain and not self.t.store.failing and not self.foreign
         made = self.write(key, self.value(), durability, **condition)
         assert made or not certain, "nobody else wrote"
@@ -181,13 +252,13 @@ class WriteMachine(RuleBasedStateMachine):
                 return_exceptions=True,
             )
 
-        before = truth.allowed
+        before = truth.all
         acks = self.run(both())
         kept = [v for v, ack in zip(values, acks, strict=True) if getattr(ack, "durability", "memory") != "memory"]
         if kept:
-            truth.kept, truth.since = kept[-1], [v for v in values if v != kept[-1]]
+            truth.kept, truth.since = Written(kept[-1]), [Written(v) for v in values if v != kept[-1]]
         else:
-            truth.kept, truth.since = before[0], [*before[1:], *values]
+            truth.kept, truth.since = before[0], [*before[1:], *map(Written, values)]
 
     @rule()
     def disk_is_full(self) -> None:
@@ -259,11 +330,12 @@ class WriteMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "loop"):
             return
-        self.t.store.down = None
+        self.t.store.recover()
         self.t.disk.capacity = None
         self.run(self.flushed())
         for key, truth in self.keys.items():
-            assert self.t.s3_has(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
+            assert self.t.s3_tells(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
+            assert self.run(self.t.another().outcome(key))[1] in truth.allowed
         assert len(self.t.dirty) == 0
         self.run(self.t.journal.settled())
         kept = {seq for entry in self.t.dirty.entries.values() for seq in entry.records()}

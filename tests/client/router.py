@@ -16,13 +16,28 @@ from milena_common.pb import router_server_pb2 as pb
 from milena_common.status import to_grpc
 
 Answer = Callable[[str, Any, grpc.ServicerContext], Message]
+Watch = Callable[[grpc.ServicerContext], Iterator[pb.RingUpdate]]
 
 METHODS = ("Get", "Put", "Delete", "List", "Leave", "Nodes", "Owner", "Stats", "Flush", "Failed", "Settle")
 
 
 @contextmanager
-def router(answer: Answer, methods: tuple[str, ...] = METHODS, port: int = 0) -> Iterator[str]:
-    """Serve `methods` of the router's API with `answer`; gives the address. Port 0 is any free one."""
+def router(
+    answer: Answer, methods: tuple[str, ...] = METHODS, port: int = 0, watch: Watch | None = None
+) -> Iterator[str]:
+    """Serve `methods` of the router's API with `answer`; gives the address. Port 0 is any free one.
+
+    `watch` gives the rings that WatchRing sends; without it there is no such method.
+    """
+
+    def stream(_: Any, context: grpc.ServicerContext) -> Iterator[pb.RingUpdate]:
+        assert watch is not None
+        try:
+            yield from watch(context)
+        except MilenaError as error:
+            status, details, metadata = to_grpc(error)
+            context.set_trailing_metadata(metadata)
+            context.abort(status, details)
 
     def handler(method: str) -> Any:
         def handle(request: Any, context: grpc.ServicerContext) -> Message:
@@ -43,6 +58,12 @@ def router(answer: Answer, methods: tuple[str, ...] = METHODS, port: int = 0) ->
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, options=server_options(64 * 2**20))
         handlers = {method: handler(method) for method in methods}
+        if watch is not None:
+            handlers["WatchRing"] = grpc.unary_stream_rpc_method_handler(
+                stream,
+                request_deserializer=pb.WatchRingRequest.FromString,
+                response_serializer=pb.RingUpdate.SerializeToString,
+            )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("router_server.Router", handlers),))
         port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()

@@ -1,4 +1,6 @@
-"""One suite for every client: sync and async, over real gRPC and over the double that users test with."""
+"""One suite for every client: sync and async, through the router and straight to the nodes, and over the double
+that users test with.
+"""
 
 from __future__ import annotations
 
@@ -22,32 +24,12 @@ from milena_client import (
 )
 from milena_client.memory_cluster import MemoryCluster, etag_of
 from milena_client.testing import FakeAsyncMilena, FakeMilena
+from tests.client.blocking import Blocking
+from tests.client.direct_cluster import DirectCluster
 from tests.client.router import router
 
 
-class Blocking:
-    """An async client whose methods are called as a sync client's."""
-
-    def __init__(self, client: AsyncMilena, runner: asyncio.Runner) -> None:
-        self._client = client
-        self._runner = runner
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
-
-        def call(*args: Any, **more: Any) -> Any:
-            return self._runner.run(method(*args, **more))
-
-        return call
-
-    def scan(self, *args: Any) -> list[ObjectInfo]:
-        async def collect() -> list[ObjectInfo]:
-            return [item async for item in self._client.scan(*args)]
-
-        return self._runner.run(collect())
-
-
-@pytest.fixture(params=["sync", "async", "fake", "async fake"])
+@pytest.fixture(params=["sync", "async", "fake", "async fake", "direct", "async direct"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A client of an empty cluster."""
     if request.param == "fake":
@@ -56,6 +38,18 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
     with asyncio.Runner() as runner:
         if request.param == "async fake":
             yield Blocking(FakeAsyncMilena(), runner)
+            return
+        if "direct" in request.param:
+            with DirectCluster(3) as nodes:
+                if request.param == "direct":
+                    with Milena(nodes.address) as direct:
+                        nodes.wait_until_direct(direct)
+                        yield direct
+                else:
+                    blocking = Blocking(AsyncMilena(nodes.address), runner)
+                    nodes.wait_until_direct(blocking)
+                    yield blocking
+                    blocking.close()
             return
         cluster, lock = MemoryCluster(lambda: 0.0), threading.Lock()
 
@@ -80,7 +74,7 @@ def test_a_missing_key(client: Any) -> None:
     assert client.exists("k") is False
 
 
-@pytest.mark.parametrize("key", ["k", b"k", "grün/🦊", "/lead", "trail/", "a//b", "..", "100%", "x" * 1024])
+@pytest.mark.parametrize("key", ["k", b"k", "grün/🦊", "/lead", "trail/", "a//b", "..", "100%", "{tag}k", "s3://b/k", "x" * 1024])
 def test_set_and_get(client: Any, key: str | bytes) -> None:
     value = bytes(range(256))
     assert client.set(key, value) == Written(etag_of(value), "127.0.0.1:50051", "back")

@@ -7,6 +7,7 @@ it finds their scores there.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 from math import sqrt
 
 import pytest
@@ -197,12 +198,12 @@ def test_a_single_node_owns_everything_and_has_no_successor() -> None:
 def test_ranges_say_the_same_as_the_slots_one_by_one() -> None:
     assert list(Ring.empty().ranges()) == []
     first, second, third = POOL[:3]
-    ring = ring_of(first, second).with_members([first, second, third], 3)
+    ring = Ring.empty().with_members([first, second], 2).with_members([first, second, third], 3)
     said = {}
     runs = list(ring.ranges())
     for start, last, address, since in runs:
         said |= {slot: (address, since) for slot in range(start, last + 1)}
-    assert said == {slot: (ring.owner(slot), ring.ownership_since(slot)) for slot in range(SLOTS)}
+    assert said == {slot: (node, 3 if node == third.address else 2) for slot, node in enumerate(owners(ring))}
     assert all(one[2:] != other[2:] for one, other in pairwise(runs)), "as few as there can be"
 
 

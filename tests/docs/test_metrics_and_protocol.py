@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.doors.grpc import OPERATIONS, CacheService
+from milena_cache.doors.redis.table import command_table
 from milena_cache.metrics import node_registry
 from milena_cache.origin import OriginCounts
 from milena_cache.ownership import Ownership
@@ -128,6 +129,19 @@ def test_every_method_is_in_the_protocol() -> None:
     assert set(re.findall(r"^\| `([A-Z]\w+)` \|", methods, re.MULTILINE)) == set(router_methods)
     for method in cache_server_pb2.DESCRIPTOR.services_by_name["Cache"].methods_by_name:
         assert f"`{method}`" in methods.partition("`cache_server.Cache`")[2]
+
+
+def test_every_command_of_the_redis_protocol_is_in_the_table() -> None:
+    known = {
+        name
+        for command in command_table().values()
+        for name in (command.name, *(below.name.replace("|", " ") for below in command.subcommands))
+    }
+    chapter = section(PROTOCOL, "The Redis protocol").partition("### Commands\n")[2].partition("\n### ")[0]
+    cells = re.findall(r"^\| (`[A-Z][^|]*) \|", chapter, re.MULTILINE)
+    named = {name.lower() for cell in cells for name in re.findall(r"`([^`]+)`", cell)} | {"milena.call"}
+    assert named <= {name.lower() for name in known}
+    assert {name.split()[0] for name in named} == {name.lower().split()[0] for name in known}
 
 
 def test_every_path_of_the_metrics_port_is_in_the_protocol() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from milena_common.errors import MilenaError, NodeLost
 from tests.support.fake_clock import FakeClock
@@ -65,7 +65,7 @@ class FakeConnection:
 
 
 class FakeNodes:
-    """Makes the connections, and remembers them. `nodes` has every node that was named.
+    """Makes the connections, and remembers them. `nodes` has every node that was named, `doors` with what doors.
 
     A node answers what `first_answer` gives for its address, until a test says otherwise.
     """
@@ -75,11 +75,13 @@ class FakeNodes:
         self._first_answer = first_answer
         self.nodes: dict[str, FakeNode] = {}
         self.connections: list[tuple[str, FakeConnection]] = []
+        self.doors: dict[str, Mapping[str, str]] = {}
 
     def __getitem__(self, address: str) -> FakeNode:
         return self.nodes.setdefault(address, FakeNode(self._first_answer(address)))
 
-    def connect(self, address: str) -> FakeConnection:
+    def connect(self, address: str, doors: Mapping[str, str]) -> FakeConnection:
+        self.doors[address] = doors
         connection = FakeConnection(self[address], self._clock)
         self.connections.append((address, connection))
         return connection

@@ -90,6 +90,13 @@ async def test_a_connection_is_kept(rig: Rig) -> None:
     assert len(rig.nodes.connections) == 1
 
 
+async def test_a_connection_is_made_with_the_addresses_of_the_nodes_other_doors() -> None:
+    rig = Rig()
+    rig.leases.join(Member("a:1", addresses={"resp": "a:6379"}), "b", 0)
+    await rig.send()
+    assert rig.nodes.doors == {"a:1": {"resp": "a:6379"}}
+
+
 async def test_without_nodes_it_says_so_and_what_to_do() -> None:
     with pytest.raises(NoNodes, match=rf"no node in the ring \(slot {slot_of(KEY)}\).*ROUTER_ADDR.*'Join'"):
         await Rig().send()

@@ -182,6 +182,12 @@ def test_the_limits_of_router_and_nodes_are_two() -> None:
     assert environment.cache(variables_of("cache1", RATE_LIMIT="7")).rate_limit == 0
 
 
+@pytest.mark.parametrize("name", NODES)
+def test_a_node_may_open_as_many_files_as_it_takes_connections(name: str) -> None:
+    connections = environment.cache(variables_of(name)).resp_max_connections
+    assert services()[name]["ulimits"]["nofile"] > 2 * connections
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_node_starts_with_nothing_set(number: int) -> None:
     name = f"cache{number}"

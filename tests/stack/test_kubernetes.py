@@ -76,14 +76,14 @@ def literals(folder: Path, name: str) -> dict[str, str]:
 
 def variables(name: str) -> dict[str, str]:
     """The environment of a container in the example, on a pod called `milena-cache-0` in namespace `milena`."""
-    fields = {"metadata.name": "milena-cache-0", "metadata.namespace": "milena"}
+    fields = {"metadata.name": "milena-cache-0", "metadata.namespace": "milena", "status.podIP": "10.1.2.3"}
     own: dict[str, str] = {}
     for entry in container(name).get("env", ()):
         value = entry.get("value") or fields[entry["valueFrom"]["fieldRef"]["fieldPath"]]
         for earlier, text in own.items():
             value = value.replace(f"$({earlier})", text)
         own[entry["name"]] = value
-    parts = {"POD_NAME", "POD_NAMESPACE"}
+    parts = {"POD_NAME", "POD_NAMESPACE", "POD_IP"}
     return literals(BASE, name) | literals(EXAMPLE, name) | {k: v for k, v in own.items() if k not in parts}
 
 
@@ -223,8 +223,9 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     assert config.listen.is_wildcard
     redis = {}
     if isinstance(config, Config):
+        # Not every interface: the address where it listens is what others are told.
         assert config.resp is not None
-        assert config.resp.is_wildcard
+        assert config.resp.host == "10.1.2.3"
         redis = {"redis": config.resp.port}
     assert ports == {"grpc": config.listen.port, "metrics": config.metrics.port, **redis}
     assert Address(config.metrics.host, config.metrics.port).is_wildcard

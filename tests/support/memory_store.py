@@ -61,6 +61,11 @@ class MemoryStore:
         """The next `times` calls fail; with `after_effect` a write has happened before it does."""
         self._faults.extend([(fault, after_effect)] * times)
 
+    def recover(self) -> None:
+        """No call fails any more, unless `refuse` says so."""
+        self.down = None
+        self._faults.clear()
+
     @property
     def failing(self) -> bool:
         """Whether the next call fails."""

@@ -7,8 +7,10 @@ from milena_cache.config import Config
 from milena_cache.doors.grpc import CacheService
 from milena_cache.doors.redis.clients import Clients
 from milena_cache.doors.redis.context import Context
+from milena_cache.doors.redis.cursors import Cursors
 from milena_cache.doors.redis.door import RedisDoor
 from milena_cache.doors.redis.hits import Hits
+from milena_cache.doors.redis.invalidations import Invalidations
 from milena_cache.doors.redis.table import command_table
 from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.node import Node
@@ -17,6 +19,7 @@ from milena_cache.report import Report
 from milena_common.calls import CallCounts
 from milena_common.clock import Clock
 from milena_common.limiter import TokenBucket
+from milena_common.process_facts import ProcessFacts
 
 
 def redis_door(
@@ -33,6 +36,9 @@ def redis_door(
     most_held: int,
 ) -> RedisDoor:
     """The door, not yet listening. `most_held`: bytes of incomplete commands, of all connections together."""
+    hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
+    tracking = Tracking(config.tracking_max_keys)
+    clients = Clients(most_held)
     context = Context(
         node=node,
         buckets=buckets,
@@ -41,11 +47,16 @@ def redis_door(
         report=report,
         calls=calls,
         limiter=limiter,
-        tracking=Tracking(),
+        tracking=tracking,
         clock=clock,
         config=config,
         timeout=config.request_timeout,
-        clients=Clients(most_held),
+        clients=clients,
+        hits=hits,
+        # Greater than any that an earlier process of this node gave.
+        cursors=Cursors(int(clock.wall() * 1e6)),
+        facts=ProcessFacts(),
         table=command_table(),
     )
-    return RedisDoor(context, Hits(node.memory, node.dirty, ownership, config.freshness, node.reads))
+    invalidations = Invalidations(tracking, clients, node.memory.changes, node.memory, node.dirty, clock)
+    return RedisDoor(context, hits, invalidations)

@@ -52,8 +52,8 @@ class Clients:
         self.accepted = 0
         self.refused = 0
         self.deferred = 0
-        self.commands = 0
-        self.received = 0  # bytes, of connections that have ended
+        self.commands = 0  # of connections that have ended, as are these:
+        self.received = 0  # bytes
         self.sent = 0
         self.disconnects = dict.fromkeys(REASONS, 0)
 
@@ -84,5 +84,6 @@ class Clients:
         self.slow.discard(client.session.id)
         self.may_hold(client.session.id, 0)
         if self.by_id.pop(client.session.id, None) is not None:
+            self.commands += client.session.commands
             self.received += client.session.received
             self.sent += client.session.sent

@@ -35,7 +35,10 @@ class Command:
     """`arity` counts the name; negative: at least so many. `keys`: first, last (negative: from the end) and step.
 
     `operation` is the label under which it is counted. `flags`, `categories`, `summary`, `since`, `complexity` and
-    `group` are for COMMAND; a subcommand's name is `container|name`.
+    `group` are for COMMAND, `usage` (the arguments, as in `<key> [SAMPLES <count>]`) for HELP. A subcommand's name
+    is `container|name`; the table puts it below its container, whichever module it is in. `alone` tells of words by
+    which the command reads and writes, whatever its `access` is otherwise, and `labelled` the operation under which
+    it is counted if that depends on its words.
     """
 
     name: str
@@ -50,7 +53,18 @@ class Command:
     summary: str = ""
     since: str = "1.0.0"
     complexity: str = "O(1)"
+    usage: str = ""
     subcommands: tuple[Command, ...] = ()
+    alone: Callable[[list[bytes]], bool] | None = None
+    labelled: Callable[[list[bytes]], str] | None = None
+
+    def access_of(self, words: list[bytes]) -> Access:
+        """What it does to its keys with these words."""
+        return "modify" if self.alone is not None and self.alone(words) else self.access
+
+    def operation_of(self, words: list[bytes]) -> str:
+        """The label under which it is counted with these words."""
+        return self.operation if self.labelled is None else self.labelled(words)
 
     def accepts(self, number: int) -> bool:
         """Whether it may have `number` words."""

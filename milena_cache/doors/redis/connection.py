@@ -16,25 +16,21 @@ disconnects clients that do not read at all.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from types import CoroutineType
 from typing import Any, cast
 
 from milena_cache.doors.redis.clients import Reason
-from milena_cache.doors.redis.command import Access, Command, Refused, wrong_arity
+from milena_cache.doors.redis.command import wrong_arity
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.key_order import KeyOrder
 from milena_cache.doors.redis.session import Session
-from milena_common.errors import InternalError, InvalidRequest, MilenaError
+from milena_cache.doors.redis.tracking import Work
+from milena_cache.doors.redis.waiting import UNKNOWN, Answer, Waiting
 from milena_common.limiter import over_limit
-from milena_common.resp import Raw, encode, error_line
+from milena_common.resp import OK, Raw, encode, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
-from milena_common.resp_errors import to_resp
-from milena_common.status import to_grpc
-
-log = logging.getLogger(__name__)
 
 # Bytes of answers that may wait for the client before no command is begun any more.
 HIGH_WATER = 1024 * 1024
@@ -46,30 +42,6 @@ GET = b"GET"
 # What a command beside its values may take.
 _OVERHEAD_BYTES = 2**20
 
-Answer = tuple[bytes, ...]
-
-
-class _Waiting:
-    """A place in the order of answers; `answer` is None until it is there."""
-
-    __slots__ = ("access", "answer", "deferred", "keys", "operation", "started")
-
-    def __init__(
-        self,
-        answer: Answer | None,
-        access: Access,
-        keys: list[bytes],
-        operation: str,
-        started: float,
-        deferred: int,
-    ) -> None:
-        self.answer = answer
-        self.access = access
-        self.keys = keys
-        self.operation = operation
-        self.started = started
-        self.deferred = deferred
-
 
 class Connection(asyncio.Protocol):
     """One client's connection. `number` is its id."""
@@ -80,11 +52,17 @@ class Connection(asyncio.Protocol):
         self._hits = hits
         self._number = number
         self._reader = CommandReader(max(most, 2**20), 2 * most + _OVERHEAD_BYTES)
+        self._books = context.books
         self._gets = context.calls["get"]
+        self._get_counts = context.stats["get"]
+        self._puts = context.calls["put"]
+        self._put_counts = context.stats["set"]
+        self._ownership = context.ownership
+        self._writes = context.node.writes
         self._limited = context.config.rate_limit > 0
         self._now = context.clock.now
         self._commands: deque[list[bytes]] = deque()
-        self._order: deque[_Waiting] = deque()
+        self._order: deque[Waiting] = deque()
         self._busy = KeyOrder()
         self._waiting = 0
         self._next_deferred = 0
@@ -119,6 +97,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True
         self._commands.clear()
+        for waiting in self._order:
+            self._end_work(waiting.work)
         self._order.clear()
         self._ready.clear()
         self._context.clients.ended(self)
@@ -149,10 +129,19 @@ class Connection(asyncio.Protocol):
         session.received += len(data)
         if self._lost or session.closing or self._broken:
             return
-        if not (self._order or self._commands or self._limited or session.tracking) and self._writable:
+        if (
+            not (self._order or self._commands or self._limited or session.tracking or session.mute)
+            and self._writable
+        ):
             keys = self._reader.gets(data)
             if keys is not None:
                 self._answer_gets(keys, now)
+                return
+            words = self._reader.put(data)
+            if words is not None:
+                if not self._overwrite(words[1], words[2], now):
+                    self._run(words)
+                self._flush()
                 return
         try:
             self._reader.feed(data, self._commands.append)
@@ -166,13 +155,16 @@ class Connection(asyncio.Protocol):
 
     def _answer_gets(self, keys: list[bytes], now: float) -> None:
         """Answer a read that has nothing but GETs."""
-        hits, parts, gets = self._hits, self._parts, self._gets
+        hits, parts, gets, counted = self._hits, self._parts, self._gets, self._get_counts
         self.session.last_command = "get"
         while keys:
             number = hits.answer(keys, now, parts, HIGH_WATER)
+            took = self._now() - now
             gets.requests += number
-            gets.durations.observe_many(self._now() - now, number)
+            gets.durations.observe_many(took, number)
             self.session.commands += number
+            counted.calls += number
+            counted.seconds += took
             self._flush()
             if number == len(keys):
                 return
@@ -187,6 +179,22 @@ class Connection(asyncio.Protocol):
         self._commands.extend([GET, key] for key in keys)
         if self._commands:
             self._work()
+
+    def _overwrite(self, key: bytes, value: bytes, now: float) -> bool:
+        """Answer a SET that is acknowledged by putting its value in the place of another; False for all others."""
+        owned_since = self._ownership.mine_since(key)
+        if owned_since < 0 or not self._writes.overwrite(key, value, owned_since):
+            return False
+        session, puts, counted = self.session, self._puts, self._put_counts
+        session.last_command = "set"
+        session.commands += 1
+        self._parts.append(OK)
+        took = self._now() - now
+        puts.requests += 1
+        puts.durations.observe(took)
+        counted.calls += 1
+        counted.seconds += took
+        return True
 
     # ---- the general way
 
@@ -224,7 +232,7 @@ class Connection(asyncio.Protocol):
             command = self._context.table.get(words[0].upper())
             if command is not None and command.access != "none":
                 keys = command.keys_in(words)
-                if self._busy.conflicts(command.access, keys):
+                if self._busy.conflicts(command.access_of(words), keys):
                     return False
         self._run(words)
         return True
@@ -233,12 +241,10 @@ class Connection(asyncio.Protocol):
         context, session = self._context, self.session
         started = self._now()
         session.commands += 1
-        command = context.table.get(words[0].upper())
-        if command is None:
-            self._answered(None, started, (error_line(unknown(words)),), "other")
-            return
+        command = context.table.get(words[0].upper(), UNKNOWN)
         session.last_command = command.name
-        operation = command.operation
+        begun = False
+        work: Work | None = None
         try:
             if not command.accepts(len(words)):
                 raise wrong_arity(command.name)
@@ -247,88 +253,97 @@ class Connection(asyncio.Protocol):
                 if self._limited:
                     self._admit()
                 context.check_slots(session, keys)
+            begun = True
+            if session.tracking:
+                work = context.tracking.begin(session.id, command.access_of(words), keys)
             result = command.handler(context, session, words)
+            if isinstance(result, CoroutineType | asyncio.Future):
+                waiting = Waiting(None, command, session.last_command, words, started)
+                waiting.work = work
+                self._wait(waiting, keys, result)
+                return
+            answer = self._encode(result)
         except Exception as error:
-            self._answered(None, started, (self._refusal(error, operation),), operation)
-            return
-        if isinstance(result, CoroutineType | asyncio.Future):
-            self._wait(command, keys, result, started)
-        else:
-            self._answered(None, started, self._encode(result, operation), operation)
+            answer = (self._books.refusal(error, command, session.last_command, words, begun=begun),)
+            if work is not None:
+                work.failed = True
+        self._books.answered(command, session.last_command, words, session, started)
+        self._put(() if session.mute and self._muted() else answer, work)
 
-    def _wait(self, command: Command, keys: list[bytes], result: Any, started: float) -> None:
+    def _put(self, answer: Answer, work: Work | None = None) -> None:
+        """An answer behind all that are due."""
+        if self._order:
+            waiting = Waiting(answer, UNKNOWN, "", [], 0.0)
+            waiting.work = work
+            self._order.append(waiting)
+        else:
+            self._parts.extend(answer)
+            self._end_work(work)
+
+    def _end_work(self, work: Work | None) -> None:
+        """The answer is on its way to a client that tracks."""
+        if work is not None:
+            self._context.tracking.end(work)
+
+    def _muted(self) -> bool:
+        """Whether the client wants no answer to this command (CLIENT REPLY)."""
+        if self.session.mute > 0:
+            self.session.mute -= 1
+        return True
+
+    def _wait(self, waiting: Waiting, keys: list[bytes], result: Any) -> None:
         """The answer comes later."""
         self._waiting += 1
-        waiting = _Waiting(None, command.access, keys, command.operation, started, 0)
+        waiting.keys = keys
+        waiting.muted = bool(self.session.mute) and self._muted()
         if self.session.deferring:
             self._next_deferred += 1
             waiting.deferred = self._next_deferred
             self._context.clients.deferred += 1
-            self._answered(None, None, (b"-DEFERRED %d\r\n" % waiting.deferred,), command.operation)
+            if not waiting.muted:
+                self._put((b"-DEFERRED %d\r\n" % waiting.deferred,))
         else:
             self._order.append(waiting)
-            self._busy.add(command.access, keys)
+            self._busy.add(waiting.command.access_of(waiting.words), keys)
         asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(waiting, task))
 
-    def _finished(self, waiting: _Waiting, task: asyncio.Future[Any]) -> None:
+    def _finished(self, waiting: Waiting, task: asyncio.Future[Any]) -> None:
         self._waiting -= 1
+        command = waiting.command
         try:
-            answer = self._encode(task.result(), waiting.operation)
+            answer = self._encode(task.result())
         except (Exception, asyncio.CancelledError) as error:
-            answer = (self._refusal(error, waiting.operation),)
-        if waiting.deferred:
+            answer = (self._books.refusal(error, command, waiting.name, waiting.words),)
+            if waiting.work is not None:
+                waiting.work.failed = True
+        self._books.answered(command, waiting.name, waiting.words, self.session, waiting.started)
+        if waiting.muted:
+            answer = ()
+        if not waiting.deferred:
+            self._busy.remove(command.access_of(waiting.words), waiting.keys)
+            waiting.answer = answer
+            order = self._order
+            while order and order[0].answer is not None:
+                answered = order.popleft()
+                self._parts.extend(answered.answer or ())
+                self._end_work(answered.work)
+        elif answer and not self._lost:
             answer = (b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)
-            self._observe(waiting.operation, waiting.started)
-            if self._writable and not self._lost:
+            if self._writable:
                 self._parts.extend(answer)
-            elif not self._lost:
+            else:
                 self._ready.append(answer)
-        else:
-            self._busy.remove(waiting.access, waiting.keys)
-            self._answered(waiting, waiting.started, answer, waiting.operation)
+        if waiting.deferred:
+            self._end_work(waiting.work)
         if not self._lost and not self._working:
             self._work()
 
-    def _answered(self, waiting: _Waiting | None, started: float | None, answer: Answer, operation: str) -> None:
-        """Put an answer into its place, and send what is in order. `started` None: it is counted later."""
-        if started is not None:
-            self._observe(operation, started)
-        order = self._order
-        if waiting is not None:
-            waiting.answer = answer
-            while order and order[0].answer is not None:
-                self._parts.extend(order.popleft().answer or ())
-        elif order:
-            order.append(_Waiting(answer, "none", [], operation, 0.0, 0))
-        else:
-            self._parts.extend(answer)
-
-    def _observe(self, operation: str, started: float) -> None:
-        counts = self._context.calls[operation]
-        counts.requests += 1
-        counts.durations.observe(self._now() - started)
-
-    def _encode(self, result: Any, operation: str) -> Answer:
+    def _encode(self, result: Any) -> Answer:
         if type(result) is bytes and len(result) >= LARGE:
             return (b"$%d\r\n" % len(result), result, b"\r\n")
         if isinstance(result, Raw):
             return (result,)
         return (encode(result, self.session.protocol),)
-
-    def _refusal(self, error: BaseException, operation: str) -> bytes:
-        """The line for an error."""
-        counts = self._context.calls[operation]
-        if isinstance(error, Refused):
-            counts.failed(to_grpc(InvalidRequest())[0].name.lower())
-            return error_line(str(error))
-        if not isinstance(error, MilenaError):
-            if isinstance(error, asyncio.CancelledError):
-                counts.failed("cancelled")
-                return error_line("UNAVAILABLE the node is stopping")
-            log.error("a command failed by a defect of this program", exc_info=error)
-            error = InternalError("a defect of Milena; the process's log has the details")
-        counts.failed(to_grpc(error)[0].name.lower())
-        return error_line(to_resp(error))
 
     def _admit(self) -> None:
         """Raises RateLimited."""
@@ -347,7 +362,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(parts[0])
         else:
             self._transport.writelines(parts)
-        self._parts = []
+        parts.clear()
 
     def push(self, message: bytes) -> None:
         """Send a message that is no answer, between two answers."""
@@ -391,13 +406,3 @@ class Connection(asyncio.Protocol):
             self._transport.write(error_line(text if text.startswith("BUSY") else f"ERR {text}"))
         self._lost = True
         self._transport.close()
-
-
-def unknown(words: list[bytes]) -> str:
-    """What Redis says of a command that it does not know."""
-    shown = ""
-    for word in words[1:]:
-        if len(shown) >= 128:
-            break
-        shown += f"'{word[: 128 - len(shown)].decode(errors='replace')}' "
-    return f"ERR unknown command '{words[0][:128].decode(errors='replace')}', with args beginning with: {shown}"

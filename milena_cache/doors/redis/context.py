@@ -8,9 +8,15 @@ from dataclasses import dataclass, field
 from milena_cache.buckets import Buckets, Object
 from milena_cache.config import Config
 from milena_cache.doors.grpc import CacheService
+from milena_cache.doors.redis.bookkeeping import Bookkeeping
 from milena_cache.doors.redis.clients import Clients
 from milena_cache.doors.redis.command import Command, Refused
+from milena_cache.doors.redis.command_stats import CommandStats
+from milena_cache.doors.redis.cursors import Cursors
+from milena_cache.doors.redis.figures import Figures
+from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.session import Session
+from milena_cache.doors.redis.slow_commands import SlowCommands
 from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.node import Node
 from milena_cache.ownership import Ownership
@@ -20,6 +26,7 @@ from milena_common.clock import Clock
 from milena_common.errors import InvalidRequest
 from milena_common.keys import split_cache_key
 from milena_common.limiter import TokenBucket
+from milena_common.process_facts import ProcessFacts
 from milena_common.slots import slot_of
 
 
@@ -39,7 +46,18 @@ class Context:
     config: Config
     timeout: float
     clients: Clients
+    hits: Hits
+    cursors: Cursors
+    facts: ProcessFacts
     table: Mapping[bytes, Command] = field(default_factory=dict)
+    stats: CommandStats = field(default_factory=CommandStats)
+    slow: SlowCommands = field(default_factory=SlowCommands)
+    books: Bookkeeping = field(init=False)
+    figures: Figures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.books = Bookkeeping(self.calls, self.stats, self.slow, self.clock)
+        self.figures = Figures(self.clock.now())
 
     def place(self, key: bytes) -> tuple[Object, int]:
         """The object that `key` names, and the epoch since which this node owns it.

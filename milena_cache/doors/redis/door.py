@@ -8,6 +8,8 @@ import logging
 from milena_cache.doors.redis.connection import Connection
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.hits import Hits
+from milena_cache.doors.redis.info_sections import totals
+from milena_cache.doors.redis.invalidations import Invalidations
 from milena_common.addresses import Address
 from milena_common.grpc_door import CannotListen, probe
 
@@ -23,9 +25,12 @@ STOP_PAUSE_SECONDS = 0.02
 class RedisDoor:
     """The door of one node."""
 
-    def __init__(self, context: Context, hits: Hits) -> None:
+    def __init__(self, context: Context, hits: Hits, invalidations: Invalidations) -> None:
+        self.clients = context.clients
+        self.tracking = context.tracking
         self._context = context
         self._hits = hits
+        self._invalidations = invalidations
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stalled: dict[int, int] = {}  # by connection, for how many sweeps
@@ -52,7 +57,8 @@ class RedisDoor:
             self.sweep()
 
     def sweep(self) -> None:
-        """Disconnect who has been silent for RESP_IDLE_SECONDS, and who does not read."""
+        """Disconnect who has been silent for RESP_IDLE_SECONDS, and who does not read; look for ended objects."""
+        self._invalidations.sweep()
         clients = self._context.clients
         stalled: dict[int, int] = {}
         for number in tuple(clients.slow):
@@ -71,12 +77,17 @@ class RedisDoor:
             )
             client.disconnect("output")
         self._stalled = stalled
+        self._context.figures.sample(self._context.clock.now(), totals(self._context))
         idle = self._context.config.resp_idle
         if idle:
             latest = self._context.clock.now() - idle
             for client in tuple(clients.by_id.values()):
                 if client.session.last_at < latest and not client.session.tracking:
                     client.disconnect("idle")
+
+    def ring_changed(self) -> None:
+        """The node lost slots, or gained some."""
+        self._invalidations.ring_changed()
 
     async def stop(self, grace: float) -> None:
         """Take no new connections, and give the commands in hand `grace` seconds."""

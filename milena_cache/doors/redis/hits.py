@@ -41,12 +41,23 @@ class Hits:
         served = answered = 0
         for key in keys:
             owned_since = everything_since if everything_since is not None else since[slot_of(key)]
-            if owned_since < 0 or (dirty and key in dirty):
+            if owned_since < 0:
                 break
-            entry = get(key)
-            if entry is None or entry.checked_at <= oldest or entry.owned_since < owned_since or entry.expires_at:
-                break
-            value = entry.value
+            written = dirty.get(key) if dirty else None
+            if written is not None:
+                value = written.value
+                if written.owned_since < owned_since or written.expires_at or written.damaged:
+                    break
+            else:
+                entry = get(key)
+                if (
+                    entry is None
+                    or entry.checked_at <= oldest
+                    or entry.owned_since < owned_since
+                    or entry.expires_at
+                ):
+                    break
+                value = entry.value
             if value is None:
                 break
             size = len(value)

@@ -8,6 +8,7 @@ from milena_common.resp import RESP2, RESP3
 class Session:
     """One connection's state. `addr` and `laddr` are host:port of the client and of the door; times are monotonic
     seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
+    `mute`: of how many commands, the present one included, there is no answer; negative: of all.
     """
 
     __slots__ = (
@@ -22,6 +23,7 @@ class Session:
         "last_command",
         "lib_name",
         "lib_ver",
+        "mute",
         "name",
         "no_evict",
         "no_touch",
@@ -53,6 +55,7 @@ class Session:
         self.deferring = False
         self.no_evict = False
         self.no_touch = False
+        self.mute = 0
         # Whether what it reads is tracked; the table of `tracking` has how.
         self.tracking = False
 

@@ -4,11 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from milena_cache.doors.redis import strings
+from milena_cache.doors.redis import (
+    call,
+    client,
+    cluster,
+    command_docs,
+    config_commands,
+    expiry,
+    greeting,
+    info,
+    keyspace,
+    latency,
+    memory_commands,
+    scan,
+    server,
+    slowlog,
+    strings,
+    tracking_commands,
+)
 from milena_cache.doors.redis.command import Command
+from milena_cache.doors.redis.container import assembled
 
-MODULES = (strings,)
+MODULES = (
+    strings,
+    keyspace,
+    expiry,
+    scan,
+    call,
+    client,
+    cluster,
+    command_docs,
+    config_commands,
+    greeting,
+    info,
+    latency,
+    memory_commands,
+    server,
+    slowlog,
+    tracking_commands,
+)
 
 
 def command_table() -> Mapping[bytes, Command]:
-    return {command.name.upper().encode(): command for module in MODULES for command in module.COMMANDS}
+    return assembled(command for module in MODULES for command in module.COMMANDS)

@@ -15,8 +15,10 @@ from milena_cache.doors.grpc import OPERATIONS, CacheService
 from milena_cache.doors.redis.clients import Clients
 from milena_cache.doors.redis.connection import Connection
 from milena_cache.doors.redis.context import Context
+from milena_cache.doors.redis.cursors import Cursors
 from milena_cache.doors.redis.door import RedisDoor
 from milena_cache.doors.redis.hits import Hits
+from milena_cache.doors.redis.invalidations import Invalidations
 from milena_cache.doors.redis.table import command_table
 from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.origin import Origin
@@ -26,6 +28,7 @@ from milena_client.slot_map import MapNode, MapRange, SlotMap
 from milena_common.calls import CallCounts
 from milena_common.env import Environment
 from milena_common.limiter import TokenBucket
+from milena_common.process_facts import ProcessFacts
 from milena_common.resp import command
 from milena_common.slots import SLOTS
 from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
@@ -37,7 +40,7 @@ MIB = 2**20
 
 
 def ring(*owners: str, epoch: int = 1) -> SlotMap:
-    """Nodes with an equal share of the slots each, ascending; the door of a node is one port above its gRPC port."""
+    """Nodes with an equal share of the slots each, ascending; a node's door is one port above its gRPC port."""
     nodes = []
     for owner in owners:
         host, port = owner.split(":")
@@ -96,14 +99,25 @@ class DoorUnderTest:
             report=self.report,
             calls=self.calls,
             limiter=TokenBucket(self.config.rate_limit, self.t.clock.now()),
-            tracking=Tracking(),
+            tracking=Tracking(self.config.tracking_max_keys),
             clock=self.t.clock,
             config=self.config,
             timeout=self.config.request_timeout,
             clients=Clients(256 * MIB),
+            hits=self.hits,
+            cursors=Cursors(1),
+            facts=ProcessFacts(),
             table=command_table(),
         )
-        self.door = RedisDoor(self.context, self.hits)
+        self.invalidations = Invalidations(
+            self.context.tracking,
+            self.context.clients,
+            self.t.memory.changes,
+            self.t.memory,
+            self.t.dirty,
+            self.t.clock,
+        )
+        self.door = RedisDoor(self.context, self.hits, self.invalidations)
 
     def connect(self, *, resp3: bool = False) -> WireClient:
         """A new client of the door; needs a running loop."""

@@ -68,11 +68,11 @@ async def test_a_miss_in_the_middle_is_answered_in_its_place_or_deferred(deferri
 async def test_misses_of_one_read_are_asked_of_s3_together() -> None:
     async with door() as d:
         client = d.connect()
-        d.t.store.hold()
+        d.t.store.gate.clear()
         client.send(gets(*(b"k%d" % number for number in range(20))))
         await settle()
-        assert d.t.store.held == 20
-        d.t.store.release()
+        assert d.t.store.count("get") == 20
+        d.t.store.gate.set()
         assert await client.answers(20) == b"$-1\r\n" * 20
 
 
@@ -163,11 +163,11 @@ async def test_connections_over_the_limit_are_told_so_and_ended() -> None:
 async def test_who_is_silent_for_too_long_is_disconnected() -> None:
     async with door({"RESP_IDLE_SECONDS": "60"}) as d:
         silent, busy = d.connect(), d.connect()
-        d.t.clock.advance(59)
+        d.t.clock.tick(59)
         await busy.ask(b"GET", b"k")
         d.door.sweep()
         assert not silent.transport.ended
-        d.t.clock.advance(2)
+        d.t.clock.tick(2)
         d.door.sweep()
         assert (silent.transport.ended, busy.transport.ended) == ("aborted", "")
         assert d.context.clients.disconnects["idle"] == 1
@@ -196,7 +196,7 @@ async def test_what_is_no_protocol_is_answered_after_what_was_before_it() -> Non
 
 async def test_incomplete_commands_of_all_connections_are_bounded_together() -> None:
     async with door(max_value_bytes=2**22) as d:
-        d.context.clients._most_held = 3 * 2**20
+        d.context.clients._most_held = 3 * 2**20 + 1000
         clients = [d.connect() for _ in range(4)]
         for client in clients:
             client.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4000000\r\n" + b"x" * 2**20)
@@ -227,13 +227,13 @@ async def test_a_stop_lets_what_was_begun_be_answered() -> None:
     async with door() as d:
         store: MemoryStore = d.t.store
         waiting, idle = d.connect(), d.connect()
-        store.hold()
+        store.gate.clear()
         waiting.send(gets(b"k"))
         await settle()
         for client in (waiting, idle):
             client.connection.finish()
         assert (waiting.transport.ended, idle.transport.ended) == ("", "closed")
-        store.release()
+        store.gate.set()
         assert await waiting.answers(1) == b"$-1\r\n"
         assert waiting.transport.ended == "closed"
 
@@ -241,12 +241,12 @@ async def test_a_stop_lets_what_was_begun_be_answered() -> None:
 async def test_a_lost_connection_leaves_nothing_behind() -> None:
     async with door() as d:
         client: WireClient = d.connect()
-        d.t.store.hold()
+        d.t.store.gate.clear()
         client.send(gets(b"k", b"l"))
         await settle()
         client.transport.abort()
         await settle()
         assert not d.context.clients.by_id
-        d.t.store.release()
+        d.t.store.gate.set()
         await settle()
         assert client.take() == b""

@@ -1,9 +1,10 @@
-"""Shell. Writes to a Redis server.
+"""Shell. Writes by asyncio clients, many callers on one client.
 
-    python -m bench.redis_writes CLIENT HOST:PORT CALLERS SECONDS
+    python -m bench.async_writes CLIENT HOST:PORT CALLERS SECONDS
 
-CLIENT is `py`, redis-py's asyncio client on Python's own event loop, as most programs have it; `py_uvloop`, the
-same on uvloop; or `pipelined`, all callers on one connection, on uvloop.
+CLIENT is `redis_py`, redis-py on Python's own event loop, as most programs have it; `redis_py_uvloop`, the same on
+uvloop; `redis_pipelined`, all callers on one connection, on uvloop; or `milena_uvloop`, Milena's client, HOST:PORT
+being the router, which acknowledges what its journal has on disk.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from bench.child import tell
 from bench.load import with_callers
 from bench.new_objects import new_objects
 from bench.resp_pipeline import connect
+from milena_client import AsyncMilena
 from milena_common.addresses import parse_address
+from milena_common.durability import BACK
 
 
 async def redis_py(address: str, callers: int, seconds: float) -> Figures:
@@ -33,7 +36,17 @@ async def redis_py(address: str, callers: int, seconds: float) -> Figures:
         return _without_calls(await with_callers(call, callers, seconds))
 
 
-async def pipelined(address: str, callers: int, seconds: float) -> Figures:
+async def milena(address: str, callers: int, seconds: float) -> Figures:
+    new_object = new_objects(secrets.token_hex(4))
+    async with AsyncMilena(address) as client:
+
+        async def call() -> None:
+            await client.set(*new_object(), durability=BACK)
+
+        return _without_calls(await with_callers(call, callers, seconds))
+
+
+async def redis_pipelined(address: str, callers: int, seconds: float) -> Figures:
     new_object = new_objects(secrets.token_hex(4))
     at = parse_address(address)
     pipeline = await connect(at.host, at.port)
@@ -52,5 +65,7 @@ def _without_calls(figures: Figures) -> Figures:
 
 if __name__ == "__main__":
     client = sys.argv[1]
-    work = pipelined if client == "pipelined" else redis_py
-    tell(work(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])), fast=client != "py")
+    write = {"milena": milena, "redis_py": redis_py, "redis_pipelined": redis_pipelined}[
+        client.removesuffix("_uvloop")
+    ]
+    tell(write(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])), fast=client != "redis_py")

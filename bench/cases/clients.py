@@ -1,0 +1,207 @@
+"""Shell. Milena's clients, straight to the node, against redis-py with a Redis server, and boto3 with S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.cores import apart, processor_seconds
+from bench.hot_keys import fill, fill_large, warm
+from bench.node_door import flush
+from bench.pieces import BOTO3_THREADS, CALLERS, Pieces
+from bench.redis_server import why_not
+from tests.support.cluster import Cluster
+
+_MIB = 2**20
+_LARGE = (1, 8)
+# Milliseconds that S3 takes for the misses among hits.
+_S3_MS = 50
+
+
+@contextmanager
+def _placed(pieces: Pieces) -> Iterator[None]:
+    """The node and the Redis server on one core, everything else on the others; all of the hot keys in memory."""
+    cluster = pieces.direct_cluster
+    pieces.stub.set_latency(0)
+    warm(cluster.address)
+    measured = [cluster.nodes[0].pid]
+    if not why_not(client=True):
+        fill(pieces.redis.address)
+        measured.append(pieces.redis.pid)
+    with apart(measured, [cluster.router.pid, pieces.stub.pid]):
+        yield
+
+
+def _sync(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
+    """A variant of `bench.sync_reads`."""
+    name = name or client
+    missing = why_not(client=True) if client == "redis_py" else ""
+    if missing:
+        return LeftOut(name, missing)
+    address = pieces.redis.address if client == "redis_py" else pieces.direct_cluster.address
+    seconds = str(pieces.scale.seconds)
+    return Variant(name, lambda: _without_calls(pieces.figures("bench.sync_reads", client, address, work, seconds)))
+
+
+def _async(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
+    """A variant of `bench.async_reads`."""
+    name = name or client
+    missing = why_not(client=True) if client.startswith("redis_py") else ""
+    if missing:
+        return LeftOut(name, missing)
+    address = pieces.redis.address if client.startswith("redis_py") else pieces.direct_cluster.address
+    arguments = ("bench.async_reads", client, address, work, str(CALLERS), str(pieces.scale.seconds))
+    return Variant(name, lambda: _without_calls(pieces.figures(*arguments)))
+
+
+def _without_calls(figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if name != "calls"}
+
+
+@contextmanager
+def _one_by_one(pieces: Pieces, work: str) -> Iterator[Sequence[Variant | LeftOut]]:
+    with _placed(pieces):
+        yield [_sync(pieces, client, work) for client in ("milena", "redis_py")]
+
+
+@contextmanager
+def _many_callers(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    with _placed(pieces):
+        yield [
+            _async(pieces, client, "hot") for client in ("milena_uvloop", "milena", "redis_py_uvloop", "redis_py")
+        ]
+
+
+@contextmanager
+def _near_cache(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    with _placed(pieces):
+        yield [_sync(pieces, "milena", "near")]
+
+
+@contextmanager
+def _large_values(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    sizes = [mib * _MIB for mib in _LARGE]
+    with _placed(pieces):
+        node = pieces.direct_cluster.nodes[0]
+        fill_large(node.resp, sizes)
+        flush(node.address)
+        if not why_not(client=True):
+            fill_large(pieces.redis.address, sizes)
+        yield [
+            _sync(pieces, client, str(mib * _MIB), f"{client}_{mib}_mib")
+            for mib in _LARGE
+            for client in ("milena", "redis_py")
+        ]
+
+
+@contextmanager
+def _cold_reads(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    # boto3 has no server whose core it could be kept off: here all may use all cores.
+    pieces.stub.set_latency(0)
+    arguments = ("bench.sync_reads", "boto3", pieces.stub.endpoint_url, "cold", str(pieces.scale.seconds))
+    yield [
+        _async(pieces, "milena_uvloop", "cold"),
+        Variant("boto3", lambda: _without_calls(pieces.figures(*arguments))),
+    ]
+
+
+@contextmanager
+def _tail(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+    with _placed(pieces):
+        pieces.stub.set_latency(_S3_MS / 1000)
+        yield [
+            _async(pieces, "milena_uvloop", "hot", "hits_alone"),
+            _async(pieces, "milena_uvloop", "mixed", "hits_among_misses"),
+        ]
+
+
+@contextmanager
+def _router_get(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    pieces.stub.set_latency(0)
+
+    def read(cluster: Cluster) -> Figures:
+        """With the processor time for each call, of all three processes."""
+        servers = {"router_us": cluster.router.pid, "node_us": cluster.nodes[0].pid}
+        before = {name: processor_seconds(pid) for name, pid in servers.items()}
+        figures = pieces.figures("bench.router_reads", cluster.address, str(CALLERS), str(pieces.scale.seconds))
+        calls = figures.pop("calls")
+        spent = {name: (processor_seconds(pid) - before[name]) / calls * 1e6 for name, pid in servers.items()}
+        return {**figures, **spent}
+
+    yield [
+        Variant("over_resp", partial(read, pieces.cluster)),
+        Variant("over_grpc", partial(read, pieces.grpc_cluster)),
+    ]
+
+
+CASES = (
+    Case(
+        "sync_get",
+        "read keys in memory, sync client straight to the node, one after another",
+        "per_s",
+        ["redis_py"],
+        lambda pieces: _one_by_one(pieces, "one"),
+        [Target("milena", "per_s", peer="redis_py", at_least=1.3)],
+    ),
+    Case(
+        "async_get",
+        f"read keys in memory, async client straight to the node, {CALLERS} callers",
+        "per_s",
+        ["redis_py_uvloop", "redis_py"],
+        _many_callers,
+        [Target("milena_uvloop", "per_s", peer="redis_py_uvloop", at_least=10)],
+    ),
+    Case(
+        "get_many",
+        "read 100 keys in memory at a time, sync client straight to the node; redis-py: MGET",
+        "per_s",
+        ["redis_py"],
+        lambda pieces: _one_by_one(pieces, "many"),
+        [Target("milena", "per_s", peer="redis_py", at_least=0.9)],
+    ),
+    Case(
+        "near_cache",
+        "read keys in the client's own memory, sync client",
+        "per_s",
+        [],
+        _near_cache,
+        [Target("milena", "per_s", at_least=1_000_000)],
+    ),
+    Case(
+        "cold_reads",
+        f"read keys never read before, async client straight to the node, {CALLERS} callers; S3 answers at once; "
+        f"boto3 straight to S3, {BOTO3_THREADS} threads",
+        "per_s",
+        ["boto3"],
+        _cold_reads,
+        [Target("milena_uvloop", "per_s", peer="boto3", at_least=4)],
+    ),
+    Case(
+        "tail",
+        f"the time of hits, async client straight to the node, {CALLERS} callers; alone, and while one read in ten "
+        f"misses and S3 takes {_S3_MS} ms",
+        "p99_us",
+        ["hits_alone"],
+        _tail,
+        [Target("hits_among_misses", "p99_us", peer="hits_alone", at_most=3)],
+    ),
+    Case(
+        "router_get",
+        f"read keys in memory through the router's gRPC door, {CALLERS} callers; the router reaches the node by "
+        "the Redis protocol, or by gRPC",
+        "per_s",
+        ["over_grpc"],
+        _router_get,
+        [Target("over_resp", "per_s", peer="over_grpc", at_least=2)],
+    ),
+    Case(
+        "large_values",
+        "read values of 1 and 8 MiB in memory, sync client straight to the node, one after another",
+        "per_s",
+        [f"redis_py_{mib}_mib" for mib in _LARGE],
+        _large_values,
+        [Target(f"milena_{mib}_mib", "per_s", peer=f"redis_py_{mib}_mib", at_least=1) for mib in _LARGE],
+    ),
+)

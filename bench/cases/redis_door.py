@@ -1,0 +1,159 @@
+"""Shell. A node's Redis door against redis-server, by redis-benchmark; and what a hit through it costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.cores import apart
+from bench.hot_keys import NUMBER, fill, warm
+from bench.new_objects import VALUE_BYTES
+from bench.node_door import flush
+from bench.pieces import Pieces, printed_address
+from bench.redis_benchmark import CONNECTIONS, redis_benchmark
+from bench.redis_benchmark import why_not as why_no_load
+from bench.redis_server import why_not
+from tests.support.processes import Node, Process
+
+# Commands for each second of a round: about what a Redis server answers.
+_COMMANDS = 120_000
+_PIPELINED_COMMANDS = 800_000
+_PIPELINE = 32
+_OPEN = (1, 100, 2_000)
+
+
+@contextmanager
+def _redis_benchmark(pieces: Pieces, pipeline: int) -> Iterator[Sequence[Variant | LeftOut]]:
+    missing = why_no_load()
+    if missing:
+        yield [
+            LeftOut(f"{server}_{command}", missing) for server in ("node", "redis") for command in ("get", "set")
+        ]
+        return
+    pieces.stub.set_latency(0)
+    cluster = pieces.direct_cluster
+    node = cluster.nodes[0]
+    number = int((_PIPELINED_COMMANDS if pipeline > 1 else _COMMANDS) * pieces.scale.seconds)
+    load = partial(redis_benchmark, number=number, keys=NUMBER, pipeline=pipeline)
+    warm(cluster.address)
+    measured = [node.pid]
+    variants: list[Variant | LeftOut] = [
+        Variant("node_get", lambda: _gets(node, lambda: load(node.resp, "get"), number)),
+        Variant("node_set", lambda: _sets(node, lambda: load(node.resp, "set"), number)),
+    ]
+    without_peer = why_not(client=False)
+    if without_peer:
+        variants += [LeftOut(f"redis_{command}", without_peer) for command in ("get", "set")]
+    else:
+        redis = pieces.redis
+        fill(redis.address)
+        measured.append(redis.pid)
+        variants += [Variant(f"redis_{each}", partial(load, redis.address, each)) for each in ("get", "set")]
+    with apart(measured, [cluster.router.pid, pieces.stub.pid]):
+        yield variants
+
+
+def _gets(node: Node, load: Callable[[], Figures], number: int) -> Figures:
+    """All of them hits: nobody but the node would know."""
+    hits = node.metrics().value("milena_cache_hits_total")
+    figures = load()
+    assert node.metrics().value("milena_cache_hits_total") - hits >= number, "not every GET was a hit"
+    return figures
+
+
+def _sets(node: Node, load: Callable[[], Figures], number: int) -> Figures:
+    """With write-back at work; what is left to upload goes to S3 before the next variant's time begins."""
+    before, started = node.metrics(), time.perf_counter()
+    figures = load()
+    took, after = time.perf_counter() - started, node.metrics()
+
+    def grown(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    assert grown("milena_operation_duration_seconds_count", operation="put") >= number, "not every SET was one"
+    assert not grown("milena_error_counter", operation="put"), "a SET failed"
+    flush(node.address)
+    return {**figures, "uploads_per_s": grown("milena_writeback_flushes_total") / took}
+
+
+@contextmanager
+def _hit_cost_connections(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    keys = pieces.scale.sizes[0]
+    with pieces.cached_node("door_of_connections", keys, VALUE_BYTES) as node:
+        cost = _hit_cost(pieces, node, keys)
+        with apart([node.pid], []):
+            yield [Variant(str(number), partial(cost, number)) for number in _OPEN]
+
+
+@contextmanager
+def _hit_cost_keys(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+    sizes = pieces.scale.sizes
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(pieces.cached_node(f"door_of_{size}", size, VALUE_BYTES)) for size in sizes]
+        costs = [_hit_cost(pieces, node, size) for node, size in zip(nodes, sizes, strict=True)]
+        stack.enter_context(apart([node.pid for node in nodes], []))
+        yield [Variant(str(size), partial(cost, 1)) for cost, size in zip(costs, sizes, strict=True)]
+
+
+def _hit_cost(pieces: Pieces, node: Process, keys: int) -> Callable[[int], Figures]:
+    """The cost by the number of connections."""
+    address, seconds = printed_address(node, "redis door: "), str(pieces.scale.seconds)
+    return lambda number: pieces.figures("bench.hit_cost", address, str(node.pid), str(number), str(keys), seconds)
+
+
+def _against_redis(get: float, set_: float | None) -> list[Target]:
+    least = {"get": get, "set": set_}
+    return [
+        Target(f"node_{command}", "per_s", peer=f"redis_{command}", at_least=bound)
+        for command, bound in least.items()
+        if bound is not None
+    ]
+
+
+def _flat(variants: Sequence[int]) -> list[Target]:
+    """No variant costs much more than the first."""
+    first, *others = map(str, variants)
+    return [Target(other, "cpu_us", peer=first, at_most=1.3) for other in others]
+
+
+_SIZES = (1_000, 10_000, 100_000, 1_000_000)
+_LOAD = f"redis-benchmark, {CONNECTIONS} connections"
+_PEERS = ["redis_get", "redis_set"]
+
+CASES = (
+    Case(
+        "resp_benchmark",
+        f"{_LOAD}: GET of keys in memory, and SET in the durability class memory with uploads at work",
+        "per_s",
+        _PEERS,
+        lambda pieces: _redis_benchmark(pieces, 1),
+        _against_redis(0.75, 0.65),
+    ),
+    Case(
+        "resp_pipeline",
+        f"the same, each connection sending {_PIPELINE} commands at a time",
+        "per_s",
+        _PEERS,
+        lambda pieces: _redis_benchmark(pieces, _PIPELINE),
+        _against_redis(0.45, None),
+    ),
+    Case(
+        "hit_cost_connections",
+        "the node's processor time for a GET through the Redis door, by the number of connections open",
+        "cpu_us",
+        [str(_OPEN[0])],
+        _hit_cost_connections,
+        _flat(_OPEN),
+    ),
+    Case(
+        "hit_cost_keys",
+        "the node's processor time for a GET through the Redis door, by the number of objects in memory",
+        "cpu_us",
+        [str(_SIZES[0])],
+        _hit_cost_keys,
+        _flat(_SIZES),
+    ),
+)

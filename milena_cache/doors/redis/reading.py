@@ -1,0 +1,113 @@
+"""Coordination. How commands look at keys: what is in memory is told at once, and only the rest is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from milena_cache.buckets import Object
+from milena_cache.doors.redis.context import Context
+from milena_cache.doors.redis.session import Session
+from milena_cache.memory import Entry
+
+T = TypeVar("T")
+
+# An object, and the epoch since which this node owns it.
+Place = tuple[Object, int]
+
+# How many keys of one command are waited for at the same time.
+AT_ONCE = 128
+
+
+def look(context: Context, session: Session, key: bytes, tell: Callable[[Entry, int], Any]) -> Any:
+    """What `tell` makes of a key's entry and of its size in bytes; if S3 has to be asked, something to await.
+
+    The value is not fetched for it: an entry has an empty one then. Raises as `Context.place` does.
+    """
+    place = _place(context, session, key)
+    reply = context.node.lookup(*place)
+    return _look(context, place, tell) if reply is None else tell(reply.entry, reply.entry.size)
+
+
+async def _look(context: Context, place: Place, tell: Callable[[Entry, int], Any]) -> Any:
+    wanted, owned_since = place
+    reply, size = await context.node.exists(wanted, context.timeout, owned_since)
+    return tell(reply.entry, size)
+
+
+def read(context: Context, session: Session, key: bytes, tell: Callable[[Entry], Any]) -> Any:
+    """As `look`, with the value."""
+    place = _place(context, session, key)
+    reply = context.node.lookup(*place)
+    return _read(context, place, tell) if reply is None else tell(reply.entry)
+
+
+async def _read(context: Context, place: Place, tell: Callable[[Entry], Any]) -> Any:
+    wanted, owned_since = place
+    return tell((await context.node.get(wanted, context.timeout, owned_since)).entry)
+
+
+def _place(context: Context, session: Session, key: bytes) -> Place:
+    place = context.place(key)
+    if session.tracking:
+        context.tracking.read(session.id, place[0].filed_as)
+    return place
+
+
+def places(context: Context, session: Session, keys: Sequence[bytes], *, reading: bool = True) -> list[Place]:
+    """Where all of them are; so a command is refused as a whole before anything of it is done."""
+    if reading:
+        return [_place(context, session, key) for key in keys]
+    return [context.place(key) for key in keys]
+
+
+def exist(context: Context, wanted: Sequence[Place]) -> list[bool] | Coroutine[Any, Any, list[bool]]:
+    """Which of them exist."""
+
+    def known(place: Place) -> bool | None:
+        reply = context.node.lookup(*place)
+        return None if reply is None else reply.entry.value is not None
+
+    async def ask(place: Place) -> bool:
+        reply, _ = await context.node.exists(place[0], context.timeout, place[1])
+        return reply.entry.value is not None
+
+    return for_each(wanted, known, ask)
+
+
+def for_each(
+    wanted: Sequence[Place],
+    known: Callable[[Place], T | None],
+    ask: Callable[[Place], Coroutine[Any, Any, T]],
+) -> list[T] | Coroutine[Any, Any, list[T]]:
+    """What is `known` of each, and what there is to `ask` where that is None. Only the second has to be awaited.
+
+    The first error ends it.
+    """
+    answers = [known(place) for place in wanted]
+    unknown = [number for number, answer in enumerate(answers) if answer is None]
+    if not unknown:
+        return [answer for answer in answers if answer is not None]
+    return _fill_in(wanted, answers, unknown, ask)
+
+
+async def _fill_in(
+    wanted: Sequence[Place],
+    answers: list[T | None],
+    unknown: list[int],
+    ask: Callable[[Place], Coroutine[Any, Any, T]],
+) -> list[T]:
+    left = iter(unknown)
+
+    async def work() -> None:
+        for number in left:
+            answers[number] = await ask(wanted[number])
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(AT_ONCE, len(unknown))):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [answer for answer in answers if answer is not None]

@@ -1,0 +1,105 @@
+"""Coordination. Commands about the server as a whole: TIME, ROLE, DEBUG SLEEP, and what a cluster is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milena_cache.doors.redis.command import Command, Refused
+from milena_cache.doors.redis.container import wrong_form
+from milena_cache.doors.redis.context import Context
+from milena_cache.doors.redis.session import Session
+from milena_common.resp import OK, Raw, Simple
+
+# A sleeping command outlives its connection.
+MOST_SLEEP_SECONDS = 60.0
+DEBUG_HELP = (
+    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "SLEEP <seconds>",
+    "    Answer after so many seconds. Only this connection's later answers wait for it.",
+    "HELP",
+    "    Print this help.",
+)
+
+
+def time(context: Context, session: Session, words: list[bytes]) -> list[str]:
+    microseconds = int(context.clock.wall() * 1e6)
+    return [str(microseconds // 10**6), str(microseconds % 10**6)]
+
+
+def role(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    return ["master", 0, []]
+
+
+def accepted(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """What makes no difference here: every node answers for its own slots, whoever asks."""
+    return Raw(OK)
+
+
+def debug(context: Context, session: Session, words: list[bytes]) -> Any:
+    match [words[1].upper(), *words[2:]]:
+        case [b"SLEEP", word]:
+            return _sleep(context, word)
+        case [b"HELP"]:
+            return [Simple(line) for line in DEBUG_HELP]
+        case _:
+            raise wrong_form("debug", words[1])
+
+
+def _sleep(context: Context, word: bytes) -> Any:
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = 0.0
+    if not seconds <= MOST_SLEEP_SECONDS:  # not true of NaN either
+        raise Refused(f"ERR allowed are at most {MOST_SLEEP_SECONDS:g} seconds")
+    return _after(context, seconds)
+
+
+async def _after(context: Context, seconds: float) -> Raw:
+    await context.clock.sleep(max(0.0, seconds))
+    return Raw(OK)
+
+
+_CLUSTER = ("fast",)
+COMMANDS = (
+    Command(
+        "time",
+        time,
+        1,
+        flags=("loading", "stale", "fast"),
+        group="server",
+        since="2.6.0",
+        summary="Returns the server time.",
+    ),
+    Command(
+        "role",
+        role,
+        1,
+        flags=("noscript", "loading", "stale", "fast"),
+        categories=("@admin", "@dangerous"),
+        group="server",
+        since="2.8.12",
+        summary="Returns the replication role.",
+    ),
+    *(
+        Command(
+            name,
+            accepted,
+            1,
+            flags=_CLUSTER,
+            categories=("@connection",),
+            group="cluster",
+            since="3.0.0",
+            summary="Has no effect: a node answers for its own slots, and there are no replicas.",
+        )
+        for name in ("asking", "readonly", "readwrite")
+    ),
+    Command(
+        "debug",
+        debug,
+        -2,
+        flags=("admin", "noscript", "loading", "stale"),
+        group="server",
+        summary="A container for debugging commands.",
+    ),
+)

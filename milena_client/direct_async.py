@@ -1,0 +1,164 @@
+"""Coordination. Calls that go straight to the node that owns the key, for an event loop.
+
+The router is asked when there is no other way: for what is not about one key, while no ring is known, when it
+keeps its ring to itself, and for nodes that cannot be reached from here. Nobody has to say which it is: a node that
+cannot be connected to is tried again beside, now and then, while its calls go through the router. With the ring
+known, calls need the router no more.
+
+A node that does not own a key says who does, and is believed once. If that one disagrees, the router decides, and
+by then the ring over which they disagree is on its way. What a node did not do because it has no ring itself goes
+through the router at once too.
+
+Reads that wait for a node are given up when it leaves the ring, and are tried again; writes are not, since a node
+that leaves finishes what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from milena_client import resp_wire
+from milena_client.calls import NOT_ASKED
+from milena_client.near_cache import NearCache
+from milena_client.near_links import FOLLOW, NearLinks
+from milena_client.resp_async import CONNECT_SECONDS, RespLink
+from milena_client.resp_stream import Reply
+from milena_client.ring_watch import AsyncRingWatch, AsyncStreams
+from milena_client.routes import Routes
+from milena_client.slot_map import SlotMap
+from milena_client.transport import AsyncTransport
+from milena_common.clock import Clock
+from milena_common.errors import FailedPrecondition, Moved, NodeLost, NoNodes
+
+LEAVE_GRACE_SECONDS = 10.0
+# Of one MGET: its answer is in memory as a whole, here and in the node.
+MOST_KEYS = 128
+LEAST_SECONDS = 0.005
+
+
+class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
+    """What is used of a connection to the router."""
+
+
+class AsyncDirectTransport:
+    """An `AsyncTransport` to the owners of keys, and to the `router` for the rest.
+
+    `bucket` is that of the keys of `ask` and `ask_many`, `timeout` the seconds for an answer to them. `draw` gives
+    numbers in [0, 1), for the pauses between attempts to follow the ring. `near` is to be kept right.
+    """
+
+    def __init__(
+        self,
+        router: AsyncRouter,
+        bucket: str,
+        timeout: float,
+        clock: Clock,
+        draw: Callable[[], float],
+        near: NearCache | None = None,
+    ) -> None:
+        self._router = router
+        self._timeout = timeout
+        self._clock = clock
+        self._near = NearLinks(near, clock) if near is not None else None
+        self._routes: Routes[RespLink] = Routes(bucket, self._link(""), self._link)
+        self._watch = AsyncRingWatch(router, clock, draw, self._ring_changed)
+        self._watching: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def _link(self, address: str) -> RespLink:
+        who = f"node {address} " if address else ""
+        near = self._near
+        if near is None:
+            return RespLink(address, timeout=self._timeout, who=who)
+        return RespLink(address, timeout=self._timeout, who=who, more=(FOLLOW,), listener=near)
+
+    def ask(self, key: str | bytes) -> Reply | None:
+        """The answer to a GET of `key`: its value, None if there is none, or an exception to raise.
+
+        None instead of a future: it has to be read by `call`.
+        """
+        routes = self._routes
+        filed = routes.filed(key)
+        if filed is None:
+            return None
+        stream = routes.way(filed).stream
+        return None if stream is None else stream.request(resp_wire.get(filed))
+
+    async def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
+        """For each of `keys`: its value, None if there is none, or an exception, after which it is read by `call`.
+
+        All owners are asked at once.
+        """
+        answers: list[Any] = [NOT_ASKED] * len(keys)
+        filed = self._routes.filed_many(keys)
+        if filed is None:
+            return answers
+        asked = [
+            (places, stream.request(resp_wire.mget(wanted)))
+            for link, wanted, places in self._routes.shares(filed, MOST_KEYS)
+            if (stream := link.stream) is not None
+        ]
+        for places, future in asked:
+            for place, value in zip(places, resp_wire.values(await future, len(places)), strict=True):
+                answers[place] = value
+        return answers
+
+    async def call(self, method: str, request: Message, timeout: float) -> Message:
+        if self._watching is None and not self._closed:
+            self._watching = asyncio.create_task(self._watch.run())
+        if method not in resp_wire.ANSWERS:
+            return await self._router.call(method, request, timeout)
+        deadline = self._clock.now() + timeout
+        try:
+            answer = await self._ask_owner(self._routes.of(request), method, request, deadline)
+        except Moved as moved:
+            try:
+                answer = await self._ask_owner(self._routes.moved(moved.address), method, request, deadline)
+            except (Moved, NoNodes):
+                answer = None
+        except NoNodes:
+            answer = None
+        if answer is None:
+            return await self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
+        return answer
+
+    async def _ask_owner(self, link: RespLink, method: str, request: Message, deadline: float) -> Message | None:
+        """None: there is no way to it."""
+        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        if not link.address:
+            return None
+        stream = link.stream or await link.open(min(remaining / 2, CONNECT_SECONDS))
+        if stream is None:
+            return None
+        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        command = resp_wire.call(method, remaining, request.SerializeToString())
+        return resp_wire.answer(method, await stream.call(command, remaining, lasting=method != "Get"))
+
+    def _ring_changed(self, slot_map: SlotMap) -> None:
+        gone = self._routes.update(slot_map)
+        if self._near is not None:
+            self._near.ring_changed(gone)
+        for link in gone:
+            error = NodeLost(f"node {link.address} left the ring while it was asked")
+            link.break_off(error)
+            task = asyncio.create_task(link.close(LEAVE_GRACE_SECONDS, error))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._near is not None:
+            self._near.close()
+        if self._watching is not None:
+            self._watching.cancel()
+        error = FailedPrecondition("this client is closed")
+        links = self._routes.all()
+        self._routes.update(SlotMap.empty())
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*[link.close(0, error) for link in links], self._router.close())

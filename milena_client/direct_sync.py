@@ -1,0 +1,239 @@
+"""Coordination. Calls that go straight to the node that owns the key, for threads.
+
+Which way a call goes is decided as in `milena_client.direct_async`. Here each thread waits for its own answer on a
+connection of its own, so that no call needs another thread. A batch is sent to all owners before any is waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from milena_client import resp_wire
+from milena_client.batch import Call
+from milena_client.blocking_clock import BlockingClock
+from milena_client.calls import NOT_ASKED
+from milena_client.direct_async import LEAST_SECONDS, MOST_KEYS
+from milena_client.near_cache import NearCache
+from milena_client.near_listener import survive_forks
+from milena_client.resp_socket import RespSocket
+from milena_client.resp_sync import CONNECT_SECONDS, RespNode
+from milena_client.ring_watch import RingWatch, Streams
+from milena_client.routes import Routes
+from milena_client.slot_map import SlotMap
+from milena_client.transport import Transport
+from milena_common.errors import FailedPrecondition, MilenaError, Moved, NoNodes
+
+
+class Router(Transport, Streams, Protocol):
+    """What is used of a connection to the router."""
+
+
+class DirectTransport:
+    """A `Transport` to the owners of keys, and to the `router` for the rest. Thread-safe.
+
+    `bucket` is that of the keys of `ask` and `ask_many`, `timeout` the seconds for an answer to them. `draw` gives
+    numbers in [0, 1), for the pauses between attempts to follow the ring. `near` is to be kept right.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        bucket: str,
+        timeout: float,
+        clock: BlockingClock,
+        draw: Callable[[], float],
+        near: NearCache | None = None,
+    ) -> None:
+        self._router = router
+        self._timeout = timeout
+        self._clock = clock
+        self._near = near
+        if near is not None:
+            survive_forks(near)
+        self._routes: Routes[RespNode] = Routes(bucket, self._node(""), self._node)
+        self._updating = threading.Lock()
+        self._watch = RingWatch(router, draw, self._ring_changed)
+        self._watching = False
+        self._closed = False
+
+    def _node(self, address: str) -> RespNode:
+        return RespNode(address, who=f"node {address} " if address else "", near=self._near)
+
+    def ask(self, key: str | bytes) -> Any:
+        """The answer to a GET of `key`: its value, None if there is none, or an exception.
+
+        NOT_ASKED: it has to be read by `call`.
+        """
+        routes = self._routes
+        filed = routes.filed(key)
+        if filed is None:
+            return NOT_ASKED
+        connection = routes.way(filed).current()
+        if connection is None:
+            return NOT_ASKED
+        try:
+            return connection.ask(resp_wire.get(filed), self._timeout)
+        except MilenaError as error:
+            return self._told(error)
+
+    def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
+        """For each of `keys` what `ask` answers; all owners are asked at once."""
+        answers: list[Any] = [NOT_ASKED] * len(keys)
+        filed = self._routes.filed_many(keys)
+        if filed is None:
+            return answers
+        shares = self._routes.shares(filed, MOST_KEYS)
+        while shares:
+            # One share of each owner is under way at a time: nothing is read while they are sent.
+            asked: dict[RespSocket, tuple[list[bytes], Sequence[int]]] = {}
+            later = []
+            for node, wanted, places in shares:
+                connection = self._connection(node, self._timeout)
+                if connection in asked:
+                    later.append((node, wanted, places))
+                elif connection is not None:
+                    asked[connection] = ([resp_wire.mget(wanted)], places)
+            shares = later
+            replies = self._send_and_receive({each: asked[each][0] for each in asked}, self._timeout)
+            for connection, (reply,) in replies.items():
+                places = asked[connection][1]
+                for place, value in zip(places, resp_wire.values(reply, len(places)), strict=True):
+                    answers[place] = value
+        return answers
+
+    def exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
+        """The answer to each of `calls`; None: it has to go through the router. All owners are asked at once."""
+        self._begin()
+        places: dict[RespSocket, list[int]] = {}
+        commands: dict[RespSocket, list[bytes]] = {}
+        shortest = self._timeout
+        for at, (method, request, timeout) in enumerate(calls):
+            if method not in resp_wire.ANSWERS:
+                continue
+            connection = self._connection(self._routes.of(request), timeout)
+            if connection is not None:
+                places.setdefault(connection, []).append(at)
+                command = resp_wire.call(method, timeout, request.SerializeToString())
+                commands.setdefault(connection, []).append(command)
+                shortest = min(shortest, timeout)
+        answers: list[Message | MilenaError | None] = [None] * len(calls)
+        for connection, replies in self._send_and_receive(commands, shortest, lasting=True).items():
+            for at, reply in zip(places[connection], replies, strict=True):
+                method, request, timeout = calls[at]
+                try:
+                    if isinstance(reply, Moved | NoNodes):
+                        answers[at] = self.call(method, request, timeout)
+                    elif isinstance(reply, MilenaError):
+                        answers[at] = reply
+                    else:
+                        answers[at] = resp_wire.answer(method, reply)
+                except MilenaError as error:
+                    answers[at] = error
+        return answers
+
+    def _send_and_receive(
+        self, commands: dict[RespSocket, list[bytes]], timeout: float, *, lasting: bool = False
+    ) -> dict[RespSocket, list[Any]]:
+        """The replies to the commands for each connection; an exception in place of each that did not come."""
+        replies: dict[RespSocket, list[Any]] = {}
+        waiting: set[RespSocket] = set()
+        try:
+            for connection, batch in commands.items():
+                connection.lasting = lasting
+                try:
+                    connection.send(batch, timeout)
+                    waiting.add(connection)
+                except MilenaError as error:
+                    replies[connection] = [self._told(error)] * len(batch)
+            for connection in [*waiting]:
+                number = len(commands[connection])
+                try:
+                    replies[connection] = connection.receive(number)
+                except MilenaError as error:
+                    replies[connection] = [self._told(error)] * number
+                waiting.discard(connection)
+                connection.lasting = False
+        finally:
+            for connection in waiting:  # only when interrupted
+                connection.close()
+        return replies
+
+    def call(self, method: str, request: Message, timeout: float) -> Message:
+        self._begin()
+        if method not in resp_wire.ANSWERS:
+            return self._router.call(method, request, timeout)
+        deadline = self._clock.now() + timeout
+        try:
+            answer = self._ask_owner(self._routes.of(request), method, request, deadline)
+        except Moved as moved:
+            try:
+                answer = self._ask_owner(self._routes.moved(moved.address), method, request, deadline)
+            except (Moved, NoNodes):
+                answer = None
+        except NoNodes:
+            answer = None
+        if answer is None:
+            return self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
+        return answer
+
+    def _ask_owner(self, node: RespNode, method: str, request: Message, deadline: float) -> Message | None:
+        """None: there is no way to it."""
+        connection = self._connection(node, deadline - self._clock.now())
+        if connection is None:
+            return None
+        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        command = resp_wire.call(method, remaining, request.SerializeToString())
+        connection.lasting = method != "Get"
+        try:
+            reply = connection.ask(command, remaining)
+        except MilenaError as error:
+            raise self._told(error) from None
+        finally:
+            connection.lasting = False
+        if isinstance(reply, Exception):
+            raise reply
+        return resp_wire.answer(method, reply)
+
+    @staticmethod
+    def _connection(node: RespNode, remaining: float) -> RespSocket | None:
+        if not node.address:
+            return None
+        return node.open(min(max(remaining, LEAST_SECONDS) / 2, CONNECT_SECONDS))
+
+    def _told(self, error: MilenaError) -> MilenaError:
+        """A connection that breaks off because this client was closed has not lost a node."""
+        return FailedPrecondition("this client is closed") if self._closed else error
+
+    def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
+        """Begin a call through the router."""
+        self._begin()
+        return self._router.start(method, request, timeout)
+
+    def _begin(self) -> None:
+        if not self._watching and not self._closed:
+            self._watching = True
+            self._watch.start()
+
+    def _ring_changed(self, slot_map: SlotMap) -> None:
+        with self._updating:
+            gone = self._routes.update(slot_map) if not self._closed else []
+            if self._near is not None:
+                self._near.clear()  # what it holds from now on comes from the new owners
+        for node in gone:
+            node.leave(lasting=True)
+
+    def close(self) -> None:
+        with self._updating:
+            self._closed = True
+            nodes = self._routes.all()
+            self._routes.update(SlotMap.empty())
+        for node in nodes:
+            node.leave()
+        if self._near is not None:
+            self._near.clear()
+        self._watch.close()

@@ -1,0 +1,270 @@
+"""Coordination. Values kept in this process, so that reading them again asks nobody: the near cache.
+
+An LRU, bounded in bytes and in age, kept right by the nodes: they tell of every change of a key that this client has
+read (`milena_client.near_listener`, `milena_client.near_links`), and by the client's own writes. Four rules keep a
+value from being told when it is not the object's any more:
+
+1. A read that brings a value to be kept leaves a mark before it is sent. Whatever speaks against the key meanwhile
+   takes the mark away, and what the read then brings is not kept: it may be from before.
+2. The nodes, *sources* here, are asked all the time whether they are there. A value is told only while each of them
+   has answered a question that is not older than BOUND_SECONDS: so long the loss of a message can go unnoticed. The
+   clock decides that at each hit, and not a thread that may be late.
+3. When the connection to a source breaks, everything goes, and all marks: nobody knows what was on its way.
+4. When the ring changes, everything goes: what an owner would tell of a slot is told by another one from now on.
+
+What does not exist is not kept: programs ask for what does not exist when they wait for it.
+
+A hit takes no lock. It may overlap with the change that makes it wrong, as a read that is under way may.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from typing import Any
+
+from milena_client.blocking_clock import BlockingSystemClock
+from milena_client.values import Key, KeyT
+from milena_common.errors import InvalidRequest
+
+PING_SECONDS = 1.0
+# A ping and its answer may take the rest.
+BOUND_SECONDS = 3.0
+
+# What an entry takes beside the bytes of its key and its value: objects, and places in three dictionaries.
+ENTRY_OVERHEAD = 500
+
+
+class Mark:
+    """Reads of one key that are under way, and may keep what they bring. `began`: the oldest one, monotonic seconds."""
+
+    __slots__ = ("began", "bytes", "readers")
+
+    def __init__(self, key: bytes, began: float) -> None:
+        self.bytes = key
+        self.began = began
+        self.readers = 0
+
+
+class NearCache:
+    """Values for one client, in at most `max_bytes` bytes, each for at most `max_age` seconds. Thread-safe.
+
+    `hits` and `misses` count lookups, `invalidations` keys of which a node told that they changed, known or not;
+    `bytes` is what the entries take now. `now` stands in for time in tests. Raises InvalidRequest for bounds that are
+    not more than 0.
+    """
+
+    def __init__(
+        self, max_bytes: int, max_age: float, *, now: Callable[[], float] = BlockingSystemClock.now
+    ) -> None:
+        for name, bound in (("max_bytes", max_bytes), ("max_age", max_age)):
+            if not bound > 0:
+                raise InvalidRequest(f"{name}: {bound!r} is not more than 0")
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        self.hits = 0
+        self.misses = 0
+        self.invalidations = 0
+        self.bytes = 0
+        self._now = now
+        self._trusted_until = 0.0
+        self._claimed = False
+        # By key as the caller spells it: until when, and the value. So a hit need not encode the key.
+        self._entries: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
+        self._spellings: dict[bytes, tuple[Key, ...]] = {}
+        self._marks: dict[bytes, Mark] = {}
+        self._sources: dict[Hashable, float] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def claim(self) -> None:
+        """A client is made with it. Raises InvalidRequest if there is one already: it may be of another bucket."""
+        if self._claimed:
+            raise InvalidRequest("near_cache: belongs to another client already; each needs one of its own")
+        self._claimed = True
+
+    # Reading.
+
+    def get(self, key: Key) -> bytes | None:
+        """The value, if it is here and may be told."""
+        try:
+            until, value = self._entries[key]
+            now = self._now()
+            if now < until and now < self._trusted_until:
+                self._entries.move_to_end(key)
+                self.hits += 1
+                return value
+        except KeyError:  # it is not here, or went after it was found
+            pass
+        except TypeError:  # no key at all; what is asked next says so
+            return None
+        self.misses += 1
+        return None
+
+    def begin(self, key: Key) -> Mark | None:
+        """A read of `key` begins whose value may be kept; `end` must follow. None: it cannot be a key."""
+        encoded = _encoded(key)
+        if encoded is None:
+            return None
+        with self._lock:
+            mark = self._marks.get(encoded)
+            if mark is None:
+                mark = self._marks[encoded] = Mark(encoded, self._now())
+            mark.readers += 1
+        return mark
+
+    def end(self, key: Key, mark: Mark | None, found: object) -> None:
+        """The read has come to its end; `found` is kept if it is a value and nothing has spoken against it."""
+        if mark is None:
+            return
+        with self._lock:
+            mark.readers -= 1
+            if self._marks.get(mark.bytes) is not mark:
+                return
+            if not mark.readers:
+                del self._marks[mark.bytes]
+            if type(found) is bytes:
+                self._keep(key, mark, found)
+
+    def _keep(self, key: Key, mark: Mark, value: bytes) -> None:
+        spellings = self._spellings.get(mark.bytes, ())
+        if key in spellings:
+            self.bytes -= _cost(mark.bytes, self._entries.pop(key)[1])
+        else:
+            self._spellings[mark.bytes] = (*spellings, key)
+        self._entries[key] = (mark.began + self.max_age, value)
+        self.bytes += _cost(mark.bytes, value)
+        while self.bytes > self.max_bytes:
+            oldest, (_, gone) = self._entries.popitem(last=False)
+            encoded = _encoded(oldest) or b""
+            self.bytes -= _cost(encoded, gone)
+            others = tuple(each for each in self._spellings.pop(encoded) if each != oldest)
+            if others:
+                self._spellings[encoded] = others
+
+    def through(self, key: Key, ask: Callable[[Key], Any]) -> Any:
+        """What `ask` finds for `key`, kept if it may be."""
+        mark = self.begin(key)
+        found = None
+        try:
+            found = ask(key)
+            return found
+        finally:
+            self.end(key, mark, found)
+
+    async def keeping(self, key: Key, asked: Awaitable[Any]) -> Any:
+        """As `through`, of a question that leaves with the end of this step of the event loop."""
+        mark = self.begin(key)
+        found = None
+        try:
+            found = await asked
+            return found
+        finally:
+            self.end(key, mark, found)
+
+    def get_many(self, keys: Iterable[KeyT]) -> dict[KeyT, bytes]:
+        """Those values that are here."""
+        return {key: value for key in keys if (value := self.get(key)) is not None}
+
+    def through_many(self, keys: list[KeyT], ask: Callable[[list[KeyT]], list[Any]]) -> list[Any]:
+        """As `through`, for many keys and what is found for each."""
+        marks = [self.begin(key) for key in keys]
+        found: list[Any] = [None] * len(keys)
+        try:
+            found = ask(keys)
+            return found
+        finally:
+            self._end_many(keys, marks, found)
+
+    async def keeping_many(self, keys: list[KeyT], asked: Awaitable[list[Any]]) -> list[Any]:
+        """As `keeping`, for many keys and what is found for each."""
+        marks = [self.begin(key) for key in keys]
+        found: list[Any] = [None] * len(keys)
+        try:
+            found = await asked
+            return found
+        finally:
+            self._end_many(keys, marks, found)
+
+    def _end_many(self, keys: list[KeyT], marks: list[Mark | None], found: list[Any]) -> None:
+        for key, mark, value in zip(keys, marks, found, strict=True):
+            self.end(key, mark, value)
+
+    # Forgetting.
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        """This client has written or deleted `keys`, or may have."""
+        with self._lock:
+            for key in keys:
+                encoded = _encoded(key)
+                if encoded is not None:
+                    self._drop(encoded)
+
+    def invalidate(self, keys: Iterable[bytes] | None) -> None:
+        """A node tells that `keys` changed; None: any may have."""
+        if keys is None:
+            self.clear()
+            return
+        with self._lock:
+            for key in keys:
+                self.invalidations += 1
+                self._drop(key)
+
+    def _drop(self, encoded: bytes) -> None:
+        self._marks.pop(encoded, None)
+        for spelling in self._spellings.pop(encoded, ()):
+            self.bytes -= _cost(encoded, self._entries.pop(spelling)[1])
+
+    def clear(self) -> None:
+        """Forget everything, also what reads that are under way will bring."""
+        with self._lock:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._marks.clear()
+        self._spellings.clear()
+        self._entries.clear()
+        self.bytes = 0
+
+    # The nodes.
+
+    def confirmed(self, source: Hashable, asked_at: float) -> None:
+        """A source has answered a question that was asked at `asked_at`, monotonic seconds. The first makes it one."""
+        with self._lock:
+            self._sources[source] = asked_at
+            self._trusted_until = min(self._sources.values()) + BOUND_SECONDS
+
+    def lost(self, source: Hashable) -> None:
+        """The connection to a source is over."""
+        with self._lock:
+            if self._sources.pop(source, None) is not None:
+                self._clear()
+                self._trusted_until = min(self._sources.values(), default=0.0) + BOUND_SECONDS
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """The clock of `confirmed`."""
+        return self._now
+
+    def forked(self) -> None:
+        """This process was forked, and nobody listens here; somebody may have held the lock."""
+        self._lock = threading.Lock()
+        self._sources.clear()
+        self._trusted_until = 0.0
+        self._clear()
+
+
+def _encoded(key: Key) -> bytes | None:
+    if isinstance(key, bytes):
+        return key
+    try:
+        return key.encode() if isinstance(key, str) else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _cost(encoded: bytes, value: bytes) -> int:
+    return len(encoded) + len(value) + ENTRY_OVERHEAD

@@ -1,0 +1,133 @@
+"""Shell. Hears from one node which keys have changed, for the near cache of a client that has threads.
+
+Nobody reads from a thread's own connection between its calls, so pushes would lie there unread. They are redirected
+instead (CLIENT TRACKING ON REDIRECT) to one connection for each node, which a thread of its own reads. The node tells
+only of keys that this client has read, once for each read: what it costs is bounded by what the client asks for. (In
+BCAST mode it would be told of everything that anybody writes.) The node remembers those keys, in the bounds of its
+TRACKING_MAX_KEYS.
+
+A node that does not answer a ping within the bound is lost, as one whose connection breaks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+from weakref import ref
+
+import hiredis
+
+from milena_client.near_cache import BOUND_SECONDS, PING_SECONDS, NearCache
+from milena_client.near_pushes import apply
+from milena_common.errors import NodeLost
+from milena_common.resp import command
+
+_READ_BYTES = 64 * 1024
+_PING: Final = command(b"PING")
+_NOT_ENOUGH: Final = object()
+
+
+class NearListener:
+    """The connection, and its thread once it is started.
+
+    Raises NodeLost if it cannot be made within `connect` seconds. `greeting` are the commands that begin it; the first
+    one answers the connection's id. `on_lost` is called when it is over, before `near` is told, unless by `close`.
+    `follow` is what a connection has to send so that its reads are followed.
+    """
+
+    def __init__(
+        self,
+        family: int,
+        address: Any,
+        greeting: Sequence[bytes],
+        connect: float,
+        near: NearCache,
+        on_lost: Callable[[NearListener], None],
+    ) -> None:
+        self._near = near
+        self._on_lost = on_lost
+        self._sent: deque[float] = deque()  # when the pings were, that have not been answered
+        self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        asked_at = near.now()
+        try:
+            self._socket.settimeout(connect)
+            self._socket.connect(address)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.sendall(b"".join(greeting))
+            answers = [self._next() for _ in greeting]
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            number = int(answers[0][b"id"])
+        except (OSError, hiredis.HiredisError, LookupError, TypeError, ValueError) as error:
+            self._socket.close()
+            raise NodeLost(f"cannot be listened to: {error}") from None
+        self.follow = command(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % number)
+        near.confirmed(self, asked_at)
+
+    def _next(self) -> Any:
+        while (reply := self._reader.gets()) is _NOT_ENOUGH:
+            self._feed()
+        return reply
+
+    def _feed(self) -> None:
+        data = self._socket.recv(_READ_BYTES)
+        if not data:
+            raise ConnectionError("closed by the node")
+        self._reader.feed(data)
+
+    def start(self) -> None:
+        """Begin to listen."""
+        threading.Thread(target=self._listen, name="milena near cache", daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(OSError, hiredis.HiredisError, IndexError):
+            self._listen_until_it_breaks()
+        self._on_lost(self)
+        self._near.lost(self)
+        self._socket.close()
+
+    def _listen_until_it_breaks(self) -> None:
+        now = self._near.now
+        ping_at = now()
+        while True:
+            left = ping_at - now()
+            if left <= 0:
+                if self._sent and now() - self._sent[0] >= BOUND_SECONDS:
+                    return
+                self._sent.append(now())
+                self._socket.settimeout(BOUND_SECONDS)
+                self._socket.sendall(_PING)
+                ping_at = now() + PING_SECONDS
+                continue
+            self._socket.settimeout(left)
+            with suppress(TimeoutError):
+                self._feed()
+            while (reply := self._reader.gets()) is not _NOT_ENOUGH:
+                if isinstance(reply, hiredis.PushNotification):
+                    apply(reply, self._near)
+                else:
+                    self._near.confirmed(self, self._sent.popleft())
+
+    def close(self) -> None:
+        """End the connection; the thread notices."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def survive_forks(near: NearCache) -> None:
+    """Have the cache empty in a process that is forked from this one: its threads are not there."""
+    cache = ref(near)
+
+    def forked() -> None:
+        here = cache()
+        if here is not None:
+            here.forked()
+
+    os.register_at_fork(after_in_child=forked)

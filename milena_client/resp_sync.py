@@ -1,0 +1,181 @@
+"""Shell. A node in the Redis protocol, for threads: each thread has a connection of its own.
+
+No call waits for a node that cannot be reached, or for the resolution of its name. Whether it can be reached is
+found out by a thread beside: at first use, and after a connection could not be made, with growing pauses. Until
+then callers are told that there is none. A thread that ends takes its connections with it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from importlib.metadata import version
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+from milena_client.near_cache import NearCache
+from milena_client.near_listener import NearListener
+from milena_client.resp_socket import RespSocket
+from milena_client.resp_wire import greeting
+from milena_common.addresses import parse_address
+from milena_common.backoff import Backoff
+from milena_common.errors import NodeLost
+
+CONNECT_SECONDS = 1.0
+BACKOFF = Backoff(first=0.2, most=5.0)
+
+
+class _Mine(threading.local):
+    """The connection of the thread that looks."""
+
+    socket: RespSocket | None = None
+
+
+class RespNode:
+    """The node at `address` (host:port of its Redis door); `who` begins the text of every error.
+
+    What is read is followed for `near`, if there is one. Thread-safe, and usable in a process that was forked from
+    the one that made it.
+    """
+
+    def __init__(
+        self, address: str, *, who: str = "", name: str = "milena-client", near: NearCache | None = None
+    ) -> None:
+        self.address = address
+        self._mine = _Mine()
+        self._process = os.getpid()
+        self._who = who
+        self._commands = greeting(name, version("milena"))
+        self._lock = threading.Lock()
+        self._sockets: WeakSet[RespSocket] = WeakSet()
+        self._endpoint: tuple[int, Any] | None = None  # where it was reached
+        self._looking = False
+        self._failures = 0
+        self._again_at = 0.0
+        self._closed = False
+        self._near = near
+        self._listener: NearListener | None = None  # if there is a near cache, there is one or no endpoint
+
+    def current(self) -> RespSocket | None:
+        """The calling thread's connection, if there is one."""
+        connection = self._mine.socket
+        if connection is None or connection.closed or connection.process != os.getpid():
+            return None
+        return connection
+
+    def open(self, timeout: float) -> RespSocket | None:
+        """The calling thread's connection, made within `timeout` seconds if need be. None: there is none.
+
+        Unlike `current` it looks whether the node has ended it meanwhile: what would be sent then might have been done.
+        """
+        connection = self.current()
+        if connection is not None:
+            if not connection.ended():
+                return connection
+            connection.close()
+        if self._process != os.getpid():
+            self._forked()
+        listener, endpoint = self._listener, self._endpoint
+        if endpoint is None:
+            self._look()
+            return None
+        try:
+            connection = self._connect(*endpoint, min(timeout, CONNECT_SECONDS), listener)
+        except NodeLost:
+            self._endpoint = None
+            self._failed()
+            return None
+        with self._lock:
+            if self._closed or listener is not self._listener:
+                connection.close()
+                return None
+            self._sockets.add(connection)
+        self._mine.socket = connection
+        return connection
+
+    def _connect(
+        self, family: int, address: Any, timeout: float, listener: NearListener | None = None
+    ) -> RespSocket:
+        commands = (*self._commands, listener.follow) if listener is not None else self._commands
+        return RespSocket(family, address, commands, timeout, self._who)
+
+    def _failed(self) -> None:
+        self._failures += 1
+        self._again_at = monotonic() + BACKOFF.delay(self._failures, random.random)
+
+    def _look(self) -> None:
+        """Find out whether the node can be reached, beside."""
+        with self._lock:
+            if self._looking or self._closed or monotonic() < self._again_at:
+                return
+            self._looking = True
+        threading.Thread(target=self._find, name=f"milena looks for {self.address}", daemon=True).start()
+
+    def _find(self) -> None:
+        try:
+            host, port = parse_address(self.address)
+            error: Exception = NodeLost("no address")
+            for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                try:
+                    self._reach(family, address)
+                except NodeLost as refused:
+                    error = refused
+                else:
+                    self._failures = 0
+                    return
+            raise error
+        except (OSError, ValueError):
+            self._failed()
+        finally:
+            self._looking = False
+
+    def _reach(self, family: int, address: Any) -> None:
+        """Raises NodeLost if it cannot be reached there."""
+        listener, fresh = self._listener, None
+        if self._near is None or listener is not None:
+            self._connect(family, address, CONNECT_SECONDS, listener).close()
+        else:
+            fresh = NearListener(family, address, self._commands, CONNECT_SECONDS, self._near, self._unheard)
+        with self._lock:
+            if fresh is not None:
+                self._listener = listener = fresh
+                fresh.start()
+                if self._closed:
+                    fresh.close()
+            if self._listener is listener:
+                self._endpoint = (family, address)
+
+    def _unheard(self, listener: NearListener) -> None:
+        """Nobody hears any more of what the connections of the threads read: let them make new ones."""
+        with self._lock:
+            if self._listener is listener:
+                self._endpoint = self._listener = None
+                for connection in self._sockets:
+                    connection.closed = True
+
+    def _forked(self) -> None:
+        """Forget what belongs to the process from which this one was forked: connections, threads, their locks."""
+        self._process = os.getpid()
+        self._mine = _Mine()
+        self._lock = threading.Lock()
+        self._sockets = WeakSet()
+        self._looking = False
+        if self._near is not None:
+            self._endpoint = self._listener = None
+
+    def leave(self, *, lasting: bool = False) -> None:
+        """Make no new connections, and end those that there are: their calls raise NodeLost.
+
+        `lasting`: except calls that must not be broken off; their connections end with the threads' interest.
+        """
+        with self._lock:
+            self._closed = True
+            connections = [*self._sockets]
+            if self._listener is not None:
+                self._listener.close()
+        for connection in connections:
+            if not (lasting and connection.lasting):
+                connection.shutdown()

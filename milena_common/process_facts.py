@@ -1,0 +1,43 @@
+"""Shell. What the operating system knows of this process, for those who ask it how it does."""
+
+from __future__ import annotations
+
+import os
+import resource
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from milena_common.memory_limit import memory_limit
+
+_STATM = Path("/proc/self/statm")
+
+
+class Usage(NamedTuple):
+    """Bytes of memory now and at most, and seconds of processor time."""
+
+    resident: int
+    peak: int
+    user: float
+    system: float
+
+
+class ProcessFacts:
+    """What does not change, and `usage()`. `memory` is what the process may use, in bytes."""
+
+    def __init__(self) -> None:
+        self.version = version("milena")
+        self.pid = os.getpid()
+        uname = os.uname()
+        self.system = f"{uname.sysname} {uname.release} {uname.machine}"
+        self.memory = memory_limit()
+        self._page = os.sysconf("SC_PAGE_SIZE")
+
+    def usage(self) -> Usage:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        peak = used.ru_maxrss * 1024
+        try:
+            resident = int(_STATM.read_text().split()[1]) * self._page
+        except OSError:  # only Linux has it
+            resident = peak
+        return Usage(resident, peak, used.ru_utime, used.ru_stime)

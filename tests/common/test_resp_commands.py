@@ -1,0 +1,271 @@
+"""Commands out of a stream: the same whatever pieces it comes in, and never more kept than was sent."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import hiredis
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from milena_common.resp import command
+from milena_common.resp_commands import (
+    ARGUMENT_OVERHEAD,
+    MOST_ARGUMENTS,
+    MOST_INLINE,
+    CommandReader,
+    ProtocolError,
+    split_words,
+)
+
+MOST_BULK = 1000
+MOST_BYTES = 3000
+
+Read = tuple[list[list[bytes]], str]
+
+
+def read(*pieces: bytes, most_bulk: int = MOST_BULK, most_bytes: int = MOST_BYTES) -> Read:
+    """The commands in `pieces`, and the error that ended them, "" if none did."""
+    reader = CommandReader(most_bulk, most_bytes)
+    commands: list[list[bytes]] = []
+    for piece in pieces:
+        try:
+            reader.feed(piece, commands.append)
+        except ProtocolError as error:
+            return commands, str(error)
+    return commands, ""
+
+
+def ignored(_: list[bytes]) -> None:
+    """A command that is of no interest."""
+
+
+def one_by_one(data: bytes) -> Read:
+    return read(*(data[at : at + 1] for at in range(len(data))))
+
+
+words = st.lists(st.binary(max_size=12), min_size=1, max_size=4)
+# What parsers look for, more often than chance would have it.
+likely = st.sampled_from(
+    (
+        *(b"*", b"$", b"\r\n", b"\n", b"\r", b"*1\r\n", b"*2\r\n$3\r\nGET\r\n", b"$1\r\nk\r\n", b"$-1\r\n"),
+        *(b"*-1\r\n", b"*0\r\n", b"0", b"1", b"9" * 12, b'"', b"'", b"\\x4", b" ", b"$0\r\n\r\n"),
+        *(b"*1000000\r\n", b"$1001\r\n"),
+    )
+)
+streams = st.lists(likely | st.binary(max_size=8), max_size=12).map(b"".join)
+cuts = st.lists(st.integers(0, 200), max_size=8)
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    at = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(at)]
+
+
+@given(st.lists(words, max_size=8), cuts)
+def test_commands_come_out_as_they_went_in_however_they_are_cut(sent: list[list[bytes]], places: list[int]) -> None:
+    data = b"".join(command(*each) for each in sent)
+    assert read(*cut(data, places)) == (sent, "")
+    assert one_by_one(data) == (sent, "")
+
+
+@given(st.lists(words, min_size=1, max_size=5))
+def test_what_hiredis_writes_is_read(sent: list[list[bytes]]) -> None:
+    pack: Any = hiredis.pack_command  # its types know commands of one word
+    data = b"".join(pack(tuple(each)) for each in sent)
+    assert read(data) == (sent, "")
+
+
+@given(streams, cuts)
+@example(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nGET k\r\n*1\r\n$1\r\nx", [])
+def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[int]) -> None:
+    whole = read(data)
+    assert read(*cut(data, places)) == whole
+    assert one_by_one(data) == whole
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"*2\r\n$3\r\nGET\r\n$5\r\nhello\r\n*1\r\n$4\r\nPING\r\n",
+        b'SET k "a \\x41"\r\nGET k\n*0\r\n*-1\r\n*1\r\n$0\r\n\r\n',
+        b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n+OK\r\n",
+        b"GET k\r\n*1\r\n$1001\r\n",
+    ],
+)
+def test_a_cut_anywhere_makes_no_difference(data: bytes) -> None:
+    whole = read(data)
+    for first in range(len(data) + 1):
+        for second in range(first, len(data) + 1):
+            assert read(data[:first], data[first:second], data[second:]) == whole
+
+
+@given(st.lists(streams, max_size=6))
+def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    sent = 0
+    for piece in pieces:
+        sent += len(piece)
+        try:
+            reader.feed(piece, commands.append)
+        except ProtocolError:
+            return
+        # An argument takes at least six bytes on the way.
+        assert reader.held <= sent + sent // 6 * ARGUMENT_OVERHEAD
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"*1048577\r\n", "invalid multibulk length"),
+        (b"*" + b"9" * 30 + b"\r\n", "invalid multibulk length"),
+        (b"*1x\r\n", "invalid multibulk length"),
+        (b"*\r\n", "invalid multibulk length"),
+        (b"*1\r\n$1001\r\n", "invalid bulk length"),
+        (b"*1\r\n$-1\r\n", "invalid bulk length"),
+        (b"*1\r\n$" + b"9" * 30 + b"\r\n", "invalid bulk length"),
+        (b"*1\r\n$\r\n", "invalid bulk length"),
+        (b"*1\r\n!1\r\n", "expected '$', got '!'"),
+        (b"*1\r\n\x00\r\n", "expected '$', got '?'"),
+        (b"*" + b"1" * MOST_INLINE, "too big mbulk count string"),
+        (b"*1\r\n$" + b"1" * MOST_INLINE, "too big bulk count string"),
+        (b"x" * MOST_INLINE, "too big inline request"),
+        (b'"x\r\n', "unbalanced quotes in request"),
+        (b"*4\r\n" + b"$1000\r\n%b\r\n" % bytes(1000) * 4, f"a command has more than {MOST_BYTES} bytes"),
+    ],
+)
+def test_what_is_no_command_is_refused(data: bytes, error: str) -> None:
+    assert read(command(b"GET", b"k") + data) == ([[b"GET", b"k"]], f"Protocol error: {error}")
+    assert read(*(data[at : at + 1000] for at in range(0, len(data), 1000))) == ([], f"Protocol error: {error}")
+
+
+def test_what_is_only_announced_takes_no_room() -> None:
+    reader = CommandReader(2**30, 2**31)
+    reader.feed(b"*%d\r\n$%d\r\n" % (MOST_ARGUMENTS, 2**30), ignored)
+    assert reader.held == 0
+    reader.feed(b"abc", ignored)
+    assert reader.held == 3
+
+
+def test_arguments_that_are_empty_take_room_too() -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader.feed(b"*1000\r\n" + b"$0\r\n\r\n" * 999, ignored)
+    assert reader.held == 999 * ARGUMENT_OVERHEAD
+
+
+def test_a_value_in_small_pieces_is_kept_as_few() -> None:
+    reader = CommandReader(10**6, 10**6)
+    commands: list[list[bytes]] = []
+    value = bytes(range(256)) * 400
+    data = command(b"SET", b"k", value)
+    for at in range(0, len(data), 2):
+        reader.feed(data[at : at + 2], commands.append)
+        assert reader.pieces <= 3
+    assert commands == [[b"SET", b"k", value]]
+    assert reader.held == 0
+
+
+# The short way: reads that hold nothing but GETs.
+
+
+def gets(data: bytes) -> list[bytes] | None:
+    return CommandReader(MOST_BULK, MOST_BYTES).gets(data)
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=8))
+def test_keys_of_gets_are_those_that_the_long_way_finds_or_none(keys: list[bytes]) -> None:
+    data = b"".join(command(b"GET", key) for key in keys)
+    found = gets(data)
+    assert found in (keys, None)
+    if not any(b"\r\n" in key for key in keys):
+        assert found == keys
+
+
+@given(st.lists(likely | st.binary(max_size=8), max_size=6).map(b"".join))
+def test_the_short_way_never_finds_what_the_long_way_does_not(data: bytes) -> None:
+    for stream in (data, command(b"GET", data), command(b"GET", b"k") + data, b"*2\r\n$3\r\nGET\r\n" + data):
+        found = gets(stream)
+        if found is not None:
+            assert read(stream) == ([[b"GET", key] for key in found], "")
+
+
+def put(data: bytes) -> list[bytes] | None:
+    return CommandReader(MOST_BULK, MOST_BYTES).put(data)
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20) | st.just(bytes(MOST_BULK)))
+def test_the_words_of_one_set_are_those_that_the_long_way_finds(key: bytes, value: bytes) -> None:
+    assert put(command(b"SET", key, value)) == [b"SET", key, value]
+
+
+@given(st.lists(likely | st.binary(max_size=8), max_size=6).map(b"".join))
+@example(b"$1\r\nk\r\n$21x")
+@example(b"$+1\r\nk\r\n$1\r\nx\r\n")
+@example(b"$1\r\nk\r\n$1_0\r\n0123456789\r\n")
+@example(b"$18")
+def test_the_short_way_of_a_set_never_finds_what_the_long_way_does_not(data: bytes) -> None:
+    begun = b"*3\r\n$3\r\nSET\r\n"
+    for stream in (data, begun + data, begun + b"$1\r\nk\r\n" + data, command(b"SET", b"k", b"v") + data):
+        found = put(stream)
+        if found is not None:
+            assert read(stream) == ([found], "")
+
+
+def test_incomplete_sets_are_none_wherever_they_end() -> None:
+    whole = command(b"SET", b"key", bytes(120))
+    for digits in range(200):
+        for end in range(len(whole)):
+            stream = whole[:end] + b"%d" % digits
+            found = put(stream)
+            assert found is None or read(stream) == ([found], "")
+    assert [end for end in range(len(whole)) if put(whole[:end]) is not None] == []
+
+
+def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    get, set_ = command(b"GET", b"k"), command(b"SET", b"k", b"v")
+    reader.feed(b"*2\r\n$3\r\nSET\r\n", commands.append)
+    assert reader.gets(get) is None
+    assert reader.put(set_) is None
+    reader.feed(b"$1", commands.append)
+    assert reader.gets(get) is None
+    assert reader.put(set_) is None
+    reader.feed(b"\r\nx\r\n", commands.append)
+    assert reader.gets(get) == [b"k"]
+    assert reader.put(set_) == [b"SET", b"k", b"v"]
+
+
+# Words of a line.
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"", []),
+        (b"  \t ", []),
+        (b"GET k", [b"GET", b"k"]),
+        (b' GET  "a b" ', [b"GET", b"a b"]),
+        (b'"\\x41\\x4a\\n\\r\\t\\b\\a\\\\\\"\\q"', [b'AJ\n\r\t\b\a\\"q']),
+        (b'"\\xzz"', [b"xzz"]),
+        (b"'a\\'b\\n'", [b"a'b\\n"]),
+        (b'a"b c"', [b"ab c"]),
+        (b"\"\" ''", [b"", b""]),
+        (b'"a', None),
+        (b"'a", None),
+        (b'"a"b', None),
+        (b"'a'b", None),
+        (b'"a\\"', None),
+    ],
+)
+def test_words_of_a_line(line: bytes, found: list[bytes] | None) -> None:
+    assert split_words(line) == found
+
+
+@given(st.binary(max_size=40))
+def test_any_line_has_words_or_none(line: bytes) -> None:
+    found = split_words(line)
+    assert found is None or all(isinstance(word, bytes) for word in found)

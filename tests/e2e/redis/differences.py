@@ -1,0 +1,56 @@
+"""Where a node answers something else than Redis does, and why. docs/protocol.md has the same reasons.
+
+Every difference that the cases show is here, and nothing that is not one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from tests.e2e.redis.cases import GET_OF_TOO_LONG, NO_UTF8, SET_OF_TOO_LONG
+
+OBJECT_KEYS: Final = "keys are those of S3"
+HELD: Final = "`DBSIZE` and `RANDOMKEY` are about what the node holds"
+CURSORS: Final = "`SCAN` refuses a cursor that it does not know"
+UTF8: Final = "errors are UTF-8"
+FAR: Final = "the year 33658 is the last one in which keys can end"
+HELP: Final = "`HELP` tells of what is there"
+NO_REFERENCES: Final = "`OBJECT REFCOUNT` is not there"
+ABSENT_COMMANDS: Final = "commands that are not listed are not there"
+
+
+class Difference(NamedTuple):
+    """`ours`: how the node's answer begins. `may_agree`: Redis may happen to answer the same."""
+
+    reason: str
+    ours: bytes
+    may_agree: bool = False
+
+
+_EMPTY = Difference(OBJECT_KEYS, b"-ERR key: is empty; allowed are 1 to 1024 bytes of UTF-8\r\n")
+_NUL = Difference(OBJECT_KEYS, b"-ERR key: has a NUL at byte 1; NUL is not allowed\r\n")
+_NOT_UTF8 = Difference(OBJECT_KEYS, b"-ERR key: is not UTF-8 at byte 0; keys are UTF-8\r\n")
+_TOO_LONG = Difference(OBJECT_KEYS, b"-ERR key: has ")
+
+# By case and step.
+DIFFERENCES: dict[tuple[str, str], Difference] = {
+    ("keys that no object has", 'GET ""'): _EMPTY,
+    ("keys that no object has", 'SET "" v'): _EMPTY,
+    ("keys that no object has", r'GET "a\x00b"'): _NUL,
+    ("keys that no object has", r'SET "a\x00b" v'): _NUL,
+    ("keys that no object has", r'GET "\xff"'): _NOT_UTF8,
+    ("keys that no object has", r'SET "\xff" v'): _NOT_UTF8,
+    ("keys that no object has", r'EXISTS "\xff"'): _NOT_UTF8,
+    ("keys that no object has", r'DEL "\xff"'): _NOT_UTF8,
+    ("keys that no object has", GET_OF_TOO_LONG): _TOO_LONG,
+    ("keys that no object has", SET_OF_TOO_LONG): _TOO_LONG,
+    ("how many keys", "DBSIZE"): Difference(HELD, b":", may_agree=True),
+    ("some key", "RANDOMKEY"): Difference(HELD, b"$", may_agree=True),
+    ("cursors", "SCAN 18446744073709551615"): Difference(CURSORS, b"-ERR invalid cursor: "),
+    ("unknown commands", NO_UTF8): Difference(UTF8, b"-ERR unknown command 'NoSuch', with args"),
+    ("far ends", "PEXPIRETIME <l>"): Difference(FAR, b":999999999999999\r\n"),
+    ("object", "OBJECT HELP"): Difference(HELP, b"*"),
+    ("object", "OBJECT REFCOUNT <k>"): Difference(
+        NO_REFERENCES, b"-ERR unknown subcommand 'REFCOUNT'. Try OBJECT HELP.\r\n"
+    ),
+}

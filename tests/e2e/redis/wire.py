@@ -1,0 +1,59 @@
+"""Shell. A client of the Redis protocol that shows the bytes of each answer."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Self
+
+import hiredis
+
+from milena_common.resp import command
+from milena_common.resp_commands import split_words
+
+SECONDS = 30.0
+
+
+class Wire:
+    """One connection; a context manager. An answer of a connection that has ended is what came before its end."""
+
+    def __init__(self, address: str) -> None:
+        host, port = address.rsplit(":", 1)
+        self._socket = socket.create_connection((host, int(port)), timeout=SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def say(self, line: str) -> bytes:
+        """The answer to a command that is written as for redis-cli."""
+        words = split_words(line.encode())
+        assert words is not None, line
+        return self.send(command(*words))
+
+    def send(self, data: bytes, answers: int = 1) -> bytes:
+        """What comes back for `data`, until there are so many answers or the connection ends."""
+        self._socket.sendall(data)
+        reader = hiredis.Reader()
+        taken = b""
+        while True:
+            while answers and reader.gets() is not False:
+                answers -= 1
+            if not answers:
+                return taken
+            try:
+                new = self._socket.recv(65536)
+            except ConnectionResetError:
+                return taken
+            if not new:
+                return taken
+            taken += new
+            reader.feed(new)
+
+
+def parsed(answer: bytes) -> Any:
+    """The first of the answers; an error is `hiredis.ReplyError`, and False if there is none."""
+    reader = hiredis.Reader()
+    reader.feed(answer)
+    return reader.gets()

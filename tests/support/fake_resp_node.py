@@ -1,0 +1,160 @@
+"""Shell. A cache node as clients see it in the Redis protocol: a real socket, and every misbehaviour.
+
+Its threads answer GET, MGET and MILENA.CALL from what a `MemoryCluster` says. A test may put any bytes in place of
+an answer, hold answers back as a node that defers does, fall silent, break off connections, and be gone.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import hiredis
+from google.protobuf.message import Message
+
+from milena_common.errors import MilenaError
+from milena_common.keys import split_cache_key
+from milena_common.pb import router_server_pb2 as pb
+from milena_common.resp import OK, RESP3, bulk, encode, error_line, null
+from milena_common.resp_errors import to_resp
+
+Words = list[bytes]
+Answer = Callable[[str, Any], Message]
+
+REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRequest}
+
+
+class FakeRespNode:
+    """Listens on `port` of 127.0.0.1 (0: a free one), at `address`, until it is closed.
+
+    `says`: bytes in place of the answer to a command, or None for the usual one. `defers`: which commands are
+    answered only with `release`. `silent`: commands are read, and never answered. `received` are all commands but
+    the greetings.
+    """
+
+    def __init__(self, answer: Answer, port: int = 0) -> None:
+        self._answer = answer
+        self.says: Callable[[Words], bytes | None] = lambda words: None
+        self.defers: Callable[[Words], bool] = lambda words: False
+        self.silent = False
+        self.received: list[Words] = []
+        self.greetings = 0
+        self.held: list[tuple[socket.socket, int, Words]] = []
+        self._connections: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._server = socket.create_server(("127.0.0.1", port))
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    @property
+    def commands(self) -> list[bytes]:
+        """The names of the commands that were received."""
+        return [words[0] for words in self.received]
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._connections.add(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with suppress(OSError):
+                self._read(connection)
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()
+
+    def _read(self, connection: socket.socket) -> None:
+        reader = hiredis.Reader(notEnoughData=self)
+        deferred = 0
+        while data := connection.recv(65536):
+            reader.feed(data)
+            answers: list[bytes] = []
+            held: list[tuple[socket.socket, int, Words]] = []
+            while (words := reader.gets()) is not self:
+                greets = words[0] in (b"HELLO", b"CLIENT")
+                if greets:
+                    self.greetings += 1
+                else:
+                    self.received.append(words)
+                if self.silent:
+                    continue
+                if not greets and self.defers(words):
+                    deferred += 1
+                    held.append((connection, deferred, words))
+                    answers.append(b"-DEFERRED %d\r\n" % deferred)
+                else:
+                    answers.append(self.usual(words))
+            connection.sendall(b"".join(answers))
+            self.held += held
+
+    def usual(self, words: Words) -> bytes:
+        """The answer to a command, as bytes."""
+        said = self.says(words)
+        if said is not None:
+            return said
+        try:
+            return self._usual(words)
+        except MilenaError as error:
+            return error_line(to_resp(error))
+
+    def _usual(self, words: Words) -> bytes:
+        match words:
+            case [b"HELLO", *_]:
+                return encode({b"server": b"fake", b"proto": 3, b"id": 7}, RESP3)
+            case [b"GET", key]:
+                return self._get(key)
+            case [b"MGET", *keys]:
+                return b"*%d\r\n%b" % (len(keys), b"".join(self._get(key) for key in keys))
+            case [b"MILENA.CALL", method, _, request]:
+                answer = self._answer(method.decode(), REQUESTS[method].FromString(request))
+                return bulk(answer.SerializeToString())
+        return OK
+
+    def _get(self, filed: bytes) -> bytes:
+        bucket, key = split_cache_key(filed)
+        found: Any = self._answer("Get", pb.GetRequest(key=key, bucket=bucket))
+        return bulk(found.value) if found.successful else null(RESP3)
+
+    def release(self) -> None:
+        """Answer what was held back, the last one first."""
+        held, self.held = self.held, []
+        for connection, number, words in reversed(held):
+            connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(words)))
+
+    def push(self, message: bytes) -> None:
+        """Send `message` to all connections."""
+        with self._lock:
+            for connection in self._connections:
+                connection.sendall(message)
+
+    def disconnect(self) -> None:
+        """Break off all connections; new ones are taken."""
+        with self._lock:
+            for connection in self._connections:
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Be gone."""
+        with suppress(OSError):  # it is gone already
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.disconnect()
+        for thread in self._threads:
+            thread.join(10)
