@@ -21,7 +21,7 @@ from bench.child import tell_figures
 from bench.hot_keys import HOT_KEYS, large_keys
 from bench.load import WARM_UP, one_after_another, with_threads
 from bench.pieces import BOTO3_THREADS, BUCKET
-from milena_client import Milena
+from milena_client import Milena, NearCache
 from milena_common.addresses import parse_address
 from tests.support.moto_server import s3_client
 
@@ -34,8 +34,6 @@ Get = Callable[[str], bytes | None]
 
 def milena(address: str, work: str, seconds: float) -> Figures:
     if work == "near":
-        from milena_client import NearCache
-
         with Milena(address, near_cache=NearCache(_NEAR_BYTES, _NEAR_AGE)) as near:
             return _near(near.get, seconds)
     with Milena(address) as client:

@@ -20,13 +20,13 @@ from tests.support.fake_resp_node import FakeRespNode
 from tests.support.waiting import wait_until
 
 # Keys in the slots of every node, if there are up to four: of the four parts of the slots in ascending order.
-WARM = ("warm/0", "warm/1", "warm/2", "warm/3")
+WARM = ("warm/2", "warm/3", "warm/0", "warm/1")
 
 
 class DirectCluster:
     """A memory cluster behind `number` fake nodes and a router, for use in a with statement.
 
-    `asked` are the methods that the router was called with. `refuses`: it gives no ring.
+    `asked` are the methods that the router was called with, `watched` counts those who followed its ring. `refuses`: it gives no ring.
     """
 
     def __init__(self, number: int = 2, *, refuses: bool = False) -> None:
@@ -37,6 +37,7 @@ class DirectCluster:
         self._router = ExitStack()
         self._watchers: list[SimpleQueue[pb.RingUpdate | None]] = []
         self.asked: list[str] = []
+        self.watched = 0
         self.nodes = [FakeRespNode(self.answer) for _ in range(number)]
         self._epoch = 0
         self.update = pb.RingUpdate()
@@ -67,6 +68,7 @@ class DirectCluster:
         updates: SimpleQueue[pb.RingUpdate | None] = SimpleQueue()
         context.add_callback(lambda: updates.put(None))
         self._watchers.append(updates)
+        self.watched += 1
         yield self.update
         while (update := updates.get()) is not None:
             yield update

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,7 +74,9 @@ def test_a_missing_key(client: Any) -> None:
     assert client.exists("k") is False
 
 
-@pytest.mark.parametrize("key", ["k", b"k", "grün/🦊", "/lead", "trail/", "a//b", "..", "100%", "{tag}k", "s3://b/k", "x" * 1024])
+@pytest.mark.parametrize(
+    "key", ["k", b"k", "grün/🦊", "/lead", "trail/", "a//b", "..", "100%", "{tag}k", "s3://b/k", "x" * 1024]
+)
 def test_set_and_get(client: Any, key: str | bytes) -> None:
     value = bytes(range(256))
     assert client.set(key, value) == Written(etag_of(value), "127.0.0.1:50051", "back")

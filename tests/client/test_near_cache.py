@@ -73,7 +73,8 @@ def test_the_age_counts_from_the_beginning_of_the_read() -> None:
 def test_what_is_no_value_is_not_kept(found: Any) -> None:
     t = NearUnderTest()
     assert t.near.through("k", lambda _: found) is found
-    assert len(t.near) == 0 and not t.near._marks
+    assert len(t.near) == 0
+    assert not t.near._marks
 
 
 def test_the_least_recently_used_goes_first_when_bytes_are_over() -> None:
@@ -86,7 +87,8 @@ def test_the_least_recently_used_goes_first_when_bytes_are_over() -> None:
     assert [t.near.get(key) is not None for key in "abcd"] == [True, False, True, True]
     assert t.near.bytes == 3 * cost
     t.keep("large", bytes(10 * cost))
-    assert len(t.near) == 0 and t.near.bytes == 0
+    assert len(t.near) == 0
+    assert t.near.bytes == 0
 
 
 def test_a_key_may_be_spelled_as_str_and_as_bytes_and_one_message_is_about_both() -> None:
@@ -95,8 +97,10 @@ def test_a_key_may_be_spelled_as_str_and_as_bytes_and_one_message_is_about_both(
     t.keep("ö".encode(), b"1")
     assert len(t.near) == 2
     t.near.invalidate(["ö".encode()])
-    assert t.near.get("ö") is None and t.near.get("ö".encode()) is None
-    assert t.near.bytes == 0 and not t.near._spellings
+    assert t.near.get("ö") is None
+    assert t.near.get("ö".encode()) is None
+    assert t.near.bytes == 0
+    assert not t.near._spellings
 
 
 def test_keys_that_are_none_are_left_to_the_call_that_follows() -> None:
@@ -192,7 +196,8 @@ def test_pushes_name_keys_everything_or_something_else() -> None:
     apply([b"message", b"channel", b"text"], t.near)
     assert t.near.get("d") == b"v"
     apply([b"invalidate", None], t.near)
-    assert len(t.near) == 0 and t.near.invalidations == 2
+    assert len(t.near) == 0
+    assert t.near.invalidations == 2
 
 
 def test_many_at_once() -> None:
@@ -217,9 +222,8 @@ def test_a_cache_belongs_to_one_client_and_needs_direct_access() -> None:
         Milena(direct=False, near_cache=near)
     with pytest.raises(InvalidRequest, match="direct"):
         AsyncMilena.from_url("milena://127.0.0.1:1?direct=false", near_cache=near)
-    with Milena("127.0.0.1:1", near_cache=near):
-        with pytest.raises(InvalidRequest, match="another client"):
-            Milena("127.0.0.1:1", near_cache=near)
+    with Milena("127.0.0.1:1", near_cache=near), pytest.raises(InvalidRequest, match="another client"):
+        Milena("127.0.0.1:1", near_cache=near)
 
 
 @pytest.mark.parametrize(("most", "age"), [(0, 1), (-1, 1), (1, 0), (1, float("nan"))])
@@ -246,7 +250,8 @@ def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
     for thread in threads:
         thread.join()
     assert t.near.bytes == sum(len(key) + len(key) + ENTRY_OVERHEAD for key in map(str, t.near._entries))
-    assert t.near.bytes <= t.near.max_bytes and not t.near._marks
+    assert t.near.bytes <= t.near.max_bytes
+    assert not t.near._marks
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000))))
@@ -318,9 +323,7 @@ class ReadsAndMessages(RuleBasedStateMachine):
     def is_answered(self, data: st.DataObject) -> None:
         reading = self._one(data)
         self.readings.remove(reading)
-        self.near.end(
-            reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version
-        )
+        self.near.end(reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version)
 
     @rule(key=keys)
     def somebody_writes(self, key: Key) -> None:

@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.doors.grpc import OPERATIONS, CacheService
+from milena_cache.doors.redis.clients import Clients
 from milena_cache.doors.redis.table import command_table
+from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.metrics import node_registry
 from milena_cache.origin import OriginCounts
 from milena_cache.ownership import Ownership
@@ -66,6 +68,8 @@ def real_metrics() -> set[str]:
         Replay(0, 0),
         Ownership(""),
         TokenBucket(0, 0),
+        Clients(0),
+        Tracking(1),
     )
     router = Router(0)
     return sample_names(node) | sample_names(

@@ -1,7 +1,6 @@
 """Coordination. CLUSTER: the ring, as Redis Cluster tells it, so that its clients find a key's owner by themselves.
 
-Only nodes with a Redis door are told of: to a client of this protocol the others do not exist. The ring has no
-replicas; a node that leaves it gives its slots to others.
+The ring has no replicas; a node that leaves it gives its slots to others.
 """
 
 from __future__ import annotations
@@ -15,25 +14,16 @@ from milena_cache.doors.redis.command import Command, Handler, Refused, integer
 from milena_cache.doors.redis.container import bare
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.session import Session
-from milena_cache.ownership import RingNode
-from milena_common.addresses import Address, parse_address
-from milena_common.resp import Verbatim
+from milena_common.resp import Raw, Verbatim
 from milena_common.slots import SLOTS, slot_of
 
-# Redis Cluster's nodes talk to each other on a second port; here it is only a number in CLUSTER NODES.
-BUS_OFFSET = 10_000
 # Keys that are looked at before others have their turn.
 STEP = 2000
 MOST = 2**63
 
 
-def members(context: Context) -> list[tuple[RingNode, Address]]:
-    """The nodes that speak the Redis protocol, and where."""
-    return [(node, parse_address(node.resp_address)) for node in context.ownership.nodes if node.resp_address]
-
-
 def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
-    ring = members(context)
+    ring = context.ring.members(context.ownership)
     assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
     epoch = context.ownership.epoch
     fields = {
@@ -62,29 +52,18 @@ def my_id(context: Context, session: Session, words: list[bytes]) -> str:
 
 
 def nodes(context: Context, session: Session, words: list[bytes]) -> Verbatim:
-    epoch, me = context.ownership.epoch, context.ownership.me
-    lines = []
-    for node, (host, port) in members(context):
-        flags = "myself,master" if node.address == me else "master"
-        slots = " ".join(str(first) if first == last else f"{first}-{last}" for first, last in node.ranges)
-        at = f"{host}:{port}@{port + BUS_OFFSET}"
-        lines.append(f"{node.id} {at} {flags} - 0 0 {epoch} connected {slots}".rstrip())
-    return Verbatim("".join(f"{line}\n" for line in lines))
+    return Verbatim(context.ring.nodes(context.ownership))
 
 
-def slots(context: Context, session: Session, words: list[bytes]) -> list[Any]:
-    found = [
-        [first, last, [address.host, address.port, node.id, []]]
-        for node, address in members(context)
-        for first, last in node.ranges
-    ]
-    return sorted(found, key=lambda part: part[0])
+def slots(context: Context, session: Session, words: list[bytes]) -> Raw:
+    return context.ring.slots(context.ownership)
 
 
 def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    ring = context.ring
     return [
         {
-            "slots": [slot for part in node.ranges for slot in part],
+            "slots": ranges,
             "nodes": [
                 {
                     "id": node.id,
@@ -97,7 +76,9 @@ def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
                 }
             ],
         }
-        for node, address in members(context)
+        for (node, address), ranges in zip(
+            ring.members(context.ownership), ring.ranges(context.ownership), strict=True
+        )
     ]
 
 
@@ -141,7 +122,7 @@ async def _held(context: Context, slot: int, most: int) -> list[bytes]:
 
 def replicas(context: Context, session: Session, words: list[bytes]) -> list[Any]:
     name = words[2].decode(errors="replace")
-    if all(node.id != name for node, _ in members(context)):
+    if all(node.id != name for node, _ in context.ring.members(context.ownership)):
         raise Refused(f"ERR Unknown node {name[:128]}")
     return []
 

@@ -25,6 +25,7 @@ from milena_cache.doors.redis.command import wrong_arity
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.key_order import KeyOrder
+from milena_cache.doors.redis.outbox import HIGH_WATER, Outbox
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.tracking import Work
 from milena_cache.doors.redis.waiting import UNKNOWN, Answer, Waiting
@@ -32,8 +33,6 @@ from milena_common.limiter import over_limit
 from milena_common.resp import OK, Raw, encode, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
 
-# Bytes of answers that may wait for the client before no command is begun any more.
-HIGH_WATER = 1024 * 1024
 MOST_WAITING = 1024
 # From this size a value is not copied together with other answers.
 LARGE = 32 * 1024
@@ -66,53 +65,47 @@ class Connection(asyncio.Protocol):
         self._busy = KeyOrder()
         self._waiting = 0
         self._next_deferred = 0
-        self._ready: deque[Answer] = deque()
-        self._writable = True
         self._reading = True
         self._broken: ProtocolError | None = None
-        self._parts: list[bytes] = []
         self._working = False
-        self._lost = False
         self.stalled_at = 0  # unsent bytes when the door last looked
         self.session: Session
         self._transport: asyncio.Transport
+        self._out: Outbox
 
     # ---- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
         peer, here = (transport.get_extra_info(name) or ("?", 0) for name in ("peername", "sockname"))
         now = self._now()
         self.session = Session(self._number, f"{peer[0]}:{peer[1]}", f"{here[0]}:{here[1]}", now)
+        self._out = Outbox(self._transport, self.session)
         clients = self._context.clients
         if len(clients) >= self._context.config.resp_max_connections:
             clients.refused += 1
-            self._lost = True
+            self._out.end()
             self._transport.write(error_line("ERR max number of clients reached"))
             self._transport.close()
             return
         clients.by_id[self._number] = self
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lost = True
+        self._out.end()
         self._commands.clear()
         for waiting in self._order:
             self._end_work(waiting.work)
         self._order.clear()
-        self._ready.clear()
         self._context.clients.ended(self)
         self._context.tracking.stop(self._number)
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self._out.writable = False
         self._context.clients.slow.add(self._number)
 
     def resume_writing(self) -> None:
-        self._writable = True
         self._context.clients.slow.discard(self._number)
-        while self._ready and self._writable:
-            self._transport.writelines(self._ready.popleft())
+        self._out.resumed()
         self._work()
 
     def eof_received(self) -> bool:
@@ -127,11 +120,11 @@ class Connection(asyncio.Protocol):
         session = self.session
         session.last_at = now
         session.received += len(data)
-        if self._lost or session.closing or self._broken:
+        if self._out.lost or session.closing or self._broken:
             return
         if (
             not (self._order or self._commands or self._limited or session.tracking or session.mute)
-            and self._writable
+            and self._out.writable
         ):
             keys = self._reader.gets(data)
             if keys is not None:
@@ -141,7 +134,7 @@ class Connection(asyncio.Protocol):
             if words is not None:
                 if not self._overwrite(words[1], words[2], now):
                     self._run(words)
-                self._flush()
+                self._out.flush()
                 return
         try:
             self._reader.feed(data, self._commands.append)
@@ -155,7 +148,7 @@ class Connection(asyncio.Protocol):
 
     def _answer_gets(self, keys: list[bytes], now: float) -> None:
         """Answer a read that has nothing but GETs."""
-        hits, parts, gets, counted = self._hits, self._parts, self._gets, self._get_counts
+        hits, parts, gets, counted = self._hits, self._out.parts, self._gets, self._get_counts
         self.session.last_command = "get"
         while keys:
             number = hits.answer(keys, now, parts, HIGH_WATER)
@@ -165,16 +158,16 @@ class Connection(asyncio.Protocol):
             self.session.commands += number
             counted.calls += number
             counted.seconds += took
-            self._flush()
+            self._out.flush()
             if number == len(keys):
                 return
             keys = keys[number:]
-            if not self._writable:
+            if not self._out.writable:
                 break
             self._run([GET, keys[0]])
-            self._flush()
+            self._out.flush()
             del keys[0]
-            if self._order or not self._writable or self._waiting >= MOST_WAITING:
+            if self._order or not self._out.writable or self._waiting >= MOST_WAITING:
                 break
         self._commands.extend([GET, key] for key in keys)
         if self._commands:
@@ -188,7 +181,7 @@ class Connection(asyncio.Protocol):
         session, puts, counted = self.session, self._puts, self._put_counts
         session.last_command = "set"
         session.commands += 1
-        self._parts.append(OK)
+        self._out.parts.append(OK)
         took = self._now() - now
         puts.requests += 1
         puts.durations.observe(took)
@@ -205,17 +198,17 @@ class Connection(asyncio.Protocol):
         self._working = True
         try:
             commands = self._commands
-            while commands and self._writable and self._waiting < MOST_WAITING and not self.session.closing:
+            while commands and self._out.writable and self._waiting < MOST_WAITING and not self.session.closing:
                 if not self._begin(commands[0]):
                     break
                 if commands:  # the connection may have been lost meanwhile
                     commands.popleft()
-                if len(self._parts) > 64:
-                    self._flush()
+                if len(self._out.parts) > 64:
+                    self._out.flush()
         finally:
             self._working = False
-        self._flush()
-        if self._lost:
+        self._out.flush()
+        if self._out.lost:
             return
         if self.session.closing or (self._broken and not commands):
             self._end()
@@ -277,7 +270,7 @@ class Connection(asyncio.Protocol):
             waiting.work = work
             self._order.append(waiting)
         else:
-            self._parts.extend(answer)
+            self._out.parts.extend(answer)
             self._end_work(work)
 
     def _end_work(self, work: Work | None) -> None:
@@ -325,17 +318,14 @@ class Connection(asyncio.Protocol):
             order = self._order
             while order and order[0].answer is not None:
                 answered = order.popleft()
-                self._parts.extend(answered.answer or ())
+                self._out.parts.extend(answered.answer or ())
                 self._end_work(answered.work)
-        elif answer and not self._lost:
+        elif answer:
             answer = (b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)
-            if self._writable:
-                self._parts.extend(answer)
-            else:
-                self._ready.append(answer)
+            self._out.add_when_read(answer)
         if waiting.deferred:
             self._end_work(waiting.work)
-        if not self._lost and not self._working:
+        if not self._out.lost and not self._working:
             self._work()
 
     def _encode(self, result: Any) -> Answer:
@@ -353,31 +343,20 @@ class Connection(asyncio.Protocol):
 
     # ---- sending
 
-    def _flush(self) -> None:
-        parts = self._parts
-        if not parts or self._lost:
-            parts.clear()
-            return
-        if len(parts) == 1:
-            self._transport.write(parts[0])
-        else:
-            self._transport.writelines(parts)
-        parts.clear()
-
     def push(self, message: bytes) -> None:
         """Send a message that is no answer, between two answers."""
-        if self._lost:
+        if self._out.lost:
             return
         if self.unsent > self._context.config.resp_output_bytes:
             self.disconnect("output")
             return
-        self._parts.append(message)
+        self._out.parts.append(message)
         if not self._working:
-            self._flush()
+            self._out.flush()
 
     @property
     def unsent(self) -> int:
-        return self._transport.get_write_buffer_size() + sum(sum(map(len, answer)) for answer in self._ready)
+        return self._out.unsent
 
     @property
     def unread(self) -> int:
@@ -390,9 +369,9 @@ class Connection(asyncio.Protocol):
 
     def disconnect(self, reason: Reason) -> None:
         """End the connection now, whatever has not been sent."""
-        if not self._lost:
+        if not self._out.lost:
             self._context.clients.disconnects[reason] += 1
-            self._lost = True
+            self._out.end()
             self._transport.abort()
 
     def _end(self) -> None:
@@ -404,5 +383,5 @@ class Connection(asyncio.Protocol):
             text = str(self._broken)
             self._context.clients.disconnects["protocol"] += 1
             self._transport.write(error_line(text if text.startswith("BUSY") else f"ERR {text}"))
-        self._lost = True
+        self._out.end()
         self._transport.close()

@@ -15,6 +15,7 @@ from milena_cache.doors.redis.command_stats import CommandStats
 from milena_cache.doors.redis.cursors import Cursors
 from milena_cache.doors.redis.figures import Figures
 from milena_cache.doors.redis.hits import Hits
+from milena_cache.doors.redis.ring_view import RingView
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.slow_commands import SlowCommands
 from milena_cache.doors.redis.tracking import Tracking
@@ -52,6 +53,7 @@ class Context:
     table: Mapping[bytes, Command] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
+    ring: RingView = field(default_factory=RingView)
     books: Bookkeeping = field(init=False)
     figures: Figures = field(init=False)
 

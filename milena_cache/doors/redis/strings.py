@@ -126,7 +126,7 @@ def set_(context: Context, session: Session, words: list[bytes]) -> Any:
     value = words[2]
     expires_at = as_moment(end_ms) if end_ms else NEVER
     if is_modifying(words):
-        return _set_if(context, session, options, wanted, owned_since, value, expires_at)
+        return _set_if(context, options, wanted, owned_since, value, expires_at)
     change = Change(wanted, value, owned_since=owned_since, expires_at=expires_at)
     acknowledged = context.node.writes.begin(change, options.durability, context.timeout)
     return Raw(OK) if isinstance(acknowledged, Ack) else _then_ok(acknowledged)
@@ -144,7 +144,6 @@ def is_modifying(words: list[bytes]) -> bool:
 
 async def _set_if(
     context: Context,
-    session: Session,
     options: Options,
     wanted: Object,
     owned_since: int,
@@ -166,8 +165,6 @@ async def _set_if(
 
     before = (await _modify(context, wanted, owned_since, decide, options.durability)).before
     if options.get:
-        if session.tracking:
-            context.tracking.read(session.id, wanted.filed_as)
         return before.value
     return Raw(OK) if allowed(before) else None
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from milena_cache.doors.redis.connection import HIGH_WATER
+from milena_cache.doors.redis.outbox import HIGH_WATER
 from milena_common.resp import bulk, command
 from tests.cache.doors.redis.rig import DoorUnderTest, WireClient, ring
 from tests.support.fake_clock import settle

@@ -248,7 +248,6 @@ async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
         [b"STRLEN", b"k"],
         [b"EXISTS", b"k"],
         [b"TTL", b"k"],
-        [b"GETEX", b"k"],
     )
     assert await client.value(b"CLIENT", b"TRACKING", b"ON") == b"OK"
     for words in reads:
@@ -257,14 +256,3 @@ async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
         client.take()
         await other.value(b"SET", b"k", b"w")
         assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]], words
-
-
-async def test_set_with_get_counts_as_a_read_for_tracking() -> None:
-    door = DoorUnderTest()
-    client, other = door.connect(resp3=True), door.connect()
-    assert await client.value(b"CLIENT", b"TRACKING", b"ON", b"NOLOOP") == b"OK"
-    assert await client.value(b"SET", b"k", b"v", b"GET") is None
-    await client.idle()
-    client.take()
-    await other.value(b"SET", b"k", b"w")
-    assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]]

@@ -107,7 +107,8 @@ def test_beyond_the_most_keys_the_oldest_is_told_and_forgotten() -> None:
     for key in (b"1", b"2", b"3"):
         tracking.read(1, key)
     assert told(tracking) == {1: [b"1"]}
-    assert tracking.keys == 2 and b"1" not in tracking
+    assert tracking.keys == 2
+    assert b"1" not in tracking
 
 
 def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -> None:
@@ -118,10 +119,13 @@ def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -
     tracking.read(1, b"k")
     tracking.stop(1)
     assert told(tracking) == {2: [b"k"]}
-    assert not one.tracking and two.tracking and tracking.active
+    assert not one.tracking
+    assert two.tracking
+    assert tracking.active
     tracking.stop(2)
     tracking.stop(2)
-    assert not tracking.active and tracking.keys == tracking.prefixes == tracking.clients == 0
+    assert not tracking.active
+    assert tracking.keys == tracking.prefixes == tracking.clients == 0
 
 
 def test_the_ring_moves_and_everybody_drops_everything() -> None:
@@ -181,7 +185,8 @@ def test_noloop_spares_nobody_while_two_write_the_same_key() -> None:
         following(tracking, number, noloop=True)
         tracking.read(number, b"k")
     one, two = (tracking.begin(number, "write", [b"k"]) for number in (1, 2))
-    assert one is not None and two is not None
+    assert one is not None
+    assert two is not None
     tracking.changed(b"k")
     assert told(tracking) == {1: [b"k"], 2: [b"k"]}
     tracking.end(one)
@@ -244,8 +249,8 @@ class ReadersAndWriters(RuleBasedStateMachine):
         self.clients = [Modelled(session(number + 1), options) for number, options in enumerate(MODES)]
         for client in self.clients:
             self.tracking.follow(client.session, client.options)
-        self.reads: list[Pending] = []
-        self.writes: list[Pending] = []
+        self.reading: list[Pending] = []
+        self.writing: list[Pending] = []
 
     def _read(self, number: int, key: bytes, *, keep: bool) -> Pending:
         client = self.clients[number]
@@ -274,12 +279,12 @@ class ReadersAndWriters(RuleBasedStateMachine):
 
     @rule(number=numbers, key=keys, keep=st.booleans())
     def begins_to_read(self, number: int, key: bytes, keep: bool) -> None:
-        self.reads.append(self._read(number, key, keep=keep))
+        self.reading.append(self._read(number, key, keep=keep))
 
-    @precondition(lambda self: self.reads)
+    @precondition(lambda self: self.reading)
     @rule(data=st.data(), late=st.booleans())
     def is_answered(self, data: st.DataObject, late: bool) -> None:
-        pending = self.reads.pop(data.draw(st.integers(0, len(self.reads) - 1)))
+        pending = self.reading.pop(data.draw(st.integers(0, len(self.reading) - 1)))
         self._answer(pending, self.versions[pending.key] if late else pending.seen)
 
     @rule(key=keys)
@@ -295,21 +300,21 @@ class ReadersAndWriters(RuleBasedStateMachine):
     def begins_to_write(self, number: int, key: bytes) -> None:
         client = self.clients[number]
         client.session.commands += 1
-        self.writes.append(Pending(number, key, self.tracking.begin(client.session.id, "write", [key]), -1, True))
+        self.writing.append(Pending(number, key, self.tracking.begin(client.session.id, "write", [key]), -1, True))
 
-    @precondition(lambda self: self.writes)
+    @precondition(lambda self: self.writing)
     @rule(data=st.data())
     def takes_effect(self, data: st.DataObject) -> None:
-        pending = self.writes[data.draw(st.integers(0, len(self.writes) - 1))]
+        pending = self.writing[data.draw(st.integers(0, len(self.writing) - 1))]
         if pending.seen < 0:
             self.versions[pending.key] += 1
             pending.seen = self.versions[pending.key]
             self.tracking.changed(pending.key)
 
-    @precondition(lambda self: self.writes)
+    @precondition(lambda self: self.writing)
     @rule(data=st.data(), fails=st.booleans())
     def is_acknowledged(self, data: st.DataObject, fails: bool) -> None:
-        pending = self.writes.pop(data.draw(st.integers(0, len(self.writes) - 1)))
+        pending = self.writing.pop(data.draw(st.integers(0, len(self.writing) - 1)))
         client = self.clients[pending.client]
         if pending.seen < 0:
             fails = True
@@ -330,7 +335,7 @@ class ReadersAndWriters(RuleBasedStateMachine):
             kept = self.clients[number - 1].kept
             for key in list(kept) if told is EVERYTHING else told:
                 kept.pop(key, None)
-        busy = {(pending.client, pending.key) for pending in (*self.reads, *self.writes)}
+        busy = {(pending.client, pending.key) for pending in (*self.reading, *self.writing)}
         for number, client in enumerate(self.clients):
             for key, version in client.kept.items():
                 assert version == self.versions[key] or (number, key) in busy, (number, client.options, key)
@@ -342,15 +347,16 @@ class ReadersAndWriters(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "tracking"):
-            for pending in self.reads:
+            for pending in self.reading:
                 self._answer(pending, pending.seen)
-            for pending in self.writes:
+            for pending in self.writing:
                 if pending.work is not None:
                     pending.work.failed = True
                     self.tracking.end(pending.work)
-            self.reads, self.writes = [], []
+            self.reading, self.writing = [], []
             self.a_step_of_the_loop_ends()
-            assert not self.tracking._reading and not self.tracking._writing
+            assert not self.tracking._reading
+            assert not self.tracking._writing
 
 
 TestReadersAndWriters = ReadersAndWriters.TestCase
