@@ -140,11 +140,16 @@ class AsyncMilena:
                     return default
                 first = first_attempt(began, found)
         value = await self._run(operations.get(key, self._bucket), timeout, first)
+        if near is not None:
+            near.saw(key, value)
         return default if value is None else value
 
     async def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
         """The value of `key` with its ETag, age, outcome and node; None if there is none."""
-        return await self._run(operations.get_entry(key, self._bucket), timeout)
+        entry = await self._run(operations.get_entry(key, self._bucket), timeout)
+        if self._near is not None:
+            self._near.saw(key, None if entry is None else entry.value)
+        return entry
 
     async def set(
         self,
@@ -224,6 +229,9 @@ class AsyncMilena:
                 self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun
             )
         found = begun.answers
+        if near is not None:
+            for key in wanted:
+                near.saw(key, found[key])
         if None not in found.values():
             return found
         return {key: value for key, value in found.items() if value is not None}

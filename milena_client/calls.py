@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from milena_client.blocking_clock import BlockingClock
 from milena_client.operations import Operation
 from milena_client.pace import Pace
+from milena_client.resp_wire import NOT_ASKED
 from milena_client.retry import Attempts, RetryBudget, RetryPolicy
 from milena_client.transport import AsyncTransport, Transport
 from milena_client.values import checked_timeout
 from milena_common.clock import Clock
-from milena_common.errors import DeadlineExceeded, MilenaError, Moved, NoNodes, Unavailable
+from milena_common.errors import DeadlineExceeded, MilenaError, Moved, NoNodes
 
 A = TypeVar("A")
 
 DEFAULT_TIMEOUT = 5.0
 # Waiting for S3 to have what is dirty may take as long as S3 takes.
 FLUSH_TIMEOUT = 60.0
-
-# In place of what came of an attempt: there was none.
-NOT_ASKED: Final = Unavailable("not asked")
 
 
 class Retries:

@@ -147,11 +147,16 @@ class Milena:
                 return default
             first = first_attempt(began, found)
         value = self._run(operations.get(key, self._bucket), timeout, first)
+        if near is not None:
+            near.saw(key, value)
         return default if value is None else value
 
     def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
         """The value of `key` with its ETag, age, outcome and node; None if there is none."""
-        return self._run(operations.get_entry(key, self._bucket), timeout)
+        entry = self._run(operations.get_entry(key, self._bucket), timeout)
+        if self._near is not None:
+            self._near.saw(key, None if entry is None else entry.value)
+        return entry
 
     def set(
         self,
@@ -228,6 +233,9 @@ class Milena:
         if wanted:
             run_batch(self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun, direct)
         found = begun.answers
+        if near is not None:
+            for key in wanted:
+                near.saw(key, found[key])
         if None not in found.values():
             return found
         return {key: value for key, value in found.items() if value is not None}

@@ -22,11 +22,11 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from milena_client import resp_wire
-from milena_client.calls import NOT_ASKED
 from milena_client.near_cache import NearCache
 from milena_client.near_links import FOLLOW, NearLinks
 from milena_client.resp_async import CONNECT_SECONDS, RespLink
 from milena_client.resp_stream import Reply
+from milena_client.resp_wire import NOT_ASKED
 from milena_client.ring_watch import AsyncRingWatch, AsyncStreams
 from milena_client.routes import Routes
 from milena_client.slot_map import SlotMap

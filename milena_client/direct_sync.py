@@ -16,17 +16,19 @@ from google.protobuf.message import Message
 from milena_client import resp_wire
 from milena_client.batch import Call
 from milena_client.blocking_clock import BlockingClock
-from milena_client.calls import NOT_ASKED
 from milena_client.direct_async import LEAST_SECONDS, MOST_KEYS
 from milena_client.near_cache import NearCache
 from milena_client.near_listener import survive_forks
 from milena_client.resp_socket import RespSocket
 from milena_client.resp_sync import CONNECT_SECONDS, RespNode
+from milena_client.resp_wire import NOT_ASKED
 from milena_client.ring_watch import RingWatch, Streams
 from milena_client.routes import Routes
 from milena_client.slot_map import SlotMap
 from milena_client.transport import Transport
-from milena_common.errors import FailedPrecondition, MilenaError, Moved, NoNodes
+from milena_common.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NoNodes
+
+_CLOSED = "this client is closed"
 
 
 class Router(Transport, Streams, Protocol):
@@ -126,6 +128,8 @@ class DirectTransport:
             for at, reply in zip(places[connection], replies, strict=True):
                 method, request, timeout = calls[at]
                 try:
+                    if reply is NOT_ASKED:
+                        continue
                     if isinstance(reply, Moved | NoNodes):
                         answers[at] = self.call(method, request, timeout)
                     elif isinstance(reply, MilenaError):
@@ -145,17 +149,17 @@ class DirectTransport:
         try:
             for connection, batch in commands.items():
                 connection.lasting = lasting
+                if connection.closed:
+                    replies[connection] = [NOT_ASKED] * len(batch)
+                    continue
                 try:
                     connection.send(batch, timeout)
                     waiting.add(connection)
                 except MilenaError as error:
                     replies[connection] = [self._told(error)] * len(batch)
             for connection in [*waiting]:
-                number = len(commands[connection])
-                try:
-                    replies[connection] = connection.receive(number)
-                except MilenaError as error:
-                    replies[connection] = [self._told(error)] * number
+                received = connection.receive(len(commands[connection]))
+                replies[connection] = [*map(self._told, received)] if connection.closed else received
                 waiting.discard(connection)
                 connection.lasting = False
         finally:
@@ -189,6 +193,8 @@ class DirectTransport:
         remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
         connection.lasting = method != "Get"
+        if connection.closed:
+            return None
         try:
             reply = connection.ask(command, remaining)
         except MilenaError as error:
@@ -205,9 +211,9 @@ class DirectTransport:
             return None
         return node.open(min(max(remaining, LEAST_SECONDS) / 2, CONNECT_SECONDS))
 
-    def _told(self, error: MilenaError) -> MilenaError:
-        """A connection that breaks off because this client was closed has not lost a node."""
-        return FailedPrecondition("this client is closed") if self._closed else error
+    def _told(self, answer: Any) -> Any:
+        """`answer`; a connection that broke off because this client was closed has not lost a node."""
+        return FailedPrecondition(_CLOSED) if self._closed and isinstance(answer, NodeLost) else answer
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         """Begin a call through the router."""

@@ -37,13 +37,14 @@ ENTRY_OVERHEAD = 500
 
 
 class Mark:
-    """Reads of one key that are under way, and may keep what they bring. `began`: the oldest one, monotonic seconds."""
+    """Reads of one key that overlap, and may keep what they bring. `began`: the first one, monotonic seconds."""
 
-    __slots__ = ("began", "bytes", "readers")
+    __slots__ = ("began", "bytes", "found", "readers")
 
     def __init__(self, key: bytes, began: float) -> None:
         self.bytes = key
         self.began = began
+        self.found: bytes | None = None
         self.readers = 0
 
 
@@ -122,12 +123,35 @@ class NearCache:
             return
         with self._lock:
             mark.readers -= 1
-            if self._marks.get(mark.bytes) is not mark:
-                return
-            if not mark.readers:
+            valid = self._marks.get(mark.bytes) is mark
+            if valid and not mark.readers:
                 del self._marks[mark.bytes]
-            if type(found) is bytes:
-                self._keep(key, mark, found)
+            if found is None or type(found) is bytes:
+                agrees = self._saw(mark.bytes, mark if valid else self._marks.get(mark.bytes), found)
+                if agrees and valid and found is not None:
+                    self._keep(key, mark, found)
+
+    def saw(self, key: Key, value: bytes | None) -> None:
+        """A read whose value is not kept has found this."""
+        encoded = _encoded(key)
+        if encoded is not None:
+            with self._lock:
+                self._saw(encoded, self._marks.get(encoded), value)
+
+    def _saw(self, encoded: bytes, mark: Mark | None, value: bytes | None) -> bool:
+        """Whether `value` is all that reads have found. Who has seen it must not be told anything older next.
+
+        Of two values only the node knows which is the older one. So if anything else is kept, or was found by a read
+        that overlaps, both go.
+        """
+        if value is not None and (mark is None or mark.found in (None, value)):
+            spellings = self._spellings.get(encoded, ())
+            if all(self._entries[spelling][1] == value for spelling in spellings):
+                if mark is not None:
+                    mark.found = value
+                return True
+        self._drop(encoded)
+        return False
 
     def _keep(self, key: Key, mark: Mark, value: bytes) -> None:
         spellings = self._spellings.get(mark.bytes, ())

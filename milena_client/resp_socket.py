@@ -27,6 +27,9 @@ _READ_BYTES = 64 * 1024
 # Beyond this, commands are sent one by one: a copy would cost more.
 _JOIN_BYTES = 256 * 1024
 _DOLLAR = ord("$")
+# The system's limit may be so much longer than the time that is left: telling it costs two calls.
+_NEARLY = 1.05
+_LOOK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _NOT_ENOUGH: Final = object()
 
 
@@ -90,7 +93,7 @@ class RespSocket:
         Raises NodeLost or DeadlineExceeded, and the connection is closed then.
         """
         try:
-            if timeout != self._limit:
+            if not timeout <= self._limit <= _NEARLY * timeout:
                 self._set_limit(timeout)
             self._timeout = timeout
             self._deadline = monotonic() + timeout
@@ -115,7 +118,7 @@ class RespSocket:
     def ended(self) -> bool:
         """Whether the node has ended the connection, as far as can be seen without waiting."""
         try:
-            return not self._recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return not self._recv(1, _LOOK)
         except BlockingIOError:
             return False
         except OSError:
@@ -127,7 +130,7 @@ class RespSocket:
         They must be few or small: nothing is read meanwhile. Raises as `ask`.
         """
         try:
-            if timeout != self._limit:
+            if not timeout <= self._limit <= _NEARLY * timeout:
                 self._set_limit(timeout)
             self._timeout = timeout
             self._deadline = monotonic() + timeout
@@ -138,13 +141,22 @@ class RespSocket:
             raise self._meaning(error) from None
 
     def receive(self, number: int) -> list[Any]:
-        """The answers to the `number` commands that were sent; error answers among them. Raises as `ask`."""
+        """The answers to the `number` commands that were sent, and errors in place of those that did not come."""
+        answers: list[Any] = []
         try:
-            answers = [self._next() for _ in range(number)]
-            return [self._deferred(answer) if isinstance(answer, Deferred) else answer for answer in answers]
+            for _ in range(number):
+                answers.append(self._next())
+            for place, answer in enumerate(answers):
+                if isinstance(answer, Deferred):
+                    answers[place] = self._deferred(answer)
         except BaseException as error:
             self.close()
-            raise self._meaning(error) from None
+            reason = self._meaning(error)
+            if not isinstance(reason, MilenaError):
+                raise reason from None
+            answers += [reason] * (number - len(answers))
+            return [self._pushed.get(each, reason) if isinstance(each, Deferred) else each for each in answers]
+        return answers
 
     def _answer(self) -> Any:
         answer = self._next()
@@ -174,33 +186,33 @@ class RespSocket:
         return self._pushed.pop(number)
 
     def _more(self) -> None:
-        self._wait_for_the_rest()
-        data = self._recv(_READ_BYTES)
-        if not data:
-            raise ConnectionError("closed by the node")
-        self._reader.feed(data)
+        self._reader.feed(self._receive(_READ_BYTES))
 
     def _large(self, data: bytes, start: int, missing: int) -> bytes:
         """The value that begins in `data` at `start`; `missing` bytes, its line end among them, are to come."""
         parts: list[bytes | memoryview] = [memoryview(data)[start:]]
         while missing:
-            self._wait_for_the_rest()
             # The line end is received by itself, so that it need not be cut off by copying.
-            part = self._recv(missing - 2 if missing > 2 else missing, socket.MSG_WAITALL)
-            if not part:
-                raise ConnectionError("closed by the node")
+            part = self._receive(missing - 2 if missing > 2 else missing, socket.MSG_WAITALL)
             if missing > 2:
                 parts.append(part)
             missing -= len(part)
         return b"".join(parts)
 
-    def _wait_for_the_rest(self) -> None:
-        """A limit for each read would never end for a node that sends a byte now and then."""
+    def _receive(self, size: int, flags: int = 0) -> bytes:
+        """Some bytes, within what is left of the time; when it is over, what has come until then.
+
+        A limit for each read alone would never end for a node that sends a byte now and then.
+        """
         left = self._deadline - monotonic()
         if left <= 0:
-            raise BlockingIOError
-        if left < 0.9 * self._limit:
+            flags = socket.MSG_DONTWAIT
+        elif self._limit > _NEARLY * left:
             self._set_limit(left)
+        data = self._recv(size, flags)
+        if not data:
+            raise ConnectionError("closed by the node")
+        return data
 
     def _set_limit(self, seconds: float) -> None:
         """How long the system lets a thread wait to send or to receive."""
@@ -220,9 +232,15 @@ class RespSocket:
             return NodeLost(f"{self._who}broke off the connection: {error}")
         return error
 
-    def shutdown(self) -> None:
-        """End the connection; to be called from any thread. Its own then raises NodeLost."""
+    def shutdown(self, *, lasting: bool = False) -> None:
+        """End the connection; to be called from any thread. Its own then raises NodeLost.
+
+        `lasting`: let a call finish that must not be broken off. Who makes one says so first (`lasting`), and looks
+        then whether the connection is `closed`.
+        """
         self.closed = True
+        if lasting and self.lasting:
+            return
         if self.process != os.getpid():
             return  # it is the other process's to end
         with suppress(OSError):

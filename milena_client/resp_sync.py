@@ -69,7 +69,8 @@ class RespNode:
     def open(self, timeout: float) -> RespSocket | None:
         """The calling thread's connection, made within `timeout` seconds if need be. None: there is none.
 
-        Unlike `current` it looks whether the node has ended it meanwhile: what would be sent then might have been done.
+        Unlike `current` it looks whether the node has ended it meanwhile: a write that is sent into the void might
+        have been done, for all that one can know.
         """
         connection = self.current()
         if connection is not None:
@@ -177,5 +178,4 @@ class RespNode:
             if self._listener is not None:
                 self._listener.close()
         for connection in connections:
-            if not (lasting and connection.lasting):
-                connection.shutdown()
+            connection.shutdown(lasting=lasting)

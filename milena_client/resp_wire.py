@@ -12,7 +12,17 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
-from milena_common.errors import InternalError, MilenaError
+from milena_common.errors import (
+    FailedPrecondition,
+    InternalError,
+    MilenaError,
+    Moved,
+    NodeLost,
+    NoNodes,
+    Overloaded,
+    RateLimited,
+    Unavailable,
+)
 from milena_common.keys import MAX_KEY_BYTES
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.resp import command
@@ -20,7 +30,12 @@ from milena_common.resp_errors import from_resp
 
 # What comes before a bulk string of a length that keys have, with the end of the one before.
 _HEADS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(MAX_KEY_BYTES + 80))
+# Errors that say something about the node, and not about one of the keys.
+_OF_ALL_KEYS: Final = (FailedPrecondition, Moved, NodeLost, NoNodes, Overloaded, RateLimited)
 _DEFERRED: Final = "DEFERRED "
+
+# In place of what came of an attempt: there was none.
+NOT_ASKED: Final = Unavailable("not asked")
 
 ANSWERS: Final[Mapping[str, type[Message]]] = {
     "Get": pb.GetResponse,
@@ -59,12 +74,13 @@ def mget(filed_as: Sequence[bytes]) -> bytes:
 
 
 def values(reply: Any, number: int) -> list[Any]:
-    """For each of `number` keys what an MGET answered: its value, None, or an exception."""
+    """For each of `number` keys what an MGET answered: its value, None, or an exception.
+
+    NOT_ASKED: the answer is an error of some of the keys, and does not say of which.
+    """
     if isinstance(reply, list) and len(reply) == number:
         return reply
-    if not isinstance(reply, MilenaError):
-        reply = InternalError(f"a node answered MGET with what are not {number} values")
-    return [reply] * number
+    return [reply if isinstance(reply, _OF_ALL_KEYS) else NOT_ASKED] * number
 
 
 def call(method: str, seconds: float, request: bytes) -> bytes:

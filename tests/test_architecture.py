@@ -38,7 +38,7 @@ LIBRARIES = {
     "cachetools": ["milena_cache.memory", "milena_cache.s3_obstore"],
     "click": ["milena_client.cli.*"],
     "dotenv": ["milena_common.process", "milena_client.cli.up"],
-    "google": ["milena_common.grpc_door", "milena_client.*"],
+    "google": ["milena_common.grpc_door", "milena_client.*", "milena_cache.doors.redis.call"],
     "grpc": [
         "milena_common.grpc_door",
         "milena_common.status",

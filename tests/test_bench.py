@@ -202,10 +202,10 @@ def test_every_case_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     redis = {f"redis_{client}" for client in ("py", "py_uvloop") if not why_not(client=True)}
     redis |= {"redis_pipelined"} if not why_not(client=False) else set()
     assert redis == {name for case, name in rows if case == "journal_set" and name.startswith("redis")}
-    if not (why_not(client=True) or why_no_redis_benchmark()):
-        assert rows["resp_benchmark", "node_set"]["uploads_per_s"] > 0
-        assert {"milena", "redis_py"} <= {name for case, name in rows if case == "sync_get"}
-    assert rows["large_values", "milena_8_mib"]["mib_per_s"] > 8
+    if not (why_not(client=False) or why_no_redis_benchmark()):
+        assert {name for case, name in rows if case == "resp_benchmark"} == {
+            f"{server}_{command}" for server in ("node", "redis") for command in ("get", "set")
+        }
     assert rows["journal_set", "in_process"]["per_commit"] > 2
     assert rows["journal_set", "in_process_no_uploads"]["uploads_per_s"] == 0
     assert rows["journal_single", "in_process"]["per_commit"] == 1

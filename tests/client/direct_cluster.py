@@ -26,7 +26,8 @@ WARM = ("warm/2", "warm/3", "warm/0", "warm/1")
 class DirectCluster:
     """A memory cluster behind `number` fake nodes and a router, for use in a with statement.
 
-    `asked` are the methods that the router was called with, `watched` counts those who followed its ring. `refuses`: it gives no ring.
+    `asked` are the methods that the router was called with, `watched` counts those who followed its ring.
+    `refuses`: it gives no ring.
     """
 
     def __init__(self, number: int = 2, *, refuses: bool = False) -> None:
@@ -105,10 +106,10 @@ class DirectCluster:
         """Read with `client` until it asks the owners of a few keys itself; forget then what was asked."""
 
         def direct() -> bool:
-            before = self.sent(b"GET")
+            before = self.sent(b"MILENA.CALL")
             for key in WARM:
-                client.get(key)
-            return self.sent(b"GET") == before + len(WARM)
+                client.get(key, timeout=30)
+            return self.sent(b"MILENA.CALL") == before + len(WARM)
 
         wait_until("the client knows the ring", direct, 30)
         self.forget()

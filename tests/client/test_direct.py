@@ -178,10 +178,9 @@ def test_a_new_ring_is_followed(rig: Rig) -> None:
     for key in (FIRST, SECOND, THIRD):
         client.set(key, b"v")
         assert client.get(key) == b"v"
-    wait_until(
-        "the others are left", lambda: (client.get("k"), not any(n.connections for n in rig.nodes[:3]))[1], LONG
-    )
-    assert not any(node.received for node in rig.nodes[:3])
+    others = rig.nodes[:3]
+    wait_until("others are left", lambda: (client.get("k"), not any(node.connections for node in others))[1], LONG)
+    assert not any(node.received for node in others)
 
 
 @pytest.mark.parametrize("read", [True, False])
@@ -321,17 +320,26 @@ def test_a_node_that_comes_back_is_called_again(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 0.2])
-def test_a_silent_node_does_not_make_the_caller_wait_longer(rig: Rig, timeout: float | None) -> None:
+@pytest.mark.parametrize("name", ["get", "set"])
+def test_a_silent_node_does_not_make_the_caller_wait_longer(rig: Rig, timeout: float | None, name: str) -> None:
     client = rig.client(timeout=0.2 if timeout is None else LONG)
     rig.nodes[0].silent = True
-    with pytest.raises(DeadlineExceeded, match=r"get 'k2': not finished within 0\.2 s"):
-        client.get(FIRST, timeout=timeout)
-    with pytest.raises(DeadlineExceeded, match=r"set 'k2': not finished within 0\.2 s"):
-        client.set(FIRST, b"v", timeout=timeout)
-    with pytest.raises(BatchError) as failed:
-        client.get_many([FIRST, SECOND], timeout=timeout)
-    assert [*failed.value.errors] == [FIRST]
-    assert failed.value.results == {SECOND: None}
+    with pytest.raises(DeadlineExceeded, match=rf"{name} 'k2': not finished within 0\.2 s"):
+        getattr(client, name)(FIRST, *([b"v"] if name == "set" else []), timeout=timeout)
+
+
+def test_a_slow_key_does_not_take_others_with_it(rig: Rig) -> None:
+    client = rig.client(timeout=0.5)
+    client.set_many({FIRST: b"1", SECOND: b"2", "k49": b"3"}, timeout=LONG)
+    rig.nodes[0].defers = lambda words: any(FIRST.encode() in word for word in words)
+    for call in (
+        lambda: client.get_many([FIRST, "k49", SECOND]),
+        lambda: client.set_many({FIRST: b"1", "k49": b"3", SECOND: b"2"}),
+    ):
+        with pytest.raises(BatchError) as failed:
+            call()
+        assert {key: type(error) for key, error in failed.value.errors.items()} == {FIRST: DeadlineExceeded}
+        assert failed.value.results.keys() == {"k49", SECOND}
 
 
 # ---- errors

@@ -161,16 +161,39 @@ def test_what_a_read_brings_is_not_kept_if_the_key_changed_meanwhile() -> None:
         t.keep("k", b"new")
 
 
+def test_reads_that_overlap_and_find_different_things_keep_none() -> None:
+    t = NearUnderTest()
+    for one, other in ((b"old", b"new"), (b"old", None), (None, b"old")):
+        first, second = t.near.begin("k"), t.near.begin("k")
+        t.near.end("k", first, one)
+        t.near.end("k", second, other)
+        assert t.near.get("k") is None
+
+
+def test_what_was_seen_past_it_speaks_against_what_is_kept_and_what_will_be() -> None:
+    t = NearUnderTest()
+    t.keep("k", b"old")
+    mark = t.near.begin("k")
+    t.near.saw("k", b"new")
+    t.near.end("k", mark, b"old")
+    assert t.near.get("k") is None
+    t.keep("k", b"new")
+    t.near.saw("k", b"new")
+    assert t.near.get("k") == b"new"
+    t.near.saw("k", None)
+    assert t.near.get("k") is None
+
+
 def test_reads_of_one_key_do_not_disturb_each_other() -> None:
     t = NearUnderTest()
     first, second = t.near.begin("k"), t.near.begin("k")
-    t.near.end("k", first, None)
+    t.near.end("k", first, NodeLost("gone"))
     t.near.end("k", second, b"v")
     assert t.near.get("k") == b"v"
     third = t.near.begin("k")
     t.near.invalidate([b"k"])
     fourth = t.near.begin("k")
-    t.near.end("k", third, b"old")
+    t.near.end("k", third, b"new")
     assert t.near.get("k") is None
     t.near.end("k", fourth, b"new")
     assert t.near.get("k") == b"new"
@@ -281,9 +304,9 @@ def filed(key: Key) -> bytes:
 
 
 class ReadsAndMessages(RuleBasedStateMachine):
-    """A node that follows what was read of it, as CLIENT TRACKING does, and whose answers and messages come when they
-    like, each in its own order. The client's own writes are known when they are acknowledged. What the cache tells
-    is never older than the newest version whose message has come, or which the client has written itself.
+    """A node that follows what was read of it, as CLIENT TRACKING does, and whose answers and messages come when
+    they like, each in its own order. The client's own writes are known when they are acknowledged, its reads when
+    they are answered. What the cache tells is never older than what is known, nor than what a message was about.
     """
 
     @initialize()
@@ -323,7 +346,14 @@ class ReadsAndMessages(RuleBasedStateMachine):
     def is_answered(self, data: st.DataObject) -> None:
         reading = self._one(data)
         self.readings.remove(reading)
+        if reading.version is not None:
+            self.known[filed(reading.key)] = max(self.known[filed(reading.key)], reading.version)
         self.near.end(reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version)
+
+    @rule(key=keys)
+    def reads_past_it(self, key: Key) -> None:
+        version = self.known[filed(key)] = self.versions[filed(key)]
+        self.near.saw(key, b"%d" % version)
 
     @rule(key=keys)
     def somebody_writes(self, key: Key) -> None:

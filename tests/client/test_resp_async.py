@@ -111,9 +111,10 @@ async def test_a_node_that_is_not_there_is_tried_again_beside() -> None:
         assert await link.open(LONG) is None
         assert str(link.error).startswith("node a:1 cannot be reached: ")
         node = FakeRespNode(MemoryCluster(lambda: 0.0).answer, nobody.number)
-        async with asyncio.timeout(LONG):
-            while await link.open(LONG) is None:
-                await asyncio.sleep(0.01)
+        for _ in range(int(LONG / 0.01)):
+            if await link.open(LONG) is not None:
+                break
+            await asyncio.sleep(0.01)
         assert node.connections == 1
         await link.close(0, NodeLost("over"))
         node.close()

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milena_client import resp_wire
-from milena_common.errors import InternalError, Moved, NodeLost
+from milena_client.resp_wire import NOT_ASKED
+from milena_common.errors import InternalError, Moved, NodeLost, OriginUnavailable
 from milena_common.pb import router_server_pb2 as pb
 
 KEYS = st.lists(st.binary(min_size=1, max_size=1500), min_size=1, max_size=20)
@@ -57,5 +58,5 @@ def test_values_are_one_for_each_key() -> None:
     assert resp_wire.values([b"1", None], 2) == [b"1", None]
     lost = NodeLost("gone")
     assert resp_wire.values(lost, 2) == [lost, lost]
-    (error,) = resp_wire.values([b"1", b"2"], 1)
-    assert isinstance(error, InternalError)
+    assert resp_wire.values([b"1", b"2"], 1) == [NOT_ASKED]
+    assert resp_wire.values(OriginUnavailable("one of the two"), 2) == [NOT_ASKED] * 2

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
+from milena_client.memory_cluster import MemoryCluster
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts
 from milena_common.errors import (
     AccessDenied,
+    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     MilenaError,
@@ -21,8 +24,10 @@ from milena_common.errors import (
 )
 from milena_common.grpc_door import GrpcDoor
 from milena_common.pb import cache_server_pb2 as pb
-from milena_router.node_connection import GrpcNodeConnection
+from milena_router.node_connection import GrpcNodeConnection, RespNodeConnection, connect
+from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
+from tests.support.waiting import wait_until
 
 SOON = 10.0
 REQUEST = pb.GetRequest(key=b"k").SerializeToString()
@@ -162,3 +167,145 @@ async def test_a_caller_that_gives_up_is_cancelled(node: Node, connection: GrpcN
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+# ---- the Redis protocol
+
+
+@pytest.fixture
+def door() -> Iterator[FakeRespNode]:
+    door = FakeRespNode(MemoryCluster(lambda: 0.0).answer)
+    yield door
+    door.close()
+
+
+class Other:
+    """The connection that is there for what does not go over the Redis protocol."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.closed_with: float | None = None
+
+    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+        self.calls.append(method)
+        return b"other"
+
+    async def close(self, grace: float) -> None:
+        self.closed_with = grace
+
+
+@pytest.fixture
+async def resp(door: FakeRespNode) -> AsyncIterator[RespNodeConnection]:
+    resp = RespNodeConnection(door.address, Other())
+    yield resp
+    await resp.close(0)
+
+
+async def until(what: Callable[[], Any]) -> None:
+    await asyncio.to_thread(wait_until, "what the test waits for", what, SOON)
+
+
+async def test_what_clients_wait_for_goes_over_the_redis_protocol(
+    door: FakeRespNode, resp: RespNodeConnection
+) -> None:
+    put = pb.PutRequest(key=b"k", value=b"v" * 100_000, owned_since=7).SerializeToString()
+    assert pb.PutResponse.FromString(await resp.call("Put", put, SOON)).successful
+    assert pb.GetResponse.FromString(await resp.call("Get", REQUEST, SOON)).value == b"v" * 100_000
+    door.says = lambda words: b"$2\r\n\x08\x01\r\n"
+    assert await resp.call("Forget", REQUEST, SOON) == b"\x08\x01"
+    assert await resp.call("Delete", REQUEST, SOON) == b"\x08\x01"
+    assert [words[:2] for words in door.received] == [
+        [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Forget", b"Delete")
+    ]
+    assert door.received[0][3] == put
+    assert door.connections == 1
+
+
+async def test_rare_methods_do_not(door: FakeRespNode) -> None:
+    other = Other()
+    resp = RespNodeConnection(door.address, other)
+    assert await resp.call("Stats", b"", SOON) == b"other"
+    assert door.received == []
+    await resp.close(0)
+    assert other.closed_with == 0
+
+
+async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -> None:
+    with ReservedPort() as nobody:
+        other = Other()
+        resp = RespNodeConnection(nobody.address, other)
+        assert await resp.call("Get", REQUEST, SOON) == b"other"
+        assert await resp.call("Put", REQUEST, SOON) == b"other"
+        await resp.close(0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"-ERR key: no\r\n", InvalidRequest),
+        (b"-ORIGINDOWN S3: 503\r\n", OriginUnavailable),
+        (b"-TIMEOUT S3 took too long\r\n", DeadlineExceeded),
+        (b"*0\r\n", InternalError),
+    ],
+)
+async def test_what_the_door_answers_is_raised(
+    door: FakeRespNode, resp: RespNodeConnection, line: bytes, kind: type[MilenaError]
+) -> None:
+    door.says = lambda words: line if words[0] == b"MILENA.CALL" else None
+    with pytest.raises(kind) as raised:
+        await resp.call("Get", REQUEST, SOON)
+    assert type(raised.value) is kind
+
+
+async def test_a_slow_read_holds_up_nobody(door: FakeRespNode, resp: RespNodeConnection) -> None:
+    door.defers = lambda words: words[1] == b"Get"
+    slow = asyncio.create_task(resp.call("Get", REQUEST, SOON))
+    assert await resp.call("Put", pb.PutRequest(key=b"k", value=b"v").SerializeToString(), SOON)
+    assert not slow.done()
+    door.release()
+    assert pb.GetResponse.FromString(await slow).value == b"v"
+
+
+async def test_a_silent_door_is_a_lost_node_when_its_time_is_over(
+    door: FakeRespNode, resp: RespNodeConnection
+) -> None:
+    await resp.call("Get", REQUEST, SOON)
+    door.silent = True
+    with pytest.raises(NodeLost, match=r"^did not answer within 0\.2 s"):
+        await resp.call("Get", REQUEST, 0.2)
+
+
+async def test_a_broken_connection_is_a_lost_node(door: FakeRespNode, resp: RespNodeConnection) -> None:
+    door.defers = lambda words: True
+    call = asyncio.create_task(resp.call("Put", REQUEST, SOON))
+    await until(lambda: door.held)
+    door.disconnect()
+    with pytest.raises(NodeLost, match=r"^broke off the connection"):
+        await call
+
+
+async def test_closing_a_connection_to_the_redis_door(door: FakeRespNode) -> None:
+    door.defers = lambda words: True
+    for grace, ends in ((0, False), (SOON, True)):
+        resp = RespNodeConnection(door.address, Other())
+        call = asyncio.create_task(resp.call("Get", REQUEST, SOON))
+        await until(lambda: door.held)
+        closing = asyncio.create_task(resp.close(grace))
+        await asyncio.sleep(0)
+        with pytest.raises(NodeLost, match="left the ring"):
+            await resp.call("Get", REQUEST, SOON)
+        if ends:
+            door.release()
+            await call
+        else:
+            with pytest.raises(NodeLost, match="left the ring while it was asked"):
+                await call
+            door.held.clear()
+        await closing
+
+
+async def test_which_connection_a_node_gets() -> None:
+    for addresses, kind in (({"resp": "a:1"}, RespNodeConnection), ({"ops": "a:1"}, GrpcNodeConnection)):
+        connection = connect("127.0.0.1:1", addresses)
+        assert type(connection) is kind
+        await connection.close(0)

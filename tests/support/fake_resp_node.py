@@ -101,8 +101,9 @@ class FakeRespNode:
                     answers.append(b"-DEFERRED %d\r\n" % deferred)
                 else:
                     answers.append(self.usual(words))
-            connection.sendall(b"".join(answers))
-            self.held += held
+            with self._lock:  # who has seen these answers finds what is held
+                connection.sendall(b"".join(answers))
+                self.held += held
 
     def usual(self, words: Words) -> bytes:
         """The answer to a command, as bytes."""
@@ -134,7 +135,8 @@ class FakeRespNode:
 
     def release(self) -> None:
         """Answer what was held back, the last one first."""
-        held, self.held = self.held, []
+        with self._lock:
+            held, self.held = self.held, []
         for connection, number, words in reversed(held):
             connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(words)))
 

@@ -37,8 +37,10 @@ class Bookkeeping:
         """A command has its answer. `name` is its own or its subcommand's, `started` when it came."""
         took = self._now() - started
         counts = self._operations[command.operation_of(words)]
-        counts.requests += 1
-        counts.durations.observe(took)
+        # A command of many keys is that many reads, or writes: each has its outcome.
+        number = 1 if command.keys[1] >= 0 else len(command.keys_in(words)) or 1
+        counts.requests += number
+        counts.durations.observe_many(took, number)
         counted = self._stats[name]
         counted.calls += 1
         counted.seconds += took

@@ -29,6 +29,7 @@ from milena_cache.doors.redis.outbox import HIGH_WATER, Outbox
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.tracking import Work
 from milena_cache.doors.redis.waiting import UNKNOWN, Answer, Waiting
+from milena_common.addresses import Address
 from milena_common.limiter import over_limit
 from milena_common.resp import OK, Raw, encode, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer, here = (transport.get_extra_info(name) or ("?", 0) for name in ("peername", "sockname"))
         now = self._now()
-        self.session = Session(self._number, f"{peer[0]}:{peer[1]}", f"{here[0]}:{here[1]}", now)
+        self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now)
         self._out = Outbox(self._transport, self.session)
         clients = self._context.clients
         if len(clients) >= self._context.config.resp_max_connections:

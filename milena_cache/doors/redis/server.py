@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.doors.redis.command import Command, Refused
-from milena_cache.doors.redis.container import wrong_form
+from milena_cache.doors.redis.container import bare
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.session import Session
-from milena_common.resp import OK, Raw, Simple
+from milena_common.resp import OK, Raw
 
 # A sleeping command outlives its connection.
 MOST_SLEEP_SECONDS = 60.0
-DEBUG_HELP = (
-    "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "SLEEP <seconds>",
-    "    Answer after so many seconds. Only this connection's later answers wait for it.",
-    "HELP",
-    "    Print this help.",
-)
 
 
 def time(context: Context, session: Session, words: list[bytes]) -> list[str]:
@@ -35,19 +28,9 @@ def accepted(context: Context, session: Session, words: list[bytes]) -> Raw:
     return Raw(OK)
 
 
-def debug(context: Context, session: Session, words: list[bytes]) -> Any:
-    match [words[1].upper(), *words[2:]]:
-        case [b"SLEEP", word]:
-            return _sleep(context, word)
-        case [b"HELP"]:
-            return [Simple(line) for line in DEBUG_HELP]
-        case _:
-            raise wrong_form("debug", words[1])
-
-
-def _sleep(context: Context, word: bytes) -> Any:
+def sleep(context: Context, session: Session, words: list[bytes]) -> Any:
     try:
-        seconds = float(word)
+        seconds = float(words[2])
     except ValueError:
         seconds = 0.0
     if not seconds <= MOST_SLEEP_SECONDS:  # not true of NaN either
@@ -94,12 +77,14 @@ COMMANDS = (
         )
         for name in ("asking", "readonly", "readwrite")
     ),
+    Command("debug", bare, -2, group="server", summary="A container for debugging commands."),
     Command(
-        "debug",
-        debug,
-        -2,
+        "debug|sleep",
+        sleep,
+        3,
         flags=("admin", "noscript", "loading", "stale"),
         group="server",
-        summary="A container for debugging commands.",
+        usage="<seconds>",
+        summary="Answers after so many seconds; only this connection's later answers wait for it.",
     ),
 )

@@ -1,7 +1,8 @@
 """Pure. SLOWLOG: the commands that took long, the newest first.
 
 The time is that from a command's coming to its answer, so a read that waits for S3 is slow as its caller sees it.
-Redis counts only what a command computes.
+Redis counts only what a command computes. Hits that are answered many at once never get here, not even with a
+threshold of 0: nothing is slow about them.
 """
 
 from __future__ import annotations

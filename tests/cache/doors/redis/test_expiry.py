@@ -8,7 +8,8 @@ import pytest
 
 from milena_cache.store import Ref
 from milena_common.slots import slot_of
-from tests.cache.doors.redis.rig import BUCKET, DoorUnderTest
+from tests.cache.doors.redis.rig import DoorUnderTest
+from tests.cache.rig import BUCKET
 from tests.support.memory_store import metadata_of
 
 assert slot_of(b"k") == 7629  # what MOVED says in the tests beside

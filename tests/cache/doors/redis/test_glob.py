@@ -46,7 +46,15 @@ def test_patterns(pattern: bytes, fits: list[bytes], fits_not: list[bytes]) -> N
 
 @pytest.mark.parametrize(
     ("pattern", "literal"),
-    [(b"", b""), (b"abc", b"abc"), (b"ab*", b"ab"), (b"a?", b"a"), (b"a[b]", b"a"), (b"a\\*b*", b"a*b"), (b"*a", b"")],
+    [
+        (b"", b""),
+        (b"abc", b"abc"),
+        (b"ab*", b"ab"),
+        (b"a?", b"a"),
+        (b"a[b]", b"a"),
+        (b"a\\*b*", b"a*b"),
+        (b"*a", b""),
+    ],
 )
 def test_what_every_text_begins_with(pattern: bytes, literal: bytes) -> None:
     assert Glob(pattern).literal == literal

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milena_cache.buckets import Buckets
 from milena_cache.doors.redis.cursors import SECONDS
+from milena_cache.store import Page
 from milena_common.slots import slot_of
-from tests.cache.doors.redis.rig import BUCKET, ME, DoorUnderTest, WireClient, ring
+from tests.cache.doors.redis.rig import ME, DoorUnderTest, WireClient, ring
+from tests.cache.rig import BUCKET
 
 OTHER = "127.0.0.1:60051"
 
@@ -82,8 +83,8 @@ async def test_a_key_that_is_uploaded_while_s3_is_asked_is_not_missed() -> None:
     await client.value(b"SET", b"k", b"v")
     listing = door.t.store.list
 
-    async def list_then_upload(*arguments: Any) -> Any:
-        page = await listing(*arguments)
+    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        page = await listing(bucket, prefix, cursor, limit)
         await door.t.flush()
         return page
 
@@ -115,7 +116,9 @@ def test_what_is_there_all_the_time_is_told_once(there: set[int], changes: list[
         while True:
             for when, number, flush in changes:
                 if when == turn:
-                    await client.value(*((b"SET", b"%04d+" % number, b"v") if flush else (b"DEL", b"%04d+" % number)))
+                    await client.value(
+                        *((b"SET", b"%04d+" % number, b"v") if flush else (b"DEL", b"%04d+" % number))
+                    )
                     if flush:
                         await door.t.flush()
             cursor, page = await client.value(b"SCAN", cursor)
