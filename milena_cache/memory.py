@@ -1,8 +1,8 @@
 """Pure. Copies of objects in memory: an LRU bounded by entries and by bytes.
 
-The order is cachetools' `LRUCache`. It is used without `getsizeof`, which would keep a second dictionary of
-sizes: 75 bytes for each entry. The bytes are summed here instead, and evictions come through `popitem`, the
-method that cachetools calls for each.
+The order is that of an `OrderedDict`, whose newest end is the most recently used. A library's LRU does the same
+in three Python calls and two dictionaries; this is on the path of every hit, where that is twice the time (0.4
+µs more, with 100,000 keys), and costs 100 bytes more for each entry.
 
 Bytes are what an entry costs the process: key, value, and the constant overhead of their keeping, so that
 LRU_BYTES bounds memory also when values are small. Freshness is the entry's and not decided here.
@@ -11,9 +11,8 @@ LRU_BYTES bounds memory also when values are small. Freshness is the entry's and
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
-
-from cachetools import Cache, LRUCache
 
 from milena_cache.changes import Changes
 from milena_cache.expiry import NEVER
@@ -90,19 +89,6 @@ def copy_of(value: bytes | None, etag: str, checked_at: float, owned_since: int,
     return EndingEntry(value, etag, checked_at, owned_since, expires_at, unsure=False)
 
 
-class _Order(LRUCache[bytes, Entry]):
-    """Tells the memory of each eviction."""
-
-    def __init__(self, memory: Memory, max_entries: int) -> None:
-        super().__init__(max_entries)
-        self._memory = memory
-
-    def popitem(self) -> tuple[bytes, Entry]:
-        key, entry = super().popitem()
-        self._memory.evicted(key, entry)
-        return key, entry
-
-
 class Memory:
     """At most `max_entries` entries and `max_bytes` bytes; the least recently used goes first.
 
@@ -115,35 +101,35 @@ class Memory:
         self.changes = Changes()
         self.bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
-        self._order = _Order(self, max_entries)
-        self._reason = "entries"
+        # By cache key, the least recently used first. Read by the door too, on the path of a hit.
+        self.entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._checked_at = 0.0
         self._owned_since = 0
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.entries)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._order
+        return key in self.entries
 
     def __iter__(self) -> Iterator[bytes]:
         """The keys, in no particular order."""
-        return iter(self._order)
+        return iter(self.entries)
 
     def peek(self, key: bytes) -> Entry | None:
         """The entry, which becomes no more recently used by it."""
-        return Cache.__getitem__(self._order, key) if key in self._order else None
+        return self.entries.get(key)
 
     def get(self, key: bytes) -> Entry | None:
         """The entry, which becomes the most recently used."""
-        try:
-            return self._order[key]
-        except KeyError:
-            return None
+        entry = self.entries.get(key)
+        if entry is not None:
+            self.entries.move_to_end(key)
+        return entry
 
     def put(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and drop what no longer fits; False if it alone is over the byte budget."""
-        before = self._order.pop(key, None)
+        before = self.entries.pop(key, None)
         if before is not None:
             self.bytes -= _cost(key, before)
             if _differ(before, entry):
@@ -160,25 +146,25 @@ class Memory:
         if cost > self.max_bytes:
             self.changes(key)
             return False
-        self._reason = "bytes"
         while self.bytes + cost > self.max_bytes:
-            self._order.popitem()
-        self._reason = "entries"
-        self._order[key] = entry
+            self._evict("bytes")
+        while len(self.entries) >= self.max_entries:
+            self._evict("entries")
+        self.entries[key] = entry
         self.bytes += cost
         return True
 
     def remove(self, key: bytes) -> None:
         """Forget the entry, if there is one."""
-        entry = self._order.pop(key, None)
+        entry = self.entries.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(key, entry)
             self.changes(key)
 
-    def evicted(self, key: bytes, entry: Entry) -> None:
-        """Called by the order for what it pushed out."""
+    def _evict(self, reason: str) -> None:
+        key, entry = self.entries.popitem(last=False)
         self.bytes -= _cost(key, entry)
-        self.evictions[self._reason] += 1
+        self.evictions[reason] += 1
         self.changes(key)
 
 

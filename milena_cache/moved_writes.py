@@ -1,9 +1,10 @@
 """Coordination. Writes that reach S3 when their slot has another owner already: that one is made to forget the key.
 
-The new owner may have read the object from S3 just before this node's write arrived there, and would serve what it
-read for as long as its copies are fresh. So whoever brings a write to S3 says so here. If the slot has moved, the new
-owner is told at once, and a write through is acknowledged after that. A node learns of a new ring a moment after it
-holds: so the latest writes are remembered, and told when a ring comes in which they have moved.
+The new owner may have read the object from S3 just before this node's write arrived there, and would serve what
+it read for as long as its copies are fresh. So whoever brings a write to S3 says so here. If the slot has
+moved, the new owner is told at once, and a write through is acknowledged after that. A node learns of a new
+ring a moment after it holds: so the latest writes are remembered, and told when a ring comes in which they have
+moved.
 
 What is dirty here is not known to the new owner until it is in S3; see docs/consistency.md.
 """

@@ -114,6 +114,8 @@ class Through:
         unsure = or_absent = False
         if strict:
             base = change.if_match or ABSENT
+            # S3 compares ETags, also with that of an object that has come to its end.
+            unsure = bool(change.if_match) and self._copies.current(key, change.owned_since) != change.if_match
         elif entry is not None:
             base, unsure, or_absent = entry.base, entry.unsure, entry.or_absent
         elif base is UNKNOWN:

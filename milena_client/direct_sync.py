@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
+from weakref import WeakMethod, finalize
 
 from google.protobuf.message import Message
 
@@ -35,6 +36,18 @@ class Router(Transport, Streams, Protocol):
     """What is used of a connection to the router."""
 
 
+def _tell(ring_changed: WeakMethod[Any], slot_map: SlotMap) -> None:
+    method = ring_changed()
+    if method is not None:
+        method(slot_map)
+
+
+def _end(watch: RingWatch, routes: Routes[RespNode]) -> None:
+    for node in routes.all():
+        node.leave()
+    watch.close()
+
+
 class DirectTransport:
     """A `Transport` to the owners of keys, and to the `router` for the rest. Thread-safe.
 
@@ -57,14 +70,18 @@ class DirectTransport:
         self._near = near
         if near is not None:
             survive_forks(near)
-        self._routes: Routes[RespNode] = Routes(bucket, self._node(""), self._node)
+
+        def node(address: str) -> RespNode:
+            return RespNode(address, who=f"node {address} " if address else "", near=near)
+
+        self._routes: Routes[RespNode] = Routes(bucket, node(""), node)
         self._updating = threading.Lock()
-        self._watch = RingWatch(router, draw, self._ring_changed)
+        # The thread that follows the ring must not keep alive a client that nobody has any more.
+        ring_changed = WeakMethod(self._ring_changed)
+        self._watch = RingWatch(router, draw, lambda slot_map: _tell(ring_changed, slot_map))
+        finalize(self, _end, self._watch, self._routes).atexit = False
         self._watching = False
         self._closed = False
-
-    def _node(self, address: str) -> RespNode:
-        return RespNode(address, who=f"node {address} " if address else "", near=self._near)
 
     def ask(self, key: str | bytes) -> Any:
         """The answer to a GET of `key`: its value, None if there is none, or an exception.

@@ -1,8 +1,8 @@
 """Coordination. Values kept in this process, so that reading them again asks nobody: the near cache.
 
-An LRU, bounded in bytes and in age, kept right by the nodes: they tell of every change of a key that this client has
-read (`milena_client.near_listener`, `milena_client.near_links`), and by the client's own writes. Four rules keep a
-value from being told when it is not the object's any more:
+An LRU, bounded in bytes and in age, kept right by the nodes: they tell of every change of a key that this
+client has read (`milena_client.near_listener`, `milena_client.near_links`), and by the client's own writes.
+Four rules keep a value from being told when it is not the object's any more:
 
 1. A read that brings a value to be kept leaves a mark before it is sent. Whatever speaks against the key meanwhile
    takes the mark away, and what the read then brings is not kept: it may be from before.
@@ -51,9 +51,9 @@ class Mark:
 class NearCache:
     """Values for one client, in at most `max_bytes` bytes, each for at most `max_age` seconds. Thread-safe.
 
-    `hits` and `misses` count lookups, `invalidations` keys of which a node told that they changed, known or not;
-    `bytes` is what the entries take now. `now` stands in for time in tests. Raises InvalidRequest for bounds that are
-    not more than 0.
+    `hits` and `misses` count lookups, `invalidations` keys of which a node told that they changed, known or
+    not; `bytes` is what the entries take now. `now` stands in for time in tests. Raises InvalidRequest for
+    bounds that are not more than 0.
     """
 
     def __init__(
@@ -141,8 +141,8 @@ class NearCache:
     def _saw(self, encoded: bytes, mark: Mark | None, value: bytes | None) -> bool:
         """Whether `value` is all that reads have found. Who has seen it must not be told anything older next.
 
-        Of two values only the node knows which is the older one. So if anything else is kept, or was found by a read
-        that overlaps, both go.
+        Of two values only the node knows which is the older one. So if anything else is kept, or was found by a
+        read that overlaps, both go.
         """
         if value is not None and (mark is None or mark.found in (None, value)):
             spellings = self._spellings.get(encoded, ())
@@ -256,7 +256,7 @@ class NearCache:
     # The nodes.
 
     def confirmed(self, source: Hashable, asked_at: float) -> None:
-        """A source has answered a question that was asked at `asked_at`, monotonic seconds. The first makes it one."""
+        """A source has answered what was asked at `asked_at`, monotonic seconds. The first answer makes it one."""
         with self._lock:
             self._sources[source] = asked_at
             self._trusted_until = min(self._sources.values()) + BOUND_SECONDS

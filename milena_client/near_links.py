@@ -1,8 +1,8 @@
 """Coordination. Hears from the nodes which keys have changed, for the near cache of a client with an event loop.
 
-The connections that carry the calls are always read, so what they read is followed on them (CLIENT TRACKING ON), and
-the node's pushes come between the answers, in their order. All that is needed beside is to ask each node from time to
-time whether it is there.
+The connections that carry the calls are always read, so what they read is followed on them (CLIENT TRACKING
+ON), and the node's pushes come between the answers, in their order. All that is needed beside is to ask each
+node from time to time whether it is there.
 """
 
 from __future__ import annotations

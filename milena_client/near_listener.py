@@ -1,10 +1,10 @@
 """Shell. Hears from one node which keys have changed, for the near cache of a client that has threads.
 
-Nobody reads from a thread's own connection between its calls, so pushes would lie there unread. They are redirected
-instead (CLIENT TRACKING ON REDIRECT) to one connection for each node, which a thread of its own reads. The node tells
-only of keys that this client has read, once for each read: what it costs is bounded by what the client asks for. (In
-BCAST mode it would be told of everything that anybody writes.) The node remembers those keys, in the bounds of its
-TRACKING_MAX_KEYS.
+Nobody reads from a thread's own connection between its calls, so pushes would lie there unread. They are
+redirected instead (CLIENT TRACKING ON REDIRECT) to one connection for each node, which a thread of its own
+reads. The node tells only of keys that this client has read, once for each read: what it costs is bounded by
+what the client asks for. (In BCAST mode it would be told of everything that anybody writes.) The node remembers
+those keys, in the bounds of its TRACKING_MAX_KEYS.
 
 A node that does not answer a ping within the bound is lost, as one whose connection breaks.
 """
@@ -35,9 +35,9 @@ _NOT_ENOUGH: Final = object()
 class NearListener:
     """The connection, and its thread once it is started.
 
-    Raises NodeLost if it cannot be made within `connect` seconds. `greeting` are the commands that begin it; the first
-    one answers the connection's id. `on_lost` is called when it is over, before `near` is told, unless by `close`.
-    `follow` is what a connection has to send so that its reads are followed.
+    Raises NodeLost if it cannot be made within `connect` seconds. `greeting` are the commands that begin it;
+    the first one answers the connection's id. `on_lost` is called when it is over, before `near` is told,
+    unless by `close`. `follow` is what a connection has to send so that its reads are followed.
     """
 
     def __init__(

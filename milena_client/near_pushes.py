@@ -12,7 +12,8 @@ from milena_common.keys import split_cache_key
 def apply(message: Sequence[Any], near: NearCache) -> None:
     """Take in a push: its kind, then its elements. Those that are not about keys are passed over.
 
-    The nodes name cache keys. All that this client has had followed are of its own bucket, so the key alone is enough.
+    The nodes name cache keys. All that this client has had followed are of its own bucket, so the key alone is
+    enough.
     """
     if message[0] == b"invalidate":
         keys = message[1]

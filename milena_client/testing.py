@@ -106,7 +106,7 @@ class FakeMilena(Milena):
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
-        clock = FakeClock()
+        clock = self._clock = FakeClock()
         self._cluster = MemoryCluster(clock.now)
         if objects:
             self._cluster.add(objects)
@@ -126,6 +126,10 @@ class FakeMilena(Milena):
         """
         self._cluster.fail_with(error, times)
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass: copies grow older, and objects with a time to live end."""
+        self._clock.time += seconds
+
 
 class FakeAsyncMilena(AsyncMilena):
     """An `AsyncMilena` that needs no cluster. `objects` are in the bucket from the start, and not yet cached."""
@@ -138,7 +142,7 @@ class FakeAsyncMilena(AsyncMilena):
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
-        clock = FakeAsyncClock()
+        clock = self._clock = FakeAsyncClock()
         self._cluster = MemoryCluster(clock.now)
         if objects:
             self._cluster.add(objects)
@@ -154,6 +158,10 @@ class FakeAsyncMilena(AsyncMilena):
     def fail_with(self, error: MilenaError, *, times: int | None = 1) -> None:
         """As `FakeMilena.fail_with`."""
         self._cluster.fail_with(error, times)
+
+    def advance(self, seconds: float) -> None:
+        """As `FakeMilena.advance`."""
+        self._clock.time += seconds
 
 
 try:

@@ -40,6 +40,12 @@ class Raw(bytes):
     __slots__ = ()
 
 
+class Pieces(tuple[bytes, ...]):
+    """An answer that is encoded already, in pieces that nobody needs to put together."""
+
+    __slots__ = ()
+
+
 class NullArray:
     """The null that stands for an array; RESP3 has one null for all."""
 

@@ -25,8 +25,9 @@ MOST_INLINE: Final = 64 * 1024
 ARGUMENT_OVERHEAD: Final = 48
 _SMALL_PIECE = 4096
 _MOST_TOGETHER = 1024 * 1024
-# A read that holds more than this is no pipeline of GETs.
+# A read that holds more than this is no pipeline of GETs, or no command of short words.
 _MOST_FOR_GETS = 64 * 1024
+_MOST_FOR_ONE = 16 * 1024
 
 _GET = b"*2\r\n$3\r\nGET\r\n$"
 _SET = b"*3\r\n$3\r\nSET\r\n$"
@@ -117,8 +118,25 @@ class CommandReader:
             return None
         return [b"SET", key, data[end + 2 : -2]]
 
+    def _one(self, data: bytes) -> Command | None:
+        """The words, if `data` is one whole command of short words and nothing came before; else None."""
+        if self.pending or self._left or len(data) > _MOST_FOR_ONE or data[:1] != b"*":
+            return None
+        tokens = data.split(b"\r\n")
+        words = tokens[2::2]
+        if tokens.pop() or tokens[0] != b"*%d" % len(words):
+            return None
+        try:
+            return words if words and tokens[1::2] == [_LENGTHS[length] for length in map(len, words)] else None
+        except IndexError:  # a long word
+            return None
+
     def feed(self, data: bytes, into: Callable[[Command], object]) -> None:
         """Give the commands that `data` completes to `into`. Raises ProtocolError, after those before it."""
+        words = self._one(data)
+        if words is not None:
+            into(words)
+            return
         if self.pending:
             self._keep(data)
             self.pending += len(data)

@@ -95,6 +95,7 @@ class RouterService:
                 durability=request.durability,
                 if_match=request.if_match,
                 if_none_match=request.if_none_match,
+                ttl_ms=request.ttl_ms,
             ).SerializeToString()
 
         return await self._forwarder.write("Put", filed_as, build, _forget(request), self._timeout(remaining))

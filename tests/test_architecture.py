@@ -45,7 +45,7 @@ LIBRARIES = {
         "milena_client.connection",
         "milena_router.node_connection",
     ],
-    "hiredis": ["milena_client.resp_socket", "milena_client.resp_stream"],
+    "hiredis": ["milena_client.near_listener", "milena_client.resp_socket", "milena_client.resp_stream"],
     "grpc_health": ["milena_common.grpc_door"],
     "lmdb": ["milena_cache.journal_lmdb"],
     "mypy_boto3_s3": ["milena_cache.s3_boto3", "milena_client.cli.local_s3"],

@@ -28,11 +28,12 @@ from tests.support.fake_clock import settle
 
 T = TypeVar("T")
 
+LARGE_VALUE = bytes(4 * ENTRY_OVERHEAD)
 HELD_BACK = st.sampled_from(["gate", "read_gate", "write_gate"])
+FOREIGN = st.sampled_from([None, b"1", b"foreign", LARGE_VALUE])
 KEYS = st.sampled_from(["a", "b", "c"])
 CLASSES = st.sampled_from(["back", "through", "memory"])
 ENDS = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
-LARGE_VALUE = bytes(4 * ENTRY_OVERHEAD)
 
 
 def followed(t: NodeUnderTest) -> list[bytes]:
@@ -269,9 +270,30 @@ class ChangesMachine(RuleBasedStateMachine):
 
         self.run(overlap())
 
-    @rule(key=KEYS, value=st.sampled_from([None, b"1", b"foreign", LARGE_VALUE]))
+    @rule(key=KEYS, value=FOREIGN)
     def foreign_change(self, key: str, value: bytes | None) -> None:
         self.t.in_s3(key, value)
+
+    @rule(key=KEYS, value=FOREIGN, seconds=st.sampled_from([0.0, 6.0, 105.0, 130.0, 170.0]), push_out=st.booleans())
+    def changed_behind_the_node(self, key: str, value: bytes | None, seconds: float, push_out: bool) -> None:
+        """Between two reads of it; others may come in between, for which there is no room."""
+        self.get(key)
+        self.t.in_s3(key, value)
+        for other in "abc" if push_out else "":
+            if other != key:
+                self.get(other)
+        self.t.clock.tick(seconds)
+        self.get(key)
+
+    @rule(key=KEYS, durability=CLASSES, seconds=st.sampled_from([0.3, 1.0]), flush=st.booleans())
+    def comes_to_its_end(self, key: str, durability: str, seconds: float, flush: bool) -> None:
+        self.run(self.write(key, self.value(), durability, seconds))
+        self.get(key)
+        if flush:
+            self.run(self.t.clock.advance(0.7))
+            self.get(key)
+        self.t.clock.tick(seconds)
+        self.get(key)
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:

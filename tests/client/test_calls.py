@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from milena_client import AsyncMilena, Flushed, Milena
+from milena_client import AsyncMilena, Flushed, Milena, operations
+from milena_client.calls import AsyncCaller, Caller, Failed, Retries, first_attempt
+from milena_client.resp_wire import NOT_ASKED
 from milena_client.retry import DEFAULT_RETRY
 from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_common.errors import (
@@ -19,7 +21,9 @@ from milena_common.errors import (
     InternalError,
     InvalidRequest,
     MilenaError,
+    Moved,
     NodeLost,
+    NoNodes,
     RateLimited,
     Unavailable,
 )
@@ -226,3 +230,36 @@ def test_a_wrong_bucket_or_timeout_is_refused_when_the_client_is_made() -> None:
             kind(bucket="No")
         with pytest.raises(InvalidRequest, match="timeout"):
             kind(timeout=0)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_call_may_begin_with_an_attempt_that_somebody_else_has_made(kind: str) -> None:
+    """It counts as the first one: for what may be repeated, for the time that is left, and for the pause."""
+    clock: Any = FakeClock() if kind == "sync" else FakeAsyncClock()
+    script = Script(clock, FOUND)
+    retries = Retries(5.0, DEFAULT_RETRY)
+    caller: Any
+    if kind == "sync":
+        caller = Caller(ScriptedTransport(script), retries, clock)
+    else:
+        caller = AsyncCaller(ScriptedAsyncTransport(script), retries, clock)
+
+    def run(*args: Any) -> Any:
+        return caller.run(*args) if kind == "sync" else asyncio.run(caller.run(*args))
+
+    clock.time = 12.0
+    assert run(operations.get("k", ""), None, Failed(10.0, NodeLost("gone"))) == b"v"
+    assert clock.time > 12.0
+    assert script.timeouts == [pytest.approx(15.0 - clock.time)]
+    with pytest.raises(NodeLost, match="gone"):
+        run(operations.put("k", b"v", ""), None, Failed(clock.time, NodeLost("gone")))
+    with pytest.raises(DeadlineExceeded, match=r"get 'k': not finished within 5 s \(silence\)"):
+        run(operations.get("k", ""), None, Failed(clock.time, DeadlineExceeded("silence")))
+    assert len(script.timeouts) == 1
+
+
+def test_what_a_first_attempt_came_to() -> None:
+    lost = NodeLost("gone")
+    assert first_attempt(1.0, lost) == Failed(1.0, lost)
+    for nothing_done in (NOT_ASKED, Moved(5, "a:1"), NoNodes("no ring"), [b"not", b"a value"]):
+        assert first_attempt(1.0, nothing_done) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -526,3 +527,16 @@ def test_threads_and_batches_and_a_changing_ring() -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+def test_a_client_that_nobody_has_any_more_leaves_nothing_behind() -> None:
+    with cluster_of(2, "sync") as rig:
+        before = threading.active_count()
+        for _ in range(5):
+            client = Milena(rig.cluster.address)
+            rig.cluster.wait_until_direct(client)
+            del client
+            gc.collect()
+        wait_until("connections are closed", lambda: not any(node.connections for node in rig.nodes), LONG)
+        wait_until("threads have ended", lambda: threading.active_count() <= before + 5, LONG)
+        assert not [thread for thread in threading.enumerate() if thread.name == "milena ring watch"]

@@ -46,3 +46,14 @@ def test_a_limit_that_is_over_is_forgotten() -> None:
     pace = Pace()
     pace.refused(2.0, 0.0, had_turn=False)
     assert pace.refused(0.01, 100.0, had_turn=False) == pytest.approx(0.01)
+
+
+def test_it_says_whether_calls_may_be_waiting() -> None:
+    pace = Pace()
+    assert not pace.queued
+    pace.refused(0.1, 0.0, had_turn=False)
+    assert pace.queued
+    pace.wait(0.05, 5.0)
+    assert pace.queued
+    pace.wait(1.0, 5.0)
+    assert not pace.queued

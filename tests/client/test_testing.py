@@ -30,6 +30,24 @@ def test_a_double_is_a_client() -> None:
     assert needs_a_client(FakeMilena({b"k": b"v"})) == b"v"
 
 
+async def test_objects_end_when_their_time_is_over() -> None:
+    client, other = FakeMilena(), FakeAsyncMilena()
+    client.set("k", b"v", ttl=10)
+    await other.set("k", b"v", ttl=10)
+    client.advance(4)
+    entry = client.get_entry("k")
+    assert entry is not None
+    assert (entry.age, entry.ttl) == (4.0, 6.0)
+    client.advance(6)
+    other.advance(10)
+    assert client.get("k") is None
+    assert list(client.scan()) == []
+    assert await other.get("k") is None
+    client.set("k", b"w", if_none_match="*")
+    client.advance(10)
+    assert client.get("k") == b"w", "a write without ttl ends the old one's"
+
+
 def test_failing_takes_no_time_and_ends() -> None:
     client = FakeMilena({"k": b"v"})
     client.fail_with(NodeLost("gone"), times=2)

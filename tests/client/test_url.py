@@ -20,6 +20,8 @@ from milena_common.errors import ConfigError
         ("milena://h:50050/my-bucket?timeout=500ms", Target("h:50050", "my-bucket", 0.5)),
         ("milena://h?timeout=2m", Target("h:50050", "", 120.0)),
         ("milena://h?timeout=1.5", Target("h:50050", "", 1.5)),
+        ("milena://h?direct=true", Target("h:50050")),
+        ("milena://h?direct=false&timeout=1s", Target("h:50050", "", 1.0, direct=False)),
     ],
 )
 def test_what_a_url_says(url: str, target: Target) -> None:
@@ -49,6 +51,7 @@ def test_what_a_url_says(url: str, target: Target) -> None:
         ("milena://h?timeout=1h", "500ms"),
         ("milena://h?timeout=0", "timeout"),
         ("milena://h?timeout=9999999", "timeout"),
+        ("milena://h?direct=no", "direct: got 'no'"),
     ],
 )
 def test_what_is_refused_by_name(url: str, named: str) -> None:

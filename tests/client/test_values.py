@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from milena_client.values import (
+    LONGEST_TTL,
     checked_bucket,
     checked_timeout,
     encode_key,
     encode_prefix,
+    encode_ttl,
     encode_value,
     key_list,
 )
@@ -75,3 +77,16 @@ def test_buckets() -> None:
     assert [checked_bucket(name) for name in ("", "default", "logs.2024")] == ["", "default", "logs.2024"]
     with pytest.raises(InvalidRequest, match="bucket"):
         checked_bucket("No_Bucket")
+
+
+def test_a_time_to_live_is_whole_milliseconds_and_never_none_of_them() -> None:
+    assert [encode_ttl(seconds) for seconds in (None, 1, 0.25, 0.0001, LONGEST_TTL)] == [
+        0,
+        1000,
+        250,
+        1,
+        LONGEST_TTL * 1000,
+    ]
+    for wrong in (0, -1, float("nan"), float("inf"), LONGEST_TTL * 1.1):
+        with pytest.raises(InvalidRequest, match="ttl"):
+            encode_ttl(wrong)

@@ -31,7 +31,7 @@ from milena_cache.doors.redis.tracking import Work
 from milena_cache.doors.redis.waiting import UNKNOWN, Answer, Waiting
 from milena_common.addresses import Address
 from milena_common.limiter import over_limit
-from milena_common.resp import OK, Raw, encode, error_line
+from milena_common.resp import OK, Pieces, Raw, encode, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
 
 MOST_WAITING = 1024
@@ -334,6 +334,8 @@ class Connection(asyncio.Protocol):
             return (b"$%d\r\n" % len(result), result, b"\r\n")
         if isinstance(result, Raw):
             return (result,)
+        if isinstance(result, Pieces):
+            return result
         return (encode(result, self.session.protocol),)
 
     def _admit(self) -> None:

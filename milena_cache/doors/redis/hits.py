@@ -33,12 +33,14 @@ class Hits:
 
         `now` is monotonic seconds. It stops after `most_bytes` bytes of values.
         """
-        get = self._memory.get
+        entries = self._memory.entries
+        get, used = entries.get, entries.move_to_end
         dirty = self._dirty.entries
         since = self._ownership.since
         everything_since = since[0] if self._ownership.single else None
         oldest = now - self._surely_fresh
         served = answered = 0
+        head, length = b"", -1
         for key in keys:
             owned_since = everything_since if everything_since is not None else since[slot_of(key)]
             if owned_since < 0:
@@ -58,10 +60,14 @@ class Hits:
                 ):
                     break
                 value = entry.value
+                used(key)
             if value is None:
                 break
             size = len(value)
-            parts.append(b"$%d\r\n%b\r\n" % (size, value))
+            if size != length:
+                head, length = b"$%d\r\n" % size, size
+            # Not put together here: values are copied once, when they are sent.
+            parts += (head, value, b"\r\n")
             served += size
             answered += 1
             if served > most_bytes:

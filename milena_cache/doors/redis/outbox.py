@@ -12,6 +12,10 @@ from milena_cache.doors.redis.waiting import Answer
 HIGH_WATER = 1024 * 1024
 
 
+# To send a piece by itself takes as long as to copy so many bytes.
+PIECE_BYTES = 4 * 1024
+
+
 class Outbox:
     """`parts` leave with the next `flush`. `writable`: the client reads what it is sent, or nearly all of it."""
 
@@ -36,8 +40,12 @@ class Outbox:
             self._session.sent += len(parts[0])
             self._transport.write(parts[0])
         else:
-            self._session.sent += sum(map(len, parts))
-            self._transport.writelines(parts)
+            size = sum(map(len, parts))
+            self._session.sent += size
+            if size < PIECE_BYTES * len(parts):
+                self._transport.write(b"".join(parts))
+            else:
+                self._transport.writelines(parts)
         parts.clear()
 
     def add_when_read(self, answer: Answer) -> None:

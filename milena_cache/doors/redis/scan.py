@@ -2,8 +2,8 @@
 
 Over what S3 lists lies what is dirty: written and not there yet, or deleted and still there. Each page stands for
 the keys from behind the last one of the page before to its own last one, in the order of their bytes; so every key
-is told once, whatever is uploaded meanwhile. What was dirty before S3 was asked counts as well as what is
-afterwards: an upload in between is in one of them.
+is told once, whatever is uploaded meanwhile. What was dirty before S3 was asked counts: it may be uploaded after S3
+has looked and before it has answered.
 
 Each node tells its own keys. An object whose own end has come is told until somebody notices that it has.
 """
@@ -67,7 +67,7 @@ async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[
     page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
     listed = [info.key.encode() for info in page.objects]
     end = listed[-1] if listed else place.last
-    found = {*listed, *before, *_dirty(context, place)}
+    found = {*listed, *before}
     if page.cursor:
         found = {key for key in found if key <= end}
     since = context.ownership.since

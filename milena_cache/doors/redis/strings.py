@@ -19,7 +19,7 @@ from milena_cache.memory import Entry
 from milena_cache.modify import DELETE, KEEP, Decide, Modified, NewValue, Otherwise
 from milena_common.durability import Durability
 from milena_common.keys import check_value_size
-from milena_common.resp import OK, Raw, bulk, null
+from milena_common.resp import OK, Pieces, Raw, bulk, null
 
 
 def get(context: Context, session: Session, words: list[bytes]) -> Any:
@@ -80,7 +80,7 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
         number = context.hits.answer(keys, context.clock.now(), parts, most)
         room.take(sum(map(len, parts)))
     if number == len(keys):
-        return _array(parts, [])
+        return Pieces((b"*%d\r\n" % number, *parts))
 
     def encoded(value: bytes | None) -> bytes:
         room.take(len(value or b""))
@@ -95,15 +95,12 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
         return encoded((await context.node.get(wanted, context.timeout, owned_since)).entry.value)
 
     others = for_each(places(context, session, keys[number:]), known, ask)
-    return _array(parts, others) if isinstance(others, list) else _array_later(parts, others)
+    parts.insert(0, b"*%d\r\n" % len(keys))
+    return Pieces((*parts, *others)) if isinstance(others, list) else _and_others(parts, others)
 
 
-def _array(parts: list[bytes], others: list[bytes]) -> Raw:
-    return Raw(b"".join((b"*%d\r\n" % (len(parts) + len(others)), *parts, *others)))
-
-
-async def _array_later(parts: list[bytes], others: Awaitable[list[bytes]]) -> Raw:
-    return _array(parts, await others)
+async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pieces:
+    return Pieces((*parts, *await others))
 
 
 def mset(context: Context, session: Session, words: list[bytes]) -> Any:

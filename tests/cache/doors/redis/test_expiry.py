@@ -92,3 +92,20 @@ async def test_a_value_is_not_changed_by_changing_its_end() -> None:
     assert await client.value(b"PERSIST", b"k") == 1
     assert await client.value(b"GET", b"k") == b"from S3"
     await door.t.stop()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [b"SET", b"k", b"w", b"EXAT", b"1"],
+        [b"SET", b"k", b"w", b"XX", b"EXAT", b"1"],
+        [b"GETEX", b"k", b"EXAT", b"1"],
+        [b"EXPIRE", b"k", b"-1"],
+    ],
+)
+async def test_an_end_that_has_been_removes_the_object(words: list[bytes]) -> None:
+    door = DoorUnderTest()
+    client = door.connect()
+    door.t.in_s3("k", b"v")
+    assert await client.value(*words) in (b"OK", b"v", 1)
+    assert door.t.s3_has("k") is None

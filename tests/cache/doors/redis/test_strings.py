@@ -147,6 +147,16 @@ async def test_many_keys_are_written_in_parts() -> None:
     await door.t.stop()
 
 
+async def test_a_write_behind_one_of_many_keys_comes_after_it() -> None:
+    door = DoorUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
+    await door.t.start()
+    client = door.connect()
+    pairs = [word for number in range(2000) for word in (b"k%d" % number, b"old")]
+    client.send(command(b"MSET", *pairs) + command(b"SET", b"k1999", b"new") + command(b"GET", b"k1999"))
+    assert await client.answers(3) == b"+OK\r\n+OK\r\n$3\r\nnew\r\n"
+    await door.t.stop()
+
+
 @pytest.mark.parametrize("durability", [b"back", b"through", b"memory"])
 async def test_set_reaches_the_durability_that_it_names(durability: bytes) -> None:
     door = DoorUnderTest(mode="through")

@@ -216,7 +216,8 @@ REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
     ),
     (
         (b"CACHING", b"YES"),
-        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
+        "enabled",
     ),
     ((b"CACHING",), "ERR wrong number of arguments for 'client|caching' command"),
 ]
