@@ -23,6 +23,8 @@ from milena_cache.journal_disk import CannotOpen
 from milena_cache.journal_lmdb import LmdbDisk
 from milena_cache.memory import Memory
 from milena_cache.metrics import node_registry
+from milena_cache.moved_writes import MovedWrites
+from milena_cache.neighbours import Neighbours
 from milena_cache.node import Landing, Node
 from milena_cache.origin import Origin
 from milena_cache.ownership import Ownership
@@ -186,8 +188,13 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         default_bucket=config.buckets.default,
     )
 
+    neighbours = Neighbours()
+    moved = MovedWrites(ownership, neighbours.forget, clock)
+    writeback.wrote = moved.wrote
+
     def ring_changed(slot_map: SlotMap) -> None:
         if ownership.update(slot_map):
+            moved.ring_changed()
             redis.ring_changed()
 
     watches = []
@@ -240,6 +247,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         for task in (*background, *watching):
             task.cancel()
         await writeback.stop()
+        await moved.stop()
+        await neighbours.close()
         await asyncio.gather(*(each.close() for each in report.registrations))
         await origin.close()
         await ops.stop()

@@ -88,6 +88,9 @@ class Through:
                 now = self._clock.now()
                 self._copies.keep(key, copy_of(change.value, etag, now, change.owned_since, change.expires_at))
                 self._copies.changes(key)
+            told = self._writeback.wrote(key, change.owned_since)
+            if told is not None:
+                await told
             if not await self._let_go(key, change, give_up_at):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from math import inf
 
@@ -75,6 +75,8 @@ class WriteBack:
     ) -> None:
         self.results = dict.fromkeys(RESULTS, 0)
         self.last_success = 0.0
+        # Called with a cache key and the ownership of its write when S3 has that; see `moved_writes`.
+        self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self.pace = pace
         self._dirty = dirty
         self._journal = journal
@@ -310,6 +312,7 @@ class WriteBack:
         if self.pace.succeeded():
             log.info("S3 takes writes again: %d wait", len(self._dirty))
         self._dirty.upload_ended(entry, landed=True, now=now)
+        self.wrote(entry.key, entry.owned_since)
         entry.unsure = False
         entry.failures = 0
         if how is Ending.SUPERSEDED:

@@ -54,7 +54,7 @@ class NearListener:
         self._sent: deque[float] = deque()  # when the pings were, that have not been answered
         self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
         self._socket = socket.socket(family, socket.SOCK_STREAM)
-        asked_at = near.now()
+        self._asked_at = near.now()
         try:
             self._socket.settimeout(connect)
             self._socket.connect(address)
@@ -69,7 +69,6 @@ class NearListener:
             self._socket.close()
             raise NodeLost(f"cannot be listened to: {error}") from None
         self.follow = command(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % number)
-        near.confirmed(self, asked_at)
 
     def _next(self) -> Any:
         while (reply := self._reader.gets()) is _NOT_ENOUGH:
@@ -83,7 +82,8 @@ class NearListener:
         self._reader.feed(data)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Begin to listen; from now on it is one of the sources of `near`."""
+        self._near.confirmed(self, self._asked_at)
         threading.Thread(target=self._listen, name="milena near cache", daemon=True).start()
 
     def _listen(self) -> None:

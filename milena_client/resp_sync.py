@@ -57,7 +57,8 @@ class RespNode:
         self._again_at = 0.0
         self._closed = False
         self._near = near
-        self._listener: NearListener | None = None  # if there is a near cache, there is one or no endpoint
+        # With a near cache there is one, or no endpoint; just after a fork an endpoint alone, and nothing is kept.
+        self._listener: NearListener | None = None
 
     def current(self) -> RespSocket | None:
         """The calling thread's connection, if there is one."""
@@ -80,8 +81,9 @@ class RespNode:
         if self._process != os.getpid():
             self._forked()
         listener, endpoint = self._listener, self._endpoint
-        if endpoint is None:
+        if endpoint is None or (self._near is not None and listener is None):
             self._look()
+        if endpoint is None:
             return None
         try:
             connection = self._connect(*endpoint, min(timeout, CONNECT_SECONDS), listener)
@@ -141,8 +143,10 @@ class RespNode:
         else:
             fresh = NearListener(family, address, self._commands, CONNECT_SECONDS, self._near, self._unheard)
         with self._lock:
-            if fresh is not None:
+            if fresh is not None and self._near is not None:
                 self._listener = listener = fresh
+                self._retire()
+                self._near.clear()
                 fresh.start()
                 if self._closed:
                     fresh.close()
@@ -150,12 +154,16 @@ class RespNode:
                 self._endpoint = (family, address)
 
     def _unheard(self, listener: NearListener) -> None:
-        """Nobody hears any more of what the connections of the threads read: let them make new ones."""
+        """Nobody hears any more of what the connections of the threads read."""
         with self._lock:
             if self._listener is listener:
                 self._endpoint = self._listener = None
-                for connection in self._sockets:
-                    connection.closed = True
+                self._retire()
+
+    def _retire(self) -> None:
+        """Let threads make new connections: what is read from these is heard of by nobody."""
+        for connection in self._sockets:
+            connection.closed = True
 
     def _forked(self) -> None:
         """Forget what belongs to the process from which this one was forked: connections, threads, their locks."""
@@ -164,8 +172,7 @@ class RespNode:
         self._lock = threading.Lock()
         self._sockets = WeakSet()
         self._looking = False
-        if self._near is not None:
-            self._endpoint = self._listener = None
+        self._listener = None
 
     def leave(self, *, lasting: bool = False) -> None:
         """Make no new connections, and end those that there are: their calls raise NodeLost.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from time import monotonic
 from typing import Final, Protocol
 
 import grpc
@@ -90,7 +91,9 @@ class RespNodeConnection:
             raise NodeLost("left the ring")
         stream = self._link.stream if method in FAST else None
         if stream is None and method in FAST:
+            started = monotonic()
             stream = await self._link.open(min(timeout / 2, CONNECT_SECONDS))
+            timeout -= monotonic() - started
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:

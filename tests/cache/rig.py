@@ -8,7 +8,7 @@ from milena_cache.buckets import Buckets, Object
 from milena_cache.change import Ack
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.expiry import NEVER, expiry_of, has_ended
+from milena_cache.expiry import NEVER, expires_metadata, expiry_of, has_ended
 from milena_cache.flights import Flights
 from milena_cache.flushes import Flushed
 from milena_cache.freshness import Freshness
@@ -24,12 +24,13 @@ from milena_cache.store import Ref
 from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Policy, Uploader
+from milena_cache.version import Version, stamp
 from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
 from milena_common.durability import Durability
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
-from tests.support.memory_store import MemoryStore, metadata_of
+from tests.support.memory_store import MemoryStore, WithMetadata, metadata_of
 
 BUCKET = "bucket"
 # Windows one after the other: fresh to 100 s, grace to 110 s, keep to 160 s.
@@ -221,9 +222,13 @@ class NodeUnderTest:
             self.object(key), SOON, owned_since=owned_since, durability=durability, if_match=if_match
         )
 
-    def in_s3(self, key: str, value: bytes | None) -> None:
-        """Change the object behind the node's back."""
+    def in_s3(self, key: str, value: bytes | None, expires_at: float = NEVER) -> None:
+        """Change the object behind the node's back; with an end, as another node of Milena's does."""
+        ref = Ref(BUCKET, key)
         if value is None:
-            self.store.objects.pop(Ref(BUCKET, key), None)
+            self.store.objects.pop(ref, None)
+        elif expires_at:
+            own = {**stamp(Version(1, 1), ref), **expires_metadata(expires_at)}
+            self.store.objects[ref] = WithMetadata(value, own)
         else:
-            self.store.objects[Ref(BUCKET, key)] = value
+            self.store.objects[ref] = value

@@ -2,14 +2,16 @@
 
 The model keeps, for each key, every value that S3 has had and when. A read may tell a value only if S3 had it at
 some time in the last `allowance` seconds, where the allowance follows from the outcome, and never one from before
-the last acknowledged write or the last change of ownership.
+the last acknowledged write or the last change of ownership. What has come to its own end is told no more, however
+young the copy is.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from math import inf
+from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -24,7 +26,8 @@ from tests.support.fake_clock import settle
 T = TypeVar("T")
 
 KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
-VALUES = st.binary(max_size=40)
+ENDS = st.sampled_from([1.0, 20.0, 104.0, 150.0])
+VALUES = st.sampled_from([b"", b"v"]) | st.binary(max_size=40)
 LARGE = 4 * ENTRY_OVERHEAD
 
 # How old what is told may be, by outcome.
@@ -40,6 +43,17 @@ ALLOWANCE = {
 ASKED = {"miss", "changed", "revalidated", "bypass"}
 
 
+class Had(NamedTuple):
+    """What S3 had from a moment on, and when it came to its own end; on the monotonic clock."""
+
+    since: float
+    value: bytes | None
+    end: float = inf
+
+
+NOTHING = Had(-inf, None)
+
+
 class NodeMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
@@ -47,7 +61,7 @@ class NodeMachine(RuleBasedStateMachine):
         # Room for three small values and none that is LARGE.
         self.t = self.run(self.made())
         self.epoch = 1
-        self.history: dict[str, list[tuple[float, bytes | None]]] = {}
+        self.history: dict[str, list[Had]] = {}
         self.floor: dict[str, int] = {}  # the first entry of the history that may still be told
         self.reads = 0
         self.suspect = False  # S3 failed, and has not been seen to answer since
@@ -63,21 +77,27 @@ class NodeMachine(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
 
-    def note(self, key: str, value: bytes | None) -> None:
-        """S3 has `value` from now on."""
-        self.history.setdefault(key, [(float("-inf"), None)]).append((self.t.clock.now(), value))
+    def note(self, key: str, value: bytes | None, seconds: float = inf) -> None:
+        """S3 has `value` from now on, for so long."""
+        now = self.t.clock.now()
+        self.history.setdefault(key, [NOTHING]).append(Had(now, value, now + seconds))
 
-    def acknowledged(self, key: str, value: bytes | None) -> None:
-        self.note(key, value)
+    def acknowledged(self, key: str, value: bytes | None, seconds: float = inf) -> None:
+        self.note(key, value, seconds)
         self.floor[key] = len(self.history[key]) - 1
 
     def may_tell(self, key: str, value: bytes | None, allowance: float) -> bool:
         """Whether S3 had `value` at some time that a read may still tell of."""
-        since = self.t.clock.now() - allowance
-        history = self.history.get(key, [(float("-inf"), None)])
-        ends = [start for start, _ in history[1:]] + [float("inf")]
-        told_of = list(zip(history, ends, strict=True))[self.floor.get(key, 0) :]
-        return any(had == value and end >= since for (_, had), end in told_of)
+        now = self.t.clock.now()
+        history = self.history.get(key, [NOTHING])
+        overwritten = [had.since for had in history[1:]] + [inf]
+        told_of = list(zip(history, overwritten, strict=True))[self.floor.get(key, 0) :]
+        return any((None if now >= had.end else had.value) == value for had, at in told_of if at >= now - allowance)
+
+    def allowance(self, key: str, outcome: str) -> float:
+        """How old what is told may be. Of what has come to its end, that is what the copy knew."""
+        ended = any(self.t.clock.now() >= had.end for had in self.history.get(key, [])[self.floor.get(key, 0) :])
+        return ALLOWANCE["stale"] if outcome == "negative_hit" and ended else ALLOWANCE.get(outcome, 0.0)
 
     def read(self, key: str) -> str:
         """Read and check; the outcome, "error" if S3 had to be asked and could not be."""
@@ -87,7 +107,7 @@ class NodeMachine(RuleBasedStateMachine):
         except MilenaError:
             assert self.t.store.down is not None
             return "error"
-        allowance = ALLOWANCE.get(reply.outcome, 0.0)
+        allowance = self.allowance(key, reply.outcome)
         assert reply.age <= allowance
         assert self.may_tell(key, reply.entry.value, allowance), (key, reply.outcome, self.history.get(key))
         if reply.outcome in ASKED:
@@ -105,6 +125,20 @@ class NodeMachine(RuleBasedStateMachine):
             self.acknowledged(key, value)
         else:
             assert self.refused(key, value)
+
+    @rule(key=KEYS, value=VALUES, seconds=ENDS)
+    def put_what_ends(self, key: str, value: bytes, seconds: float) -> None:
+        if self.t.store.down is None:
+            self.run(self.t.put(key, value, self.epoch, expires_at=self.t.clock.wall() + seconds))
+            self.acknowledged(key, value, seconds)
+
+    @rule(key=KEYS, value=VALUES, seconds=ENDS)
+    def another_owner_puts_what_ends(self, key: str, value: bytes, seconds: float) -> None:
+        self.epoch += 2
+        self.t.in_s3(key, value, self.t.clock.wall() + seconds)
+        self.note(key, value, seconds)
+        for key, history in self.history.items():
+            self.floor[key] = len(history) - 1
 
     @rule(key=KEYS)
     def put_large(self, key: str) -> None:

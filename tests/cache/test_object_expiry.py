@@ -35,12 +35,6 @@ def in_seconds(t: NodeUnderTest, seconds: float) -> float:
     return t.clock.wall() + seconds
 
 
-def stored_to_end(t: NodeUnderTest, value: bytes, expires_at: float) -> None:
-    """S3 has an object that another node of Milena's wrote."""
-    own = {**stamp(Version(1, 1), REF), EXPIRES: str(round(expires_at * 1000))}
-    t.store.objects[REF] = WithMetadata(value, own)
-
-
 @CLASSES
 async def test_what_has_ended_is_there_for_nobody(durability: Durability) -> None:
     t = await started()
@@ -190,7 +184,7 @@ async def test_somebody_elses_object_is_not_deleted_in_its_place(policy: str) ->
 
 async def test_who_notices_the_end_has_the_object_removed_once() -> None:
     t = NodeUnderTest()
-    stored_to_end(t, b"v", in_seconds(t, 5))
+    t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
     t.clock.tick(5)
     t.store.calls.clear()
@@ -208,11 +202,11 @@ async def test_who_notices_the_end_has_the_object_removed_once() -> None:
 
 async def test_a_read_from_s3_notices_it_too() -> None:
     t = NodeUnderTest()
-    stored_to_end(t, b"v", in_seconds(t, 0))
+    t.in_s3("k", b"v", in_seconds(t, 0))
     assert await t.outcome("k") == ("miss", None)
     await settle()
     assert t.s3_has("k") is None
-    stored_to_end(t, b"v", in_seconds(t, 0))
+    t.in_s3("k", b"v", in_seconds(t, 0))
     t.clock.tick(10)
     reply, _ = await t.node.exists(t.object("k"), SOON)
     assert (reply.outcome, reply.entry.value) == ("miss", None)
@@ -222,7 +216,7 @@ async def test_a_read_from_s3_notices_it_too() -> None:
 
 async def test_what_was_written_in_between_is_not_removed() -> None:
     t = NodeUnderTest()
-    stored_to_end(t, b"v", in_seconds(t, 5))
+    t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
     t.clock.tick(5)
     t.in_s3("k", b"v")  # the same bytes, without an end
@@ -233,7 +227,7 @@ async def test_what_was_written_in_between_is_not_removed() -> None:
 
 async def test_nor_what_is_written_while_it_is_looked_at() -> None:
     t = NodeUnderTest()
-    stored_to_end(t, b"v", in_seconds(t, 5))
+    t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
     t.clock.tick(5)
     await t.get("k")
@@ -254,7 +248,7 @@ async def test_nor_what_is_written_while_it_is_looked_at() -> None:
 
 async def test_a_write_that_comes_meanwhile_stays() -> None:
     t = await started()
-    stored_to_end(t, b"v", in_seconds(t, 5))
+    t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
     t.clock.tick(5)
     t.store.write_gate.clear()
@@ -272,7 +266,7 @@ async def test_a_write_that_comes_meanwhile_stays() -> None:
 
 async def test_while_s3_fails_nothing_is_removed_and_nothing_comes_back() -> None:
     t = NodeUnderTest()
-    stored_to_end(t, b"v", in_seconds(t, 5))
+    t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
     t.clock.tick(5)
     t.store.down = Fault.CONNECT
@@ -327,10 +321,10 @@ async def test_conditions_know_that_it_is_not_there(durability: Durability) -> N
 @CLASSES
 async def test_also_where_only_s3_knows(durability: Durability) -> None:
     t = await started()
-    stored_to_end(t, b"v", in_seconds(t, 0))
+    t.in_s3("k", b"v", in_seconds(t, 0))
     with pytest.raises(ConditionFailed):
         await t.put("k", b"w", durability=durability, if_match=etag_of(b"v"))
-    stored_to_end(t, b"v", in_seconds(t, 0))
+    t.in_s3("k", b"v", in_seconds(t, 0))
     await t.put("k", b"w", durability=durability, if_none_match="*")
     await t.flush()
     assert t.s3_has("k") == b"w"
@@ -341,9 +335,9 @@ async def test_also_where_only_s3_knows(durability: Durability) -> None:
 async def test_the_same_bytes_with_another_end_are_another_object() -> None:
     """Their ETag is the same, so a conditional GET would not tell."""
     t = NodeUnderTest()
-    stored_to_end(t, b"v", in_seconds(t, 300))
+    t.in_s3("k", b"v", in_seconds(t, 300))
     await t.get("k")
-    stored_to_end(t, b"v", in_seconds(t, 500))
+    t.in_s3("k", b"v", in_seconds(t, 500))
     t.clock.tick(120)
     assert await t.outcome("k") == ("revalidated", b"v")
     t.clock.tick(200)
@@ -354,7 +348,7 @@ async def test_another_owner_may_have_given_it_an_end_or_taken_it_away() -> None
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k", owned_since=1)
-    stored_to_end(t, b"v", in_seconds(t, 20))
+    t.in_s3("k", b"v", in_seconds(t, 20))
     reply = await t.get("k", owned_since=3)
     assert (reply.outcome, reply.entry.expires_at) == ("revalidated", in_seconds(t, 20))
     t.clock.tick(20)

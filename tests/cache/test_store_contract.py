@@ -18,7 +18,7 @@ from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_obstore import ObstoreStore, exact
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import NO_METADATA, Absent, Fault, ObjectStore, OriginFailure, Ref, Stored
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, ObjectStore, OriginFailure, Ref, Stored
 from milena_common.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
 from tests.support.fault_proxy import FaultProxy
@@ -148,8 +148,10 @@ async def test_a_delete_of_a_certain_object_spares_any_other(store: ObjectStore,
 
 async def test_metadata_belongs_to_the_value_that_it_came_with(store: ObjectStore, bucket: str) -> None:
     async def metadata() -> dict[str, str]:
-        info = await store.head(ref)
+        info, got = await store.head(ref), await store.get(ref, max_bytes=MIB)
         assert info is not None
+        assert isinstance(got, Stored)
+        assert got.metadata == info.metadata
         return dict(info.metadata)
 
     ref = Ref(bucket, "k")
@@ -167,9 +169,9 @@ async def test_metadata_belongs_to_the_value_that_it_came_with(store: ObjectStor
 async def test_conditions_and_metadata_hold_for_every_key(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     first = await store.put(ref, b"one", if_absent=True, metadata={"milena-version": "7-12"})
-    info = await store.head(ref)
-    assert info is not None
-    assert (info.etag, dict(info.metadata)) == (first, {"milena-version": "7-12"})
+    for found in (await store.head(ref), await store.get(ref, max_bytes=MIB)):
+        assert isinstance(found, Info | Stored)
+        assert (found.etag, dict(found.metadata)) == (first, {"milena-version": "7-12"})
     second = await store.put(ref, b"two", if_match=first)
     writes: list[Callable[[], Awaitable[object]]] = [
         lambda: store.put(ref, b"three", if_absent=True),

@@ -152,8 +152,15 @@ def test_a_killed_node_empties_it(cluster: Cluster, m: Milena, near: NearCache, 
     for key in KEYS:
         wait_until("the value is read again", lambda key=key: reads(m, key) == b"1", SECONDS)
         keep(m, near, key)
-        other.set(key, b"2")
+        wait_until("the write is done", lambda key=key: writes(other, key, b"2"), SECONDS)
         wait_until("the write is seen", lambda key=key: reads(m, key) == b"2", SECONDS)
+
+
+def writes(m: Milena, key: str, value: bytes) -> bool:
+    try:
+        return bool(m.set(key, value))
+    except MilenaError:
+        return False
 
 
 def reads(m: Milena, key: str) -> bytes | None:
@@ -200,6 +207,12 @@ async def test_for_an_event_loop(cluster: Cluster, near: NearCache) -> None:
             except MilenaError:
                 return False
 
+        async def deletes(key: str) -> bool:
+            try:
+                return bool(await other.delete(key))
+            except MilenaError:
+                return False
+
         await other.set_many(dict.fromkeys(KEYS, b"1"), durability="through")
         for key in KEYS:
             await eventually(f"{key} is kept", lambda key=key: kept(key))
@@ -216,5 +229,5 @@ async def test_for_an_event_loop(cluster: Cluster, near: NearCache) -> None:
         cluster.kill_node(cluster.nodes[0])
         for key in KEYS:
             await eventually("the value is read again", lambda key=key: reads(key, b"2"))
-            await other.delete(key)
+            await eventually("the key is deleted", lambda key=key: deletes(key))
             await eventually("the delete is seen", lambda key=key: reads(key, None))

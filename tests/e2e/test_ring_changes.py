@@ -108,8 +108,8 @@ def test_a_killed_node_costs_errors_for_its_lease_and_no_wrong_value(quick: Clus
     assert all(isinstance(error, NodeLost) for _, error in load.errors)
     last = max(when for when, _ in load.errors) - killed_at
     assert last <= LEASE + 1, f"the last error came {last:.2f} s after the kill"
-    assert quick.nodes[0].address in str(load.errors[0][1])
-    assert "slot" in str(load.errors[0][1])
+    error = str(load.errors[0][1])
+    assert quick.nodes[0].address in error or quick.nodes[0].resp in error
 
 
 def test_with_the_clients_own_retries_a_killed_node_costs_no_read(quick: Cluster, s3: S3Client) -> None:
@@ -158,7 +158,8 @@ def test_a_frozen_node_that_comes_back_serves_nothing_from_before(quick: Cluster
         assert _owned(m, keys, frozen), "the node owns some of the keys"
         frozen.pause()
         quick.wait_for_ring(2)
-        m.set_many(dict.fromkeys(keys, b"meanwhile"))
+        with Milena(quick.address) as another:  # which knows no other ring
+            another.set_many(dict.fromkeys(keys, b"meanwhile"))
         frozen.resume()
         quick.wait_for_ring(3)
         assert set(m.get_many(keys).values()) == {b"meanwhile"}

@@ -20,6 +20,8 @@ SWEEP_SECONDS = 1.0
 # So many sweeps without a byte read, while answers wait: the client is gone or stuck.
 STALLED_SWEEPS = 20
 STOP_PAUSE_SECONDS = 0.02
+QUIET_SECONDS = 0.3
+LISTEN_SECONDS = 2.0
 
 
 class RedisDoor:
@@ -97,10 +99,14 @@ class RedisDoor:
         self._server.close()
         clients = self._context.clients
         clock = self._context.clock
-        until = clock.now() + grace
-        for client in tuple(clients.by_id.values()):
-            client.finish()
-        while clients.by_id and clock.now() < until:
+        started = clock.now()
+        # A client may send a command just now. It is told who has its key, rather than nothing: so who speaks is
+        # listened to for a while, until it goes away by itself.
+        while clients.by_id and clock.now() < started + grace:
+            now = clock.now()
+            for client in tuple(clients.by_id.values()):
+                if now - client.session.last_at >= QUIET_SECONDS or now >= started + LISTEN_SECONDS:
+                    client.finish()
             await clock.sleep(STOP_PAUSE_SECONDS)
         for client in tuple(clients.by_id.values()):
             client.disconnect("killed")

@@ -117,6 +117,10 @@ def mset(context: Context, session: Session, words: list[bytes]) -> Any:
 
 
 def set_(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) == 3 and not session.tracking:
+        since = context.ownership.mine_since(words[1])
+        if since >= 0 and context.node.writes.overwrite(words[1], words[2], since):
+            return Raw(OK)
     options = Options() if len(words) == 3 else set_options(words)
     end_ms = options.end_ms("set", _now_ms(context)) if options.end else 0
     wanted, owned_since = context.place(words[1])
