@@ -55,9 +55,7 @@ async def test_a_miss_in_the_middle_is_answered_in_its_place_or_deferred(deferri
         if deferring:
             assert client.take() == bulk(b"1") + b"-DEFERRED 1\r\n" + bulk(b"3") + b"-DEFERRED 2\r\n"
             await settle()
-            assert client.take() == (
-                b">3\r\n+deferred\r\n:1\r\n" + bulk(b"2") + b">3\r\n+deferred\r\n:2\r\n_\r\n"
-            )
+            assert client.take() == (b">3\r\n+deferred\r\n:1\r\n" + bulk(b"2") + b">3\r\n+deferred\r\n:2\r\n_\r\n")
             assert d.context.clients.deferred == 2
         else:
             assert client.take() == bulk(b"1")
