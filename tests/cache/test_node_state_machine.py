@@ -132,6 +132,16 @@ class NodeMachine(RuleBasedStateMachine):
             self.run(self.t.put(key, value, self.epoch, expires_at=self.t.clock.wall() + seconds))
             self.acknowledged(key, value, seconds)
 
+    @rule(key=KEYS, value=VALUES, seconds=ENDS, again=st.booleans())
+    def comes_to_its_end(self, key: str, value: bytes, seconds: float, again: bool) -> None:
+        self.put_what_ends(key, value, seconds)
+        self.read(key)
+        if again:
+            self.another_owner_puts_what_ends(key, value, seconds + 10.0)
+            self.read(key)
+        self.t.clock.tick(seconds)
+        self.read(key)
+
     @rule(key=KEYS, value=VALUES, seconds=ENDS)
     def another_owner_puts_what_ends(self, key: str, value: bytes, seconds: float) -> None:
         self.epoch += 2

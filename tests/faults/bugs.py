@@ -9,6 +9,9 @@ ORDER = "tests/cache/test_write_order.py"
 MACHINE = "tests/cache/test_write_state_machine.py"
 RECORD = "tests/cache/test_record.py"
 REPLAY = "tests/cache/test_replay.py"
+EXPIRY = "tests/cache/test_object_expiry.py"
+NODE = "tests/cache/test_node_state_machine.py"
+CHANGES = "tests/cache/test_changes.py"
 NTH = "tests/faults/test_nth_failure.py"
 FULL_AT_ANY = "test_a_disk_that_is_full_once_at_any_call_costs_no_acknowledged_write"
 FAILS_AT_ANY = "test_a_disk_that_fails_at_any_call_stops_the_node_and_costs_no_acknowledged_write"
@@ -212,7 +215,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a write in the class memory takes out the record below it",
-        (Change("milena_cache/writes.py", "entry.under = records.pop()", "pass"),),
+        (Change("milena_cache/entering.py", "entry.under = records.pop()", "pass"),),
         (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE, STOP),
     ),
     Bug(
@@ -224,5 +227,62 @@ BUGS: tuple[Bug, ...] = (
         "reads tell the copy, and not the dirty entry",
         (Change("milena_cache/node.py", "dirty = self.dirty.entries.get(wanted.filed_as)", "dirty = None"),),
         (f"{CLASSES}::test_a_write_back_is_acknowledged_from_the_journal_and_read_before_s3_has_it", MACHINE, STOP),
+    ),
+    Bug(
+        "replay loses when objects end",
+        (Change("milena_cache/replay.py", "expires_at=record.expires_at or NEVER", "expires_at=NEVER"),),
+        (f"{EXPIRY}::test_a_restart_does_not_forget_the_end", MACHINE),
+    ),
+    Bug(
+        "what ends before its upload leaves the older object in S3",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "if self.is_gone(entry) and not self._may_be_in_s3(entry):",
+                "if self.is_gone(entry) and entry.ended:",
+            ),
+        ),
+        (f"{EXPIRY}::test_an_older_value_does_not_come_back", MACHINE),
+    ),
+    Bug(
+        "uploads do not tell S3 when objects end",
+        (
+            Change(
+                "milena_cache/upload.py",
+                "{**stamp(write.version, write.ref), **expires_metadata(write.expires_at)}",
+                "stamp(write.version, write.ref)",
+            ),
+        ),
+        (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", MACHINE),
+    ),
+    Bug(
+        "a copy is told beyond the end of its object",
+        (
+            Change(
+                "milena_cache/node.py",
+                "        if entry.expires_at and self._has_ended(entry):\n            return self._ended",
+                "        if False:\n            return self._ended",
+            ),
+        ),
+        (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", NODE, CHANGES),
+    ),
+    Bug(
+        "what has ended is removed, whatever somebody made of it since",
+        (
+            Change("milena_cache/removal.py", "if not self.is_over(found, ref):", "if False:"),
+            Change("milena_cache/removal.py", "if_match=etag)", 'if_match="")'),
+        ),
+        (f"{EXPIRY}::test_what_was_written_in_between_is_not_removed", NODE),
+    ),
+    Bug(
+        "who follows a key is not told of its end",
+        (
+            Change(
+                "milena_cache/removal.py",
+                "            return\n        self._copies.changes(key)\n",
+                "            return\n",
+            ),
+        ),
+        (f"{CHANGES}::test_every_way_to_another_answer_is_told", CHANGES),
     ),
 )

@@ -28,15 +28,13 @@ from milena_cache.doors.redis.key_order import KeyOrder
 from milena_cache.doors.redis.outbox import HIGH_WATER, Outbox
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.tracking import Work
-from milena_cache.doors.redis.waiting import UNKNOWN, Answer, Waiting
+from milena_cache.doors.redis.waiting import LARGE, UNKNOWN, Answer, Large, Waiting
 from milena_common.addresses import Address
 from milena_common.limiter import over_limit
 from milena_common.resp import OK, Pieces, Raw, encode, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
 
 MOST_WAITING = 1024
-# From this size a value is not copied together with other answers.
-LARGE = 32 * 1024
 
 GET = b"GET"
 # What a command beside its values may take.
@@ -271,7 +269,7 @@ class Connection(asyncio.Protocol):
             waiting.work = work
             self._order.append(waiting)
         else:
-            self._out.parts.extend(answer)
+            self._out.add(answer)
             self._end_work(work)
 
     def _end_work(self, work: Work | None) -> None:
@@ -319,11 +317,11 @@ class Connection(asyncio.Protocol):
             order = self._order
             while order and order[0].answer is not None:
                 answered = order.popleft()
-                self._out.parts.extend(answered.answer or ())
+                self._out.add(answered.answer or ())
                 self._end_work(answered.work)
         elif answer:
-            answer = (b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)
-            self._out.add_when_read(answer)
+            kind = Large if isinstance(answer, Large) else tuple
+            self._out.add_when_read(kind((b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)))
         if waiting.deferred:
             self._end_work(waiting.work)
         if not self._out.lost and not self._working:
@@ -331,7 +329,7 @@ class Connection(asyncio.Protocol):
 
     def _encode(self, result: Any) -> Answer:
         if type(result) is bytes and len(result) >= LARGE:
-            return (b"$%d\r\n" % len(result), result, b"\r\n")
+            return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
         if isinstance(result, Raw):
             return (result,)
         if isinstance(result, Pieces):

@@ -8,6 +8,7 @@ and has nothing dirty over it. The first key that is anything else stops it, and
 from __future__ import annotations
 
 from milena_cache.dirty import Dirty
+from milena_cache.doors.redis.waiting import LARGE
 from milena_cache.freshness import Freshness
 from milena_cache.memory import Memory
 from milena_cache.ownership import Ownership
@@ -31,7 +32,7 @@ class Hits:
     def answer(self, keys: list[bytes], now: float, parts: list[bytes], most_bytes: int) -> int:
         """Append the answers to the first of `keys` to `parts`, and return how many that were.
 
-        `now` is monotonic seconds. It stops after `most_bytes` bytes of values.
+        `now` is monotonic seconds. It stops before the values have more than `most_bytes` bytes, but for the first.
         """
         entries = self._memory.entries
         get, used = entries.get, entries.move_to_end
@@ -61,17 +62,17 @@ class Hits:
                     break
                 value = entry.value
                 used(key)
-            if value is None:
+            if value is None or (size := len(value)) >= LARGE:
                 break
-            size = len(value)
+            served += size
+            if served > most_bytes and answered:
+                served -= size
+                break
             if size != length:
                 head, length = b"$%d\r\n" % size, size
             # Not put together here: values are copied once, when they are sent.
             parts += (head, value, b"\r\n")
-            served += size
             answered += 1
-            if served > most_bytes:
-                break
         if answered:
             self._reads.outcomes["hit"] += answered
             self._reads.hit_bytes += served

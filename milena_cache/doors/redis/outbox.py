@@ -6,14 +6,10 @@ import asyncio
 from collections import deque
 
 from milena_cache.doors.redis.session import Session
-from milena_cache.doors.redis.waiting import Answer
+from milena_cache.doors.redis.waiting import Answer, Large
 
 # Bytes of answers that may wait for the client before no command is begun any more.
 HIGH_WATER = 1024 * 1024
-
-
-# To send a piece by itself takes as long as to copy so many bytes.
-PIECE_BYTES = 4 * 1024
 
 
 class Outbox:
@@ -33,27 +29,33 @@ class Outbox:
     def flush(self) -> None:
         """Send the parts in one write."""
         parts = self.parts
-        if not parts or self.lost:
-            parts.clear()
+        if not parts:
             return
-        if len(parts) == 1:
-            self._session.sent += len(parts[0])
-            self._transport.write(parts[0])
-        else:
-            size = sum(map(len, parts))
-            self._session.sent += size
-            if size < PIECE_BYTES * len(parts):
-                self._transport.write(b"".join(parts))
-            else:
-                self._transport.writelines(parts)
+        if not self.lost:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            self._session.sent += len(data)
+            self._transport.write(data)
         parts.clear()
+
+    def add(self, answer: Answer) -> None:
+        """Send an answer with the next `flush`, or at once if it is large."""
+        if len(answer) > 1 and isinstance(answer, Large):
+            self.flush()
+            self._send(answer)
+        else:
+            self.parts.extend(answer)
+
+    def _send(self, answer: Answer) -> None:
+        if not self.lost:
+            self._session.sent += sum(map(len, answer))
+            self._transport.writelines(answer)
 
     def add_when_read(self, answer: Answer) -> None:
         """Send an answer that has no place in an order, but no more of them than the client reads."""
         if self.lost:
             return
         if self.writable:
-            self.parts.extend(answer)
+            self.add(answer)
         else:
             self._ready.append(answer)
 
@@ -61,9 +63,7 @@ class Outbox:
         """The client reads again."""
         self.writable = True
         while self._ready and self.writable:
-            answer = self._ready.popleft()
-            self._session.sent += sum(map(len, answer))
-            self._transport.writelines(answer)
+            self._send(self._ready.popleft())
 
     def end(self) -> None:
         """Nothing can be sent any more."""

@@ -78,9 +78,9 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
     number = 0
     if not session.tracking:
         number = context.hits.answer(keys, context.clock.now(), parts, most)
-        room.take(sum(map(len, parts)))
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
+    room.take(sum(map(len, parts)))
 
     def encoded(value: bytes | None) -> bytes:
         room.take(len(value or b""))

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 Answer = tuple[bytes, ...]
 
+# From this size a value is not copied together with other answers.
+LARGE = 32 * 1024
+
+
+class Large(tuple[bytes, ...]):
+    """An answer with a large value among its pieces."""
+
+    __slots__ = ()
+
 
 class Waiting:
     """A place in the order of answers; `answer` is None until it is there. `name` is the command's or subcommand's.
