@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from milena_cache.changes import Changes
 from milena_cache.expiry import NEVER
 
-# What one entry takes beyond the bytes of its key and value: objects, dictionary slots, list node. 350 to 400,
+# What one entry takes beyond the bytes of its key and value: objects, dictionary slots, list node. 310 to 345,
 # depending on how full the dictionaries are; measured with `python -m bench --case memory`.
-ENTRY_OVERHEAD = 400
+ENTRY_OVERHEAD = 350
 
 # What one with an end of its own takes beyond that.
 EXPIRY_OVERHEAD = 48

@@ -121,6 +121,6 @@ CASES = (
         "bytes_per_object",
         [],
         _memory,
-        [Target(str(size), "bytes_per_object", at_most=400) for size in (100_000, LARGEST)],
+        [Target(str(size), "bytes_per_object", at_most=350) for size in (100_000, LARGEST)],
     ),
 )
