@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from pathlib import Path
@@ -51,6 +52,10 @@ def sample_names(registry: CollectorRegistry) -> set[str]:
 
 @pytest.fixture(scope="module")
 def real_metrics() -> set[str]:
+    return asyncio.run(_real_metrics())
+
+
+async def _real_metrics() -> set[str]:
     rig = NodeUnderTest()
     calls, counts = CallCounts(OPERATIONS), OriginCounts()
     watch = BucketWatch(rig.store, BUCKET, rig.clock, random.random)
