@@ -55,6 +55,7 @@ def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, flo
         "written_at": None,
         "age": None,
         "base": None,
+        "expires_at": None,
         "refused": reason,
         "refused_at": at,
         "damage": found.damage or None,
@@ -70,6 +71,7 @@ def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, flo
             "written_at": record.written_at,
             "age": max(0.0, now - record.written_at),
             "base": base.value if isinstance(base, Known) else base,
+            "expires_at": record.expires_at or None,
         }
     return told
 
@@ -85,7 +87,7 @@ COLUMNS = f"{'OPERATION':<9}  {'SIZE':>12}  {'AGE':>12}  {'VERSION':<34}  {'BASE
 
 
 def line(found: Found, told: Row) -> str:
-    """A record and its row in the columns of `COLUMNS`, with what is wrong at the end."""
+    """A record and its row in the columns of `COLUMNS`, with what else is to be said at the end."""
     size, age = told["size"], told["age"]
     columns = (
         f"{told['operation'] or '?':<9}",
@@ -95,8 +97,10 @@ def line(found: Found, told: Row) -> str:
         f"{told['base'] or '?':<34}",
         "?" if found.record is None else name(found.record),
     )
-    wrong = [f"{what}: {told[what]}" for what in ("refused", "damage") if told[what]]
-    return printable("  ".join([*columns, *wrong]))
+    more = [f"{what}: {told[what]}" for what in ("refused", "damage") if told[what]]
+    if found.record is not None and found.record.expires_at:
+        more.insert(0, f"ends: {moment(found.record.expires_at)}")
+    return printable("  ".join([*columns, *more]))
 
 
 def damage(found: Found) -> str:

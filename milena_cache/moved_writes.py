@@ -28,6 +28,8 @@ REMEMBERED_SECONDS = 5.0
 MOST_REMEMBERED = 50_000
 TELL_SECONDS = 2.0
 ATTEMPTS = 3
+# After the first attempt; twice as long after the second.
+PAUSE_SECONDS = 0.25
 
 
 class MovedWrites:
@@ -84,7 +86,9 @@ class MovedWrites:
             try:
                 await self._forget(address, key, TELL_SECONDS)
             except MilenaError as error:
-                if attempt == ATTEMPTS:
+                if attempt < ATTEMPTS:
+                    await self._clock.sleep(PAUSE_SECONDS * attempt)
+                else:
                     log.warning(
                         "node %s could not be told that a write of slot %d, which is its own now, has reached S3: "
                         "it may serve an older copy until that is no longer fresh: %s",

@@ -11,7 +11,7 @@ import logging
 from typing import NamedTuple
 
 from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.expiry import NEVER
+from milena_cache.expiry import NEVER, has_ended
 from milena_cache.journal import Journal
 from milena_cache.version import UNKNOWN
 from milena_cache.writeback import WriteBack
@@ -67,7 +67,9 @@ async def replay(
             if reason:
                 dirty.kill(entry, reason, at)
             else:  # refused once, and told to try again over whatever is there
-                entry.base, entry.conditional = UNKNOWN, False
+                entry.conditional = False
+                if not has_ended(entry.expires_at, wall):
+                    entry.base = UNKNOWN
         if clock.now() - told_at >= PROGRESS_SECONDS:
             told_at = clock.now()
             log.info("replaying the journal: %d records so far", records)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 
 class Turns:
@@ -17,8 +18,25 @@ class Turns:
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether somebody holds or awaits the turn at `key`."""
+        """Whether somebody holds or awaits the turn at `key`, or will before long."""
         return key in self._locks
+
+    def announce(self, key: bytes, until: asyncio.Future[Any]) -> None:
+        """Somebody will await the turn at `key`, before `until` is done."""
+        self._join(key)
+        until.add_done_callback(lambda _: self._leave(key))
+
+    def _leave(self, key: bytes) -> None:
+        lock, users = self._locks[key]
+        if users == 1:
+            del self._locks[key]
+        else:
+            self._locks[key] = (lock, users - 1)
+
+    def _join(self, key: bytes) -> asyncio.Lock:
+        lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
+        self._locks[key] = (lock, users + 1)
+        return lock
 
     @asynccontextmanager
     async def turn(self, key: bytes, patience: float | None) -> AsyncIterator[None]:
@@ -27,8 +45,7 @@ class Turns:
         Raises TimeoutError if it does not come within `patience` seconds (None: ever), so that writes whose
         callers have given up do not pile up behind one that hangs.
         """
-        lock, users = self._locks.get(key) or (asyncio.Lock(), 0)
-        self._locks[key] = (lock, users + 1)
+        lock = self._join(key)
         try:
             async with asyncio.timeout(patience):
                 await lock.acquire()
@@ -37,8 +54,4 @@ class Turns:
             finally:
                 lock.release()
         finally:
-            lock, users = self._locks[key]
-            if users == 1:
-                del self._locks[key]
-            else:
-                self._locks[key] = (lock, users - 1)
+            self._leave(key)

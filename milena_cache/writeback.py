@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
 from milena_cache.buckets import Buckets
 from milena_cache.change import LARGE_BYTES, etag_of
 from milena_cache.copies import Copies
+from milena_cache.dead_letters import DeadLetters
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.expiry import NEVER, has_ended
 from milena_cache.flushes import Flushes
@@ -31,13 +32,12 @@ from milena_cache.journal import Journal
 from milena_cache.memory import copy_of
 from milena_cache.pace import Pace
 from milena_cache.record import Damaged
-from milena_cache.sparing import Sparing
 from milena_cache.stats import ReadCounts
 from milena_cache.store import ACCOUNT_CODES, Fault, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
 from milena_cache.upload_queue import UploadQueue
-from milena_cache.version import ABSENT, UNKNOWN
+from milena_cache.version import ABSENT
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 
@@ -94,7 +94,9 @@ class WriteBack:
         self._uploads: set[asyncio.Task[None]] = set()
         self.flushes = Flushes(dirty, self._wake.set)
         self._uploading_bytes = 0
-        self._die_log = Sparing()
+        self.dead_letters = DeadLetters(
+            dirty, journal, copies, clock, ref_of=self.ref_of, again=self._upload_now, settled=self.settled
+        )
         self._age_looked_at = 0.0
         self._old = False
 
@@ -114,6 +116,9 @@ class WriteBack:
         entry.queued = True
         if self._waiting.add(entry.key, due):
             self._wake.set()
+
+    def _upload_now(self, entry: DirtyEntry) -> None:
+        self._queue(entry, self._clock.now())
 
     def _retry(self, entry: DirtyEntry) -> None:
         entry.failures += 1
@@ -216,9 +221,10 @@ class WriteBack:
                 return
             if self.is_gone(entry) and not self._may_be_in_s3(entry):
                 await self._journal.has_let_go(key)
-                self.results["expired"] += 1
-                self.settled(entry)
-                self._copies.forget(key)
+                if self._dirty.get(key) is entry:  # else a newer write has come, and waits already
+                    self.results["expired"] += 1
+                    self.settled(entry)
+                    self._copies.forget(key)
                 return
             try:
                 value = None if entry.deleted else self.value_of(entry)
@@ -368,53 +374,6 @@ class WriteBack:
             log.warning("S3 does not take writes: %s; %d wait", failure, len(self._dirty))
         return True
 
-    # ---- dead letters
-
     def _die(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
-        at = self._clock.wall()
-        if self._die_log.may_say(self._clock.now()):
-            log.error(
-                "%s: set aside: %s%s (`milena writeback failed` lists all)",
-                self.ref_of(entry),
-                reason,
-                self._die_log.and_more(),
-            )
-        self._dirty.kill(entry, reason, at, damaged=damaged)
-        if entry.journaled and not damaged:
-            seq = entry.version.seq
-            self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
+        self.dead_letters.add(entry, reason, damaged=damaged)
         self.flushes.progress(entry.key)
-
-    def dead(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
-        """The dead letters among `keys`, all if None; who died first comes first."""
-        if keys is None:
-            return sorted(self._dirty.dead(), key=lambda entry: entry.dead_at)
-        found = (self._dirty.get(key) for key in keys)
-        return [entry for entry in found if entry is not None and entry.dead]
-
-    async def retry(self, keys: Iterable[bytes] | None) -> int:
-        """Try dead letters again, as they are over whatever S3 holds now; how many there were."""
-        entries = [entry for entry in self.dead(keys) if not entry.damaged]
-        for entry in entries:
-            entry.base, entry.conditional = UNKNOWN, False
-            self._dirty.revive(entry)
-            for seq in entry.records():
-                self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
-            self._queue(entry, self._clock.now())
-        await self._journal.settled()
-        return len(entries)
-
-    async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Forget dead letters, and what is damaged beyond recognition if all are meant; how many dead letters.
-
-        What S3 holds is the truth again.
-        """
-        entries = self.dead(keys)
-        if keys is None:
-            self._journal.drop_set_aside()
-        for entry in entries:
-            log.warning("%s: dropped: %s", self.ref_of(entry), entry.version)
-            self.settled(entry)
-            self._copies.forget(entry.key)
-        await self._journal.settled()
-        return len(entries)

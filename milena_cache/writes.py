@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from milena_cache.buckets import Object
 from milena_cache.change import LARGE_BYTES, Ack, Change, etag_of
+from milena_cache.confirming import Confirming
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.entering import Entering
@@ -37,7 +38,7 @@ from milena_cache.removal import Removal
 from milena_cache.store import OriginFailure
 from milena_cache.through import Through
 from milena_cache.turns import Turns
-from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
+from milena_cache.version import ABSENT, UNKNOWN, Base
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
 from milena_common.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
@@ -70,6 +71,7 @@ class Writes:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
         self.removal = Removal(origin, dirty, copies, writeback.turns, clock)
+        self._confirming = Confirming(origin, dirty, writeback, copies, clock)
         self._origin = origin
         self._through = through
         self._dirty = dirty
@@ -154,7 +156,7 @@ class Writes:
         if isinstance(entering, Ack):
             return entering
         if entering is None:
-            return self._in_background(self._long_way(change, durability, timeout))
+            return self._begin_long_way(change, durability, timeout)
         acked: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
         entering.add_done_callback(partial(self._has_entered, acked, change, timeout))
         return acked
@@ -164,8 +166,7 @@ class Writes:
     ) -> None:
         error = entering.exception()
         if isinstance(error, JournalFull):
-            task = self._in_background(self._long_way(change, BACK, timeout))
-            task.add_done_callback(partial(_pass_on, acked))
+            self._begin_long_way(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
         elif acked.done():
             pass  # its caller gave up
         elif error is not None:
@@ -246,6 +247,11 @@ class Writes:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may have given up; that is no event for the log
+
+    def _begin_long_way(self, change: Change, durability: Durability, timeout: float) -> asyncio.Task[Ack]:
+        task = self._in_background(self._long_way(change, durability, timeout))
+        self._turns.announce(change.wanted.filed_as, task)  # so that none behind it takes the short way
+        return task
 
     async def _long_way(self, change: Change, durability: Durability, timeout: float) -> Ack:
         return await self.wait_for(self._take_turn(change, durability, timeout), change.wanted, timeout)
@@ -352,31 +358,8 @@ class Writes:
     # ---- the rest
 
     async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
-        """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
-
-        Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
-        """
-        key = entry.key
-        ref = self._writeback.ref_of(entry)
-        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
-            # A put that comes meanwhile may be of an earlier ownership too.
-            while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
-                try:
-                    found = await self._origin.look(ref, give_up_at)
-                except OriginFailure as failure:
-                    if current.dead and not failure.fault.retryable:
-                        current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
-                        continue
-                    raise failure.as_error() from None
-                if self._dirty.get(key) is not current:
-                    continue
-                version: Version | None = stamped(found.metadata, ref) if found else None
-                if version is not None and version > current.version:
-                    log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
-                    self._writeback.settled(current)
-                    self._copies.forget(key)
-                else:
-                    current.owned_since = owned_since
+        """Afterwards `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does."""
+        await self._confirming.confirm(entry, owned_since, give_up_at)
 
     def forget(self, key: bytes) -> None:
         """Somebody else may have written the object: S3 must be asked before an entry is told again."""

@@ -11,7 +11,7 @@ With an `AsyncMilena` the function is an ``async def``, and so are the decorated
 
 In one process a key is computed by one caller at a time. Others wait for what it finds, a result or an exception;
 an exception is not kept. A caller that is cancelled or interrupted while it computes leaves that to one of those
-who wait.
+who wait. A function that asks for the key that it is computing is called again: it cannot wait for itself.
 
 A cache must not take the page down: when Milena cannot be asked, the function is called and its result returned.
 That is logged, once a minute. A key that can never be one is an error all the same: InvalidRequest.
@@ -28,7 +28,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from milena_client.aio import AsyncMilena
 from milena_client.client import Milena
-from milena_client.results import AsyncResults, Codec, Dumps, KeyOf, Loads, Names, Results
+from milena_client.results import AsyncResults, Codec, Dumps, KeyOf, Loads, Names, Results, name_of
 from milena_client.values import Key, encode_ttl
 
 P = ParamSpec("P")
@@ -108,7 +108,9 @@ def cached(
     def decorate(function: Callable[..., Any]) -> Any:
         if isinstance(client, AsyncMilena) is not inspect.iscoroutinefunction(function):
             wanted = "AsyncMilena wants an async def" if isinstance(client, AsyncMilena) else "Milena wants a def"
-            raise TypeError(f"cached: {wanted}, and {function.__qualname__} is none")
+            raise TypeError(f"cached: {wanted}, and {name_of(function)} is none")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"cached: {name_of(function)} is a generator, which has no result to keep")
         names = Names(function, key)
         if isinstance(client, AsyncMilena):
             return AsyncResults(client, function, names, ttl, codec).decorated()

@@ -67,7 +67,7 @@ class AsyncDirectTransport:
         self._routes: Routes[RespLink] = Routes(bucket, self._link(""), self._link)
         self._watch = AsyncRingWatch(router, clock, draw, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._leaving: dict[asyncio.Task[None], RespLink] = {}
         self._closed = False
 
     def _link(self, address: str) -> RespLink:
@@ -147,8 +147,8 @@ class AsyncDirectTransport:
             error = NodeLost(f"node {link.address} left the ring while it was asked")
             link.break_off(error)
             task = asyncio.create_task(link.close(LEAVE_GRACE_SECONDS, error))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._leaving[task] = link
+            task.add_done_callback(self._leaving.pop)
 
     async def close(self) -> None:
         self._closed = True
@@ -157,8 +157,9 @@ class AsyncDirectTransport:
         if self._watching is not None:
             self._watching.cancel()
         error = FailedPrecondition("this client is closed")
-        links = self._routes.all()
+        links = [*self._routes.all(), *self._leaving.values()]
         self._routes.update(SlotMap.empty())
-        for task in self._closing:
-            task.cancel()
         await asyncio.gather(*[link.close(0, error) for link in links], self._router.close())
+        ending = {*self._leaving, *([self._watching] if self._watching is not None else [])}
+        if ending:
+            await asyncio.wait(ending)

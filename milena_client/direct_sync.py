@@ -7,8 +7,10 @@ connection of its own, so that no call needs another thread. A batch is sent to 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from math import frexp
 from typing import Any, Protocol
 from weakref import WeakMethod, finalize
 
@@ -46,6 +48,17 @@ def _end(watch: RingWatch, routes: Routes[RespNode]) -> None:
     for node in routes.all():
         node.leave()
     watch.close()
+
+
+def _alike(calls: Sequence[Call]) -> Iterable[list[int]]:
+    """The places of calls whose times are alike, within a factor of two; those with the least time come first.
+
+    What is sent at once is waited for as long as the longest may take. The node itself ends each in its own time.
+    """
+    places: dict[int, list[int]] = {}
+    for at, (_, _, timeout) in enumerate(calls):
+        places.setdefault(frexp(timeout)[1], []).append(at)
+    return [places[size] for size in sorted(places)]
 
 
 class DirectTransport:
@@ -128,9 +141,16 @@ class DirectTransport:
     def exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
         """The answer to each of `calls`; None: it has to go through the router. All owners are asked at once."""
         self._begin()
+        answers: list[Message | MilenaError | None] = [None] * len(calls)
+        for places in _alike(calls):
+            some = self._exchange([calls[at] for at in places])
+            for at, answer in zip(places, some, strict=True):
+                answers[at] = answer
+        return answers
+
+    def _exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
-        shortest = self._timeout
         for at, (method, request, timeout) in enumerate(calls):
             if method not in resp_wire.ANSWERS:
                 continue
@@ -139,9 +159,9 @@ class DirectTransport:
                 places.setdefault(connection, []).append(at)
                 command = resp_wire.call(method, timeout, request.SerializeToString())
                 commands.setdefault(connection, []).append(command)
-                shortest = min(shortest, timeout)
         answers: list[Message | MilenaError | None] = [None] * len(calls)
-        for connection, replies in self._send_and_receive(commands, shortest, lasting=True).items():
+        longest = max((timeout for _, _, timeout in calls), default=self._timeout)
+        for connection, replies in self._send_and_receive(commands, longest, lasting=True).items():
             for at, reply in zip(places[connection], replies, strict=True):
                 method, request, timeout = calls[at]
                 try:
@@ -169,10 +189,11 @@ class DirectTransport:
                 if connection.closed:
                     replies[connection] = [NOT_ASKED] * len(batch)
                     continue
+                waiting.add(connection)
                 try:
                     connection.send(batch, timeout)
-                    waiting.add(connection)
                 except MilenaError as error:
+                    waiting.discard(connection)
                     replies[connection] = [self._told(error)] * len(batch)
             for connection in [*waiting]:
                 received = connection.receive(len(commands[connection]))
@@ -239,8 +260,9 @@ class DirectTransport:
 
     def _begin(self) -> None:
         if not self._watching and not self._closed:
-            self._watching = True
-            self._watch.start()
+            with suppress(RuntimeError):  # no thread can be had, as at the end of the process
+                self._watch.start()
+                self._watching = True
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         with self._updating:

@@ -159,10 +159,12 @@ class RespLink:
             self._connecting.cancel()
         if stream is None:
             return
-        if grace:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stream.idle(), grace)
-        stream.abort(error)
+        try:
+            if grace:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stream.idle(), grace)
+        finally:
+            stream.abort(error)
 
     def break_off(self, error: MilenaError) -> None:
         """Give `error` to all who wait, except those whose calls are to last."""

@@ -67,9 +67,12 @@ class RespSocket:
         self._reader = hiredis.Reader(
             replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
         )
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._socket = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise NodeLost(f"{who}cannot be reached: {error}") from None
         self._recv = self._socket.recv
-        self._send = self._socket.sendall
+        self._send = self._socket.send
         try:
             self._socket.settimeout(connect)
             self._socket.connect(address)
@@ -97,7 +100,9 @@ class RespSocket:
                 self._set_limit(timeout)
             self._timeout = timeout
             self._deadline = monotonic() + timeout
-            self._send(command)
+            sent = self._send(command)
+            if sent < len(command):
+                self._send_rest(command, sent)
             data = self._recv(_READ_BYTES)
             if data and data[0] == _DOLLAR:
                 head = data.find(b"\r\n", 1, 16)
@@ -135,10 +140,24 @@ class RespSocket:
             self._timeout = timeout
             self._deadline = monotonic() + timeout
             for command in commands if sum(map(len, commands)) > _JOIN_BYTES else (b"".join(commands),):
-                self._send(command)
+                self._send_rest(command, 0)
         except BaseException as error:
             self.close()
             raise self._meaning(error) from None
+
+    def _send_rest(self, command: bytes, sent: int) -> None:
+        """Send `command` from the byte `sent` on, within what is left of the time.
+
+        The system's limit is for each call alone, and a node may take a little in each.
+        """
+        view = memoryview(command)
+        while sent < len(command):
+            left = self._deadline - monotonic()
+            if left <= 0:
+                raise BlockingIOError
+            if self._limit > _NEARLY * left:
+                self._set_limit(left)
+            sent += self._send(view[sent:])
 
     def receive(self, number: int) -> list[Any]:
         """The answers to the `number` commands that were sent, and errors in place of those that did not come."""
@@ -253,4 +272,5 @@ class RespSocket:
 
     def __del__(self) -> None:
         # A thread ended, and its connections with it.
-        self._socket.close()
+        with suppress(AttributeError):  # there never was one
+            self._socket.close()

@@ -73,8 +73,10 @@ class RespStream(asyncio.Protocol):
         self._parked: dict[int, tuple[Reply, float]] = {}  # deferred: by number, with when its time is over
         self._sent = 0  # commands
         self._answered = 0
-        # For each write: commands sent up to it, when, and how many were answered by then.
-        self._writes: deque[tuple[int, float, int]] = deque()
+        self._reads = 0
+        self._written = 0  # bytes
+        # For each write: commands sent up to it, when, reads by then, bytes up to it.
+        self._writes: deque[tuple[int, float, int, int]] = deque()
         self._timed: dict[Reply, tuple[float, float]] = {}  # when its time is over, and how long it was
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
@@ -124,8 +126,10 @@ class RespStream(asyncio.Protocol):
         if self._lost is not None or self._transport is None:
             self._fail_all(self._lost or NodeLost(f"{self._who}is not connected"))
             return
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        self._writes.append((self._sent, self._loop.time(), self._answered))
+        data = out[0] if len(out) == 1 else b"".join(out)
+        self._transport.write(data)
+        self._written += len(data)
+        self._writes.append((self._sent, self._loop.time(), self._reads, self._written))
         if self._sweeper is None:
             self._sweep_within(self._timeout)
 
@@ -134,6 +138,7 @@ class RespStream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader, pop = self._reader, self._waiting.popleft
         gets = reader.gets
+        self._reads += 1
         answered = 0
         try:
             reader.feed(data)
@@ -200,9 +205,10 @@ class RespStream(asyncio.Protocol):
         heard = True
         number = 0
         while self._writes and self._writes[0][1] + self._timeout <= now:
-            sent, _, answered = self._writes.popleft()
+            sent, _, reads, written = self._writes.popleft()
             number = sent - self._answered
-            heard = answered < self._answered
+            # A large value may be on its way for longer, if its caller has given it the time.
+            heard = reads < self._reads or (bool(self._timed) and written > self._written - self._unsent())
         over = [future for future in islice(self._waiting, number) if future not in self._timed]
         for parked, at in self._parked.values():
             if at <= now and parked not in self._timed:
@@ -218,6 +224,9 @@ class RespStream(asyncio.Protocol):
             self.abort(NodeLost(f"{self._who}has been silent for {self._timeout:.3g} s"))
         elif self._waiting or self._parked:
             self._sweep_within(shortest)
+
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def _give_up(self, futures: Iterable[Reply], timeout: float) -> None:
         for future in futures:
@@ -259,7 +268,7 @@ class RespStream(asyncio.Protocol):
     def _fail_all(self, error: MilenaError) -> None:
         for future in self._all():
             if not future.done():
-                future.set_result(error)
+                future.set_result(_same(error))
         self._waiting.clear()
         self._parked.clear()
         self._look_whether_idle()
@@ -271,7 +280,7 @@ class RespStream(asyncio.Protocol):
         """Give `error` to all who wait, except those whose calls are to last."""
         for future in self._all():
             if not future.done() and future not in self._lasting:
-                future.set_result(error)
+                future.set_result(_same(error))
 
     async def idle(self) -> None:
         """Return when nobody waits for an answer any more."""
@@ -285,3 +294,8 @@ class RespStream(asyncio.Protocol):
             return
         if all(future.done() for future in self._all()):
             self._idle.set_result(None)
+
+
+def _same(error: MilenaError) -> MilenaError:
+    """For one caller: one who raises it adds his traceback, which is not the others'."""
+    return type(error)(str(error))

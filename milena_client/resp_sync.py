@@ -115,7 +115,11 @@ class RespNode:
             if self._looking or self._closed or monotonic() < self._again_at:
                 return
             self._looking = True
-        threading.Thread(target=self._find, name=f"milena looks for {self.address}", daemon=True).start()
+        try:
+            threading.Thread(target=self._find, name=f"milena looks for {self.address}", daemon=True).start()
+        except RuntimeError:  # no thread can be had, as at the end of the process
+            self._looking = False
+            self._failed()
 
     def _find(self) -> None:
         try:

@@ -10,8 +10,10 @@ import asyncio
 import functools
 import inspect
 import logging
+import re
 import threading
 from collections.abc import Callable
+from string import Formatter
 from typing import Any, Generic, TypeVar
 
 from milena_client.aio import AsyncMilena
@@ -29,6 +31,9 @@ Loads = Callable[[bytes], Any]
 KeyOf = str | Callable[..., Key]
 
 LOG_SECONDS = 60.0
+
+# In a format string, what ends the parameter's name.
+_FIELD_END = re.compile(r"[.\[]")
 
 
 class Codec:
@@ -51,12 +56,20 @@ def _same(value: bytes) -> bytes:
     return value
 
 
+def name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
 class Names:
     """From arguments to keys."""
 
     def __init__(self, function: Callable[..., Any], key: KeyOf) -> None:
         self._key = key
         self._signature = inspect.signature(function)
+        if isinstance(key, str):
+            for _, name, _, _ in Formatter().parse(key):
+                if name is not None and _FIELD_END.split(name, 1)[0] not in self._signature.parameters:
+                    raise TypeError(f"cached: key: {{{name}}} is no parameter of {name_of(function)}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Key:
         if not isinstance(self._key, str):
@@ -88,12 +101,16 @@ _ABANDONED = _Abandoned()
 
 
 class _Flight(Generic[R]):
-    """A computation under way; `landed` is what those wait for who want its result. `stale`: not to be kept."""
+    """A computation under way; `landed` is what those wait for who want its result. `stale`: not to be kept.
 
-    __slots__ = ("landed", "stale")
+    `leader` is the thread or the task that computes.
+    """
 
-    def __init__(self, landed: R) -> None:
+    __slots__ = ("landed", "leader", "stale")
+
+    def __init__(self, landed: R, leader: object) -> None:
         self.landed = landed
+        self.leader = leader
         self.stale = False
 
 
@@ -143,9 +160,12 @@ class Results:
                 flight = self._flights.get(key)
                 first = flight is None
                 if flight is None:
-                    flight = self._flights[key] = _Flight(_Landing())
+                    flight = self._flights[key] = _Flight(_Landing(), threading.get_ident())
             if first:
                 return self._lead(flight, key, reachable, args, kwargs)
+            if flight.leader == threading.get_ident():
+                # It would wait for itself.
+                return self._codec.encoded(self._function(*args, **kwargs))
             landed = flight.landed.wait()
             if isinstance(landed, Exception):
                 raise landed
@@ -231,8 +251,12 @@ class AsyncResults:
         while found is None:
             flight = self._flights.get(key)
             if flight is None:
-                flight = self._flights[key] = _Flight(asyncio.get_running_loop().create_future())
+                landing = asyncio.get_running_loop().create_future()
+                flight = self._flights[key] = _Flight(landing, asyncio.current_task())
                 return await self._lead(flight, key, reachable, args, kwargs)
+            if flight.leader is asyncio.current_task():
+                # It would wait for itself.
+                return self._codec.encoded(await self._function(*args, **kwargs))
             # Who stops waiting must not take the others' future along.
             landed = await asyncio.shield(flight.landed)
             if isinstance(landed, Exception):

@@ -172,11 +172,12 @@ class RingWatch:
         return self._following.refused
 
     def start(self) -> None:
-        """Begin to follow, unless that has begun."""
+        """Begin to follow, unless that has begun. Raises RuntimeError if no thread can be had."""
         with self._starting:
             if self._thread is None and not self._closed.is_set():
-                self._thread = threading.Thread(target=self._follow, name="milena ring watch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._follow, name="milena ring watch", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def close(self) -> None:
         """Stop following, and end the connection."""

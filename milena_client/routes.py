@@ -102,8 +102,9 @@ class Routes(Generic[W]):
 
     def shares(self, filed: list[bytes], most: int) -> list[tuple[W, list[bytes], Sequence[int]]]:
         """Cache keys by their owners, at most so many at once: the way there, the keys, their places in `filed`."""
-        if self.only is not None and len(filed) <= most:
-            return [(self.only, filed, range(len(filed)))]
+        only = self.only  # another thread may have `update` change it
+        if only is not None and len(filed) <= most:
+            return [(only, filed, range(len(filed)))]
         return [
             (way, [filed[place] for place in part], part)
             for way, places in self._by_owner(filed)
@@ -112,8 +113,9 @@ class Routes(Generic[W]):
         ]
 
     def _by_owner(self, filed: list[bytes]) -> Iterable[tuple[W, Sequence[int]]]:
-        if self.only is not None:
-            return [(self.only, range(len(filed)))]
+        only = self.only
+        if only is not None:
+            return [(only, range(len(filed)))]
         slot = slot_of if b"{" in b"\n".join(filed) else _plain_slot
         by_slot = self.by_slot
         shares: dict[W, list[int]] = {}
@@ -127,8 +129,9 @@ class Routes(Generic[W]):
 
     def way(self, filed: bytes) -> W:
         """To the owner of a cache key."""
-        if self.only is not None:
-            return self.only
+        only = self.only
+        if only is not None:
+            return only
         return self.by_slot[slot_of(filed) if b"{" in filed else _plain_slot(filed)]
 
     def of(self, request: Any) -> W:
@@ -140,9 +143,7 @@ class Routes(Generic[W]):
         for (known, _), way in self._ways.items():
             if known == address:
                 return way
-        if address not in self._moved:
-            self._moved[address] = self._make(address)
-        return self._moved[address]
+        return self._moved.get(address) or self._moved.setdefault(address, self._make(address))
 
     def all(self) -> list[W]:
         """Every way that there is."""

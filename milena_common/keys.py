@@ -19,7 +19,7 @@ from milena_common.errors import InvalidRequest
 MAX_KEY_BYTES = 1024
 DEFAULT_BUCKET = "default"
 
-_SCHEME = b"s3://"
+SCHEME = b"s3://"
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IP = re.compile(r"\d+\.\d+\.\d+\.\d+")
 
@@ -59,17 +59,17 @@ def canonical_bucket(bucket: str, default_bucket: str) -> str:
 def cache_key(bucket: str, key: bytes) -> bytes:
     """The bytes that file `key` of `bucket` (canonical: "" is the default one)."""
     if bucket:
-        return b"%s%s/%s" % (_SCHEME, bucket.encode(), key)
-    if key.startswith(_SCHEME):
-        return b"%s%s/%s" % (_SCHEME, DEFAULT_BUCKET.encode(), key)
+        return b"%s%s/%s" % (SCHEME, bucket.encode(), key)
+    if key.startswith(SCHEME):
+        return b"%s%s/%s" % (SCHEME, DEFAULT_BUCKET.encode(), key)
     return key
 
 
 def split_cache_key(filed_as: bytes) -> tuple[str, bytes]:
     """The bucket (canonical) and the key that `filed_as` files."""
-    if not filed_as.startswith(_SCHEME):
+    if not filed_as.startswith(SCHEME):
         return "", filed_as
-    bucket, _, key = filed_as.removeprefix(_SCHEME).partition(b"/")
+    bucket, _, key = filed_as.removeprefix(SCHEME).partition(b"/")
     return canonical_bucket(bucket.decode(), ""), key
 
 

@@ -9,13 +9,15 @@ allocated for what was only announced. `gets` is what makes it fast where it mat
 but GETs is taken apart by a few calls over all of them at once.
 
 Limits and their error texts are Redis's (`src/networking.c`: processMultibulkBuffer, processInlineBuffer). The two
-bytes that end a bulk string are skipped, and not looked at, as there.
+bytes that end a bulk string are skipped, and not looked at, as there. A bulk string that is too long here, and not
+for Redis, is skipped as well, and its command becomes a `TooLong`: so the client can be told, and the connection
+goes on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 Command = list[bytes]
 
@@ -23,6 +25,8 @@ MOST_ARGUMENTS: Final = 1024 * 1024
 MOST_INLINE: Final = 64 * 1024
 # What an argument takes beside its bytes: an object, and a place in a list.
 ARGUMENT_OVERHEAD: Final = 48
+# What Redis takes in one argument (proto-max-bulk-len).
+_MOST_SKIPPED: Final = 512 * 1024 * 1024
 _SMALL_PIECE = 4096
 _MOST_TOGETHER = 1024 * 1024
 # A read that holds more than this is no pipeline of GETs, or no command of short words.
@@ -38,6 +42,17 @@ class ProtocolError(Exception):
     """The stream makes no sense any more; the text is the answer, without "ERR", and the connection must end."""
 
 
+class TooLong(bytes):
+    """The only word of a command that had one of `size` bytes, which is too long."""
+
+    size: int
+
+    def __new__(cls, size: int) -> Self:
+        made = super().__new__(cls)
+        made.size = size
+        return made
+
+
 class CommandReader:
     """The commands of one connection. A bulk string may have `most_bulk` bytes, a command `most_bytes` in all."""
 
@@ -49,7 +64,9 @@ class CommandReader:
         "_most_bulk",
         "_most_bytes",
         "_need",
+        "_skip",
         "_taken",
+        "_too_long",
         "pending",
     )
 
@@ -61,6 +78,8 @@ class CommandReader:
         self._left = 0
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
+        self._skip = 0  # bytes to come of an argument that is too long
+        self._too_long: TooLong | None = None
         self._chunks: list[bytes | bytearray] = []
         self._need = 0  # there is nothing to be read before so many bytes are there
         self.pending = 0  # bytes in `_chunks`
@@ -190,6 +209,13 @@ class CommandReader:
                 at = end + 2
                 self._left = count
                 continue
+            if self._skip:
+                skipped = min(self._skip, size - at)
+                self._skip -= skipped
+                at += skipped
+                if not self._skip:
+                    self._complete(b"", into)
+                continue
             if self._bulk < 0:
                 end = data.find(b"\r\n", at, at + MOST_INLINE)
                 if end < 0:
@@ -200,8 +226,18 @@ class CommandReader:
                     got = chr(data[at]) if 32 <= data[at] < 127 else "?"
                     raise ProtocolError(f"Protocol error: expected '$', got '{got}'")
                 digits = data[at + 1 : end]
-                if not digits.isdigit() or len(digits) > 10 or (length := int(digits)) > self._most_bulk:
+                if (
+                    not digits.isdigit()
+                    or len(digits) > 10
+                    or (length := int(digits)) > max(self._most_bulk, _MOST_SKIPPED)
+                ):
                     raise ProtocolError("Protocol error: invalid bulk length")
+                if length > self._most_bulk:
+                    if self._too_long is None:
+                        self._too_long = TooLong(length)
+                    self._skip = length + 2
+                    at = end + 2
+                    continue
                 if self._taken + length > self._most_bytes:
                     raise ProtocolError(f"Protocol error: a command has more than {self._most_bytes} bytes")
                 self._bulk = length
@@ -210,16 +246,21 @@ class CommandReader:
             if end + 2 > size:
                 self._need = self._bulk + 2
                 return at
-            self._arguments.append(data[at:end])
-            self._taken += self._bulk
+            self._complete(data[at:end], into)
             self._bulk = -1
             at = end + 2
-            self._left -= 1
-            if self._left == 0:
-                into(self._arguments)
-                self._arguments = []
-                self._taken = 0
         return at
+
+    def _complete(self, argument: bytes, into: Callable[[Command], object]) -> None:
+        """An argument is there, and perhaps the command."""
+        self._arguments.append(argument)
+        self._taken += len(argument)
+        self._left -= 1
+        if self._left == 0:
+            into(self._arguments if self._too_long is None else [self._too_long])
+            self._arguments = []
+            self._taken = 0
+            self._too_long = None
 
     def _inline(self, data: bytes, at: int, into: Callable[[Command], object]) -> int:
         """Where the next command begins, -1 if the line is not complete."""

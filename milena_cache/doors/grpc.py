@@ -175,7 +175,7 @@ class CacheService:
         ).SerializeToString()
 
     async def failed(self, request: pb.FailedRequest, _: float | None) -> bytes:
-        dead = self._writeback.dead(None)
+        dead = self._writeback.dead_letters.among(None)
         writes = []
         for entry in dead[: request.limit or MAX_LIST]:
             bucket, key = split_cache_key(entry.key)
@@ -199,9 +199,9 @@ class CacheService:
         keys = None if request.all else self._filed(request.bucket, request.keys)
         match request.action:
             case "retry":
-                settled = await self._writeback.retry(keys)
+                settled = await self._writeback.dead_letters.retry(keys)
             case "drop":
-                settled = await self._writeback.drop(keys)
+                settled = await self._writeback.dead_letters.drop(keys)
             case _:
                 raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
         return pb.SettleResponse(settled=settled).SerializeToString()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -85,7 +86,7 @@ WHOLE = encoded(
     record(1, "reports/a.csv", b"first", base=ETAG),
     record(2, "reports/b.csv", b"refused", base=ABSENT),
     record(3, "reports/a.csv", b"second"),
-    record(4, "elsewhere", b"in another bucket", bucket="other-bucket"),
+    record(4, "elsewhere", b"in another bucket", bucket="other-bucket", expires_at=WALL + 100.5),
     record(5, "gone", b"deleted soon"),
     record(6, "gone", None),
 )
@@ -146,7 +147,7 @@ def test_inspect_shows_each_record_and_nothing_that_a_terminal_would_act_on(whol
     assert columns[:2] == ["put", "5"]
     assert columns[-3:] == [f"{EPOCH}-{FIRST + 1}", ETAG, "reports/a.csv"]
     assert lines[2].endswith(r"reports/b.csv  refused: S3 put of s3://b/k: AccessDenied: no\x1b[31m")
-    assert lines[4].split()[-1] == "s3://other-bucket/elsewhere"
+    assert re.search(r"s3://other-bucket/elsewhere  ends: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", lines[4])
     assert lines[6].split()[0] == "delete"
     assert "\x1b" not in ran.stdout
 
@@ -171,11 +172,13 @@ def test_inspect_gives_programs_a_line_of_json_for_each_record(whole: Path) -> N
         "version": f"{EPOCH}-{FIRST + 2}",
         "written_at": WALL + 2,
         "base": "absent",
+        "expires_at": None,
         "refused": "S3 put of s3://b/k: AccessDenied: no\x1b[31m",
         "refused_at": WALL + 9,
         "damage": None,
     }
     assert [row["base"] for row in rows[:3]] == [ETAG, "absent", "unknown"]
+    assert rows[3]["expires_at"] == WALL + 100.5
     assert rows[2]["refused"] is None, "it is tried again"
 
 

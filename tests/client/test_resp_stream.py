@@ -47,10 +47,14 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"socket": socket.socket()})
         self.written: list[bytes] = []
+        self.unsent = 0
         self.aborted = False
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass

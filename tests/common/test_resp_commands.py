@@ -17,6 +17,7 @@ from milena_common.resp_commands import (
     MOST_INLINE,
     CommandReader,
     ProtocolError,
+    TooLong,
     split_words,
 )
 
@@ -124,7 +125,7 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
         (b"*" + b"9" * 30 + b"\r\n", "invalid multibulk length"),
         (b"*1x\r\n", "invalid multibulk length"),
         (b"*\r\n", "invalid multibulk length"),
-        (b"*1\r\n$1001\r\n", "invalid bulk length"),
+        (b"*1\r\n$%d\r\n" % (2**29 + 1), "invalid bulk length"),
         (b"*1\r\n$-1\r\n", "invalid bulk length"),
         (b"*1\r\n$" + b"9" * 30 + b"\r\n", "invalid bulk length"),
         (b"*1\r\n$\r\n", "invalid bulk length"),
@@ -140,6 +141,24 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
 def test_what_is_no_command_is_refused(data: bytes, error: str) -> None:
     assert read(command(b"GET", b"k") + data) == ([[b"GET", b"k"]], f"Protocol error: {error}")
     assert read(*(data[at : at + 1000] for at in range(0, len(data), 1000))) == ([], f"Protocol error: {error}")
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("piece", [1, 7, 500, 2000])
+def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -> None:
+    words = [b"SET", b"k", b"v"]
+    words[at] = bytes(MOST_BULK + 1)
+    data = command(*words) + command(b"SET", *[bytes(MOST_BULK + 2)] * 2) + command(b"GET", b"k")
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    for start in range(0, len(data), piece):
+        reader.feed(data[start : start + piece], commands.append)
+        assert reader.pending <= piece + len(b"*3\r\n$1001\r\n")
+    sizes = [words[0].size for words in commands[:2] if isinstance(words[0], TooLong)]
+    assert sizes == [MOST_BULK + 1, MOST_BULK + 2]
+    assert [len(words) for words in commands] == [1, 1, 2]
+    assert commands[2] == [b"GET", b"k"]
+    assert reader.held == 0
 
 
 def test_what_is_only_announced_takes_no_room() -> None:

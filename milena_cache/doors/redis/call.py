@@ -6,17 +6,15 @@ The request and the answer are the messages of the gRPC service.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from milena_cache.doors.grpc import LIMITED, OPERATIONS
-from milena_cache.doors.redis.command import Command, integer
+from milena_cache.doors.redis.command import Access, Command, integer
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.session import Session
-from milena_common.errors import InvalidRequest
+from milena_common.errors import InvalidRequest, MilenaError
 from milena_common.limiter import over_limit
 
 # Methods about one object. The router says since when this node owns it; who does not is told if it does not.
@@ -47,7 +45,7 @@ def call(context: Context, session: Session, words: list[bytes]) -> Any:
     if name != "Get":
         return method(request, seconds)
     if session.tracking:
-        return _tracked(context, session, request, seconds)
+        context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).filed_as)
     answer = service.get_now(request)
     return method(request, seconds) if answer is None else answer
 
@@ -60,24 +58,18 @@ def _timeout_ms(word: bytes) -> int:
     return milliseconds
 
 
-def _tracked(context: Context, session: Session, request: Any, seconds: float) -> Any:
-    """A Get of a client that is to be told of the object's next change."""
-    key = context.buckets.resolve(request.bucket, request.key).filed_as
-    context.tracking.read(session.id, key)
-    answer = context.service.get_now(request)
-    if answer is not None:
-        return answer
-    work = context.tracking.begin(session.id, "read", [key])
-
-    async def wait(asked: Awaitable[bytes]) -> bytes:
-        try:
-            return await asked
-        finally:
-            if work is not None:
-                # What changed meanwhile is told behind the answer.
-                asyncio.get_running_loop().call_soon(context.tracking.end, work)
-
-    return wait(context.service.get(request, seconds))
+def about(context: Context, words: list[bytes]) -> tuple[Access, list[bytes]]:
+    """What a call does to which object; nothing to any if it is not about one."""
+    name = words[1].decode(errors="replace") if len(words) == 4 else ""
+    if name not in OWNED:
+        return "none", []
+    _, message, _ = context.service.methods()[name]
+    try:
+        request: Any = message.FromString(words[3])
+        key = context.buckets.resolve(request.bucket, request.key).filed_as
+    except (DecodeError, MilenaError):
+        return "none", []
+    return "read" if name == "Get" else "modify", [key]
 
 
 def operation_of(words: list[bytes]) -> str:
@@ -96,5 +88,6 @@ COMMANDS = (
         complexity="Depends on the method.",
         since="7.0.0",
         labelled=operation_of,
+        about=about,
     ),
 )

@@ -144,5 +144,6 @@ COMMANDS = (
         "7.4.0",
         "(ON|OFF)",
         "Milena's own: answers that have to wait come later, as pushes, and hold up no others.",
+        behind_all=True,
     ),
 )

@@ -35,7 +35,11 @@ class Client(Protocol):
 
     @property
     def unread(self) -> int:
-        """Bytes of commands that are not complete, or not begun."""
+        """Bytes of a command that is not complete."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a command of it has no answer yet."""
 
 
 class Clients:
@@ -44,7 +48,7 @@ class Clients:
     def __init__(self, most_held: int) -> None:
         """`most_held`: bytes of incomplete commands, of all connections together."""
         self.by_id: dict[int, Client] = {}
-        # Those with so much unsent that they wait for it.
+        # Those with so much unsent that they wait for it, and those that have ended but for what is unsent.
         self.slow: set[int] = set()
         self._most_held = most_held
         self._held: dict[int, int] = {}

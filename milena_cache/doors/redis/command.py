@@ -38,7 +38,8 @@ class Command:
     `group` are for COMMAND, `usage` (the arguments, as in `<key> [SAMPLES <count>]`) for HELP. A subcommand's name
     is `container|name`; the table puts it below its container, whichever module it is in. `alone` tells of words by
     which the command reads and writes, whatever its `access` is otherwise, and `labelled` the operation under which
-    it is counted if that depends on its words.
+    it is counted if that depends on its words. `about` tells what it does to which objects, by cache key, if none
+    of its words is a key. `behind_all`: it begins when every command before it has its answer.
     """
 
     name: str
@@ -57,6 +58,8 @@ class Command:
     subcommands: tuple[Command, ...] = ()
     alone: Callable[[list[bytes]], bool] | None = None
     labelled: Callable[[list[bytes]], str] | None = None
+    about: Callable[[Context, list[bytes]], tuple[Access, list[bytes]]] | None = None
+    behind_all: bool = False
 
     def access_of(self, words: list[bytes]) -> Access:
         """What it does to its keys with these words."""

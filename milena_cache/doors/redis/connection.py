@@ -5,10 +5,11 @@ wait (for S3, for the journal) does not hold up the commands behind it, only the
 effect in their order: one that reads a key waits for those before it that write the key, and the other way round.
 
 A connection that defers (CLIENT DEFER ON) is told at once which answers will come later, and gets them as pushes.
-Then nothing is held up; its commands are taken for concurrent ones.
+Then nothing is held up; its commands are taken for concurrent ones. What changes the form of answers (HELLO,
+RESET, CLIENT DEFER) waits until all before it are there.
 
-**Bounds.** No command is begun while more than HIGH_WATER bytes of answers wait for the client to read, or
-MOST_WAITING answers for somebody else; and nothing is read from the socket while commands wait to be begun. So
+**Bounds.** No command is begun while more than HIGH_WATER bytes of answers wait for the client to read, or as much
+as `InHand` allows waits for somebody else; and nothing is read from the socket while commands wait to be begun. So
 what a connection holds is bounded by what one read brought, what it has asked for, and one answer. The door
 disconnects clients that do not read at all.
 """
@@ -22,22 +23,21 @@ from typing import Any, cast
 
 from milena_cache.doors.redis.clients import Reason
 from milena_cache.doors.redis.command import wrong_arity
+from milena_cache.doors.redis.container import find
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.key_order import KeyOrder
 from milena_cache.doors.redis.outbox import HIGH_WATER, Outbox
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.tracking import Work
-from milena_cache.doors.redis.waiting import LARGE, UNKNOWN, Answer, Large, Waiting
+from milena_cache.doors.redis.waiting import LARGE, UNKNOWN, Answer, InHand, Large, Waiting
 from milena_common.addresses import Address
 from milena_common.limiter import over_limit
 from milena_common.resp import OK, Pieces, Raw, encode, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
 
-MOST_WAITING = 1024
-
 GET = b"GET"
-# What a command beside its values may take.
+# What a command may take beside its values.
 _OVERHEAD_BYTES = 2**20
 
 
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._context = context
         self._hits = hits
         self._number = number
-        self._reader = CommandReader(max(most, 2**20), 2 * most + _OVERHEAD_BYTES)
+        self._reader = CommandReader(most + _OVERHEAD_BYTES, 2 * most + _OVERHEAD_BYTES)
         self._books = context.books
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
@@ -62,10 +62,11 @@ class Connection(asyncio.Protocol):
         self._commands: deque[list[bytes]] = deque()
         self._order: deque[Waiting] = deque()
         self._busy = KeyOrder()
-        self._waiting = 0
+        self._in_hand = InHand()
         self._next_deferred = 0
         self._reading = True
         self._broken: ProtocolError | None = None
+        self._no_more = False  # nothing that comes is read any more
         self._working = False
         self.stalled_at = 0  # unsent bytes when the door last looked
         self.session: Session
@@ -103,27 +104,28 @@ class Connection(asyncio.Protocol):
         self._context.clients.slow.add(self._number)
 
     def resume_writing(self) -> None:
-        self._context.clients.slow.discard(self._number)
+        if not self._out.lost:  # else the door watches until the last byte has been taken
+            self._context.clients.slow.discard(self._number)
         self._out.resumed()
         self._work()
 
     def eof_received(self) -> bool:
         # The client may have only closed its sending half, and still read what it asked for.
-        if self._waiting or self._commands or self._order:
-            self.session.closing = True
-            return True
-        return False
+        self._no_more = True
+        self._work()
+        return True
 
     def data_received(self, data: bytes) -> None:
         now = self._now()
         session = self.session
         session.last_at = now
         session.received += len(data)
-        if self._out.lost or session.closing or self._broken:
+        if self._no_more or session.closing or self._out.lost:
             return
         if (
             not (self._order or self._commands or self._limited or session.tracking or session.mute)
             and self._out.writable
+            and not self._in_hand.full
         ):
             keys = self._reader.gets(data)
             if keys is not None:
@@ -141,6 +143,7 @@ class Connection(asyncio.Protocol):
             self._broken = error
         if not self._context.clients.may_hold(self._number, self._reader.held):
             self._broken = ProtocolError("BUSY the node has too many bytes of commands in hand; try again later")
+        self._no_more = self._broken is not None
         self._work()
 
     # ---- the short way
@@ -166,7 +169,7 @@ class Connection(asyncio.Protocol):
             self._run([GET, keys[0]])
             self._out.flush()
             del keys[0]
-            if self._order or not self._out.writable or self._waiting >= MOST_WAITING:
+            if self._order or not self._out.writable or self._in_hand.full:
                 break
         self._commands.extend([GET, key] for key in keys)
         if self._commands:
@@ -197,7 +200,7 @@ class Connection(asyncio.Protocol):
         self._working = True
         try:
             commands = self._commands
-            while commands and self._out.writable and self._waiting < MOST_WAITING and not self.session.closing:
+            while commands and self._out.writable and not self._in_hand.full and not self.session.closing:
                 if not self._begin(commands[0]):
                     break
                 if commands:  # the connection may have been lost meanwhile
@@ -209,7 +212,7 @@ class Connection(asyncio.Protocol):
         self._out.flush()
         if self._out.lost:
             return
-        if self.session.closing or (self._broken and not commands):
+        if self.session.closing or (self._no_more and not commands):
             self._end()
         elif bool(commands) is self._reading:
             self._reading = not commands
@@ -220,11 +223,12 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, words: list[bytes]) -> bool:
         """Begin a command; False if it must wait for those before it."""
-        if self._order:
-            command = self._context.table.get(words[0].upper())
-            if command is not None and command.access != "none":
-                keys = command.keys_in(words)
-                if self._busy.conflicts(command.access_of(words), keys):
+        if self._in_hand.number:
+            command = find(self._context.table, words)
+            if command is not None:
+                if command.behind_all:
+                    return False
+                if self._order and self._busy.conflicts(*self._context.touched(command, words)):
                     return False
         self._run(words)
         return True
@@ -247,12 +251,12 @@ class Connection(asyncio.Protocol):
                 context.check_slots(session, keys)
             begun = True
             if session.tracking:
-                work = context.tracking.begin(session.id, command.access_of(words), keys)
+                work = context.tracking.begin(session.id, *context.touched(command, words))
             result = command.handler(context, session, words)
             if isinstance(result, CoroutineType | asyncio.Future):
                 waiting = Waiting(None, command, session.last_command, words, started)
                 waiting.work = work
-                self._wait(waiting, keys, result)
+                self._wait(waiting, result)
                 return
             answer = self._encode(result)
         except Exception as error:
@@ -283,10 +287,9 @@ class Connection(asyncio.Protocol):
             self.session.mute -= 1
         return True
 
-    def _wait(self, waiting: Waiting, keys: list[bytes], result: Any) -> None:
+    def _wait(self, waiting: Waiting, result: Any) -> None:
         """The answer comes later."""
-        self._waiting += 1
-        waiting.keys = keys
+        self._in_hand.begin(waiting.words)
         waiting.muted = bool(self.session.mute) and self._muted()
         if self.session.deferring:
             self._next_deferred += 1
@@ -296,11 +299,13 @@ class Connection(asyncio.Protocol):
                 self._put((b"-DEFERRED %d\r\n" % waiting.deferred,))
         else:
             self._order.append(waiting)
-            self._busy.add(waiting.command.access_of(waiting.words), keys)
+            waiting.touched = self._context.touched(waiting.command, waiting.words)
+            self._busy.add(*waiting.touched)
         asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(waiting, task))
 
     def _finished(self, waiting: Waiting, task: asyncio.Future[Any]) -> None:
-        self._waiting -= 1
+        self._in_hand.end(waiting.words)
+        self.session.last_at = self._now()
         command = waiting.command
         try:
             answer = self._encode(task.result())
@@ -312,7 +317,7 @@ class Connection(asyncio.Protocol):
         if waiting.muted:
             answer = ()
         if not waiting.deferred:
-            self._busy.remove(command.access_of(waiting.words), waiting.keys)
+            self._busy.remove(*waiting.touched)
             waiting.answer = answer
             order = self._order
             while order and order[0].answer is not None:
@@ -351,7 +356,7 @@ class Connection(asyncio.Protocol):
         if self.unsent > self._context.config.resp_output_bytes:
             self.disconnect("output")
             return
-        self._out.parts.append(message)
+        self._out.add_message(message)
         if not self._working:
             self._out.flush()
 
@@ -363,6 +368,10 @@ class Connection(asyncio.Protocol):
     def unread(self) -> int:
         return self._reader.held
 
+    @property
+    def waits(self) -> bool:
+        return bool(self._in_hand.number)
+
     def finish(self) -> None:
         """Begin nothing any more, and end when what was begun has been answered."""
         self.session.closing = True
@@ -373,11 +382,11 @@ class Connection(asyncio.Protocol):
         if not self._out.lost:
             self._context.clients.disconnects[reason] += 1
             self._out.end()
-            self._transport.abort()
+        self._transport.abort()
 
     def _end(self) -> None:
         """End the connection when everything before has been answered."""
-        if self._order or self._waiting:
+        if self._in_hand.number or self._out.behind:
             self._transport.pause_reading()
             return
         if self._broken:
@@ -385,4 +394,5 @@ class Connection(asyncio.Protocol):
             self._context.clients.disconnects["protocol"] += 1
             self._transport.write(error_line(text if text.startswith("BUSY") else f"ERR {text}"))
         self._out.end()
+        self._context.clients.slow.add(self._number)  # it is open as long as the client takes nothing
         self._transport.close()

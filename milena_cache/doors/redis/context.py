@@ -10,7 +10,7 @@ from milena_cache.config import Config
 from milena_cache.doors.grpc import CacheService
 from milena_cache.doors.redis.bookkeeping import Bookkeeping
 from milena_cache.doors.redis.clients import Clients
-from milena_cache.doors.redis.command import Command, Refused
+from milena_cache.doors.redis.command import Access, Command, Refused
 from milena_cache.doors.redis.command_stats import CommandStats
 from milena_cache.doors.redis.cursors import Cursors
 from milena_cache.doors.redis.figures import Figures
@@ -24,8 +24,8 @@ from milena_cache.ownership import Ownership
 from milena_cache.report import Report
 from milena_common.calls import CallCounts
 from milena_common.clock import Clock
-from milena_common.errors import InvalidRequest
-from milena_common.keys import split_cache_key
+from milena_common.errors import InvalidRequest, MilenaError
+from milena_common.keys import SCHEME, split_cache_key
 from milena_common.limiter import TokenBucket
 from milena_common.process_facts import ProcessFacts
 from milena_common.slots import slot_of
@@ -72,6 +72,25 @@ class Context:
             raise InvalidRequest("bucket: is not UTF-8") from None
         wanted = self.buckets.resolve(bucket, bare)
         return wanted, self.ownership.owned_since(wanted.filed_as)
+
+    def touched(self, command: Command, words: list[bytes]) -> tuple[Access, list[bytes]]:
+        """What the command does to which objects, by cache key; as it is written if no object is named so."""
+        if command.about is not None:
+            return command.about(self, words)
+        access = command.access_of(words)
+        if access == "none":
+            return access, []
+        keys = command.keys_in(words)
+        if any(key.startswith(SCHEME) for key in keys):
+            keys = [self._filed_as(key) if key.startswith(SCHEME) else key for key in keys]
+        return access, keys
+
+    def _filed_as(self, key: bytes) -> bytes:
+        try:
+            bucket, bare = split_cache_key(key)
+            return self.buckets.resolve(bucket, bare).filed_as
+        except (MilenaError, UnicodeDecodeError):
+            return key
 
     def check_slots(self, session: Session, keys: list[bytes]) -> None:
         """Refuse a command whose keys are in several slots, as Redis Cluster does, unless one node has them all."""

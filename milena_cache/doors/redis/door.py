@@ -84,7 +84,8 @@ class RedisDoor:
         if idle:
             latest = self._context.clock.now() - idle
             for client in tuple(clients.by_id.values()):
-                if client.session.last_at < latest and not client.session.tracking:
+                number, session = client.session.id, client.session
+                if session.last_at < latest and not (session.tracking or client.waits or number in clients.slow):
                     client.disconnect("idle")
 
     def ring_changed(self) -> None:

@@ -139,6 +139,7 @@ COMMANDS = (
         group="connection",
         since="6.0.0",
         summary="Handshakes with the Redis server.",
+        behind_all=True,
     ),
     Command(
         "auth",
@@ -176,5 +177,6 @@ COMMANDS = (
         group="connection",
         since="6.2.0",
         summary="Resets the connection.",
+        behind_all=True,
     ),
 )

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from milena_cache.doors.redis.session import Session
-from milena_cache.doors.redis.waiting import Answer, Large
+from milena_cache.doors.redis.waiting import LARGE, Answer, Large
 
 # Bytes of answers that may wait for the client before no command is begun any more.
 HIGH_WATER = 1024 * 1024
@@ -42,8 +42,10 @@ class Outbox:
         if len(answer) > 1 and isinstance(answer, Large):
             self.flush()
             self._send(answer)
-        else:
-            self.parts.extend(answer)
+            return
+        self.parts.extend(answer)
+        if len(answer) > 1 and sum(map(len, answer)) >= LARGE:
+            self.flush()
 
     def _send(self, answer: Answer) -> None:
         if not self.lost:
@@ -59,6 +61,13 @@ class Outbox:
         else:
             self._ready.append(answer)
 
+    def add_message(self, message: bytes) -> None:
+        """Send what is no answer, behind every answer so far: it may be about one of them."""
+        if self._ready:
+            self._ready.append((message,))
+        else:
+            self.parts.append(message)
+
     def resumed(self) -> None:
         """The client reads again."""
         self.writable = True
@@ -69,6 +78,11 @@ class Outbox:
         """Nothing can be sent any more."""
         self.lost = True
         self._ready.clear()
+
+    @property
+    def behind(self) -> bool:
+        """Whether answers wait that the transport does not have yet."""
+        return bool(self._ready)
 
     @property
     def unsent(self) -> int:

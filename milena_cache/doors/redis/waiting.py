@@ -1,17 +1,23 @@
-"""Pure. Answers that are due: what a connection keeps of a command until its answer has its turn."""
+"""Pure. Answers that are due: what a connection keeps of a command until its answer has its turn, and how much."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from milena_cache.doors.redis.command import Command, Refused
+from milena_cache.doors.redis.command import Access, Command, Refused
 from milena_cache.doors.redis.tracking import Work
+from milena_common.keys import check_value_size
+from milena_common.resp_commands import TooLong
 
 if TYPE_CHECKING:
     from milena_cache.doors.redis.context import Context
     from milena_cache.doors.redis.session import Session
 
 Answer = tuple[bytes, ...]
+
+# Commands of one connection that may wait for their answers at once, and bytes of their words.
+MOST_WAITING = 1024
+MOST_WAITING_BYTES = 32 * 2**20
 
 # From this size a value is not copied together with other answers.
 LARGE = 32 * 1024
@@ -26,10 +32,11 @@ class Large(tuple[bytes, ...]):
 class Waiting:
     """A place in the order of answers; `answer` is None until it is there. `name` is the command's or subcommand's.
 
-    `muted`: the client wants no answer.
+    `muted`: the client wants no answer. `touched`: the keys for whose sake others wait for it, and what it does to
+    them.
     """
 
-    __slots__ = ("answer", "command", "deferred", "keys", "muted", "name", "started", "words", "work")
+    __slots__ = ("answer", "command", "deferred", "muted", "name", "started", "touched", "words", "work")
 
     def __init__(
         self, answer: Answer | None, command: Command, name: str, words: list[bytes], started: float
@@ -39,14 +46,38 @@ class Waiting:
         self.name = name
         self.words = words
         self.started = started
-        self.keys: list[bytes] = []
+        self.touched: tuple[Access, list[bytes]] = ("none", [])
         self.deferred = 0
         self.muted = False
         self.work: Work | None = None
 
 
+class InHand:
+    """The commands that were begun and have no answer yet. `full`: no other may begin."""
+
+    __slots__ = ("_bytes", "full", "number")
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.full = False
+        self._bytes = 0
+
+    def begin(self, words: list[bytes]) -> None:
+        self._count(1, words)
+
+    def end(self, words: list[bytes]) -> None:
+        self._count(-1, words)
+
+    def _count(self, one: int, words: list[bytes]) -> None:
+        self.number += one
+        self._bytes += one * sum(map(len, words))
+        self.full = self.number >= MOST_WAITING or self._bytes >= MOST_WAITING_BYTES
+
+
 def _unknown(context: Context, session: Session, words: list[bytes]) -> Any:
     """What Redis says of a command that it does not know."""
+    if isinstance(words[0], TooLong):
+        check_value_size(words[0].size, context.config.max_value_bytes)
     shown = ""
     for word in words[1:]:
         if len(shown) >= 128:

@@ -145,7 +145,8 @@ class FakeTransport(asyncio.Transport):
         self.client_reads = True
         self.unsent = 0
         self.reading = True
-        self.ended = ""  # "closed" or "aborted"
+        self.ended = ""  # "closed" (which is so only when the client has taken everything) or "aborted"
+        self._lost = False
         self._protocol = protocol
         self._paused = False
         self._high = 64 * 1024
@@ -171,6 +172,8 @@ class FakeTransport(asyncio.Transport):
         if self._paused:
             self._paused = False
             self._protocol.resume_writing()
+        if self.ended == "closed":
+            self._lose()
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._high = high if high is not None else self._high
@@ -194,11 +197,19 @@ class FakeTransport(asyncio.Transport):
         self._end("closed")
 
     def abort(self) -> None:
+        if self.ended == "closed" and self.unsent:
+            self.ended = ""
         self._end("aborted")
 
     def _end(self, how: str) -> None:
         if not self.ended:
             self.ended = how
+            if how == "aborted" or not self.unsent:
+                self._lose()
+
+    def _lose(self) -> None:
+        if not self._lost:
+            self._lost = True
             asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
 

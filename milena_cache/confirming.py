@@ -1,0 +1,56 @@
+"""Coordination. Whether what this node has not uploaded from an earlier ownership of a slot may still be told.
+
+Somebody else may have acknowledged a later write meanwhile. If that is in S3, its version says so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from milena_cache.copies import Copies
+from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.origin import Origin
+from milena_cache.store import OriginFailure
+from milena_cache.version import Version, stamped
+from milena_cache.writeback import WriteBack
+from milena_common.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class Confirming:
+    """Asks S3 about dirty entries, in the turns of uploads."""
+
+    def __init__(self, origin: Origin, dirty: Dirty, writeback: WriteBack, copies: Copies, clock: Clock) -> None:
+        self._origin = origin
+        self._dirty = dirty
+        self._writeback = writeback
+        self._copies = copies
+        self._clock = clock
+
+    async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
+        """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
+
+        Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
+        """
+        key = entry.key
+        ref = self._writeback.ref_of(entry)
+        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+            # A put that comes meanwhile may be of an earlier ownership too.
+            while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
+                try:
+                    found = await self._origin.look(ref, give_up_at)
+                except OriginFailure as failure:
+                    if current.dead and not failure.fault.retryable:
+                        current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
+                        continue
+                    raise failure.as_error() from None
+                if self._dirty.get(key) is not current:
+                    continue
+                version: Version | None = stamped(found.metadata, ref) if found else None
+                if version is not None and version > current.version:
+                    log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
+                    self._writeback.settled(current)
+                    self._copies.forget(key)
+                else:
+                    current.owned_since = owned_since
