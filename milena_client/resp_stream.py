@@ -31,6 +31,8 @@ _SWEEPS = 16
 _LEAST_SWEEP_SECONDS = 0.02
 # Beyond so many bytes that the node has not taken, callers wait.
 _MOST_UNSENT = 1 << 20
+# So many commands do not wait for the end of the tick: the node works on them while the others are made.
+_AT_ONCE = 32
 _NOT_ENOUGH: Final = object()
 
 
@@ -95,6 +97,8 @@ class RespStream(asyncio.Protocol):
         self._out.append(command)
         future = self._create_future()
         self._waiting.append(future)
+        if len(self._out) == _AT_ONCE:
+            self._flush()
         return future
 
     async def call(self, command: bytes, timeout: float, *, lasting: bool = False) -> Any:

@@ -151,7 +151,7 @@ CASES = (
         "per_s",
         ["redis_py_uvloop", "redis_py"],
         _many_callers,
-        [Target("milena_uvloop", "per_s", peer="redis_py_uvloop", at_least=10)],
+        [Target("milena_uvloop", "per_s", peer="redis_py", at_least=10)],
     ),
     Case(
         "get_many",
