@@ -270,7 +270,10 @@ async def run_async_batch(
             except MilenaError as error:
                 outcomes.failed(key, error)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(WINDOW, len(keys))):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(WINDOW, len(keys))):
+                group.create_task(work())
+    except ExceptionGroup as errors:  # what is wrong with an argument, as `run_batch` raises it
+        raise errors.exceptions[0] from None
     return outcomes.result()

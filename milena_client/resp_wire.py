@@ -13,7 +13,6 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 
 from milena_common.errors import (
-    FailedPrecondition,
     InternalError,
     MilenaError,
     Moved,
@@ -31,7 +30,7 @@ from milena_common.resp_errors import from_resp
 # What comes before a bulk string of a length that keys have, with the end of the one before.
 _HEADS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(MAX_KEY_BYTES + 80))
 # Errors that say something about the node, and not about one of the keys.
-_OF_ALL_KEYS: Final = (FailedPrecondition, Moved, NodeLost, NoNodes, Overloaded, RateLimited)
+_OF_ALL_KEYS: Final = (Moved, NodeLost, NoNodes, Overloaded, RateLimited)
 _DEFERRED: Final = "DEFERRED "
 
 # In place of what came of an attempt: there was none.

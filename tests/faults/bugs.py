@@ -21,6 +21,10 @@ DOWN = "tests/faults/test_s3_down.py"
 POISON = "tests/faults/test_poison.py"
 TWO = "tests/faults/test_two_writers.py"
 STOP = "tests/faults/test_stopping.py"
+REDIS = "milena_cache/doors/redis"
+DOOR = "tests/cache/doors/redis"
+TALKS = f"{DOOR}/test_connection_state_machine.py"
+OVERTAKING = "tests/cache/test_overtaking.py"
 
 
 class Change(NamedTuple):
@@ -284,5 +288,77 @@ BUGS: tuple[Bug, ...] = (
             ),
         ),
         (f"{CHANGES}::test_every_way_to_another_answer_is_told", CHANGES),
+    ),
+    Bug(
+        "a read overtakes a write of its connection",
+        (Change(f"{REDIS}/key_order.py", '    "read": ("write", "modify"),\n', '    "read": (),\n'),),
+        (f"{DOOR}/test_connection.py::test_a_read_sees_the_write_before_it_and_not_the_one_after_it", TALKS),
+    ),
+    Bug(
+        "a write of its connection overtakes a read",
+        (Change(f"{REDIS}/key_order.py", '    "write": ("read", "modify"),\n', '    "write": (),\n'),),
+        (f"{DOOR}/test_connection.py::test_a_read_sees_the_write_before_it_and_not_the_one_after_it", TALKS),
+    ),
+    Bug(
+        "a deferred answer comes before the word of it",
+        (Change(f"{REDIS}/client.py", "        behind_all=True,\n", ""),),
+        (f"{DOOR}/test_connection_order.py::test_a_deferred_answer_does_not_come_before_the_word_of_it",),
+    ),
+    Bug(
+        "what waits is answered in a later protocol",
+        (Change(f"{REDIS}/connection.py", "if command.behind_all:", "if False:"),),
+        (f"{DOOR}/test_connection_order.py::test_no_deferred_answer_comes_after_the_end_of_deferring", TALKS),
+    ),
+    Bug(
+        "a message overtakes the answer that it is about",
+        (Change(f"{REDIS}/outbox.py", "        if self._ready:\n", "        if False:\n"),),
+        (f"{DOOR}/test_connection_order.py::test_a_message_does_not_overtake_an_answer_that_waits_for_the_client",),
+    ),
+    Bug(
+        "deferred answers are lost at the end of a connection",
+        (Change(f"{REDIS}/connection.py", " or self._out.behind", ""),),
+        (f"{DOOR}/test_connection_order.py", TALKS),
+    ),
+    Bug(
+        "a write in the class memory overwrites one of the journal",
+        (Change("milena_cache/entering.py", "            or entry.journaled\n", ""),),
+        (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE),
+    ),
+    Bug(
+        "a write in memory overwrites what is being uploaded",
+        (Change("milena_cache/entering.py", "            or entry.uploading\n", ""),),
+        (ORDER, MACHINE),
+    ),
+    Bug(
+        "a write that takes the short way overtakes one that waits",
+        (
+            Change(
+                "milena_cache/writes.py",
+                "        self._turns.announce(change.wanted.filed_as, task)",
+                "        pass",
+            ),
+        ),
+        (OVERTAKING,),
+    ),
+    Bug(
+        "what has ended takes a newer write with it",
+        (
+            Change(
+                "milena_cache/writeback.py",
+                "                if self._dirty.get(key) is entry:",
+                "                if True:",
+            ),
+        ),
+        (OVERTAKING,),
+    ),
+    Bug(
+        "a hit is told from before the ring changed",
+        (Change(f"{REDIS}/hits.py", "                    or entry.owned_since < owned_since\n", ""),),
+        (f"{DOOR}/test_connection.py",),
+    ),
+    Bug(
+        "a hit is told that has ended",
+        (Change(f"{REDIS}/hits.py", "                    or entry.expires_at\n", ""),),
+        (f"{DOOR}/test_connection.py", f"{DOOR}/test_strings.py", f"{DOOR}/test_expiry.py"),
     ),
 )
