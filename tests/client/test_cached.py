@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -171,6 +171,23 @@ def test_the_function_fits_the_client(milena: FakeMilena, async_milena: FakeAsyn
     assert inspect.iscoroutinefunction(cached(async_milena, key="k")(page))
 
 
+def test_a_generator_has_no_result(milena: FakeMilena) -> None:
+    def lines() -> Iterator[bytes]:
+        yield b""
+
+    with pytest.raises(TypeError, match="lines is a generator"):
+        cached(milena, key="k")(lines)
+
+
+@pytest.mark.parametrize("key", ["page:{nmae}", "page:{}", "page:{0}", "{nmae.first}", "{nmae[0]}"])
+def test_a_key_of_other_parameters_is_told_at_once(milena: FakeMilena, key: str) -> None:
+    def page(name: str) -> bytes:
+        return b""
+
+    with pytest.raises(TypeError, match=r"is no parameter of .*page"):
+        cached(milena, key=key)(page)
+
+
 # Milena cannot be asked.
 
 
@@ -247,6 +264,18 @@ def test_threads_are_given_the_exception() -> None:
     assert len(results) == 8
     assert all(isinstance(result, ValueError) for result in results)
     assert len({id(result) for result in results}) == len(calls)
+
+
+def test_a_function_that_asks_for_its_own_key_does_not_wait_for_itself(milena: FakeMilena) -> None:
+    depth: list[int] = []
+
+    @cached(milena, key="k")
+    def value() -> bytes:
+        depth.append(1)
+        return b"bottom" if len(depth) == 3 else value()
+
+    assert value() == b"bottom"
+    assert milena.get("k") == b"bottom"
 
 
 def test_an_interrupted_computation_is_taken_up_by_another_thread() -> None:
@@ -340,6 +369,21 @@ async def test_an_exception_goes_to_all_who_wait_and_is_not_kept(async_milena: F
     assert await asyncio.gather(*tasks, return_exceptions=True) == [slow.failure] * 3
     slow.failure = None
     assert await slow.value("a") == b"a2"
+
+
+async def test_a_coroutine_that_asks_for_its_own_key_does_not_wait_for_itself(
+    async_milena: FakeAsyncMilena,
+) -> None:
+    depth: list[int] = []
+
+    @cached(async_milena, key="k")
+    async def value() -> bytes:
+        depth.append(1)
+        return b"bottom" if len(depth) == 3 else await value()
+
+    async with asyncio.timeout(WAIT_SECONDS):
+        assert await value() == b"bottom"
+    assert await async_milena.get("k") == b"bottom"
 
 
 async def test_a_cancelled_computation_is_taken_up_by_one_of_those_who_wait(async_milena: FakeAsyncMilena) -> None:

@@ -21,6 +21,7 @@ from milena_client import (
     NodeLost,
     OriginUnavailable,
 )
+from milena_common.pb import router_server_pb2 as pb
 from milena_common.slots import slot_of
 from tests.client.blocking import Blocking
 from tests.client.direct_cluster import DirectCluster
@@ -493,6 +494,71 @@ async def test_closing_ends_async_calls_in_progress() -> None:
         for call in calls:
             with pytest.raises(FailedPrecondition, match="closed"):
                 await call
+
+
+async def test_closing_ends_calls_to_a_node_that_has_left() -> None:
+    with DirectCluster(2) as cluster:
+        client = AsyncMilena(cluster.address, timeout=LONG)
+        async with asyncio.timeout(LONG):
+            while not cluster.sent(b"GET"):
+                await client.get(FIRST)
+        cluster.nodes[0].defers = lambda words: True
+        call = asyncio.create_task(client.set(FIRST, b"v"))
+        await asyncio.to_thread(wait_until, "it waits", lambda: cluster.nodes[0].held, LONG)
+        cluster.give_slots(cluster.nodes[1])
+        async with asyncio.timeout(LONG):
+            while [b"GET", FIRST.encode()] not in cluster.nodes[1].received:
+                await client.get(FIRST)
+        await client.close()
+        with pytest.raises(FailedPrecondition, match="closed"):
+            await call
+        for node in cluster.nodes:
+            await asyncio.to_thread(wait_until, "it is left", lambda node=node: not node.connections, LONG)
+
+
+def test_calls_of_a_batch_do_not_share_the_time_of_the_one_that_has_the_least() -> None:
+    """A key that is tried again near its end is sent together with keys that have only begun."""
+    with cluster_of(1, "sync") as rig:
+        client = rig.client()
+        transport = client._transport
+        calls = [
+            ("Put", pb.PutRequest(key=key, value=b"v"), seconds) for key, seconds in ((b"a", 0.05), (b"b", LONG))
+        ]
+        rig.nodes[0].defers = lambda words: True
+
+        def answer() -> None:
+            wait_until("both have been asked", lambda: len(rig.nodes[0].held) == 2, LONG)
+            rig.nodes[0].held = [held for held in rig.nodes[0].held if held[0].fileno() >= 0]
+            rig.nodes[0].release()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        late, other = transport.exchange(calls)
+        thread.join()
+        assert isinstance(late, DeadlineExceeded)
+        assert other.successful
+
+
+def test_without_threads_left_the_router_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the end of the process: Python 3.12 starts no thread then."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("milena"):
+            raise RuntimeError("can't start new thread at interpreter shutdown")
+        start(thread)
+
+    with cluster_of(1, "sync") as rig:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        client = rig.make()
+        client.set("k", b"v")
+        monkeypatch.undo()
+        connected = rig.client()
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        rig.nodes[0].close()
+        assert connected.get("k") == connected.get("k") == b"v"
+        monkeypatch.undo()
+        assert client.get("k") == b"v"
 
 
 def test_threads_and_batches_and_a_changing_ring() -> None:

@@ -215,3 +215,16 @@ async def test_who_writes_more_than_the_node_reads_waits() -> None:
         assert await call == b"OK"
         await link.close(0, NodeLost("over"))
         await asyncio.to_thread(thread.join, LONG)
+
+
+async def test_a_close_with_grace_that_is_cancelled_ends_the_connection(node: FakeRespNode, link: RespLink) -> None:
+    node.defers = lambda words: words[0] == b"GET"
+    stream = await opened(link)
+    call = asyncio.create_task(stream.call(get(b"k"), LONG))
+    await until(lambda: node.held)
+    closing = asyncio.create_task(link.close(LONG, NodeLost("left")))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(NodeLost, match="left"):
+        await call
+    await until(lambda: not node.connections)

@@ -265,6 +265,41 @@ def test_a_node_that_says_nothing_at_all_is_lost() -> None:
     run(test, SHORT)
 
 
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way: str) -> None:
+    """On a slow line the first answer may be complete long after the stream's own time."""
+
+    async def test(rig: Rig) -> None:
+        call = asyncio.create_task(rig.stream.call(b"x" * 100, LONG))
+        rig.wire.unsent = 60 if way == "up" else 0
+        await asyncio.sleep(0)
+        other = rig.stream.request(b"y")
+        await asyncio.sleep(0)
+        if way == "down":
+            rig.receive(b"$6\r\nva")
+        assert isinstance(await other, NoAnswer)
+        assert rig.owner.error is None
+        rig.receive(b"" if way == "down" else b"$6\r\nva", b"lues\r\n")
+        assert await call == b"values"
+
+    run(test, SHORT)
+
+
+def test_who_waits_is_given_an_error_of_his_own() -> None:
+    """Raised by each of them, one for all would collect the tracebacks of all."""
+
+    async def test(rig: Rig) -> None:
+        reads = [rig.stream.request(b"x") for _ in range(4)]
+        rig.stream.break_off(NodeLost("left"))
+        writes = [rig.stream.request(b"x") for _ in range(4)]
+        rig.stream.abort(NodeLost("gone"))
+        errors = await asyncio.gather(*reads, *writes)
+        assert [str(error) for error in errors] == ["left"] * 4 + ["gone"] * 4
+        assert len({id(error) for error in errors}) == 8
+
+    run(test)
+
+
 def test_breaking_off_leaves_calls_that_are_to_last() -> None:
     async def test(rig: Rig) -> None:
         read = asyncio.create_task(rig.stream.call(b"r", LONG))

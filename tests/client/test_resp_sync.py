@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -14,7 +15,7 @@ import pytest
 from milena_client.memory_cluster import MemoryCluster
 from milena_client.resp_socket import RespSocket
 from milena_client.resp_sync import RespNode
-from milena_client.resp_wire import get, mget
+from milena_client.resp_wire import call, get, mget
 from milena_common.errors import DeadlineExceeded, NodeLost, OriginUnavailable
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
@@ -159,6 +160,43 @@ def test_a_drip_of_bytes_does_not_make_a_call_longer() -> None:
             connection.ask(get(b"k"), 0.2)
         gone.set()
         thread.join()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_node_that_takes_a_little_at_a_time_does_not_make_a_call_longer(many: bool) -> None:
+    gone = threading.Event()
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while not gone.wait(0.005) and connection.recv(4096):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
+        large = call("Put", 0.2, b"x" * 30_000_000)
+        with pytest.raises(DeadlineExceeded):
+            connection.send([large], 0.2) if many else connection.ask(large, 0.2)
+        gone.set()
+        thread.join()
+        assert connection.closed
+
+
+def test_without_files_left_there_is_no_connection(node: FakeRespNode, here: RespNode) -> None:
+    opened(here)
+    found: list[object] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    thread = threading.Thread(target=lambda: found.append(here.open(LONG)))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        thread.start()
+        thread.join()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == [None]
 
 
 def test_a_broken_connection_is_a_lost_node(node: FakeRespNode, here: RespNode) -> None:
