@@ -6,6 +6,7 @@ A channel connects at its first call and reconnects by itself, so there is nothi
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -54,13 +55,14 @@ def _methods(channel: Any) -> dict[str, Any]:
 
 
 class _Router:
-    """Who is called, for messages about calls that did not get through."""
+    """Who is called, for messages about calls that did not get through. `closed`: by this client."""
 
-    __slots__ = ("_address", "_note")
+    __slots__ = ("_address", "_note", "closed")
 
     def __init__(self, address: str, note: str) -> None:
         self._address = address
         self._note = note
+        self.closed = False
 
     def error(
         self,
@@ -81,7 +83,9 @@ class _Router:
                     f"is this its gRPC address?{advice}"
                 )
             if status is grpc.StatusCode.CANCELLED:
-                return FailedPrecondition(_CLOSED)
+                if self.closed:
+                    return FailedPrecondition(_CLOSED)
+                return Unavailable(f"the router at {self._address}, or a proxy before it, broke off the call")
             if status is grpc.StatusCode.UNIMPLEMENTED:
                 return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
         return from_grpc(status, details, metadata)
@@ -94,8 +98,11 @@ class GrpcTransport:
         self._router = _Router(address, note)
         self._channel = grpc.insecure_channel(address, options=channel_options())
         self._methods = _methods(self._channel)
+        self._process = os.getpid()
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
+        if self._router.closed:
+            raise FailedPrecondition(_CLOSED)
         try:
             answer: Message = self._methods[method](request, timeout=timeout)
         except grpc.RpcError as error:
@@ -115,14 +122,10 @@ class GrpcTransport:
         def finished(call: Any) -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            if call.cancelled():
-                future.set_exception(FailedPrecondition(_CLOSED))
-                return
-            error = call.exception()
-            if error is None:
+            if call.code() is grpc.StatusCode.OK:
                 future.set_result(call.result())
             else:
-                future.set_exception(self._error(method, error))
+                future.set_exception(self._error(method, call))
 
         future.add_done_callback(lambda future: call.cancel() if future.cancelled() else None)
         call.add_done_callback(finished)
@@ -145,7 +148,10 @@ class GrpcTransport:
             stream.cancel()
 
     def close(self) -> None:
-        self._channel.close()
+        self._router.closed = True
+        # A channel of the process that this one was forked from would wait for threads that are not here.
+        if self._process == os.getpid():
+            self._channel.close()
 
     def _error(self, method: str, error: Any) -> MilenaError:
         return self._router.error(method, error.code(), error.details(), error.trailing_metadata())
@@ -160,7 +166,6 @@ class AsyncGrpcTransport:
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
-        self._closed = False
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         if self._channel is None:
@@ -173,7 +178,7 @@ class AsyncGrpcTransport:
             raise FailedPrecondition(_CLOSED) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._closed or (task is not None and task.cancelling()):
+            if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
         return answer
@@ -197,7 +202,7 @@ class AsyncGrpcTransport:
             raise FailedPrecondition(_CLOSED) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not self._closed or (task is not None and task.cancelling()):
+            if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
         finally:
@@ -206,7 +211,7 @@ class AsyncGrpcTransport:
                 stream.cancel()
 
     async def close(self) -> None:
-        self._closed = True
+        self._router.closed = True
         # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
         for stream in self._streams:
             stream.cancel()
@@ -215,7 +220,7 @@ class AsyncGrpcTransport:
 
     def _connect(self) -> None:
         # A channel belongs to the running loop, and a client may be made before there is one.
-        if self._closed:
+        if self._router.closed:
             raise FailedPrecondition(_CLOSED)
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
         self._methods = _methods(self._channel)

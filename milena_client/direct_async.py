@@ -38,6 +38,8 @@ LEAVE_GRACE_SECONDS = 10.0
 # Of one MGET: its answer is in memory as a whole, here and in the node.
 MOST_KEYS = 128
 LEAST_SECONDS = 0.005
+# How long a node to which there never was a connection is waited for: it may be one that cannot be reached from here.
+FIRST_SECONDS = 0.1
 
 
 class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
@@ -132,7 +134,8 @@ class AsyncDirectTransport:
         remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
         if not link.address:
             return None
-        stream = link.stream or await link.open(min(remaining / 2, CONNECT_SECONDS))
+        patience = CONNECT_SECONDS if link.reached else FIRST_SECONDS
+        stream = link.stream or await link.open(min(remaining / 2, patience))
         if stream is None:
             return None
         remaining = max(deadline - self._clock.now(), LEAST_SECONDS)

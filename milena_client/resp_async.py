@@ -43,6 +43,8 @@ class RespLink:
     `timeout`, in seconds, is for requests that have none of their own, and `who` begins the text of every error.
     `more` are commands that follow the greeting of each connection; it is not used before they have succeeded.
 
+    `reached`: there has been a connection.
+
     `stream` is what to send commands to; None while there is no connection, or the node does not keep up with
     reading: then `open` waits for it.
     """
@@ -59,6 +61,7 @@ class RespLink:
     ) -> None:
         self.address = address
         self.stream: RespStream | None = None
+        self.reached = False
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
@@ -121,6 +124,7 @@ class RespLink:
             stream.abort(NodeLost(f"{self._who}is not connected any more"))
             return
         self._failures = 0
+        self.reached = True
         self._connected = self.stream = stream
         self._room.set()
         if self._listener is not None:

@@ -350,5 +350,5 @@ class ChangesMachine(RuleBasedStateMachine):
 
 TestChanges = pytest.mark.timeout(300)(ChangesMachine.TestCase)
 TestChanges.settings = settings(
-    max_examples=300, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -255,5 +255,5 @@ class NodeMachine(RuleBasedStateMachine):
 
 TestNode = NodeMachine.TestCase
 TestNode.settings = settings(
-    max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )

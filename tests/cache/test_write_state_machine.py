@@ -346,5 +346,5 @@ class WriteMachine(RuleBasedStateMachine):
 
 TestWrites = pytest.mark.timeout(300)(WriteMachine.TestCase)
 TestWrites.settings = settings(
-    max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=205, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -24,6 +24,7 @@ STOP = "tests/faults/test_stopping.py"
 REDIS = "milena_cache/doors/redis"
 DOOR = "tests/cache/doors/redis"
 TALKS = f"{DOOR}/test_connection_state_machine.py"
+OVERWRITE = "tests/cache/test_overwrite.py"
 OVERTAKING = "tests/cache/test_overtaking.py"
 
 
@@ -307,7 +308,7 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "what waits is answered in a later protocol",
         (Change(f"{REDIS}/connection.py", "if command.behind_all:", "if False:"),),
-        (f"{DOOR}/test_connection_order.py::test_no_deferred_answer_comes_after_the_end_of_deferring", TALKS),
+        (f"{DOOR}/test_connection_order.py::test_no_deferred_answer_comes_after_the_end_of_deferring",),
     ),
     Bug(
         "a message overtakes the answer that it is about",
@@ -317,17 +318,17 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "deferred answers are lost at the end of a connection",
         (Change(f"{REDIS}/connection.py", " or self._out.behind", ""),),
-        (f"{DOOR}/test_connection_order.py", TALKS),
+        (f"{DOOR}/test_connection_order.py",),
     ),
     Bug(
         "a write in the class memory overwrites one of the journal",
         (Change("milena_cache/entering.py", "            or entry.journaled\n", ""),),
-        (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE),
+        (f"{OVERWRITE}::test_what_the_journal_has_stays_there",),
     ),
     Bug(
         "a write in memory overwrites what is being uploaded",
         (Change("milena_cache/entering.py", "            or entry.uploading\n", ""),),
-        (ORDER, MACHINE),
+        (f"{OVERWRITE}::test_what_is_being_uploaded_stays_as_it_is",),
     ),
     Bug(
         "a write that takes the short way overtakes one that waits",
@@ -354,11 +355,11 @@ BUGS: tuple[Bug, ...] = (
     Bug(
         "a hit is told from before the ring changed",
         (Change(f"{REDIS}/hits.py", "                    or entry.owned_since < owned_since\n", ""),),
-        (f"{DOOR}/test_connection.py",),
+        (f"{DOOR}/test_hits.py",),
     ),
     Bug(
         "a hit is told that has ended",
         (Change(f"{REDIS}/hits.py", "                    or entry.expires_at\n", ""),),
-        (f"{DOOR}/test_connection.py", f"{DOOR}/test_strings.py", f"{DOOR}/test_expiry.py"),
+        (f"{DOOR}/test_hits.py",),
     ),
 )
