@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milena_client.routes import Routes
@@ -41,6 +41,7 @@ def routes(*nodes: MapNode, bucket: str = "", default: str = "") -> Routes[Way]:
 KEY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
+@settings(max_examples=25, deadline=None)
 @given(KEY | st.sampled_from(["{tag}a", "a{tag}", "{}", "s3://bucket/k"]))
 def test_a_key_belongs_to_the_owner_of_its_slot(key: str) -> None:
     both = routes(A, B)
@@ -50,6 +51,7 @@ def test_a_key_belongs_to_the_owner_of_its_slot(key: str) -> None:
     assert both.of(pb.GetRequest(key=key.encode())) is both.way(filed)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(KEY | st.sampled_from(["{tag}a", "s3://bucket/k"]), unique=True), st.integers(1, 5))
 def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], most: int) -> None:
     for those in (routes(A), routes(A, B), routes(B, bucket="logs")):
