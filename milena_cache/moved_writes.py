@@ -65,9 +65,9 @@ class MovedWrites:
             self._tell(key)
 
     def _has_moved(self, key: bytes, owned_since: int) -> bool:
-        mine = self._ownership.mine_since(key)
-        # A request may come by a newer ring than this node knows.
-        return bool(self._ownership.epoch) and mine != owned_since and owned_since <= self._ownership.epoch
+        epoch, mine = self._ownership.epoch, self._ownership.mine_since(key)
+        # A write from before a restart is of no ownership. A request may come by a newer ring than is known here.
+        return bool(epoch) and (mine < 0 or mine != owned_since) and owned_since <= epoch
 
     def _tell(self, key: bytes) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(self._tell_owner(key))

@@ -30,7 +30,7 @@ from milena_client.values import (
 )
 from milena_common.clock import Clock, SystemClock
 from milena_common.durability import Durability
-from milena_common.errors import InvalidRequest
+from milena_common.errors import InvalidRequest, NodeLost
 
 D = TypeVar("D")
 
@@ -138,7 +138,8 @@ class AsyncMilena:
                     return found
                 if found is None:
                     return default
-                first = first_attempt(began, found)
+                # A connection that has ended meanwhile says nothing of the node: that was no attempt yet.
+                first = None if isinstance(found, NodeLost) else first_attempt(began, found)
         value = await self._run(operations.get(key, self._bucket), timeout, first)
         if near is not None:
             near.saw(key, value)
@@ -208,7 +209,9 @@ class AsyncMilena:
     async def get_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> dict[KeyT, bytes]:
         """The values of those `keys` that exist, under the keys as given.
 
-        Each key has `timeout` seconds for itself. Raises BatchError if some failed.
+        Each key has `timeout` seconds for itself. Without a `timeout` of its own a batch is first asked for as a
+        whole, and what is not there in the client's time is asked for key by key, with as much time again. Raises
+        BatchError if some failed.
         """
         wanted = key_list(keys)
         begun: Begun[KeyT, Any] = Begun()

@@ -113,6 +113,9 @@ class GrpcTransport:
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
+        if self._router.closed:
+            future.set_exception(FailedPrecondition(_CLOSED))
+            return future
         try:
             call = self._methods[method].future(request, timeout=timeout)
         except ValueError:
@@ -136,6 +139,8 @@ class GrpcTransport:
 
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
+        if self._router.closed:
+            raise FailedPrecondition(_CLOSED)
         try:
             stream = self._methods[method](request)
         except ValueError:

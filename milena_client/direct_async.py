@@ -35,10 +35,12 @@ from milena_common.clock import Clock
 from milena_common.errors import FailedPrecondition, Moved, NodeLost, NoNodes
 
 LEAVE_GRACE_SECONDS = 10.0
+# A node that leaves by itself answers what it was asked. For one that is gone, no read waits longer than this.
+LAST_ANSWERS_SECONDS = 0.3
 # Of one MGET: its answer is in memory as a whole, here and in the node.
 MOST_KEYS = 128
 LEAST_SECONDS = 0.005
-# How long a node to which there never was a connection is waited for: it may be one that cannot be reached from here.
+# How long a node is waited for to which there never was a connection: maybe it cannot be reached from here.
 FIRST_SECONDS = 0.1
 
 
@@ -147,11 +149,15 @@ class AsyncDirectTransport:
         if self._near is not None:
             self._near.ring_changed(gone)
         for link in gone:
-            error = NodeLost(f"node {link.address} left the ring while it was asked")
-            link.break_off(error)
-            task = asyncio.create_task(link.close(LEAVE_GRACE_SECONDS, error))
+            task = asyncio.create_task(self._part_from(link))
             self._leaving[task] = link
             task.add_done_callback(self._leaving.pop)
+
+    async def _part_from(self, link: RespLink) -> None:
+        error = NodeLost(f"node {link.address} left the ring while it was asked")
+        await self._clock.sleep(LAST_ANSWERS_SECONDS)
+        link.break_off(error)
+        await link.close(LEAVE_GRACE_SECONDS, error)
 
     async def close(self) -> None:
         self._closed = True

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from milena_client import resp_wire
 from milena_client.batch import Call
 from milena_client.blocking_clock import BlockingClock
-from milena_client.direct_async import LEAST_SECONDS, MOST_KEYS
+from milena_client.direct_async import LAST_ANSWERS_SECONDS, LEAST_SECONDS, MOST_KEYS
 from milena_client.near_cache import NearCache
 from milena_client.near_listener import survive_forks
 from milena_client.resp_socket import RespSocket
@@ -149,6 +149,7 @@ class DirectTransport:
         return answers
 
     def _exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
+        began = self._clock.now()
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
         for at, (method, request, timeout) in enumerate(calls):
@@ -168,7 +169,8 @@ class DirectTransport:
                     if reply is NOT_ASKED:
                         continue
                     if isinstance(reply, Moved | NoNodes):
-                        answers[at] = self.call(method, request, timeout)
+                        left = max(began + timeout - self._clock.now(), LEAST_SECONDS)
+                        answers[at] = self.call(method, request, left)
                     elif isinstance(reply, MilenaError):
                         answers[at] = reply
                     else:
@@ -269,8 +271,10 @@ class DirectTransport:
             gone = self._routes.update(slot_map) if not self._closed else []
             if self._near is not None:
                 self._near.clear()  # what it holds from now on comes from the new owners
-        for node in gone:
-            node.leave(lasting=True)
+        if gone:
+            later = threading.Timer(LAST_ANSWERS_SECONDS, _leave, (gone,))
+            later.daemon = True
+            later.start()
 
     def close(self) -> None:
         with self._updating:
@@ -282,3 +286,8 @@ class DirectTransport:
         if self._near is not None:
             self._near.clear()
         self._watch.close()
+
+
+def _leave(gone: Sequence[RespNode]) -> None:
+    for node in gone:
+        node.leave(lasting=True)

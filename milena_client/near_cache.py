@@ -14,7 +14,9 @@ Four rules keep a value from being told when it is not the object's any more:
 
 What does not exist is not kept: programs ask for what does not exist when they wait for it.
 
-A hit takes no lock. It may overlap with the change that makes it wrong, as a read that is under way may.
+A hit takes no lock. It may overlap with the change that makes it wrong, as a read that is under way may. Ctrl-C may
+come between any two steps of a change, and what it leaves must be harmless: a key without an entry, never an entry
+of which no message would be heard.
 """
 
 from __future__ import annotations
@@ -110,10 +112,11 @@ class NearCache:
         encoded = _encoded(key)
         if encoded is None:
             return None
+        now = self._now()
         with self._lock:
             mark = self._marks.get(encoded)
-            if mark is None:
-                mark = self._marks[encoded] = Mark(encoded, self._now())
+            if mark is None or mark.began + self.max_age <= now:
+                mark = self._marks[encoded] = Mark(encoded, now)
             mark.readers += 1
         return mark
 
@@ -146,7 +149,8 @@ class NearCache:
         """
         if value is not None and (mark is None or mark.found in (None, value)):
             spellings = self._spellings.get(encoded, ())
-            if all(self._entries[spelling][1] == value for spelling in spellings):
+            kept = [self._entries.get(spelling) for spelling in spellings]
+            if all(entry is None or entry[1] == value for entry in kept):
                 if mark is not None:
                     mark.found = value
                 return True
@@ -156,18 +160,27 @@ class NearCache:
     def _keep(self, key: Key, mark: Mark, value: bytes) -> None:
         spellings = self._spellings.get(mark.bytes, ())
         if key in spellings:
-            self.bytes -= _cost(mark.bytes, self._entries.pop(key)[1])
+            self._forget(key, mark.bytes)
         else:
             self._spellings[mark.bytes] = (*spellings, key)
-        self._entries[key] = (mark.began + self.max_age, value)
         self.bytes += _cost(mark.bytes, value)
-        while self.bytes > self.max_bytes:
+        self._entries[key] = (mark.began + self.max_age, value)
+        while self.bytes > self.max_bytes and self._entries:
             oldest, (_, gone) = self._entries.popitem(last=False)
             encoded = _encoded(oldest) or b""
             self.bytes -= _cost(encoded, gone)
-            others = tuple(each for each in self._spellings.pop(encoded) if each != oldest)
+            others = tuple(each for each in self._spellings.get(encoded, ()) if each != oldest)
             if others:
                 self._spellings[encoded] = others
+            else:
+                self._spellings.pop(encoded, None)
+        if not self._entries:
+            self.bytes = 0
+
+    def _forget(self, key: Key, encoded: bytes) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.bytes -= _cost(encoded, entry[1])
 
     def through(self, key: Key, ask: Callable[[Key], Any]) -> Any:
         """What `ask` finds for `key`, kept if it may be."""
@@ -239,8 +252,9 @@ class NearCache:
 
     def _drop(self, encoded: bytes) -> None:
         self._marks.pop(encoded, None)
-        for spelling in self._spellings.pop(encoded, ()):
-            self.bytes -= _cost(encoded, self._entries.pop(spelling)[1])
+        for spelling in self._spellings.get(encoded, ()):
+            self._forget(spelling, encoded)
+        self._spellings.pop(encoded, None)
 
     def clear(self) -> None:
         """Forget everything, also what reads that are under way will bring."""
@@ -249,8 +263,8 @@ class NearCache:
 
     def _clear(self) -> None:
         self._marks.clear()
-        self._spellings.clear()
         self._entries.clear()
+        self._spellings.clear()
         self.bytes = 0
 
     # The nodes.

@@ -87,11 +87,13 @@ class NearListener:
         threading.Thread(target=self._listen, name="milena near cache", daemon=True).start()
 
     def _listen(self) -> None:
-        with suppress(OSError, hiredis.HiredisError, IndexError):
-            self._listen_until_it_breaks()
-        self._on_lost(self)
-        self._near.lost(self)
-        self._socket.close()
+        try:
+            with suppress(OSError, hiredis.HiredisError, IndexError):
+                self._listen_until_it_breaks()
+        finally:
+            self._on_lost(self)
+            self._near.lost(self)
+            self._socket.close()
 
     def _listen_until_it_breaks(self) -> None:
         now = self._near.now

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # No deadline: a busy machine would fail an example that is right. In CI the examples are the same in every run,
 # so that a failure there is about the change at hand; elsewhere they are new each time.
 settings.register_profile("milena", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("milena")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_has_run_costs_nothing() -> Iterator[None]:
+    """Thousands of tests leave objects behind, and the collector would look through them again and again."""
+    yield
+    gc.collect()
+    gc.freeze()

@@ -6,6 +6,7 @@ import pytest
 
 from milena_cache.moved_writes import ATTEMPTS, PAUSE_SECONDS, REMEMBERED_SECONDS, MovedWrites
 from milena_cache.ownership import Ownership
+from milena_cache.replay import UNCONFIRMED
 from milena_common.errors import NodeLost
 from tests.cache.doors.redis.rig import ME, ring
 from tests.support.fake_clock import FakeClock, settle
@@ -104,3 +105,20 @@ async def test_an_owner_that_cannot_be_reached_is_tried_again_and_then_the_log_s
     assert telling.done()
     assert "may serve an older copy" in caplog.text
     assert rig.moved.told == 1
+
+
+async def test_a_write_from_before_a_restart_is_told_to_who_has_the_slot_now(rig: Rig) -> None:
+    rig.halves()
+    telling = rig.moved.wrote(FOO, UNCONFIRMED)
+    assert telling is not None
+    await telling
+    assert rig.others.told[-1] == ("127.0.0.1:50062", FOO)
+
+
+async def test_a_write_from_before_a_restart_is_told_when_the_ring_is_known(rig: Rig) -> None:
+    rig.ownership = Ownership(ME)
+    rig.moved = MovedWrites(rig.ownership, rig.others.forget, rig.clock)
+    assert rig.moved.wrote(FOO, UNCONFIRMED) is None
+    rig.halves()
+    await settle()
+    assert rig.others.told == [("127.0.0.1:50062", FOO)]

@@ -158,6 +158,8 @@ def test_a_wrong_type_is_told_before_anything_is_sent(fake: Any) -> None:
         _do(fake.delete_many(["a", 5]))
     with pytest.raises(TypeError, match="list"):
         _do(fake.get_many("ab"))
+    with pytest.raises(TypeError, match="'str'"):
+        _do(fake.set_many({"x": b"x"}, ttl="5"))
     assert _do(fake.get_many(["a", "x"])) == {"a": b"1"}
 
 

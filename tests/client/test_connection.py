@@ -153,6 +153,15 @@ def test_a_router_that_breaks_without_a_word(get: Any) -> None:
         get(address)
 
 
+def test_a_call_that_a_proxy_breaks_off_is_no_closed_client(get: Any) -> None:
+    def answer(_: str, __: Any, context: grpc.ServicerContext) -> Message:
+        context.abort(grpc.StatusCode.CANCELLED, "")
+        raise AssertionError("abort raises")
+
+    with router(answer) as address, pytest.raises(Unavailable, match="broke off the call"):
+        get(address)
+
+
 @pytest.fixture
 def slow_router() -> Iterator[tuple[str, threading.Event, threading.Event]]:
     """(address, asked, gone): never answers a Get, and notes when one arrived and when its caller gave up."""

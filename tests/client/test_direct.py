@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from milena_common.pb import router_server_pb2 as pb
 from milena_common.slots import slot_of
 from tests.client.blocking import Blocking
 from tests.client.direct_cluster import DirectCluster
+from tests.client.test_resp_sync import in_a_child
 from tests.support.fake_resp_node import FakeRespNode, Words
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
@@ -70,6 +72,21 @@ def cluster_of(number: int, kind: str, **options: Any) -> Iterator[Rig]:
         yield Rig(cluster, make)
         for client in clients:
             client.close()
+
+
+@contextmanager
+def full_of_connections(port: ReservedPort) -> Iterator[None]:
+    """Nobody accepts there, and the system's queue is full: it drops the packets that would begin more."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", port.number))
+        server.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield
 
 
 def says(answer: bytes, *names: bytes, key: bytes = b"") -> Callable[[Words], bytes | None]:
@@ -297,8 +314,12 @@ def test_a_node_that_is_gone_is_called_through_the_router(rig: Rig) -> None:
     assert set(rig.cluster.asked) == {"Put", "Get"}
 
 
-def test_nodes_that_cannot_be_reached_from_here(rig: Rig) -> None:
-    with ReservedPort() as nobody:
+@pytest.mark.parametrize("dropped", [False, True])
+def test_nodes_that_cannot_be_reached_from_here(rig: Rig, dropped: bool) -> None:
+    """Connections are refused, or, as beyond a router that translates addresses, packets are dropped."""
+    with ReservedPort() as nobody, ExitStack() as stack:
+        if dropped:
+            stack.enter_context(full_of_connections(nobody))
         for node in rig.nodes:
             node.close()
             node.address = nobody.address
@@ -386,6 +407,20 @@ def test_a_whole_mget_that_fails_is_asked_for_key_by_key(rig: Rig) -> None:
     client.set_many({FIRST: b"1", SECOND: b"2"})
     rig.nodes[0].says = says(b"-ORIGINDOWN S3 is down\r\n", b"MGET")
     assert client.get_many([FIRST, SECOND]) == {FIRST: b"1", SECOND: b"2"}
+
+
+def test_a_key_whose_object_is_too_large_fails_alone(rig: Rig) -> None:
+    client = rig.client()
+    client.set_many({FIRST: b"1", "k49": b"3"})
+    rig.nodes[0].says = lambda words: (
+        b"-PRECONDITION s3://bucket/k2 has 9 bytes; allowed are at most 8 (MAX_VALUE_BYTES)\r\n"
+        if words[0] == b"MGET" or FIRST.encode() in words[-1]
+        else None
+    )
+    with pytest.raises(BatchError) as failed:
+        client.get_many([FIRST, "k49"])
+    assert {key: type(error) for key, error in failed.value.errors.items()} == {FIRST: FailedPrecondition}
+    assert failed.value.results == {"k49": b"3"}
 
 
 def test_bad_keys_in_a_batch_fail_alone(rig: Rig) -> None:
@@ -593,6 +628,27 @@ def test_threads_and_batches_and_a_changing_ring() -> None:
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_client_can_be_closed_in_a_process_that_was_forked() -> None:
+    """Those who inherited it have none of the threads that gRPC would wait for."""
+    with cluster_of(2, "sync") as rig:
+        client = rig.client()
+        client.set(FIRST, b"v")
+
+        def child() -> bool:
+            client.close()
+            for get in (client.get, lambda key: list(client.scan(key))):
+                with pytest.raises(FailedPrecondition, match="closed"):
+                    get(FIRST)
+            with pytest.raises(BatchError, match="closed"):
+                client.get_many([FIRST])
+            return True
+
+        assert in_a_child(child) == 0
+        assert client.get(FIRST) == b"v"
+        assert list(client.scan()) != []
 
 
 def test_a_client_that_nobody_has_any_more_leaves_nothing_behind() -> None:

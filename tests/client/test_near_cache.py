@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from milena_client import AsyncMilena, Milena
+from milena_client import AsyncMilena, Milena, near_cache
 from milena_client.near_cache import BOUND_SECONDS, ENTRY_OVERHEAD, Mark, NearCache
 from milena_client.near_pushes import apply
 from milena_client.values import Key
@@ -275,6 +278,60 @@ def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
     assert t.near.bytes == sum(len(key) + len(key) + ENTRY_OVERHEAD for key in map(str, t.near._entries))
     assert t.near.bytes <= t.near.max_bytes
     assert not t.near._marks
+
+
+def interrupted(at: int, work: Callable[[], object]) -> bool:
+    """Do `work`, with Ctrl-C before line number `at` of the near cache's that it comes to; whether it came so far."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != near_cache.__file__:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == at:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_wherever_it_is_interrupted_it_goes_on_and_drops_what_it_is_told_of() -> None:
+    def work(t: NearUnderTest) -> None:
+        t.keep("a", b"1")
+        t.keep(b"a", b"1")
+        t.keep("e", b"1")
+        t.near.invalidate([b"b"])
+        t.keep("c", b"2")
+        t.near.clear()
+
+    def interrupt(at: int) -> bool:
+        t = NearUnderTest(max_bytes=4 * (ENTRY_OVERHEAD + 2))
+        for key in "abcd":
+            t.keep(key, b"1")
+        came_so_far = interrupted(at, lambda: work(t))
+        for key in ("a", "b", "c", "d", "e"):
+            t.near.invalidate([key.encode()])
+            assert t.near.get(key) is t.near.get(key.encode()) is None, at
+        t.advance(100)
+        for key in ("a", b"a", "b", "c", "d", "e"):
+            t.keep(key, b"3")
+            assert t.near.get(key) == b"3", at
+        return came_so_far
+
+    at = 1
+    while interrupt(at):
+        at += 1
+    assert at > 100
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000))))

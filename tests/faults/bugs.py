@@ -327,7 +327,11 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a write in memory overwrites what is being uploaded",
-        (Change("milena_cache/entering.py", "            or entry.uploading\n", ""),),
+        (
+            Change(
+                "milena_cache/entering.py", "            or entry.uploading\n            or not entry.queued\n", ""
+            ),
+        ),
         (f"{OVERWRITE}::test_what_is_being_uploaded_stays_as_it_is",),
     ),
     Bug(

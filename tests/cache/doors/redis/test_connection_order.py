@@ -191,3 +191,25 @@ async def test_a_write_for_which_there_was_no_room_is_not_later_than_the_one_beh
     client.send(command(b"SET", b"k", b"1" * 6000) + command(b"SET", b"k", b"2") + command(b"GET", b"k"))
     assert await client.answers(3) == b"+OK\r\n+OK\r\n" + bulk(b"2")
     await door.t.stop()
+
+
+@pytest.mark.parametrize("durability", [b"through", b"back"])
+async def test_what_was_begun_is_done_though_the_client_has_gone(durability: bytes) -> None:
+    door = await started(mode="back")
+    client, other = door.connect(), door.connect()
+    door.t.store.gate.clear()
+    door.t.disk.gate.clear()
+    client.send(command(b"SET", b"k", b"1", b"DURABILITY", durability) + command(b"DEL", b"l"))
+    await settle()
+    client.transport.abort()
+    await settle()
+    assert not client.take()
+    door.t.store.gate.set()
+    door.t.disk.gate.set()
+    assert await other.value(b"GET", b"k") in (None, b"1")
+    await door.t.writes.finish(5.0)
+    await door.t.flush()
+    assert door.t.s3_has("k") == b"1"
+    assert door.calls["put"].requests == 1
+    assert not door.calls["put"].errors
+    await door.t.stop()

@@ -28,7 +28,7 @@ from tests.support.fake_clock import settle
 T = TypeVar("T")
 Words = list[bytes]
 
-ORDINARY = (b"a", b"b", b"c")
+ORDINARY = (b"a", b"b\r\n$1\r\nb", b"{c}")
 DEFERRING = (b"v", b"w", b"x", b"y", b"z")
 # One is as much as a client leaves before it is taken for one that does not read.
 VALUES = (b"", b"1", b"two", b"\r\n$3\r\n", b"l" * 40_000, b"h" * HIGH_WATER)
@@ -339,5 +339,5 @@ class ConnectionMachine(RuleBasedStateMachine):
 
 TestConnections = pytest.mark.timeout(300)(ConnectionMachine.TestCase)
 TestConnections.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
