@@ -281,7 +281,7 @@ def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
 
 
 def interrupted(at: int, work: Callable[[], object]) -> bool:
-    """Do `work`, with Ctrl-C before line number `at` of the near cache's that it comes to; whether it came so far."""
+    """Do `work`, with Ctrl-C before line number `at` of the near cache that it comes to; whether it came so far."""
     lines = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
