@@ -153,7 +153,7 @@ class RespStream(asyncio.Protocol):
                     if not future.done():  # somebody still waits for it
                         future.set_result(reply)
                 else:
-                    answered += self._received(reply)
+                    answered += self._received(reply, self._answered + answered)
         except (hiredis.ProtocolError, IndexError):  # or an answer to nothing
             self.abort(NodeLost(f"{self._who}sent what is not an answer in the Redis protocol"))
             return
@@ -167,8 +167,8 @@ class RespStream(asyncio.Protocol):
         if self._idle is not None:
             self._look_whether_idle()
 
-    def _received(self, reply: Any) -> int:
-        """Take what is no plain value; how many commands it answered."""
+    def _received(self, reply: Any, before: int) -> int:
+        """Take what is no plain value; how many commands it answered. `before`: how many were by then."""
         if isinstance(reply, hiredis.PushNotification):
             if reply[0] != b"deferred":
                 # Behind those whose answers came before it, and before those whose answers come after.
@@ -178,6 +178,8 @@ class RespStream(asyncio.Protocol):
             return 0
         future = self._waiting.popleft()
         if isinstance(reply, Deferred):
+            while self._writes and self._writes[0][0] <= before:
+                self._writes.popleft()
             sent = self._writes[0][1] if self._writes else self._loop.time()
             self._parked[reply] = (future, sent + self._timeout)
         elif not future.done():

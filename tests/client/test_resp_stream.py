@@ -256,6 +256,40 @@ def test_requests_end_after_the_streams_own_time() -> None:
     run(test, SHORT)
 
 
+class Hurried(asyncio.SelectorEventLoop):
+    """A loop whose time a test moves on."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
+    """The node may have been held up, and then answer the commands of several writes at once."""
+
+    async def test(loop: Hurried) -> None:
+        rig = Rig(60)
+        early = rig.stream.request(b"x")
+        await asyncio.sleep(0)
+        loop.ahead += 50
+        late = rig.stream.request(b"y")
+        await asyncio.sleep(0)
+        rig.receive(b"-DEFERRED 1\r\n-DEFERRED 2\r\n")
+        loop.ahead += 20
+        assert isinstance(await early, NoAnswer)
+        assert not late.done()
+        rig.receive(b">3\r\n+deferred\r\n:2\r\n$1\r\n2\r\n")
+        assert await late == b"2"
+        rig.stream.abort(NodeLost("the test is over"))
+        rig.close()
+
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Hurried)
+        runner.run(test(loop))
+
+
 def test_a_node_that_says_nothing_at_all_is_lost() -> None:
     async def test(rig: Rig) -> None:
         assert isinstance(await rig.stream.request(b"x"), NoAnswer)
