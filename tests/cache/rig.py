@@ -211,15 +211,25 @@ class NodeUnderTest:
         )
 
     async def modify(
-        self, key: str, decide: Decide, owned_since: int = 0, durability: Durability | None = None
+        self,
+        key: str,
+        decide: Decide,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+        timeout: float = SOON,
     ) -> Modified:
-        return await self.node.modify(self.object(key), decide, SOON, owned_since, durability)
+        return await self.node.modify(self.object(key), decide, timeout, owned_since, durability)
 
     async def delete(
-        self, key: str, owned_since: int = 0, durability: Durability | None = None, if_match: str = ""
+        self,
+        key: str,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+        if_match: str = "",
+        timeout: float = SOON,
     ) -> Ack:
         return await self.writes.delete(
-            self.object(key), SOON, owned_since=owned_since, durability=durability, if_match=if_match
+            self.object(key), timeout, owned_since=owned_since, durability=durability, if_match=if_match
         )
 
     def in_s3(self, key: str, value: bytes | None, expires_at: float = NEVER) -> None:
