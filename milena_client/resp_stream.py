@@ -253,6 +253,10 @@ class RespStream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._owner.resumed()
 
+    def eof_received(self) -> None:
+        # No answer can come any more, also while there is something left to be sent.
+        self.abort(NodeLost(f"{self._who}broke off the connection"))
+
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost is None:
             self._end(NodeLost(f"{self._who}broke off the connection{f': {error}' if error else ''}"))

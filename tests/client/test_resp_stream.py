@@ -319,6 +319,20 @@ def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way:
     run(test, SHORT)
 
 
+def test_a_node_that_says_no_more_is_lost_at_once() -> None:
+    """Also one that does not read, so that what is left to be sent would keep the connection open."""
+
+    async def test(rig: Rig) -> None:
+        waiting = rig.stream.request(b"x" * 100)
+        await asyncio.sleep(0)
+        rig.wire.unsent = 60
+        rig.stream.eof_received()
+        assert str(await waiting) == str(rig.owner.error) == "node a:1 broke off the connection"
+        assert rig.wire.aborted
+
+    run(test)
+
+
 def test_who_waits_is_given_an_error_of_his_own() -> None:
     """Raised by each of them, one for all would collect the tracebacks of all."""
 
