@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from milena_common.errors import FailedPrecondition, MilenaError, Unavailable
+from milena_common.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
 from milena_common.grpc_options import channel_options
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.status import from_grpc, is_answer
@@ -90,6 +90,10 @@ class _Router:
                 return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
         return from_grpc(status, details, metadata)
 
+    def no_answer(self, timeout: float) -> DeadlineExceeded:
+        """For None in place of an answer: gRPC drops it if the time ends while it arrives (grpc/grpc#23559)."""
+        return DeadlineExceeded(f"the router at {self._address} did not answer within {timeout:.3g} s")
+
 
 class GrpcTransport:
     """A `Transport` to the router at `address` (host:port); `note` is added when it cannot be reached."""
@@ -104,11 +108,13 @@ class GrpcTransport:
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
         try:
-            answer: Message = self._methods[method](request, timeout=timeout)
+            answer: Message | None = self._methods[method](request, timeout=timeout)
         except grpc.RpcError as error:
             raise self._error(method, error) from None
         except ValueError:
             raise FailedPrecondition(_CLOSED) from None
+        if answer is None:
+            raise self._router.no_answer(timeout)
         return answer
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
@@ -125,10 +131,12 @@ class GrpcTransport:
         def finished(call: Any) -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            if call.code() is grpc.StatusCode.OK:
-                future.set_result(call.result())
-            else:
+            if call.code() is not grpc.StatusCode.OK:
                 future.set_exception(self._error(method, call))
+            elif (answer := call.result()) is None:
+                future.set_exception(self._router.no_answer(timeout))
+            else:
+                future.set_result(answer)
 
         future.add_done_callback(lambda future: call.cancel() if future.cancelled() else None)
         call.add_done_callback(finished)
@@ -176,7 +184,7 @@ class AsyncGrpcTransport:
         if self._channel is None:
             self._connect()
         try:
-            answer: Message = await self._methods[method](request, timeout=timeout)
+            answer: Message | None = await self._methods[method](request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
@@ -186,6 +194,8 @@ class AsyncGrpcTransport:
             if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
+        if answer is None:
+            raise self._router.no_answer(timeout)
         return answer
 
     async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:

@@ -54,7 +54,7 @@ class GrpcNodeConnection:
             stub = self._channel.unary_unary(f"/cache_server.Cache/{method}")
             self._methods[method] = stub
         try:
-            return await stub(request, timeout=timeout)
+            answer: bytes | None = await stub(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             if is_answer(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
@@ -70,6 +70,9 @@ class GrpcNodeConnection:
             if task is not None and task.cancelling():
                 raise  # the caller gave up
             raise NodeLost("left the ring while it was asked") from None  # the channel was closed
+        if answer is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
+            raise NodeLost(f"did not answer within {timeout:.3g} s")
+        return answer
 
     async def close(self, grace: float) -> None:
         await self._channel.close(grace)

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -160,6 +161,23 @@ def test_a_call_that_a_proxy_breaks_off_is_no_closed_client(get: Any) -> None:
 
     with router(answer) as address, pytest.raises(Unavailable, match="broke off the call"):
         get(address)
+
+
+def test_an_answer_that_grpc_has_dropped(get: Any) -> None:
+    """As when the time ends while the answer arrives: the status is OK, and there is no message."""
+    nothing = grpc.unary_stream_rpc_method_handler(lambda *_: iter(()))
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("router_server.Router", {"Get": nothing}),)
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            with pytest.raises(DeadlineExceeded, match="get 'k'"):
+                get(f"127.0.0.1:{port}")
+        finally:
+            server.stop(0).wait()
 
 
 @pytest.fixture

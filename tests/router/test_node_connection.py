@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import grpc
 import pytest
 
 from milena_client.memory_cluster import MemoryCluster
@@ -110,6 +111,28 @@ async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connectio
     node.says = None
     with pytest.raises(NodeLost, match=r"^did not answer within 0\.2 s"):
         await connection.call("Get", REQUEST, 0.2)
+
+
+async def test_an_answer_that_grpc_has_dropped_and_one_that_is_empty(
+    node: Node, connection: GrpcNodeConnection
+) -> None:
+    """If the time ends while the answer arrives, the status is OK, and there is no message."""
+    assert await connection.call("Get", REQUEST, SOON) == b""
+    server = grpc.aio.server()
+
+    async def nothing(_: bytes, __: Any) -> AsyncIterator[bytes]:
+        for none in ():
+            yield none
+
+    handlers = {"Get": grpc.unary_stream_rpc_method_handler(nothing)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    dropping = GrpcNodeConnection(f"127.0.0.1:{port}")
+    with pytest.raises(NodeLost, match="did not answer"):
+        await dropping.call("Get", REQUEST, SOON)
+    await dropping.close(0)
+    await server.stop(0)
 
 
 async def test_a_port_that_accepts_and_says_nothing_is_lost_when_its_time_is_over() -> None:
