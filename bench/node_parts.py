@@ -123,7 +123,8 @@ def s3(endpoint_url: str) -> S3:
     """The node's own S3, with credentials from the environment."""
     settings = S3Settings("us-east-1", endpoint_url, timeout=10, connect_timeout=2)
     session = make_session(settings.region)
-    return S3(ObstoreStore(session, settings), Boto3Store(session, settings))
+    fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
+    return S3(fast, thorough, SystemClock(), negative_ttl=0)
 
 
 @asynccontextmanager

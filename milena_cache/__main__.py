@@ -75,7 +75,9 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     clock = SystemClock()
     draw = random.random
     session = make_session(config.s3.region)
-    store = S3(ObstoreStore(session, config.s3), Boto3Store(session, config.s3))
+    store = S3(
+        ObstoreStore(session, config.s3), Boto3Store(session, config.s3), clock, config.freshness.negative_ttl
+    )
     origin = Origin(
         store,
         clock,
@@ -84,6 +86,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         concurrency=config.s3_concurrency,
         place_timeout=config.request_timeout,
     )
+    store.on_request = origin.counts.request
     journal = await _open_journal(config, clock)
     memory = Memory(config.max_entries, config.max_bytes)
     flights: Flights[Landing] = Flights()

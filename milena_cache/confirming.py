@@ -41,7 +41,7 @@ class Confirming:
                 try:
                     found = await self._origin.look(ref, give_up_at)
                 except OriginFailure as failure:
-                    if current.dead and not failure.fault.retryable:
+                    if current.dead and failure.fault.of_object:
                         current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
                         continue
                     raise failure.as_error() from None

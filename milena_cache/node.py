@@ -33,7 +33,7 @@ from milena_cache.memory import Entry, Memory, copy_of
 from milena_cache.modify import KEEP, Decide, Modified, NewValue, Otherwise, modify
 from milena_cache.origin_health import OriginHealth
 from milena_cache.stats import ReadCounts
-from milena_cache.store import Absent, OriginFailure, Page, Readable, Ref, Stored
+from milena_cache.store import Absent, Fault, OriginFailure, Page, Readable, Ref, Stored
 from milena_cache.writes import Writes
 from milena_common.clock import Clock
 from milena_common.durability import Durability
@@ -193,7 +193,7 @@ class Node:
         try:
             landing = flight.task.result()
         except OriginFailure as failure:
-            if copy is not None and failure.fault.retryable:
+            if copy is not None and not failure.fault.of_object:
                 return self._served_stale(copy)
             self.reads.outcomes["error"] += 1
             raise failure.as_error() from None
@@ -243,7 +243,7 @@ class Node:
         try:
             got = await self._ask(wanted.ref, copy, owned_since)
         except OriginFailure as failure:
-            if failure.fault.retryable:
+            if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
                 self._failed(str(failure))
             else:
                 self._succeeded()  # it answers, and its refusal shall be heard

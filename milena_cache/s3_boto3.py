@@ -10,27 +10,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 import botocore.exceptions as botocore_errors
 from botocore.config import Config as BotoConfig
-from botocore.parsers import ResponseParserError
+from cachetools import LRUCache
 
+from milena_cache.s3_answers import error_document, is_error_document, meaning
+from milena_cache.s3_boto3_errors import judge, region_of
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import (
-    NO_METADATA,
-    Absent,
-    Fault,
-    Info,
-    OriginFailure,
-    Page,
-    Ref,
-    Stored,
-    fault_of_status,
-    too_large,
-)
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, too_large
 from milena_common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,16 +29,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 16
-
-# boto3's words for a request that brought no HTTP answer.
-_TRANSPORT: tuple[tuple[type[Exception], Fault, str], ...] = (
-    (botocore_errors.ConnectTimeoutError, Fault.CONNECT, "connect"),
-    (botocore_errors.ReadTimeoutError, Fault.TIMEOUT, "timeout"),
-    (botocore_errors.EndpointConnectionError, Fault.CONNECT, "connect"),
-    (botocore_errors.IncompleteReadError, Fault.INCOMPLETE, "incomplete"),
-    (botocore_errors.ResponseStreamingError, Fault.INCOMPLETE, "incomplete"),
-    (botocore_errors.HTTPClientError, Fault.INCOMPLETE, "incomplete"),
-)
+# Buckets whose regions are remembered.
+MAX_BUCKETS = 64
+# A body whose length the answer does not tell is read in pieces of so many bytes.
+PIECE_BYTES = 2**18
+# Values of x-amz-server-side-encryption with which an ETag is not the value's MD5.
+OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
 
 
 def make_session(region: str) -> boto3.Session:
@@ -59,10 +45,6 @@ def make_session(region: str) -> boto3.Session:
         raise ConfigError([f"AWS_PROFILE: {error}"]) from None
 
 
-class _NoSuchObject(Exception):
-    """S3 answered 404, and it was not the bucket."""
-
-
 class Boto3Store:
     """S3 through boto3."""
 
@@ -71,14 +53,28 @@ class Boto3Store:
         self._settings = settings
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
         self._making = threading.Lock()
-        self._made: S3Client | None = None
+        # By region; few, since only those that S3 has named are asked.
+        self._clients: dict[str, S3Client] = {}
+        self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
+        # Whether this S3 gives its answers request ids: then one without has come from something else.
+        self._gives_request_ids = False
 
-    def _client(self) -> S3Client:
+    def region(self, bucket: str) -> str:
+        """Return the region for which requests about `bucket` are signed."""
+        return self._regions.get(bucket, self._settings.region)
+
+    def use_region(self, bucket: str, region: str) -> None:
+        """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
+        self._regions[bucket] = region
+
+    def _client(self, region: str) -> S3Client:
         with self._making:
-            if self._made is None:
+            made = self._clients.get(region)
+            if made is None:
                 settings = self._settings
-                self._made = self._session.client(
+                made = self._session.client(
                     "s3",
+                    region_name=region,
                     endpoint_url=settings.endpoint_url or None,
                     config=BotoConfig(
                         connect_timeout=settings.connect_timeout,
@@ -92,68 +88,113 @@ class Boto3Store:
                         response_checksum_validation="when_required",
                     ),
                 )
-            return self._made
+                made.meta.events.register_last("before-parameter-build.s3", _do_not_redirect)
+                self._clients[region] = made
+            return made
 
-    async def _call(self, operation: str, ref: Ref, work: Callable[[S3Client], T]) -> T:
-        """`work` on a thread. Raises _NoSuchObject for a 404 that is the object's, OriginFailure for the rest."""
+    async def _call(
+        self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
+    ) -> T | Absent:
+        """Do `work` on a thread; return what S3 says of absence in its place. Raises OriginFailure for the rest."""
+
+        region = self.region(ref.bucket)
 
         def run() -> T:
-            return work(self._client())
+            return work(self._client(region))
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
-        except botocore_errors.ClientError as error:
-            raise _from_client_error(operation, ref, error) from None
-        except botocore_errors.BotoCoreError as error:
-            for kind, fault, status in _TRANSPORT:
-                if isinstance(error, kind):
-                    raise OriginFailure(fault, operation, ref, type(error).__name__, status, str(error)) from None
-            # Credentials that are missing or cannot be fetched, parameters that boto3 refuses.
-            fault = Fault.DENIED if "Credential" in type(error).__name__ else Fault.REFUSED
-            raise OriginFailure(fault, operation, ref, type(error).__name__, "local", str(error)) from None
-        except ResponseParserError as error:
-            # An answer that is not S3's XML: what it answers may have been done.
-            raise OriginFailure(
-                Fault.INCOMPLETE, operation, ref, "no XML", "incomplete", str(error)[:200]
-            ) from None
-        except ValueError as error:
-            # boto3's own complaint about an endpoint that it cannot use.
-            raise OriginFailure(Fault.REFUSED, operation, ref, "ValueError", "local", str(error)) from None
+        except Exception as error:
+            said = judge(operation, ref, error, conditional=conditional)
+            if said is None:
+                raise
+            if isinstance(said, Absent):
+                return said
+            raise said from None
+
+    async def _write(
+        self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
+    ) -> T:
+        """As `_call`, for requests to which nothing can be absent."""
+        done = await self._call(operation, ref, work, conditional=conditional)
+        assert not isinstance(done, Absent)
+        return done
+
+    def _check(self, operation: str, ref: Ref, answer: Any) -> None:
+        """Raise OriginFailure if an answer of 2xx to a read is not one that S3 gives; headers may be missing."""
+        made_by = answer["ResponseMetadata"]
+        status, headers = made_by["HTTPStatusCode"], made_by["HTTPHeaders"]
+        has_id = "x-amz-request-id" in headers
+        stranger = "ETag" not in answer and self._gives_request_ids and not has_id
+        if status != 200 or stranger:
+            raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
+        self._gives_request_ids = self._gives_request_ids or has_id
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
-        def work(client: S3Client) -> Stored | Absent:
+        def work(client: S3Client) -> Stored:
             condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
-            try:
-                answer = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
-            except botocore_errors.ClientError as error:
-                if _status(error) == 304:
-                    return Absent.NOT_MODIFIED
-                raise
-            body = answer["Body"]
-            size = answer["ContentLength"]
-            if size > max_bytes:
+            answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            self._check("get", ref, answer)
+            body, size, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
+            if size is not None and size > max_bytes:
                 body.close()
                 raise too_large(ref, size, max_bytes)
-            value = body.read()
-            if len(value) != size:
+            value = body.read() if size is not None else _read(body, ref, max_bytes)
+            if size is None and not _ends_by_itself(answer):
+                # The end of the connection is all that says where the body ends, and it may have come too early.
+                size = client.head_object(Bucket=ref.bucket, Key=ref.key).get("ContentLength")
+            if size is not None and len(value) != size:
                 raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(value)} of {size} bytes", "incomplete")
-            return Stored(value, answer["ETag"], _own(answer["Metadata"]))
+            if not etag and is_error_document(value):
+                code = error_document(value.decode(errors="replace")).code
+                said = meaning("get", 200, code)
+                raise OriginFailure(said if isinstance(said, Fault) else Fault.UNEXPECTED, "get", ref, code, "200")
+            return Stored(value, etag, _own(answer["Metadata"]), _has_opaque_etag(answer))
 
-        try:
-            return await self._call("get", ref, work)
-        except _NoSuchObject:
-            return Absent.MISSING
+        return await self._call("get", ref, work, conditional=bool(if_none_match))
 
     async def head(self, ref: Ref) -> Info | None:
-        def work(client: S3Client) -> Info | None:
-            answer = client.head_object(Bucket=ref.bucket, Key=ref.key)
-            modified = answer["LastModified"].timestamp()
-            return Info(ref.key, answer["ContentLength"], answer["ETag"], modified, _own(answer["Metadata"]))
-
         try:
-            return await self._call("head", ref, work)
-        except _NoSuchObject:
-            return None
+            return await self.head_alone(ref)
+        except OriginFailure as failure:
+            if not failure.says_nothing:
+                raise
+            return await self.inquire(ref)
+
+    async def head_alone(self, ref: Ref) -> Info | None:
+        """As `head` in one request; raises a failure that `says_nothing` where a code is needed."""
+
+        def work(client: S3Client) -> Info:
+            answer: Any = client.head_object(Bucket=ref.bucket, Key=ref.key)
+            self._check("head", ref, answer)
+            return self._info(ref, answer, client)
+
+        found = await self._call("head", ref, work)
+        return None if isinstance(found, Absent) else found
+
+    async def inquire(self, ref: Ref) -> Info | None:
+        """As `head`, by a GET whose body is left unread: its answer carries S3's code."""
+
+        def work(client: S3Client) -> Info:
+            answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
+            answer["Body"].close()
+            self._check("get", ref, answer)
+            return self._info(ref, answer, client)
+
+        found = await self._call("get", ref, work)
+        return None if isinstance(found, Absent) else found
+
+    def _info(self, ref: Ref, answer: Any, client: S3Client) -> Info:
+        size = answer.get("ContentLength")
+        if size is None:
+            size = _size_by_reading(ref, client)
+        return Info(
+            ref.key,
+            size,
+            answer.get("ETag", ""),
+            _seconds(answer.get("LastModified")),
+            _own(answer["Metadata"]),
+        )
 
     async def put(
         self,
@@ -169,35 +210,61 @@ class Boto3Store:
             answer = client.put_object(
                 Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=dict(metadata), **condition
             )
+            # Without an ETag it is not sure that S3 has answered: the caller looks.
+            if not answer.get("ETag"):
+                raise OriginFailure(Fault.UNEXPECTED, "put", ref, "no ETag", "200")
             return answer["ETag"]
 
-        return await self._call("put", ref, work)
+        return await self._write("put", ref, work, conditional=if_absent or bool(if_match))
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         def work(client: S3Client) -> None:
             condition: Any = {"IfMatch": if_match} if if_match else {}
-            client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            answer: Any = client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            made_by = answer["ResponseMetadata"]
+            status, length = made_by["HTTPStatusCode"], made_by["HTTPHeaders"].get("content-length", "0")
+            if status != 204 and (status, length) != (200, "0"):
+                raise OriginFailure(Fault.UNEXPECTED, "delete", ref, f"HTTP {status}, not from S3", str(status))
 
-        with suppress(_NoSuchObject):
-            await self._call("delete", ref, work)
+        await self._call("delete", ref, work, conditional=bool(if_match))
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         def work(client: S3Client) -> Page:
             after: Any = {"ContinuationToken": cursor} if cursor else {}
             answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **after)
+            # A bucket's listing that does not even name the bucket is somebody else's XML.
+            if "Name" not in answer and "KeyCount" not in answer and "IsTruncated" not in answer:
+                raise OriginFailure(Fault.UNEXPECTED, "list", Ref(bucket, prefix), "no listing", "200")
             objects = [
-                Info(item["Key"], item["Size"], item["ETag"], item["LastModified"].timestamp())
+                Info(item["Key"], item["Size"], item.get("ETag", ""), _seconds(item.get("LastModified")))
                 for item in answer.get("Contents", [])
             ]
             return Page(objects, answer.get("NextContinuationToken", ""))
 
-        return await self._call("list", Ref(bucket, prefix), work)
+        return await self._write("list", Ref(bucket, prefix), work)
 
     async def check_bucket(self, bucket: str) -> None:
         def work(client: S3Client) -> None:
             client.head_bucket(Bucket=bucket)
 
-        await self._call("bucket", Ref(bucket, ""), work)
+        try:
+            await self._call("bucket", Ref(bucket, ""), work)
+        except OriginFailure as failure:
+            if not failure.says_nothing:
+                raise
+            await self.list(bucket, "", "", 1)  # unlike that of a HEAD, its answer carries S3's code
+
+    async def find_region(self, bucket: str) -> str:
+        """Return the region in which S3 says that `bucket` is; "" if it does not say."""
+
+        def work(client: S3Client) -> str:
+            try:
+                answer: Any = client.head_bucket(Bucket=bucket)
+            except botocore_errors.ClientError as error:
+                return region_of(error)
+            return str(answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", ""))
+
+        return await self._write("bucket", Ref(bucket, ""), work)
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -207,20 +274,47 @@ def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): text for name, text in metadata.items()}
 
 
-def _status(error: botocore_errors.ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def _do_not_redirect(context: Any, **_: Any) -> None:
+    """Keep botocore from following redirects and region errors by itself.
+
+    It would send requests that nobody counts, and for an answer to HeadBucket of 301, 302 or 307 that names no
+    region it would send HeadBucket again without end. `s3` does it, for both clients alike.
+    """
+    if "s3_redirect" in context:
+        context["s3_redirect"]["redirected"] = True
 
 
-def _from_client_error(operation: str, ref: Ref, error: botocore_errors.ClientError) -> Exception:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    text = str(error.response.get("Error", {}).get("Message", ""))
-    status = _status(error)
-    if operation == "put" and code == "NoSuchKey":
-        # Said of the object that the put's condition names.
-        return OriginFailure(Fault.CHANGED, operation, ref, code, str(status), text)
-    if status == 404:
-        # A HEAD has no body that could name the bucket; the rest of these cannot miss an object.
-        if code == "NoSuchBucket" or operation in ("bucket", "put", "list"):
-            return OriginFailure(Fault.NO_BUCKET, operation, ref, "NoSuchBucket", "404", text)
-        return _NoSuchObject()
-    return OriginFailure(fault_of_status(status, code), operation, ref, code, str(status), text)
+def _seconds(moment: Any) -> float:
+    return float(moment.timestamp()) if moment is not None else 0.0
+
+
+def _has_opaque_etag(answer: Any) -> bool:
+    return answer.get("ServerSideEncryption") in OPAQUE_ENCRYPTION or "SSECustomerAlgorithm" in answer
+
+
+def _ends_by_itself(answer: Any) -> bool:
+    """Return True if the body says where it ends: it is chunked."""
+    return "chunked" in answer["ResponseMetadata"]["HTTPHeaders"].get("transfer-encoding", "").lower()
+
+
+def _read(body: Any, ref: Ref, max_bytes: int) -> bytes:
+    """Return a body of unknown length. Raises FailedPrecondition if it has more than `max_bytes`."""
+    pieces: list[bytes] = []
+    length = 0
+    while piece := body.read(min(PIECE_BYTES, max_bytes + 1 - length)):
+        pieces.append(piece)
+        length += len(piece)
+        if length > max_bytes:
+            body.close()
+            raise too_large(ref, length, max_bytes)
+    return b"".join(pieces)
+
+
+def _size_by_reading(ref: Ref, client: S3Client) -> int:
+    """Return the size of an object whose head does not tell it, in bytes."""
+    answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
+    size = answer.get("ContentLength")
+    if size is not None:
+        answer["Body"].close()
+        return int(size)
+    return sum(len(piece) for piece in answer["Body"].iter_chunks(PIECE_BYTES))

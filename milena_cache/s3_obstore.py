@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import boto3
 import obstore
 from cachetools import LRUCache
-from obstore.exceptions import BaseError, NotModifiedError, UnauthenticatedError
+from obstore.exceptions import BaseError, UnauthenticatedError
 from obstore.store import S3Store
 
-from milena_cache.s3_obstore_errors import failure as failure_of
-from milena_cache.s3_obstore_errors import unreadable
+from milena_cache.s3_obstore_errors import is_local, judge, unreadable
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Ref, Stored, too_large
 
@@ -46,7 +45,7 @@ def exact(key: str) -> bool:
 
 
 class Unreadable(Exception):
-    """S3 has the object, and says something of it in a header that obstore cannot read."""
+    """There is an answer that obstore cannot read or does not show; see `s3_obstore_errors.unreadable`."""
 
 
 class ObstoreStore:
@@ -56,6 +55,7 @@ class ObstoreStore:
         self._session = session
         self._settings = settings
         self._stores: LRUCache[str, S3Store] = LRUCache(MAX_BUCKETS)
+        self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
 
     async def _credentials(self) -> S3Credential:
         def find() -> S3Credential:
@@ -79,12 +79,13 @@ class ObstoreStore:
             own_endpoint = bool(settings.endpoint_url)
             store = S3Store(
                 bucket,
-                region=settings.region,
+                region=self.region(bucket),
                 endpoint=settings.endpoint_url or None,
                 virtual_hosted_style_request=not own_endpoint,
                 credential_provider=self._credentials,
                 client_options={
-                    "allow_http": True,
+                    # obstore follows redirects of reads by itself; never from https to http.
+                    "allow_http": settings.endpoint_url.startswith("http://"),
                     "timeout": timedelta(seconds=settings.timeout),
                     "connect_timeout": timedelta(seconds=settings.connect_timeout),
                 },
@@ -93,6 +94,15 @@ class ObstoreStore:
             )
             self._stores[bucket] = store
         return store
+
+    def region(self, bucket: str) -> str:
+        """Return the region for which requests about `bucket` are signed."""
+        return self._regions.get(bucket, self._settings.region)
+
+    def use_region(self, bucket: str, region: str) -> None:
+        """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
+        self._regions[bucket] = region
+        self._stores.pop(bucket, None)
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
         """As the contract says; raises Unreadable for what obstore cannot read."""
@@ -103,13 +113,11 @@ class ObstoreStore:
             if size > max_bytes:
                 raise too_large(ref, size, max_bytes)
             body: Bytes = await answer.bytes_async()
-        except NotModifiedError:
-            return Absent.NOT_MODIFIED
-        except FileNotFoundError as error:
-            _raise_if_bucket_missing("get", ref, error)
-            return Absent.MISSING
-        except BaseError as error:
-            raise _failure_of_read("get", ref, error) from None
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("get", ref, error, conditional=bool(if_none_match))
+            if isinstance(said, Absent):
+                return said
+            raise said from None
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
         return Stored(body.to_bytes(), answer.meta["e_tag"] or "", _own(answer.attributes))
@@ -119,11 +127,11 @@ class ObstoreStore:
         try:
             # Not `obstore.head_async`, which leaves the metadata out.
             answer = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
-        except FileNotFoundError as error:
-            _raise_if_bucket_missing("head", ref, error)
-            return None
-        except BaseError as error:
-            raise _failure_of_read("head", ref, error) from None
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("head", ref, error)
+            if isinstance(said, Absent):
+                return None
+            raise said from None
         meta = answer.meta
         modified = meta["last_modified"].timestamp()
         return Info(ref.key, meta["size"], meta["e_tag"] or "", modified, _own(answer.attributes))
@@ -150,19 +158,19 @@ class ObstoreStore:
                 use_multipart=False,
             )
         except (BaseError, FileNotFoundError) as error:
-            raise _failure("put", ref, error) from None
+            said = _judge("put", ref, error, conditional=if_absent or bool(if_match))
+            assert not isinstance(said, Absent), "a put finds its condition false, and nothing absent"
+            raise said from None
         return result["e_tag"] or ""
 
     async def delete(self, ref: Ref) -> None:
         """Remove the object; obstore has no conditions for that."""
         try:
             await obstore.delete_async(self._store(ref.bucket), ref.key)
-        except FileNotFoundError as error:
-            _raise_if_bucket_missing("delete", ref, error)
-        except BaseError as error:
-            failure = _failure("delete", ref, error)
-            if failure.code != "NoSuchKey":
-                raise failure from None
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("delete", ref, error)
+            if not isinstance(said, Absent):
+                raise said from None
 
 
 def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
@@ -170,19 +178,12 @@ def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in attributes.items() if name == name.lower()}
 
 
-def _raise_if_bucket_missing(operation: str, ref: Ref, error: Exception) -> None:
-    """obstore has one error for a missing object and a missing bucket; only the answer's body tells them apart."""
-    failure = _failure(operation, ref, error)
-    if failure.fault is Fault.NO_BUCKET:
-        raise failure from None
-
-
-def _failure_of_read(operation: str, ref: Ref, error: Exception) -> OriginFailure | Unreadable:
-    return Unreadable(str(ref)) if unreadable(error) else _failure(operation, ref, error)
-
-
-def _failure(operation: str, ref: Ref, error: Exception) -> OriginFailure:
-    if isinstance(error, UnauthenticatedError):
+def _judge(
+    operation: str, ref: Ref, error: Exception, *, conditional: bool = False
+) -> OriginFailure | Unreadable | Absent:
+    if unreadable(error):
+        return Unreadable(str(ref))
+    if isinstance(error, UnauthenticatedError) and is_local(error):
         text = str(error).split("\n")[0][:300]
-        return OriginFailure(Fault.DENIED, operation, ref, "NoCredentials", "local", text)
-    return failure_of(operation, ref, error)
+        return OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", text)
+    return judge(operation, ref, error, conditional=conditional)

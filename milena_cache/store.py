@@ -19,22 +19,6 @@ from milena_common.errors import MilenaError
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 
-# Refusals that are not the object's: every write meets them, and they end when somebody mends the credentials.
-ACCOUNT_CODES = frozenset(
-    (
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "NoCredentials",
-        "NoCredentialsError",
-        "RequestExpired",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    )
-)
-
-
 class Ref(NamedTuple):
     """An object in S3: the real bucket name, and the exact key, prefix included."""
 
@@ -49,12 +33,14 @@ class Ref(NamedTuple):
 class Stored:
     """An object's whole value, and its ETag as S3 spells it, quotes included.
 
-    `metadata` is the object's own (`x-amz-meta-…`), names in lower case.
+    `metadata` is the object's own (`x-amz-meta-…`), names in lower case. `opaque_etag`: the store says that the
+    object is encrypted so that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where it is not known.
     """
 
     value: bytes
     etag: str
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, compare=False)
+    opaque_etag: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +81,20 @@ class Fault(Enum):
 
     `retryable`: another attempt may succeed. `ambiguous`: a write may have happened all the same. BUSY is S3's 409:
     another conditional write of the key is under way there. CHANGED: the object is not what the write's condition
-    says. UNSUPPORTED: this S3 knows no conditional writes.
+    says. UNSUPPORTED: this S3 knows no conditional writes. UNEXPECTED: the answer is not one that S3 gives, or has
+    a code that Milena does not know. ACCOUNT: S3 refuses every request, because of the credentials, the account,
+    the region or the quota; it ends when someone acts.
     """
 
     CONNECT = ("connect", True, False)
     TIMEOUT = ("timeout", True, True)
     INCOMPLETE = ("incomplete", True, True)
     SERVER = ("server", True, True)
+    UNEXPECTED = ("unexpected", True, True)
     BUSY = ("busy", True, False)
     THROTTLED = ("throttled", True, False)
     DENIED = ("denied", False, False)
+    ACCOUNT = ("account", False, False)
     NO_BUCKET = ("no bucket", False, False)
     REFUSED = ("refused", False, False)
     CHANGED = ("changed", False, False)
@@ -115,52 +105,46 @@ class Fault(Enum):
         self.retryable = retryable
         self.ambiguous = ambiguous
 
+    @property
+    def of_object(self) -> bool:
+        """True if the failure is a matter of this one object, and lasts: a write that meets it is a dead letter."""
+        return not self.retryable and self not in (Fault.ACCOUNT, Fault.NO_BUCKET)
+
 
 class OriginFailure(Exception):
     """S3 did not do what was asked.
 
     `code` is S3's error code ("SlowDown") or says what the transport met; `status` is the HTTP status, or
-    "connect", "timeout" or "incomplete" where there was none. `ambiguous`: a write may have happened.
+    "connect", "timeout" or "incomplete" where there was none. `ambiguous`: a write may have happened. `region`:
+    where S3 says that the bucket is, "" if it does not.
     """
 
-    def __init__(self, fault: Fault, operation: str, ref: Ref, code: str, status: str, text: str = "") -> None:
+    def __init__(
+        self, fault: Fault, operation: str, ref: Ref, code: str, status: str, text: str = "", region: str = ""
+    ) -> None:
         super().__init__(f"S3 {operation} of {ref}: {code}{text and ': ' + text} ({status})")
         self.fault = fault
+        self.operation = operation
         self.ambiguous = fault.ambiguous
         self.code = code
         self.status = status
+        self.region = region
+
+    @property
+    def says_nothing(self) -> bool:
+        """True if it is the answer to a HEAD, which has no body and so no code, and a GET would tell more."""
+        return self.fault is Fault.UNEXPECTED and self.operation in ("head", "bucket")
 
     def as_error(self) -> MilenaError:
         """What callers of Milena are told."""
-        if self.fault is Fault.DENIED:
+        refused = self.fault is Fault.ACCOUNT and self.status in ("401", "403", "local")
+        if self.fault is Fault.DENIED or refused:
             return errors.AccessDenied(str(self))
         if self.fault is Fault.CHANGED:
             return errors.ConditionFailed(str(self))
-        if self.fault in (Fault.NO_BUCKET, Fault.REFUSED, Fault.UNSUPPORTED):
+        if self.fault in (Fault.ACCOUNT, Fault.NO_BUCKET, Fault.REFUSED, Fault.UNSUPPORTED):
             return errors.FailedPrecondition(str(self))
         return errors.OriginUnavailable(str(self))
-
-
-def fault_of_status(status: int, code: str) -> Fault:
-    """The fault that an HTTP error status with S3's error code means (404 of an object excepted)."""
-    # The answer to a HEAD has no code: a 503 alone is taken for SlowDown, which it is most often.
-    if code in ("SlowDown", "RequestLimitExceeded", "Throttling") or status in (429, 503):
-        return Fault.THROTTLED
-    if code in ("RequestTimeout", "IncompleteBody"):
-        return Fault.INCOMPLETE
-    if code == "NoSuchBucket":
-        return Fault.NO_BUCKET
-    if status in (401, 403):
-        return Fault.DENIED
-    if status == 409:
-        return Fault.BUSY
-    if status == 412:
-        return Fault.CHANGED
-    if status == 501:
-        return Fault.UNSUPPORTED
-    if status >= 500:
-        return Fault.SERVER
-    return Fault.REFUSED
 
 
 class Readable(Protocol):
@@ -173,7 +157,7 @@ class Readable(Protocol):
         """
 
     async def head(self, ref: Ref) -> Info | None:
-        """The object without its value; None if it does not exist."""
+        """The object without its value; None if it does not exist, and S3 has said so with its own error code."""
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         """At most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes."""

@@ -109,7 +109,7 @@ class Uploader:
                     log.warning("this S3 has no conditional writes: other writers' changes may be overwritten")
                 else:
                     # A 5xx most often means that nothing happened; the next attempt's condition tells otherwise.
-                    if failure.fault in (Fault.TIMEOUT, Fault.INCOMPLETE):
+                    if failure.fault in (Fault.TIMEOUT, Fault.INCOMPLETE, Fault.UNEXPECTED):
                         write.unsure = True
                     raise
         raise OriginFailure(Fault.BUSY, "put", write.ref, "others keep changing the object", "412")

@@ -33,7 +33,7 @@ from milena_cache.memory import copy_of
 from milena_cache.pace import Pace
 from milena_cache.record import Damaged
 from milena_cache.stats import ReadCounts
-from milena_cache.store import ACCOUNT_CODES, Fault, OriginFailure, Ref
+from milena_cache.store import Fault, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
 from milena_cache.upload_queue import UploadQueue
@@ -368,7 +368,7 @@ class WriteBack:
         if fault is Fault.THROTTLED:
             self.pace.throttled(now)
             return True
-        if not fault.retryable and failure.code not in ACCOUNT_CODES:
+        if fault.of_object:
             return False
         if self.pace.failed(now):
             log.warning("S3 does not take writes: %s; %d wait", failure, len(self._dirty))

@@ -34,8 +34,8 @@ MAY_IMPORT = {
 LIBRARIES = {
     "aiohttp": ["milena_common.ops_http"],
     "boto3": ["milena_cache.s3_*", "milena_client.cli.local_s3"],
-    "botocore": ["milena_cache.s3_boto3", "milena_client.cli.local_*"],
-    "cachetools": ["milena_cache.s3_obstore"],
+    "botocore": ["milena_cache.s3_boto3*", "milena_client.cli.local_*"],
+    "cachetools": ["milena_cache.s3_boto3", "milena_cache.s3_obstore"],
     "click": ["milena_client.cli.*"],
     "dotenv": ["milena_common.process", "milena_client.cli.up"],
     "google": ["milena_common.grpc_door", "milena_client.*", "milena_cache.doors.redis.call"],

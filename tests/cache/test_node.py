@@ -163,6 +163,8 @@ async def test_a_cold_read_that_s3_does_not_answer_ends_within_its_time() -> Non
         (Fault.INCOMPLETE, OriginUnavailable),
         (Fault.SERVER, OriginUnavailable),
         (Fault.THROTTLED, OriginUnavailable),
+        (Fault.ACCOUNT, FailedPrecondition),
+        (Fault.UNEXPECTED, OriginUnavailable),
         (Fault.DENIED, AccessDenied),
         (Fault.NO_BUCKET, FailedPrecondition),
         (Fault.REFUSED, FailedPrecondition),

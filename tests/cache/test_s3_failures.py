@@ -12,6 +12,7 @@ from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_obstore import ObstoreStore
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import Absent, Fault, OriginFailure, Ref, Stored
+from tests.support.fake_clock import FakeClock
 from tests.support.fault_proxy import FaultProxy
 from tests.support.faults import (
     ACCESS_DENIED,
@@ -52,7 +53,7 @@ async def store(
 
 @pytest.fixture
 async def pair(session: boto3.Session, settings: S3Settings) -> AsyncIterator[S3]:
-    made = S3(ObstoreStore(session, settings), Boto3Store(session, settings))
+    made = S3(ObstoreStore(session, settings), Boto3Store(session, settings), FakeClock(), negative_ttl=0)
     yield made
     await made.close()
 
@@ -157,7 +158,9 @@ async def test_a_conditional_delete_of_nothing_is_done(pair: S3, bucket: str, s3
         ("SlowDown", Fault.THROTTLED, "503"),
         ("InternalError", Fault.SERVER, "500"),
         ("OperationAborted", Fault.BUSY, "409"),
-        ("MalformedThing", Fault.REFUSED, "400"),
+        ("InvalidArgument", Fault.REFUSED, "400"),
+        ("AccountProblem", Fault.ACCOUNT, "400"),
+        ("SomethingNew", Fault.UNEXPECTED, "400"),
     ],
 )
 @pytest.mark.parametrize("key", ["k", 'a"b', 'code: "SlowDown",', "Error performing PUT x in y - Server returned"])
@@ -245,4 +248,4 @@ async def test_missing_credentials_are_told(
     store = Boto3Store(bare, settings) if kind == "boto3" else ObstoreStore(bare, settings)
     with pytest.raises(OriginFailure, match=r"(?i)credentials") as caught:
         await store.get(Ref("some-bucket", "k"), max_bytes=MIB)
-    assert caught.value.fault is Fault.DENIED
+    assert caught.value.fault is Fault.ACCOUNT

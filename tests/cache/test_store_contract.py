@@ -68,7 +68,7 @@ async def store(
         made = MemoryStore(bucket)
     else:
         fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
-        pair = S3(fast, thorough)
+        pair = S3(fast, thorough, FakeClock(), negative_ttl=0)
         over_s3: dict[str, ObjectStore] = {
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,

@@ -412,12 +412,12 @@ async def test_chores_alone_wait_for_company() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [("403", "HTTP 403"), ("400", "HTTP 400"), ("local", "NoCredentialsError")]
+    ("status", "code"), [("403", "HTTP 403"), ("400", "ExpiredToken"), ("local", "NoCredentialsError")]
 )
 async def test_credentials_that_have_run_out_make_no_dead_letter_of_a_write_that_looks_first(
     status: str, code: str
 ) -> None:
-    """The answer to a HEAD has no body, so no code: 403 (400 for ExpiredToken) is all there is.
+    """Looking may be denied for a reason of its own, and then the write's own answer counts.
 
     NoCredentialsError is what the boto3 client, which does conditional deletes, calls the other's NoCredentials.
     """
@@ -425,13 +425,13 @@ async def test_credentials_that_have_run_out_make_no_dead_letter_of_a_write_that
     await t.put("k", b"v")
     await t.clock.advance(5)
     head, put, delete = t.store.head, t.store.put, t.store.delete
-    fault = Fault.REFUSED if status == "400" else Fault.DENIED
+    fault = Fault.DENIED if status == "403" else Fault.ACCOUNT
 
     async def no_head(ref: Ref) -> Any:
         raise OriginFailure(fault, "head", ref, code, status)
 
     async def no_write(ref: Ref, *_: Any, **__: Any) -> Any:
-        raise OriginFailure(fault, "put", ref, "ExpiredToken", "400")
+        raise OriginFailure(Fault.ACCOUNT, "put", ref, "ExpiredToken", "400")
 
     t.store.head, t.store.put, t.store.delete = no_head, no_write, no_write  # type: ignore[method-assign]
     await t.delete("k")
@@ -444,11 +444,37 @@ async def test_credentials_that_have_run_out_make_no_dead_letter_of_a_write_that
     assert t.s3_has("k") is None
 
 
+@pytest.mark.parametrize("fault", [Fault.ACCOUNT, Fault.NO_BUCKET, Fault.UNEXPECTED])
+@pytest.mark.parametrize("deleting", [False, True])
+async def test_what_is_no_matter_of_one_object_makes_no_dead_letter(fault: Fault, deleting: bool) -> None:
+    t = await started()
+    await t.put("k", b"old")
+    await t.clock.advance(5)
+    t.store.down = fault
+    await (t.delete("k") if deleting else t.put("k", b"new"))
+    await t.clock.advance(60)
+    assert (t.dirty.dead_letters, len(t.dirty)) == (0, 1)
+    t.store.down = None
+    await t.clock.advance(60)
+    assert t.s3_has("k") == (None if deleting else b"new")
+    assert len(t.dirty) == 0
+
+
+async def test_an_answer_that_is_not_s3s_leaves_a_doubt_whether_the_write_happened() -> None:
+    """A gateway said 200 with a page of its own: the object may be there, or not."""
+    t = await started()
+    t.store.fail(Fault.UNEXPECTED, after_effect=True)
+    await t.put("k", b"v")
+    await t.clock.advance(30)
+    assert t.s3_has("k") == b"v"
+    assert [operation for operation, _ in t.store.calls] == ["put", "head"]
+
+
 async def test_an_outage_that_refuses_everything_does_not_log_a_line_for_every_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     t = await started(delay=0.0)
-    t.store.down = Fault.NO_BUCKET
+    t.store.down = Fault.DENIED
     for n in range(200):
         await t.put(f"k{n}", b"v")
     await t.clock.advance(60)
