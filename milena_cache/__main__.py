@@ -26,6 +26,7 @@ from milena_cache.metrics import node_registry
 from milena_cache.moved_writes import MovedWrites
 from milena_cache.neighbours import Neighbours
 from milena_cache.node import Landing, Node
+from milena_cache.node_identity import NodeIdentity
 from milena_cache.origin import Origin
 from milena_cache.ownership import Ownership
 from milena_cache.pace import Pace
@@ -135,7 +136,14 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     calls = CallCounts((*OPERATIONS, "other"))
     watch = BucketWatch(origin, config.buckets.default, clock, draw)
-    door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4)
+    me = NodeIdentity(
+        config.buckets.default,
+        uuid.uuid4().hex,
+        journal.disk.notes().get("cluster", ""),
+        lambda: bool(dirty.entries),
+        lambda cluster_id: journal.chore(lambda disk: disk.note("cluster", cluster_id)),
+    )
+    door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4, check=me.check)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
@@ -155,6 +163,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         report=report,
         calls=calls,
         limiter=limiter,
+        identity=me,
         clock=clock,
         most_held=memory_limit() // 8,
     )
@@ -182,7 +191,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     identity = Identity(
         address=advertised,
-        node_id=uuid.uuid4().hex,
+        node_id=me.node_id,
         weight=config.weight,
         addresses={
             "ops": str(Address(parse_address(advertised).host, metrics.port)),
@@ -191,21 +200,31 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         default_bucket=config.buckets.default,
     )
 
-    neighbours = Neighbours()
+    neighbours = Neighbours(ownership.identity_at)
     moved = MovedWrites(ownership, neighbours.forget, clock)
     writeback.wrote = moved.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
-        if ownership.update(slot_map):
+        changed = ownership.update(slot_map)
+        me.ring_changed(ownership.slot_map.cluster_id)
+        if changed:
             moved.ring_changed()
             redis.ring_changed()
 
     watches = []
     for router in config.routers:
         connection = AsyncGrpcTransport(str(router))
-        report.registrations.append(
-            Registration(str(router), connection, identity, clock, draw, lambda: journal.versions.epoch)
+        registration = Registration(
+            str(router),
+            connection,
+            identity,
+            clock,
+            draw,
+            lambda: journal.versions.epoch,
+            lambda: ownership.slot_map,
+            me,
         )
+        report.registrations.append(registration)
         watches.append(
             AsyncRingWatch(
                 connection,
@@ -214,6 +233,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                 ring_changed,
                 node_id=identity.node_id,
                 refused_pause=RING_PAUSE_SECONDS,
+                on_ended=registration.hurry,
             )
         )
     await door.start(limited(service.methods(), limiter, clock), calls)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from milena_client.resp_async import RespLink
 from milena_client.resp_wire import call
 from milena_common.errors import FailedPrecondition, NodeLost
+from milena_common.identity import Identity
 from milena_common.keys import split_cache_key
 from milena_common.pb import cache_server_pb2 as pb
 
@@ -14,18 +16,23 @@ TIMEOUT_SECONDS = 2.0
 
 
 class Neighbours:
-    """Links by address, made when they are needed."""
+    """Links by address, made when they are needed. `identity_at`: which node must be at an address."""
 
-    def __init__(self) -> None:
-        self._links: dict[str, RespLink] = {}
+    def __init__(self, identity_at: Callable[[str], Identity]) -> None:
+        self._identity_at = identity_at
+        self._links: dict[str, tuple[Identity, RespLink]] = {}
 
     async def forget(self, address: str, key: bytes, timeout: float) -> None:
         """Make the node at `address` believe nothing of a cache key. Raises MilenaError."""
-        link = self._links.get(address)
-        if link is None:
-            link = self._links[address] = RespLink(
-                address, timeout=TIMEOUT_SECONDS, who=f"node {address} ", name="milena-node"
+        identity = self._identity_at(address)
+        known, link = self._links.get(address, (identity, None))
+        if link is None or known != identity:
+            if link is not None:
+                await link.close(0, NodeLost(f"node {address} is another one now"))
+            link = RespLink(
+                address, timeout=TIMEOUT_SECONDS, identity=identity, who=f"node {address} ", name="milena-node"
             )
+            self._links[address] = identity, link
         stream = await link.open(timeout)
         if stream is None:
             raise link.error or NodeLost(f"node {address} cannot be reached")
@@ -35,4 +42,4 @@ class Neighbours:
 
     async def close(self) -> None:
         error = FailedPrecondition("the node stops")
-        await asyncio.gather(*(link.close(0, error) for link in self._links.values()))
+        await asyncio.gather(*(link.close(0, error) for _, link in self._links.values()))

@@ -14,6 +14,7 @@ from hashlib import sha1
 
 from milena_client.slot_map import SlotMap
 from milena_common.errors import Moved, NodeLost, NoNodes
+from milena_common.identity import Identity
 from milena_common.slots import SLOTS, slot_of
 
 ELSEWHERE = -1
@@ -70,6 +71,17 @@ class Ownership:
         self._nodes = None
         self._map = slot_map
         return changed
+
+    @property
+    def slot_map(self) -> SlotMap:
+        """The newest ring, as it came; empty while none is known."""
+        return self._map
+
+    def identity_at(self, resp_address: str) -> Identity:
+        """What must be at the Redis door of another node; the process is "" if the ring has no such door."""
+        slot_map = self._map
+        node_id = next((node.node_id for node in slot_map.nodes if node.resp_address == resp_address), "")
+        return Identity(slot_map.cluster_id, slot_map.default_bucket, node_id)
 
     @property
     def nodes(self) -> tuple[RingNode, ...]:

@@ -2,14 +2,20 @@
 
 It joins again every third of the lease, so that two renewals may be lost before the lease is. While the router
 cannot be reached it tries with jittered backoff, for ever; the log says so once a minute, not at each attempt.
+
+A router that was started anew does not know the ring, and asks for the one that this node holds: it is sent then,
+and not with each renewal.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from milena_cache.node_identity import NodeIdentity
+from milena_client.slot_map import SlotMap
 from milena_client.transport import AsyncTransport
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
@@ -47,8 +53,13 @@ class Registration:
         clock: Clock,
         draw: Callable[[], float],
         newest_epoch: Callable[[], int],
+        ring: Callable[[], SlotMap],
+        cluster: NodeIdentity,
     ) -> None:
-        """`newest_epoch`: the greatest that this node has put into the version of a write."""
+        """`newest_epoch`: the greatest that this node has put into the version of a write.
+
+        `ring`: the newest one, from whichever router.
+        """
         self.router = router
         self._connection = connection
         self._identity = identity
@@ -57,7 +68,11 @@ class Registration:
         self._newest_epoch = newest_epoch
         self._lease_until = 0.0
         self._epoch = 0
+        self._ring = ring
+        self._cluster = cluster
+        self._granted = 0.0  # the longest lease, in seconds
         self._asked = False
+        self._hurried = asyncio.Event()
 
     @property
     def joined(self) -> bool:
@@ -87,7 +102,21 @@ class Registration:
                     log.info("router %s answers again after %d failed attempts", self.router, failures)
                 failures = 0
                 logged_at = float("-inf")
-                await self._clock.sleep(lease / 3)
+                await self._renewal_is_due(lease / 3)
+
+    def hurry(self) -> None:
+        """Renew now rather than later: the router may have been started anew, and wait for this node."""
+        self._hurried.set()
+
+    async def _renewal_is_due(self, seconds: float) -> None:
+        self._hurried.clear()
+        due = asyncio.ensure_future(self._clock.sleep(seconds))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        try:
+            await asyncio.wait((due, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            hurried.cancel()
 
     async def _join(self) -> float:
         """Join once; the lease in seconds."""
@@ -99,15 +128,27 @@ class Registration:
             addresses=me.addresses,
             default_bucket=me.default_bucket,
             epoch=max(self._epoch, self._newest_epoch()),
+            cluster_id=self._cluster.claimed,
+            ring_epoch=max(self._epoch, self._ring().epoch),
         )
         self._asked = True  # the router may take it in although its answer does not arrive
         asked_at = self._clock.now()
         was_joined = self.joined
         answer: Any = await self._connection.call("Join", request, CALL_SECONDS)
+        ring = self._ring()
+        if answer.send_ring and ring.epoch:
+            # Both in one message: what the router decides by must be of one moment.
+            request.cluster_id = ring.cluster_id
+            request.last_ring.ring.CopyFrom(ring.to_update())
+            request.last_ring.lease_seconds = self._granted
+            asked_at = self._clock.now()
+            answer = await self._connection.call("Join", request, CALL_SECONDS)
         # A router that grants no time is one that does not expire its members.
         lease = answer.lease_seconds or 5.0
         # Counted from the question, so that this clock's lease ends before the router's.
         self._lease_until = asked_at + lease
+        self._granted = max(self._granted, lease)
+        self._cluster.answered(self.router, answer.cluster_id)
         self._epoch = max(self._epoch, answer.epoch)
         if not was_joined:
             log.info(

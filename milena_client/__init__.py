@@ -37,6 +37,7 @@ from milena_common.errors import (
     Overloaded,
     RateLimited,
     Unavailable,
+    WrongNode,
 )
 
 __all__ = [
@@ -65,5 +66,6 @@ __all__ = [
     "RetryPolicy",
     "Unavailable",
     "Written",
+    "WrongNode",
     "cached",
 ]

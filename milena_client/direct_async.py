@@ -3,7 +3,8 @@
 The router is asked when there is no other way: for what is not about one key, while no ring is known, when it
 keeps its ring to itself, and for nodes that cannot be reached from here. Nobody has to say which it is: a node that
 cannot be connected to is tried again beside, now and then, while its calls go through the router. With the ring
-known, calls need the router no more.
+known, calls need the router no more. So it is with a node that is not the one which the ring has at its address:
+it refuses the connection before a key is sent, and the ring in which it is right is on its way.
 
 A node that does not own a key says who does, and is believed once. If that one disagrees, the router decides, and
 by then the ring over which they disagree is on its way. What a node did not do because it has no ring itself goes
@@ -33,6 +34,7 @@ from milena_client.slot_map import SlotMap
 from milena_client.transport import AsyncTransport
 from milena_common.clock import Clock
 from milena_common.errors import FailedPrecondition, Moved, NodeLost, NoNodes
+from milena_common.identity import ANY, Identity
 
 LEAVE_GRACE_SECONDS = 10.0
 # A node that leaves by itself answers what it was asked. For one that is gone, no read waits longer than this.
@@ -68,18 +70,18 @@ class AsyncDirectTransport:
         self._timeout = timeout
         self._clock = clock
         self._near = NearLinks(near, clock) if near is not None else None
-        self._routes: Routes[RespLink] = Routes(bucket, self._link(""), self._link)
+        self._routes: Routes[RespLink] = Routes(bucket, self._link("", ANY), self._link)
         self._watch = AsyncRingWatch(router, clock, draw, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], RespLink] = {}
         self._closed = False
 
-    def _link(self, address: str) -> RespLink:
+    def _link(self, address: str, identity: Identity) -> RespLink:
         who = f"node {address} " if address else ""
         near = self._near
         if near is None:
-            return RespLink(address, timeout=self._timeout, who=who)
-        return RespLink(address, timeout=self._timeout, who=who, more=(FOLLOW,), listener=near)
+            return RespLink(address, timeout=self._timeout, identity=identity, who=who)
+        return RespLink(address, timeout=self._timeout, identity=identity, who=who, more=(FOLLOW,), listener=near)
 
     def ask(self, key: str | bytes) -> Reply | None:
         """The answer to a GET of `key`: its value, None if there is none, or an exception to raise.

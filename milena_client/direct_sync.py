@@ -30,6 +30,7 @@ from milena_client.routes import Routes
 from milena_client.slot_map import SlotMap
 from milena_client.transport import Transport
 from milena_common.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NoNodes
+from milena_common.identity import ANY, Identity
 
 _CLOSED = "this client is closed"
 
@@ -84,10 +85,10 @@ class DirectTransport:
         if near is not None:
             survive_forks(near)
 
-        def node(address: str) -> RespNode:
-            return RespNode(address, who=f"node {address} " if address else "", near=near)
+        def node(address: str, identity: Identity) -> RespNode:
+            return RespNode(address, identity=identity, who=f"node {address} " if address else "", near=near)
 
-        self._routes: Routes[RespNode] = Routes(bucket, node(""), node)
+        self._routes: Routes[RespNode] = Routes(bucket, node("", ANY), node)
         self._updating = threading.Lock()
         # The thread that follows the ring must not keep alive a client that nobody has any more.
         ring_changed = WeakMethod(self._ring_changed)

@@ -17,14 +17,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import ref
 
 import hiredis
 
 from milena_client.near_cache import BOUND_SECONDS, PING_SECONDS, NearCache
 from milena_client.near_pushes import apply
-from milena_common.errors import NodeLost
+from milena_client.resp_wire import error_of
+from milena_common.errors import MilenaError, NodeLost, WrongNode
 from milena_common.resp import command
 
 _READ_BYTES = 64 * 1024
@@ -35,9 +36,10 @@ _NOT_ENOUGH: Final = object()
 class NearListener:
     """The connection, and its thread once it is started.
 
-    Raises NodeLost if it cannot be made within `connect` seconds. `greeting` are the commands that begin it;
-    the first one answers the connection's id. `on_lost` is called when it is over, before `near` is told,
-    unless by `close`. `follow` is what a connection has to send so that its reads are followed.
+    Raises NodeLost if it cannot be made within `connect` seconds, WrongNode if another node is there.
+    `greeting` are the commands that begin it; the first one answers the connection's id. `on_lost` is called when
+    it is over, before `near` is told, unless by `close`. `follow` is what a connection has to send so that its
+    reads are followed.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class NearListener:
         self._near = near
         self._on_lost = on_lost
         self._sent: deque[float] = deque()  # when the pings were, that have not been answered
-        self._reader = hiredis.Reader(notEnoughData=_NOT_ENOUGH)
+        self._reader = hiredis.Reader(
+            replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
+        )
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._asked_at = near.now()
         try:
@@ -60,15 +64,21 @@ class NearListener:
             self._socket.connect(address)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.sendall(b"".join(greeting))
-            answers = [self._next() for _ in greeting]
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
+            answers = [self._accepted() for _ in greeting]
             number = int(answers[0][b"id"])
-        except (OSError, hiredis.HiredisError, LookupError, TypeError, ValueError) as error:
+        except WrongNode:
+            self._socket.close()
+            raise
+        except (OSError, hiredis.HiredisError, MilenaError, LookupError, TypeError, ValueError) as error:
             self._socket.close()
             raise NodeLost(f"cannot be listened to: {error}") from None
         self.follow = command(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % number)
+
+    def _accepted(self) -> Any:
+        answer = self._next()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _next(self) -> Any:
         while (reply := self._reader.gets()) is _NOT_ENOUGH:

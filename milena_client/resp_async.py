@@ -7,6 +7,7 @@ failure it is tried again in the background, with growing pauses, while callers 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +19,10 @@ from milena_client.resp_stream import RespStream
 from milena_client.resp_wire import greeting
 from milena_common.addresses import parse_address
 from milena_common.backoff import Backoff
-from milena_common.errors import MilenaError, NodeLost
+from milena_common.errors import MilenaError, NodeLost, WrongNode
+from milena_common.identity import ANY, Identity
+
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
 BACKOFF = Backoff(first=0.2, most=5.0)
@@ -41,6 +45,7 @@ class RespLink:
     """The node at `address` (host:port of its Redis door).
 
     `timeout`, in seconds, is for requests that have none of their own, and `who` begins the text of every error.
+    `identity` is the node that must be there: another one refuses the connection before it is used.
     `more` are commands that follow the greeting of each connection; it is not used before they have succeeded.
 
     `reached`: there has been a connection.
@@ -54,6 +59,7 @@ class RespLink:
         address: str,
         *,
         timeout: float,
+        identity: Identity = ANY,
         who: str = "",
         name: str = "milena-client",
         more: Sequence[bytes] = (),
@@ -65,7 +71,7 @@ class RespLink:
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
-        self._commands = (*greeting(name, version("milena")), *more)
+        self._commands = (*greeting(name, version("milena"), identity), *more)
         self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -103,7 +109,12 @@ class RespLink:
                 await self._greet(stream)
         except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
             reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
-            self.error = NodeLost(f"{self._who}cannot be reached: {reason}")
+            if isinstance(error, WrongNode):
+                self.error = WrongNode(f"{self._who}is not at its address: {reason}")
+                if not self._failures:
+                    log.warning("%s", self.error)
+            else:
+                self.error = NodeLost(f"{self._who}cannot be reached: {reason}")
             self._failures += 1
             self._again_at = asyncio.get_running_loop().time() + BACKOFF.delay(self._failures, random.random)
         finally:

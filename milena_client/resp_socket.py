@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 import hiredis
 
 from milena_client.resp_wire import Deferred, error_of
-from milena_common.errors import DeadlineExceeded, MilenaError, NodeLost
+from milena_common.errors import DeadlineExceeded, MilenaError, NodeLost, WrongNode
 
 _READ_BYTES = 64 * 1024
 # Beyond this, commands are sent one by one: a copy would cost more.
@@ -36,7 +36,7 @@ _NOT_ENOUGH: Final = object()
 class RespSocket:
     """A connection to `address` (as `socket.connect` takes it).
 
-    Raises NodeLost if it cannot be made within `connect` seconds.
+    Raises NodeLost if it cannot be made within `connect` seconds, WrongNode if another node is there.
     `commands` begin the connection, and must succeed; `who` begins the text of every error.
     """
 
@@ -83,6 +83,9 @@ class RespSocket:
             for answer in self.receive(len(commands)):
                 if isinstance(answer, Exception):
                     raise answer
+        except WrongNode as error:
+            self.close()
+            raise WrongNode(f"{who}is not at its address: {error}") from None
         except (OSError, MilenaError) as error:
             self.close()
             raise NodeLost(f"{who}cannot be reached: {error}") from None

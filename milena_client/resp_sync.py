@@ -7,6 +7,7 @@ then callers are told that there is none. A thread that ends takes its connectio
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -22,7 +23,10 @@ from milena_client.resp_socket import RespSocket
 from milena_client.resp_wire import greeting
 from milena_common.addresses import parse_address
 from milena_common.backoff import Backoff
-from milena_common.errors import NodeLost
+from milena_common.errors import NodeLost, WrongNode
+from milena_common.identity import ANY, Identity
+
+log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
 BACKOFF = Backoff(first=0.2, most=5.0)
@@ -37,18 +41,26 @@ class _Mine(threading.local):
 class RespNode:
     """The node at `address` (host:port of its Redis door); `who` begins the text of every error.
 
+    `identity` is the node that must be there: another one refuses each connection before it is used.
+
     What is read is followed for `near`, if there is one. Thread-safe, and usable in a process that was forked from
     the one that made it.
     """
 
     def __init__(
-        self, address: str, *, who: str = "", name: str = "milena-client", near: NearCache | None = None
+        self,
+        address: str,
+        *,
+        identity: Identity = ANY,
+        who: str = "",
+        name: str = "milena-client",
+        near: NearCache | None = None,
     ) -> None:
         self.address = address
         self._mine = _Mine()
         self._process = os.getpid()
         self._who = who
-        self._commands = greeting(name, version("milena"))
+        self._commands = greeting(name, version("milena"), identity)
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
         self._endpoint: tuple[int, Any] | None = None  # where it was reached
@@ -87,9 +99,9 @@ class RespNode:
             return None
         try:
             connection = self._connect(*endpoint, min(timeout, CONNECT_SECONDS), listener)
-        except NodeLost:
+        except (NodeLost, WrongNode) as error:
             self._endpoint = None
-            self._failed()
+            self._failed(error)
             return None
         with self._lock:
             if self._closed or listener is not self._listener:
@@ -105,7 +117,9 @@ class RespNode:
         commands = (*self._commands, listener.follow) if listener is not None else self._commands
         return RespSocket(family, address, commands, timeout, self._who)
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception | None = None) -> None:
+        if isinstance(error, WrongNode) and not self._failures:
+            log.warning("%s", error)
         self._failures += 1
         self._again_at = monotonic() + BACKOFF.delay(self._failures, random.random)
 
@@ -128,19 +142,19 @@ class RespNode:
             for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 try:
                     self._reach(family, address)
-                except NodeLost as refused:
+                except (NodeLost, WrongNode) as refused:
                     error = refused
                 else:
                     self._failures = 0
                     return
             raise error
-        except (OSError, ValueError):
-            self._failed()
+        except (OSError, ValueError) as problem:
+            self._failed(problem)
         finally:
             self._looking = False
 
     def _reach(self, family: int, address: Any) -> None:
-        """Raises NodeLost if it cannot be reached there."""
+        """Raises NodeLost if it cannot be reached there, WrongNode if another node is there."""
         listener, fresh = self._listener, None
         if self._near is None or listener is not None:
             self._connect(family, address, CONNECT_SECONDS, listener).close()

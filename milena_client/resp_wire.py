@@ -22,6 +22,7 @@ from milena_common.errors import (
     RateLimited,
     Unavailable,
 )
+from milena_common.identity import Identity
 from milena_common.keys import MAX_KEY_BYTES
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.resp import command
@@ -47,10 +48,15 @@ class Deferred(int):
     """In place of an answer: it will come as a push, under this number."""
 
 
-def greeting(name: str, version: str) -> tuple[bytes, ...]:
-    """The commands that begin a connection. All must succeed; the first one answers the connection's `id`."""
+def greeting(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
+    """The commands that begin a connection to the node that `identity` names.
+
+    All must succeed, before a key is sent; the first one answers the connection's `id`. What is no node of Milena's
+    does not know the second one.
+    """
     return (
         command(b"HELLO", b"3"),
+        identity.command(),
         command(b"CLIENT", b"SETNAME", name.encode()),
         command(b"CLIENT", b"SETINFO", b"LIB-NAME", b"milena"),
         command(b"CLIENT", b"SETINFO", b"LIB-VER", version.encode()),

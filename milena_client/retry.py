@@ -4,7 +4,8 @@ What may be repeated depends on what is certain:
 
     error                          read    write   costs a token
     RateLimited                    yes     yes     no
-    Overloaded, NoNodes, Moved     yes     yes     yes     (nothing was done)
+    Overloaded, NoNodes, Moved,
+    WrongNode                      yes     yes     yes     (nothing was done)
     any other Unavailable          yes     no      yes     (a write may have happened)
     everything else                no      no
 
@@ -25,7 +26,16 @@ from dataclasses import dataclass
 
 from milena_client.pace import Pace
 from milena_common.backoff import Backoff
-from milena_common.errors import DeadlineExceeded, MilenaError, Moved, NoNodes, Overloaded, RateLimited, Unavailable
+from milena_common.errors import (
+    DeadlineExceeded,
+    MilenaError,
+    Moved,
+    NoNodes,
+    Overloaded,
+    RateLimited,
+    Unavailable,
+    WrongNode,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +112,7 @@ class Attempts:
             return None  # the time ran out over retries: the error before it is the cause
         self.error = error
         rate_limited = isinstance(error, RateLimited)
-        nothing_done = rate_limited or isinstance(error, Overloaded | NoNodes | Moved)
+        nothing_done = rate_limited or isinstance(error, Overloaded | NoNodes | Moved | WrongNode)
         if not nothing_done and not (self._repeatable and isinstance(error, Unavailable)):
             return None
         self._failures += 1

@@ -106,7 +106,8 @@ class AsyncRingWatch:
     """The ring of one router, for an event loop. Whoever makes it runs `run()` as a task, and cancels that.
 
     `on_change` is called with each newer ring, in the event loop, and with an empty one when the router begins to
-    withhold it. `node_id` is that of the node that watches, "" for a client.
+    withhold it. `node_id` is that of the node that watches, "" for a client. `on_ended` is called when a stream is
+    over: the router stops, was restarted or cannot be reached.
     """
 
     def __init__(
@@ -118,9 +119,11 @@ class AsyncRingWatch:
         *,
         node_id: str = "",
         refused_pause: float = REFUSED_SECONDS,
+        on_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._clock = clock
+        self._on_ended = on_ended
         self._request = pb.WatchRingRequest(node_id=node_id)
         self._following = Following(on_change, draw, refused_pause)
 
@@ -144,6 +147,7 @@ class AsyncRingWatch:
                         self._following.received(update)
             except (MilenaError, ValueError) as error:
                 why = error
+            self._on_ended()
             await self._clock.sleep(self._following.ended(why))
 
 

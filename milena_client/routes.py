@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from milena_client.slot_map import SlotMap
+from milena_common.identity import Identity
 from milena_common.keys import cache_key, canonical_bucket
 from milena_common.slots import SLOTS, slot_of
 
@@ -26,18 +27,20 @@ def _plain_slot(filed: bytes) -> int:
 
 
 class Routes(Generic[W]):
-    """Ways to nodes, made by `make` from the address of a Redis door. `bucket` is that of `find`'s keys.
+    """Ways to nodes, made by `make` from the address of a Redis door and the node that must be there.
+
+    `bucket` is that of `find`'s keys.
 
     `only` is the one way that there is, if all slots have the same one.
     """
 
     __slots__ = ("_bucket", "_make", "_map", "_moved", "_nowhere", "_plain", "_prefix", "_ways", "by_slot", "only")
 
-    def __init__(self, bucket: str, nowhere: W, make: Callable[[str], W]) -> None:
+    def __init__(self, bucket: str, nowhere: W, make: Callable[[str, Identity], W]) -> None:
         self._bucket = bucket
         self._nowhere = nowhere
         self._make = make
-        self._ways: dict[tuple[str, str], W] = {}  # by address and process
+        self._ways: dict[tuple[str, Identity], W] = {}  # by address and the node that must be there
         self._moved: dict[str, W] = {}  # to those that only a MOVED has named so far
         self._map = SlotMap.empty()
         self.by_slot: list[W] = [nowhere] * SLOTS
@@ -51,22 +54,26 @@ class Routes(Generic[W]):
         self._map = slot_map
         bucket = canonical_bucket(self._bucket, slot_map.default_bucket)
         self._prefix = cache_key(bucket, b"") if bucket else b""
-        ways: dict[tuple[str, str], W] = {}
+        ways: dict[tuple[str, Identity], W] = {}
         for node in slot_map.nodes:
             if node.resp_address:
-                door = (node.resp_address, node.node_id)
-                ways[door] = self._ways.get(door) or self._moved.pop(node.resp_address, None) or self._make(door[0])
+                door = (node.resp_address, self._identity(node.node_id))
+                # A node that only a MOVED has named was asked for its cluster and bucket, which is enough.
+                ways[door] = self._ways.get(door) or self._moved.pop(node.resp_address, None) or self._make(*door)
         gone = [way for door, way in self._ways.items() if door not in ways]
         gone += self._moved.values()
         self._moved = {}
         self._ways = ways
         by_slot = [self._nowhere] * SLOTS
         for first, last, node, _ in slot_map.ranges:
-            way = ways.get((node.resp_address, node.node_id), self._nowhere)
+            way = ways.get((node.resp_address, self._identity(node.node_id)), self._nowhere)
             by_slot[first : last + 1] = [way] * (last + 1 - first)
         self.by_slot = by_slot
         self.only = by_slot[0] if all(way is by_slot[0] for way in by_slot) else None
         return gone
+
+    def _identity(self, node_id: str) -> Identity:
+        return Identity(self._map.cluster_id, self._map.default_bucket, node_id)
 
     def filed(self, key: str | bytes) -> bytes | None:
         """The cache key of `key`. None for what cannot be one."""
@@ -143,7 +150,7 @@ class Routes(Generic[W]):
         for (known, _), way in self._ways.items():
             if known == address:
                 return way
-        return self._moved.get(address) or self._moved.setdefault(address, self._make(address))
+        return self._moved.get(address) or self._moved.setdefault(address, self._make(address, self._identity("")))
 
     def all(self) -> list[W]:
         """Every way that there is."""

@@ -28,11 +28,14 @@ _NOBODYS = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 
 class MapNode(NamedTuple):
-    """A node of the ring: its gRPC address and name in the ring, its Redis door ("": none), its process."""
+    """A node of the ring: its gRPC address and name in the ring, its Redis door ("": none), its process,
+    and its weight relative to others.
+    """
 
     address: str
     resp_address: str
     node_id: str
+    weight: float = 1.0
 
 
 class MapRange(NamedTuple):
@@ -47,22 +50,28 @@ class MapRange(NamedTuple):
 class SlotMap:
     """Slot → node. Make one with `from_update`, or `empty()` for a ring that is not known (epoch 0).
 
-    `targets` has every slot's answer, by slot.
+    `targets` has every slot's answer, by slot. `cluster_id` is "" if the router is of a version without one.
     """
 
-    __slots__ = ("default_bucket", "epoch", "nodes", "ranges", "targets")
+    __slots__ = ("cluster_id", "default_bucket", "epoch", "nodes", "ranges", "targets")
 
     def __init__(
-        self, epoch: int, default_bucket: str, nodes: tuple[MapNode, ...], ranges: tuple[MapRange, ...]
+        self,
+        epoch: int,
+        default_bucket: str,
+        nodes: tuple[MapNode, ...],
+        ranges: tuple[MapRange, ...],
+        cluster_id: str = "",
     ) -> None:
         """`ranges` ascend and do not overlap; slots in none have no owner. Raises ValueError if it is not so."""
         self.epoch = epoch
         self.default_bucket = default_bucket
+        self.cluster_id = cluster_id
         self.nodes = nodes
         self.ranges = ranges
         targets = list(_NOBODYS)
         free = 0
-        for first, last, (address, resp_address, _), owned_since in ranges:
+        for first, last, (address, resp_address, *_), owned_since in ranges:
             if not free <= first <= last < SLOTS:
                 raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
             free = last + 1
@@ -77,7 +86,9 @@ class SlotMap:
     @classmethod
     def from_update(cls, update: pb.RingUpdate) -> Self:
         """Raises ValueError, saying what is wrong, for an update that is no ring."""
-        nodes = tuple(MapNode(node.address, node.resp_address, node.node_id) for node in update.nodes)
+        nodes = tuple(
+            MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0) for node in update.nodes
+        )
         addresses = {node.address for node in nodes}
         if len(addresses) < len(nodes) or "" in addresses:
             raise ValueError("a node has no address, or the address of another one")
@@ -87,7 +98,28 @@ class SlotMap:
             )
         except IndexError:
             raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
-        return cls(update.epoch, update.default_bucket, nodes, ranges)
+        return cls(update.epoch, update.default_bucket, nodes, ranges, update.cluster_id)
+
+    def to_update(self) -> pb.RingUpdate:
+        """Return the message that `from_update` reads this map from."""
+        places = {node.address: place for place, node in enumerate(self.nodes)}
+        update = pb.RingUpdate(
+            epoch=self.epoch,
+            default_bucket=self.default_bucket,
+            cluster_id=self.cluster_id,
+            nodes=[
+                pb.RingNode(
+                    address=node.address,
+                    resp_address=node.resp_address,
+                    node_id=node.node_id,
+                    weight=node.weight,
+                )
+                for node in self.nodes
+            ],
+        )
+        for first, last, node, owned_since in self.ranges:
+            update.slots.add(first=first, last=last, node=places[node.address], owned_since=owned_since)
+        return update
 
     def find(self, cache_key: bytes) -> Target:
         """The owner of `cache_key`."""

@@ -12,6 +12,7 @@
     ├── Unavailable         ConnectionError   UNAVAILABLE           UNAVAILABLE
     │   ├── NoNodes                                                 CLUSTERDOWN
     │   ├── NodeLost                                                NODELOST
+    │   ├── WrongNode                                               WRONGNODE
     │   ├── Moved                                                   MOVED
     │   └── OriginUnavailable                                       ORIGINDOWN
     ├── DeadlineExceeded    TimeoutError      DEADLINE_EXCEEDED     TIMEOUT
@@ -105,15 +106,28 @@ class Unavailable(MilenaError, ConnectionError):
 
 
 class NoNodes(Unavailable):
-    """The ring has no node."""
+    """The ring has no node, or is not known yet; nothing was done.
+
+    `retry_after`, in seconds, is when to come again; 0 if that is not known.
+    """
 
     code = "CLUSTERDOWN"
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NodeLost(Unavailable):
     """The node that owns the key cannot be reached, or does not answer."""
 
     code = "NODELOST"
+
+
+class WrongNode(Unavailable):
+    """At the address is another node, cluster or bucket than the caller means; nothing was done."""
+
+    code = "WRONGNODE"
 
 
 class Moved(Unavailable):

@@ -24,6 +24,7 @@ from milena_common.addresses import Address
 from milena_common.calls import CallCounts, OperationCounts
 from milena_common.errors import InternalError, InvalidRequest, MilenaError, Overloaded
 from milena_common.grpc_options import server_options
+from milena_common.identity import METADATA, Identity
 from milena_common.status import to_grpc
 
 log = logging.getLogger(__name__)
@@ -56,13 +57,21 @@ StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 
 
 def _handler(
-    method: Method, request: type[Message], counts: OperationCounts, in_hand: InHand
+    method: Method,
+    request: type[Message],
+    counts: OperationCounts,
+    in_hand: InHand,
+    check: Callable[[Identity], None] | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         size = len(received)
         try:
+            if check is not None:
+                for name, text in context.invocation_metadata() or ():
+                    if name == METADATA:
+                        check(Identity.from_metadata(str(text)))
             in_hand.take(size)
             try:
                 return await method(_parse(request, received), context.time_remaining())
@@ -196,11 +205,19 @@ class GrpcDoor:
 
     `max_bytes_in_hand` bounds the requests that are worked on at the same time: a flood of large values is
     refused, and does not end the process. `max_streams` bounds the streams that are open at the same time; they
-    take no room from the other calls.
+    take no room from the other calls. `check` raises WrongNode for calls that are meant for another node.
     """
 
-    def __init__(self, service: str, max_value_bytes: int, max_bytes_in_hand: int, max_streams: int = 0) -> None:
+    def __init__(
+        self,
+        service: str,
+        max_value_bytes: int,
+        max_bytes_in_hand: int,
+        max_streams: int = 0,
+        check: Callable[[Identity], None] | None = None,
+    ) -> None:
         self._service = service
+        self._check = check
         self._in_hand = InHand(max_bytes_in_hand)
         self._streams = Streams(max_streams)
         self._health = health.HealthServicer()
@@ -229,7 +246,7 @@ class GrpcDoor:
         So does `streams`, to methods that end by themselves when the process stops.
         """
         handlers = {
-            name: _handler(method, request, counts[operation], self._in_hand)
+            name: _handler(method, request, counts[operation], self._in_hand, self._check)
             for name, (operation, request, method) in methods.items()
         } | {
             name: _stream_handler(method, request, counts[operation], self._streams)

@@ -23,7 +23,7 @@ That keeps a node that lost its slots and got them back from serving what it had
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import shake_128
 from itertools import groupby
@@ -64,7 +64,10 @@ def _scores(address: str, weight: float) -> list[float]:
 
 
 class Ring:
-    """Slot → node, immutable. Make one with `Ring.empty()` and derive the next with `with_members`."""
+    """Slot → node, immutable. Make one with `Ring.empty()` and derive the next with `with_members`.
+
+    `_scores` is a cache, filled when a score is needed; rings that follow from each other share its lists.
+    """
 
     __slots__ = ("_owners", "_scores", "_since", "epoch", "members")
 
@@ -86,10 +89,41 @@ class Ring:
     def empty(cls, epoch: int = 0) -> Self:
         return cls(epoch, (), {}, [""] * SLOTS, [epoch] * SLOTS)
 
-    def with_members(self, members: Iterable[Member], epoch: int, *, renewed: str | None = None) -> Ring:
+    def restored(self, epoch: int, members: Iterable[Member], ranges: Iterable[tuple[int, int, str, int]]) -> Ring:
+        """Return the ring that another process published, with exactly its `ranges`, and this ring's cached scores.
+
+        Raises ValueError if `ranges` do not ascend, overlap, name an address that is no member's, or have an
+        `owned_since` above `epoch`.
+        """
+        ordered = tuple(sorted(members, key=lambda member: member.address))
+        addresses = {member.address for member in ordered}
+        if len(addresses) < len(ordered) or any(not member.weight > 0 for member in ordered):
+            raise ValueError("two members have one address, or a weight is not positive")
+        owners, since = [""] * SLOTS, [epoch] * SLOTS
+        free = 0
+        for first, last, address, owned_since in ranges:
+            if not free <= first <= last < SLOTS or address not in addresses or not 0 <= owned_since <= epoch:
+                raise ValueError(f"slots {first} to {last} of {address!r} since {owned_since}, epoch {epoch}")
+            free = last + 1
+            owners[first:free] = [address] * (free - first)
+            since[first:free] = [owned_since] * (free - first)
+        return Ring(epoch, ordered, self._scores, owners, since)
+
+    def compute_scores(self, member: Member) -> None:
+        """Compute and keep the scores of `member` (15 ms), so that a later ring with it is made quickly."""
+        self._scores_of(member)
+
+    def _scores_of(self, member: Member) -> list[float]:
+        key = (member.address, member.weight)
+        scores = self._scores.get(key)
+        if scores is None:
+            scores = self._scores[key] = _scores(*key)
+        return scores
+
+    def with_members(self, members: Iterable[Member], epoch: int, *, renewed: Collection[str] = ()) -> Ring:
         """The ring of exactly `members`, at `epoch`, which must be greater than this ring's.
 
-        `renewed` is a member that has another process now: it owns its slots since this epoch.
+        `renewed` are addresses of members that have another process now: they own their slots since this epoch.
         Raises ValueError for an epoch that does not grow or a weight that is not positive.
         """
         if epoch <= self.epoch:
@@ -97,16 +131,15 @@ class Ring:
         ordered = tuple(sorted(members, key=lambda member: member.address))
         if any(not member.weight > 0 for member in ordered):
             raise ValueError("weights must be positive")
-        keys = [(member.address, member.weight) for member in ordered]
-        scores = {key: self._scores.get(key) or _scores(*key) for key in keys}
+        scores = {(member.address, member.weight): self._scores_of(member) for member in ordered}
         addresses = [member.address for member in ordered]
         if ordered:
-            rows = zip(*(scores[key] for key in keys), strict=True)
+            rows = zip(*scores.values(), strict=True)
             owners = [addresses[row.index(min(row))] for row in rows]
         else:
             owners = [""] * SLOTS
         since = [
-            old_since if old == new != renewed else epoch
+            old_since if old == new and new not in renewed else epoch
             for old, new, old_since in zip(self._owners, owners, self._since, strict=True)
         ]
         return Ring(epoch, ordered, scores, owners, since)
@@ -135,7 +168,7 @@ class Ring:
     def successor(self, slot: int) -> str:
         """The address of the node that would own `slot` if its owner left; "" if there is none."""
         owner = self._owners[slot]
-        rest = [(scores[slot], address) for (address, _), scores in self._scores.items() if address != owner]
+        rest = [(self._scores_of(m)[slot], m.address) for m in self.members if m.address != owner]
         return min(rest)[1] if rest else ""
 
     def slots_by_node(self) -> dict[str, int]:

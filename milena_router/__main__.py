@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 
 from milena_common import process
 from milena_common.calls import CallCounts
@@ -18,6 +19,7 @@ from milena_router.leases import Leases
 from milena_router.membership import Change, Membership
 from milena_router.metrics import router_registry
 from milena_router.node_connection import connect
+from milena_router.recovery import Recovery
 from milena_router.service import OPERATIONS, RouterService
 from milena_router.watchers import MAX_WATCHERS, RingWatchers
 
@@ -31,9 +33,10 @@ STOP_GRACE_SECONDS = 8.0
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Run a router until `stop` is set. Raises CannotListen."""
     clock = SystemClock()
-    membership = Membership(config.lease_seconds, clock.now())
-    forwarder = Forwarder(lambda: membership.ring, connect, clock)
-    watchers = RingWatchers(lambda: membership.ring, lambda: membership.default_bucket, config.direct_access)
+    recovery = Recovery(config.lease_seconds, config.ring_recovery)
+    membership = Membership(config.lease_seconds, clock.now(), recovery, uuid.uuid4().hex)
+    forwarder = Forwarder(membership, connect, clock)
+    watchers = RingWatchers(membership, config.direct_access)
 
     def ring_changed(change: Change) -> None:
         forwarder.ring_changed(change)
@@ -48,7 +51,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     def not_ready() -> list[str]:
         return ["stopping"] if stop.is_set() else []
 
-    ops = OpsServer(router_registry(calls, leases, limiter, watchers), not_ready)
+    def degraded() -> list[str]:
+        # Not "not ready": what sends nodes to ready routers only would keep away those that are waited for.
+        return [leases.why()] if leases.recovering and membership.leases else []
+
+    ops = OpsServer(router_registry(calls, leases, limiter, watchers), not_ready, degraded)
     address = door.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     await door.start(service.methods(), calls, watchers.streams())

@@ -9,6 +9,7 @@ from milena_common import logs
 from milena_common.addresses import Address
 from milena_common.env import Environment
 from milena_common.errors import ConfigError
+from milena_router.recovery import NODE_RETRY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Config:
     metrics: Address
     rate_limit: float
     lease_seconds: float
+    ring_recovery: float
     max_value_bytes: int
     request_timeout: float
     direct_access: bool
@@ -33,7 +35,8 @@ def load(env: Environment) -> Config:
         listen=listen,
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
         rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
-        lease_seconds=env.seconds("LEASE_SECONDS", 5, 0.3, 3600),
+        lease_seconds=(lease := env.seconds("LEASE_SECONDS", 5, 0.3, 3600)),
+        ring_recovery=env.seconds("RING_RECOVERY_SECONDS", max(lease, NODE_RETRY_SECONDS), 0, 3600),
         max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",

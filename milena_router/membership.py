@@ -11,14 +11,23 @@ that was restarted never hands out an epoch that its predecessor used, even with
 **A router that was asleep** (stopped, or starved of CPU) finds every lease over when it wakes up, because the
 renewals sat in its socket. It must not empty the ring for a fault of its own: `expire` notices that it is
 called late, and grants every lease the time that the router itself was away, up to a whole lease from now.
+
+**A router that has started** first recovers the ring of its predecessor (`milena_router.recovery`). Until that is
+over, joins only grant leases, there is no ring, and `recover` returns nothing.
+
+**The cluster id** is made with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
+another cluster is refused: its slots and its versions are of another history. Two routers that share nodes made an
+id each; a node that is a member here reports the smaller one, and that becomes the id of both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from milena_common.errors import FailedPrecondition
 from milena_common.ring import Member, Ring
+from milena_router.recovery import Knowledge, Lease, Recovery
 
 # A clock may have been wrong by years.
 MAX_AHEAD_MS = 10 * 366 * 86_400_000
@@ -36,35 +45,50 @@ class Change:
     ring: Ring
 
 
-@dataclass(slots=True)
-class Lease:
-    """A member, when it came and when its lease ends (seconds on the router's monotonic clock).
-
-    `replaced_id` is that of the process that was at this address before.
-    """
-
-    member: Member
-    since: float
-    until: float
-    replaced_id: str = ""
+NOTHING_KNOWN = Knowledge()
 
 
 class Membership:
-    """Leases and ring. `now` is monotonic seconds, `wall` seconds since 1970."""
+    """Leases and ring. `now` is monotonic seconds, `wall` seconds since 1970.
 
-    def __init__(self, lease_seconds: float, now: float) -> None:
+    `recovery`: what there is to learn before the first ring, None if there cannot have been a router before.
+    `new_cluster_id` is the cluster's id if no node knows one.
+    """
+
+    def __init__(
+        self, lease_seconds: float, now: float, recovery: Recovery | None = None, new_cluster_id: str = ""
+    ) -> None:
         self.lease_seconds = lease_seconds
         self.ring = Ring.empty()
         self.default_bucket = ""
+        self.cluster_id = ""
         self.leases: dict[str, Lease] = {}
+        self.recovery = recovery
+        self._new_cluster_id = new_cluster_id
         self._checked_at = now
 
-    def join(self, member: Member, default_bucket: str, seen_epoch: int, now: float, wall: float) -> Change | None:
-        """Take in `member` or renew its lease; a Change if something changed.
+    @property
+    def recovering(self) -> bool:
+        """Whether the ring of the router before is not known yet."""
+        return self.recovery is not None
+
+    def join(
+        self,
+        member: Member,
+        default_bucket: str,
+        seen_epoch: int,
+        now: float,
+        wall: float,
+        known: Knowledge = NOTHING_KNOWN,
+    ) -> Change | None:
+        """Take in `member` or renew its lease; a Change if something changed, which during recovery nothing does.
 
         Raises FailedPrecondition if its default bucket is not the one of the members: the same bare key
-        would then name different objects on different nodes.
+        would then name different objects on different nodes; and if it belongs to another cluster.
         """
+        if self.recovery is not None:
+            self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, known)
+            return None
         address = member.address
         others = any(other != address for other in self.leases)
         if default_bucket and self.default_bucket and default_bucket != self.default_bucket and others:
@@ -72,10 +96,20 @@ class Membership:
                 f"default_bucket: {address} has S3_BUCKET={default_bucket}, the ring's nodes have "
                 f"S3_BUCKET={self.default_bucket}; all nodes of one ring need the same"
             )
-        if address not in self.leases and len(self.leases) >= MAX_MEMBERS:
-            raise FailedPrecondition(f"the ring has {MAX_MEMBERS} nodes, which is the most that it takes")
-        self.default_bucket = default_bucket or self.default_bucket
         lease = self.leases.get(address)
+        is_member = lease is not None and lease.member.node_id == member.node_id
+        adopts = bool(known.cluster_id) and (not others or (is_member and known.cluster_id < self.cluster_id))
+        if known.cluster_id and known.cluster_id != self.cluster_id and not adopts and not is_member:
+            raise FailedPrecondition(
+                f"cluster_id: {address} holds a ring or dirty writes of cluster {known.cluster_id}, and this "
+                f"router's nodes are cluster {self.cluster_id}; restart the node when its dirty writes are in S3, "
+                "or with another JOURNAL_DIR"
+            )
+        if lease is None and len(self.leases) >= MAX_MEMBERS:
+            raise _full()
+        self.default_bucket = default_bucket or self.default_bucket
+        cluster_id = known.cluster_id if adopts else self.cluster_id or self._new_cluster_id
+        adopts, self.cluster_id = cluster_id != self.cluster_id, cluster_id
         if lease is None:
             self.leases[address] = Lease(member, now, now + self.lease_seconds)
             return self._changed("Join", address, "new", seen_epoch, wall)
@@ -84,6 +118,8 @@ class Membership:
         if previous.node_id and not member.node_id:
             return None  # somebody who knows no more than the address
         lease.member = member
+        if adopts:
+            return self._changed("Join", address, "cluster id of another router", seen_epoch, wall)
         if previous.weight != member.weight:
             return self._changed("Join", address, "weight changed", seen_epoch, wall)
         if previous.node_id != member.node_id:
@@ -91,7 +127,7 @@ class Membership:
             twins = member.node_id == lease.replaced_id
             reason = "two nodes advertise this address: set ADVERTISE_ADDR" if twins else "restarted"
             lease.replaced_id = previous.node_id
-            return self._changed("Join", address, reason, seen_epoch, wall, renewed=address)
+            return self._changed("Join", address, reason, seen_epoch, wall, renewed=[address])
         if previous.addresses != member.addresses:
             # Those who go straight to the node must learn where it is now.
             return self._changed("Join", address, "addresses changed", seen_epoch, wall)
@@ -100,7 +136,8 @@ class Membership:
     def leave(self, address: str, node_id: str, wall: float) -> Change | None:
         """Take out the node at `address`; None if there is none, or another one than `node_id` (if that is given).
 
-        A process that stops late must not take out the one that was started in its place.
+        A process that stops late must not take out the one that was started in its place. During recovery there is
+        no ring to take it out of, and `withdraw` is to be called.
         """
         lease = self.leases.get(address)
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
@@ -114,16 +151,91 @@ class Membership:
         if away > self.lease_seconds / 2:
             for lease in self.leases.values():
                 lease.until = min(lease.until + away, now + self.lease_seconds)
+            if self.recovery is not None:
+                self.recovery.delayed(away)
         over = [address for address, lease in self.leases.items() if lease.until <= now]
         for address in over:
             del self.leases[address]
+        if self.recovery is not None:
+            if not self.leases:
+                self.recovery.emptied()
+            return []
         if not over:
             return []
         last = self._changed("Leave", over[-1], "lease expired", 0, wall)
         return [replace(last, address=address) for address in over]
 
+    # ---- recovery
+
+    def _join_recovering(
+        self,
+        recovery: Recovery,
+        member: Member,
+        default_bucket: str,
+        seen_epoch: int,
+        now: float,
+        known: Knowledge,
+    ) -> None:
+        """Grant a lease. What does not fit is found out at the end, when it is known what it must fit to."""
+        address = member.address
+        lease = self.leases.get(address)
+        if lease is None:
+            # Members that have not come back yet keep their places.
+            missing = recovery.awaited(self.leases)
+            if address not in missing and len(self.leases) + len(missing) >= MAX_MEMBERS:
+                raise _full()
+            lease = self.leases[address] = Lease(member, now, 0.0)
+        lease.until = now + self.lease_seconds
+        if member.node_id or not lease.member.node_id:
+            lease.member = member
+            lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id
+        self.ring.compute_scores(member)
+        recovery.joined(member, known, seen_epoch, now)
+
+    def withdraw(self, address: str, node_id: str) -> bool:
+        """Take note during recovery that a node leaves, as `leave` does later; whether it was known."""
+        assert self.recovery is not None
+        lease = self.leases.get(address)
+        if lease is not None and node_id and lease.member.node_id not in ("", node_id):
+            return False
+        joined = self.leases.pop(address, None) is not None
+        known = self.recovery.left(address, "" if joined else node_id)
+        if not self.leases:
+            self.recovery.emptied()
+        return joined or known
+
+    def recover(self, now: float, wall: float) -> list[Change]:
+        """End recovery if it can end now; the changes against the last ring, or all its members if there are none.
+
+        Each change has the ring that is published: the last one as it was, unless a member differs.
+        """
+        recovered = self.recovery.outcome(self.leases, now) if self.recovery is not None else None
+        if self.recovery is None or recovered is None:
+            return []
+        seen_epoch, self.recovery = self.recovery.seen_epoch, None
+        self.leases = {address: lease for address, lease in self.leases.items() if recovered.admits(lease)}
+        self.default_bucket = recovered.default_bucket
+        self.cluster_id = recovered.cluster_id or self._new_cluster_id
+        members = {address: lease.member for address, lease in self.leases.items()}
+        if recovered.last is not None:
+            self.ring = self.ring.restored(
+                recovered.last.ring.epoch, recovered.last.ring.members, recovered.last.ring.ranges()
+            )
+        differences = _differences(self.ring.members, members)
+        if recovered.last is not None and not differences and not recovered.superseded:
+            # Members as they joined: what others do not see of them, such as the port for metrics, may differ.
+            self.ring = self.ring.restored(self.ring.epoch, members.values(), self.ring.ranges())
+            return [Change("Join", address, "in the last ring", self.ring) for address in members]
+        renewed = [address for _, address, reason in differences if reason == "restarted"]
+        last = self._changed("Join", "", "", seen_epoch, wall, renewed=members if recovered.superseded else renewed)
+        return [
+            Change(kind, address, reason, last.ring)
+            for kind, address, reason in differences
+            or [("Join", address, "a newer ring is not known") for address in members]
+        ]
+
     def _changed(
-        self, kind: str, address: str, reason: str, seen_epoch: int, wall: float, *, renewed: str | None = None
+        self, kind: str, address: str, reason: str, seen_epoch: int, wall: float, *, renewed: Collection[str] = ()
     ) -> Change:
         wall_epoch = int(wall * 1000)
         # No honest node has seen an epoch far in the future, and one that is believed would never be got rid of.
@@ -132,3 +244,24 @@ class Membership:
         members = [lease.member for lease in self.leases.values()]
         self.ring = self.ring.with_members(members, epoch, renewed=renewed)
         return Change(kind, address, reason, self.ring)
+
+
+def _full() -> FailedPrecondition:
+    return FailedPrecondition(f"the ring has {MAX_MEMBERS} nodes, which is the most that it takes")
+
+
+def _differences(last: Collection[Member], now: dict[str, Member]) -> list[tuple[str, str, str]]:
+    """What is different from the last ring, as far as others see it: kind, address and reason of each change."""
+    before = {member.address: member for member in last}
+    found = [("Leave", address, "not back after the router's start") for address in before if address not in now]
+    for address, member in now.items():
+        old = before.get(address)
+        if old is None:
+            found.append(("Join", address, "new"))
+        elif old.node_id != member.node_id:
+            found.append(("Join", address, "restarted"))
+        elif old.weight != member.weight:
+            found.append(("Join", address, "weight changed"))
+        elif old.addresses.get("resp") != member.addresses.get("resp"):
+            found.append(("Join", address, "addresses changed"))
+    return found

@@ -45,6 +45,11 @@ def router_registry(
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)
+        yield gauge(
+            "milena_router_ring_recovering",
+            "1 after the start, while the last ring is not known and none is published",
+            float(leases.recovering),
+        )
         yield counters(
             "milena_router_ring_changes",
             "Membership changes",

@@ -17,6 +17,7 @@ from milena_client.resp_async import RespLink
 from milena_client.resp_stream import NoAnswer
 from milena_common.errors import InternalError, NodeLost
 from milena_common.grpc_options import channel_options
+from milena_common.identity import ANY, Identity
 from milena_common.status import from_grpc, is_answer
 
 # What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
@@ -33,7 +34,8 @@ class NodeConnection(Protocol):
     async def call(self, method: str, request: bytes, timeout: float) -> bytes:
         """The node's answer, within `timeout` seconds.
 
-        Raises NodeLost if the node cannot be reached or does not answer, and what the node answered otherwise.
+        Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, and
+        what the node answered otherwise.
         """
 
     async def close(self, grace: float) -> None:
@@ -41,9 +43,10 @@ class NodeConnection(Protocol):
 
 
 class GrpcNodeConnection:
-    """A `NodeConnection` over one gRPC channel, made at the first call."""
+    """A `NodeConnection` over one gRPC channel, made at the first call. Each call says for which node it is."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, identity: Identity = ANY) -> None:
+        self._metadata = identity.metadata() if identity != ANY else None
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
@@ -54,7 +57,7 @@ class GrpcNodeConnection:
             stub = self._channel.unary_unary(f"/cache_server.Cache/{method}")
             self._methods[method] = stub
         try:
-            answer: bytes | None = await stub(request, timeout=timeout)
+            answer: bytes | None = await stub(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             if is_answer(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
@@ -81,11 +84,11 @@ class GrpcNodeConnection:
 class RespNodeConnection:
     """A `NodeConnection` in the Redis protocol, to the door at `address`; `other` has what does not go there.
 
-    That is methods that are rare, and all of them while the door cannot be reached.
+    That is methods that are rare, and all of them while the door cannot be reached, or another node is there.
     """
 
-    def __init__(self, address: str, other: NodeConnection) -> None:
-        self._link = RespLink(address, timeout=SILENCE_SECONDS, name="milena-router")
+    def __init__(self, address: str, other: NodeConnection, identity: Identity = ANY) -> None:
+        self._link = RespLink(address, timeout=SILENCE_SECONDS, identity=identity, name="milena-router")
         self._other = other
         self._closed = False
 
@@ -113,7 +116,7 @@ class RespNodeConnection:
         await asyncio.gather(self._link.close(grace, error), self._other.close(grace))
 
 
-def connect(address: str, addresses: Mapping[str, str]) -> NodeConnection:
-    """The connection to the node at `address`; `addresses` are those of its further doors, by name."""
-    connection = GrpcNodeConnection(address)
-    return RespNodeConnection(addresses["resp"], connection) if addresses.get("resp") else connection
+def connect(address: str, addresses: Mapping[str, str], identity: Identity) -> NodeConnection:
+    """The connection to the node `identity` at `address`; `addresses` are those of its further doors, by name."""
+    connection = GrpcNodeConnection(address, identity)
+    return RespNodeConnection(addresses["resp"], connection, identity) if addresses.get("resp") else connection

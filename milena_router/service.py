@@ -18,6 +18,7 @@ from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member
 from milena_router.config import Config
 from milena_router.forward import Forwarder
+from milena_router.known_ring import MAX_ID, MAX_WEIGHT, knowledge
 from milena_router.leases import Leases
 from milena_router.writeback import WriteBack
 
@@ -28,9 +29,7 @@ OPERATIONS = (
     "watch_ring",
 )
 
-MAX_WEIGHT = 1000.0
 # What a member may say about itself; the router keeps it.
-MAX_ID = 200
 MAX_ADDRESSES = 16
 MAX_ADDRESS = 300
 
@@ -66,7 +65,7 @@ class RouterService:
         }
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        self._admit()
+        timeout = await self._admit(remaining)
         filed_as = self._file(request.bucket, request.key)
 
         def build(owned_since: int) -> bytes:
@@ -77,10 +76,10 @@ class RouterService:
                 metadata_only=request.metadata_only,
             ).SerializeToString()
 
-        return await self._forwarder.read("Get", filed_as, build, self._timeout(remaining))
+        return await self._forwarder.read("Get", filed_as, build, timeout)
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
-        self._admit()
+        timeout = await self._admit(remaining)
         filed_as = self._file(request.bucket, request.key)
         check_value_size(len(request.value), self._config.max_value_bytes)
         check_durability(request.durability)
@@ -98,10 +97,10 @@ class RouterService:
                 ttl_ms=request.ttl_ms,
             ).SerializeToString()
 
-        return await self._forwarder.write("Put", filed_as, build, _forget(request), self._timeout(remaining))
+        return await self._forwarder.write("Put", filed_as, build, _forget(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
-        self._admit()
+        timeout = await self._admit(remaining)
         filed_as = self._file(request.bucket, request.key)
         check_durability(request.durability)
         check_condition(request.if_match, "")
@@ -115,13 +114,13 @@ class RouterService:
                 if_match=request.if_match,
             ).SerializeToString()
 
-        return await self._forwarder.write("Delete", filed_as, build, _forget(request), self._timeout(remaining))
+        return await self._forwarder.write("Delete", filed_as, build, _forget(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
-        self._admit()
+        timeout = await self._admit(remaining)
         # Any node can list, since it asks S3; going by the prefix spreads the work.
         serialized = request.SerializeToString()
-        return await self._forwarder.read("List", request.prefix, lambda _: serialized, self._timeout(remaining))
+        return await self._forwarder.read("List", request.prefix, lambda _: serialized, timeout)
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
         address = _node_address(request.address)
@@ -137,13 +136,16 @@ class RouterService:
         if request.default_bucket:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses))
-        self._leases.join(member, request.default_bucket, request.epoch)
-        ring = self._leases.ring
+        known = knowledge(request, self._clock.wall())
+        self._leases.join(member, request.default_bucket, request.epoch, known)
+        membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,
             lease_seconds=self._config.lease_seconds,
             epoch=ring.epoch,
             ring_size=len(ring.members),
+            cluster_id=membership.cluster_id,
+            send_ring=membership.recovery is not None and membership.recovery.wants_ring(known),
         ).SerializeToString()
 
     async def leave(self, request: pb.LeaveRequest, _: float | None) -> bytes:
@@ -168,7 +170,8 @@ class RouterService:
         ]
         return pb.NodesResponse(epoch=ring.epoch, nodes=nodes).SerializeToString()
 
-    async def owner(self, request: pb.OwnerRequest, _: float | None) -> bytes:
+    async def owner(self, request: pb.OwnerRequest, remaining: float | None) -> bytes:
+        await self._with_ring(remaining)
         ring = self._leases.ring
         owner = ring.find(self._file(request.bucket, request.key))
         return pb.OwnerResponse(
@@ -180,21 +183,23 @@ class RouterService:
         ).SerializeToString()
 
     async def stats(self, _: pb.StatsRequest, remaining: float | None) -> bytes:
-        timeout = inner(self._timeout(remaining))
+        timeout = inner(await self._with_ring(remaining))
         addresses = [member.address for member in self._leases.ring.members]
         nodes = await asyncio.gather(*(self._stats_of(address, timeout) for address in addresses))
         return pb.StatsResponse(nodes=nodes).SerializeToString()
 
     async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
+        timeout = await self._with_ring(remaining)
         self._check_objects(request.bucket, request.keys)
-        return (await self._writeback.flush(request, self._timeout(remaining))).SerializeToString()
+        return (await self._writeback.flush(request, timeout)).SerializeToString()
 
     async def failed(self, request: pb.FailedRequest, remaining: float | None) -> bytes:
-        return (await self._writeback.failed(request, self._timeout(remaining))).SerializeToString()
+        return (await self._writeback.failed(request, await self._with_ring(remaining))).SerializeToString()
 
     async def settle(self, request: pb.SettleRequest, remaining: float | None) -> bytes:
+        timeout = await self._with_ring(remaining)
         self._check_objects(request.bucket, request.keys)
-        return (await self._writeback.settle(request, self._timeout(remaining))).SerializeToString()
+        return (await self._writeback.settle(request, timeout)).SerializeToString()
 
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:
@@ -204,10 +209,16 @@ class RouterService:
         stats = cache_pb.StatsResponse.FromString(answer)
         return pb.NodeStats(address=address, values=dict(stats.values), not_ready=stats.not_ready)
 
-    def _admit(self) -> None:
+    async def _admit(self, remaining: float | None) -> float:
+        """The request's seconds, after those that it had to wait for a ring. Raises RateLimited, NoNodes."""
         wait = self._limiter.take(self._clock.now())
         if wait:
             raise over_limit("the router's", self._limiter.rate, wait)
+        return await self._with_ring(remaining)
+
+    async def _with_ring(self, remaining: float | None) -> float:
+        timeout = self._timeout(remaining)
+        return await self._leases.published(timeout) if self._leases.recovering else timeout
 
     def _file(self, bucket: str, key: bytes) -> bytes:
         """The cache key of a request's object, which is checked. Raises InvalidRequest."""

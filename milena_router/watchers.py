@@ -7,27 +7,28 @@ so a reader that is slow skips rings, and nothing is kept for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from milena_common.errors import FailedPrecondition
 from milena_common.grpc_door import Message, StreamMethod
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member, Ring
+from milena_router.membership import Membership
 
 # Clients and nodes in all; each keeps a connection open.
 MAX_WATCHERS = 8192
 
 
 class RingWatchers:
-    """All who watch. `ring` gives the newest one, `default_bucket` the nodes' S3_BUCKET.
+    """All who watch. `membership` has the newest ring, the nodes' S3_BUCKET and the cluster id.
 
+    While the last ring is being recovered watchers get none: their streams are open, and they keep what they know.
     Without `direct_access` only members of the ring may watch. `open` is how many do.
     """
 
-    def __init__(self, ring: Callable[[], Ring], default_bucket: Callable[[], str], direct_access: bool) -> None:
+    def __init__(self, membership: Membership, direct_access: bool) -> None:
         self.open = 0
-        self._ring = ring
-        self._default_bucket = default_bucket
+        self._membership = membership
         self._direct_access = direct_access
         self._changed = asyncio.Event()
         self._stopped = False
@@ -40,19 +41,17 @@ class RingWatchers:
 
     async def watch(self, request: pb.WatchRingRequest, _: float | None) -> AsyncGenerator[bytes, None]:
         """Serialized updates, until `stop`. Raises FailedPrecondition if the ring is withheld from this caller."""
-        if not self._direct_access and not self._is_member(request.node_id):
-            raise FailedPrecondition(
-                "this router has DIRECT_ACCESS=false: only nodes of the ring are told where the nodes are; send "
-                "requests to the router"
-            )
+        self._check_access(request.node_id)
         self.open += 1
         try:
             sent: Ring | None = None
             while not self._stopped:
-                ring = self._ring()
-                if ring is sent:
+                ring = self._membership.ring
+                if ring is sent or self._membership.recovering:
                     await self._changed.wait()
                 else:
+                    if sent is None:
+                        self._check_access(request.node_id)  # who is a member was not known during recovery
                     sent = ring
                     yield self._serialized(ring)
         finally:
@@ -68,22 +67,33 @@ class RingWatchers:
         self._stopped = True
         self._changed.set()
 
-    def _is_member(self, node_id: str) -> bool:
-        return bool(node_id) and any(member.node_id == node_id for member in self._ring().members)
+    def _check_access(self, node_id: str) -> None:
+        if self._direct_access or (node_id and self._membership.recovering):
+            return
+        if not node_id or all(member.node_id != node_id for member in self._membership.ring.members):
+            raise FailedPrecondition(
+                "this router has DIRECT_ACCESS=false: only nodes of the ring are told where the nodes are; send "
+                "requests to the router"
+            )
 
     def _serialized(self, ring: Ring) -> bytes:
         """One update for all who watch: making it costs as much as sending it to a hundred."""
         if self._update_of is not ring:
-            self._update = ring_update(ring, self._default_bucket()).SerializeToString()
+            membership = self._membership
+            update = ring_update(ring, membership.default_bucket, membership.cluster_id)
+            self._update = update.SerializeToString()
             self._update_of = ring
         return self._update
 
 
-def ring_update(ring: Ring, default_bucket: str) -> pb.RingUpdate:
+def ring_update(ring: Ring, default_bucket: str, cluster_id: str) -> pb.RingUpdate:
     """The message that says `ring`."""
     places = {member.address: place for place, member in enumerate(ring.members)}
     update = pb.RingUpdate(
-        epoch=ring.epoch, nodes=[_ring_node(member) for member in ring.members], default_bucket=default_bucket
+        epoch=ring.epoch,
+        nodes=[_ring_node(member) for member in ring.members],
+        default_bucket=default_bucket,
+        cluster_id=cluster_id,
     )
     for first, last, address, owned_since in ring.ranges():
         update.slots.add(first=first, last=last, node=places[address], owned_since=owned_since)
@@ -92,5 +102,8 @@ def ring_update(ring: Ring, default_bucket: str) -> pb.RingUpdate:
 
 def _ring_node(member: Member) -> pb.RingNode:
     return pb.RingNode(
-        address=member.address, resp_address=member.addresses.get("resp", ""), node_id=member.node_id
+        address=member.address,
+        resp_address=member.addresses.get("resp", ""),
+        node_id=member.node_id,
+        weight=member.weight,
     )

@@ -216,7 +216,7 @@ class LocalCluster:
             raise ClusterFailed(f"S3 at {self.s3_endpoint}, bucket {self.bucket}: {error}") from None
 
     def _launch_router(self) -> Member:
-        return self._launch("router", "milena_router", 0, {})
+        return self._launch("router", "milena_router", 0, {"RING_RECOVERY_SECONDS": "0"})
 
     def _next_node(self) -> Callable[[], Member]:
         self._node_count += 1

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch")
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -21,25 +21,43 @@ class JoinRequest(_message.Message):
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BUCKET_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    RING_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LAST_RING_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
     addresses: _containers.ScalarMap[str, str]
     default_bucket: str
     epoch: int
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+    cluster_id: str
+    ring_epoch: int
+    last_ring: LastRing
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ...) -> None: ...
+
+class LastRing(_message.Message):
+    __slots__ = ("ring", "lease_seconds")
+    RING_FIELD_NUMBER: _ClassVar[int]
+    LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ring: RingUpdate
+    lease_seconds: float
+    def __init__(self, ring: _Optional[_Union[RingUpdate, _Mapping]] = ..., lease_seconds: _Optional[float] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size")
+    __slots__ = ("successful", "lease_seconds", "epoch", "ring_size", "cluster_id", "send_ring")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     LEASE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RING_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SEND_RING_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     lease_seconds: float
     epoch: int
     ring_size: int
-    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ...) -> None: ...
+    cluster_id: str
+    send_ring: bool
+    def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ..., cluster_id: _Optional[str] = ..., send_ring: bool = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
     __slots__ = ("address", "node_id")
@@ -338,26 +356,30 @@ class WatchRingRequest(_message.Message):
     def __init__(self, node_id: _Optional[str] = ...) -> None: ...
 
 class RingUpdate(_message.Message):
-    __slots__ = ("epoch", "nodes", "slots", "default_bucket")
+    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BUCKET_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[RingNode]
     slots: _containers.RepeatedCompositeFieldContainer[SlotRange]
     default_bucket: str
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ...) -> None: ...
+    cluster_id: str
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ...) -> None: ...
 
 class RingNode(_message.Message):
-    __slots__ = ("address", "resp_address", "node_id")
+    __slots__ = ("address", "resp_address", "node_id", "weight")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     address: str
     resp_address: str
     node_id: str
-    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
+    weight: float
+    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class SlotRange(_message.Message):
     __slots__ = ("first", "last", "node", "owned_since")

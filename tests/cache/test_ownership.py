@@ -130,7 +130,9 @@ class ThroughEveryRing(RuleBasedStateMachine):
         self.told = self.ring
 
     def become(self, members: dict[str, Member], renewed: str | None = None) -> None:
-        self.ring = self.ring.with_members(members.values(), self.ring.epoch + 2, renewed=renewed)
+        self.ring = self.ring.with_members(
+            members.values(), self.ring.epoch + 2, renewed=[renewed] if renewed else []
+        )
         self.history.append(self.ring)
 
     @property

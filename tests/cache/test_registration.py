@@ -9,8 +9,10 @@ import pytest
 from google.protobuf.message import Message
 
 from milena_cache.bucket_watch import BucketWatch
+from milena_cache.node_identity import NodeIdentity
 from milena_cache.registration import LOG_AGAIN_SECONDS, Identity, Registration
 from milena_cache.store import Fault
+from milena_client.slot_map import MapNode, MapRange, SlotMap
 from milena_common.errors import FailedPrecondition, MilenaError, Unavailable
 from milena_common.pb import router_server_pb2 as pb
 from tests.support.fake_clock import FakeClock, settle
@@ -27,6 +29,8 @@ class FakeRouter:
         self.left: list[str] = []
         self.problem: MilenaError | None = None
         self.epoch = 7
+        self.cluster_id = "c1"
+        self.asks = False
         self._clock = clock
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
@@ -37,7 +41,14 @@ class FakeRouter:
         if isinstance(request, pb.LeaveRequest):
             self.left.append(request.address)
             return pb.LeaveResponse(successful=True)
-        return pb.JoinResponse(successful=True, lease_seconds=LEASE, epoch=self.epoch, ring_size=3)
+        return pb.JoinResponse(
+            successful=True,
+            lease_seconds=LEASE,
+            epoch=self.epoch,
+            ring_size=3,
+            cluster_id=self.cluster_id,
+            send_ring=self.asks and not (isinstance(request, pb.JoinRequest) and request.HasField("last_ring")),
+        )
 
     async def close(self) -> None:
         pass
@@ -48,7 +59,19 @@ class Rig:
         self.clock = FakeClock()
         self.router = FakeRouter(self.clock)
         identity = Identity("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket")
-        self.registration = Registration("r:50050", self.router, identity, self.clock, lambda: 1.0, lambda: 7)
+        self.ring = SlotMap.empty()
+        self.kept: list[str] = []
+        self.cluster = NodeIdentity("bucket", "id", keep=self.kept.append)
+        self.registration = Registration(
+            "r:50050",
+            self.router,
+            identity,
+            self.clock,
+            lambda: 1.0,
+            lambda: 7,
+            lambda: self.ring,
+            self.cluster,
+        )
         self.task = asyncio.create_task(self.registration.run())
 
 
@@ -83,6 +106,35 @@ async def test_an_absent_router_is_tried_for_ever_and_logged_once_a_minute(
     await rig.clock.advance(3)
     assert rig.registration.joined
     assert "answers again" in caplog.text
+    rig.task.cancel()
+
+
+async def test_a_router_that_asks_gets_the_ring_once_and_at_once() -> None:
+    rig = Rig()
+    await settle()
+    node = MapNode("n1:50051", "n1:6379", "id")
+    rig.ring = SlotMap(9, "bucket", (node,), (MapRange(0, 16383, node, 4),), "c1")
+    rig.cluster.ring_changed("c1")
+    rig.router.asks = True
+    rig.registration.hurry()
+    await settle()
+    assert rig.clock.now() == rig.router.joins[0][0], "it does not wait for the renewal"
+    first, second = (request for _, request in rig.router.joins[1:])
+    assert (first.cluster_id, first.ring_epoch, first.HasField("last_ring")) == ("c1", 9, False)
+    assert SlotMap.from_update(second.last_ring.ring).ranges == rig.ring.ranges
+    assert second.last_ring.lease_seconds == LEASE
+    rig.router.asks = False
+    await rig.clock.advance(LEASE / 3)
+    assert not rig.router.joins[-1][1].HasField("last_ring"), "renewals stay small"
+    rig.task.cancel()
+
+
+async def test_a_node_that_knows_no_ring_says_so() -> None:
+    rig = Rig()
+    rig.router.epoch = 0
+    await settle()
+    assert (rig.router.joins[0][1].ring_epoch, rig.router.joins[0][1].cluster_id) == (0, "")
+    assert rig.kept == ["c1"], "the journal keeps the cluster's id"
     rig.task.cancel()
 
 

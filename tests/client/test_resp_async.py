@@ -16,6 +16,7 @@ from milena_client.resp_async import RespLink
 from milena_client.resp_stream import RespStream
 from milena_client.resp_wire import get, greeting
 from milena_common.errors import FailedPrecondition, NodeLost
+from milena_common.identity import ANY
 from milena_common.resp import command
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
@@ -73,7 +74,7 @@ async def test_it_connects_at_first_use_and_greets(node: FakeRespNode, link: Res
     streams = await asyncio.gather(*(link.open(LONG) for _ in range(5)))
     assert {id(stream) for stream in streams} == {id(link.stream)}
     assert node.connections == 1
-    assert node.greetings == 5
+    assert node.greetings == 6
     assert await (await opened(link)).call(get(b"k"), LONG) == b"v"
 
 
@@ -149,7 +150,7 @@ async def test_a_listener_hears_of_connections_and_pushes(node: FakeRespNode) ->
     told = Told()
     link = RespLink(node.address, timeout=LONG, more=[command(b"CLIENT", b"TRACKING", b"ON")], listener=told)
     await opened(link)
-    assert node.greetings == 6
+    assert node.greetings == 7
     node.push(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n")
     await until(lambda: told.pushes)
     assert told.pushes == [[b"invalidate", [b"k"]]]
@@ -192,9 +193,9 @@ async def test_who_writes_more_than_the_node_reads_waits() -> None:
     def serve(server: socket.socket) -> None:
         connection, _ = server.accept()
         with connection:
-            connection.sendall(b"%0\r\n" + b"+OK\r\n" * 4)
+            connection.sendall(b"%0\r\n" + b"+OK\r\n" * 5)
             gate.wait(LONG)
-            missing = len(big) + len(b"".join(greeting("milena-client", version("milena"))))
+            missing = len(big) + len(b"".join(greeting("milena-client", version("milena"), ANY)))
             while missing:
                 missing -= len(connection.recv(1 << 20))
             connection.sendall(b"+OK\r\n")

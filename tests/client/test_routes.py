@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from milena_client.routes import Routes
 from milena_client.slot_map import MapNode, MapRange, SlotMap
+from milena_common.identity import ANY, Identity
 from milena_common.keys import cache_key
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.slots import SLOTS, slot_of
@@ -18,8 +19,9 @@ A, B = MapNode("a:1", "a:6379", "1"), MapNode("b:1", "b:6379", "2")
 class Way:
     """A way to an address; equal to none but itself, like a connection."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, identity: Identity = ANY) -> None:
         self.address = address
+        self.identity = identity
 
 
 NOWHERE = Way("")

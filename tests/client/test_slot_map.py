@@ -72,8 +72,9 @@ def test_every_key_has_the_owner_that_the_router_gives_it(rings: list[list[str]]
     for names in rings:
         members = [Member(f"{name}:50051", name, addresses={"resp": f"{name}:6379"}) for name in names]
         ring = ring.with_members(members, ring.epoch + 3)
-    slot_map = SlotMap.from_update(pb.RingUpdate.FromString(ring_update(ring, "b").SerializeToString()))
-    assert slot_map.epoch == ring.epoch
+    slot_map = SlotMap.from_update(pb.RingUpdate.FromString(ring_update(ring, "b", "c").SerializeToString()))
+    assert (slot_map.epoch, slot_map.cluster_id) == (ring.epoch, "c")
+    assert SlotMap.from_update(slot_map.to_update()).targets == slot_map.targets
     assert {node.address for node in slot_map.nodes} == {member.address for member in ring.members}
     for key in keys:
         slot, address, since = ring.find(key)

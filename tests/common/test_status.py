@@ -24,6 +24,7 @@ STATUSES = {
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.NoNodes: StatusCode.UNAVAILABLE,
     errors.NodeLost: StatusCode.UNAVAILABLE,
+    errors.WrongNode: StatusCode.UNAVAILABLE,
     errors.OriginUnavailable: StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.InternalError: StatusCode.INTERNAL,
@@ -41,6 +42,14 @@ def tree(kind: type[MilenaError] = MilenaError) -> Iterator[type[MilenaError]]:
 
 def test_every_error_class_is_covered_here() -> None:
     assert set(tree()) == {*STATUSES, *LOCAL, *WITH_FIELDS}
+
+
+def test_a_router_that_does_not_know_the_ring_yet_says_when_to_come_again() -> None:
+    status, details, metadata = to_grpc(errors.NoNodes("recovers", retry_after=0.5))
+    assert ("retry-after-ms", "500") in metadata
+    back = from_grpc(status, details, metadata)
+    assert isinstance(back, errors.NoNodes)
+    assert back.retry_after == 0.5
 
 
 def test_code_words_are_unique() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from milena_common.errors import MilenaError, NodeLost
+from milena_common.identity import Identity
 from tests.support.fake_clock import FakeClock
 
 Answer = bytes | MilenaError | Callable[[str, bytes], bytes]
@@ -65,7 +66,8 @@ class FakeConnection:
 
 
 class FakeNodes:
-    """Makes the connections, and remembers them. `nodes` has every node that was named, `doors` with what doors.
+    """Makes the connections, and remembers them. `nodes` has every node that was named, `doors` with what doors,
+    `identities` as what.
 
     A node answers what `first_answer` gives for its address, until a test says otherwise.
     """
@@ -75,12 +77,14 @@ class FakeNodes:
         self._first_answer = first_answer
         self.nodes: dict[str, FakeNode] = {}
         self.connections: list[tuple[str, FakeConnection]] = []
+        self.identities: dict[str, Identity] = {}
         self.doors: dict[str, Mapping[str, str]] = {}
 
     def __getitem__(self, address: str) -> FakeNode:
         return self.nodes.setdefault(address, FakeNode(self._first_answer(address)))
 
-    def connect(self, address: str, doors: Mapping[str, str]) -> FakeConnection:
+    def connect(self, address: str, doors: Mapping[str, str], identity: Identity) -> FakeConnection:
+        self.identities[address] = identity
         self.doors[address] = doors
         connection = FakeConnection(self[address], self._clock)
         self.connections.append((address, connection))

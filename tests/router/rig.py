@@ -40,8 +40,8 @@ class Router:
         self.nodes = FakeNodes(self.clock, lambda _: b"")  # every field at its default
         self.config = replace(load(Environment({})), max_value_bytes=MAX_VALUE_BYTES, rate_limit=rate_limit)
         membership = Membership(self.config.lease_seconds, self.clock.now())
-        self.forwarder = Forwarder(lambda: membership.ring, self.nodes.connect, self.clock)
-        self.watchers = RingWatchers(lambda: membership.ring, lambda: membership.default_bucket, direct_access)
+        self.forwarder = Forwarder(membership, self.nodes.connect, self.clock)
+        self.watchers = RingWatchers(membership, direct_access)
 
         def ring_changed(change: Change) -> None:
             self.forwarder.ring_changed(change)

@@ -16,6 +16,7 @@ def test_defaults() -> None:
         metrics=Address("127.0.0.1", 9090),
         rate_limit=100,
         lease_seconds=5,
+        ring_recovery=5,
         max_value_bytes=64 * 2**20,
         request_timeout=5,
         direct_access=True,
@@ -33,6 +34,7 @@ def test_every_variable_is_heeded() -> None:
                 "METRICS_PORT": "2",
                 "RATE_LIMIT": "0",
                 "LEASE_SECONDS": "1.5",
+                "RING_RECOVERY_SECONDS": "0",
                 "MAX_VALUE_BYTES": "1KiB",
                 "REQUEST_TIMEOUT_SECONDS": "2",
                 "DIRECT_ACCESS": "False",
@@ -41,7 +43,14 @@ def test_every_variable_is_heeded() -> None:
             }
         )
     )
-    assert config == Config(Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 1024, 2, False, "debug", "text")
+    assert config == Config(
+        Address("0.0.0.0", 1), Address("127.0.0.2", 2), 0, 1.5, 0, 1024, 2, False, "debug", "text"
+    )
+
+
+@pytest.mark.parametrize(("lease", "seconds"), [("0.3", 5), ("5", 5), ("60", 60)])
+def test_recovery_waits_for_a_lease_and_for_the_longest_pause_of_a_node(lease: str, seconds: float) -> None:
+    assert load(Environment({"LEASE_SECONDS": lease})).ring_recovery == seconds
 
 
 def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
@@ -58,6 +67,7 @@ def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
         ("RATE_LIMIT", "inf"),
         ("LEASE_SECONDS", "0"),
         ("LEASE_SECONDS", "1e9"),
+        ("RING_RECOVERY_SECONDS", "-1"),
         ("MAX_VALUE_BYTES", "0"),
         ("MAX_VALUE_BYTES", "2GiB"),
         ("REQUEST_TIMEOUT_SECONDS", "0"),
@@ -80,6 +90,7 @@ def test_the_list_of_variables_is_what_is_read() -> None:
         "METRICS_PORT",
         "RATE_LIMIT",
         "LEASE_SECONDS",
+        "RING_RECOVERY_SECONDS",
         "MAX_VALUE_BYTES",
         "REQUEST_TIMEOUT_SECONDS",
         "DIRECT_ACCESS",

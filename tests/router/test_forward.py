@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from milena_common.deadlines import inner
-from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes
+from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes, WrongNode
+from milena_common.identity import Identity
 from milena_common.ring import Member
 from milena_common.slots import slot_of
 from milena_router.forward import LEAVE_GRACE_SECONDS, WARN_AGAIN_SECONDS, Forwarder
@@ -28,7 +29,7 @@ class Rig:
         self.clock = FakeClock()
         self.nodes = FakeNodes(self.clock, str.encode)
         membership = Membership(LEASE, self.clock.now())
-        self.forwarder = Forwarder(lambda: membership.ring, self.nodes.connect, self.clock)
+        self.forwarder = Forwarder(membership, self.nodes.connect, self.clock)
         self.leases = Leases(membership, self.clock, self.forwarder.ring_changed)
         for address in addresses:
             self.leases.join(Member(address), "b", 0)
@@ -335,3 +336,30 @@ async def test_ask_passes_on_what_the_node_says(rig: Rig) -> None:
     rig.nodes["b:1"].answer = NodeLost("gone")
     with pytest.raises(MilenaError, match="gone"):
         await rig.forwarder.ask("b:1", "Stats", b"q", 3)
+
+
+async def test_a_connection_is_for_the_process_that_the_ring_has(rig: Rig) -> None:
+    await rig.send()
+    assert rig.nodes.identities[rig.owner] == Identity("", "b", "")
+
+
+async def test_a_restarted_node_is_waited_for_until_it_has_joined(rig: Rig) -> None:
+    """It refuses what is meant for the process before it; nothing was done, so a write waits as a read does."""
+    owner = rig.owner
+    rig.nodes[owner].answer = WrongNode("is another process")
+    reading, writing = rig.send(), rig.send(read=False)
+    await rig.clock.advance(0.2)
+    assert not reading.done()
+    rig.nodes[owner].answer = b"ok"
+    rig.leases.join(Member(owner, "new id"), "b", 0)
+    await rig.clock.advance(0.2)
+    assert (await reading, await writing) == (b"ok", b"ok")
+    assert rig.nodes.identities[owner].node_id == "new id"
+
+
+async def test_another_node_at_the_address_is_named_when_it_stays(rig: Rig) -> None:
+    rig.nodes[rig.owner].answer = WrongNode("is another process")
+    reading = rig.send()
+    await rig.clock.advance(1.5)
+    with pytest.raises(WrongNode, match=rf"node {rig.owner}, which owns slot"):
+        await reading

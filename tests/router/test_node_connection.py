@@ -24,6 +24,7 @@ from milena_common.errors import (
     OriginUnavailable,
 )
 from milena_common.grpc_door import GrpcDoor
+from milena_common.identity import ANY
 from milena_common.pb import cache_server_pb2 as pb
 from milena_router.node_connection import GrpcNodeConnection, RespNodeConnection, connect
 from tests.support.fake_resp_node import FakeRespNode
@@ -329,6 +330,6 @@ async def test_closing_a_connection_to_the_redis_door(door: FakeRespNode) -> Non
 
 async def test_which_connection_a_node_gets() -> None:
     for addresses, kind in (({"resp": "a:1"}, RespNodeConnection), ({"ops": "a:1"}, GrpcNodeConnection)):
-        connection = connect("127.0.0.1:1", addresses)
+        connection = connect("127.0.0.1:1", addresses, ANY)
         assert type(connection) is kind
         await connection.close(0)

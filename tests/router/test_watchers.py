@@ -12,8 +12,9 @@ from prometheus_client import generate_latest
 from milena_client.slot_map import SlotMap
 from milena_common.errors import FailedPrecondition
 from milena_common.pb import router_server_pb2 as pb
-from milena_common.ring import Member, Ring
+from milena_common.ring import Member
 from milena_common.status import from_grpc
+from milena_router.membership import Membership
 from milena_router.metrics import router_registry
 from milena_router.watchers import RingWatchers
 from tests.router.rig import SOON, Router, running_router
@@ -67,8 +68,8 @@ async def test_the_ring_comes_at_once_also_when_it_is_empty(router: Router) -> N
     ring = router.leases.ring
     assert (update.epoch, update.default_bucket) == (ring.epoch, "photos")
     assert list(update.nodes) == [
-        pb.RingNode(address=A, resp_address="a:6379", node_id="1"),
-        pb.RingNode(address=B),
+        pb.RingNode(address=A, resp_address="a:6379", node_id="1", weight=1),
+        pb.RingNode(address=B, weight=1),
     ]
     slot_map = SlotMap.from_update(update)
     for key in (b"1", b"2", b"3", b"4"):
@@ -126,12 +127,12 @@ async def test_a_node_that_opens_another_door_is_a_change(router: Router) -> Non
 
 
 async def test_a_slow_reader_gets_the_newest_ring_only() -> None:
-    ring = Ring.empty()
-    watching = RingWatchers(lambda: ring, lambda: "photos", direct_access=True)
+    membership = Membership(5.0, 0.0)
+    watching = RingWatchers(membership, direct_access=True)
     updates = watching.watch(pb.WatchRingRequest(), None)
     await anext(updates)
     for number in range(5):
-        ring = ring.with_members([Member(f"n{number}:1")], ring.epoch + 1)
+        membership.ring = membership.ring.with_members([Member(f"n{number}:1")], membership.ring.epoch + 1)
         watching.ring_changed()
     assert pb.RingUpdate.FromString(await anext(updates)).epoch == 5
     waiting = asyncio.ensure_future(anext(updates, None))
@@ -142,8 +143,9 @@ async def test_a_slow_reader_gets_the_newest_ring_only() -> None:
 
 
 async def test_the_message_is_made_once_for_all_watchers() -> None:
-    ring = Ring.empty().with_members([Member("a:1"), Member("b:1")], 1)
-    watching = RingWatchers(lambda: ring, lambda: "photos", direct_access=True)
+    membership = Membership(5.0, 0.0)
+    membership.ring = membership.ring.with_members([Member("a:1"), Member("b:1")], 1)
+    watching = RingWatchers(membership, direct_access=True)
     first, second = (watching.watch(pb.WatchRingRequest(), None) for _ in range(2))
     assert await anext(first) is await anext(second)
 

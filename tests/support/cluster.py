@@ -44,7 +44,8 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            variables = {"RATE_LIMIT": "0", **self._router_env}
+            # The nodes are started with it, so that there is no ring before to wait for.
+            variables = {"RATE_LIMIT": "0", "RING_RECOVERY_SECONDS": "0", **self._router_env}
             self.router = Server("router", "milena_router", variables, self._directory)
             self._stack.callback(self.router.close)
             for _ in range(self._number):

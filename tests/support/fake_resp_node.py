@@ -88,7 +88,7 @@ class FakeRespNode:
             answers: list[bytes] = []
             held: list[tuple[socket.socket, int, Words]] = []
             while (words := reader.gets()) is not self:
-                greets = words[0] in (b"HELLO", b"CLIENT")
+                greets = words[0] in (b"HELLO", b"CLIENT", b"MILENA.HELLO")
                 if greets:
                     self.greetings += 1
                 else:

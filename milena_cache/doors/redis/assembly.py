@@ -14,6 +14,7 @@ from milena_cache.doors.redis.invalidations import Invalidations
 from milena_cache.doors.redis.table import command_table
 from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.node import Node
+from milena_cache.node_identity import NodeIdentity
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
 from milena_common.calls import CallCounts
@@ -32,6 +33,7 @@ def redis_door(
     report: Report,
     calls: CallCounts,
     limiter: TokenBucket,
+    identity: NodeIdentity,
     clock: Clock,
     most_held: int,
 ) -> RedisDoor:
@@ -47,6 +49,7 @@ def redis_door(
         report=report,
         calls=calls,
         limiter=limiter,
+        identity=identity,
         tracking=tracking,
         clock=clock,
         config=config,

@@ -20,6 +20,7 @@ from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.slow_commands import SlowCommands
 from milena_cache.doors.redis.tracking import Tracking
 from milena_cache.node import Node
+from milena_cache.node_identity import NodeIdentity
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
 from milena_common.calls import CallCounts
@@ -54,6 +55,7 @@ class Context:
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)
+    identity: NodeIdentity = field(default_factory=lambda: NodeIdentity("", ""))
     books: Bookkeeping = field(init=False)
     figures: Figures = field(init=False)
 
