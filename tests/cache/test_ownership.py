@@ -152,7 +152,7 @@ class ThroughEveryRing(RuleBasedStateMachine):
     def tell(self, back: int) -> None:
         ring = self.history[-1 - min(back, len(self.history) - 1)]
         before = list(self.ownership.since)
-        changed = self.ownership.update(SlotMap.from_update(ring_update(ring, "b")))
+        changed = self.ownership.update(SlotMap.from_update(ring_update(ring, "b", "c")))
         assert changed == (before != self.ownership.since)
         if ring.epoch > self.told.epoch:
             self.told = ring

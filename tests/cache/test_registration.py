@@ -35,7 +35,9 @@ class FakeRouter:
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         if isinstance(request, pb.JoinRequest):
-            self.joins.append((self._clock.now(), request))
+            copied = pb.JoinRequest()
+            copied.CopyFrom(request)
+            self.joins.append((self._clock.now(), copied))
         if self.problem:
             raise self.problem
         if isinstance(request, pb.LeaveRequest):
