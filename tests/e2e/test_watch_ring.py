@@ -111,7 +111,10 @@ def test_nodes_keep_the_ring_while_their_router_is_gone(start_cluster: StartClus
     with cache_stub(node.address) as stub:
         assert not stub.Get(cache_pb.GetRequest(key=b"k"), timeout=SOON).successful
     cluster.router.restart()
-    assert wait_for_epoch(node, lambda epoch: epoch > before) > before
+    wait_until("the node has joined again", node.ready, SOON)
+    cluster.wait_for_ring(1)
+    assert cluster.router.metrics().value("milena_router_ring_epoch") == before, "it is the ring of before"
+    assert node.metrics().value("milena_ring_epoch") == before
 
 
 def test_withheld_from_clients_and_not_from_nodes(start_cluster: StartCluster) -> None:
