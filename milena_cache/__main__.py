@@ -351,15 +351,17 @@ def _advertised_resp(listens: Address, advertised: Address) -> str:
 
 
 def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:
-    """The address that others can call: where it listens, or this machine's address on the way to a router."""
+    """Return the address that others can call: where it listens, or this machine's on the way to a router."""
     if not listen.is_wildcard:
         return listen
     for router in routers:
         try:
-            # Connecting a datagram socket sends nothing; it only chooses the way.
-            with socket.socket(socket.AF_INET6 if ":" in router.host else socket.AF_INET, socket.SOCK_DGRAM) as way:
-                way.connect((router.host, router.port))
-                return Address(way.getsockname()[0], listen.port)
+            # A name may have addresses of both families; connecting a datagram socket sends nothing and only
+            # chooses the way, which fails at once for a family that this machine has no way for.
+            for family, kind, _, _, where in socket.getaddrinfo(router.host, router.port, type=socket.SOCK_DGRAM):
+                with suppress(OSError), socket.socket(family, kind) as way:
+                    way.connect(where)
+                    return Address(way.getsockname()[0], listen.port)
         except OSError:
             continue
     return Address(socket.gethostname(), listen.port)

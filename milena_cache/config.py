@@ -13,7 +13,7 @@ from milena_cache.freshness import Freshness
 from milena_cache.s3_settings import S3Settings
 from milena_cache.upload import POLICIES, Policy
 from milena_common import logs
-from milena_common.addresses import ALLOWED, Address, is_host, parse_address
+from milena_common.addresses import ALLOWED, Address, canonical_host, parse_address
 from milena_common.durability import BACK, DURABILITIES, Durability
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
@@ -167,7 +167,11 @@ def _endpoint(env: Environment) -> str:
     url = env.text("S3_ENDPOINT_URL").rstrip("/")
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and is_host(parts.hostname or "") and parts.port != 0
+        usable = (
+            parts.scheme in ("http", "https")
+            and canonical_host(parts.hostname or "") is not None
+            and parts.port != 0
+        )
     except ValueError:  # a port that is none
         usable = False
     # S3's clients take no host with an underscore.

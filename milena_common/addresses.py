@@ -1,4 +1,9 @@
-"""Pure. Network addresses as people write them: `host:port`, `http://host:port`, `[::1]:port`."""
+"""Pure. Network addresses as people write them: `host:port`, `http://host:port`, `[::1]:port`, `fd00::1:port`.
+
+An address is the name of a node in the ring, so one address has one spelling: IPv6 addresses are kept in the form
+of RFC 5952, and an IPv4 address written as an IPv6 one (`::ffff:10.0.0.1`) as IPv4. A port is always required. That
+makes `fd00::1:6379` unambiguous: the digits behind the last colon are the port, as they are in `$(POD_IP):6379`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,9 @@ _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9
 
 # The part after % names an interface of this machine; anything at all may stand there for the library.
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+
+# What the system takes for a number, and so for a part of an IPv4 address, as the last part of a host name.
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 ALLOWED = "host:port or http://host:port, the port from 1 to 65535"
 
@@ -25,7 +33,7 @@ class Address(NamedTuple):
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it means "every interface", where one can listen but which nobody can call."""
+        """True if it means every interface of this machine, IPv4 and IPv6: to listen on, not to connect to."""
         return self.host in ("0.0.0.0", "::", "")
 
     @property
@@ -45,24 +53,36 @@ def parse_address(text: str, *, lowest_port: int = 1) -> Address:
     if not lowest_port <= int(port) <= 65535:
         raise ValueError(f"port {port} is out of range")
     if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        if not _is_ipv6(host):
-            raise ValueError(f"{host!r} is not an IPv6 address")
-    elif not _HOST.fullmatch(host):
+        ipv6 = _canonical_ipv6(host[1:-1])
+        if ipv6 is None:
+            raise ValueError(f"{host[1:-1]!r} is not an IPv6 address")
+        return Address(ipv6, int(port))
+    canonical = canonical_host(host)
+    if canonical is None:
         raise ValueError(f"{host!r} is not a host name or IP address")
-    return Address(host, int(port))
+    return Address(canonical, int(port))
 
 
-def is_host(text: str) -> bool:
-    """Whether `text` is a host name or IP address as it stands in `Address.host`."""
-    return _HOST.fullmatch(text) is not None or _is_ipv6(text)
+def canonical_host(text: str) -> str | None:
+    """Return the one spelling of a host name or IP address, as `Address.host` has it; None if it is neither."""
+    if ":" in text:
+        return _canonical_ipv6(text)
+    if not _HOST.fullmatch(text):
+        return None
+    if _NUMBER.fullmatch(text.removesuffix(".").rpartition(".")[2]):
+        # The system reads "0", "127.1" and "0x7f.1" as IPv4 addresses too, and "010.0.0.1" as octal.
+        try:
+            return str(ipaddress.IPv4Address(text))
+        except ValueError:
+            return None
+    return text
 
 
-def _is_ipv6(text: str) -> bool:
+def _canonical_ipv6(text: str) -> str | None:
     if not _IPV6.fullmatch(text):
-        return False
+        return None
     try:
-        ipaddress.IPv6Address(text)
+        address = ipaddress.IPv6Address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    return str(address.ipv4_mapped or address)

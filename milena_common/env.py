@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from milena_common.addresses import ALLOWED, Address, is_host, parse_address
+from milena_common.addresses import ALLOWED, Address, canonical_host, parse_address
 from milena_common.errors import ConfigError
 
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -100,12 +100,14 @@ class Environment:
         return value
 
     def host(self, name: str, default: str) -> str:
-        """A host name or IP address, without a port."""
+        """Return a host name or IP address, without a port; IPv6 with or without brackets."""
         value = self.text(name, default)
-        if not is_host(value):
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        host = canonical_host(bare)
+        if host is None:
             self.problem(name, value, "a host name or IP address")
             return default
-        return value
+        return host
 
     def address(self, name: str, default: str, *, lowest_port: int = 1) -> Address:
         """A network address."""

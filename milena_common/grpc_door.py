@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -25,6 +24,7 @@ from milena_common.calls import CallCounts, OperationCounts
 from milena_common.errors import InternalError, InvalidRequest, MilenaError, Overloaded
 from milena_common.grpc_options import server_options
 from milena_common.identity import METADATA, Identity
+from milena_common.listening import CannotListen, check_free
 from milena_common.status import to_grpc
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,6 @@ MAX_CONCURRENT_CALLS = 4096
 STREAM_SECONDS = 0.5
 # Details travel in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the answer is lost.
 MAX_DETAILS_BYTES = 1500
-
-
-class CannotListen(Exception):
-    """A port that cannot be had. The text names the variable, the address and the reason."""
 
 
 class Message(Protocol):
@@ -142,17 +138,6 @@ def _parse(kind: type[Message], received: bytes) -> Any:
         raise InvalidRequest(f"request: is not a message of this method ({error})") from None
 
 
-def probe(address: Address, variable: str) -> None:
-    """Raise CannotListen if nobody could listen on `address`, with the system's reason, which gRPC hides."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        with socket.socket(family) as probing:
-            probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probing.bind((address.host, address.port))
-    except OSError as error:
-        raise CannotListen(f"{variable}: cannot listen on {address}: {error.strerror or error}") from None
-
-
 class InHand:
     """Bytes of the requests in hand, and the most there may be. One request is taken in any case."""
 
@@ -228,7 +213,7 @@ class GrpcDoor:
 
     def bind(self, address: Address, variable: str) -> Address:
         """Take the port; the address returned has the real one. Raises CannotListen, naming `variable`."""
-        probe(address, variable)
+        check_free(address, variable)
         try:
             port = self._server.add_insecure_port(str(address))
         except RuntimeError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 
 from aiohttp import web
@@ -17,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from milena_common.addresses import Address
-from milena_common.grpc_door import CannotListen
+from milena_common.listening import listen
 
 log = logging.getLogger(__name__)
 
@@ -67,14 +66,8 @@ class OpsServer:
             loop.call_later(MAX_CONNECTION_SECONDS, _abort, protocol)
             return protocol
 
-        try:
-            self._server = await loop.create_server(connection, address.host, address.port)
-        except OSError as error:
-            # The loop puts the address into the text once more; a name that is not found has a negative number.
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror or error
-            raise CannotListen(f"{variable}: cannot listen on {address}: {reason}") from None
-        return Address(address.host, self._server.sockets[0].getsockname()[1])
+        self._server, listens = await listen(connection, address, variable)
+        return listens
 
     async def stop(self) -> None:
         if self._server is not None:

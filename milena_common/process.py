@@ -24,7 +24,7 @@ from dotenv import dotenv_values
 from milena_common import logs
 from milena_common.env import Environment
 from milena_common.errors import ConfigError
-from milena_common.grpc_door import CannotListen
+from milena_common.listening import CannotListen
 
 log = logging.getLogger(__name__)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_common.addresses import Address, is_host, parse_address
+from milena_common.addresses import Address, canonical_host, parse_address
 
 
 @pytest.mark.parametrize(
@@ -21,13 +23,21 @@ from milena_common.addresses import Address, is_host, parse_address
         ("http://[2001:db8::1]:80", "2001:db8::1", 80, "[2001:db8::1]:80"),
         ("[fe80::1%eth0]:80", "fe80::1%eth0", 80, "[fe80::1%eth0]:80"),
         ("h:00080", "h", 80, "h:80"),
+        ("[::0]:1", "::", 1, "[::]:1"),
+        ("[0:0:0:0:0:0:0:1]:1", "::1", 1, "[::1]:1"),
+        ("[2001:DB8:0::00A]:1", "2001:db8::a", 1, "[2001:db8::a]:1"),
+        ("[::ffff:10.0.0.1]:1", "10.0.0.1", 1, "10.0.0.1:1"),
+        ("fd00::1:6379", "fd00::1", 6379, "[fd00::1]:6379"),
+        ("http://fd00::1:6379/", "fd00::1", 6379, "[fd00::1]:6379"),
+        ("2001:db8:1:2:3:4:5:6:6379", "2001:db8:1:2:3:4:5:6", 6379, "[2001:db8:1:2:3:4:5:6]:6379"),
+        (":::6379", "::", 6379, "[::]:6379"),
     ],
 )
 def test_what_is_understood(text: str, host: str, port: int, spelled: str | None) -> None:
     address = parse_address(text)
     assert address == Address(host, port)
     assert str(address) == (spelled or text)
-    assert is_host(host)
+    assert canonical_host(host) == host
 
 
 @pytest.mark.parametrize(
@@ -48,7 +58,13 @@ def test_what_is_understood(text: str, host: str, port: int, spelled: str | None
         ("a\n:1", "not a host name"),
         (f"{'a' * 64}:1", "not a host name"),
         (f"{'a.' * 130}:1", "not a host name"),
-        ("::1:1", "'::1' is not a host name"),
+        ("2001:db8:1:2:3:4:5:6379", "not a host name"),
+        ("fd00::6379", "not a host name"),
+        ("0:50051", "'0' is not a host name or IP address"),
+        ("127.1:50051", "not a host name or IP address"),
+        ("010.0.0.1:50051", "not a host name or IP address"),
+        ("0x7f.1:50051", "not a host name or IP address"),
+        ("256.1.1.1:50051", "not a host name or IP address"),
         ("[::g]:1", "'::g' is not an IPv6 address"),
         ("[]:1", "not an IPv6 address"),
         ("[::1%a\nLeave]:1", "not an IPv6 address"),
@@ -61,6 +77,18 @@ def test_what_is_understood(text: str, host: str, port: int, spelled: str | None
 def test_what_is_refused(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:1", "[::]:1", "[::0]:1", "[0:0:0:0:0:0:0:0]:1", "[::ffff:0.0.0.0]:1"])
+def test_a_wildcard_is_one_however_it_is_spelled(text: str) -> None:
+    assert parse_address(text).is_wildcard
+
+
+@given(st.ip_addresses(v=6), st.integers(1, 65535))
+def test_an_ipv6_address_has_one_spelling(ip: IPv6Address, port: int) -> None:
+    short = parse_address(f"[{ip}]:{port}")
+    assert parse_address(f"[{ip.exploded.upper()}]:{port}") == short
+    assert parse_address(str(short)) == short
 
 
 def test_port_0_asks_for_a_free_one_only_where_one_listens() -> None:
@@ -79,7 +107,7 @@ def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "a b", "a:1", "::g", "%", "a" * 300, "::1%\n", "ü"])
 def test_what_is_no_host(text: str) -> None:
-    assert not is_host(text)
+    assert canonical_host(text) is None
 
 
 @pytest.mark.parametrize(

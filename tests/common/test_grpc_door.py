@@ -15,8 +15,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from milena_common.addresses import Address
 from milena_common.calls import CallCounts
 from milena_common.errors import InvalidRequest, NodeLost, Overloaded, RateLimited
-from milena_common.grpc_door import CannotListen, GrpcDoor, Method
+from milena_common.grpc_door import GrpcDoor, Method
 from milena_common.grpc_options import channel_options
+from milena_common.listening import CannotListen
 from milena_common.pb import cache_server_pb2 as pb
 from milena_common.status import from_grpc
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from milena_common import ops_http
 from milena_common.addresses import Address
-from milena_common.grpc_door import CannotListen
+from milena_common.listening import CannotListen
 from milena_common.ops_http import LIVE_PATHS, READY_PATHS, OpsServer
 
 ANY_PORT = Address("127.0.0.1", 0)

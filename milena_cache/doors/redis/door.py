@@ -11,7 +11,7 @@ from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.info_sections import totals
 from milena_cache.doors.redis.invalidations import Invalidations
 from milena_common.addresses import Address
-from milena_common.grpc_door import CannotListen, probe
+from milena_common.listening import check_free, listen
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +39,15 @@ class RedisDoor:
 
     async def start(self, address: Address) -> Address:
         """Listen; the address returned has the real port. Raises CannotListen."""
-        probe(address, "RESP_ADDR")
+        # Without it two processes could share the port: the loop sets SO_REUSEPORT, or a wildcard hides behind a
+        # listener on one interface.
+        check_free(address, "RESP_ADDR")
         clients = self._context.clients
-        try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: Connection(self._context, self._hits, clients.next_id()),
-                address.host,
-                address.port,
-                backlog=BACKLOG,
-            )
-        except OSError as error:
-            raise CannotListen(f"RESP_ADDR: cannot listen on {address}: {error.strerror or error}") from None
+        self._server, listens = await listen(
+            lambda: Connection(self._context, self._hits, clients.next_id()), address, "RESP_ADDR", backlog=BACKLOG
+        )
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
-        return Address(address.host, self._server.sockets[0].getsockname()[1])
+        return listens
 
     async def _sweep_for_ever(self) -> None:
         while True:

@@ -1,0 +1,82 @@
+"""Shell. Listening on an address, in the same way for every port of a process.
+
+A wildcard address, `0.0.0.0` or `[::]`, means every interface, with IPv4 and IPv6, on every port: one socket takes
+both. gRPC does so by itself for either spelling; asyncio would take only the family that was written. On a machine
+without IPv6 it is IPv4 alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable
+
+from milena_common.addresses import Address
+
+# The system has no IPv6, or has it switched off on all interfaces.
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+class CannotListen(Exception):
+    """A port that cannot be had. The text names the variable, the address and the reason."""
+
+
+async def listen(
+    connection: Callable[[], asyncio.Protocol], address: Address, variable: str, *, backlog: int = 128
+) -> tuple[asyncio.Server, Address]:
+    """Serve each connection to `address` with a protocol of its own; return the server, and its real port.
+
+    `backlog` bounds the connections that wait to be accepted. Raises CannotListen, naming `variable`.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        if address.is_wildcard:
+            server = await loop.create_server(connection, sock=_bind_wildcard(address.port), backlog=backlog)
+        else:
+            server = await loop.create_server(connection, address.host, address.port, backlog=backlog)
+    except OSError as error:
+        raise _cannot_listen(error, address, variable) from None
+    return server, Address(address.host, server.sockets[0].getsockname()[1])
+
+
+def check_free(address: Address, variable: str) -> None:
+    """Raise CannotListen if `address` cannot be listened on, with the system's reason, which gRPC does not give."""
+    try:
+        if address.is_wildcard:
+            _bind_wildcard(address.port).close()
+        else:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            _bind(family, address.host, address.port).close()
+    except OSError as error:
+        raise _cannot_listen(error, address, variable) from None
+
+
+def _cannot_listen(error: OSError, address: Address, variable: str) -> CannotListen:
+    # The loop puts the address into its text once more. A name that is not found has a negative number.
+    number = error.errno or 0
+    reason = os.strerror(number) if number > 0 else error.strerror or error
+    return CannotListen(f"{variable}: cannot listen on {address}: {reason}")
+
+
+def _bind_wildcard(port: int) -> socket.socket:
+    try:
+        return _bind(socket.AF_INET6, "::", port)
+    except OSError as error:
+        if error.errno not in _NO_IPV6:
+            raise
+    return _bind(socket.AF_INET, "0.0.0.0", port)
+
+
+def _bind(family: int, host: str, port: int) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+        bound.bind((host, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
