@@ -9,10 +9,10 @@ from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.expiry import has_ended
 from milena_cache.journal import Journal
-from milena_cache.sparing import Sparing
 from milena_cache.store import Ref
 from milena_cache.version import UNKNOWN
 from milena_common.clock import Clock
+from milena_common.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
@@ -38,17 +38,17 @@ class DeadLetters:
         self._ref_of = ref_of
         self._again = again
         self._settled = settled
-        self._log = Sparing()
+        self._log = LogLimiter()
 
     def add(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
         """`entry` will not be uploaded by itself. `damaged`: its value must not be told."""
         at = self._clock.wall()
-        if self._log.may_say(self._clock.now()):
+        if self._log.allow(self._clock.now()):
             log.error(
                 "%s: set aside: %s%s (`milena writeback failed` lists all)",
                 self._ref_of(entry),
                 reason,
-                self._log.and_more(),
+                self._log.suppressed(),
             )
         self._dirty.kill(entry, reason, at, damaged=damaged)
         if damaged:

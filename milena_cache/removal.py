@@ -17,10 +17,10 @@ from milena_cache.dirty import Dirty
 from milena_cache.expiry import expiry_of, has_ended
 from milena_cache.memory import Entry
 from milena_cache.origin import Origin
-from milena_cache.sparing import Sparing
 from milena_cache.store import Fault, Info, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_common.clock import Clock
+from milena_common.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Removal:
         self._clock = clock
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._not_before = -inf
-        self._log = Sparing()
+        self._log = LogLimiter()
 
     def is_over(self, found: Info, ref: Ref) -> bool:
         """Whether what S3 holds at `ref` has come to its end."""
@@ -79,8 +79,8 @@ class Removal:
                 self._copies.forget(key)  # somebody else was faster
                 return
             self._not_before = self._clock.now() + PAUSE_SECONDS
-            if self._log.may_say(self._clock.now()):
-                log.warning("%s has come to its end, and stays in S3: %s%s", ref, failure, self._log.and_more())
+            if self._log.allow(self._clock.now()):
+                log.warning("%s has come to its end, and stays in S3: %s%s", ref, failure, self._log.suppressed())
 
     async def _delete(self, key: bytes, ref: Ref, etag: str) -> None:
         self._copies.changing(key)

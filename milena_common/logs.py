@@ -1,18 +1,43 @@
 """Shell. Logging for processes: one line an event, JSON or text, on standard output.
 
-The message carries everything a reader needs, so that both formats, and `grep`, show the same.
+The message carries everything a reader needs, so that both formats, and `grep`, show the same. Messages quote
+keys, names and texts of peers; what is not printable in them is escaped in both formats, and a traceback is
+indented, so that nothing that a peer sends can look like a line of this log.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Final
+import textwrap
+from typing import Any, Final
 
 from pythonjsonlogger.json import JsonFormatter
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("json", "text")
+
+
+class TextFormatter(logging.Formatter):
+    """Formats one line for an event, and indented lines behind it for a traceback."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`, with what is not printable in its message as backslash escapes."""
+        record.message = escape(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Return the traceback of `ei`, each line indented."""
+        return textwrap.indent(super().formatException(ei), "    ", lambda line: True)
+
+
+def escape(text: str) -> str:
+    """Return `text` with every character that is not printable, line breaks included, as a backslash escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
 
 
 def set_up(level: str, style: str) -> None:
@@ -27,7 +52,7 @@ def set_up(level: str, style: str) -> None:
             )
         )
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # One line for each scrape and each credential look-up is noise to an operator.
     for noisy in ("aiohttp.access", "botocore", "boto3", "urllib3", "asyncio"):

@@ -25,6 +25,7 @@ from milena_common import logs
 from milena_common.env import Environment
 from milena_common.errors import ConfigError
 from milena_common.listening import CannotListen
+from milena_common.native_log import NativeLog
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,12 @@ def run(
         logs.set_up(config.log_level, config.log_format)
         _allow_files()
         gc.set_threshold(*GC_THRESHOLD)
-        return uvloop.run(_until_signal(serve, config)) or 0
+        native_log = NativeLog()
+        native_log.start()
+        try:
+            return uvloop.run(_until_signal(serve, config)) or 0
+        finally:
+            native_log.close()
     except ConfigError as error:
         for problem in error.problems:
             print(f"{name}: {problem}", file=sys.stderr)
@@ -116,6 +122,15 @@ async def _until_signal(
         log.info("%s received: stopping", received.name)
         stop.set()
 
+    def ignored(received: signal.Signals) -> None:
+        log.warning("%s received: ignored; the configuration is read at the start, SIGTERM stops", received.name)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
+    # Each of these would end the process at once, with acknowledged writes still to upload. SIGHUP comes when a
+    # terminal closes, unless nohup had it ignored before, which is kept.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, asked, signal.SIGHUP)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(number, ignored, number)
     return await serve(config, stop)

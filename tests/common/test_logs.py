@@ -43,3 +43,19 @@ def test_text_is_time_level_and_message(capsys: pytest.CaptureFixture[str]) -> N
     logging.getLogger("botocore").info("noise")
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(" DEBUG   Join node=a:1")
+
+
+@pytest.mark.usefixtures("_root_logger_restored")
+def test_a_message_is_one_line_of_text_and_a_traceback_is_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("info", "text")
+    log = logging.getLogger("milena_test")
+    log.info("key %s", "a\n2026-01-01 00:00:00,000 ERROR   forged\u2028\x1b[2J")
+    try:
+        raise ZeroDivisionError("b\n2026-01-01 00:00:00,000 ERROR   forged")
+    except ZeroDivisionError:
+        log.exception("went wrong")
+    first, second, *traceback = capsys.readouterr().out.splitlines()
+    assert first.endswith(r"INFO    key a\n2026-01-01 00:00:00,000 ERROR   forged\u2028\x1b[2J")
+    assert second.endswith("ERROR   went wrong")
+    assert traceback
+    assert all(line.startswith("    ") for line in traceback)

@@ -130,3 +130,52 @@ def test_the_log_level_is_heeded(tmp_path: Path) -> None:
         router.terminate()
         assert router.wait(10) == 0
         assert router.lines() == []
+
+
+def goaway(text: bytes) -> bytes:
+    """Return the first bytes of an HTTP/2 client: preface, SETTINGS, and a GOAWAY with `text` as debug data."""
+
+    def frame(kind: int, body: bytes) -> bytes:
+        return len(body).to_bytes(3, "big") + bytes((kind,)) + bytes(5) + body
+
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b"") + frame(7, bytes(7) + b"\x0b" + text)
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_peer_cannot_write_lines_of_its_own_into_the_log(tmp_path: Path, style: str) -> None:
+    forged = (
+        "2026-01-01 00:00:00,000 ERROR   forged" if style == "text" else '{"level": "ERROR", "message": "forged"}'
+    )
+    with Server("router", "milena_router", {"LOG_FORMAT": style, "LOG_LEVEL": "info"}, tmp_path) as router:
+        router.wait_ready()
+        host, port = router.address.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as peer:
+            peer.sendall(goaway(f"a\n{forged}\n\x1b[2J\r".encode()))
+            router.wait_for_log("forged")
+        router.terminate()
+        assert router.wait(10) == 0
+        lines = router.lines()
+    assert all(line.isprintable() for line in lines)
+    assert forged not in lines
+    if style == "json":
+        assert {json.loads(line)["logger"] for line in lines if "forged" in line} == {"native"}
+
+
+def test_sighup_stops_it_as_sigterm_does(tmp_path: Path) -> None:
+    with Server("router", "milena_router", {"LOG_FORMAT": "text"}, tmp_path) as router:
+        router.wait_ready()
+        os.kill(router.pid, signal.SIGHUP)
+        assert router.wait(10) == 0
+        assert router.lines("SIGHUP received: stopping")
+        assert router.lines("router stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_without_a_meaning_ends_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with Server("router", "milena_router", {"LOG_FORMAT": "text"}, tmp_path) as router:
+        router.wait_ready()
+        os.kill(router.pid, number)
+        router.wait_for_log(f"{number.name} received: ignored")
+        assert router.get("/livez")[0] == 200
+        router.terminate()
+        assert router.wait(10) == 0
