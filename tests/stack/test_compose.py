@@ -257,3 +257,10 @@ def test_prometheus_scrapes_every_process() -> None:
     targets = {name: job["static_configs"][0]["targets"] for name, job in jobs.items()}
     assert targets["milena-router"] == ["router:9090"]
     assert targets["milena-cache"] == [f"cache{number}:{9090 + number}" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_services_come_back_and_their_logs_are_bounded(name: str) -> None:
+    service = services()[name]
+    assert service["restart"] == "unless-stopped"
+    assert set(service["logging"]["options"]) == {"max-size", "max-file"}

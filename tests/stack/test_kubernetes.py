@@ -16,12 +16,12 @@ from milena_cache.config import Config
 from milena_cache.journal_lmdb import LEAST_MAP
 from milena_common.addresses import Address
 from tests.stack import environment
-from tests.stack.files import K8S, ROOT, load_all_yaml, load_yaml
+from tests.stack.files import K8S, MONITORING, ROOT, load_all_yaml, load_yaml
 
 BASE = K8S / "base"
 EXAMPLE = K8S / "overlays" / "example"
 # Kinds that the cluster learns of from an operator have no schema here.
-OPERATORS_OWN = {"PodMonitor"}
+OPERATORS_OWN = {"PodMonitor", "PrometheusRule"}
 VERSIONS = ("1.30", "1.37")
 
 Resource = dict[str, Any]
@@ -279,3 +279,73 @@ def test_the_pod_monitor_gives_the_jobs_the_names_that_rules_go_by() -> None:
     assert monitor["selector"]["matchLabels"] == everywhere
     for name in ("milena-router", "milena-cache"):
         assert workload(name)["spec"]["template"]["metadata"]["labels"][monitor["jobLabel"]] == name
+
+
+def test_an_ipv6_pod_gets_the_same_manifests() -> None:
+    given = variables("milena-cache") | {"RESP_ADDR": "fd00::12:6379"}
+    assert environment.cache(given).resp == Address("fd00::12", 6379)
+
+
+def test_the_router_is_not_kept_waiting_for_room_or_by_a_lost_machine() -> None:
+    priority = one(resources_of(BASE), "PriorityClass", pod("milena-router")["priorityClassName"])
+    assert priority["value"] > 0
+    seconds = {each["key"]: each["tolerationSeconds"] for each in pod("milena-router")["tolerations"]}
+    assert set(seconds) == {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+    assert max(seconds.values()) <= 30
+
+
+@workloads
+def test_a_process_counts_as_there_when_it_has_stayed_ready(name: str) -> None:
+    assert workload(name)["spec"]["minReadySeconds"] > 0
+
+
+def test_a_pod_that_is_not_ready_blocks_no_drain() -> None:
+    budget = one(resources_of(BASE), "PodDisruptionBudget", "milena-cache")["spec"]
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_the_copies_of_rules_and_dashboard_are_those_of_monitoring() -> None:
+    ran = subprocess.run(
+        [ROOT / "scripts" / "k8s-monitoring", "--check"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_prometheus_rule_has_every_rule() -> None:
+    resource = load_yaml(K8S / "components" / "alerts" / "prometheus-rule.yaml")
+    groups = [
+        group
+        for name in ("recording.yml", "alerts.yml")
+        for group in load_yaml(MONITORING / "rules" / name)["groups"]
+    ]
+    assert resource["spec"]["groups"] == groups
+
+
+def test_every_component_can_be_applied(tmp_path: Path) -> None:
+    """Together, on the base, from an overlay of a user."""
+    components = sorted(path.parent.name for path in (K8S / "components").glob("*/kustomization.yaml"))
+    assert components == ["alerts", "dashboard", "pod-monitor", "static-keys"]
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "mine"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                "kind": "Kustomization",
+                "resources": ["../../base"],
+                "components": [f"../../components/{name}" for name in components],
+            }
+        )
+    )
+    applied = rendered(overlay)
+    dashboard = one(applied, "ConfigMap", "milena-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert dashboard["data"]["milena.json"] == (MONITORING / "grafana" / "dashboards" / "milena.json").read_text()
+    (running,) = one(applied, "StatefulSet", "milena-cache")["spec"]["template"]["spec"]["containers"]
+    assert {"secretRef": {"name": "milena-s3-keys"}} in running["envFrom"]
+    assert any("configMapRef" in source for source in running["envFrom"])
+    for version in VERSIONS:
+        for resource in applied:
+            if resource["kind"] not in OPERATORS_OWN:
+                kubernetes_validate.validate(resource, version, strict=True)
