@@ -20,7 +20,9 @@ from milena_cache.doors.redis.assembly import redis_door
 from milena_cache.flights import Flights
 from milena_cache.journal import Journal
 from milena_cache.journal_disk import CannotOpen
+from milena_cache.journal_identity import JournalIdentity, note_node
 from milena_cache.journal_lmdb import LmdbDisk
+from milena_cache.journal_trial import trial
 from milena_cache.memory import Memory
 from milena_cache.metrics import node_registry
 from milena_cache.moved_writes import MovedWrites
@@ -88,7 +90,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         place_timeout=config.request_timeout,
     )
     store.on_request = origin.counts.request
-    journal = await _open_journal(config, clock)
+    journal, journal_identity = await _open_journal(config, clock)
     memory = Memory(config.max_entries, config.max_bytes)
     flights: Flights[Landing] = Flights()
     copies = Copies(memory, flights, config.freshness, clock)
@@ -146,6 +148,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4, check=me.check)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
+    _note_user(config, journal_identity, advertised)
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
     service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
     try:
@@ -281,11 +284,13 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     return code
 
 
-async def _open_journal(config: Config, clock: SystemClock) -> Journal[DirtyEntry]:
+async def _open_journal(config: Config, clock: SystemClock) -> tuple[Journal[DirtyEntry], JournalIdentity]:
     """Raises ConfigError naming the variable."""
     directory = Path(config.journal)
     origin = f"s3://{config.buckets.default}/{config.buckets.prefix}"
     try:
+        # In a thread: the event loop has other work at a start only in tests, and must stay there for it.
+        await asyncio.to_thread(trial, directory)
         disk = LmdbDisk(directory, config.dirty_max_bytes)
         noted = disk.notes().get("origin", origin)
         if noted != origin and disk.records(-1, 1):
@@ -298,7 +303,15 @@ async def _open_journal(config: Config, clock: SystemClock) -> Journal[DirtyEntr
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     journal.chore(lambda disk: disk.note("origin", origin))
-    return journal
+    return journal, disk.identity
+
+
+def _note_user(config: Config, identity: JournalIdentity, node: str) -> None:
+    """Note beside the journal which node uses it. It is for people: a full disk does not prevent a start."""
+    try:
+        note_node(Path(config.journal), identity, node)
+    except OSError as error:
+        log.warning("journal %s: could not note that this node uses it: %s", config.journal, error.strerror)
 
 
 async def _either(*events: asyncio.Event) -> None:

@@ -1,4 +1,6 @@
-"""Shell. The command `milena journal`: looks into the journal of a node, stopped or running, and changes nothing.
+"""Shell. The command `milena journal`: looks into the journal of a node, stopped or running.
+
+Only `adopt` changes something: it makes a copy of a journal the journal itself.
 
     0    done; of verify and export: and nothing is damaged
     1    verify, export: a record is damaged; or the journal cannot be read to its end, or the export not written
@@ -25,6 +27,7 @@ from typing import NoReturn
 from milena_cache.journal_disk import CannotOpen
 from milena_cache.journal_export import MANIFEST, CannotExport, export
 from milena_cache.journal_found import count
+from milena_cache.journal_identity import adopt
 from milena_cache.journal_inspect import Opened, Progress, inspect, verify
 from milena_cache.journal_lmdb import LmdbReader, Unreadable
 
@@ -63,14 +66,27 @@ def _export(journal: Opened, options: argparse.Namespace) -> int:
     return DAMAGED if done.damaged or done.nameless else 0
 
 
+def _adopt(directory: Path) -> int:
+    try:
+        identity = adopt(directory)
+    except CannotOpen as error:
+        _complain(str(error))
+        return USAGE
+    except OSError as error:
+        _complain(f"{error.filename or directory}: {error.strerror}")
+        return DAMAGED
+    print(f"{directory} is journal {identity.journal} now; never start a node on the original again")
+    return 0
+
+
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """What the command line says; ends the process if that is nothing, or help is asked for."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Look into the journal of a node, stopped or running. Nothing in it is changed.",
+        description="Look into the journal of a node, stopped or running. Only adopt changes something.",
         epilog="DIR is the node's JOURNAL_DIR.",
     )
-    commands = parser.add_subparsers(required=True, metavar="inspect|verify|export")
+    commands = parser.add_subparsers(required=True, metavar="inspect|verify|export|adopt")
     looking = commands.add_parser(
         "inspect", help="what the journal holds", description="Show what a journal holds."
     )
@@ -93,13 +109,22 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--to", required=True, type=Path, metavar="DIRECTORY", help="where to: empty, or not there yet"
     )
     exporting.set_defaults(work=_export)
-    for each in (looking, checking, exporting):
+    adopting = commands.add_parser(
+        "adopt",
+        help="let a node start on a copy",
+        description="Make a copy of a journal take the place of the original, which must never be used again: two "
+        "nodes on two copies of one journal overwrite what is newer.",
+    )
+    adopting.set_defaults(work=None)
+    for each in (looking, checking, exporting, adopting):
         each.add_argument("directory", type=Path, metavar="DIR", help="the node's JOURNAL_DIR")
     return parser.parse_args(words)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do what is asked, and give the exit code."""
+    if options.work is None:
+        return _adopt(options.directory)
     try:
         with closing(LmdbReader(options.directory)) as reader:
             journal = Opened(reader, reader.notes.get("origin", ""))

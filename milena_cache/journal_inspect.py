@@ -7,12 +7,14 @@ import sys
 import time
 from typing import NamedTuple
 
-from milena_cache import journal_directory
+from milena_cache import journal_directory, journal_file
 from milena_cache.journal_found import COLUMNS, count, damage, line, look, moment, row
 from milena_cache.journal_lmdb import LmdbReader
 from milena_cache.record import FORMAT
 
 PROGRESS_SECONDS = 0.2
+# Problems of the structure that are printed: one damaged page may cause thousands.
+MAX_PROBLEMS = 20
 
 
 class Opened(NamedTuple):
@@ -78,7 +80,20 @@ def _summary(journal: Opened) -> None:
 
 
 def verify(journal: Opened) -> bool:
-    """Check every record, and print those that are damaged; whether there are none. Raises Unreadable."""
+    """Check the file's structure and every record, and print what is damaged; return True if nothing is.
+
+    The structure is checked while no node has the journal: a file that changes meanwhile has no structure to check.
+    Raises Unreadable, and CannotOpen if the structure cannot be looked at.
+    """
+    problems: list[str] = []
+    if journal_directory.holder(journal.reader.directory) == "nobody":
+        problems = journal_file.audit(journal.reader.directory)
+    else:
+        print("the structure of the file is not checked while a node has it")
+    for problem in problems[:MAX_PROBLEMS]:
+        print(f"structure: {problem}", flush=True)
+    if len(problems) > MAX_PROBLEMS:
+        print(f"structure: and {count(len(problems) - MAX_PROBLEMS)} problems more")
     progress = Progress(journal.reader.entries, "verified")
     records = size = wrong = 0
     for found in journal.reader.records(look):
@@ -98,7 +113,7 @@ def verify(journal: Opened) -> bool:
         f"{count(records)} records with {count(size)} bytes of values: "
         f"{count(wrong)} damaged, and {count(aside)} set aside before"
     )
-    return not (wrong or aside)
+    return not (wrong or aside or problems)
 
 
 class Progress:

@@ -25,12 +25,13 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from milena_cache import journal_directory
+from milena_cache import journal_directory, journal_file, journal_identity
 from milena_cache.journal_disk import CannotOpen, DiskFailed, DiskFull
+from milena_cache.journal_file import DATA_FILE, ENGINE
 
 RECORDS, REFUSED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
 DATABASES = (RECORDS, REFUSED, DAMAGED, META)
-DATA_FILE, LOCK_FILE = "data.mdb", "lock.mdb"
+LOCK_FILE = "lock.mdb"
 # Only room in the address space; the file grows as it is filled.
 LEAST_MAP = 2**30
 # Threads and processes that may read at once.
@@ -65,7 +66,15 @@ class LmdbDisk:
         """`max_bytes`: how many bytes of records it shall be able to hold. Raises CannotOpen."""
         self.directory = directory
         self._lock = journal_directory.take(directory)
+        if journal_identity.is_unborn(directory):
+            (directory / DATA_FILE).unlink(missing_ok=True)
         is_new = not (directory / DATA_FILE).exists()
+        try:
+            journal_file.check(directory)
+            identity = journal_identity.check(directory)
+        except CannotOpen:
+            self._lock.close()
+            raise
         try:
             _allocate(directory / LOCK_FILE)
             # Twice what is kept: pages that a commit frees are used again only by the next but one, and a large
@@ -76,12 +85,14 @@ class LmdbDisk:
                 max_dbs=len(DATABASES),
                 max_readers=READERS,
                 mode=0o600,
+                lib_version=ENGINE,
             )
             self._env.reader_check()
             with self._env.begin(write=True) as setup:
                 dbs = [self._env.open_db(name, setup) for name in DATABASES]
             self._records, self._refused, self._damaged, self._meta = dbs
             journal_directory.sync(directory)
+            self.identity = journal_identity.keep(directory, identity)
         except (lmdb.Error, OSError) as error:
             if is_new:  # half of its head may be there, which is no journal for the next one either
                 (directory / DATA_FILE).unlink(missing_ok=True)
@@ -191,7 +202,7 @@ class LmdbDisk:
 
     def _may_grow(self) -> bool:
         """Whether the file could take what has been put in since the last commit, and something beside."""
-        number = os.open(self.directory / "data.mdb", os.O_RDWR)
+        number = os.open(self.directory / DATA_FILE, os.O_RDWR)
         try:
             size = os.fstat(number).st_size
             os.posix_fallocate(number, size, 2 * self._bytes + LEAST_ROOM)
@@ -224,7 +235,7 @@ class LmdbDisk:
         try:
             with self._env.begin(db=db, **options) as txn:
                 yield txn
-        except lmdb.Error as error:
+        except (lmdb.Error, ValueError) as error:
             raise CannotOpen(f"{self.directory}: {error}; look at it with `milena journal verify`") from None
 
     def notes(self) -> dict[str, str]:
@@ -266,6 +277,7 @@ class LmdbReader:
     def __init__(self, directory: Path) -> None:
         """Raises CannotOpen."""
         self.directory = directory
+        journal_file.check(directory, whole=False)
         try:
             self.bytes_on_disk = (directory / DATA_FILE).stat().st_size
             self._env = lmdb.open(
@@ -275,6 +287,7 @@ class LmdbReader:
                 max_readers=READERS,
                 readonly=True,
                 create=False,
+                lib_version=ENGINE,
                 # Where no node ever was, a copy say, there is none to be kept from using pages again.
                 lock=(directory / LOCK_FILE).exists(),
             )
@@ -288,6 +301,8 @@ class LmdbReader:
             raise CannotOpen(f"{directory}: is no journal, there is no {DATA_FILE}") from None
         except (lmdb.Error, OSError) as error:
             raise CannotOpen(_why(directory, error)) from None
+        except ValueError as error:
+            raise CannotOpen(f"{directory}: its pages are damaged: {error}") from None
 
     def records(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
         """What `look` makes of each record, by number and bytes, in order. Raises Unreadable."""

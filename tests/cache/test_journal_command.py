@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from milena_cache import journal_inspect
+from milena_cache.journal_file import DATA_FILE
 from milena_cache.journal_inspect import Progress
-from milena_cache.journal_lmdb import DATA_FILE, LmdbDisk
+from milena_cache.journal_lmdb import LmdbDisk
 from milena_cache.record import Record, encode
 from milena_cache.version import ABSENT, Version
 from milena_common.keys import cache_key
@@ -407,7 +408,9 @@ def test_wrong_usage_is_told_with_the_right_one(arguments: list[str]) -> None:
     assert ran.stderr.startswith("usage: milena journal")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "--help"], ["verify", "-h"], ["export", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["inspect", "--help"], ["verify", "-h"], ["export", "--help"], ["adopt", "-h"]]
+)
 def test_there_is_help(arguments: list[str]) -> None:
     ran = run(*arguments)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -451,6 +454,30 @@ def test_a_file_whose_pages_are_damaged_is_told_and_not_a_crash(directory: Path,
         assert ran.returncode in (1, 2)
         assert "Traceback" not in ran.stderr
         assert ran.stderr.splitlines()[-1].startswith(f"milena journal: {copy}: ")
+
+
+def test_verify_checks_the_structure_of_the_file(directory: Path) -> None:
+    many(directory, 300)
+    raw = bytearray((directory / DATA_FILE).read_bytes())
+    for head in (0, 4096):
+        raw[head + 120] ^= 1  # how many databases there are, which reading does not need
+    (directory / DATA_FILE).write_bytes(raw)
+    ran = run("verify", directory)
+    assert ran.returncode == 1
+    assert ran.stdout.startswith("structure: ")
+    assert "300 records" in ran.stdout
+
+
+def test_adopt_says_what_it_did_and_what_must_not_be_done(whole: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    ran = run("adopt", copy)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "never start a node on the original again" in ran.stdout
+    ran = run("adopt", tmp_path / "missing" / "place")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("milena journal: ")
+    assert not (tmp_path / "missing").exists()
 
 
 # ---- beside a node

@@ -13,7 +13,8 @@ import pytest
 
 from milena_cache import journal_lmdb
 from milena_cache.journal_disk import CannotOpen, Disk, DiskFailed, DiskFull
-from milena_cache.journal_lmdb import DATA_FILE, LARGE_BYTES, LmdbDisk
+from milena_cache.journal_file import DATA_FILE
+from milena_cache.journal_lmdb import LARGE_BYTES, LmdbDisk
 from tests.support.memory_disk import MemoryDisk
 from tests.support.processes import ROOT, Process
 
@@ -315,7 +316,7 @@ def test_a_file_that_is_no_journal_is_said_to_be_none_and_not_held(directory: Pa
     directory.mkdir(parents=True)
     (directory / DATA_FILE).write_bytes(b"\x55" * 9000)
     for _ in range(2):
-        with pytest.raises(CannotOpen, match=f"^{directory}: MDB_INVALID"):
+        with pytest.raises(CannotOpen, match=f"^{directory}: data.mdb does not begin as a journal does"):
             LmdbDisk(directory, MAX_BYTES)
     assert (directory / DATA_FILE).read_bytes() == b"\x55" * 9000
 

@@ -8,7 +8,8 @@ import pytest
 
 from milena_cache import journal_lmdb
 from milena_cache.journal_disk import CannotOpen
-from milena_cache.journal_lmdb import DATA_FILE, LOCK_FILE, LmdbReader, Unreadable
+from milena_cache.journal_file import DATA_FILE
+from milena_cache.journal_lmdb import LOCK_FILE, LmdbReader, Unreadable
 from tests.cache.test_journal_lmdb import directory, mode_of, written
 
 __all__ = ["directory"]
@@ -49,7 +50,7 @@ def test_a_reader_says_what_is_no_journal(tmp_path: Path, directory: Path) -> No
     assert list(tmp_path.iterdir()) == []
     written(directory, {1: b"v"})
     (directory / DATA_FILE).write_bytes(b"\x55" * 9000)
-    with pytest.raises(CannotOpen, match=f"^{directory}: MDB_INVALID"):
+    with pytest.raises(CannotOpen, match=f"^{directory}: data.mdb does not begin as a journal does"):
         LmdbReader(directory)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from milena_cache.journal_lmdb import DATA_FILE
+from milena_cache.journal_file import DATA_FILE
 from milena_client import Milena
 from tests.faults import full_disk, strace
 from tests.faults.history import History

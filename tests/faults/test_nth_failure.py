@@ -18,7 +18,8 @@ import pytest
 
 from milena_cache.journal import Journal
 from milena_cache.journal_disk import DiskFailed, DiskFull
-from milena_cache.journal_lmdb import DATA_FILE, LmdbDisk
+from milena_cache.journal_file import DATA_FILE
+from milena_cache.journal_lmdb import LmdbDisk
 from milena_cache.record import decode
 from milena_cache.store import Fault
 from milena_common.durability import Durability
