@@ -381,7 +381,7 @@ def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:
 
 
 def main() -> None:
-    """The command `milena-cache`."""
+    """Run the node until it is stopped, and end the process."""
     process.leave(process.run("milena-cache", lambda env: load(env, memory_limit()), serve))
 
 

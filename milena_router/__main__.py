@@ -76,7 +76,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
 
 def main() -> None:
-    """The command `milena-router`."""
+    """Run the router until it is stopped, and end the process."""
     process.leave(process.run("milena-router", load, serve))
 
 

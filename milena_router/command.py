@@ -1,0 +1,22 @@
+"""Shell. The command `milena-router`."""
+
+from __future__ import annotations
+
+import sys
+
+from milena_common.command import start
+from milena_router.config import variables
+
+
+def main() -> None:
+    """Run the router, or answer --help."""
+
+    def run() -> None:
+        from milena_router.__main__ import main as run_router
+
+        run_router()
+
+    about = (
+        "The router of a Milena cache: holds the ring of cache nodes, and forwards requests to the owners of keys."
+    )
+    sys.exit(start("milena-router", about, sys.argv[1:], variables, run))
