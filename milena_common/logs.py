@@ -31,6 +31,12 @@ class TextFormatter(logging.Formatter):
         return textwrap.indent(super().formatException(ei), "    ", lambda line: True)
 
 
+def _name_level(record: logging.LogRecord) -> bool:
+    """Name the level as LOG_LEVEL does: `grep error` finds errors, in both formats."""
+    record.level = record.levelname.lower()
+    return True
+
+
 def escape(text: str) -> str:
     """Return `text` with every character that is not printable, line breaks included, as a backslash escape."""
     if text.isprintable():
@@ -43,16 +49,17 @@ def escape(text: str) -> str:
 def set_up(level: str, style: str) -> None:
     """Send the log of the whole process to standard output."""
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(_name_level)
     if style == "json":
         handler.setFormatter(
             JsonFormatter(
-                "{asctime}{levelname}{name}{message}",
+                "{asctime}{level}{name}{message}",
                 style="{",
-                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+                rename_fields={"asctime": "time", "name": "logger"},
             )
         )
     else:
-        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handler.setFormatter(TextFormatter("%(asctime)s %(level)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # One line for each scrape and each credential look-up is noise to an operator.
     for noisy in ("aiohttp.access", "botocore", "boto3", "urllib3", "asyncio"):

@@ -32,7 +32,7 @@ def test_json_is_one_object_a_line_also_with_a_traceback(capsys: pytest.CaptureF
     except ZeroDivisionError:
         log.exception("went wrong")
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (first["level"], first["logger"], first["message"]) == ("INFO", "milena_test", "Join node=ü\nLeave")
+    assert (first["level"], first["logger"], first["message"]) == ("info", "milena_test", "Join node=ü\nLeave")
     assert "ZeroDivisionError" in second["exc_info"]
 
 
@@ -42,7 +42,7 @@ def test_text_is_time_level_and_message(capsys: pytest.CaptureFixture[str]) -> N
     logging.getLogger("milena_test").debug("Join node=a:1")
     logging.getLogger("botocore").info("noise")
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.endswith(" DEBUG   Join node=a:1")
+    assert line.endswith(" debug   Join node=a:1")
 
 
 @pytest.mark.usefixtures("_root_logger_restored")
@@ -55,7 +55,7 @@ def test_a_message_is_one_line_of_text_and_a_traceback_is_indented(capsys: pytes
     except ZeroDivisionError:
         log.exception("went wrong")
     first, second, *traceback = capsys.readouterr().out.splitlines()
-    assert first.endswith(r"INFO    key a\n2026-01-01 00:00:00,000 ERROR   forged\u2028\x1b[2J")
-    assert second.endswith("ERROR   went wrong")
+    assert first.endswith(r"info    key a\n2026-01-01 00:00:00,000 ERROR   forged\u2028\x1b[2J")
+    assert second.endswith("error   went wrong")
     assert traceback
     assert all(line.startswith("    ") for line in traceback)

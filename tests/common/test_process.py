@@ -121,7 +121,7 @@ def test_it_is_not_ready_while_it_stops_and_a_second_interrupt_ends_it_at_once(t
         assert "stopping" in body
         os.kill(router.pid, signal.SIGINT)
         assert router.wait(5) == 130
-        assert router.lines("WARNING")
+        assert router.lines("warning")
 
 
 def test_the_log_level_is_heeded(tmp_path: Path) -> None:
