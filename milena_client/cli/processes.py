@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,14 +15,14 @@ STOP_SECONDS = 12.0
 
 
 class Process:
-    """A Python module that runs as a process of its own; both its outputs go to `log`."""
+    """A Python module that runs as a process of its own, and ends with this one; both its outputs go to `log`."""
 
     def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, "-m", "milena_client.cli.child", str(os.getpid()), *arguments],
                 env=dict(environment),
                 # A .env file where the parent was started has been heeded there, and is not for each process.
                 cwd=log.parent,

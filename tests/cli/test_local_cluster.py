@@ -157,6 +157,15 @@ def test_the_end_of_the_terminal_ends_the_cluster(tmp_path: Path) -> None:
     assert left == {"s3.log", "router.log", "cache1.log", "journal"}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells children of their parent's end")
+def test_a_command_that_is_killed_leaves_no_processes(tmp_path: Path) -> None:
+    with milena(tmp_path, "up", "--nodes", "1", "--logs", "logs") as up:
+        up.wait_for("^nodes: 1, ")
+        assert up.end(signal.SIGKILL)[0] == -signal.SIGKILL
+        for address in addresses(up):
+            wait_until(f"{address} is free", lambda where=address: nobody_listens(where), 30)
+
+
 def test_what_is_left_in_a_journal_is_uploaded_by_the_next_cluster(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     with MotoServer(tmp_path) as s3, FaultProxy(s3.endpoint_url) as way:
