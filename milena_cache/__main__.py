@@ -49,6 +49,7 @@ from milena_client.ring_watch import AsyncRingWatch
 from milena_client.slot_map import SlotMap
 from milena_common import process
 from milena_common.addresses import Address, parse_address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.errors import ConfigError
@@ -168,7 +169,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         limiter=limiter,
         identity=me,
         clock=clock,
-        most_held=memory_limit() // 8,
+        budget=ByteBudget(memory_limit() // 8),
     )
     registry = node_registry(
         calls,

@@ -27,20 +27,23 @@ MOST_BYTES = 3000
 Read = tuple[list[list[bytes]], str]
 
 
+def feed(reader: CommandReader, data: bytes, commands: list[list[bytes]], most: int = MOST_ARGUMENTS) -> None:
+    """Feed `data`, and append to `commands` all that it completes, about `most` arguments at a time."""
+    reader.feed(data)
+    while reader.more:
+        reader.read(commands.append, most)
+
+
 def read(*pieces: bytes, most_bulk: int = MOST_BULK, most_bytes: int = MOST_BYTES) -> Read:
     """The commands in `pieces`, and the error that ended them, "" if none did."""
     reader = CommandReader(most_bulk, most_bytes)
     commands: list[list[bytes]] = []
     for piece in pieces:
         try:
-            reader.feed(piece, commands.append)
+            feed(reader, piece, commands)
         except ProtocolError as error:
             return commands, str(error)
     return commands, ""
-
-
-def ignored(_: list[bytes]) -> None:
-    """A command that is of no interest."""
 
 
 def one_by_one(data: bytes) -> Read:
@@ -111,7 +114,7 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
     for piece in pieces:
         sent += len(piece)
         try:
-            reader.feed(piece, commands.append)
+            feed(reader, piece, commands)
         except ProtocolError:
             return
         # An argument takes at least six bytes on the way.
@@ -152,7 +155,7 @@ def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -
     reader = CommandReader(MOST_BULK, MOST_BYTES)
     commands: list[list[bytes]] = []
     for start in range(0, len(data), piece):
-        reader.feed(data[start : start + piece], commands.append)
+        feed(reader, data[start : start + piece], commands)
         assert reader.pending <= piece + len(b"*3\r\n$1001\r\n")
     sizes = [words[0].size for words in commands[:2] if isinstance(words[0], TooLong)]
     assert sizes == [MOST_BULK + 1, MOST_BULK + 2]
@@ -163,15 +166,15 @@ def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -
 
 def test_what_is_only_announced_takes_no_room() -> None:
     reader = CommandReader(2**30, 2**31)
-    reader.feed(b"*%d\r\n$%d\r\n" % (MOST_ARGUMENTS, 2**30), ignored)
+    feed(reader, b"*%d\r\n$%d\r\n" % (MOST_ARGUMENTS, 2**30), [])
     assert reader.held == 0
-    reader.feed(b"abc", ignored)
+    feed(reader, b"abc", [])
     assert reader.held == 3
 
 
 def test_arguments_that_are_empty_take_room_too() -> None:
     reader = CommandReader(MOST_BULK, MOST_BYTES)
-    reader.feed(b"*1000\r\n" + b"$0\r\n\r\n" * 999, ignored)
+    feed(reader, b"*1000\r\n" + b"$0\r\n\r\n" * 999, [])
     assert reader.held == 999 * ARGUMENT_OVERHEAD
 
 
@@ -181,7 +184,7 @@ def test_a_value_in_small_pieces_is_kept_as_few() -> None:
     value = bytes(range(256)) * 400
     data = command(b"SET", b"k", value)
     for at in range(0, len(data), 2):
-        reader.feed(data[at : at + 2], commands.append)
+        feed(reader, data[at : at + 2], commands)
         assert reader.pieces <= 3
     assert commands == [[b"SET", b"k", value]]
     assert reader.held == 0
@@ -247,13 +250,13 @@ def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
     reader = CommandReader(MOST_BULK, MOST_BYTES)
     commands: list[list[bytes]] = []
     get, set_ = command(b"GET", b"k"), command(b"SET", b"k", b"v")
-    reader.feed(b"*2\r\n$3\r\nSET\r\n", commands.append)
+    feed(reader, b"*2\r\n$3\r\nSET\r\n", commands)
     assert reader.gets(get) is None
     assert reader.put(set_) is None
-    reader.feed(b"$1", commands.append)
+    feed(reader, b"$1", commands)
     assert reader.gets(get) is None
     assert reader.put(set_) is None
-    reader.feed(b"\r\nx\r\n", commands.append)
+    feed(reader, b"\r\nx\r\n", commands)
     assert reader.gets(get) == [b"k"]
     assert reader.put(set_) == [b"SET", b"k", b"v"]
 
