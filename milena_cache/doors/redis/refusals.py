@@ -13,6 +13,15 @@ ENDS_TRANSACTION: Final = frozenset(("exec", "discard", "reset", "quit"))
 # How long a client should wait after a refusal for overload, in milliseconds.
 RETRY_AFTER_MS: Final = 500
 
+# Keys of one command: what is done with all of them at once takes some milliseconds.
+MAX_KEYS: Final = 65_536
+
+
+def check_keys(keys: list[bytes]) -> None:
+    """Refuse a command with more than MAX_KEYS keys. Raises Refused."""
+    if len(keys) > MAX_KEYS:
+        raise Refused(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
+
 
 def check_transaction(command: Command) -> None:
     """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""

@@ -21,7 +21,7 @@ from milena_cache.doors.redis.container import find
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.key_order import KeyOrder
 from milena_cache.doors.redis.outbox import Outbox
-from milena_cache.doors.redis.refusals import check_deadline, check_transaction
+from milena_cache.doors.redis.refusals import check_deadline, check_keys, check_transaction
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.tracking import Work
 from milena_cache.doors.redis.waiting import LARGE, UNKNOWN, Answer, InHand, Large, Waiting
@@ -79,7 +79,9 @@ class Running:
             if keys:
                 if self._limited:
                     self._admit()
-                context.check_slots(session, keys)
+                if len(keys) > 1:
+                    check_keys(keys)
+                    context.check_slots(session, keys)
             begun = True
             if session.tracking:
                 work = context.tracking.begin(session.id, *context.touched(command, words))
