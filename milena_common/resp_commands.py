@@ -105,11 +105,6 @@ class CommandReader:
         return self.held + (max(0, self._need - self.pending) if self._stands_for is None else 0)
 
     @property
-    def incomplete(self) -> bool:
-        """Whether a command has begun to come and is not complete."""
-        return bool(self._left or self.pending)
-
-    @property
     def pieces(self) -> int:
         """In how many pieces the bytes are kept that could not be read yet."""
         return len(self._chunks)

@@ -16,6 +16,7 @@ from milena_common.resp_commands import (
     MOST_ARGUMENTS,
     MOST_INLINE,
     CommandReader,
+    NoRoom,
     ProtocolError,
     TooLong,
     split_words,
@@ -88,6 +89,57 @@ def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[
     whole = read(data)
     assert read(*cut(data, places)) == whole
     assert one_by_one(data) == whole
+
+
+@given(streams | st.lists(words, max_size=8).map(lambda sent: b"".join(command(*each) for each in sent)), cuts)
+def test_any_bytes_mean_the_same_however_few_are_read_at_once(data: bytes, places: list[int]) -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    error = ""
+    try:
+        for piece in cut(data, places):
+            feed(reader, piece, commands, most=1)
+    except ProtocolError as raised:
+        error = str(raised)
+    assert (commands, error) == read(data)
+
+
+gets_and_others = st.lists(
+    st.lists(st.sampled_from((b"k", b"", b"*2\r\n$3\r\nGET\r\n$1", b"key" * 9)), min_size=1, max_size=40).map(
+        lambda keys: b"".join(command(b"GET", key) for key in keys)
+    )
+    | st.sampled_from((b"PING\r\n", command(b"SET", b"k", b"v" * 30), command(b"get", b"k"))),
+    max_size=5,
+).map(b"".join)
+
+
+@given(gets_and_others, cuts)
+def test_pipelines_of_gets_are_recognized_wherever_the_reads_end(data: bytes, places: list[int]) -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    for piece in cut(data, places):
+        reader.feed(piece)
+        while reader.more:
+            keys = reader.read_gets()
+            if keys is not None:
+                commands.extend([b"GET", key] for key in keys)
+            else:
+                reader.read(commands.append, 2)
+    assert commands == read(data)[0]
+    assert reader.held == 0
+
+
+def test_a_command_without_room_is_skipped_and_the_next_one_is_read() -> None:
+    for at in range(1, 60):
+        reader = CommandReader(MOST_BULK, MOST_BYTES)
+        commands: list[list[bytes]] = []
+        data = command(b"MSET", b"k", b"v" * 20, b"l", b"w" * 20)
+        feed(reader, data[:at], commands)
+        reader.reject()
+        feed(reader, data[at:] + command(b"PING"), commands)
+        assert commands[-1] == [b"PING"]
+        assert isinstance(commands[0][0], NoRoom) == (b"\r\n" in data[:at])
+        assert reader.held == 0
 
 
 @pytest.mark.parametrize(
