@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from milena_cache.bucket_watch import BucketWatch
+from milena_cache.conditions import Conditions
 from milena_cache.config import Config, load
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
@@ -39,6 +40,7 @@ from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store, make_session
 from milena_cache.s3_obstore import ObstoreStore
 from milena_cache.stats import ReadCounts
+from milena_cache.store_probe import StoreProbe
 from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Uploader
@@ -79,9 +81,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     clock = SystemClock()
     draw = random.random
     session = make_session(config.s3.region)
-    store = S3(
-        ObstoreStore(session, config.s3), Boto3Store(session, config.s3), clock, config.freshness.negative_ttl
-    )
+    thorough = Boto3Store(session, config.s3)
+    store = S3(ObstoreStore(session, config.s3), thorough, clock, config.freshness.negative_ttl)
     origin = Origin(
         store,
         clock,
@@ -96,7 +97,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     flights: Flights[Landing] = Flights()
     copies = Copies(memory, flights, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
-    uploader = Uploader(origin)
+    conditions = Conditions(config.s3_conditions)
+    uploader = Uploader(origin, conditions)
     reads = ReadCounts()
     writeback = WriteBack(
         dirty,
@@ -138,7 +140,9 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         revalidate_timeout=config.revalidate_timeout,
     )
     calls = CallCounts((*OPERATIONS, "other"))
-    watch = BucketWatch(origin, config.buckets.default, clock, draw)
+    bucket, prefix = config.buckets.default, config.buckets.prefix
+    probe = StoreProbe(origin, thorough, bucket, prefix, conditions, clock, draw)
+    watch = BucketWatch(origin, bucket, clock, draw, [probe.run])
     me = NodeIdentity(
         config.buckets.default,
         uuid.uuid4().hex,
@@ -151,6 +155,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
     _note_user(config, journal_identity, advertised)
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
+    report.concerns.append(conditions)
     service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
     try:
         replayed = await replay(journal, dirty, writeback, clock, str(config.journal))

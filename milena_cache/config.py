@@ -9,6 +9,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from milena_cache.buckets import ANY_BUCKET, Buckets
+from milena_cache.conditions import CONDITIONS_MODES, ConditionsMode
 from milena_cache.freshness import Freshness
 from milena_cache.s3_settings import S3Settings
 from milena_cache.upload import POLICIES, Policy
@@ -53,6 +54,7 @@ class Config:
     s3: S3Settings
     s3_retries: int
     s3_concurrency: int
+    s3_conditions: ConditionsMode
     write_mode: Durability
     journal: str
     dirty_max_bytes: int
@@ -99,14 +101,10 @@ def load(env: Environment, memory_limit: int) -> Config:
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
         buckets=_buckets(env),
-        s3=S3Settings(
-            region=env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1"),
-            endpoint_url=_endpoint(env),
-            timeout=env.seconds("S3_TIMEOUT_SECONDS", 10, 0.05, 3600),
-            connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
-        ),
+        s3=_s3(env),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
+        s3_conditions=_one_of(env, "S3_CONDITIONS", "auto", CONDITIONS_MODES),
         write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
         journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),
         dirty_max_bytes=env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44),
@@ -121,6 +119,30 @@ def load(env: Environment, memory_limit: int) -> Config:
     )
     env.check()
     return config
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """What a program needs to reach the node's bucket, and no more."""
+
+    buckets: Buckets
+    s3: S3Settings
+
+
+def load_store(env: Environment) -> StoreConfig:
+    """The part of the node's configuration that is about S3. Raises ConfigError with every problem."""
+    config = StoreConfig(_buckets(env), _s3(env))
+    env.check()
+    return config
+
+
+def _s3(env: Environment) -> S3Settings:
+    return S3Settings(
+        region=env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1"),
+        endpoint_url=_endpoint(env),
+        timeout=env.seconds("S3_TIMEOUT_SECONDS", 10, 0.05, 3600),
+        connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
+    )
 
 
 def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:

@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import md5
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from milena_cache.s3_absence import Absence
 from milena_cache.s3_answers import REGION_CODES
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_digest import Md5Etags, md5_named_by
 from milena_cache.s3_obstore import ObstoreStore, Unreadable, exact
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored
+from milena_cache.store import NO_ATTRIBUTES, NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored
 from milena_common.clock import Clock
 
 T = TypeVar("T")
@@ -134,8 +134,14 @@ class S3:
         return self._logged(OriginFailure(Fault.INCOMPLETE, "get", ref, DAMAGED, "incomplete", text))
 
     async def head(self, ref: Ref) -> Info | None:
+        return await self._head(ref, fast=self._reads_fast(ref))
+
+    async def describe(self, ref: Ref) -> Info | None:
+        return await self._head(ref, fast=False)
+
+    async def _head(self, ref: Ref, *, fast: bool) -> Info | None:
         try:
-            if self._reads_fast(ref):
+            if fast:
                 found = await self._fast_read("head", ref, lambda: self._fast_head(ref))
                 if found is not None:
                     return found
@@ -180,16 +186,19 @@ class S3:
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
         async def send() -> str:
-            if exact(ref.key):
+            if exact(ref.key) and not attributes:
                 try:
                     return await self._fast.put(
                         ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata
                     )
                 except Unreadable:
                     pass  # redirected, and not done; boto3 finds out where to
-            return await self._thorough.put(ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata)
+            return await self._thorough.put(
+                ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
+            )
 
         self._absence.forget(ref)
         try:
@@ -206,6 +215,14 @@ class S3:
                 self._etags.agreed(bucket)
             else:
                 self._etags.differed(bucket, etag)
+
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        async def send() -> str:
+            return await self._thorough.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes)
+
+        return await self._noticed(self._in_its_region(ref, send))
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         async def send() -> None:

@@ -220,8 +220,8 @@ def getex(context: Context, session: Session, words: list[bytes]) -> Any:
         now_ms = _now_ms(context)
         end_ms = options.end_ms("getex", now_ms) if options.end else 0
         if not end_ms:
-            return NewValue(entry.value) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_moment(end_ms)) if end_ms > now_ms else DELETE
+            return NewValue(entry.value, only_end=True) if entry.expires_at else KEEP
+        return NewValue(entry.value, as_moment(end_ms), only_end=True) if end_ms > now_ms else DELETE
 
     return _before(context, wanted, owned_since, decide)
 
