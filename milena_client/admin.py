@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from milena_client import operations
 from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
 from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries
 from milena_client.connection import GrpcTransport
 from milena_client.operations import Operation
+from milena_client.options import ADMIN, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
 from milena_client.url import DEFAULT_ADDRESS
@@ -115,9 +116,14 @@ class Admin:
         clock: BlockingClock | None = None,
     ) -> None:
         self._bucket = checked_bucket(bucket)
+        self.address = address
+        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
         retries = Retries(timeout, retry)
         self._transport = transport or GrpcTransport(address)
         self._run = Caller(self._transport, retries, clock or BlockingSystemClock()).run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self, self.address, self.options, ADMIN)
 
     def nodes(self) -> RingView:
         """The nodes of the ring, by address."""

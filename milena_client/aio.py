@@ -13,6 +13,7 @@ from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, AsyncCaller, Ret
 from milena_client.connection import AsyncGrpcTransport
 from milena_client.direct_async import AsyncDirectTransport
 from milena_client.near_cache import NearCache
+from milena_client.options import CLIENT, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import AsyncTransport
 from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
@@ -55,6 +56,9 @@ class AsyncMilena:
         note: str = "",
     ) -> None:
         self._bucket = checked_bucket(bucket)
+        self.address = address
+        replaced = transport is not None or clock is not None
+        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
         retries = self._retries = Retries(timeout, retry)
         clock = clock or SystemClock()
         if near_cache is not None:
@@ -114,6 +118,9 @@ class AsyncMilena:
             near_cache=near_cache,
             note=target.note,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self, self.address, self.options, CLIENT)
 
     @overload
     async def get(self, key: Key, *, timeout: float | None = None) -> bytes | None: ...

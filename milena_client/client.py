@@ -14,6 +14,7 @@ from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries,
 from milena_client.connection import GrpcTransport
 from milena_client.direct_sync import DirectTransport
 from milena_client.near_cache import NearCache
+from milena_client.options import CLIENT, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
 from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
@@ -64,6 +65,9 @@ class Milena:
         note: str = "",
     ) -> None:
         self._bucket = checked_bucket(bucket)
+        self.address = address
+        replaced = transport is not None or clock is not None
+        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
         retries = self._retries = Retries(timeout, retry)
         clock = clock or BlockingSystemClock()
         if near_cache is not None:
@@ -123,6 +127,9 @@ class Milena:
             near_cache=near_cache,
             note=target.note,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self, self.address, self.options, CLIENT)
 
     @overload
     def get(self, key: Key, *, timeout: float | None = None) -> bytes | None: ...

@@ -83,6 +83,12 @@ class NearCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Values are of no use to another process, to which no node tells of changes; the bounds are.
+        if self._now is not BlockingSystemClock.now:
+            raise TypeError("a NearCache with a clock of its own cannot be pickled")
+        return NearCache, (self.max_bytes, self.max_age)
+
     def claim(self) -> None:
         """A client is made with it. Raises InvalidRequest if there is one already: it may be of another bucket."""
         if self._claimed:

@@ -31,13 +31,28 @@ from typing import Any, ClassVar
 
 
 class MilenaError(Exception):
-    """Root of the tree."""
+    """Root of the tree.
+
+    Every error can be pickled and copied, also one whose constructor takes other arguments than `args`: process
+    pools send errors to their parent that way, and a pool whose result cannot be read hangs or breaks.
+    """
 
     code: ClassVar[str] = "ERROR"
 
     def __str__(self) -> str:
         # KeyError would print the repr of its argument.
         return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default a copy is made by calling the class with `args`, which are not what every constructor takes.
+        return _restored, (type(self), self.args), self.__dict__ or None
+
+
+def _restored(kind: type[MilenaError], args: tuple[Any, ...]) -> MilenaError:
+    """Return an error of `kind` without calling its constructor; pickle sets its attributes afterwards."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class InvalidRequest(MilenaError, ValueError):
