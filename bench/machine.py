@@ -7,7 +7,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("milena", "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvloop", "lmdb", "redis", "hiredis")
+from milena_common.distribution import NAME
+
+_PACKAGES = (NAME, "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvloop", "lmdb", "redis", "hiredis")
 
 
 def machine_facts(directory: Path) -> dict[str, str | int]:

@@ -11,7 +11,6 @@ import logging
 import random
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from time import monotonic
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ from milena_client.resp_stream import RespStream
 from milena_client.resp_wire import greeting
 from milena_common.addresses import parse_address
 from milena_common.backoff import Backoff
+from milena_common.distribution import installed_version
 from milena_common.errors import MilenaError, NodeLost, WrongNode
 from milena_common.identity import ANY, Identity
 
@@ -71,7 +71,7 @@ class RespLink:
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
-        self._commands = (*greeting(name, version("milena"), identity), *more)
+        self._commands = (*greeting(name, installed_version(), identity), *more)
         self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None

@@ -12,7 +12,6 @@ import os
 import random
 import socket
 import threading
-from importlib.metadata import version
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -23,6 +22,7 @@ from milena_client.resp_socket import RespSocket
 from milena_client.resp_wire import greeting
 from milena_common.addresses import parse_address
 from milena_common.backoff import Backoff
+from milena_common.distribution import installed_version
 from milena_common.errors import NodeLost, WrongNode
 from milena_common.identity import ANY, Identity
 
@@ -60,7 +60,7 @@ class RespNode:
         self._mine = _Mine()
         self._process = os.getpid()
         self._who = who
-        self._commands = greeting(name, version("milena"), identity)
+        self._commands = greeting(name, installed_version(), identity)
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
         self._endpoint: tuple[int, Any] | None = None  # where it was reached

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from milena_common.distribution import installed_version
 from milena_common.histogram import Histogram
 
 
@@ -18,7 +18,7 @@ class _Collector(Collector):
         self._collect = collect
 
     def collect(self) -> Iterable[Metric]:
-        yield gauge("milena_build_info", "The version that runs", 1, {"version": version("milena")})
+        yield gauge("milena_build_info", "The version that runs", 1, {"version": installed_version()})
         yield from self._collect()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from milena_common.distribution import installed_version
 from milena_common.memory_limit import memory_limit
 
 _STATM = Path("/proc/self/statm")
@@ -26,7 +26,7 @@ class ProcessFacts:
     """What does not change, and `usage()`. `memory` is what the process may use, in bytes."""
 
     def __init__(self) -> None:
-        self.version = version("milena")
+        self.version = installed_version()
         self.pid = os.getpid()
         uname = os.uname()
         self.system = f"{uname.sysname} {uname.release} {uname.machine}"

@@ -37,7 +37,7 @@ ensure_venv() (
         echo "making .venv with $("$python" --version)" >&2
         "$python" -m venv --clear .venv || exit 1
     fi
-    echo "installing milena[$extra] into .venv; the first time takes a minute or two" >&2
+    echo "installing milena-cache[$extra] into .venv; the first time takes a minute or two" >&2
     .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --editable ".[$extra]" \
         </dev/null || exit 1
     echo "$wanted" >".venv/.milena-$extra"

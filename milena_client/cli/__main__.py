@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from milena_common.distribution import install_command
+
 
 def main() -> None:
     """The command `milena`."""
@@ -13,7 +15,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package not in ("click", "rich"):
             raise
-        print(f'milena: the package {package} is missing: pip install "milena[cli]"', file=sys.stderr)
+        print(f"milena: the package {package} is missing: {install_command('cli')}", file=sys.stderr)
         sys.exit(1)
     milena(prog_name="milena")
 

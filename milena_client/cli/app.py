@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ import click
 from milena_client.cli import demo, health, journal, objects, ring, s3, up, writeback
 from milena_client.cli.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.session import Session, cluster_options
+from milena_common.distribution import installed_version
 from milena_common.errors import ConfigError, MilenaError
 
 
@@ -39,15 +39,8 @@ class _App(click.Group):
             ctx.exit(FAILED)
 
 
-def _version() -> str:
-    try:
-        return version("milena")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 @click.group(cls=_App, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(_version(), prog_name="milena")
+@click.version_option(installed_version(), prog_name="milena")
 @cluster_options
 @click.pass_context
 def milena(ctx: click.Context) -> None:

@@ -123,7 +123,7 @@ The cluster stays up until Ctrl-C. From another terminal:
     >>> cache["hello.txt"]
     >>> cache.get_entry("{key}").outcome
 
-  any Redis client, straight to the nodes; -c follows each key to its owner
+  a Redis Cluster client, straight to the nodes; -c follows each key to its owner
     redis-cli -c -p {port_of(cluster.nodes[0].redis)} GET {key}
     redis-cli -c -p {port_of(cluster.nodes[0].redis)} SET hello.txt hello EX 60
 

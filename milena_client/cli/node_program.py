@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from milena_client.cli.failures import FAILED
+from milena_common.distribution import install_command
 
 
 def run_node_program(module: str, needed: Sequence[str], arguments: Sequence[str]) -> int:
@@ -19,7 +20,7 @@ def run_node_program(module: str, needed: Sequence[str], arguments: Sequence[str
     """
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        click.echo(f"milena: missing {', '.join(missing)}: pip install 'milena[server]'", err=True)
+        click.echo(f"milena: missing {', '.join(missing)}: {install_command('server')}", err=True)
         return FAILED
     # Nothing is imported from the directory that the operator happens to be in.
     code = subprocess.run([sys.executable, "-P", "-m", module, *arguments], check=False).returncode

@@ -27,6 +27,7 @@ from milena_client.cli.output import Row, show_percent, table
 from milena_client.cli.ports import port_of
 from milena_client.cli.processes import Process
 from milena_client.retry import RetryPolicy
+from milena_common.distribution import install_command
 from milena_common.errors import MilenaError
 
 _READY_SECONDS = 10.0
@@ -87,7 +88,7 @@ def require_local_packages() -> None:
     """Exit with a line that names the packages to install, if some are missing."""
     missing = missing_packages()
     if missing:
-        click.echo(f'milena: missing {", ".join(missing)}: pip install "milena[local]"', err=True)
+        click.echo(f"milena: missing {', '.join(missing)}: {install_command('local')}", err=True)
         click.get_current_context().exit(FAILED)
 
 

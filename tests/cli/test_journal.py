@@ -69,4 +69,4 @@ def test_without_the_nodes_packages_it_says_what_to_install(tmp_path: Path) -> N
     )
     ran = journal(tmp_path, "inspect", "dir", code=hidden)
     assert (ran.returncode, ran.stdout) == (1, "")
-    assert ran.stderr == "milena: missing lmdb: pip install 'milena[server]'\n"
+    assert ran.stderr == 'milena: missing lmdb: pip install "milena-cache[server]"\n'

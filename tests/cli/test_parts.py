@@ -174,7 +174,7 @@ def test_a_missing_package_is_one_line(package: str) -> None:
     code = f"import sys; sys.modules['{package}'] = None; from milena_client.cli.__main__ import main; main()"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 1
-    assert ran.stderr == f'milena: the package {package} is missing: pip install "milena[cli]"\n'
+    assert ran.stderr == f'milena: the package {package} is missing: pip install "milena-cache[cli]"\n'
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
-from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from milena_client.memory_cluster import MemoryCluster
 from milena_client.resp_async import RespLink
 from milena_client.resp_stream import RespStream
 from milena_client.resp_wire import get, greeting
+from milena_common.distribution import installed_version
 from milena_common.errors import FailedPrecondition, NodeLost
 from milena_common.identity import ANY
 from milena_common.resp import command
@@ -195,7 +195,7 @@ async def test_who_writes_more_than_the_node_reads_waits() -> None:
         with connection:
             connection.sendall(b"%0\r\n" + b"+OK\r\n" * 5)
             gate.wait(LONG)
-            missing = len(big) + len(b"".join(greeting("milena-client", version("milena"), ANY)))
+            missing = len(big) + len(b"".join(greeting("milena-client", installed_version(), ANY)))
             while missing:
                 missing -= len(connection.recv(1 << 20))
             connection.sendall(b"+OK\r\n")

@@ -46,3 +46,11 @@ def test_documents_speak_of_the_project_alone(document: Path) -> None:
         assert not re.search(forbidden, text(document)), forbidden
     for empty in ("blazing", "seamless", "cutting-edge", "world-class", "effortless", "robust", "powerful"):
         assert empty not in text(document).lower(), empty
+
+
+def test_the_readme_says_which_redis_clients_work_with_several_nodes() -> None:
+    readme = text(ROOT / "README.md")
+    assert "any Redis client" not in readme
+    assert all(
+        word in readme for word in ("Redis *Cluster* clients", "`RedisCluster`", "plain `redis.Redis`", "`MOVED`")
+    )

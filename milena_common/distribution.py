@@ -1,0 +1,25 @@
+"""Shell. What this package is called on a package index, and which version of it is installed.
+
+The distribution is `milena-cache`: on PyPI `milena` is another project, a VoIP library. So every text that names
+something to install takes the name from here, and the version is looked up under this name alone.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+NAME = "milena-cache"
+UNKNOWN = "unknown"
+
+
+def installed_version() -> str:
+    """Return the installed version, "unknown" where the source tree runs without having been installed."""
+    try:
+        return metadata.version(NAME)
+    except metadata.PackageNotFoundError:
+        return UNKNOWN
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs this package with `extra`, for texts about what is missing."""
+    return f'pip install "{NAME}[{extra}]"'
