@@ -6,7 +6,7 @@ A channel connects at its first call and reconnects by itself, so there is nothi
 from __future__ import annotations
 
 import asyncio
-import os
+import threading
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from milena_client.forks import leak, survive_forks, use_grpc
+from milena_client.loops import Home
 from milena_common.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
 from milena_common.grpc_options import channel_options
 from milena_common.pb import router_server_pb2 as pb
@@ -96,19 +98,41 @@ class _Router:
 
 
 class GrpcTransport:
-    """A `Transport` to the router at `address` (host:port); `note` is added when it cannot be reached."""
+    """A `Transport` to the router at `address` (host:port); `note` is added when it cannot be reached.
+
+    The channel is made by the first call, so that a process may be forked before it. In a process that was forked
+    after it, every call raises FailedPrecondition.
+    """
 
     def __init__(self, address: str, note: str = "") -> None:
+        self._address = address
         self._router = _Router(address, note)
-        self._channel = grpc.insecure_channel(address, options=channel_options())
-        self._methods = _methods(self._channel)
-        self._process = os.getpid()
+        self._channel: grpc.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        self._connecting = threading.Lock()
+        survive_forks(self)
 
-    def call(self, method: str, request: Message, timeout: float) -> Message:
+    def _connected(self) -> dict[str, Any]:
+        """The methods by name. Raises FailedPrecondition if this is closed, or gRPC is the parent's."""
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
+        use_grpc()
+        with self._connecting:
+            if self._channel is None:
+                self._channel = grpc.insecure_channel(self._address, options=channel_options())
+                self._methods = _methods(self._channel)
+        return self._methods
+
+    def forked(self) -> None:
+        leak((self._channel, self._methods))
+        self._channel = None
+        self._methods = {}
+        self._connecting = threading.Lock()
+
+    def call(self, method: str, request: Message, timeout: float) -> Message:
+        methods = self._methods or self._connected()
         try:
-            answer: Message | None = self._methods[method](request, timeout=timeout)
+            answer: Message | None = methods[method](request, timeout=timeout)
         except grpc.RpcError as error:
             raise self._error(method, error) from None
         except ValueError:
@@ -119,11 +143,11 @@ class GrpcTransport:
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
-        if self._router.closed:
-            future.set_exception(FailedPrecondition(_CLOSED))
-            return future
         try:
-            call = self._methods[method].future(request, timeout=timeout)
+            call = self._connected()[method].future(request, timeout=timeout)
+        except FailedPrecondition as error:
+            future.set_exception(error)
+            return future
         except ValueError:
             future.set_exception(FailedPrecondition(_CLOSED))
             return future
@@ -147,10 +171,8 @@ class GrpcTransport:
 
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
-        if self._router.closed:
-            raise FailedPrecondition(_CLOSED)
         try:
-            stream = self._methods[method](request)
+            stream = self._connected()[method](request)
         except ValueError:
             raise FailedPrecondition(_CLOSED) from None
         try:
@@ -162,16 +184,17 @@ class GrpcTransport:
 
     def close(self) -> None:
         self._router.closed = True
-        # A channel of the process that this one was forked from would wait for threads that are not here.
-        if self._process == os.getpid():
-            self._channel.close()
+        with self._connecting:
+            channel = self._channel
+        if channel is not None:
+            channel.close()
 
     def _error(self, method: str, error: Any) -> MilenaError:
         return self._router.error(method, error.code(), error.details(), error.trailing_metadata())
 
 
 class AsyncGrpcTransport:
-    """An `AsyncTransport` to the router at `address`, for the event loop of its first call."""
+    """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed."""
 
     def __init__(self, address: str, note: str = "") -> None:
         self._address = address
@@ -179,9 +202,21 @@ class AsyncGrpcTransport:
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
+        self._home = Home(self._begin_anew)
+        survive_forks(self)
+
+    def _begin_anew(self) -> None:
+        self._channel = None
+        self._methods = {}
+        self._streams = set()
+
+    def forked(self) -> None:
+        leak((self._channel, self._methods, self._streams))
+        self._begin_anew()
+        self._home.leave()
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        if self._channel is None:
+        if self._channel is None or not self._home.here():
             self._connect()
         try:
             answer: Message | None = await self._methods[method](request, timeout=timeout)
@@ -203,7 +238,7 @@ class AsyncGrpcTransport:
 
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
-        if self._channel is None:
+        if self._channel is None or not self._home.here():
             self._connect()
         stream = None
         try:
@@ -226,6 +261,7 @@ class AsyncGrpcTransport:
                 stream.cancel()
 
     async def close(self) -> None:
+        self._home.settle()
         self._router.closed = True
         # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
         for stream in self._streams:
@@ -237,5 +273,7 @@ class AsyncGrpcTransport:
         # A channel belongs to the running loop, and a client may be made before there is one.
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
+        self._home.settle()
+        use_grpc()
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
         self._methods = _methods(self._channel)

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from milena_client import resp_wire
+from milena_client.forks import leak, survive_forks
+from milena_client.loops import Home
 from milena_client.near_cache import NearCache
 from milena_client.near_links import FOLLOW, NearLinks
 from milena_client.resp_async import CONNECT_SECONDS, RespLink
@@ -69,12 +71,31 @@ class AsyncDirectTransport:
         self._router = router
         self._timeout = timeout
         self._clock = clock
-        self._near = NearLinks(near, clock) if near is not None else None
-        self._routes: Routes[RespLink] = Routes(bucket, self._link("", ANY), self._link)
-        self._watch = AsyncRingWatch(router, clock, draw, self._ring_changed)
+        self._bucket = bucket
+        self._draw = draw
+        self._values = near
+        self._closed = False
+        self._begin()
+        self._home = Home(self._begin)
+        survive_forks(self)
+
+    def _begin(self) -> None:
+        """Begin without a ring and without connections, for the event loop of the next call."""
+        self._near = NearLinks(self._values, self._clock) if self._values is not None else None
+        if self._values is not None:
+            self._values.forget_sources()
+        self._routes: Routes[RespLink] = Routes(self._bucket, self._link("", ANY), self._link)
+        self._watch = AsyncRingWatch(self._router, self._clock, self._draw, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], RespLink] = {}
-        self._closed = False
+
+    def forked(self) -> None:
+        # The parent's transports would take themselves out of an epoll that both processes have.
+        leak((self._routes, self._watching, self._leaving, self._near))
+        if self._values is not None:
+            self._values.forked()
+        self._begin()
+        self._home.leave()
 
     def _link(self, address: str, identity: Identity) -> RespLink:
         who = f"node {address} " if address else ""
@@ -88,6 +109,8 @@ class AsyncDirectTransport:
 
         None instead of a future: it has to be read by `call`.
         """
+        if not self._home.here():
+            self._home.settle()
         routes = self._routes
         filed = routes.filed(key)
         if filed is None:
@@ -100,6 +123,7 @@ class AsyncDirectTransport:
 
         All owners are asked at once.
         """
+        self._home.settle()
         answers: list[Any] = [NOT_ASKED] * len(keys)
         filed = self._routes.filed_many(keys)
         if filed is None:
@@ -115,6 +139,7 @@ class AsyncDirectTransport:
         return answers
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
+        self._home.settle()
         if self._watching is None and not self._closed:
             self._watching = asyncio.create_task(self._watch.run())
         if method not in resp_wire.ANSWERS:
@@ -162,6 +187,7 @@ class AsyncDirectTransport:
         await link.close(LEAVE_GRACE_SECONDS, error)
 
     async def close(self) -> None:
+        self._home.settle()
         self._closed = True
         if self._near is not None:
             self._near.close()

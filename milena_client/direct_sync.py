@@ -20,8 +20,8 @@ from milena_client import resp_wire
 from milena_client.batch import Call
 from milena_client.blocking_clock import BlockingClock
 from milena_client.direct_async import LAST_ANSWERS_SECONDS, LEAST_SECONDS, MOST_KEYS
+from milena_client.forks import NO_GRPC, survive_forks
 from milena_client.near_cache import NearCache
-from milena_client.near_listener import survive_forks
 from milena_client.resp_socket import RespSocket
 from milena_client.resp_sync import CONNECT_SECONDS, RespNode
 from milena_client.resp_wire import NOT_ASKED
@@ -84,6 +84,8 @@ class DirectTransport:
         self._near = near
         if near is not None:
             survive_forks(near)
+        # Whether this process was forked from one that followed the ring, or was about to: it cannot follow it.
+        self._forked = False
 
         def node(address: str, identity: Identity) -> RespNode:
             return RespNode(address, identity=identity, who=f"node {address} " if address else "", near=near)
@@ -96,6 +98,12 @@ class DirectTransport:
         finalize(self, _end, self._watch, self._routes).atexit = False
         self._watching = False
         self._closed = False
+        survive_forks(self)
+
+    def forked(self) -> None:
+        self._updating = threading.Lock()
+        self._forked = self._watching
+        self._watch.forked()
 
     def ask(self, key: str | bytes) -> Any:
         """The answer to a GET of `key`: its value, None if there is none, or an exception.
@@ -223,8 +231,35 @@ class DirectTransport:
         except NoNodes:
             answer = None
         if answer is None:
+            if self._forked:
+                return self._ask_all(method, request, deadline)
             return self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
         return answer
+
+    def _ask_all(self, method: str, request: Message, deadline: float) -> Message:
+        """Call any node until one owns the key or knows its owner: in a forked process, without a router.
+
+        The ring is the one that was known at the fork. Raises FailedPrecondition if none was, NodeLost if no node
+        of it can be reached.
+        """
+        nodes = self._routes.all()
+        if not nodes:
+            raise FailedPrecondition(_CLOSED if self._closed else NO_GRPC)
+        for node in nodes:
+            answer = None
+            try:
+                answer = self._ask_owner(node, method, request, deadline)
+            except Moved as moved:
+                with suppress(Moved, NoNodes):
+                    answer = self._ask_owner(self._routes.moved(moved.address), method, request, deadline)
+            except NoNodes:
+                continue
+            if answer is not None:
+                return answer
+        raise NodeLost(
+            "the owner of this key cannot be reached, and no node that was known when this process was forked says "
+            "that it has another one"
+        )
 
     def _ask_owner(self, node: RespNode, method: str, request: Message, deadline: float) -> Message | None:
         """None: there is no way to it."""
@@ -257,8 +292,15 @@ class DirectTransport:
         return FailedPrecondition(_CLOSED) if self._closed and isinstance(answer, NodeLost) else answer
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
-        """Begin a call through the router."""
+        """Begin a call through the router; in a forked process, make one through the nodes."""
         self._begin()
+        if self._forked:
+            future: Future[Message] = Future()
+            try:
+                future.set_result(self.call(method, request, timeout))
+            except MilenaError as error:
+                future.set_exception(error)
+            return future
         return self._router.start(method, request, timeout)
 
     def _begin(self) -> None:

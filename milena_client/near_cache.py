@@ -300,6 +300,13 @@ class NearCache:
         self._trusted_until = 0.0
         self._clear()
 
+    def forget_sources(self) -> None:
+        """Begin anew without sources: their connections ended with the event loop that they belonged to."""
+        with self._lock:
+            self._sources.clear()
+            self._trusted_until = 0.0
+            self._clear()
+
 
 def _encoded(key: Key) -> bytes | None:
     if isinstance(key, bytes):

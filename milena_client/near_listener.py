@@ -11,14 +11,12 @@ A node that does not answer a ping within the bound is lost, as one whose connec
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
-from weakref import ref
 
 import hiredis
 
@@ -127,19 +125,11 @@ class NearListener:
                 else:
                     self._near.confirmed(self, self._sent.popleft())
 
+    def drop(self) -> None:
+        """Close the socket in a process that was forked; the connection is the parent's, and goes on there."""
+        self._socket.close()
+
     def close(self) -> None:
         """End the connection; the thread notices."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-
-
-def survive_forks(near: NearCache) -> None:
-    """Have the cache empty in a process that is forked from this one: its threads are not there."""
-    cache = ref(near)
-
-    def forked() -> None:
-        here = cache()
-        if here is not None:
-            here.forked()
-
-    os.register_at_fork(after_in_child=forked)

@@ -8,7 +8,6 @@ then callers are told that there is none. A thread that ends takes its connectio
 from __future__ import annotations
 
 import logging
-import os
 import random
 import socket
 import threading
@@ -16,6 +15,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
+from milena_client.forks import survive_forks
 from milena_client.near_cache import NearCache
 from milena_client.near_listener import NearListener
 from milena_client.resp_socket import RespSocket
@@ -58,7 +58,6 @@ class RespNode:
     ) -> None:
         self.address = address
         self._mine = _Mine()
-        self._process = os.getpid()
         self._who = who
         self._commands = greeting(name, installed_version(), identity)
         self._lock = threading.Lock()
@@ -71,13 +70,12 @@ class RespNode:
         self._near = near
         # With a near cache there is one, or no endpoint; just after a fork an endpoint alone, and nothing is kept.
         self._listener: NearListener | None = None
+        survive_forks(self)
 
     def current(self) -> RespSocket | None:
         """The calling thread's connection, if there is one."""
         connection = self._mine.socket
-        if connection is None or connection.closed or connection.process != os.getpid():
-            return None
-        return connection
+        return None if connection is None or connection.closed else connection
 
     def open(self, timeout: float) -> RespSocket | None:
         """The calling thread's connection, made within `timeout` seconds if need be. None: there is none.
@@ -90,8 +88,6 @@ class RespNode:
             if not connection.ended():
                 return connection
             connection.close()
-        if self._process != os.getpid():
-            self._forked()
         listener, endpoint = self._listener, self._endpoint
         if endpoint is None or (self._near is not None and listener is None):
             self._look()
@@ -183,14 +179,20 @@ class RespNode:
         for connection in self._sockets:
             connection.closed = True
 
-    def _forked(self) -> None:
-        """Forget what belongs to the process from which this one was forked: connections, threads, their locks."""
-        self._process = os.getpid()
+    def forked(self) -> None:
+        """Forget what belongs to the process from which this one was forked: connections, threads, their locks.
+
+        Sockets are closed, and not shut down: the parent's connections go on, and end when the parent ends them.
+        """
         self._mine = _Mine()
         self._lock = threading.Lock()
+        for connection in list(self._sockets):
+            connection.close()
         self._sockets = WeakSet()
         self._looking = False
-        self._listener = None
+        if self._listener is not None:
+            self._listener.drop()
+            self._listener = None
 
     def leave(self, *, lasting: bool = False) -> None:
         """Make no new connections, and end those that there are: their calls raise NodeLost.

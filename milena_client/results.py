@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from milena_client.aio import AsyncMilena
 from milena_client.blocking_clock import BlockingSystemClock
 from milena_client.client import Milena
+from milena_client.forks import survive_forks
 from milena_client.values import Key, encode_value
 from milena_common.errors import InvalidRequest, MilenaError
 
@@ -144,6 +145,12 @@ class Results:
         self._complaints = _Complaints()
         self._lock = threading.Lock()
         self._flights: dict[Key, _Flight[_Landing]] = {}
+        survive_forks(self)
+
+    def forked(self) -> None:
+        # Threads of the parent lead these flights and may have held the lock; here they never land.
+        self._lock = threading.Lock()
+        self._flights = {}
 
     def decorated(self) -> Any:
         @functools.wraps(self._function)

@@ -183,6 +183,10 @@ class RingWatch:
                 thread.start()
                 self._thread = thread
 
+    def forked(self) -> None:
+        """The thread is not in this process, and may have held the lock."""
+        self._starting = threading.Lock()
+
     def close(self) -> None:
         """Stop following, and end the connection."""
         self._closed.set()

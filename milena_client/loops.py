@@ -1,0 +1,51 @@
+"""Coordination. Which event loop a client's connections belong to.
+
+Connections, tasks and futures belong to the event loop in which they were made, and a client is often made for
+the whole process and used in several calls of `asyncio.run()`, one after another. Each of these has a loop of
+its own and closes it at its end, and with it what is connected. So a client begins anew when its loop is
+closed. A loop that is not closed may still run, in another thread: what belongs to it cannot be used or ended
+from here, and a client whose calls came from both would await futures of a loop that never wakes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from milena_common.errors import FailedPrecondition
+
+_get_running_loop = asyncio.get_running_loop
+
+ELSEWHERE = (
+    "this client belongs to another event loop, which is not closed: make a client in each event loop, or close "
+    "the loop before the next one is used, as asyncio.run() does"
+)
+
+
+class Home:
+    """The event loop that something belongs to. `begin_anew` forgets what belongs to a loop that is closed."""
+
+    __slots__ = ("_begin_anew", "_loop")
+
+    def __init__(self, begin_anew: Callable[[], None]) -> None:
+        self._begin_anew = begin_anew
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def here(self) -> bool:
+        """Return whether it is the running loop."""
+        return _get_running_loop() is self._loop
+
+    def settle(self) -> None:
+        """Belong to the running loop. Raises FailedPrecondition if its loop is another one that is not closed."""
+        loop = _get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None:
+            if not self._loop.is_closed():
+                raise FailedPrecondition(ELSEWHERE)
+            self._begin_anew()
+        self._loop = loop
+
+    def leave(self) -> None:
+        """Belong to no loop, as in a process that was forked, where the parent's loop can never run."""
+        self._loop = None
