@@ -22,7 +22,9 @@ from milena_common.errors import DeadlineExceeded, MilenaError, Moved, NoNodes
 
 A = TypeVar("A")
 
-DEFAULT_TIMEOUT = 5.0
+# Twice a node's lease (LEASE_SECONDS): a node that dies holds its keys until its lease is over, and then the calls
+# for them still have time with the next owner.
+DEFAULT_TIMEOUT = 10.0
 # Waiting for S3 to have what is dirty may take as long as S3 takes.
 FLUSH_TIMEOUT = 60.0
 

@@ -29,7 +29,7 @@ from milena_client.ring_watch import RingWatch, Streams
 from milena_client.routes import Routes
 from milena_client.slot_map import SlotMap
 from milena_client.transport import Transport
-from milena_common.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NoNodes
+from milena_common.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NodeUnreachable, NoNodes
 from milena_common.identity import ANY, Identity
 
 _CLOSED = "this client is closed"
@@ -239,8 +239,8 @@ class DirectTransport:
     def _ask_all(self, method: str, request: Message, deadline: float) -> Message:
         """Call any node until one owns the key or knows its owner: in a forked process, without a router.
 
-        The ring is the one that was known at the fork. Raises FailedPrecondition if none was, NodeLost if no node
-        of it can be reached.
+        The ring is the one that was known at the fork. Raises FailedPrecondition if none was,
+        NodeUnreachable if no node of it can be reached.
         """
         nodes = self._routes.all()
         if not nodes:
@@ -256,7 +256,7 @@ class DirectTransport:
                 continue
             if answer is not None:
                 return answer
-        raise NodeLost(
+        raise NodeUnreachable(
             "the owner of this key cannot be reached, and no node that was known when this process was forked says "
             "that it has another one"
         )

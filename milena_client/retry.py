@@ -5,7 +5,7 @@ What may be repeated depends on what is certain:
     error                          read    write   costs a token
     RateLimited                    yes     yes     no
     Overloaded, NoNodes, Moved,
-    WrongNode                      yes     yes     yes     (nothing was done)
+    NodeUnreachable, WrongNode     yes     yes     yes     (nothing was done)
     any other Unavailable          yes     no      yes     (a write may have happened)
     everything else                no      no
 
@@ -30,6 +30,7 @@ from milena_common.errors import (
     DeadlineExceeded,
     MilenaError,
     Moved,
+    NodeUnreachable,
     NoNodes,
     Overloaded,
     RateLimited,
@@ -55,6 +56,9 @@ class RetryPolicy:
 
 
 DEFAULT_RETRY = RetryPolicy()
+
+
+_NOTHING_DONE = (Overloaded, NoNodes, NodeUnreachable, Moved, WrongNode)
 
 
 class RetryBudget:
@@ -112,7 +116,7 @@ class Attempts:
             return None  # the time ran out over retries: the error before it is the cause
         self.error = error
         rate_limited = isinstance(error, RateLimited)
-        nothing_done = rate_limited or isinstance(error, Overloaded | NoNodes | Moved | WrongNode)
+        nothing_done = rate_limited or isinstance(error, _NOTHING_DONE)
         if not nothing_done and not (self._repeatable and isinstance(error, Unavailable)):
             return None
         self._failures += 1

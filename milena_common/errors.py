@@ -12,6 +12,7 @@
     ├── Unavailable         ConnectionError   UNAVAILABLE           UNAVAILABLE
     │   ├── NoNodes                                                 CLUSTERDOWN
     │   ├── NodeLost                                                NODELOST
+    │   │   └── NodeUnreachable                                     NODEUNREACHABLE
     │   ├── WrongNode                                               WRONGNODE
     │   ├── Moved                                                   MOVED
     │   └── OriginUnavailable                                       ORIGINDOWN
@@ -137,6 +138,12 @@ class NodeLost(Unavailable):
     """The node that owns the key cannot be reached, or does not answer."""
 
     code = "NODELOST"
+
+
+class NodeUnreachable(NodeLost):
+    """No connection can be made to the node that owns the key; nothing was sent to it, so nothing was done."""
+
+    code = "NODEUNREACHABLE"
 
 
 class WrongNode(Unavailable):

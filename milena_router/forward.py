@@ -113,6 +113,7 @@ class Forwarder:
             return await self._connection(owner.address).call(method, build(owner.owned_since), remaining)
         except (NodeLost, WrongNode) as error:
             self._warn(owner.address, error)
+            # Of the same class: whether the node may have done it decides what may be sent again.
             raise type(error)(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
     async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:

@@ -15,7 +15,7 @@ import grpc
 from milena_client import resp_wire
 from milena_client.resp_async import RespLink
 from milena_client.resp_stream import NoAnswer
-from milena_common.errors import InternalError, NodeLost
+from milena_common.errors import InternalError, NodeLost, NodeUnreachable
 from milena_common.grpc_options import channel_options
 from milena_common.identity import ANY, Identity
 from milena_common.status import from_grpc, is_answer
@@ -26,6 +26,8 @@ FAST: Final = frozenset(("Get", "Put", "Delete", "Forget"))
 CONNECT_SECONDS = 1.0
 # A node that has not said a word for so long, with commands before it, is given a new connection.
 SILENCE_SECONDS = 30.0
+# How gRPC's details begin when no connection could be made: nothing says it but this text.
+_NO_CONNECTION: Final = "failed to connect to all addresses"
 
 
 class NodeConnection(Protocol):
@@ -62,7 +64,9 @@ class GrpcNodeConnection:
             if is_answer(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                raise NodeLost(f"cannot be reached: {error.details()}") from None
+                # A call that finds no connection is not sent; one that loses its connection may have been done.
+                kind = NodeUnreachable if (error.details() or "").startswith(_NO_CONNECTION) else NodeLost
+                raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NodeLost(f"did not answer within {timeout:.3g} s") from None
             raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None

@@ -5,34 +5,35 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import click
 
 from milena_client.admin import Admin
-from milena_client.calls import DEFAULT_TIMEOUT
+from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
+from milena_client.calls import DEFAULT_TIMEOUT, Retries
+from milena_client.cli.failures import printable
+from milena_client.cli.reporting import ReportingTransport
 from milena_client.client import Milena
 from milena_client.connection import GrpcTransport
-from milena_client.retry import RetryPolicy
+from milena_client.direct_sync import DirectTransport
 from milena_client.transport import Transport
 from milena_client.url import Target, from_environment, parse_duration, parse_url
 
 FORMATS = ("table", "json", "raw")
 
-# A person sees the error and can press a key; half a second of retries is enough to hide a hiccup.
-_RETRY = RetryPolicy(tokens=3)
-
 
 @dataclass
 class Session:
-    """The options, as far as they were given. `transport` stands in for the network in tests."""
+    """The options, as far as they were given. `transport` and `clock` stand in for network and time in tests."""
 
     url: str | None = None
     bucket: str | None = None
     timeout: float | None = None
     output: str | None = None
     transport: Transport | None = None
+    clock: BlockingClock = field(default_factory=BlockingSystemClock)
 
     @property
     def format(self) -> str:
@@ -42,12 +43,19 @@ class Session:
     def client(self) -> Milena:
         """A client of the cluster. Raises ConfigError."""
         target = self._target()
+        timeout = target.timeout or DEFAULT_TIMEOUT
+        transport = self.transport
+        if transport is None:
+            router = GrpcTransport(target.address, target.note)
+            transport = router
+            if target.direct:
+                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.draw)
         return Milena(
             target.address,
             bucket=target.bucket,
-            timeout=target.timeout or DEFAULT_TIMEOUT,
-            retry=_RETRY,
-            transport=self.transport or GrpcTransport(target.address, target.note),
+            timeout=timeout,
+            transport=ReportingTransport(transport, _say),
+            clock=self.clock,
         )
 
     def admin(self) -> Admin:
@@ -57,8 +65,8 @@ class Session:
             target.address,
             bucket=target.bucket,
             timeout=target.timeout or DEFAULT_TIMEOUT,
-            retry=_RETRY,
-            transport=self.transport or GrpcTransport(target.address, target.note),
+            transport=ReportingTransport(self.transport or GrpcTransport(target.address, target.note), _say),
+            clock=self.clock,
         )
 
     def _target(self) -> Target:
@@ -68,6 +76,10 @@ class Session:
             bucket=target.bucket if self.bucket is None else self.bucket,
             timeout=self.timeout or target.timeout,
         )
+
+
+def _say(line: str) -> None:
+    click.echo(f"milena: {printable(line)}", err=True)
 
 
 def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -106,7 +118,7 @@ _CLUSTER = (
         metavar="DURATION",
         expose_value=False,
         callback=_note_duration,
-        help="Time for each call, such as 500ms or 2s. Default: 5s.",
+        help="Time for each call, such as 500ms or 2s. Default: 10s.",
     ),
 )
 

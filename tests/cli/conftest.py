@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from milena_client.cli.app import milena
 from milena_client.cli.session import Session
 from milena_client.memory_cluster import MemoryCluster
-from milena_client.testing import MemoryTransport
+from milena_client.testing import FakeClock, MemoryTransport
 
 Run = Callable[..., Result]
 
@@ -30,7 +30,7 @@ def run(cluster: MemoryCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def invoke(*arguments: str, input: str | bytes | None = None) -> Result:
         # The commands close their connection, and there is only this one.
         cluster.closed = False
-        session: Any = Session(transport=MemoryTransport(cluster))
+        session: Any = Session(transport=MemoryTransport(cluster), clock=FakeClock())
         return CliRunner().invoke(milena, list(arguments), input=input, obj=session)
 
     return invoke

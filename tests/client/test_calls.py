@@ -10,10 +10,12 @@ import pytest
 from google.protobuf.message import Message
 
 from milena_client import AsyncMilena, Flushed, Milena, operations
-from milena_client.calls import AsyncCaller, Caller, Failed, Retries, first_attempt
+from milena_client.calls import DEFAULT_TIMEOUT, AsyncCaller, Caller, Failed, Retries, first_attempt
+from milena_client.pace import Pace
 from milena_client.resp_wire import NOT_ASKED
-from milena_client.retry import DEFAULT_RETRY
+from milena_client.retry import DEFAULT_RETRY, Attempts, RetryBudget
 from milena_client.testing import FakeAsyncClock, FakeClock
+from milena_common.env import Environment
 from milena_common.errors import (
     ConditionFailed,
     DeadlineExceeded,
@@ -28,6 +30,7 @@ from milena_common.errors import (
     Unavailable,
 )
 from milena_common.pb import router_server_pb2 as pb
+from milena_router import config as router_config
 from tests.client.scripted import FOUND, WRITTEN, Answer, Script, ScriptedAsyncTransport, ScriptedTransport
 
 Do = Callable[..., Any]
@@ -256,6 +259,18 @@ def test_a_call_may_begin_with_an_attempt_that_somebody_else_has_made(kind: str)
     with pytest.raises(DeadlineExceeded, match=r"get 'k': not finished within 5 s \(silence\)"):
         run(operations.get("k", ""), None, Failed(clock.time, DeadlineExceeded("silence")))
     assert len(script.timeouts) == 1
+
+
+def test_a_call_has_time_for_the_loss_of_a_node_by_default() -> None:
+    """A node that dies holds its slots until its lease is over; then there has to be time with the next owner."""
+    assert 2 * router_config.load(Environment({})).lease_seconds <= DEFAULT_TIMEOUT
+    clock = FakeClock()
+    policy, max_draw = DEFAULT_RETRY, lambda: 0.999
+    calls = Attempts(policy, RetryBudget(policy), Pace(), repeatable=True, deadline=DEFAULT_TIMEOUT, draw=max_draw)
+    while clock.time < router_config.load(Environment({})).lease_seconds + 1:
+        delay = calls.next_delay(NodeLost("gone"), clock.time)
+        assert delay is not None
+        clock.sleep(delay)
 
 
 def test_what_a_first_attempt_came_to() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from milena_client import AsyncMilena, FailedPrecondition, Milena, NearCache, NodeLost, cached
+from milena_client import AsyncMilena, FailedPrecondition, Milena, NearCache, NodeUnreachable, cached
 from milena_client.testing import FakeMilena
 from tests.client.direct_cluster import DirectCluster
 from tests.client.test_direct import FIRST, SECOND, THIRD, cluster_of
@@ -130,7 +130,7 @@ def test_a_forked_process_that_reaches_no_node_says_so_in_its_time() -> None:
             node.close()
 
         def child() -> bool:
-            with pytest.raises(NodeLost, match="known when this process was forked"):
+            with pytest.raises(NodeUnreachable, match="known when this process was forked"):
                 client.get(FIRST)
             return True
 

@@ -17,6 +17,7 @@ KINDS = [
     errors.InternalError,
     errors.InvalidRequest,
     errors.NodeLost,
+    errors.NodeUnreachable,
     errors.NoNodes,
     errors.OriginUnavailable,
     errors.Overloaded,

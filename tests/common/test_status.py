@@ -25,6 +25,7 @@ STATUSES = {
     errors.NoNodes: StatusCode.UNAVAILABLE,
     errors.NodeLost: StatusCode.UNAVAILABLE,
     errors.WrongNode: StatusCode.UNAVAILABLE,
+    errors.NodeUnreachable: StatusCode.UNAVAILABLE,
     errors.OriginUnavailable: StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
     errors.InternalError: StatusCode.INTERNAL,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from milena_common.deadlines import inner
-from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NoNodes, WrongNode
+from milena_common.errors import InvalidRequest, MilenaError, NodeLost, NodeUnreachable, NoNodes, WrongNode
 from milena_common.identity import Identity
 from milena_common.ring import Member
 from milena_common.slots import slot_of
@@ -162,6 +162,15 @@ async def test_a_lost_node_is_named_with_the_keys_slot(rig: Rig) -> None:
         assert str(lost.value) == (
             f"node {rig.owner}, which owns slot {slot_of(KEY)}, cannot be reached: connection refused"
         )
+
+
+async def test_a_node_that_was_not_reached_is_told_from_one_that_may_have_done_it(rig: Rig) -> None:
+    for kind in (NodeLost, NodeUnreachable):
+        rig.nodes[rig.owner].answer = kind("gone")
+        for read in (True, False):
+            with pytest.raises(NodeLost) as lost:
+                await rig.send(read=read)
+            assert type(lost.value) is kind
 
 
 @pytest.mark.parametrize(("read", "calls"), [(True, 2), (False, 1)])

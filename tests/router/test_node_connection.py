@@ -21,6 +21,7 @@ from milena_common.errors import (
     InvalidRequest,
     MilenaError,
     NodeLost,
+    NodeUnreachable,
     OriginUnavailable,
 )
 from milena_common.grpc_door import GrpcDoor
@@ -102,10 +103,31 @@ async def test_a_node_that_is_not_there_is_lost_at_once() -> None:
     with ReservedPort() as nobody:
         connection = GrpcNodeConnection(nobody.address)
         started = time.monotonic()
-        with pytest.raises(NodeLost, match=r"^cannot be reached: "):
+        with pytest.raises(NodeUnreachable, match=r"^cannot be reached: "):
             await connection.call("Get", REQUEST, SOON)
         assert time.monotonic() - started < SOON / 2
         await connection.close(0)
+
+
+async def test_a_node_that_ends_with_a_call_in_hand_may_have_done_it() -> None:
+    node = grpc.aio.server()
+    asked = asyncio.Event()
+
+    async def never(_: bytes, __: Any) -> bytes:
+        asked.set()
+        return await asyncio.Future()
+
+    handlers = {"Put": grpc.unary_unary_rpc_method_handler(never)}
+    node.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    alive = GrpcNodeConnection(f"127.0.0.1:{node.add_insecure_port('127.0.0.1:0')}")
+    await node.start()
+    call = asyncio.create_task(alive.call("Put", REQUEST, SOON))
+    await asked.wait()
+    await node.stop(0)
+    with pytest.raises(NodeLost) as lost:
+        await call
+    assert type(lost.value) is NodeLost
+    await alive.close(0)
 
 
 async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connection: GrpcNodeConnection) -> None:
