@@ -6,6 +6,7 @@ A channel connects at its first call and reconnects by itself, so there is nothi
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from google.protobuf.message import Message
 
 from milena_client.forks import leak, survive_forks, use_grpc
 from milena_client.loops import Home
+from milena_client.patched import refuse_patched
 from milena_common.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
 from milena_common.grpc_options import channel_options
 from milena_common.pb import router_server_pb2 as pb
@@ -110,6 +112,7 @@ class GrpcTransport:
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._connecting = threading.Lock()
+        refuse_patched(sys.modules)
         survive_forks(self)
 
     def _connected(self) -> dict[str, Any]:
@@ -119,6 +122,7 @@ class GrpcTransport:
         use_grpc()
         with self._connecting:
             if self._channel is None:
+                refuse_patched(sys.modules)  # which may have happened since
                 self._channel = grpc.insecure_channel(self._address, options=channel_options())
                 self._methods = _methods(self._channel)
         return self._methods
@@ -203,6 +207,7 @@ class AsyncGrpcTransport:
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
         self._home = Home(self._begin_anew)
+        refuse_patched(sys.modules)
         survive_forks(self)
 
     def _begin_anew(self) -> None:
@@ -274,6 +279,7 @@ class AsyncGrpcTransport:
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
         self._home.settle()
+        refuse_patched(sys.modules)
         use_grpc()
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
         self._methods = _methods(self._channel)
