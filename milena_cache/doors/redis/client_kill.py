@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from milena_cache.doors.redis.client_list import NORMAL, client_type
+from milena_cache.doors.redis.client_list import client_type, type_of
 from milena_cache.doors.redis.command import SYNTAX, Refused, integer
 from milena_common.resp import OK, Raw
 
@@ -66,8 +66,8 @@ def _condition(context: Context, option: bytes, value: bytes) -> Meant:
                 raise Refused("ERR client-id should be greater than 0")
             return lambda client: client.session.id == number
         case b"TYPE":
-            normal = client_type(value) == NORMAL
-            return lambda client: normal
+            kind = client_type(value)
+            return lambda client: type_of(client.session) == kind
         case b"ADDR":
             return _by_addr(value)
         case b"LADDR":

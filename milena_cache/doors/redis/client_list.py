@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from milena_cache.doors.redis.context import Context
     from milena_cache.doors.redis.session import Session
 
-# Everybody is `normal`; the others are words that Redis knows.
+# Connections are of the first two; the others are words that Redis knows.
 NORMAL = "normal"
-TYPES = (NORMAL, "master", "replica", "slave", "pubsub")
+PUBSUB = "pubsub"
+TYPES = (NORMAL, PUBSUB, "master", "replica", "slave")
 
 
 def client_type(word: bytes) -> str:
@@ -26,6 +27,11 @@ def client_type(word: bytes) -> str:
     if name not in TYPES:
         raise Refused(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
     return name
+
+
+def type_of(session: Session) -> str:
+    """Return the type of a connection, of those in TYPES."""
+    return PUBSUB if session.subscribed else NORMAL
 
 
 def line(context: Context, client: Client) -> str:
@@ -45,7 +51,7 @@ def line(context: Context, client: Client) -> str:
         + ("B" if follower and follower.options.bcast else "")
         + ("R" if follower and follower.broken else ""),
         "db": 0,
-        "sub": 0,
+        "sub": int(session.subscribed),
         "psub": 0,
         "ssub": 0,
         "multi": 0 if session.refusing else -1,
@@ -75,7 +81,8 @@ def line(context: Context, client: Client) -> str:
 
 
 def _flags(session: Session, *, tracks: bool) -> str:
-    flags = "t" if tracks else ""
+    flags = "P" if session.subscribed else ""
+    flags += "t" if tracks else ""
     flags += "e" if session.no_evict else ""
     flags += "T" if session.no_touch else ""
     flags += "c" if session.closing else ""
@@ -94,7 +101,8 @@ def list_(context: Context, session: Session, words: list[bytes]) -> Verbatim:
         case [b""]:
             pass
         case [b"TYPE", name]:
-            chosen = chosen if client_type(name) == NORMAL else []
+            kind = client_type(name)
+            chosen = [client for client in chosen if type_of(client.session) == kind]
         case [b"ID", _, *_]:
             wanted = [integer(word, "ERR Invalid client ID") for word in words[3:]]
             chosen = [clients[number] for number in wanted if number in clients]

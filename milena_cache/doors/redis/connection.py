@@ -195,7 +195,7 @@ class Connection(asyncio.Protocol):
             or self._limited
             or session.tracking
             or session.mute
-            or session.refusing
+            or (session.refusing or session.subscribed)
             or running.in_hand.full
             or self._is_behind()
         )

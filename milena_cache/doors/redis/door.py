@@ -87,7 +87,9 @@ class RedisDoor:
             latest = self._context.clock.now() - idle
             for client in tuple(clients.by_id.values()):
                 number, session = client.session.id, client.session
-                if session.last_at < latest and not (session.tracking or client.waits or number in clients.slow):
+                if session.last_at < latest and not (
+                    session.tracking or session.subscribed or client.waits or number in clients.slow
+                ):
                     client.disconnect("idle")
 
     def ring_changed(self) -> None:

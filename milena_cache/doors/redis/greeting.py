@@ -35,6 +35,9 @@ def printable(word: bytes, what: str) -> str:
 def ping(context: Context, session: Session, words: list[bytes]) -> Any:
     if len(words) > 2:
         raise Refused("ERR wrong number of arguments for 'ping' command")
+    if session.subscribed and not session.resp3:
+        # As a message, which is all that such a client reads.
+        return [b"pong", words[1] if len(words) == 2 else b""]
     return words[1] if len(words) == 2 else Simple("PONG")
 
 

@@ -13,10 +13,11 @@ from itertools import islice
 from milena_cache.changes import Changes
 from milena_cache.dirty import Dirty
 from milena_cache.doors.redis.clients import Clients
+from milena_cache.doors.redis.subscriptions import CHANNEL, message
 from milena_cache.doors.redis.tracking import EVERYTHING, Told, Tracking
 from milena_cache.memory import Memory
 from milena_common.clock import Clock
-from milena_common.resp import bulk, push
+from milena_common.resp import RESP2, RESP3, bulk, null, push
 
 # So many keys are looked at in one step of the loop, and the rest after a pause.
 MOST_KEYS = 5_000
@@ -24,7 +25,10 @@ PAUSE_SECONDS = 0.01
 # So many sweeps a second apart; no read takes longer. Of what is not in memory then, nobody would notice a change.
 MOST_SWEEPS = 60
 
-_NULL = b"_\r\n"
+# A ring change names so many tracked keys, so many in one step of the loop: a few milliseconds each. With more in
+# the table, clients are told to drop everything: the messages would be large, and late for what moved.
+MOST_NAMED = 100_000
+NAMED_AT_ONCE = 2_000
 
 
 class Invalidations:
@@ -43,9 +47,23 @@ class Invalidations:
         changes.on_change = self._changed
 
     def ring_changed(self) -> None:
-        """This node lost slots, or gained some."""
-        if self._tracking.active:
+        """This node lost slots, or gained some: tell of the keys that clients may have from before.
+
+        They are named, since clients are known that drop nothing at a message without keys (coredis 6.9). What is
+        read from now on stands behind them in the table and is not told of.
+        """
+        if not self._tracking.active:
+            return
+        if self._tracking.keys > MOST_NAMED:
             self._tracking.flush_all()
+        else:
+            self._tracking.flush_unnamed()
+            self._name(self._tracking.keys)
+
+    def _name(self, left: int) -> None:
+        self._tracking.name_oldest(min(left, NAMED_AT_ONCE))
+        if left > NAMED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._name, left - NAMED_AT_ONCE)
 
     def _changed(self, key: bytes) -> None:
         if self._tracking.active:
@@ -86,19 +104,22 @@ class Invalidations:
 
     def _send(self) -> None:
         told_last: Told = {}
-        message = b""
-        for target, told in self._by_connection().items():
+        pushed = b""
+        for target, (told, redirected) in self._by_connection().items():
             client = self._clients.by_id[target]
             if not client.session.resp3:
-                continue  # Redis has nothing for it either, but for Pub/Sub, which Milena has not
-            if not message or told != told_last:
+                # Without a subscription, or for reads of its own, Redis has no message for such a client either.
+                if redirected and client.session.subscribed:
+                    client.push(message(client.session, b"message", bulk(CHANNEL), _array(told, RESP2)))
+                continue
+            if not pushed or told != told_last:
                 told_last = told
-                message = push(b"invalidate", _array(told))
-            client.push(message)
+                pushed = push(b"invalidate", _array(told, RESP3))
+            client.push(pushed)
 
-    def _by_connection(self) -> dict[int, Told]:
-        """What is to be told, by the connection that is told it."""
-        gathered: dict[int, Told] = {}
+    def _by_connection(self) -> dict[int, tuple[Told, bool]]:
+        """What is to be told, by the connection that is told it, and whether that is about another one's reads."""
+        gathered: dict[int, tuple[Told, bool]] = {}
         for number, told in self._tracking.take().items():
             follower = self._tracking.of(number)
             if follower is None or number not in self._clients.by_id:
@@ -109,12 +130,13 @@ class Invalidations:
                 if follower.session.resp3:
                     self._clients.by_id[number].push(push(b"tracking-redir-broken", b":%d\r\n" % target))
                 continue
-            before = gathered.setdefault(target, {})
-            gathered[target] = EVERYTHING if before is EVERYTHING or told is EVERYTHING else {**before, **told}
+            before, redirected = gathered.setdefault(target, ({}, False))
+            both = EVERYTHING if before is EVERYTHING or told is EVERYTHING else {**before, **told}
+            gathered[target] = both, redirected or target != number
         return gathered
 
 
-def _array(told: Told) -> bytes:
+def _array(told: Told, protocol: int) -> bytes:
     if told is EVERYTHING:
-        return _NULL
+        return null(protocol)
     return b"*%d\r\n%b" % (len(told), b"".join(map(bulk, told)))

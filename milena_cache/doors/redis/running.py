@@ -23,6 +23,7 @@ from milena_cache.doors.redis.key_order import KeyOrder
 from milena_cache.doors.redis.outbox import Outbox
 from milena_cache.doors.redis.refusals import check_deadline, check_keys, check_transaction
 from milena_cache.doors.redis.session import Session
+from milena_cache.doors.redis.subscriptions import check_subscriber
 from milena_cache.doors.redis.tracking import Work
 from milena_cache.doors.redis.waiting import LARGE, UNKNOWN, Answer, InHand, Large, Waiting
 from milena_common.limiter import over_limit
@@ -73,6 +74,8 @@ class Running:
                 check_transaction(command)
             if not command.accepts(len(words)):
                 raise wrong_arity(command.name)
+            if session.subscribed:
+                check_subscriber(session, command)
             if session.waited > self._timeout:
                 check_deadline(command, session.waited, self._timeout)
             keys = command.keys_in(words)

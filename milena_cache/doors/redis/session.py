@@ -8,6 +8,7 @@ from milena_common.resp import RESP2, RESP3
 class Session:
     """One connection's state. `addr` and `laddr` are host:port of the client and of the door; times are monotonic
     seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
+    `subscribed`: it is told of changed keys on the channel __redis__:invalidate.
     `mute`: of how many commands, the present one included, there is no answer; negative: of all.
     `refusing`: after MULTI, everything is refused up to EXEC or DISCARD. `waited`: seconds since the bytes of the
     command that is being begun were read, 0 if they were read just now.
@@ -33,6 +34,7 @@ class Session:
         "received",
         "refusing",
         "sent",
+        "subscribed",
         "tracking",
         "waited",
     )
@@ -62,6 +64,7 @@ class Session:
         self.no_touch = False
         self.mute = 0
         self.refusing = False
+        self.subscribed = False
         # Whether what it reads is tracked; the table of `tracking` has how.
         self.tracking = False
 

@@ -21,6 +21,7 @@ from milena_cache.doors.redis import (
     server,
     slowlog,
     strings,
+    subscriptions,
     tracking_commands,
     transactions,
 )
@@ -44,6 +45,7 @@ MODULES = (
     memory_commands,
     server,
     slowlog,
+    subscriptions,
     tracking_commands,
     transactions,
 )

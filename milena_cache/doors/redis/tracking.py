@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from milena_cache.doors.redis.command import Access
 from milena_cache.doors.redis.session import Session
@@ -249,6 +250,19 @@ class Tracking:
             return 0
         works[0].spared[key] = None
         return works[0].client
+
+    def name_oldest(self, number: int) -> None:
+        """Tell of the `number` keys that have been in the table for the longest, as if they had changed."""
+        for key in [*islice(self._keys, number)]:
+            self._tell_all(key, spared=0)
+
+    def flush_unnamed(self) -> None:
+        """Any key may have changed; tell those of whose keys nothing is known: they follow prefixes."""
+        followers = [client for client, follower in self._followers.items() if follower.options.bcast]
+        for client in followers:
+            self._note(client)
+            self._told[client] = EVERYTHING
+        self.invalidations += len(followers)
 
     def flush_all(self) -> None:
         """Any key may have changed."""

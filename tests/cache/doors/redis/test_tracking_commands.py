@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import hiredis
 import pytest
 
-from milena_cache.doors.redis.invalidations import MOST_SWEEPS
-from milena_common.resp import command
+from milena_cache.doors.redis import invalidations
+from milena_cache.doors.redis.invalidations import MOST_SWEEPS, NAMED_AT_ONCE
+from milena_common.resp import bulk, command
 from tests.cache.doors.redis.rig import ME, DoorUnderTest, WireClient, parsed, ring
+from tests.cache.doors.redis.test_subscriptions import MESSAGE, subscriber
 
 INVALIDATE_K = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
@@ -175,8 +178,42 @@ async def test_slots_that_come_or_go_empty_every_client() -> None:
     await kept(door, client)
     assert door.ownership.update(ring(ME, "127.0.0.1:50053", epoch=2))
     door.door.ring_changed()
-    assert await pushes(client) == EVERYTHING
+    assert await pushes(client) == INVALIDATE_K
     assert await pushes(broadcast) == EVERYTHING
+
+
+async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of_the_loop() -> None:
+    """coredis 6.9 drops nothing at a message without keys."""
+    door = DoorUnderTest()
+    client, redirected = tracking(door), door.connect()
+    sink = subscriber(door)
+    redirected.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", number(sink))
+    keys = [b"k%d" % at for at in range(NAMED_AT_ONCE + 10)]
+    for key in keys:
+        door.context.tracking.read(client.session.id, key)
+    door.context.tracking.read(redirected.session.id, keys[0])
+    door.door.ring_changed()
+    await asyncio.sleep(0)
+    door.context.tracking.read(client.session.id, b"read anew")
+    told: list[bytes] = []
+    reader = hiredis.Reader()
+    reader.feed(await pushes(client))
+    while message := reader.gets():
+        told += message[1]
+    assert told == keys
+    assert b"read anew" in door.context.tracking
+    assert door.context.tracking.keys == 1
+    assert await pushes(sink) == MESSAGE % (b"*1\r\n" + bulk(keys[0]))
+
+
+async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invalidations, "MOST_NAMED", 1)
+    door = DoorUnderTest()
+    client = tracking(door)
+    for key in (b"k", b"l"):
+        await kept(door, client, key)
+    door.door.ring_changed()
+    assert await pushes(client) == EVERYTHING
 
 
 async def test_who_resets_or_leaves_tracks_no_more() -> None:
