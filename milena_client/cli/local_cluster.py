@@ -175,6 +175,7 @@ class LocalCluster:
         outer = [process for process in (self.router.process if self.router else None, self._moto) if process]
         stop_all([process for process in self._started if process not in outer], STOP_SECONDS + self._drain_seconds)
         stop_all(outer)
+        self._ports.close()
 
     def undrained(self) -> list[str]:
         """After `close`: the names of nodes that may have left acknowledged writes in their journals."""
@@ -202,10 +203,17 @@ class LocalCluster:
         return process
 
     def _start_s3(self) -> None:
-        port = self._ports.take(9000)
-        self.s3_endpoint = f"http://{HOST}:{port}"
-        self._moto = self._spawn("s3", ["moto.server", "-H", HOST, "-p", str(port)], {})
-        self._await_answer(self._moto, f"{self.s3_endpoint}/moto-api/")
+        """Start the embedded S3; again, on another port, if another program took its port."""
+        for attempt in range(_ATTEMPTS):
+            port = self._ports.take(9000)
+            self.s3_endpoint = f"http://{HOST}:{port}"
+            self._moto = self._spawn("s3", ["moto.server", "-H", HOST, "-p", str(port)], {})
+            try:
+                self._await_answer(self._moto, f"{self.s3_endpoint}/moto-api/")
+                return
+            except ClusterFailed:
+                if self._moto.exit_code() is None or attempt == _ATTEMPTS - 1:
+                    raise
 
     def _create_bucket(self) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -262,7 +270,9 @@ class LocalCluster:
                 )
             try:
                 with _direct.open(url, timeout=1):
-                    return
+                    # Who answers may be another program, which took the port; then the process is about to end.
+                    if process.exit_code() is None:
+                        return
             except OSError:
                 time.sleep(0.05)
         raise ClusterFailed(f"{process.name} does not answer at {url}:\n{process.last_words()}")

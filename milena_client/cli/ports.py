@@ -1,25 +1,53 @@
-"""Shell. Free TCP ports on this machine."""
+"""Shell. Free TCP ports on this machine, reserved against other clusters that are started at the same moment.
+
+A TCP port is free until the process that it is meant for listens, some hundred milliseconds after it was
+chosen. Two clusters that were started together chose the same ports, and one of them ended. So each holds, for
+every port that it has chosen, the UDP port of the same number, which nothing else here uses: only one process
+can, whoever runs it, and the system lets go of it when the process ends, however that happens.
+"""
 
 from __future__ import annotations
 
 import socket
 
 HOST = "127.0.0.1"
+_ATTEMPTS = 100
 
 
 class Ports:
-    """Hands out each port once: the wanted one if it is free, another otherwise."""
+    """Hands out each port once: the wanted one if it is free, another otherwise. Reserves them until `close`."""
 
     def __init__(self) -> None:
-        self._taken: set[int] = set()
+        self._held: list[socket.socket] = []
 
     def take(self, wanted: int) -> int:
-        """A port nobody listens on. Somebody else may still be quicker to take it."""
-        port = wanted if wanted not in self._taken and _is_free(wanted) else _any_free()
-        while port in self._taken:
+        """Reserve and return a port that nobody listens on. Raises OSError if none can be found."""
+        port = wanted
+        for _ in range(_ATTEMPTS):
+            if self._reserve(port):
+                return port
             port = _any_free()
-        self._taken.add(port)
-        return port
+        raise OSError(f"no free port was found in {_ATTEMPTS} attempts")
+
+    def _reserve(self, port: int) -> bool:
+        held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            held.bind((HOST, port))
+        except OSError:  # another cluster has reserved it
+            held.close()
+            return False
+        # Only now: one that has let go of it may have begun to listen in between.
+        if not _is_free(port):
+            held.close()
+            return False
+        self._held.append(held)
+        return True
+
+    def close(self) -> None:
+        """Let go of all ports."""
+        for held in self._held:
+            held.close()
+        self._held.clear()
 
 
 def port_of(address: str) -> int:

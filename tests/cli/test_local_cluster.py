@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,20 @@ def taken(port: int) -> Iterator[None]:
         except OSError:
             pass
         yield
+
+
+def test_clusters_that_are_started_at_the_same_moment_have_ports_of_their_own(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder in folders:
+        folder.mkdir()
+    with ExitStack() as stack:
+        ups = [stack.enter_context(milena(folder, "up", "--nodes", "1", LEASE_SECONDS="1")) for folder in folders]
+        for up in ups:
+            up.wait_for("^nodes: 1, ")
+        chosen = [address for up in ups for address in {*addresses(up)}]
+        assert len(chosen) == len({*chosen})
+        for up in ups:
+            up.end(signal.SIGINT)
 
 
 def test_a_cluster_for_an_afternoon(tmp_path: Path) -> None:

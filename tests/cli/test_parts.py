@@ -133,6 +133,34 @@ def test_ports_that_are_taken_are_no_obstacle() -> None:
         assert ports.take(wanted) != wanted
     assert ports.take(wanted) == wanted
     assert ports.take(wanted) != wanted
+    ports.close()
+
+
+def test_a_port_that_another_cluster_has_chosen_is_not_free_although_nobody_listens_yet() -> None:
+    ours, theirs = Ports(), Ports()
+    wanted = ours.take(free_port())
+    assert theirs.take(wanted) != wanted
+    ours.close()
+    assert theirs.take(wanted) == wanted
+    theirs.close()
+
+
+def test_a_reservation_ends_with_its_process() -> None:
+    wanted = free_port()
+    program = (
+        f"import os; from milena_client.cli.ports import Ports; ports = Ports(); ports.take({wanted}); os._exit(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
+    ports = Ports()
+    assert ports.take(wanted) == wanted
+    ports.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 STUBBORN = """
