@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -109,8 +110,9 @@ class AsyncDirectTransport:
 
         None instead of a future: it has to be read by `call`.
         """
-        if not self._home.here():
-            self._home.settle()
+        home = self._home
+        if not home.is_running() or home.thread != get_ident():
+            home.settle()
         routes = self._routes
         filed = routes.filed(key)
         if filed is None:

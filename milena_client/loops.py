@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from threading import get_ident
 
 from milena_common.errors import FailedPrecondition
-
-_get_running_loop = asyncio.get_running_loop
 
 ELSEWHERE = (
     "this client belongs to another event loop, which is not closed: make a client in each event loop, or close "
@@ -22,30 +21,44 @@ ELSEWHERE = (
 )
 
 
-class Home:
-    """The event loop that something belongs to. `begin_anew` forgets what belongs to a loop that is closed."""
+def _never() -> bool:
+    return False
 
-    __slots__ = ("_begin_anew", "_loop")
+
+class Home:
+    """The event loop that something belongs to. `begin_anew` forgets what belongs to a loop that is closed.
+
+    A loop that runs, in this thread, is the running one. So `is_running()` and `thread` say whether that is this
+    one, without `asyncio.get_running_loop()`: in Python 3.11 that is a system call, paid by every read.
+    """
+
+    __slots__ = ("_begin_anew", "_loop", "is_running", "thread")
 
     def __init__(self, begin_anew: Callable[[], None]) -> None:
         self._begin_anew = begin_anew
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.is_running: Callable[[], bool] = _never
+        self.thread = 0
 
     def here(self) -> bool:
         """Return whether it is the running loop."""
-        return _get_running_loop() is self._loop
+        return self.is_running() and self.thread == get_ident()
 
     def settle(self) -> None:
         """Belong to the running loop. Raises FailedPrecondition if its loop is another one that is not closed."""
-        loop = _get_running_loop()
-        if loop is self._loop:
+        if self.here():
             return
-        if self._loop is not None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and loop is not self._loop:
             if not self._loop.is_closed():
                 raise FailedPrecondition(ELSEWHERE)
             self._begin_anew()
         self._loop = loop
+        self.is_running = loop.is_running
+        self.thread = get_ident()
 
     def leave(self) -> None:
         """Belong to no loop, as in a process that was forked, where the parent's loop can never run."""
         self._loop = None
+        self.is_running = _never
+        self.thread = 0
