@@ -7,6 +7,8 @@ then callers are told that there is none. A thread that ends takes its connectio
 
 from __future__ import annotations
 
+# `getaddrinfo` imports it at its first use. A process that is forked while another thread does that never has it.
+import encodings.idna  # noqa: F401
 import logging
 import random
 import socket
