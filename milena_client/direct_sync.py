@@ -104,6 +104,9 @@ class DirectTransport:
         self._updating = threading.Lock()
         self._forked = self._watching
         self._watch.forked()
+        # The thread that follows the ring may have been about to take over the newest one, or half way through it.
+        if not self._closed:
+            self._routes.update(self._watch.current)
 
     def ask(self, key: str | bytes) -> Any:
         """The answer to a GET of `key`: its value, None if there is none, or an exception.
