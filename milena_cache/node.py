@@ -176,7 +176,7 @@ class Node:
 
     async def _read_through(self, wanted: Object, timeout: float, owned_since: int) -> Reply:
         copy = self._servable_on_error(wanted, owned_since)
-        if copy is not None and self._health.suspect:
+        if copy is not None and self._health.expects_failure(wanted.filed_as, self.clock.now()):
             self._refresh(wanted, copy)
             return self._served_stale(copy)
         flight = self.flights.join(wanted.filed_as, owned_since)
@@ -186,7 +186,7 @@ class Node:
         patience = timeout if copy is None else min(timeout, self._revalidate_timeout)
         if not await self.flights.wait(flight, patience):
             if copy is not None:
-                self._failed(f"no answer to a get within {patience:.3g} s")
+                self._failed(wanted, f"no answer to a get of {wanted.ref} within {patience:.3g} s")
                 return self._served_stale(copy)
             self.reads.outcomes["error"] += 1
             raise OriginUnavailable(f"S3 get of {wanted.ref}: no answer within {timeout:.3g} s")
@@ -220,7 +220,7 @@ class Node:
     def _refresh(self, wanted: Object, copy: Entry) -> None:
         """Ask S3 about `copy` while nobody waits for it."""
         if self.flights.join(wanted.filed_as, copy.owned_since) is None and self._health.may_probe(
-            self.clock.now()
+            wanted.filed_as, self.clock.now()
         ):
             self._start(wanted, copy.owned_since)
 
@@ -244,11 +244,11 @@ class Node:
             got = await self._ask(wanted.ref, copy, owned_since)
         except OriginFailure as failure:
             if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
-                self._failed(str(failure))
+                self._failed(wanted, str(failure), unconnected=failure.fault is Fault.CONNECT)
             else:
-                self._succeeded()  # it answers, and its refusal shall be heard
+                self._succeeded(wanted)  # it answers, and its refusal shall be heard
             raise
-        self._succeeded()
+        self._succeeded(wanted)
         # The copy is as old as the question: S3 may have changed while the answer travelled.
         outcome = "changed" if copy else "miss"
         if isinstance(got, Absent):
@@ -284,12 +284,12 @@ class Node:
     def _has_ended(self, entry: Entry) -> bool:
         return bool(entry.expires_at) and has_ended(entry.expires_at, self.clock.wall())
 
-    def _failed(self, what: str) -> None:
-        if self._health.failed(self.clock.now()):
-            log.warning("S3 fails: %s; copies are served stale until it answers", what)
+    def _failed(self, wanted: Object, what: str, *, unconnected: bool = False) -> None:
+        if self._health.failed(wanted.filed_as, self.clock.now(), unconnected=unconnected):
+            log.warning("S3 fails for several keys, the last: %s; copies are served stale until it answers", what)
 
-    def _succeeded(self) -> None:
-        if self._health.succeeded():
+    def _succeeded(self, wanted: Object) -> None:
+        if self._health.succeeded(wanted.filed_as):
             log.info("S3 answers again")
 
     async def exists(self, wanted: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
@@ -298,7 +298,7 @@ class Node:
         if reply is not None:
             return reply, reply.entry.size
         copy = self._servable_on_error(wanted, owned_since)
-        if copy is not None and self._health.suspect:
+        if copy is not None and self._health.expects_failure(wanted.filed_as, self.clock.now()):
             self._refresh(wanted, copy)
             return self._served_stale(copy), copy.size
         patience = timeout if copy is None else min(timeout, self._revalidate_timeout)
@@ -306,7 +306,7 @@ class Node:
             info = await self._limited(self._store.head(wanted.ref), patience, f"S3 head of {wanted.ref}")
         except BaseException as error:
             if copy is not None and isinstance(error, OriginUnavailable):
-                self._failed(str(error))
+                self._failed(wanted, str(error))
                 return self._served_stale(copy), copy.size
             self.reads.outcomes["error"] += 1
             raise

@@ -309,7 +309,46 @@ async def test_an_outage_of_s3_is_a_line_when_it_begins_and_one_when_it_ends(
     t.store.down = None
     for key in "abc":
         await t.get(key)
-    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails: S3 ge", "S3 answers agai"]
+    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails for se", "S3 answers agai"]
+
+
+async def test_one_object_that_always_fails_leaves_the_other_keys_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    t = NodeUnderTest()
+    for key in ("a", "b", "c", "bad"):
+        t.in_s3(key, b"old")
+        await t.get(key)
+    for key in ("a", "b", "c", "bad"):
+        t.in_s3(key, b"new")
+    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.clock.tick(120)
+    assert await t.outcome("bad") == ("stale_error", b"old")
+    for key in "abc":
+        assert await t.outcome(key) == ("changed", b"new")
+        assert await t.outcome("bad") == ("stale_error", b"old")
+    await settle()
+    assert t.store.calls.count(("get", "bad")) == 2, "readers of the bad object do not wait for S3 again"
+    t.clock.tick(PROBE_SECONDS)
+    t.store.refuse = None
+    assert await t.outcome("bad") == ("stale_error", b"old")
+    await settle()
+    assert await t.outcome("bad") == ("hit", b"new")
+    assert caplog.records == []
+
+
+async def test_the_existence_of_one_object_that_always_fails_leaves_the_other_keys_alone() -> None:
+    t = NodeUnderTest()
+    for key in ("a", "bad"):
+        t.in_s3(key, b"old")
+        await t.get(key)
+    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.clock.tick(120)
+    for _ in range(3):
+        reply, _ = await t.node.exists(t.object("bad"), 1)
+        assert reply.outcome == "stale_error"
+    t.in_s3("a", b"longer")
+    reply, size = await t.node.exists(t.object("a"), 1)
+    assert (reply.outcome, size) == ("miss", 6)
 
 
 async def test_listing_hides_the_nodes_prefix_and_pages() -> None:

@@ -8,7 +8,6 @@ from math import inf
 import pytest
 
 from milena_cache.origin import BACKOFF, Origin
-from milena_cache.origin_health import PROBE_SECONDS, OriginHealth
 from milena_cache.store import Absent, Fault, OriginFailure, Ref, Stored
 from milena_common.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
@@ -153,18 +152,3 @@ async def test_every_answer_is_counted_by_its_code() -> None:
     }
     assert rig.origin.counts.total("get", "head") == 5
     assert rig.origin.counts.bytes_written == 102
-
-
-def test_a_suspect_origin_is_probed_once_in_a_while() -> None:
-    health = OriginHealth()
-    assert health.may_probe(0.0)
-    health.failed(10.0)
-    assert health.suspect
-    assert not health.may_probe(10.0)
-    assert health.may_probe(10.0 + PROBE_SECONDS)
-    assert not health.may_probe(10.0 + 1.5 * PROBE_SECONDS)
-    health.failed(11.0)  # a probe that fails does not put the next one off
-    assert health.may_probe(10.0 + 2 * PROBE_SECONDS)
-    health.succeeded()
-    assert not health.suspect
-    assert health.may_probe(12.0)
