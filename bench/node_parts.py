@@ -70,8 +70,17 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
     clock, draw = SystemClock(), random.random
     freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
-    origin = Origin(store, clock, draw, retries=RETRIES, concurrency=2 * CONCURRENCY, place_timeout=5)
-    flights: Flights[Landing] = Flights()
+    origin = Origin(
+        store,
+        clock,
+        draw,
+        retries=RETRIES,
+        concurrency=2 * CONCURRENCY,
+        place_timeout=5,
+        fresh=store,
+        hedge_after=5.0,
+    )
+    flights: Flights[Landing] = Flights(late_after=5.0)
     copies = Copies(memory, flights, freshness, clock)
     dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
     journal: Journal[DirtyEntry] = Journal(disk, clock)

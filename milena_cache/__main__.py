@@ -81,18 +81,22 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     store = S3(
         ObstoreStore(session, config.s3), Boto3Store(session, config.s3), clock, config.freshness.negative_ttl
     )
+    fresh = store.over(ObstoreStore(session, config.s3, pooled=False), Boto3Store(session, config.s3, pooled=False))
     origin = Origin(
         store,
         clock,
         draw,
+        fresh=fresh,
         retries=config.s3_retries,
         concurrency=config.s3_concurrency,
         place_timeout=config.request_timeout,
+        hedge_after=config.hedge_after,
     )
-    store.on_request = origin.counts.request
+    store.on_request = fresh.on_request = origin.counts.request
     journal, journal_identity = await _open_journal(config, clock)
     memory = Memory(config.max_entries, config.max_bytes)
-    flights: Flights[Landing] = Flights()
+    # A read and its hedge have had their time.
+    flights: Flights[Landing] = Flights(late_after=2 * config.hedge_after)
     copies = Copies(memory, flights, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     uploader = Uploader(origin)

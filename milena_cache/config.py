@@ -24,6 +24,9 @@ C = TypeVar("C", bound=str)
 DAY = 86400.0
 YEAR = 366 * DAY
 
+# The share of REQUEST_TIMEOUT_SECONDS after which a read that is not being answered is sent once more.
+HEDGE_SHARE = 1 / 3
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -65,6 +68,14 @@ class Config:
     log_level: str
     log_format: str
 
+    @property
+    def hedge_after(self) -> float:
+        """Seconds without the beginning of an answer after which S3 is asked once more.
+
+        A caller with the default deadline lives to see the answer to the second request, and has time left for it.
+        """
+        return min(self.s3.timeout, self.request_timeout * HEDGE_SHARE)
+
 
 def load(env: Environment, memory_limit: int) -> Config:
     """`memory_limit` in bytes. Raises ConfigError with every problem."""
@@ -102,7 +113,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         s3=S3Settings(
             region=env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1"),
             endpoint_url=_endpoint(env),
-            timeout=env.seconds("S3_TIMEOUT_SECONDS", 10, 0.05, 3600),
+            timeout=env.seconds("S3_TIMEOUT_SECONDS", 4, 0.05, 3600),
             connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
         ),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),

@@ -179,7 +179,7 @@ class Node:
         if copy is not None and self._health.expects_failure(wanted.filed_as, self.clock.now()):
             self._refresh(wanted, copy)
             return self._served_stale(copy)
-        flight = self.flights.join(wanted.filed_as, owned_since)
+        flight = self.flights.join(wanted.filed_as, owned_since, self.clock.now())
         shared = flight is not None
         if flight is None:
             flight = self._start(wanted, owned_since)
@@ -191,7 +191,7 @@ class Node:
             self.reads.outcomes["error"] += 1
             raise OriginUnavailable(f"S3 get of {wanted.ref}: no answer within {timeout:.3g} s")
         try:
-            landing = flight.task.result()
+            landing = flight.landed.result()
         except OriginFailure as failure:
             if copy is not None and not failure.fault.of_object:
                 return self._served_stale(copy)
@@ -219,14 +219,14 @@ class Node:
 
     def _refresh(self, wanted: Object, copy: Entry) -> None:
         """Ask S3 about `copy` while nobody waits for it."""
-        if self.flights.join(wanted.filed_as, copy.owned_since) is None and self._health.may_probe(
-            wanted.filed_as, self.clock.now()
-        ):
+        now = self.clock.now()
+        joined = self.flights.join(wanted.filed_as, copy.owned_since, now)
+        if joined is None and self._health.may_probe(wanted.filed_as, now):
             self._start(wanted, copy.owned_since)
 
     def _start(self, wanted: Object, owned_since: int) -> Flight[Landing]:
         return self.flights.start(
-            wanted.filed_as, owned_since, lambda flight: self._fly(wanted, owned_since, flight)
+            wanted.filed_as, owned_since, lambda flight: self._fly(wanted, owned_since, flight), self.clock.now()
         )
 
     async def _fly(self, wanted: Object, owned_since: int, flight: Flight[Landing]) -> Landing:
@@ -263,8 +263,10 @@ class Node:
                 self.writes.removal.noticed(wanted, owned_since)
         if not flight.attached:
             self._copies.changes(wanted.filed_as)  # readers are told what nobody will compare with anything
-        elif not self._copies.keep(wanted.filed_as, entry):
-            outcome = "bypass"
+        else:
+            flight.attached = False
+            if not self._copies.keep(wanted.filed_as, entry):
+                outcome = "bypass"
         return Landing(outcome, entry)
 
     async def _ask(self, ref: Ref, copy: Entry | None, owned_since: int) -> Stored | Absent:

@@ -18,7 +18,7 @@ from milena_cache.s3_answers import REGION_CODES
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_digest import Md5Etags, md5_named_by
 from milena_cache.s3_obstore import ObstoreStore, Unreadable, exact
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore
 from milena_common.clock import Clock
 
 T = TypeVar("T")
@@ -60,18 +60,29 @@ class S3:
         self._unreadable = 0
         self._region_asked: dict[str, float] = {}
 
+    def over(self, fast: ObstoreStore, thorough: Boto3Store) -> S3:
+        """Return the same S3 by other connections. What is known of its objects and ETags is known to both.
+
+        Were it not, the second could believe an absence that a write by the first has ended.
+        """
+        other = S3(fast, thorough, self._clock, 0)
+        other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
+        return other
+
     # ---- reading
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
         if self._reads_fast(ref):
             got = await self._noticed(
-                self._fast_read("get", ref, lambda: self._fast_get(ref, if_none_match, max_bytes))
+                self._fast_read("get", ref, lambda: self._fast_get(ref, if_none_match, max_bytes, began))
             )
             if got is not None:
                 return got
 
         async def read() -> Stored | Absent:
-            return await self._thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+            return await self._thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
 
         got = await self._noticed(self._in_its_region(ref, read))
         if isinstance(got, Stored) and not await self._is_whole(ref, got):
@@ -85,8 +96,10 @@ class S3:
                 return False
         return exact(ref.key)
 
-    async def _fast_get(self, ref: Ref, if_none_match: str, max_bytes: int) -> Stored | Absent:
-        got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+    async def _fast_get(
+        self, ref: Ref, if_none_match: str, max_bytes: int, began: Callable[[], None]
+    ) -> Stored | Absent:
+        got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
         if isinstance(got, Absent):
             return got
         # Without an ETag it may be anything of status 2xx that a gateway made up.
@@ -307,6 +320,10 @@ class S3:
                 self._logged_at[kind] = now
                 log.warning("not believed, and tried again: %s (said once a minute)", failure)
         return failure
+
+    def reconnect(self) -> None:
+        self._fast.reconnect()
+        self._thorough.reconnect()
 
     async def close(self) -> None:
         await self._thorough.close()

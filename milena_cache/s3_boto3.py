@@ -20,7 +20,7 @@ from cachetools import LRUCache
 from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_boto3_errors import judge, region_of
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, too_large
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore, too_large
 from milena_common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,9 +46,13 @@ def make_session(region: str) -> boto3.Session:
 
 
 class Boto3Store:
-    """S3 through boto3."""
+    """S3 through boto3.
 
-    def __init__(self, session: boto3.Session, settings: S3Settings) -> None:
+    `pooled` False: each request has a connection of its own, which no earlier request has used.
+    """
+
+    def __init__(self, session: boto3.Session, settings: S3Settings, *, pooled: bool = True) -> None:
+        self._pooled = pooled
         self._session = session
         self._settings = settings
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
@@ -100,7 +104,10 @@ class Boto3Store:
         region = self.region(ref.bucket)
 
         def run() -> T:
-            return work(self._client(region))
+            client = self._client(region)
+            if not self._pooled:
+                client.close()  # its idle connections; those of other requests are closed when these end
+            return work(client)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
@@ -130,10 +137,15 @@ class Boto3Store:
             raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
         self._gives_request_ids = self._gives_request_ids or has_id
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        loop = asyncio.get_running_loop()
+
         def work(client: S3Client) -> Stored:
             condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
             answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            loop.call_soon_threadsafe(began)
             self._check("get", ref, answer)
             body, size, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
             if size is not None and size > max_bytes:
@@ -265,6 +277,11 @@ class Boto3Store:
             return str(answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", ""))
 
         return await self._write("bucket", Ref(bucket, ""), work)
+
+    def reconnect(self) -> None:
+        """Use none of the idle connections any more; requests in flight keep theirs."""
+        for client in tuple(self._clients.values()):
+            client.close()
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

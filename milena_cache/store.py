@@ -7,7 +7,7 @@ holds all of them to the same behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -147,6 +147,10 @@ class OriginFailure(Exception):
         return errors.OriginUnavailable(str(self))
 
 
+def ignore() -> None:
+    """Do nothing: the callback of callers that need none."""
+
+
 class Readable(Protocol):
     """S3, as far as reads need it. Every method may raise OriginFailure."""
 
@@ -165,6 +169,11 @@ class Readable(Protocol):
 
 class ObjectStore(Readable, Protocol):
     """S3, as the node needs it. Every method may raise OriginFailure."""
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        """As `Readable.get`; `began` is called in the event loop when the head of the answer has come."""
 
     async def put(
         self,
@@ -189,6 +198,9 @@ class ObjectStore(Readable, Protocol):
 
     async def check_bucket(self, bucket: str) -> None:
         """Return if the bucket is there and may be used."""
+
+    def reconnect(self) -> None:
+        """Use none of the idle connections any more: they may be dead. Requests in flight go on."""
 
     async def close(self) -> None:
         """Let go of connections and threads."""

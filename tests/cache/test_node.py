@@ -17,7 +17,7 @@ from milena_common.errors import (
     InvalidRequest,
     OriginUnavailable,
 )
-from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, LATE, NodeUnderTest
 from tests.support.fake_clock import settle
 
 
@@ -180,6 +180,37 @@ async def test_each_fault_of_s3_has_its_error_and_is_not_cached(fault: Fault, er
         await t.put("k", b"w")
     assert len(t.memory) == 0
     assert await t.outcome("k") == ("miss", b"v")
+
+
+async def test_one_lost_answer_does_not_make_a_key_unreadable_for_those_who_come_later() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    t.store.gate.clear()
+    first = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    t.clock.tick(LATE)
+    t.store.lose_waiting()
+    assert await t.outcome("k") == ("coalesced", b"v")
+    assert await first == ("miss", b"v"), "a read that comes later is for those who wait already"
+    assert await t.outcome("k") == ("hit", b"v")
+
+
+async def test_of_two_reads_of_a_late_flight_only_the_one_that_answers_first_is_kept() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    t.store.read_gate.clear()
+    first = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    await settle()
+    t.in_s3("k", b"new")
+    t.clock.tick(LATE)
+    second = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get", 2)
+    await settle()
+    t.store.read_gate.set()
+    told = {(await first)[1], (await second)[1]}
+    assert len(told) == 1
+    assert await t.outcome("k") == ("hit", told.pop())
 
 
 async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() -> None:

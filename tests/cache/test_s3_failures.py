@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import boto3
 import pytest
 
+from milena_cache.origin import Origin
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_obstore import ObstoreStore
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import Absent, Fault, OriginFailure, Ref, Stored
+from milena_common.clock import SystemClock
 from tests.support.fake_clock import FakeClock
 from tests.support.fault_proxy import FaultProxy
 from tests.support.faults import (
@@ -26,6 +30,7 @@ from tests.support.faults import (
     SLOW_DOWN,
     Answer,
     CutBody,
+    Drip,
     Hang,
     LoseAnswer,
     LoseRequest,
@@ -199,6 +204,66 @@ async def test_a_body_cut_short_is_never_a_value(
     with pytest.raises(OriginFailure) as caught:
         await store.get(Ref(bucket, "k"), max_bytes=MIB)
     assert caught.value.fault.retryable
+
+
+@pytest.mark.parametrize("kind", ["obstore", "boto3"])
+async def test_each_request_of_a_fresh_store_has_a_connection_of_its_own(
+    kind: str, session: boto3.Session, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    made: Store
+    fresh: Store
+    if kind == "obstore":
+        made, fresh = ObstoreStore(session, settings), ObstoreStore(session, settings, pooled=False)
+    else:
+        made, fresh = Boto3Store(session, settings), Boto3Store(session, settings, pooled=False)
+    s3_proxy.inject(NO_SUCH_KEY)  # the stand-in for S3 would end each connection by itself
+    for store, connections in ((made, 1), (fresh, 3)):
+        before = s3_proxy.connections
+        for _ in range(3):
+            await store.get(Ref(bucket, "k"), max_bytes=MIB)
+        assert s3_proxy.connections - before == connections
+    before = s3_proxy.connections
+    made.reconnect()
+    await made.get(Ref(bucket, "k"), max_bytes=MIB)
+    assert s3_proxy.connections - before == 1
+
+
+@pytest.mark.parametrize("key", ["k", "/odd/"])
+async def test_a_read_on_a_connection_that_died_silently_is_answered_on_another(
+    key: str, pair: S3, session: boto3.Session, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    await pair.put(Ref(bucket, key), b"v")
+    patient = replace(settings, timeout=60.0)
+    store = S3(ObstoreStore(session, patient), Boto3Store(session, patient), FakeClock(), negative_ttl=0)
+    origin = Origin(
+        store,
+        SystemClock(),
+        lambda: 0.5,
+        fresh=store.over(
+            ObstoreStore(session, settings, pooled=False), Boto3Store(session, settings, pooled=False)
+        ),
+        retries=0,
+        concurrency=10,
+        place_timeout=5,
+        hedge_after=0.05,
+    )
+    s3_proxy.inject(Hang(), times=1)
+    answer = await asyncio.wait_for(origin.get(Ref(bucket, key), max_bytes=MIB), 20)
+    assert isinstance(answer, Stored)
+    assert answer.value == b"v"
+    s3_proxy.heal()
+    s3_proxy.refuse()  # ends the thread of boto3 that still waits
+    await origin.close()
+
+
+async def test_a_slow_transfer_is_no_failure_as_long_as_bytes_move(
+    store: Store, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    await store.put(Ref(bucket, "k"), b"v" * 8)
+    s3_proxy.inject(Drip(0.1), method="GET")
+    answer = await store.get(Ref(bucket, "k"), max_bytes=MIB)
+    assert isinstance(answer, Stored)
+    assert answer.value == b"v" * 8, "in more time than S3 may be silent"
 
 
 async def test_a_refused_connection_is_told(store: Store, bucket: str, s3_proxy: FaultProxy) -> None:

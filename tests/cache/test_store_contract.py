@@ -18,7 +18,7 @@ from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_obstore import ObstoreStore, exact
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, ObjectStore, OriginFailure, Ref, Stored
+from milena_cache.store import NO_METADATA, Absent, Fault, Info, ObjectStore, OriginFailure, Ref, Stored, ignore
 from milena_common.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
 from tests.support.fault_proxy import FaultProxy
@@ -35,7 +35,7 @@ ODD_KEYS = ["/lead", "trail/", "a//b", "//", "/", "a/./b", "a/../b", "tab\there"
 
 
 class Unhurried(Origin):
-    """`Origin`, for callers that do not say when they give up."""
+    """`Origin` as an `ObjectStore`: for callers that do not say when they give up."""
 
     async def put(
         self,
@@ -51,6 +51,16 @@ class Unhurried(Origin):
 
     async def delete(self, ref: Ref, give_up_at: float = inf, *, if_match: str = "") -> None:
         await super().delete(ref, give_up_at, if_match=if_match)
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        answer = await super().get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+        began()
+        return answer
+
+    def reconnect(self) -> None:
+        pass
 
 
 @pytest.fixture(name="settings")
@@ -73,7 +83,18 @@ async def store(
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,
             "boto3": thorough,
-            "origin": Unhurried(pair, FakeClock(), random.random, retries=0, concurrency=8, place_timeout=20),
+            "origin": Unhurried(
+                pair,
+                FakeClock(),
+                random.random,
+                fresh=S3(
+                    ObstoreStore(session, settings, pooled=False), Boto3Store(session, settings, pooled=False)
+                ),
+                retries=0,
+                concurrency=8,
+                place_timeout=20,
+                hedge_after=0,
+            ),
         }
         made = over_s3[request.param]
     yield made
