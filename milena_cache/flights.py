@@ -52,12 +52,15 @@ class Flights(Generic[T]):
     """The flights of one node, by cache key. Those older than `late_after` seconds are late."""
 
     def __init__(self, late_after: float) -> None:
-        self._late_after = late_after
+        self.late_after = late_after
         self._by_key: dict[bytes, Flight[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._by_key
 
     def join(self, key: bytes, owned_since: int, now: float) -> Flight[T] | None:
         """Return the flight for `key` that a request of this ownership may share; it reads again if it is late."""
@@ -67,7 +70,7 @@ class Flights(Generic[T]):
         if flight.owned_since < owned_since:
             self.detach(key)
             return None
-        if now - flight.read_at >= self._late_after and flight.reads < MAX_READS and not flight.landed.done():
+        if now - flight.read_at >= self.late_after and flight.reads < MAX_READS and not flight.landed.done():
             self._begin(flight, now)
         return flight
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from milena_cache.memory import ENTRY_OVERHEAD
 from milena_cache.store import Fault
 from milena_common.errors import MilenaError
-from tests.cache.rig import FRESHNESS, NodeUnderTest
+from tests.cache.rig import FRESHNESS, SOON, NodeUnderTest
 from tests.support.fake_clock import settle
 
 T = TypeVar("T")
@@ -89,11 +89,15 @@ class NodeMachine(RuleBasedStateMachine):
 
     def may_tell(self, key: str, value: bytes | None, allowance: float) -> bool:
         """Whether S3 had `value` at some time that a read may still tell of."""
+        return value in self.values(key, allowance)
+
+    def values(self, key: str, allowance: float) -> list[bytes | None]:
+        """What S3 had at the times that a read may still tell of."""
         now = self.t.clock.now()
         history = self.history.get(key, [NOTHING])
         overwritten = [had.since for had in history[1:]] + [inf]
         told_of = list(zip(history, overwritten, strict=True))[self.floor.get(key, 0) :]
-        return any((None if now >= had.end else had.value) == value for had, at in told_of if at >= now - allowance)
+        return [None if now >= had.end else had.value for had, at in told_of if at >= now - allowance]
 
     def allowance(self, key: str, outcome: str) -> float:
         """How old what is told may be. Of what has come to its end, that is what the copy knew."""
@@ -118,6 +122,22 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def get(self, key: str) -> None:
         self.read(key)
+
+    @rule(key=KEYS)
+    def exists(self, key: str) -> None:
+        self.reads += 1
+        try:
+            reply, size = self.run(self.t.node.exists(self.t.object(key), SOON, self.epoch))
+        except MilenaError:
+            assert self.t.store.down is not None
+            return
+        allowance = self.allowance(key, reply.outcome)
+        assert reply.age <= allowance
+        told = None if reply.entry.value is None else size
+        sizes = [None if value is None else len(value) for value in self.values(key, allowance)]
+        assert told in sizes, (key, reply.outcome, self.history.get(key))
+        if reply.outcome in ASKED:
+            self.failed_before.discard(key)
 
     @rule(key=KEYS, value=VALUES)
     def put(self, key: str, value: bytes) -> None:
