@@ -24,8 +24,8 @@ from milena_cache.origin import Origin
 from milena_cache.pace import Pace
 from milena_cache.replay import replay
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store, make_session
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_boto3 import make_session
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from milena_cache.stats import ReadCounts
 from milena_cache.store import ObjectStore
@@ -131,9 +131,7 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
 def s3(endpoint_url: str) -> S3:
     """The node's own S3, with credentials from the environment."""
     settings = S3Settings("us-east-1", endpoint_url, timeout=10, connect_timeout=2)
-    session = make_session(settings.region)
-    fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
-    return S3(fast, thorough, SystemClock(), negative_ttl=0)
+    return S3(Credentials(settings, lambda: make_session(settings)), settings, SystemClock(), negative_ttl=0)
 
 
 @asynccontextmanager

@@ -36,8 +36,8 @@ from milena_cache.registration import Identity, Registration
 from milena_cache.replay import replay
 from milena_cache.report import Report
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store, make_session
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_boto3 import make_session
+from milena_cache.s3_credentials import Credentials
 from milena_cache.stats import ReadCounts
 from milena_cache.through import Through
 from milena_cache.turns import Turns
@@ -77,11 +77,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
     clock = SystemClock()
     draw = random.random
-    session = make_session(config.s3.region)
-    store = S3(
-        ObstoreStore(session, config.s3), Boto3Store(session, config.s3), clock, config.freshness.negative_ttl
-    )
-    fresh = store.over(ObstoreStore(session, config.s3, pooled=False), Boto3Store(session, config.s3, pooled=False))
+    make_session(config.s3)  # what is wrong with it is found now
+    credentials = Credentials(config.s3, lambda: make_session(config.s3))
+    store = S3(credentials, config.s3, clock, config.freshness.negative_ttl)
+    fresh = store.unpooled()
     origin = Origin(
         store,
         clock,

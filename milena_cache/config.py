@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from milena_cache.buckets import ANY_BUCKET, Buckets
 from milena_cache.freshness import Freshness
-from milena_cache.s3_settings import S3Settings
+from milena_cache.s3_settings import S3Settings, load_s3
 from milena_cache.upload import POLICIES, Policy
 from milena_common import logs
-from milena_common.addresses import ALLOWED, Address, canonical_host, parse_address
+from milena_common.addresses import ALLOWED, Address, parse_address
 from milena_common.durability import BACK, DURABILITIES, Durability
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
@@ -110,12 +109,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
         buckets=_buckets(env),
-        s3=S3Settings(
-            region=env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1"),
-            endpoint_url=_endpoint(env),
-            timeout=env.seconds("S3_TIMEOUT_SECONDS", 4, 0.05, 3600),
-            connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
-        ),
+        s3=load_s3(env),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
         write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
@@ -172,23 +166,6 @@ def _bucket(env: Environment, variable: str, name: str) -> str:
     except InvalidRequest as error:
         env.problem(variable, name, str(error).partition("allowed are ")[2])
     return name
-
-
-def _endpoint(env: Environment) -> str:
-    url = env.text("S3_ENDPOINT_URL").rstrip("/")
-    try:
-        parts = urlsplit(url)
-        usable = (
-            parts.scheme in ("http", "https")
-            and canonical_host(parts.hostname or "") is not None
-            and parts.port != 0
-        )
-    except ValueError:  # a port that is none
-        usable = False
-    # S3's clients take no host with an underscore.
-    if url and (not usable or "_" in parts.netloc or parts.query or parts.fragment or " " in url):
-        env.problem("S3_ENDPOINT_URL", url, "http://host:port or https://host[:port], no _ in host; empty for AWS")
-    return url
 
 
 def variables() -> frozenset[str]:

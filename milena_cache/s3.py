@@ -16,12 +16,17 @@ from typing import TypeVar
 from milena_cache.s3_absence import Absence
 from milena_cache.s3_answers import REGION_CODES
 from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_digest import Md5Etags, md5_named_by
 from milena_cache.s3_obstore import ObstoreStore, Unreadable, exact
+from milena_cache.s3_settings import S3Settings
 from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore
 from milena_common.clock import Clock
 
 T = TypeVar("T")
+
+# S3's words for temporary credentials that have come to their end.
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"))
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +54,20 @@ class S3:
     code and seconds for each request that is made besides the one that was asked for.
     """
 
-    def __init__(self, fast: ObstoreStore, thorough: Boto3Store, clock: Clock, negative_ttl: float) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        clock: Clock,
+        negative_ttl: float,
+        *,
+        pooled: bool = True,
+    ) -> None:
         self.on_request: Callable[[str, str, float], None] = lambda operation, code, seconds: None
-        self._fast = fast
-        self._thorough = thorough
+        self._credentials = credentials
+        self._settings = settings
+        self._fast = ObstoreStore(credentials, settings, pooled=pooled)
+        self._thorough = Boto3Store(credentials, settings, pooled=pooled)
         self._clock = clock
         self._absence = Absence(clock, negative_ttl)
         self._etags = Md5Etags()
@@ -60,12 +75,13 @@ class S3:
         self._unreadable = 0
         self._region_asked: dict[str, float] = {}
 
-    def over(self, fast: ObstoreStore, thorough: Boto3Store) -> S3:
-        """Return the same S3 by other connections. What is known of its objects and ETags is known to both.
+    def unpooled(self) -> S3:
+        """Return the same S3 by new connections: each request has one that no earlier request has used.
 
-        Were it not, the second could believe an absence that a write by the first has ended.
+        What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
+        that a write by the first has ended.
         """
-        other = S3(fast, thorough, self._clock, 0)
+        other = S3(self._credentials, self._settings, self._clock, 0, pooled=False)
         other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
         return other
 
@@ -263,11 +279,27 @@ class S3:
         """
         used = self._fast.region(ref.bucket)
         try:
-            return await ask()
+            return await self._authorized(ask)
         except OriginFailure as failure:
             if failure.code not in REGION_CODES or not await self._learn_region(ref.bucket, used, failure.region):
                 raise
-        return await ask()
+        return await self._authorized(ask)
+
+    async def _authorized(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask; once more with new credentials if S3 says that these have expired.
+
+        S3 has done nothing then, so that this is safe for writes too.
+        """
+        generation = self._credentials.generation
+        try:
+            return await ask()
+        except OriginFailure as failure:
+            if failure.code not in EXPIRED or not await self._credentials.renew(generation):
+                raise failure.redacted(self._credentials.redact) from None
+        try:
+            return await ask()
+        except OriginFailure as failure:
+            raise failure.redacted(self._credentials.redact) from None
 
     async def _learn_region(self, bucket: str, used: str, told: str) -> bool:
         """Return True if requests about the bucket are signed for another region than `used` from now on."""

@@ -1,13 +1,11 @@
 """Shell. `ObjectStore` over boto3: exact for every key that S3 accepts, listing, buckets, credentials.
 
-boto3 blocks, so calls run on threads. The client is made at the first call, on a thread too: making it looks for
-credentials, which may ask the network.
+boto3 blocks, so calls run on threads. The clients are made anew for new credentials, on a thread too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +17,8 @@ from cachetools import LRUCache
 
 from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_boto3_errors import judge, region_of
-from milena_cache.s3_settings import S3Settings
+from milena_cache.s3_credentials import Credentials, CredentialsUnavailable, Held
+from milena_cache.s3_settings import S3Settings, aws_host
 from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore, too_large
 from milena_common.errors import ConfigError
 
@@ -37,10 +36,18 @@ PIECE_BYTES = 2**18
 OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
 
 
-def make_session(region: str) -> boto3.Session:
-    """Where both clients get their credentials. Raises ConfigError for a profile that does not exist."""
+def make_session(settings: S3Settings) -> boto3.Session:
+    """Return where credentials come from. Raises ConfigError for a profile that does not exist."""
+    given = settings.credentials
     try:
-        return boto3.Session(region_name=region)
+        if given is None:
+            return boto3.Session(region_name=settings.region)
+        return boto3.Session(
+            aws_access_key_id=given.access_key,
+            aws_secret_access_key=given.secret_key,
+            aws_session_token=given.token or None,
+            region_name=settings.region,
+        )
     except botocore_errors.ProfileNotFound as error:
         raise ConfigError([f"AWS_PROFILE: {error}"]) from None
 
@@ -51,12 +58,12 @@ class Boto3Store:
     `pooled` False: each request has a connection of its own, which no earlier request has used.
     """
 
-    def __init__(self, session: boto3.Session, settings: S3Settings, *, pooled: bool = True) -> None:
+    def __init__(self, credentials: Credentials, settings: S3Settings, *, pooled: bool = True) -> None:
         self._pooled = pooled
-        self._session = session
+        self._credentials = credentials
+        self._held: Held | None = None
         self._settings = settings
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
-        self._making = threading.Lock()
         # By region; few, since only those that S3 has named are asked.
         self._clients: dict[str, S3Client] = {}
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
@@ -71,22 +78,40 @@ class Boto3Store:
         """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
         self._regions[bucket] = region
 
-    def _client(self, region: str) -> S3Client:
-        with self._making:
+    def _client(self, region: str, held: Held) -> S3Client:
+        """The client for a region with these credentials, which is made at their first use."""
+        with self._credentials.making:
+            if self._held is None or self._held[:3] != held[:3]:
+                self._held = held
+                self._clients.clear()
             made = self._clients.get(region)
             if made is None:
                 settings = self._settings
-                made = self._session.client(
+                proxies = dict.fromkeys(("http", "https"), settings.proxy_url) if settings.proxy_url else {}
+                made = boto3.Session().client(
                     "s3",
                     region_name=region,
-                    endpoint_url=settings.endpoint_url or None,
+                    aws_access_key_id=held.access_key,
+                    aws_secret_access_key=held.secret_key,
+                    aws_session_token=held.token or None,
+                    endpoint_url=settings.endpoint_url or f"https://{aws_host(region)}",
+                    verify=settings.ca_bundle or True,
                     config=BotoConfig(
                         connect_timeout=settings.connect_timeout,
                         read_timeout=settings.timeout,
                         # One attempt: `origin` repeats, and counts each.
                         retries={"total_max_attempts": 1, "mode": "standard"},
                         max_pool_connections=THREADS,
-                        s3={"addressing_style": "path" if settings.endpoint_url else "auto"},
+                        # Everything that boto3 would otherwise read from the environment or ~/.aws/config.
+                        proxies=proxies,
+                        use_fips_endpoint=False,
+                        use_dualstack_endpoint=False,
+                        s3={
+                            "addressing_style": "path" if settings.endpoint_url else "auto",
+                            "us_east_1_regional_endpoint": "regional",
+                            "use_accelerate_endpoint": False,
+                            "payload_signing_enabled": True,
+                        },
                         # Not every stand-in for S3 knows the newer checksums.
                         request_checksum_calculation="when_required",
                         response_checksum_validation="when_required",
@@ -102,9 +127,13 @@ class Boto3Store:
         """Do `work` on a thread; return what S3 says of absence in its place. Raises OriginFailure for the rest."""
 
         region = self.region(ref.bucket)
+        try:
+            held = await self._credentials.current()
+        except CredentialsUnavailable as error:
+            raise OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", str(error)) from None
 
         def run() -> T:
-            client = self._client(region)
+            client = self._client(region, held)
             if not self._pooled:
                 client.close()  # its idle connections; those of other requests are closed when these end
             return work(client)
@@ -117,7 +146,7 @@ class Boto3Store:
                 raise
             if isinstance(said, Absent):
                 return said
-            raise said from None
+            raise said.redacted(self._credentials.redact) from None
 
     async def _write(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False

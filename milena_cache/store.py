@@ -135,6 +135,12 @@ class OriginFailure(Exception):
         """True if it is the answer to a HEAD, which has no body and so no code, and a GET would tell more."""
         return self.fault is Fault.UNEXPECTED and self.operation in ("head", "bucket")
 
+    def redacted(self, redact: Callable[[str], str]) -> OriginFailure:
+        """Return this failure with its texts as `redact` leaves them."""
+        self.code = redact(self.code)
+        self.args = (redact(str(self)),)
+        return self
+
     def as_error(self) -> MilenaError:
         """What callers of Milena are told."""
         refused = self.fault is Fault.ACCOUNT and self.status in ("401", "403", "local")

@@ -281,6 +281,25 @@ async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
         await t.get("k")
 
 
+async def test_while_the_credentials_fail_a_copy_in_its_keep_is_served() -> None:
+    t = NodeUnderTest()
+    for key in "ab":
+        t.in_s3(key, b"v")
+        await t.get(key)
+    t.clock.tick(120)
+    t.store.down = Fault.ACCOUNT
+    assert await t.outcome("a") == ("stale_error", b"v")
+    reply, _ = await t.node.exists(t.object("b"), 1)
+    assert reply.outcome == "stale_error"
+    with pytest.raises(FailedPrecondition, match="ACCOUNT"):
+        await t.get("cold")
+    t.store.down = None
+    t.clock.tick(PROBE_SECONDS)
+    await t.get("a")
+    await settle()
+    assert await t.outcome("a") == ("hit", b"v")
+
+
 async def test_an_object_over_the_byte_budget_is_served_and_not_kept() -> None:
     t = NodeUnderTest(max_bytes=2000)
     t.in_s3("k", b"x" * 3000)

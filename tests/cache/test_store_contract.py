@@ -9,13 +9,13 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from math import inf
 
-import boto3
 import pytest
 from mypy_boto3_s3 import S3Client
 
 from milena_cache.origin import Origin
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_obstore import ObstoreStore, exact
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import NO_METADATA, Absent, Fault, Info, ObjectStore, OriginFailure, Ref, Stored, ignore
@@ -71,14 +71,13 @@ def _settings(s3_proxy: FaultProxy) -> S3Settings:
 
 @pytest.fixture(params=["memory", "s3", "boto3", "origin"])
 async def store(
-    request: pytest.FixtureRequest, session: boto3.Session, settings: S3Settings, bucket: str
+    request: pytest.FixtureRequest, credentials: Credentials, settings: S3Settings, bucket: str
 ) -> AsyncIterator[ObjectStore]:
     made: ObjectStore
     if request.param == "memory":
         made = MemoryStore(bucket)
     else:
-        fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
-        pair = S3(fast, thorough, FakeClock(), negative_ttl=0)
+        pair, thorough = S3(credentials, settings, FakeClock(), negative_ttl=0), Boto3Store(credentials, settings)
         over_s3: dict[str, ObjectStore] = {
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,
@@ -88,7 +87,8 @@ async def store(
                 FakeClock(),
                 random.random,
                 fresh=S3(
-                    ObstoreStore(session, settings, pooled=False), Boto3Store(session, settings, pooled=False)
+                    ObstoreStore(credentials, settings, pooled=False),
+                    Boto3Store(credentials, settings, pooled=False),
                 ),
                 retries=0,
                 concurrency=8,
