@@ -16,7 +16,7 @@ from milena_cache.origin import Origin
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
 from milena_cache.s3_credentials import Credentials
-from milena_cache.s3_obstore import ObstoreStore, exact
+from milena_cache.s3_obstore import exact
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import NO_METADATA, Absent, Fault, Info, ObjectStore, OriginFailure, Ref, Stored, ignore
 from milena_common.errors import FailedPrecondition
@@ -86,10 +86,7 @@ async def store(
                 pair,
                 FakeClock(),
                 random.random,
-                fresh=S3(
-                    ObstoreStore(credentials, settings, pooled=False),
-                    Boto3Store(credentials, settings, pooled=False),
-                ),
+                fresh=pair.unpooled(),
                 retries=0,
                 concurrency=8,
                 place_timeout=20,
