@@ -30,6 +30,7 @@ from milena_cache.ownership import Ownership
 from milena_cache.report import Report
 from milena_client.slot_map import MapNode, MapRange, SlotMap
 from milena_common.addresses import Address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.env import Environment
@@ -89,7 +90,7 @@ async def serve(number: int, value_bytes: int) -> None:
         calls=calls,
         limiter=TokenBucket(0, clock.now()),
         clock=clock,
-        most_held=2**30,
+        budget=ByteBudget(2**30),
     )
     print(f"redis door: {await redis.start(Address('127.0.0.1', 0))}", flush=True)
     print(f"grpc door: {address}", flush=True)

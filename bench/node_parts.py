@@ -38,6 +38,7 @@ from milena_common.clock import SystemClock
 from milena_common.durability import BACK
 from milena_common.memory_limit import memory_limit
 from milena_common.process import GC_THRESHOLD
+from tests.support.conditions import made_conditions
 
 BUCKETS = Buckets("bench")
 MAX_ENTRIES = 10_000
@@ -84,7 +85,7 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     copies = Copies(memory, flights, freshness, clock)
     dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
     journal: Journal[DirtyEntry] = Journal(disk, clock)
-    uploader = Uploader(origin)
+    uploader = Uploader(origin, made_conditions())
     reads = ReadCounts()
     writeback = WriteBack(
         dirty,

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from milena_cache.bucket_watch import BucketWatch
+from milena_cache.conditions import Conditions
 from milena_cache.config import Config, load
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
@@ -39,6 +40,7 @@ from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import make_session
 from milena_cache.s3_credentials import Credentials
 from milena_cache.stats import ReadCounts
+from milena_cache.store_probe import StoreProbe
 from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.upload import Uploader
@@ -49,6 +51,7 @@ from milena_client.ring_watch import AsyncRingWatch
 from milena_client.slot_map import SlotMap
 from milena_common import process
 from milena_common.addresses import Address, parse_address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.errors import ConfigError
@@ -98,7 +101,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     flights: Flights[Landing] = Flights(late_after=2 * config.hedge_after)
     copies = Copies(memory, flights, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
-    uploader = Uploader(origin)
+    conditions = Conditions(config.s3_conditions)
+    uploader = Uploader(origin, conditions)
     reads = ReadCounts()
     writeback = WriteBack(
         dirty,
@@ -140,7 +144,9 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         revalidate_timeout=config.revalidate_timeout,
     )
     calls = CallCounts((*OPERATIONS, "other"))
-    watch = BucketWatch(origin, config.buckets.default, clock, draw)
+    bucket, prefix = config.buckets.default, config.buckets.prefix
+    probe = StoreProbe(origin, store.thorough, bucket, prefix, conditions, clock, draw)
+    watch = BucketWatch(origin, bucket, clock, draw, [probe.run])
     me = NodeIdentity(
         config.buckets.default,
         uuid.uuid4().hex,
@@ -153,6 +159,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
     _note_user(config, journal_identity, advertised)
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
+    report.concerns.append(conditions)
     service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
     try:
         replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
@@ -171,7 +178,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         limiter=limiter,
         identity=me,
         clock=clock,
-        most_held=memory_limit() // 8,
+        budget=ByteBudget(memory_limit() // 8),
     )
     registry = node_registry(
         calls,

@@ -3,12 +3,15 @@
 A node with a wrong bucket name or without credentials runs and answers with S3's words, so that it can be asked
 what is wrong; it is not ready until S3 has answered once. After that an outage of S3 does not make it unready: it
 still serves what it has, and taking it out of service would help nobody.
+
+What the store can do is probed as soon as the bucket answers, before the node says that it is ready. A probe that
+fails for a passing reason is repeated in the background.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from milena_cache.origin import Origin
 from milena_cache.store import Fault, OriginFailure
@@ -30,18 +33,45 @@ _ADVICE = {
 }
 
 
-class BucketWatch:
-    """`problem` says what is wrong with the bucket; "" once it has been reached."""
+# One thing to find out about the store; returns False if it has to be tried again.
+Probe = Callable[[], Awaitable[bool]]
 
-    def __init__(self, store: Origin, bucket: str, clock: Clock, draw: Callable[[], float]) -> None:
+
+class BucketWatch:
+    """`problem` says what is wrong with the bucket; "" once it has been reached and all `probes` were tried."""
+
+    def __init__(
+        self,
+        store: Origin,
+        bucket: str,
+        clock: Clock,
+        draw: Callable[[], float],
+        probes: Sequence[Probe] = (),
+    ) -> None:
         self.problem = f"the bucket {bucket} has not been reached yet"
         self._store = store
         self._bucket = bucket
         self._clock = clock
         self._draw = draw
+        self._probes = list(probes)
 
     async def run(self) -> None:
-        """Ask until the bucket answers."""
+        """Ask until the bucket answers, then probe the store until there is nothing to try again."""
+        await self._reach()
+        failures = 0
+        while True:
+            # A probe bounds its own time.
+            self._probes = [probe for probe in self._probes if not await probe()]
+            if self.problem:
+                self.problem = ""
+                log.info("bucket %s can be used", self._bucket)
+            if not self._probes:
+                return
+            failures += 1
+            await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+
+    async def _reach(self) -> None:
+        """Return when the bucket answers."""
         failures = 0
         while True:
             try:
@@ -55,6 +85,4 @@ class BucketWatch:
                 self.problem = problem
                 await self._clock.sleep(BACKOFF.delay(failures, self._draw))
             else:
-                self.problem = ""
-                log.info("bucket %s can be used", self._bucket)
                 return

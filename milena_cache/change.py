@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from milena_cache.buckets import Object
 from milena_cache.dirty import ENTRY_OVERHEAD
+from milena_cache.etags import same_etag
 from milena_cache.expiry import NEVER
+from milena_cache.version import ABSENT, Base
 from milena_common.durability import Durability
 
 # From this size the ETag is computed at once, on a thread, and else when somebody asks for it.
@@ -36,7 +38,8 @@ class Ack:
 class Change(NamedTuple):
     """A put, or a delete (`value` None), as it was asked for. `etag` is "" until it is computed.
 
-    `expires_at`: when the object ends, in seconds since 1970.
+    `expires_at`: when the object ends, in seconds since 1970. `keeps`: the ETag of the object that `value` is the
+    value of, if only its end changes: what else S3 keeps with it stays. "" for a new object.
     """
 
     wanted: Object
@@ -46,10 +49,17 @@ class Change(NamedTuple):
     if_match: str = ""
     if_none_match: str = ""
     expires_at: float = NEVER
+    keeps: str = ""
 
     @property
     def conditional(self) -> bool:
         return bool(self.if_match or self.if_none_match)
+
+    def is_met_by(self, current: Base) -> bool:
+        """True if the condition holds of what the object is now."""
+        if self.if_none_match:
+            return current is ABSENT
+        return isinstance(current, str) and same_etag(current, self.if_match)
 
     @property
     def cost(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from milena_cache.buckets import ANY_BUCKET, Buckets
+from milena_cache.conditions import CONDITIONS_MODES, ConditionsMode
 from milena_cache.freshness import Freshness
 from milena_cache.s3_settings import S3Settings, load_s3
 from milena_cache.upload import POLICIES, Policy
@@ -55,6 +56,7 @@ class Config:
     s3: S3Settings
     s3_retries: int
     s3_concurrency: int
+    s3_conditions: ConditionsMode
     write_mode: Durability
     journal: str
     dirty_max_bytes: int
@@ -113,6 +115,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         s3=load_s3(env),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
+        s3_conditions=_one_of(env, "S3_CONDITIONS", "auto", CONDITIONS_MODES),
         write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
         journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),
         dirty_max_bytes=env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44),
@@ -125,6 +128,21 @@ def load(env: Environment, memory_limit: int) -> Config:
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
     )
+    env.check()
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """What a program needs to reach the node's bucket, and no more."""
+
+    buckets: Buckets
+    s3: S3Settings
+
+
+def load_store(env: Environment) -> StoreConfig:
+    """The part of the node's configuration that is about S3. Raises ConfigError with every problem."""
+    config = StoreConfig(_buckets(env), load_s3(env))
     env.check()
     return config
 

@@ -33,7 +33,7 @@ class DirtyEntry:
     `unsure`: an attempt may have happened. `since`: when the oldest write that it stands for was acknowledged,
     monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at` in seconds since 1970;
     `damaged`: its value must not be told. `expires_at`: when the object ends, in seconds since 1970; once that has
-    been noticed, the entry is a delete that has `ended`.
+    been noticed, the entry is a delete that has `ended`. `keeps`: as in `Change`, what is known of S3.
     """
 
     __slots__ = (
@@ -49,6 +49,7 @@ class DirtyEntry:
         "failures",
         "generation",
         "journaled",
+        "keeps",
         "key",
         "later",
         "or_absent",
@@ -78,6 +79,7 @@ class DirtyEntry:
         since: float,
         etag: str = "",
         expires_at: float = NEVER,
+        keeps: str = "",
     ) -> None:
         self.key = key
         self.version = version
@@ -92,6 +94,7 @@ class DirtyEntry:
         self.since = since
         self.etag = etag
         self.expires_at = expires_at
+        self.keeps = keeps
         self.under = 0
         self.or_absent = False
         self.unsure = False
@@ -166,6 +169,8 @@ class Dirty:
             if old.dead:
                 del self.entries[entry.key]  # its place is among those of its age
             entry.base = old.base
+            if not old.keeps:
+                entry.keeps = ""  # `old` is a new object, which S3 does not have, and nothing is kept with it there
             entry.or_absent = old.or_absent or old.deleted
             entry.unsure = old.unsure
             entry.uploading = old.uploading

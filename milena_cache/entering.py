@@ -7,6 +7,7 @@ import asyncio
 from milena_cache.change import Ack, Change
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.etags import same_etag
 from milena_cache.journal import Journal
 from milena_cache.record import Record, encode
 from milena_cache.version import UNKNOWN, Base
@@ -77,6 +78,8 @@ class Entering:
             old = self._last[key]
         if old is not None and (old.deleted or old.or_absent):
             entry.or_absent = True
+        if old is not None and not old.keeps:
+            entry.keeps = ""
         raw = encode(
             Record(
                 key,
@@ -87,6 +90,8 @@ class Entering:
                 entry.owned_since,
                 self._clock.wall(),
                 entry.expires_at,
+                # The record has no place for a second ETag; they differ only after a conflict.
+                isinstance(base, str) and same_etag(base, entry.keeps),
             )
         )
         future = self._journal.write(entry.version.seq, raw, entry, self._entered, timeout)
@@ -124,6 +129,7 @@ class Entering:
             or entry.value is None
             or entry.expires_at
             or entry.conditional
+            or entry.keeps
             or entry.under
             or entry.failures
             or entry.dead
@@ -162,6 +168,7 @@ class Entering:
             since=self._clock.now(),
             etag=change.etag,
             expires_at=change.expires_at,
+            keeps=change.keeps,
         )
         entry.or_absent = or_absent
         return entry

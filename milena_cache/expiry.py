@@ -13,7 +13,7 @@ from math import ceil
 from typing import Final
 
 from milena_cache.store import Ref
-from milena_cache.version import written_here
+from milena_cache.version import VERSION, WRITTEN_AS, written_here
 from milena_common.errors import InvalidRequest
 
 EXPIRES = "milena-expires"
@@ -30,6 +30,11 @@ _MAX_DIGITS = 15
 def expires_metadata(expires_at: float) -> dict[str, str]:
     """What an object has in its metadata that ends at `expires_at` (seconds since 1970; `NEVER`: nothing)."""
     return {EXPIRES: str(round(expires_at * 1000))} if expires_at else {}
+
+
+def without_milenas(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What of an object's metadata its users have put there."""
+    return {name: text for name, text in metadata.items() if name not in (VERSION, WRITTEN_AS, EXPIRES)}
 
 
 def expiry_of(metadata: Mapping[str, str], ref: Ref) -> float:

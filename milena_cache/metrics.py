@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import nan
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from milena_cache.conditions import Conditions, State
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.doors.grpc import CacheService
 from milena_cache.doors.redis.clients import Clients
@@ -22,7 +24,7 @@ from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
 from milena_common.calls import CallCounts
 from milena_common.limiter import TokenBucket
-from milena_common.metrics import counter, counters, gauge, histogram, histograms, plain_counters, registry
+from milena_common.metrics import counter, counters, gauge, gauges, histogram, histograms, plain_counters, registry
 
 
 def node_registry(
@@ -47,6 +49,7 @@ def node_registry(
         yield from _calls(calls, service)
         yield from _memory(node)
         yield from _origin(origin)
+        yield from _store(uploader.conditions)
         yield from _writes(node.writes)
         yield from _dirty(node.dirty, report)
         yield from _writeback(writeback, uploader)
@@ -197,6 +200,24 @@ def _journal(journal: Journal[DirtyEntry], replayed: Replay, report: Report) -> 
     yield gauge("milena_journal_replayed_records", "Records found at the start", replayed.records)
     yield gauge("milena_journal_replay_seconds", "Duration of the replay at the start", replayed.seconds)
     yield gauge("milena_journal_bytes", "Size of the journal's file", journal.disk.used_bytes)
+
+
+def _store(conditions: Conditions) -> Iterable[Metric]:
+    yield gauges(
+        "milena_s3_capability",
+        "What the S3 store was probed for: 1 it works, 0 it does not, NaN not known",
+        "capability",
+        ((each.value, _known(finding.state)) for each, finding in conditions.findings.items()),
+    )
+    yield counter(
+        "milena_s3_conditions_denied",
+        "Conditional writes that S3 refused although the object was what the condition named",
+        conditions.exceptions,
+    )
+
+
+def _known(state: State) -> float:
+    return nan if state is State.UNKNOWN else float(state is State.WORKS)
 
 
 def _origin(origin: OriginCounts) -> Iterable[Metric]:

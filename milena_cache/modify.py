@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class NewValue(NamedTuple):
-    """Write this; the object ends at `expires_at`, in seconds since 1970."""
+    """Write this; the object ends at `expires_at`, in seconds since 1970.
+
+    `only_end`: `value` is the entry's own, so that what else S3 keeps with the object must stay as it is.
+    """
 
     value: bytes
     expires_at: float = NEVER
+    only_end: bool = False
 
 
 class Otherwise(Enum):
@@ -98,5 +102,6 @@ def _change(wanted: Object, before: Entry, decided: NewValue | Otherwise, owned_
             if_match=if_match,
             if_none_match="" if there else ANY_OBJECT,
             expires_at=decided.expires_at,
+            keeps=before.etag if decided.only_end else "",
         )
     return Change(wanted, None, owned_since=owned_since, if_match=if_match)

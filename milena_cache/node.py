@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeVar
 from milena_cache.buckets import Buckets, Object
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.etags import same_etag
 from milena_cache.existence import Known
 from milena_cache.expiry import NEVER, expiry_of, has_ended, to_the_millisecond
 from milena_cache.flights import Flight, Flights
@@ -253,7 +254,7 @@ class Node:
         if copy.expires_at or copy.unsure or copy.owned_since < owned_since:
             # The same bytes may have been written anew, to end at another time, which a 304 would not tell.
             info = await self._store.head(ref)
-            if info is not None and info.etag == etag:
+            if info is not None and same_etag(info.etag, etag):
                 return Stored(copy.value, etag, info.metadata)
             etag = ""
         got = await self._store.get(ref, if_none_match=etag, max_bytes=self._max_value_bytes)
@@ -339,7 +340,7 @@ class Node:
         def decide(entry: Entry) -> NewValue | Otherwise:
             if entry.value is None or entry.expires_at == expires_at:
                 return KEEP
-            return NewValue(entry.value, expires_at)
+            return NewValue(entry.value, expires_at, only_end=True)
 
         return (await self.modify(wanted, decide, timeout, owned_since)).before.value is not None
 

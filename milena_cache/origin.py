@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from milena_cache.store import (
+    NO_ATTRIBUTES,
     NO_METADATA,
     Absent,
     Fault,
@@ -46,7 +47,7 @@ HEDGED = frozenset(("get", "head", "list", "bucket"))
 BROKEN = frozenset((Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE))
 # Seconds between two times that idle connections are given up.
 RECONNECT_SECONDS = 5.0
-OPERATIONS = ("get", "head", "put", "delete", "list", "bucket")
+OPERATIONS = ("get", "head", "put", "copy", "delete", "list", "bucket")
 
 
 class OriginCounts:
@@ -236,17 +237,44 @@ class Origin:
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
         """As `ObjectStore.put`: one attempt, not begun after `give_up_at` (monotonic seconds)."""
         etag = await self._attempts(
             "put",
             ref,
-            lambda store, _: store.put(ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata),
+            lambda store, _: store.put(
+                ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
+            ),
             writing=True,
             give_up_at=give_up_at,
         )
         self.counts.bytes_written += len(value)
         return etag
+
+    async def describe(self, ref: Ref, give_up_at: float) -> Info | None:
+        """As `look`, with the object's attributes."""
+        return await self._attempts(
+            "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, give_up_at=give_up_at
+        )
+
+    async def copy(
+        self,
+        ref: Ref,
+        give_up_at: float,
+        *,
+        if_match: str = "",
+        metadata: Mapping[str, str],
+        attributes: Mapping[str, Any],
+    ) -> str:
+        """As `ObjectStore.copy`: one attempt, not begun after `give_up_at`."""
+        return await self._attempts(
+            "copy",
+            ref,
+            lambda store, _: store.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes),
+            writing=True,
+            give_up_at=give_up_at,
+        )
 
     async def delete(self, ref: Ref, give_up_at: float, *, if_match: str = "") -> None:
         """As `ObjectStore.delete`: one attempt, not begun after `give_up_at`."""

@@ -28,7 +28,8 @@ _HEAD = struct.Struct("<4B2HI3Q2d")
 _SUMS = struct.Struct("<2I")
 _VALUE_AT = _HEAD.size + _SUMS.size
 _BASE_UNKNOWN, _BASE_ABSENT, _BASE_ETAG = 0, 1, 2
-_CONDITIONAL = 1
+# Flags. Earlier versions, which do not know the second, write such a record's value as a new object.
+_CONDITIONAL, _KEEPS = 1, 2
 
 
 class Damaged(Exception):
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     """A write: `value` None is a delete. Times in seconds since 1970; `expires_at` 0 means never.
 
     `base`: what S3 was known to hold when it was written. `conditional`: its writer asked for exactly that.
+    `keeps`: `value` is the value of `base`, and only the end changes.
     """
 
     cache_key: bytes
@@ -53,18 +55,19 @@ class Record(NamedTuple):
     owned_since: int = 0
     written_at: float = 0.0
     expires_at: float = 0.0
+    keeps: bool = False
 
 
 def encode(record: Record) -> bytes:
     """The record as bytes."""
-    cache_key, version, value, base, conditional, owned_since, written_at, expires_at = record
+    cache_key, version, value, base, conditional, owned_since, written_at, expires_at, keeps = record
     etag = b"" if base is UNKNOWN or base is ABSENT else base.encode()
     body = b"" if value is None else value
     head = _HEAD.pack(
         FORMAT,
         _DELETE if value is None else _PUT,
         _BASE_UNKNOWN if base is UNKNOWN else _BASE_ABSENT if base is ABSENT else _BASE_ETAG,
-        _CONDITIONAL * conditional,
+        _CONDITIONAL * conditional | _KEEPS * keeps,
         len(cache_key),
         len(etag),
         len(body),
@@ -112,6 +115,7 @@ def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tup
         owned_since=owned_since,
         written_at=written_at,
         expires_at=expires_at,
+        keeps=bool(flags & _KEEPS),
     )
     if not intact:
         raise Damaged(f"its value of {size} bytes is damaged", record)

@@ -12,6 +12,7 @@ import logging
 from math import inf
 
 from milena_cache.buckets import Object
+from milena_cache.conditions import Capability, Conditions
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty
 from milena_cache.expiry import expiry_of, has_ended
@@ -33,8 +34,11 @@ PAUSE_SECONDS = 1.0
 class Removal:
     """Removes objects of one node; `turns` are those of uploads."""
 
-    def __init__(self, origin: Origin, dirty: Dirty, copies: Copies, turns: Turns, clock: Clock) -> None:
+    def __init__(
+        self, origin: Origin, conditions: Conditions, dirty: Dirty, copies: Copies, turns: Turns, clock: Clock
+    ) -> None:
         self.removed = 0
+        self._conditions = conditions
         self._origin = origin
         self._dirty = dirty
         self._copies = copies
@@ -85,7 +89,8 @@ class Removal:
     async def _delete(self, key: bytes, ref: Ref, etag: str) -> None:
         self._copies.changing(key)
         try:
-            await self._origin.delete(ref, inf, if_match=etag)
+            conditional = self._conditions.sends(Capability.DELETE)
+            await self._origin.delete(ref, inf, if_match=etag if conditional else "")
         finally:
             self._copies.changing(key)
         self.removed += 1

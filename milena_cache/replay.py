@@ -53,6 +53,7 @@ async def replay(
             owned_since=UNCONFIRMED,
             since=started - max(0.0, wall - record.written_at),
             expires_at=record.expires_at or NEVER,
+            keeps=record.base if record.keeps and isinstance(record.base, str) else "",
         )
         # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
         entry.or_absent = True

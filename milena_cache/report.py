@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.dirty import DirtyEntry
@@ -15,9 +16,21 @@ from milena_common.calls import CallCounts
 from milena_common.clock import Clock
 
 
+class Concern(Protocol):
+    """A part that can say why the node should not serve, or should be looked after."""
+
+    def not_ready(self) -> list[str]:
+        """The reasons, in words; empty when there are none."""
+
+    def degraded(self) -> list[str]:
+        """The same for what an operator should look at, though the node serves."""
+
+
 class Report:
     """Reads the parts at the moment it is asked. `registrations` has one for each router. `ring_epoch`
     gives the newest ring's epoch, 0 if none is known; None where nobody needs a ring.
+
+    `concerns` are further parts whose reasons are reported.
 
     `max_age`: how many seconds an acknowledged write may be on its way to S3 before that is a reason to worry.
     """
@@ -36,6 +49,7 @@ class Report:
     ) -> None:
         self.registrations: list[Registration] = []
         self.ring_epoch: Callable[[], int] | None = None
+        self.concerns: list[Concern] = []
         self._node = node
         self._origin = origin
         self._calls = calls
@@ -59,6 +73,8 @@ class Report:
             reasons.append(self._watch.problem)
         if self.ring_epoch is not None and not self.ring_epoch():
             reasons.append("no ring known yet: the Redis door cannot tell whose keys are whose")
+        for concern in self.concerns:
+            reasons += concern.not_ready()
         return reasons + [f"not joined: router {each.router}" for each in self.registrations if not each.joined]
 
     @property
@@ -85,6 +101,8 @@ class Report:
             reasons.append("journal: its disk is full, writes go through to S3")
         if self.damaged:
             reasons.append(f"journal: {self.damaged} damaged records (`milena journal verify`)")
+        for concern in self.concerns:
+            reasons += concern.degraded()
         return reasons
 
     def values(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import md5
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from milena_cache.s3_absence import Absence
 from milena_cache.s3_answers import REGION_CODES
@@ -20,7 +20,18 @@ from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_digest import Md5Etags, md5_named_by
 from milena_cache.s3_obstore import ObstoreStore, Unreadable, exact
 from milena_cache.s3_settings import S3Settings
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore
+from milena_cache.store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+)
 from milena_common.clock import Clock
 
 T = TypeVar("T")
@@ -50,8 +61,9 @@ CHECK_KEY = ".milena-check/no-such-object"
 class S3:
     """Every byte-exact key, at obstore's speed wherever it keeps the key as it is and can do what is asked.
 
-    `negative_ttl`: for how many seconds a confirmed absence is believed. `on_request` is called with operation,
-    code and seconds for each request that is made besides the one that was asked for.
+    `thorough` is the client by boto3, for what is asked of it alone. `negative_ttl`: for how many seconds a
+    confirmed absence is believed. `on_request` is called with operation, code and seconds for each request that is
+    made besides the one that was asked for.
     """
 
     def __init__(
@@ -67,7 +79,7 @@ class S3:
         self._credentials = credentials
         self._settings = settings
         self._fast = ObstoreStore(credentials, settings, pooled=pooled)
-        self._thorough = Boto3Store(credentials, settings, pooled=pooled)
+        self.thorough = Boto3Store(credentials, settings, pooled=pooled)
         self._clock = clock
         self._absence = Absence(clock, negative_ttl)
         self._etags = Md5Etags()
@@ -98,7 +110,7 @@ class S3:
                 return got
 
         async def read() -> Stored | Absent:
-            return await self._thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
+            return await self.thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
 
         got = await self._noticed(self._in_its_region(ref, read))
         if isinstance(got, Stored) and not await self._is_whole(ref, got):
@@ -124,7 +136,7 @@ class S3:
         if await self._is_whole(ref, got):
             return got
         # Damaged on the way, or encrypted with a key: boto3 sees the headers that tell.
-        again = await self._counted("get", self._thorough.get(ref, max_bytes=max_bytes))
+        again = await self._counted("get", self.thorough.get(ref, max_bytes=max_bytes))
         if isinstance(again, Stored) and not await self._is_whole(ref, again):
             raise self._damaged(ref, again)
         return again
@@ -163,12 +175,18 @@ class S3:
         return self._logged(OriginFailure(Fault.INCOMPLETE, "get", ref, DAMAGED, "incomplete", text))
 
     async def head(self, ref: Ref) -> Info | None:
+        return await self._head(ref, fast=self._reads_fast(ref))
+
+    async def describe(self, ref: Ref) -> Info | None:
+        return await self._head(ref, fast=False)
+
+    async def _head(self, ref: Ref, *, fast: bool) -> Info | None:
         try:
-            if self._reads_fast(ref):
+            if fast:
                 found = await self._fast_read("head", ref, lambda: self._fast_head(ref))
                 if found is not None:
                     return found
-            return await self._in_its_region(ref, lambda: self._thorough.head_alone(ref))
+            return await self._in_its_region(ref, lambda: self.thorough.head_alone(ref))
         except OriginFailure as failure:
             if not failure.says_nothing:
                 raise self._logged(failure) from None
@@ -191,12 +209,12 @@ class S3:
             raise self._logged(failure) from None
 
     async def _inquire(self, ref: Ref) -> Info | None:
-        return await self._in_its_region(ref, lambda: self._counted("get", self._thorough.inquire(ref)))
+        return await self._in_its_region(ref, lambda: self._counted("get", self.thorough.inquire(ref)))
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         ref = Ref(bucket, prefix)
         return await self._noticed(
-            self._in_its_region(ref, lambda: self._thorough.list(bucket, prefix, cursor, limit))
+            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit))
         )
 
     # ---- writing
@@ -209,16 +227,19 @@ class S3:
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
         async def send() -> str:
-            if exact(ref.key):
+            if exact(ref.key) and not attributes:
                 try:
                     return await self._fast.put(
                         ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata
                     )
                 except Unreadable:
                     pass  # redirected, and not done; boto3 finds out where to
-            return await self._thorough.put(ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata)
+            return await self.thorough.put(
+                ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
+            )
 
         self._absence.forget(ref)
         try:
@@ -236,6 +257,14 @@ class S3:
             else:
                 self._etags.differed(bucket, etag)
 
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        async def send() -> str:
+            return await self.thorough.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes)
+
+        return await self._noticed(self._in_its_region(ref, send))
+
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         async def send() -> None:
             if exact(ref.key) and not if_match:
@@ -243,7 +272,7 @@ class S3:
                     return await self._fast.delete(ref)
                 except Unreadable:
                     pass  # as for a put
-            await self._thorough.delete(ref, if_match=if_match)
+            await self.thorough.delete(ref, if_match=if_match)
 
         await self._noticed(self._in_its_region(ref, send))
 
@@ -252,8 +281,8 @@ class S3:
     async def check_bucket(self, bucket: str) -> None:
         """As the contract says, by a request about the bucket and a read by each of the two clients."""
         absent = Ref(bucket, CHECK_KEY)
-        await self._in_its_region(absent, lambda: self._thorough.check_bucket(bucket))
-        for store in (self._fast, self._thorough):
+        await self._in_its_region(absent, lambda: self.thorough.check_bucket(bucket))
+        for store in (self._fast, self.thorough):
             await self._check_read(store, absent)
 
     async def _check_read(self, store: ObstoreStore | Boto3Store, absent: Ref) -> None:
@@ -312,12 +341,12 @@ class S3:
             if len(self._region_asked) >= 1024:
                 self._region_asked.clear()
             self._region_asked[bucket] = now
-            told = await self._counted("bucket", self._thorough.find_region(bucket))
+            told = await self._counted("bucket", self.thorough.find_region(bucket))
         if not told or told == self._fast.region(bucket):
             return False
         log.warning("bucket %s is in the region %s, not %s (AWS_REGION): using that", bucket, told, used)
         self._fast.use_region(bucket, told)
-        self._thorough.use_region(bucket, told)
+        self.thorough.use_region(bucket, told)
         return True
 
     # ---- what is said of it
@@ -355,10 +384,10 @@ class S3:
 
     def reconnect(self) -> None:
         self._fast.reconnect()
-        self._thorough.reconnect()
+        self.thorough.reconnect()
 
     async def close(self) -> None:
-        await self._thorough.close()
+        await self.thorough.close()
 
 
 def _md5(value: bytes) -> str:

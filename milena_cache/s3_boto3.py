@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
@@ -16,10 +17,23 @@ from botocore.config import Config as BotoConfig
 from cachetools import LRUCache
 
 from milena_cache.s3_answers import error_document, is_error_document, meaning
+from milena_cache.s3_attributes import attributes_of, sendable
 from milena_cache.s3_boto3_errors import judge, region_of
 from milena_cache.s3_credentials import Credentials, CredentialsUnavailable, Held
 from milena_cache.s3_settings import S3Settings, aws_host
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore, too_large
+from milena_cache.store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+    too_large,
+)
 from milena_common.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -195,6 +209,9 @@ class Boto3Store:
         return await self._call("get", ref, work, conditional=bool(if_none_match))
 
     async def head(self, ref: Ref) -> Info | None:
+        return await self.describe(ref)
+
+    async def describe(self, ref: Ref) -> Info | None:
         try:
             return await self.head_alone(ref)
         except OriginFailure as failure:
@@ -235,6 +252,7 @@ class Boto3Store:
             answer.get("ETag", ""),
             _seconds(answer.get("LastModified")),
             _own(answer["Metadata"]),
+            attributes_of(answer),
         )
 
     async def put(
@@ -245,11 +263,12 @@ class Boto3Store:
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
         def work(client: S3Client) -> str:
             condition: Any = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
             answer = client.put_object(
-                Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=dict(metadata), **condition
+                Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=sendable(metadata), **attributes, **condition
             )
             # Without an ETag it is not sure that S3 has answered: the caller looks.
             if not answer.get("ETag"):
@@ -257,6 +276,44 @@ class Boto3Store:
             return answer["ETag"]
 
         return await self._write("put", ref, work, conditional=if_absent or bool(if_match))
+
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        def work(client: S3Client) -> str:
+            condition: Any = {"CopySourceIfMatch": if_match} if if_match else {}
+            answer = client.copy_object(
+                Bucket=ref.bucket,
+                Key=ref.key,
+                CopySource={"Bucket": ref.bucket, "Key": ref.key},
+                MetadataDirective="REPLACE",
+                TaggingDirective="COPY",
+                Metadata=sendable(metadata),
+                **attributes,
+                **condition,
+            )
+            etag = answer.get("CopyObjectResult", {}).get("ETag", "")
+            return etag or _copied(client, ref, metadata)
+
+        return await self._write("copy", ref, work, conditional=True)
+
+    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
+        """Store the object by a multipart upload of one part; with `if_absent` as `put`. Only for the probe."""
+
+        def work(client: S3Client) -> None:
+            place: Any = {"Bucket": ref.bucket, "Key": ref.key}
+            place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
+            try:
+                part = client.upload_part(**place, PartNumber=1, Body=value)
+                condition: Any = {"IfNoneMatch": "*"} if if_absent else {}
+                parts: Any = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+                client.complete_multipart_upload(**place, MultipartUpload=parts, **condition)
+            except BaseException:
+                with suppress(botocore_errors.ClientError, botocore_errors.BotoCoreError):
+                    client.abort_multipart_upload(**place)
+                raise
+
+        await self._write("put", ref, work, conditional=if_absent)
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         def work(client: S3Client) -> None:
@@ -314,6 +371,14 @@ class Boto3Store:
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _copied(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:
+    """Return the ETag of a copy whose answer named none, as some do. Raises OriginFailure if none was made."""
+    found = client.head_object(Bucket=ref.bucket, Key=ref.key)
+    if not sendable(metadata).items() <= _own(found["Metadata"]).items():
+        raise OriginFailure(Fault.UNEXPECTED, "copy", ref, "no ETag", "200")
+    return found.get("ETag", "")
 
 
 def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:

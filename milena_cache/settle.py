@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from milena_cache.etags import same_etag
 from milena_cache.expiry import expiry_of, has_ended
 from milena_cache.store import Info, Ref
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
@@ -79,7 +80,8 @@ def settle(
     if has_ended(expiry_of(found.metadata, ref), wall):
         known = not (strict and isinstance(base, str))
     else:
-        known = base is UNKNOWN or base == found.etag or (version is not None and not strict)
+        is_base = isinstance(base, str) and (base == found.etag or same_etag(base, found.etag))
+        known = base is UNKNOWN or is_base or (version is not None and not strict)
     return Settled(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)
 
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from milena_common import errors
 from milena_common.errors import MilenaError
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
+NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
 
 
 class Ref(NamedTuple):
@@ -47,7 +48,9 @@ class Stored:
 class Info:
     """An object without its value. `size` in bytes, `last_modified` in seconds since 1970.
 
-    `metadata` is the object's own (`x-amz-meta-…`), names in lower case; only `head` fills it.
+    `metadata` is the object's own (`x-amz-meta-…`), names in lower case; only `head` and `describe` fill it.
+    `attributes` are what else S3 keeps with it and a later write must repeat (Content-Type, storage class and so
+    on), in the words of the store that gave them; only `describe` fills them.
     """
 
     key: str
@@ -55,6 +58,7 @@ class Info:
     etag: str
     last_modified: float
     metadata: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=lambda: NO_ATTRIBUTES, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +193,24 @@ class ObjectStore(Readable, Protocol):
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
         """Store the object and return its ETag.
 
         With `if_match` only over the object with that ETag, with `if_absent` only where there is none: otherwise
-        the failure is CHANGED, and nothing has happened.
+        the failure is CHANGED, and nothing has happened. `attributes` are those of an `Info` from `describe`.
+        """
+
+    async def describe(self, ref: Ref) -> Info | None:
+        """As `head`, with the object's `attributes`."""
+
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        """Store the object's present value anew, in S3, with this metadata, and return its ETag.
+
+        Tags stay as they are, and so does what `attributes` from `describe` repeat. With `if_match` only the object
+        with that ETag: otherwise, and if there is none, the failure is CHANGED.
         """
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 
 from milena_cache.change import Ack, Change
+from milena_cache.conditions import Capability
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.journal import Journal
@@ -47,6 +48,7 @@ class Through:
         retries: int,
         put_patience: float = PUT_PATIENCE,
     ) -> None:
+        self.conditions = uploader.conditions
         self._uploader = uploader
         self._journal = journal
         self._dirty = dirty
@@ -56,6 +58,12 @@ class Through:
         self._draw = draw
         self._retries = retries
         self._put_patience = put_patience
+
+    def check_condition(self, change: Change) -> None:
+        """Raise FailedPrecondition for a conditional write that S3_CONDITIONS=require does not allow here."""
+        if change.conditional:
+            condition = Capability.CREATE if change.if_none_match else Capability.REPLACE
+            self.conditions.check(Capability.DELETE if change.value is None else condition)
 
     async def write(self, change: Change, base: Base, give_up_at: float, *, decided: bool) -> Ack:
         """Bring the change to S3; nothing is begun after `give_up_at` (monotonic seconds).
@@ -133,6 +141,8 @@ class Through:
             strict,
             or_absent,
             change.expires_at,
+            # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
+            keeps=change.keeps if entry is None or entry.keeps else "",
         )
 
     async def _attempts(self, write: Write, give_up_at: float) -> Landed:

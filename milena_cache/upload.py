@@ -4,21 +4,34 @@ Every request is conditional on what S3 holds, so that one that S3 carries out l
 condition no longer met. Where it is not known what S3 holds, a put first tries to create; for a large value, a
 delete, and after a lost answer it looks first. What a look means is decided in `settle`.
 
+Where the store does not honour conditions (`conditions`), each write looks first, and the node's lock on the key is
+all that keeps other writes away. An object whose ETag does not satisfy `If-Match` although a look before and a look
+after the refusal show it unchanged is written without a condition then. Unless others change the object meanwhile,
+an upload takes at most MOST_REQUESTS requests.
+
+A write that changes nothing but metadata (`keeps`) is a copy of the object onto itself, inside S3, that repeats
+what S3 keeps with it.
+
 One attempt at each step: failures that may pass are the caller's to wait for.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
-from milena_cache.expiry import NEVER, expires_metadata
+from milena_cache.change import etag_of
+from milena_cache.conditions import Capability, Conditions
+from milena_cache.etags import same_etag
+from milena_cache.expiry import NEVER, expires_metadata, without_milenas
 from milena_cache.origin import Origin
 from milena_cache.settle import Verdict, name_beside, settle
-from milena_cache.store import Fault, Info, OriginFailure, Ref
+from milena_cache.store import NO_ATTRIBUTES, Fault, Info, OriginFailure, Ref
 from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamp
+from milena_common.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +39,9 @@ log = logging.getLogger(__name__)
 LOOK_FIRST_BYTES = 2**20
 # Others may change the object between our look and our write; after so many rounds that is contention.
 MOST_ROUNDS = 5
+# Of an upload that no other writer disturbs: refused, looked at, refused, looked at, written without a condition. A
+# look at an object that is not there takes `s3` a GET besides.
+MOST_REQUESTS = 5
 
 Policy = Literal["overwrite", "fail", "keep-both"]
 POLICIES: tuple[Policy, ...] = ("overwrite", "fail", "keep-both")
@@ -55,7 +71,8 @@ class Write:
     `value` None is a delete. `or_absent`: a delete of ours may have happened over `base`. `policy` None: whatever
     is there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds anything else.
     `expires_at`: when the object ends, in seconds since 1970. `ended`: it is a delete, because the object came to
-    its end before it was in S3; what somebody else has written since the base is not deleted by it.
+    its end before it was in S3; what somebody else has written since the base is not deleted by it. `keeps`: the
+    ETag of the object whose bytes `value` are, if nothing but metadata changes; "" for any other write.
     """
 
     ref: Ref
@@ -68,6 +85,7 @@ class Write:
     or_absent: bool = False
     expires_at: float = NEVER
     ended: bool = False
+    keeps: str = ""
 
 
 class Conflict(Exception):
@@ -77,18 +95,23 @@ class Conflict(Exception):
 class Uploader:
     """Writes to S3 through `origin`. Counts conflicts by policy."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, conditions: Conditions) -> None:
         self.conflicts = dict.fromkeys(POLICIES, 0)
+        self.conditions = conditions
         self._origin = origin
-        self._conditional = True
+        self._log = LogLimiter()
 
     async def upload(self, write: Write, give_up_at: float) -> Landed:
         """Bring `write` to S3; nothing is begun after `give_up_at`. Raises OriginFailure or Conflict."""
+        # What the last look in this upload found, and what the last look before a refused attempt had found.
+        looked: Base = UNKNOWN
+        denied: Base = UNKNOWN
         for _ in range(MOST_ROUNDS):
             refused: OriginFailure | None = None
+            found: Info | None = None
             if write.unsure or self._must_look(write):
                 try:
-                    found = await self._origin.look(write.ref, give_up_at)
+                    found = await self._look(write, give_up_at)
                 except OriginFailure as failure:
                     if not (_says_nothing(failure) and self._is_safe(write)):
                         raise
@@ -97,31 +120,63 @@ class Uploader:
                     landed = await self._judge(write, found, give_up_at)
                     if landed is not None:
                         return landed
+                    looked = write.base
+            condition = _condition(write)
+            sends = self.conditions.sends(condition)
+            if sends and looked is not UNKNOWN and _same(looked, denied):
+                # Looked at, refused, and looked at again: unchanged. The next refusal would say nothing new.
+                sends = False
+                self._does_not_hold(condition, write)
             try:
-                return await self._attempt(write, give_up_at)
+                landed = await self._attempt(write, found, give_up_at, conditional=sends)
             except OriginFailure as failure:
                 if failure.fault is Fault.CHANGED:
                     if refused is not None:
                         raise refused from None  # S3 holds something that it does not let us look at
                     write.unsure = True
-                elif failure.fault is Fault.UNSUPPORTED and self._conditional:
-                    self._conditional = False
-                    log.warning("this S3 has no conditional writes: other writers' changes may be overwritten")
+                    denied, looked = looked, UNKNOWN
+                elif failure.fault is Fault.UNSUPPORTED and sends:
+                    if self.conditions.unsupported(condition):
+                        log.warning(
+                            "this S3 has no conditional writes: changes by others may be overwritten (%s: 501)",
+                            condition.value,
+                        )
                 else:
                     # A 5xx most often means that nothing happened; the next attempt's condition tells otherwise.
                     if failure.fault in (Fault.TIMEOUT, Fault.INCOMPLETE, Fault.UNEXPECTED):
                         write.unsure = True
                     raise
+            else:
+                if sends:
+                    self.conditions.held(condition)
+                return landed
         raise OriginFailure(Fault.BUSY, "put", write.ref, "others keep changing the object", "412")
 
+    async def _look(self, write: Write, give_up_at: float) -> Info | None:
+        if write.keeps and write.value is not None:
+            return await self._origin.describe(write.ref, give_up_at)
+        return await self._origin.look(write.ref, give_up_at)
+
     def _must_look(self, write: Write) -> bool:
-        if write.value is None or not self._conditional:
+        if write.value is None or write.keeps or not self.conditions.trusts(_condition(write)):
             return True
         return write.base is UNKNOWN and len(write.value) > LOOK_FIRST_BYTES
 
     def _is_safe(self, write: Write) -> bool:
         """Whether an attempt has a condition to hold it back."""
-        return self._conditional and (write.value is not None or isinstance(write.base, str))
+        has_one = not write.keeps if write.value is not None else isinstance(write.base, str)
+        return has_one and self.conditions.trusts(_condition(write))
+
+    def _does_not_hold(self, condition: Capability, write: Write) -> None:
+        self.conditions.did_not_hold(condition, write.ref)
+        if self._log.allow(self._origin.clock.now()):
+            log.warning(
+                "%s: S3 denies %s although the object is what the condition names; written without it, so that "
+                "changes by other writers may be overwritten%s",
+                write.ref,
+                condition.value,
+                self._log.suppressed(),
+            )
 
     async def _judge(self, write: Write, found: Info | None, give_up_at: float) -> Landed | None:
         """How `write` has ended when S3 holds `found`; None if it has to be written over that, its base now."""
@@ -180,21 +235,61 @@ class Uploader:
         await self._origin.put(beside, value, give_up_at, metadata=stamp(write.version, beside))
         return beside
 
-    async def _attempt(self, write: Write, give_up_at: float) -> Landed:
-        base = write.base if self._conditional else UNKNOWN
-        etag = base if isinstance(base, str) else ""
+    async def _attempt(self, write: Write, found: Info | None, give_up_at: float, *, conditional: bool) -> Landed:
+        """One write; `found` is what a look has just found. `conditional`: only if S3 holds the base."""
+        etag = write.base if conditional and isinstance(write.base, str) else ""
         if write.value is None:
             await self._origin.delete(write.ref, give_up_at, if_match=etag)
             return Landed(Ending.DELETED, ABSENT)
+        metadata = {**stamp(write.version, write.ref), **expires_metadata(write.expires_at)}
+        if write.keeps and found is not None:
+            metadata = {**without_milenas(found.metadata), **metadata}
+            if same_etag(found.etag, write.keeps) and self.conditions.copies:
+                copied = await self._copy(write, found, metadata, give_up_at, etag)
+                if copied:
+                    # Another writer between the look and a copy whose condition the store ignores: its bytes were
+                    # copied, and S3 holds them now.
+                    theirs = not same_etag(copied, found.etag) and same_etag(found.etag, etag_of(write.value))
+                    return Landed(Ending.SUPERSEDED if theirs else Ending.UPLOADED, copied)
         new_etag = await self._origin.put(
             write.ref,
             write.value,
             give_up_at,
             if_match=etag,
-            if_absent=self._conditional and not etag,
-            metadata={**stamp(write.version, write.ref), **expires_metadata(write.expires_at)},
+            # Without an ETag there is nothing to name; what was looked at exists, so it must not be a create.
+            if_absent=conditional and not isinstance(write.base, str),
+            metadata=metadata,
+            attributes=found.attributes if write.keeps and found is not None else NO_ATTRIBUTES,
         )
         return Landed(Ending.UPLOADED, new_etag)
+
+    async def _copy(
+        self, write: Write, found: Info, metadata: Mapping[str, str], give_up_at: float, etag: str
+    ) -> str:
+        """The ETag of the object copied onto itself; "" if this store copies nothing."""
+        try:
+            return await self._origin.copy(
+                write.ref, give_up_at, if_match=etag, metadata=metadata, attributes=found.attributes
+            )
+        except OriginFailure as failure:
+            if failure.fault is not Fault.UNSUPPORTED:
+                raise
+            if self.conditions.unsupported(Capability.COPY):
+                log.warning("this S3 has no CopyObject: tags are lost where nothing but an expiry time changes")
+            return ""
+
+
+def _condition(write: Write) -> Capability:
+    """The condition that an attempt would carry."""
+    if write.value is None:
+        return Capability.DELETE
+    return Capability.REPLACE if isinstance(write.base, str) else Capability.CREATE
+
+
+def _same(one: Base, other: Base) -> bool:
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other or same_etag(one, other)
+    return one is other
 
 
 def _says_nothing(failure: OriginFailure) -> bool:
@@ -202,4 +297,7 @@ def _says_nothing(failure: OriginFailure) -> bool:
 
     Then the write itself is sent, on its condition, and the answer to that says what S3 means.
     """
-    return failure.fault in (Fault.DENIED, Fault.REFUSED) and failure.code.startswith("HTTP ")
+    return failure.fault in (Fault.DENIED, Fault.REFUSED) and failure.code in (
+        failure.status,
+        f"HTTP {failure.status}",
+    )

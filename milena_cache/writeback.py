@@ -26,6 +26,7 @@ from milena_cache.change import LARGE_BYTES, etag_of
 from milena_cache.copies import Copies
 from milena_cache.dead_letters import DeadLetters
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.etags import same_etag
 from milena_cache.expiry import NEVER, has_ended
 from milena_cache.flushes import Flushes
 from milena_cache.journal import Journal
@@ -245,6 +246,7 @@ class WriteBack:
                 or_absent=entry.or_absent,
                 expires_at=entry.expires_at,
                 ended=entry.ended,
+                keeps=entry.keeps,
             )
             self._dirty.upload_began(entry)
             try:
@@ -284,7 +286,7 @@ class WriteBack:
         if value is None or not isinstance(base, str) or not late:
             return False
         if entry.etag:
-            return entry.etag == base
+            return same_etag(entry.etag, base)
         return len(value) >= LARGE_BYTES or etag_of(value) == base
 
     def ref_of(self, entry: DirtyEntry) -> Ref:
@@ -325,6 +327,8 @@ class WriteBack:
             entry.unsure = True  # a newer one may be superseded too
         elif how is not Ending.KEPT_BESIDE:
             entry.base, entry.or_absent = landed.base, bool(write.expires_at)
+            if entry.keeps:  # a later change of the end; a copy inside S3 may give another ETag to the same bytes
+                entry.keeps = landed.base if isinstance(landed.base, str) else ""
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
             return

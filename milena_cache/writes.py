@@ -70,7 +70,7 @@ class Writes:
     ) -> None:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
-        self.removal = Removal(origin, dirty, copies, writeback.turns, clock)
+        self.removal = Removal(origin, through.conditions, dirty, copies, writeback.turns, clock)
         self._confirming = Confirming(origin, dirty, writeback, copies, clock)
         self._origin = origin
         self._through = through
@@ -196,7 +196,7 @@ class Writes:
         if not change.expires_at:
             return change
         if has_ended(change.expires_at, self._clock.wall()):
-            return change._replace(value=None, etag="", expires_at=NEVER)
+            return change._replace(value=None, etag="", expires_at=NEVER, keeps="")
         return change._replace(expires_at=to_the_millisecond(change.expires_at))
 
     def _short_way(
@@ -277,10 +277,9 @@ class Writes:
 
     async def in_turn(self, change: Change, durability: Durability | None, give_up_at: float) -> Ack:
         """Make the change, in its key's `turn`; raises as `put` does."""
-        change = self._checked(change)
-        durability = durability or self._mode
-        key = change.wanted.filed_as
+        change, durability, key = self._checked(change), durability or self._mode, change.wanted.filed_as
         base: Base = UNKNOWN
+        self._through.check_condition(change)
         decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
         if decided:
             base = await self._check_condition(change, give_up_at)
@@ -321,14 +320,14 @@ class Writes:
             current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
         else:
             base = current = self._copies.current(wanted.filed_as, change.owned_since)
-            if not _meets(change, current):
+            if not change.is_met_by(current):
                 # The copy may be older than what the caller has seen.
                 try:
                     found = await self._origin.look(wanted.ref, give_up_at)
                 except OriginFailure as failure:
                     raise failure.as_error() from None
                 base = current = found.etag if found and not self.removal.is_over(found, wanted.ref) else ABSENT
-        if not _meets(change, current):
+        if not change.is_met_by(current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
             asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
             raise ConditionFailed(f"{wanted.ref}: {asked} was asked for, and {has}")
@@ -383,10 +382,6 @@ def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
         acked.exception()  # its caller may have given up
     else:
         acked.set_result(task.result())
-
-
-def _meets(change: Change, current: Base) -> bool:
-    return current is ABSENT if change.if_none_match else current == change.if_match
 
 
 def _because(error: MilenaError, reason: str) -> MilenaError:

@@ -5,9 +5,9 @@ server and every fetch of a process takes its bytes from the same `ByteBudget`, 
 process is its base, its caches and this budget, however many connections there are.
 
 **Invariants.** `used` is the sum of all grants that were not released. It exceeds `limit` only while a single
-grant larger than `limit` is alone. Grants are given in the order of asking, so that small requests do not overtake
-a large one for ever. At most MAX_WAITING requests wait; more are rejected at once, and one that waits is rejected
-when its own time is up.
+grant larger than `limit` is alone, or by what was added without asking. Grants are given in the order of asking,
+so that small requests do not overtake a large one for ever. At most MAX_WAITING requests wait; more are rejected
+at once, and one that waits is rejected when its own time is up.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class ByteBudget:
             return False
         self.used += size
         return True
+
+    def add(self, size: int) -> None:
+        """Take `size` bytes that are in memory already, whether or not they are free: what asks later waits."""
+        self.used += size
 
     def request(self, size: int) -> asyncio.Future[None]:
         """Return a future that is done when `size` bytes have been taken for the caller.

@@ -39,6 +39,14 @@ def gauge(name: str, text: str, value: float, labels: Mapping[str, str] | None =
     return family
 
 
+def gauges(name: str, text: str, label: str, rows: Iterable[tuple[str, float]]) -> Metric:
+    """Gauge samples by one label."""
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for labelled, value in rows:
+        family.add_metric([labelled], value)
+    return family
+
+
 def counter(name: str, text: str, value: float) -> Metric:
     """One counter sample; `name` is without `_total`."""
     return CounterMetricFamily(name, text, value=value)

@@ -11,13 +11,18 @@ but GETs is taken apart by a few calls over all of them at once.
 Limits and their error texts are Redis's (`src/networking.c`: processMultibulkBuffer, processInlineBuffer). The two
 bytes that end a bulk string are skipped, and not looked at, as there. A bulk string that is too long here, and not
 for Redis, is skipped as well, and its command becomes a `TooLong`: so the client can be told, and the connection
-goes on.
+goes on. The same holds for a command for which the process has no room (`reject`), which becomes a `NoRoom`.
+
+**Parts.** `feed` only keeps bytes; `read` and `read_gets` take a part of them apart, so that the caller can bound
+the time that it spends on one connection before it turns to others. What is not read yet is not copied again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final, Self
+
+from milena_common.resp_plain import GET, LENGTHS, MAX_BYTES, end_of_gets, is_incomplete, keys_of, words_of_set
 
 Command = list[bytes]
 
@@ -29,13 +34,8 @@ ARGUMENT_OVERHEAD: Final = 48
 _MOST_SKIPPED: Final = 512 * 1024 * 1024
 _SMALL_PIECE = 4096
 _MOST_TOGETHER = 1024 * 1024
-# A read that holds more than this is no pipeline of GETs, or no command of short words.
-_MOST_FOR_GETS = 64 * 1024
+# A read that holds more than this is no command of short words.
 _MOST_FOR_ONE = 16 * 1024
-
-_GET = b"*2\r\n$3\r\nGET\r\n$"
-_SET = b"*3\r\n$3\r\nSET\r\n$"
-_LENGTHS = tuple(b"$%d" % length for length in range(1025))
 
 
 class ProtocolError(Exception):
@@ -53,20 +53,27 @@ class TooLong(bytes):
         return made
 
 
+class NoRoom(bytes):
+    """The only word of a command for whose bytes the process has no room; nothing of it was kept."""
+
+
 class CommandReader:
     """The commands of one connection. A bulk string may have `most_bulk` bytes, a command `most_bytes` in all."""
 
     __slots__ = (
         "_arguments",
+        "_at",
         "_bulk",
         "_chunks",
         "_left",
         "_most_bulk",
         "_most_bytes",
         "_need",
+        "_plain",
         "_skip",
+        "_stands_for",
         "_taken",
-        "_too_long",
+        "more",
         "pending",
     )
 
@@ -78,16 +85,24 @@ class CommandReader:
         self._left = 0
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
-        self._skip = 0  # bytes to come of an argument that is too long
-        self._too_long: TooLong | None = None
+        self._skip = 0  # bytes to come of an argument that is not kept
+        self._stands_for: TooLong | NoRoom | None = None  # what the command becomes, of which nothing is kept
         self._chunks: list[bytes | bytearray] = []
+        self._at = 0  # where in the first chunk the unread bytes begin
         self._need = 0  # there is nothing to be read before so many bytes are there
-        self.pending = 0  # bytes in `_chunks`
+        self._plain = False  # what is there may be nothing but GETs
+        self.pending = 0  # unread bytes in `_chunks`
+        self.more = False  # whether `read` may find something in them
 
     @property
     def held(self) -> int:
-        """Bytes that are kept for a command that is not complete."""
+        """Bytes that are kept: of a command that is not complete, and of those that are not read yet."""
         return self.pending + self._taken + ARGUMENT_OVERHEAD * len(self._arguments)
+
+    @property
+    def wanted(self) -> int:
+        """As `held`, once the argument is complete whose length has come: what there has to be room for."""
+        return self.held + (max(0, self._need - self.pending) if self._stands_for is None else 0)
 
     @property
     def pieces(self) -> int:
@@ -95,79 +110,112 @@ class CommandReader:
         return len(self._chunks)
 
     def gets(self, data: bytes) -> list[bytes] | None:
-        """The keys, if `data` is nothing but whole GETs and nothing came before; else None, and nothing is read.
-
-        As fast as it is because it never goes through `data` by itself.
+        """Return the keys, if `data` is nothing but whole GETs and nothing came before; else None, and nothing is
+        read. More than 16 KiB are not looked at: see `read_gets`.
         """
-        if self.pending or self._left or not data.startswith(_GET) or len(data) > _MOST_FOR_GETS:
+        if self.pending or self._left or len(data) > MAX_BYTES or not data.startswith(GET):
             return None
-        tokens = data.split(b"\r\n")
-        keys = tokens[4::5]
-        number = len(keys)
-        if len(tokens) != 5 * number + 1 or tokens[-1]:
+        return keys_of(data)
+
+    def read_gets(self) -> list[bytes] | None:
+        """Read up to 16 KiB of what was fed if that is nothing but whole GETs, and return the keys; else None.
+
+        A GET that is not complete stays unread for the next `feed`, and `more` is false then.
+        """
+        if not self._plain:
             return None
-        try:
-            if number == 1:
-                return keys if tokens[3] == _LENGTHS[len(keys[0])] else None
-            if (
-                tokens[3::5] == [_LENGTHS[length] for length in map(len, keys)]
-                and tokens[0::5].count(b"*2") == tokens[1::5].count(b"$3") == tokens[2::5].count(b"GET") == number
-            ):
-                return keys
-        except IndexError:  # a key that is longer than any
-            pass
-        return None
+        data, at = self._chunks[0], self._at
+        end = end_of_gets(data, at) if data.startswith(GET, at) else at
+        keys = keys_of(bytes(data[at:end])) if end > at else None
+        if keys is not None:
+            self._went_on(data, end)
+        elif is_incomplete(data, at):
+            self.more = False
+        else:
+            self._plain = False
+        return keys
 
     def put(self, data: bytes) -> Command | None:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
-        if self.pending or self._left or not data.startswith(_SET):
-            return None
-        end = data.find(b"\r\n", 14)
-        digits = data[14:end]
-        if end < 0 or not digits.isdigit() or len(digits) > 4:
-            return None
-        at = end + 2 + int(digits)
-        key = data[end + 2 : at]
-        end = data.find(b"\r\n", at + 3)
-        digits = data[at + 3 : end]
-        if end < 0 or data[at : at + 3] != b"\r\n$" or not digits.isdigit() or len(digits) > 10:
-            return None
-        length = int(digits)
-        if length > self._most_bulk or len(data) != end + length + 4:
-            return None
-        return [b"SET", key, data[end + 2 : -2]]
+        return None if self.pending or self._left else words_of_set(data, self._most_bulk)
 
     def _one(self, data: bytes) -> Command | None:
-        """The words, if `data` is one whole command of short words and nothing came before; else None."""
-        if self.pending or self._left or len(data) > _MOST_FOR_ONE or data[:1] != b"*":
+        """The words, if `data` is one whole command of short words and no other is incomplete; else None."""
+        if self._left or len(data) > _MOST_FOR_ONE or data[:1] != b"*":
             return None
         tokens = data.split(b"\r\n")
         words = tokens[2::2]
         if tokens.pop() or tokens[0] != b"*%d" % len(words):
             return None
         try:
-            return words if words and tokens[1::2] == [_LENGTHS[length] for length in map(len, words)] else None
+            return words if words and tokens[1::2] == [LENGTHS[length] for length in map(len, words)] else None
         except IndexError:  # a long word
             return None
 
-    def feed(self, data: bytes, into: Callable[[Command], object]) -> None:
-        """Give the commands that `data` completes to `into`. Raises ProtocolError, after those before it."""
-        words = self._one(data)
-        if words is not None:
-            into(words)
-            return
-        if self.pending:
+    def feed(self, data: bytes) -> None:
+        """Keep `data` to be read; `more` says whether something can be read now."""
+        if not self.pending:
+            self._chunks.append(data)
+            self._plain = not self._left
+        elif self._plain and self.pending < _SMALL_PIECE:
+            self._chunks = [b"".join((self._chunks[0][self._at :], data))]
+            self._at = 0
+        else:
+            self._plain = False
             self._keep(data)
-            self.pending += len(data)
-            if self.pending < self._need:
+        self.pending += len(data)
+        self.more = self.pending >= self._need
+
+    def read(self, into: Callable[[Command], object], most: int = MOST_ARGUMENTS) -> None:
+        """Give the next commands to `into`, about `most` arguments in all; `more` says whether there may be others.
+
+        Raises ProtocolError, after the commands before it.
+        """
+        if not self.more:
+            return
+        self._plain = False
+        if len(self._chunks) > 1:
+            self._chunks[0] = self._chunks[0][self._at :]
+            self._chunks[:] = [b"".join(self._chunks)]
+            self._at = 0
+        data = self._chunks[0]
+        if isinstance(data, bytearray):
+            data = self._chunks[0] = bytes(data)
+        if not self._at:
+            words = self._one(data)
+            if words is not None:
+                self._went_on(data, len(data))
+                into(words)
                 return
-            data = b"".join(self._chunks)
+        at, left = self._read(data, into, most)
+        self._went_on(data, at)
+        if left > 0:  # all was read that could be, and what is left over is not complete
+            self.more = False
+            if self._chunks:
+                self._chunks[0] = data[self._at :]
+                self._at = 0
+
+    def reject(self) -> None:
+        """Keep nothing of the command that is not complete: it becomes a `NoRoom`, and the connection goes on."""
+        if not self._left:
+            return
+        self._stands_for = NoRoom()
+        self._arguments.clear()
+        self._taken = 0
+        if self._bulk >= 0:
+            self._skip = self._bulk + 2
+            self._bulk = -1
+            self._need = 0
+            self.more = bool(self.pending)
+
+    def _went_on(self, data: bytes | bytearray, at: int) -> None:
+        """Everything before `at` has been read of `data`, the only chunk."""
+        self.pending = len(data) - at
+        self._at = at
+        if not self.pending:
             self._chunks.clear()
-            self.pending = 0
-        at = self._read(data, into)
-        if at < len(data):
-            self._keep(data[at:] if at else data)
-            self.pending = len(data) - at
+            self._at = 0
+            self.more = self._plain = False
 
     def _keep(self, data: bytes) -> None:
         """Pieces of few bytes are put together: each by itself would take many times its size."""
@@ -179,24 +227,25 @@ class CommandReader:
         else:
             chunks.append(bytearray(data))
 
-    def _read(self, data: bytes, into: Callable[[Command], object]) -> int:
-        """Where what is incomplete begins."""
-        at = 0
+    def _read(self, data: bytes, into: Callable[[Command], object], most: int) -> tuple[int, int]:
+        """Return where the unread bytes begin, and how many of `most` arguments are left."""
+        at = self._at
         size = len(data)
         self._need = 0
-        while at < size:
+        while at < size and most > 0:
+            most -= 1
             if self._left == 0:
                 if data[at] != 0x2A:  # *
                     after = self._inline(data, at, into)
                     if after < 0:
-                        return at
+                        return at, 1
                     at = after
                     continue
                 end = data.find(b"\r\n", at, at + MOST_INLINE)
                 if end < 0:
                     if size - at >= MOST_INLINE:
                         raise ProtocolError("Protocol error: too big mbulk count string")
-                    return at
+                    return at, 1
                 digits = data[at + 1 : end]
                 if digits.isdigit() and len(digits) < 11:
                     count = int(digits)
@@ -221,7 +270,7 @@ class CommandReader:
                 if end < 0:
                     if size - at >= MOST_INLINE:
                         raise ProtocolError("Protocol error: too big bulk count string")
-                    return at
+                    return at, 1
                 if data[at] != 0x24:  # $
                     got = chr(data[at]) if 32 <= data[at] < 127 else "?"
                     raise ProtocolError(f"Protocol error: expected '$', got '{got}'")
@@ -232,9 +281,11 @@ class CommandReader:
                     or (length := int(digits)) > max(self._most_bulk, _MOST_SKIPPED)
                 ):
                     raise ProtocolError("Protocol error: invalid bulk length")
-                if length > self._most_bulk:
-                    if self._too_long is None:
-                        self._too_long = TooLong(length)
+                if length > self._most_bulk and self._stands_for is None:
+                    self._stands_for = TooLong(length)
+                    self._arguments.clear()
+                    self._taken = 0
+                if self._stands_for is not None:
                     self._skip = length + 2
                     at = end + 2
                     continue
@@ -245,11 +296,11 @@ class CommandReader:
             end = at + self._bulk
             if end + 2 > size:
                 self._need = self._bulk + 2
-                return at
+                return at, 1
             self._complete(data[at:end], into)
             self._bulk = -1
             at = end + 2
-        return at
+        return at, most if at < size else 1
 
     def _complete(self, argument: bytes, into: Callable[[Command], object]) -> None:
         """An argument is there, and perhaps the command."""
@@ -257,10 +308,10 @@ class CommandReader:
         self._taken += len(argument)
         self._left -= 1
         if self._left == 0:
-            into(self._arguments if self._too_long is None else [self._too_long])
+            into(self._arguments if self._stands_for is None else [self._stands_for])
             self._arguments = []
             self._taken = 0
-            self._too_long = None
+            self._stands_for = None
 
     def _inline(self, data: bytes, at: int, into: Callable[[Command], object]) -> int:
         """Where the next command begins, -1 if the line is not complete."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from milena_client.cli import demo, health, journal, objects, ring, up, writeback
+from milena_client.cli import demo, health, journal, objects, ring, s3, up, writeback
 from milena_client.cli.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.session import Session, cluster_options
 from milena_common.errors import ConfigError, MilenaError
@@ -70,6 +70,7 @@ for _command in (
     health.health,
     writeback.writeback,
     journal.journal,
+    s3.s3,
     up.up,
     demo.demo,
 ):

@@ -6,16 +6,9 @@ that it stays small: it starts the node's program, which has its own arguments, 
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
-
 import click
 
-from milena_client.cli.failures import FAILED
-
-_NEEDED = ("milena_cache", "lmdb")
-_PROGRAM = "milena_cache.journal_command"
+from milena_client.cli.node_program import run_node_program
 
 
 @click.command(
@@ -25,11 +18,4 @@ _PROGRAM = "milena_cache.journal_command"
 @click.pass_context
 def journal(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Look into the journal of a node: inspect, verify or export DIR. On the node's machine."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        click.echo(f"milena: missing {', '.join(missing)}: pip install 'milena[server]'", err=True)
-        ctx.exit(FAILED)
-    # Nothing is imported from the directory that the operator happens to be in.
-    code = subprocess.run([sys.executable, "-P", "-m", _PROGRAM, *arguments], check=False).returncode
-    # Ended by a signal: as a shell says it.
-    ctx.exit(code if code >= 0 else 128 - code)
+    ctx.exit(run_node_program("milena_cache.journal_command", ("milena_cache", "lmdb"), arguments))

@@ -6,6 +6,7 @@ import asyncio
 
 from milena_cache.buckets import Buckets, Object
 from milena_cache.change import Ack
+from milena_cache.conditions import Conditions
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.expiry import NEVER, expires_metadata, expiry_of, has_ended
@@ -28,6 +29,7 @@ from milena_cache.version import Version, stamp
 from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
 from milena_common.durability import Durability
+from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
 from tests.support.memory_store import MemoryStore, WithMetadata, metadata_of
@@ -65,6 +67,7 @@ class NodeUnderTest:
         disk: MemoryDisk | None = None,
         store: MemoryStore | None = None,
         clock: FakeClock | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         self._options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.clock = clock or FakeClock()
@@ -86,7 +89,7 @@ class NodeUnderTest:
         copies = Copies(self.memory, flights, freshness, self.clock)
         self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
         self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock)
-        self.uploader = Uploader(origin)
+        self.uploader = Uploader(origin, conditions or made_conditions())
         reads = ReadCounts()
         self.writeback = WriteBack(
             self.dirty,

@@ -29,10 +29,11 @@ records = st.builds(
     owned_since=U64,
     written_at=SECONDS,
     expires_at=SECONDS,
+    keeps=st.booleans(),
 )
 
 PUT = Record(
-    b"reports/2024.csv", VERSION, b"the value \x00\xff of it", etag_of(b"old"), True, 7, 1.7e9 + 0.25, 1.8e9
+    b"reports/2024.csv", VERSION, b"the value \x00\xff of it", etag_of(b"old"), True, 7, 1.7e9 + 0.25, 1.8e9, True
 )
 LIVE = {
     "put": PUT,

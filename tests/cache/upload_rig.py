@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from milena_cache.conditions import Conditions
 from milena_cache.origin import Origin
 from milena_cache.store import OriginFailure, Ref
 from milena_cache.upload import Ending, Landed, Uploader, Write
 from milena_cache.version import UNKNOWN, Version, stamp
+from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock
 from tests.support.memory_store import MemoryStore, WithMetadata, etag_of
 
@@ -24,7 +26,7 @@ ALREADY = Landed(Ending.ALREADY, etag_of(b"ours"))
 class Rig:
     """An uploader in front of an S3 that a test may fill."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, conditions: Conditions | None = None) -> None:
         self.clock = FakeClock()
         self.store = store or MemoryStore("bucket")
         self.uploader = Uploader(
@@ -37,7 +39,8 @@ class Rig:
                 place_timeout=5,
                 fresh=self.store,
                 hedge_after=5.0,
-            )
+            ),
+            conditions or made_conditions(),
         )
 
     def holds(self, value: bytes | None, version: Version | None = None) -> str:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.core import GaugeMetricFamily
 
 from milena_common import ops_http
 from milena_common.addresses import Address
@@ -143,3 +144,86 @@ async def test_a_host_that_is_not_found_is_named() -> None:
     with pytest.raises(CannotListen, match=r"^METRICS_PORT: cannot listen on no-such-host.invalid:9090: [A-Z]"):
         await server.start(Address("no-such-host.invalid", 9090), "METRICS_PORT")
     await server.stop()
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops_http, "MAX_CONNECTIONS", 4)
+
+
+@pytest.mark.usefixtures("few")
+async def test_health_is_answered_however_many_clients_hold_connections(
+    ops: Ops, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle = [await asyncio.open_connection(*ops.address) for _ in range(20)]
+    for _ in range(10):
+        assert (await ops.get("/livez"))[0] == 200
+        assert (await ops.get("/metrics"))[0] == 200
+    assert [await read_all(reader) for reader, _ in idle[:10]] == [b""] * 10
+    for _, writer in idle:
+        writer.close()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.usefixtures("few")
+async def test_connections_that_have_ended_take_no_place(ops: Ops) -> None:
+    reader, writer = await asyncio.open_connection(*ops.address)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await reader.readuntil(b"\r\n\r\n")
+    for _ in range(20):
+        assert (await ops.get("/livez"))[0] == 200
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert await reader.readuntil(b"200 OK\r\n")
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(ops_http, "IDLE_SECONDS", 0.1)
+    ops = Ops()
+    ops.address = await ops.server.start(ANY_PORT, "METRICS_PORT")
+    reader, writer = await asyncio.open_connection(*ops.address)
+    writer.write(sent)
+    assert b"200 OK" in await read_all(reader) or b"1.1" not in sent
+    writer.close()
+    await ops.server.stop()
+
+
+class Counted:
+    """A collector that counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        self.times += 1
+        return [GaugeMetricFamily("times", "Asked", value=self.times)]
+
+
+async def test_scrapes_that_come_together_are_answered_by_one_text_and_later_ones_by_a_new_one(ops: Ops) -> None:
+    counted = Counted()
+    ops.server._registry.register(counted)
+    before = counted.times
+    many = await asyncio.gather(*(ops.get("/metrics") for _ in range(20)))
+    assert {status for status, _, _ in many} == {200}
+    assert counted.times - before < 20
+    for _ in range(3):
+        _, _, text = await ops.get("/metrics")
+        assert f"times {float(counted.times)}" in text
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/livez"])
+async def test_a_client_that_does_not_read_is_served_no_further_and_harms_no_other(ops: Ops, path: str) -> None:
+    Gauge("large", "x" * 2**20, registry=ops.server._registry)
+    counted = Counted()
+    ops.server._registry.register(counted)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.setblocking(False)
+        await loop.sock_connect(silent, tuple(ops.address))
+        await loop.sock_sendall(silent, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode() * 200)
+        for _ in range(20):
+            assert (await ops.get("/livez"))[0] == 200
+            assert (await ops.get("/metrics"))[0] == 200
+        assert counted.times < 100

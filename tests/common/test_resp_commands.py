@@ -16,6 +16,7 @@ from milena_common.resp_commands import (
     MOST_ARGUMENTS,
     MOST_INLINE,
     CommandReader,
+    NoRoom,
     ProtocolError,
     TooLong,
     split_words,
@@ -27,20 +28,23 @@ MOST_BYTES = 3000
 Read = tuple[list[list[bytes]], str]
 
 
+def feed(reader: CommandReader, data: bytes, commands: list[list[bytes]], most: int = MOST_ARGUMENTS) -> None:
+    """Feed `data`, and append to `commands` all that it completes, about `most` arguments at a time."""
+    reader.feed(data)
+    while reader.more:
+        reader.read(commands.append, most)
+
+
 def read(*pieces: bytes, most_bulk: int = MOST_BULK, most_bytes: int = MOST_BYTES) -> Read:
     """The commands in `pieces`, and the error that ended them, "" if none did."""
     reader = CommandReader(most_bulk, most_bytes)
     commands: list[list[bytes]] = []
     for piece in pieces:
         try:
-            reader.feed(piece, commands.append)
+            feed(reader, piece, commands)
         except ProtocolError as error:
             return commands, str(error)
     return commands, ""
-
-
-def ignored(_: list[bytes]) -> None:
-    """A command that is of no interest."""
 
 
 def one_by_one(data: bytes) -> Read:
@@ -87,6 +91,57 @@ def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[
     assert one_by_one(data) == whole
 
 
+@given(streams | st.lists(words, max_size=8).map(lambda sent: b"".join(command(*each) for each in sent)), cuts)
+def test_any_bytes_mean_the_same_however_few_are_read_at_once(data: bytes, places: list[int]) -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    error = ""
+    try:
+        for piece in cut(data, places):
+            feed(reader, piece, commands, most=1)
+    except ProtocolError as raised:
+        error = str(raised)
+    assert (commands, error) == read(data)
+
+
+gets_and_others = st.lists(
+    st.lists(st.sampled_from((b"k", b"", b"*2\r\n$3\r\nGET\r\n$1", b"key" * 9)), min_size=1, max_size=40).map(
+        lambda keys: b"".join(command(b"GET", key) for key in keys)
+    )
+    | st.sampled_from((b"PING\r\n", command(b"SET", b"k", b"v" * 30), command(b"get", b"k"))),
+    max_size=5,
+).map(b"".join)
+
+
+@given(gets_and_others, cuts)
+def test_pipelines_of_gets_are_recognized_wherever_the_reads_end(data: bytes, places: list[int]) -> None:
+    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    commands: list[list[bytes]] = []
+    for piece in cut(data, places):
+        reader.feed(piece)
+        while reader.more:
+            keys = reader.read_gets()
+            if keys is not None:
+                commands.extend([b"GET", key] for key in keys)
+            else:
+                reader.read(commands.append, 2)
+    assert commands == read(data)[0]
+    assert reader.held == 0
+
+
+def test_a_command_without_room_is_skipped_and_the_next_one_is_read() -> None:
+    for at in range(1, 60):
+        reader = CommandReader(MOST_BULK, MOST_BYTES)
+        commands: list[list[bytes]] = []
+        data = command(b"MSET", b"k", b"v" * 20, b"l", b"w" * 20)
+        feed(reader, data[:at], commands)
+        reader.reject()
+        feed(reader, data[at:] + command(b"PING"), commands)
+        assert commands[-1] == [b"PING"]
+        assert isinstance(commands[0][0], NoRoom) == (b"\r\n" in data[:at])
+        assert reader.held == 0
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -111,7 +166,7 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
     for piece in pieces:
         sent += len(piece)
         try:
-            reader.feed(piece, commands.append)
+            feed(reader, piece, commands)
         except ProtocolError:
             return
         # An argument takes at least six bytes on the way.
@@ -152,7 +207,7 @@ def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -
     reader = CommandReader(MOST_BULK, MOST_BYTES)
     commands: list[list[bytes]] = []
     for start in range(0, len(data), piece):
-        reader.feed(data[start : start + piece], commands.append)
+        feed(reader, data[start : start + piece], commands)
         assert reader.pending <= piece + len(b"*3\r\n$1001\r\n")
     sizes = [words[0].size for words in commands[:2] if isinstance(words[0], TooLong)]
     assert sizes == [MOST_BULK + 1, MOST_BULK + 2]
@@ -163,15 +218,15 @@ def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -
 
 def test_what_is_only_announced_takes_no_room() -> None:
     reader = CommandReader(2**30, 2**31)
-    reader.feed(b"*%d\r\n$%d\r\n" % (MOST_ARGUMENTS, 2**30), ignored)
+    feed(reader, b"*%d\r\n$%d\r\n" % (MOST_ARGUMENTS, 2**30), [])
     assert reader.held == 0
-    reader.feed(b"abc", ignored)
+    feed(reader, b"abc", [])
     assert reader.held == 3
 
 
 def test_arguments_that_are_empty_take_room_too() -> None:
     reader = CommandReader(MOST_BULK, MOST_BYTES)
-    reader.feed(b"*1000\r\n" + b"$0\r\n\r\n" * 999, ignored)
+    feed(reader, b"*1000\r\n" + b"$0\r\n\r\n" * 999, [])
     assert reader.held == 999 * ARGUMENT_OVERHEAD
 
 
@@ -181,7 +236,7 @@ def test_a_value_in_small_pieces_is_kept_as_few() -> None:
     value = bytes(range(256)) * 400
     data = command(b"SET", b"k", value)
     for at in range(0, len(data), 2):
-        reader.feed(data[at : at + 2], commands.append)
+        feed(reader, data[at : at + 2], commands)
         assert reader.pieces <= 3
     assert commands == [[b"SET", b"k", value]]
     assert reader.held == 0
@@ -247,13 +302,13 @@ def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
     reader = CommandReader(MOST_BULK, MOST_BYTES)
     commands: list[list[bytes]] = []
     get, set_ = command(b"GET", b"k"), command(b"SET", b"k", b"v")
-    reader.feed(b"*2\r\n$3\r\nSET\r\n", commands.append)
+    feed(reader, b"*2\r\n$3\r\nSET\r\n", commands)
     assert reader.gets(get) is None
     assert reader.put(set_) is None
-    reader.feed(b"$1", commands.append)
+    feed(reader, b"$1", commands)
     assert reader.gets(get) is None
     assert reader.put(set_) is None
-    reader.feed(b"\r\nx\r\n", commands.append)
+    feed(reader, b"\r\nx\r\n", commands)
     assert reader.gets(get) == [b"k"]
     assert reader.put(set_) == [b"SET", b"k", b"v"]
 

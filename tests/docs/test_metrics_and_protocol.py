@@ -73,7 +73,7 @@ async def _real_metrics() -> set[str]:
         Replay(0, 0),
         Ownership(""),
         TokenBucket(0, 0),
-        Clients(0),
+        Clients(),
         Tracking(1),
     )
     router = Router(0)

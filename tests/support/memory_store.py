@@ -5,9 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import md5
+from typing import Any
 
-from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored, ignore, too_large
+from milena_cache.store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+    too_large,
+)
 
 
 def etag_of(value: bytes) -> str:
@@ -19,15 +33,23 @@ class WithMetadata(bytes):
     """A value that was written with metadata. One that a test writes as plain bytes has none."""
 
     metadata: Mapping[str, str]
+    attributes: Mapping[str, Any]
 
-    def __new__(cls, value: bytes, metadata: Mapping[str, str]) -> WithMetadata:
+    def __new__(
+        cls, value: bytes, metadata: Mapping[str, str], attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    ) -> WithMetadata:
         made = super().__new__(cls, value)
         made.metadata = {name.lower(): text for name, text in metadata.items()}
+        made.attributes = dict(attributes)
         return made
 
 
 def metadata_of(value: bytes) -> Mapping[str, str]:
     return value.metadata if isinstance(value, WithMetadata) else NO_METADATA
+
+
+def attributes_of(value: bytes) -> Mapping[str, Any]:
+    return value.attributes if isinstance(value, WithMetadata) else NO_ATTRIBUTES
 
 
 class MemoryStore:
@@ -40,6 +62,10 @@ class MemoryStore:
     While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer
     of a get that has already read, `write_gate` that of a put or delete that has already happened. `down` makes
     every call fail, `refuse` those for which it names a fault.
+
+    Operations in `ignoring` take conditions and ignore them, those in `denying` answer every condition with
+    CHANGED, those in `unsupporting` with UNSUPPORTED; the operations are "create", "replace", "delete" and "copy".
+    `spell` changes how a HEAD spells an ETag.
     """
 
     def __init__(self, *buckets: str) -> None:
@@ -55,6 +81,10 @@ class MemoryStore:
         self.down: Fault | None = None
         self.reconnects = 0
         self.refuse: Callable[[str, Ref], Fault | None] | None = None
+        self.ignoring: set[str] = set()
+        self.denying: set[str] = set()
+        self.unsupporting: set[str] = set()
+        self.spell: Callable[[str], str] = lambda etag: etag
         self._faults: deque[tuple[Fault, bool]] = deque()
         self._arrived = asyncio.Condition()
 
@@ -98,7 +128,7 @@ class MemoryStore:
             raise _failure(refused, operation, ref)
         if self._faults:
             fault, after_effect = self._faults.popleft()
-            if not after_effect or operation not in ("put", "delete"):
+            if not after_effect or operation not in ("put", "copy", "delete"):
                 raise _failure(fault, operation, ref)
             return _failure(fault, operation, ref)
         if ref.bucket not in self.buckets:
@@ -120,12 +150,24 @@ class MemoryStore:
             raise too_large(ref, len(value), max_bytes)
         return Stored(bytes(value), etag_of(value), metadata_of(value))
 
+    def _meets(self, condition: str, ref: Ref, holds: bool) -> None:
+        """Raise what this store makes of a condition that `holds` or not."""
+        operation = condition if condition in ("delete", "copy") else "put"
+        if condition in self.unsupporting:
+            raise _failure(Fault.UNSUPPORTED, operation, ref)
+        if condition in self.denying or not (holds or condition in self.ignoring):
+            raise _failure(Fault.CHANGED, operation, ref)
+
     async def head(self, ref: Ref) -> Info | None:
         await self._enter("head", ref)
         value = self.objects.get(ref)
         if value is None:
             return None
-        return Info(ref.key, len(value), etag_of(value), 0.0, metadata_of(value))
+        return Info(ref.key, len(value), self.spell(etag_of(value)), 0.0, metadata_of(value))
+
+    async def describe(self, ref: Ref) -> Info | None:
+        found = await self.head(ref)
+        return replace(found, attributes=attributes_of(self.objects[ref])) if found else None
 
     async def put(
         self,
@@ -135,24 +177,45 @@ class MemoryStore:
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
         failure = await self._enter("put", ref)
         before = self.objects.get(ref)
-        if if_absent and before is not None:
-            raise _failure(Fault.CHANGED, "put", ref)
-        if if_match and (before is None or etag_of(before) != if_match):
-            raise _failure(Fault.CHANGED, "put", ref)
-        self.objects[ref] = WithMetadata(value, metadata) if metadata else value
+        if if_absent:
+            self._meets("create", ref, before is None)
+        if if_match:
+            self._meets("replace", ref, before is not None and etag_of(before) == if_match)
+        self.objects[ref] = WithMetadata(value, metadata, attributes) if metadata or attributes else value
         await self.write_gate.wait()
         if failure:
             raise failure
         return etag_of(value)
 
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        failure = await self._enter("copy", ref)
+        if "copying" in self.unsupporting:
+            raise _failure(Fault.UNSUPPORTED, "copy", ref)
+        before = self.objects.get(ref)
+        if before is None:
+            raise _failure(Fault.CHANGED, "copy", ref)
+        if if_match:
+            self._meets("copy", ref, etag_of(before) == if_match)
+        self.objects[ref] = WithMetadata(bytes(before), metadata, attributes)
+        await self.write_gate.wait()
+        if failure:
+            raise failure
+        return etag_of(before)
+
+    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
+        await self.put(ref, value, if_absent=if_absent)
+
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         failure = await self._enter("delete", ref)
         before = self.objects.get(ref)
-        if if_match and before is not None and etag_of(before) != if_match:
-            raise _failure(Fault.CHANGED, "delete", ref)
+        if if_match:
+            self._meets("delete", ref, before is None or etag_of(before) == if_match)
         self.objects.pop(ref, None)
         await self.write_gate.wait()
         if failure:

@@ -17,6 +17,7 @@ from milena_cache.node import Node
 from milena_cache.node_identity import NodeIdentity
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import Clock
 from milena_common.limiter import TokenBucket
@@ -35,12 +36,12 @@ def redis_door(
     limiter: TokenBucket,
     identity: NodeIdentity,
     clock: Clock,
-    most_held: int,
+    budget: ByteBudget,
 ) -> RedisDoor:
-    """The door, not yet listening. `most_held`: bytes of incomplete commands, of all connections together."""
+    """The door, not yet listening. `budget`: the process's bytes in flight."""
     hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
     tracking = Tracking(config.tracking_max_keys)
-    clients = Clients(most_held)
+    clients = Clients()
     context = Context(
         node=node,
         buckets=buckets,
@@ -56,6 +57,7 @@ def redis_door(
         timeout=config.request_timeout,
         clients=clients,
         hits=hits,
+        budget=budget,
         # Greater than any that an earlier process of this node gave.
         cursors=Cursors(int(clock.wall() * 1e6)),
         facts=ProcessFacts(),

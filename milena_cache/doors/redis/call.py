@@ -14,7 +14,7 @@ from milena_cache.doors.grpc import LIMITED, OPERATIONS
 from milena_cache.doors.redis.command import Access, Command, integer
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.session import Session
-from milena_common.errors import InvalidRequest, MilenaError
+from milena_common.errors import DeadlineExceeded, InvalidRequest, MilenaError
 from milena_common.limiter import over_limit
 
 # Methods about one object. The router says since when this node owns it; who does not is told if it does not.
@@ -30,7 +30,11 @@ def call(context: Context, session: Session, words: list[bytes]) -> Any:
     if named is None:
         raise InvalidRequest(f"method: got {name[:80]!r}; allowed: {', '.join(service.methods())}")
     _, message, method = named
-    seconds = _timeout_ms(words[2]) / 1000
+    seconds = _timeout_ms(words[2]) / 1000 - session.waited
+    if seconds <= 0:
+        raise DeadlineExceeded(
+            f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
+        )
     try:
         request = message.FromString(words[3])
     except DecodeError:

@@ -48,7 +48,7 @@ def line(context: Context, client: Client) -> str:
         "sub": 0,
         "psub": 0,
         "ssub": 0,
-        "multi": -1,
+        "multi": 0 if session.refusing else -1,
         "watch": 0,
         "qbuf": unread,
         "qbuf-free": 0,

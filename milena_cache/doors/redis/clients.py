@@ -10,10 +10,6 @@ Reason = Literal["idle", "output", "protocol", "killed"]
 REASONS: tuple[Reason, ...] = ("idle", "output", "protocol", "killed")
 
 
-# Bytes that are not worth counting: less than what a connection takes by being there.
-SMALL = 64 * 1024
-
-
 class Client(Protocol):
     """A connection, as others see it."""
 
@@ -35,7 +31,14 @@ class Client(Protocol):
 
     @property
     def unread(self) -> int:
-        """Bytes of a command that is not complete."""
+        """Bytes of commands that have not begun, complete or not; and of the one that is beginning."""
+
+    @property
+    def no_room_since(self) -> float:
+        """Since when it waits for room for a command, in monotonic seconds; 0 if it does not."""
+
+    def no_room(self) -> None:
+        """Refuse the command for whose bytes there was no room in time."""
 
     @property
     def waits(self) -> bool:
@@ -45,14 +48,10 @@ class Client(Protocol):
 class Clients:
     """The open connections by id, and counts since the start."""
 
-    def __init__(self, most_held: int) -> None:
-        """`most_held`: bytes of incomplete commands, of all connections together."""
+    def __init__(self) -> None:
         self.by_id: dict[int, Client] = {}
-        # Those with so much unsent that they wait for it, and those that have ended but for what is unsent.
+        # Those with more unsent than the system's buffers take, and those that have ended but for what is unsent.
         self.slow: set[int] = set()
-        self._most_held = most_held
-        self._held: dict[int, int] = {}
-        self._held_in_all = 0
         self.accepted = 0
         self.refused = 0
         self.deferred = 0
@@ -69,24 +68,9 @@ class Clients:
         self.accepted += 1
         return self.accepted
 
-    def may_hold(self, number: int, size: int) -> bool:
-        """Whether a connection may keep `size` bytes of a command that is not complete. One may in any case."""
-        if size < SMALL and number not in self._held:
-            return True
-        before = self._held.pop(number, 0)
-        self._held_in_all -= before
-        if size < SMALL:
-            return True
-        if self._held and self._held_in_all + size > self._most_held:
-            return False
-        self._held[number] = size
-        self._held_in_all += size
-        return True
-
     def ended(self, client: Client) -> None:
         """Forget a connection that is no more."""
         self.slow.discard(client.session.id)
-        self.may_hold(client.session.id, 0)
         if self.by_id.pop(client.session.id, None) is not None:
             self.commands += client.session.commands
             self.received += client.session.received

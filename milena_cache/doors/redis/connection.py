@@ -1,44 +1,48 @@
 """Coordination. One connection of the Redis door: bytes in, commands, answers out in the order of their commands.
 
-What is in memory is answered inside `data_received`, and all answers of one read leave in one write. What has to
-wait (for S3, for the journal) does not hold up the commands behind it, only their answers. But commands take
-effect in their order: one that reads a key waits for those before it that write the key, and the other way round.
+What is in memory is answered inside `data_received`, and all answers of one turn leave in one write. What has to
+wait is kept by `Running`.
 
-A connection that defers (CLIENT DEFER ON) is told at once which answers will come later, and gets them as pushes.
-Then nothing is held up; its commands are taken for concurrent ones. What changes the form of answers (HELLO,
-RESET, CLIENT DEFER) waits until all before it are there.
+**Turns.** A connection works for a slice of time, see `loop_share`, and reads nothing from its socket while
+commands wait to be begun. Whatever ends a wait (an answer, a client that reads on, room in the budget) only gives
+it another turn: so many answers that come in one round of the loop do not make many turns.
 
-**Bounds.** No command is begun while more than HIGH_WATER bytes of answers wait for the client to read, or as much
-as `InHand` allows waits for somebody else; and nothing is read from the socket while commands wait to be begun. So
-what a connection holds is bounded by what one read brought, what it has asked for, and one answer. The door
-disconnects clients that do not read at all.
+**Bounds.** No command is begun while RESP_OUTPUT_BYTES of answers wait for the client to read, or HIGH_WATER of
+them when the process has more bytes in flight than it should, or as much as `InHand` allows waits for S3 or the
+journal. Large arguments are read when the process's budget has room for them (`in_flight`). So what a connection
+holds is bounded by what one read brought, what it has asked for, and one answer. The door disconnects clients that
+do not read at all.
+
+**Age.** Commands that have waited for longer than REQUEST_TIMEOUT_SECONDS since their bytes were read are refused.
+Time in which the client did not read its answers does not count.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import CoroutineType
-from typing import Any, cast
+from typing import cast
 
 from milena_cache.doors.redis.clients import Reason
-from milena_cache.doors.redis.command import wrong_arity
-from milena_cache.doors.redis.container import find
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.hits import Hits
-from milena_cache.doors.redis.key_order import KeyOrder
+from milena_cache.doors.redis.in_flight import SMALL, InFlight
+from milena_cache.doors.redis.loop_share import HEAVY_SECONDS, MAX_SLICE_SECONDS
 from milena_cache.doors.redis.outbox import HIGH_WATER, Outbox
+from milena_cache.doors.redis.running import Running
 from milena_cache.doors.redis.session import Session
-from milena_cache.doors.redis.tracking import Work
-from milena_cache.doors.redis.waiting import LARGE, UNKNOWN, Answer, InHand, Large, Waiting
 from milena_common.addresses import Address
-from milena_common.limiter import over_limit
-from milena_common.resp import OK, Pieces, Raw, encode, error_line
+from milena_common.errors import Overloaded
+from milena_common.resp import OK, error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
 
 GET = b"GET"
 # What a command may take beside its values.
 _OVERHEAD_BYTES = 2**20
+# Arguments that are read before the clock is looked at: less than 1 ms of work.
+_ARGUMENTS_AT_ONCE = 512
+# Pieces of answers that are put together in one write.
+_MAX_PIECES = 256
 
 
 class Connection(asyncio.Protocol):
@@ -50,7 +54,6 @@ class Connection(asyncio.Protocol):
         self._hits = hits
         self._number = number
         self._reader = CommandReader(most + _OVERHEAD_BYTES, 2 * most + _OVERHEAD_BYTES)
-        self._books = context.books
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
         self._puts = context.calls["put"]
@@ -58,13 +61,14 @@ class Connection(asyncio.Protocol):
         self._ownership = context.ownership
         self._writes = context.node.writes
         self._limited = context.config.rate_limit > 0
+        self._most_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
+        self._share = context.share
+        self._in_flight = InFlight(context.budget, self._turn_later)
         self._commands: deque[list[bytes]] = deque()
-        self._order: deque[Waiting] = deque()
-        self._busy = KeyOrder()
-        self._in_hand = InHand()
-        self._next_deferred = 0
+        self._arrived = 0.0  # when the oldest bytes that wait came, less the time for which the client was slow
         self._reading = True
+        self._queued = False  # in the queue for a turn
         self._broken: ProtocolError | None = None
         self._no_more = False  # nothing that comes is read any more
         self._working = False
@@ -72,6 +76,7 @@ class Connection(asyncio.Protocol):
         self.session: Session
         self._transport: asyncio.Transport
         self._out: Outbox
+        self._running: Running
 
     # ---- the connection
 
@@ -81,6 +86,7 @@ class Connection(asyncio.Protocol):
         now = self._now()
         self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now)
         self._out = Outbox(self._transport, self.session)
+        self._running = Running(self._context, self.session, self._out, self._answered)
         clients = self._context.clients
         if len(clients) >= self._context.config.resp_max_connections:
             clients.refused += 1
@@ -93,21 +99,22 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._out.end()
         self._commands.clear()
-        for waiting in self._order:
-            self._end_work(waiting.work)
-        self._order.clear()
+        self._running.lost()
+        self._in_flight.end()
         self._context.clients.ended(self)
         self._context.tracking.stop(self._number)
 
     def pause_writing(self) -> None:
         self._out.writable = False
         self._context.clients.slow.add(self._number)
+        self._turn_later()  # to count what is not sent
 
     def resume_writing(self) -> None:
         if not self._out.lost:  # else the door watches until the last byte has been taken
             self._context.clients.slow.discard(self._number)
         self._out.resumed()
-        self._work()
+        self._arrived = self._now()
+        self._turn_later()
 
     def eof_received(self) -> bool:
         # The client may have only closed its sending half, and still read what it asked for.
@@ -117,42 +124,96 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._now()
-        session = self.session
+        session, reader = self.session, self._reader
         session.last_at = now
         session.received += len(data)
         if self._no_more or session.closing or self._out.lost:
             return
-        if (
-            not (self._order or self._commands or self._limited or session.tracking or session.mute)
-            and self._out.writable
-            and not self._in_hand.full
-        ):
-            keys = self._reader.gets(data)
+        if self._commands or reader.more:
+            reader.feed(data)  # it was on its way when the reading was paused
+            return
+        self._arrived = now
+        if self._share.exhausted:
+            reader.feed(data)
+            self._pause_for_turn()
+            return
+        if self._is_plain():
+            keys = reader.gets(data)
             if keys is not None:
                 self._answer_gets(keys, now)
+                took = self._now() - now
+                if self._commands:
+                    self._work()
+                elif took > HEAVY_SECONDS:
+                    self._pause_for_turn()
+                self._share.used(took)
                 return
-            words = self._reader.put(data)
+            words = reader.put(data)
             if words is not None:
                 if not self._overwrite(words[1], words[2], now):
-                    self._run(words)
+                    self._running.run(words)
+                    self._count()
                 self._out.flush()
+                self._share.used(self._now() - now)
                 return
-        try:
-            self._reader.feed(data, self._commands.append)
-        except ProtocolError as error:
-            self._broken = error
-        if not self._context.clients.may_hold(self._number, self._reader.held):
-            self._broken = ProtocolError("BUSY the node has too many bytes of commands in hand; try again later")
-        self._no_more = self._broken is not None
+        reader.feed(data)
         self._work()
+        self._share.used(self._now() - now)
+
+    def turn(self) -> None:
+        """Work for one slice; the loop's queue calls this."""
+        self._queued = False
+        if not self._out.lost:
+            self._work()
+
+    def _turn_later(self) -> None:
+        """Take a turn in the next round of the loop."""
+        if not self._queued and not self._out.lost:
+            self._queued = True
+            self._share.enqueue(self)
+
+    def _pause_for_turn(self) -> None:
+        """Read nothing until the next turn, so that the loop gets to others."""
+        self._read_on(False)
+        self._turn_later()
+
+    def _read_on(self, reading: bool) -> None:
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     # ---- the short way
 
+    def _is_plain(self) -> bool:
+        """Whether nothing is due or said before that makes a command anything but the next one to be answered."""
+        session, running = self.session, self._running
+        return not (
+            running.order
+            or self._limited
+            or session.tracking
+            or session.mute
+            or session.refusing
+            or running.in_hand.full
+            or self._is_behind()
+        )
+
+    def _is_behind(self) -> bool:
+        """Whether no command may begin because the client has to read first."""
+        if self._out.writable:
+            return False
+        unsent = self._out.unsent
+        self._in_flight.hold(self._running.in_hand.bytes + unsent)
+        return unsent >= self._most_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
+
     def _answer_gets(self, keys: list[bytes], now: float) -> None:
-        """Answer a read that has nothing but GETs."""
+        """Answer GETs for a slice, as far as nothing has to wait; the others are to be begun like any commands."""
+        until = now + MAX_SLICE_SECONDS
         hits, parts, gets, counted = self._hits, self._out.parts, self._gets, self._get_counts
         self.session.last_command = "get"
-        while keys:
+        while True:
             number = hits.answer(keys, now, parts, HIGH_WATER)
             took = self._now() - now
             gets.requests += number
@@ -164,16 +225,15 @@ class Connection(asyncio.Protocol):
             if number == len(keys):
                 return
             keys = keys[number:]
-            if not self._out.writable:
+            if self._is_behind():
                 break
-            self._run([GET, keys[0]])
+            self._running.run([GET, keys[0]])
             self._out.flush()
             del keys[0]
-            if self._order or not self._out.writable or self._in_hand.full:
+            now = self._running.at
+            if now >= until or not keys or not self._is_plain():
                 break
         self._commands.extend([GET, key] for key in keys)
-        if self._commands:
-            self._work()
 
     def _overwrite(self, key: bytes, value: bytes, now: float) -> bool:
         """Answer a SET that is acknowledged by putting its value in the place of another; False for all others."""
@@ -194,158 +254,95 @@ class Connection(asyncio.Protocol):
     # ---- the general way
 
     def _work(self) -> None:
-        """Begin the commands that may begin now."""
+        """Begin the commands that may begin now, for one slice."""
         if self._working:
             return  # an answer came while a command was begun: the loop below goes on with it
         self._working = True
+        started = self._now()
+        self.session.waited = started - self._arrived if self._commands or self._reader.more else 0.0
         try:
-            commands = self._commands
-            while commands and self._out.writable and not self._in_hand.full and not self.session.closing:
-                if not self._begin(commands[0]):
-                    break
-                if commands:  # the connection may have been lost meanwhile
-                    commands.popleft()
-                if len(self._out.parts) > 64:
-                    self._out.flush()
+            goes_on = self._go_on(started + self._share.slice())
         finally:
             self._working = False
+            self.session.waited = 0.0
         self._out.flush()
         if self._out.lost:
             return
-        if self.session.closing or (self._no_more and not commands):
+        left = bool(self._commands) or self._reader.more
+        if self.session.closing or (self._no_more and not left) or (self._broken and not self._commands):
             self._end()
-        elif bool(commands) is self._reading:
-            self._reading = not commands
-            if self._reading:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
-
-    def _begin(self, words: list[bytes]) -> bool:
-        """Begin a command; False if it must wait for those before it."""
-        if self._in_hand.number:
-            command = find(self._context.table, words)
-            if command is not None:
-                if command.behind_all:
-                    return False
-                if self._order and self._busy.conflicts(*self._context.touched(command, words)):
-                    return False
-        self._run(words)
-        return True
-
-    def _run(self, words: list[bytes]) -> None:
-        context, session = self._context, self.session
-        started = self._now()
-        session.commands += 1
-        command = context.table.get(words[0].upper(), UNKNOWN)
-        session.last_command = command.name
-        begun = False
-        work: Work | None = None
-        try:
-            if not command.accepts(len(words)):
-                raise wrong_arity(command.name)
-            keys = command.keys_in(words)
-            if keys:
-                if self._limited:
-                    self._admit()
-                context.check_slots(session, keys)
-            begun = True
-            if session.tracking:
-                work = context.tracking.begin(session.id, *context.touched(command, words))
-            result = command.handler(context, session, words)
-            if isinstance(result, CoroutineType | asyncio.Future):
-                waiting = Waiting(None, command, session.last_command, words, started)
-                waiting.work = work
-                self._wait(waiting, result)
-                return
-            answer = self._encode(result)
-        except Exception as error:
-            answer = (self._books.refusal(error, command, session.last_command, words, begun=begun),)
-            if work is not None:
-                work.failed = True
-        self._books.answered(command, session.last_command, words, session, started)
-        self._put(() if session.mute and self._muted() else answer, work)
-
-    def _put(self, answer: Answer, work: Work | None = None) -> None:
-        """An answer behind all that are due."""
-        if self._order:
-            waiting = Waiting(answer, UNKNOWN, "", [], 0.0)
-            waiting.work = work
-            self._order.append(waiting)
+            return
+        room = self._count()
+        if goes_on or self._now() - started > HEAVY_SECONDS:
+            self._pause_for_turn()
         else:
-            self._out.add(answer)
-            self._end_work(work)
+            self._read_on(room and not left)
 
-    def _end_work(self, work: Work | None) -> None:
-        """The answer is on its way to a client that tracks."""
-        if work is not None:
-            self._context.tracking.end(work)
+    def _go_on(self, until: float) -> bool:
+        """Begin commands until `until`, in monotonic seconds; True if there are others that may begin."""
+        commands, reader, running, session = self._commands, self._reader, self._running, self.session
+        while True:
+            while commands:
+                if running.in_hand.full or session.closing or self._is_behind() or not running.begin(commands[0]):
+                    return False
+                if commands:  # the connection may have been lost meanwhile
+                    commands.popleft()
+                if len(self._out.parts) > _MAX_PIECES:
+                    self._out.flush()
+                if running.at >= until:
+                    return bool(commands) or reader.more
+            if not reader.more or self._broken or session.closing or self._is_behind():
+                return False
+            try:
+                keys = reader.read_gets() if self._is_plain() else None
+                if keys is not None:
+                    self._answer_gets(keys, self._now())
+                elif reader.more:
+                    reader.read(commands.append, _ARGUMENTS_AT_ONCE)
+            except ProtocolError as error:
+                self._broken = error
+                self._no_more = True
+            if self._now() >= until:
+                return bool(commands) or reader.more
 
-    def _muted(self) -> bool:
-        """Whether the client wants no answer to this command (CLIENT REPLY)."""
-        if self.session.mute > 0:
-            self.session.mute -= 1
-        return True
-
-    def _wait(self, waiting: Waiting, result: Any) -> None:
-        """The answer comes later."""
-        self._in_hand.begin(waiting.words)
-        waiting.muted = bool(self.session.mute) and self._muted()
-        if self.session.deferring:
-            self._next_deferred += 1
-            waiting.deferred = self._next_deferred
-            self._context.clients.deferred += 1
-            if not waiting.muted:
-                self._put((b"-DEFERRED %d\r\n" % waiting.deferred,))
-        else:
-            self._order.append(waiting)
-            waiting.touched = self._context.touched(waiting.command, waiting.words)
-            self._busy.add(*waiting.touched)
-        asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(waiting, task))
-
-    def _finished(self, waiting: Waiting, task: asyncio.Future[Any]) -> None:
-        self._in_hand.end(waiting.words)
-        self.session.last_at = self._now()
-        command = waiting.command
-        try:
-            answer = self._encode(task.result())
-        except (Exception, asyncio.CancelledError) as error:
-            answer = (self._books.refusal(error, command, waiting.name, waiting.words),)
-            if waiting.work is not None:
-                waiting.work.failed = True
-        self._books.answered(command, waiting.name, waiting.words, self.session, waiting.started)
-        if waiting.muted:
-            answer = ()
-        if not waiting.deferred:
-            self._busy.remove(*waiting.touched)
-            waiting.answer = answer
-            order = self._order
-            while order and order[0].answer is not None:
-                answered = order.popleft()
-                self._out.add(answered.answer or ())
-                self._end_work(answered.work)
-        elif answer:
-            kind = Large if isinstance(answer, Large) else tuple
-            self._out.add_when_read(kind((b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)))
-        if waiting.deferred:
-            self._end_work(waiting.work)
-        if not self._out.lost and not self._working:
+    def _answered(self) -> None:
+        """The answer to a command that waited has come."""
+        if self._out.lost or self._working:
+            return
+        self._out.flush()
+        if self._commands or self._reader.more or self._in_flight.counted:
+            self._turn_later()
+        elif self.session.closing or self._no_more:
             self._work()
 
-    def _encode(self, result: Any) -> Answer:
-        if type(result) is bytes and len(result) >= LARGE:
-            return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
-        if isinstance(result, Raw):
-            return (result,)
-        if isinstance(result, Pieces):
-            return result
-        return (encode(result, self.session.protocol),)
+    # ---- bytes in flight
 
-    def _admit(self) -> None:
-        """Raises RateLimited."""
-        wait = self._context.limiter.take(self._now())
-        if wait:
-            raise over_limit("the node's", self._context.config.rate_limit, wait)
+    def _count(self) -> bool:
+        """Count what this connection holds; False if nothing may be read until there is room for what arrives."""
+        in_flight, in_hand, wanted = self._in_flight, self._running.in_hand.bytes, self._reader.wanted
+        if not in_flight.counted and self._out.writable and in_hand < SMALL and wanted < SMALL:
+            return True
+        in_flight.hold(in_hand + self._out.unsent)
+        try:
+            return in_flight.arrive(wanted + self._waiting_bytes, self._now())
+        except Overloaded:
+            self._reject()
+            return True
+
+    @property
+    def _waiting_bytes(self) -> int:
+        """Bytes of the commands that were read and have not begun, or are just beginning."""
+        return sum(len(word) for words in self._commands for word in words)
+
+    def no_room(self) -> None:
+        """Refuse the command for whose bytes there was no room in time."""
+        self._in_flight.give_up()
+        self._reject()
+        self._turn_later()
+
+    def _reject(self) -> None:
+        self._reader.reject()
+        self._in_flight.arrive(0, 0.0)
 
     # ---- sending
 
@@ -366,11 +363,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def unread(self) -> int:
-        return self._reader.held
+        return self._reader.held + self._waiting_bytes
 
     @property
     def waits(self) -> bool:
-        return bool(self._in_hand.number)
+        return bool(self._running.in_hand.number)
+
+    @property
+    def no_room_since(self) -> float:
+        return self._in_flight.since
 
     def finish(self) -> None:
         """Begin nothing any more, and end when what was begun has been answered."""
@@ -386,13 +387,14 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """End the connection when everything before has been answered."""
-        if self._in_hand.number or self._out.behind:
-            self._transport.pause_reading()
+        if self._running.in_hand.number or self._out.behind:
+            self._read_on(False)
             return
         if self._broken:
             text = str(self._broken)
             self._context.clients.disconnects["protocol"] += 1
-            self._transport.write(error_line(text if text.startswith("BUSY") else f"ERR {text}"))
+            self._transport.write(error_line(f"ERR {text}"))
         self._out.end()
+        self.session.closing = True
         self._context.clients.slow.add(self._number)  # it is open as long as the client takes nothing
         self._transport.close()

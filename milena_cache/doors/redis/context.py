@@ -15,6 +15,7 @@ from milena_cache.doors.redis.command_stats import CommandStats
 from milena_cache.doors.redis.cursors import Cursors
 from milena_cache.doors.redis.figures import Figures
 from milena_cache.doors.redis.hits import Hits
+from milena_cache.doors.redis.loop_share import LoopShare
 from milena_cache.doors.redis.ring_view import RingView
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.slow_commands import SlowCommands
@@ -23,6 +24,7 @@ from milena_cache.node import Node
 from milena_cache.node_identity import NodeIdentity
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import Clock
 from milena_common.errors import InvalidRequest, MilenaError
@@ -34,7 +36,7 @@ from milena_common.slots import slot_of
 
 @dataclass(slots=True)
 class Context:
-    """One node's door. `timeout` is how long a command may take, in seconds."""
+    """One node's door. `timeout` is how long a command may take, in seconds. `budget` is the process's."""
 
     node: Node
     buckets: Buckets
@@ -50,6 +52,7 @@ class Context:
     clients: Clients
     hits: Hits
     cursors: Cursors
+    budget: ByteBudget
     facts: ProcessFacts
     table: Mapping[bytes, Command] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
@@ -57,10 +60,12 @@ class Context:
     ring: RingView = field(default_factory=RingView)
     identity: NodeIdentity = field(default_factory=lambda: NodeIdentity("", ""))
     books: Bookkeeping = field(init=False)
+    share: LoopShare = field(init=False)
     figures: Figures = field(init=False)
 
     def __post_init__(self) -> None:
         self.books = Bookkeeping(self.calls, self.stats, self.slow, self.clock)
+        self.share = LoopShare(self.clock.now)
         self.figures = Figures(self.clock.now())
 
     def place(self, key: bytes) -> tuple[Object, int]:

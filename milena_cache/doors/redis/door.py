@@ -10,6 +10,7 @@ from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.info_sections import totals
 from milena_cache.doors.redis.invalidations import Invalidations
+from milena_cache.doors.redis.outbox import HIGH_WATER
 from milena_common.addresses import Address
 from milena_common.listening import check_free, listen
 
@@ -62,7 +63,8 @@ class RedisDoor:
         for number in tuple(clients.slow):
             client = clients.by_id[number]
             unsent = client.unsent
-            sweeps = self._stalled.get(number, 0) + 1 if unsent == client.stalled_at else 0
+            stuck = unsent == client.stalled_at and (unsent >= HIGH_WATER or client.session.closing)
+            sweeps = self._stalled.get(number, 0) + 1 if stuck else 0
             client.stalled_at = unsent
             if sweeps < STALLED_SWEEPS:
                 stalled[number] = sweeps
@@ -76,6 +78,10 @@ class RedisDoor:
             client.disconnect("output")
         self._stalled = stalled
         self._context.figures.sample(self._context.clock.now(), totals(self._context))
+        now = self._context.clock.now()
+        for client in tuple(clients.by_id.values()):
+            if client.no_room_since and client.no_room_since < now - self._context.timeout:
+                client.no_room()
         idle = self._context.config.resp_idle
         if idle:
             latest = self._context.clock.now() - idle

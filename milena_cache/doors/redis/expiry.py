@@ -94,7 +94,7 @@ def _ending(name: str, *, seconds: bool, absolute: bool) -> Handler:
         def decide(entry: Entry) -> NewValue | Otherwise:
             if entry.value is None or not wished.allow(entry.expires_at, end):
                 return KEEP
-            return NewValue(entry.value, end) if end_ms > now_ms else DELETE
+            return NewValue(entry.value, end, only_end=True) if end_ms > now_ms else DELETE
 
         return _changes(context, wanted, owned_since, decide)
 
@@ -106,7 +106,9 @@ def persist(context: Context, session: Session, words: list[bytes]) -> Any:
     wanted, owned_since = context.place(words[1])
 
     def decide(entry: Entry) -> NewValue | Otherwise:
-        return NewValue(entry.value) if entry.value is not None and entry.expires_at else KEEP
+        if entry.value is None or not entry.expires_at:
+            return KEEP
+        return NewValue(entry.value, only_end=True)
 
     return _changes(context, wanted, owned_since, decide)
 

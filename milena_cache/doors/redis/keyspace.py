@@ -10,7 +10,7 @@ from milena_cache.change import Change
 from milena_cache.doors.redis.command import Command, Refused, integer
 from milena_cache.doors.redis.container import bare
 from milena_cache.doors.redis.context import Context
-from milena_cache.doors.redis.reading import Place, exist, look, places, read
+from milena_cache.doors.redis.reading import MAX_KEYS_AT_ONCE, Place, exist, look, place_all, places, read
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.writing import write_all
 from milena_cache.expiry import has_ended
@@ -26,8 +26,15 @@ _MOST_DIGITS = 20
 
 
 def exists(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) > MAX_KEYS_AT_ONCE:
+        return _exists_many(context, session, words[1:])
     there = exist(context, places(context, session, words[1:]))
     return sum(there) if isinstance(there, list) else _number(there)
+
+
+async def _exists_many(context: Context, session: Session, keys: list[bytes]) -> int:
+    there = exist(context, await place_all(context, session, keys, reading=True))
+    return sum(there if isinstance(there, list) else await there)
 
 
 async def _number(there: Awaitable[list[bool]]) -> int:
@@ -35,11 +42,20 @@ async def _number(there: Awaitable[list[bool]]) -> int:
 
 
 def delete(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) > MAX_KEYS_AT_ONCE:
+        return _delete_many(context, session, words[1:])
     wanted = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
     there = exist(context, wanted)
     if isinstance(there, list):
         return _delete(context, wanted, sum(there))
     return _delete_later(context, wanted, there)
+
+
+async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
+    wanted = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
+    there = exist(context, wanted)
+    answer = _delete(context, wanted, sum(there if isinstance(there, list) else await there))
+    return answer if isinstance(answer, int) else await answer
 
 
 def _delete(context: Context, wanted: list[Place], number: int) -> Any:

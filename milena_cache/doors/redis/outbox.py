@@ -8,8 +8,11 @@ from collections import deque
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.waiting import LARGE, Answer, Large
 
-# Bytes of answers that may wait for the client before no command is begun any more.
+# Bytes of answers that wait for the client, from which on it is taken for slow: it is disconnected if it takes none
+# of them for too long, and when the process has too many bytes in flight, none of its commands is begun.
 HIGH_WATER = 1024 * 1024
+# Below this, bytes that wait are not counted. Above, `writable` is false.
+_UNCOUNTED = 64 * 1024
 
 
 class Outbox:
@@ -24,7 +27,7 @@ class Outbox:
         self._ready: deque[Answer] = deque()
         self._transport = transport
         self._session = session
-        transport.set_write_buffer_limits(high=HIGH_WATER)
+        transport.set_write_buffer_limits(high=_UNCOUNTED)
 
     def flush(self) -> None:
         """Send the parts in one write."""

@@ -10,6 +10,7 @@ from milena_cache.buckets import Object
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.session import Session
 from milena_cache.memory import Entry
+from milena_common.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
@@ -18,6 +19,8 @@ Place = tuple[Object, int]
 
 # How many keys of one command are waited for at the same time.
 AT_ONCE = 128
+# Keys of one command that are looked at before others have their turn: about 1 ms of work.
+MAX_KEYS_AT_ONCE = 512
 
 
 def look(context: Context, session: Session, key: bytes, tell: Callable[[Entry, int], Any]) -> Any:
@@ -62,6 +65,15 @@ def places(context: Context, session: Session, keys: Sequence[bytes], *, reading
     return [context.place(key) for key in keys]
 
 
+async def place_all(context: Context, session: Session, keys: Sequence[bytes], *, reading: bool) -> list[Place]:
+    """As `places`, for very many keys: others have their turn meanwhile."""
+    wanted: list[Place] = []
+    for start in range(0, len(keys), MAX_KEYS_AT_ONCE):
+        wanted += places(context, session, keys[start : start + MAX_KEYS_AT_ONCE], reading=reading)
+        await asyncio.sleep(0)
+    return wanted
+
+
 def exist(context: Context, wanted: Sequence[Place]) -> list[bool] | Coroutine[Any, Any, list[bool]]:
     """Which of them exist."""
 
@@ -73,23 +85,50 @@ def exist(context: Context, wanted: Sequence[Place]) -> list[bool] | Coroutine[A
         reply, _ = await context.node.exists(place[0], context.timeout, place[1])
         return reply.entry.value is not None
 
-    return for_each(wanted, known, ask)
+    return for_each(wanted, known, ask, context.timeout)
 
 
 def for_each(
     wanted: Sequence[Place],
     known: Callable[[Place], T | None],
     ask: Callable[[Place], Coroutine[Any, Any, T]],
+    timeout: float,
 ) -> list[T] | Coroutine[Any, Any, list[T]]:
-    """What is `known` of each, and what there is to `ask` where that is None. Only the second has to be awaited.
+    """What is `known` of each, and what there is to `ask` where that is None. Only the second has to be awaited,
+    and very many.
 
-    The first error ends it.
+    The first error ends it. Awaiting raises DeadlineExceeded after `timeout` seconds, for all of them together.
     """
+    if len(wanted) > MAX_KEYS_AT_ONCE:
+        return _within(timeout, _in_parts(wanted, known, ask))
     answers = [known(place) for place in wanted]
     unknown = [number for number, answer in enumerate(answers) if answer is None]
     if not unknown:
         return [answer for answer in answers if answer is not None]
-    return _fill_in(wanted, answers, unknown, ask)
+    return _within(timeout, _fill_in(wanted, answers, unknown, ask))
+
+
+async def _within(timeout: float, work: Coroutine[Any, Any, T]) -> T:
+    try:
+        async with asyncio.timeout(timeout):
+            return await work
+    except TimeoutError as error:
+        if isinstance(error, DeadlineExceeded):
+            raise
+        raise DeadlineExceeded(f"not all keys were read within {timeout:g} s; ask for fewer at once") from None
+
+
+async def _in_parts(
+    wanted: Sequence[Place],
+    known: Callable[[Place], T | None],
+    ask: Callable[[Place], Coroutine[Any, Any, T]],
+) -> list[T]:
+    answers: list[T | None] = []
+    for start in range(0, len(wanted), MAX_KEYS_AT_ONCE):
+        answers += map(known, wanted[start : start + MAX_KEYS_AT_ONCE])
+        await asyncio.sleep(0)
+    unknown = [number for number, answer in enumerate(answers) if answer is None]
+    return await _fill_in(wanted, answers, unknown, ask)
 
 
 async def _fill_in(

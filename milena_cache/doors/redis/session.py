@@ -9,6 +9,8 @@ class Session:
     """One connection's state. `addr` and `laddr` are host:port of the client and of the door; times are monotonic
     seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
     `mute`: of how many commands, the present one included, there is no answer; negative: of all.
+    `refusing`: after MULTI, everything is refused up to EXEC or DISCARD. `waited`: seconds since the bytes of the
+    command that is being begun were read, 0 if they were read just now.
     """
 
     __slots__ = (
@@ -29,8 +31,10 @@ class Session:
         "no_touch",
         "protocol",
         "received",
+        "refusing",
         "sent",
         "tracking",
+        "waited",
     )
 
     def __init__(self, number: int, addr: str, laddr: str, now: float) -> None:
@@ -44,6 +48,7 @@ class Session:
         self.received = 0  # bytes
         self.sent = 0  # bytes
         self.closing = False
+        self.waited = 0.0
         self.reset()
 
     def reset(self) -> None:
@@ -56,6 +61,7 @@ class Session:
         self.no_evict = False
         self.no_touch = False
         self.mute = 0
+        self.refusing = False
         # Whether what it reads is tracked; the table of `tracking` has how.
         self.tracking = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from milena_cache.buckets import Object
@@ -10,7 +10,7 @@ from milena_cache.change import Ack, Change
 from milena_cache.doors.redis.command import Command, Refused, integer, wrong_arity
 from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.moments import as_moment, as_ms
-from milena_cache.doors.redis.reading import Place, for_each, look, places, read
+from milena_cache.doors.redis.reading import MAX_KEYS_AT_ONCE, Place, for_each, look, place_all, places, read
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.set_options import DEPENDS, Options, getex_options, set_options
 from milena_cache.doors.redis.writing import write_all
@@ -76,11 +76,23 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
     missing = null(session.protocol)
     parts: list[bytes] = []
     number = 0
+    if len(keys) > MAX_KEYS_AT_ONCE:
+        return _mget_many(context, session, keys, room)
     if not session.tracking:
         number = context.hits.answer(keys, context.clock.now(), parts, most)
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
     room.take(sum(map(len, parts)))
+
+    others = _values(context, places(context, session, keys[number:]), room, missing)
+    parts.insert(0, b"*%d\r\n" % len(keys))
+    return Pieces((*parts, *others)) if isinstance(others, list) else _and_others(parts, others)
+
+
+def _values(
+    context: Context, wanted: list[Place], room: _Room, missing: bytes
+) -> list[bytes] | Coroutine[Any, Any, list[bytes]]:
+    """The encoded values of `wanted`."""
 
     def encoded(value: bytes | None) -> bytes:
         room.take(len(value or b""))
@@ -94,9 +106,14 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
         wanted, owned_since = place
         return encoded((await context.node.get(wanted, context.timeout, owned_since)).entry.value)
 
-    others = for_each(places(context, session, keys[number:]), known, ask)
-    parts.insert(0, b"*%d\r\n" % len(keys))
-    return Pieces((*parts, *others)) if isinstance(others, list) else _and_others(parts, others)
+    return for_each(wanted, known, ask, context.timeout)
+
+
+async def _mget_many(context: Context, session: Session, keys: list[bytes], room: _Room) -> Pieces:
+    missing = null(session.protocol)
+    wanted = await place_all(context, session, keys, reading=True)
+    values = _values(context, wanted, room, missing)
+    return Pieces((b"*%d\r\n" % len(keys), *(values if isinstance(values, list) else await values)))
 
 
 async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pieces:
@@ -108,7 +125,17 @@ def mset(context: Context, session: Session, words: list[bytes]) -> Any:
         raise wrong_arity("mset")
     for value in words[2::2]:
         check_value_size(len(value), context.config.max_value_bytes)
-    wanted = places(context, session, words[1::2], reading=False)
+    if len(words) > 2 * MAX_KEYS_AT_ONCE:
+        return _mset_many(context, session, words)
+    return _mset(context, places(context, session, words[1::2], reading=False), words)
+
+
+async def _mset_many(context: Context, session: Session, words: list[bytes]) -> Raw:
+    answer = _mset(context, await place_all(context, session, words[1::2], reading=False), words)
+    return answer if isinstance(answer, Raw) else await answer
+
+
+def _mset(context: Context, wanted: list[Place], words: list[bytes]) -> Any:
     changes = (
         Change(place, value, owned_since=owned_since)
         for (place, owned_since), value in zip(wanted, words[2::2], strict=True)
@@ -193,8 +220,8 @@ def getex(context: Context, session: Session, words: list[bytes]) -> Any:
         now_ms = _now_ms(context)
         end_ms = options.end_ms("getex", now_ms) if options.end else 0
         if not end_ms:
-            return NewValue(entry.value) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_moment(end_ms)) if end_ms > now_ms else DELETE
+            return NewValue(entry.value, only_end=True) if entry.expires_at else KEEP
+        return NewValue(entry.value, as_moment(end_ms), only_end=True) if end_ms > now_ms else DELETE
 
     return _before(context, wanted, owned_since, decide)
 

@@ -22,6 +22,7 @@ from milena_cache.doors.redis import (
     slowlog,
     strings,
     tracking_commands,
+    transactions,
 )
 from milena_cache.doors.redis.command import Command
 from milena_cache.doors.redis.container import assembled
@@ -44,6 +45,7 @@ MODULES = (
     server,
     slowlog,
     tracking_commands,
+    transactions,
 )
 
 

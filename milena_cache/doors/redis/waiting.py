@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from milena_cache.doors.redis.command import Access, Command, Refused
+from milena_cache.doors.redis.refusals import no_room
 from milena_cache.doors.redis.tracking import Work
 from milena_common.keys import check_value_size
-from milena_common.resp_commands import TooLong
+from milena_common.resp_commands import NoRoom, TooLong
 
 if TYPE_CHECKING:
     from milena_cache.doors.redis.context import Context
@@ -55,12 +56,12 @@ class Waiting:
 class InHand:
     """The commands that were begun and have no answer yet. `full`: no other may begin."""
 
-    __slots__ = ("_bytes", "full", "number")
+    __slots__ = ("bytes", "full", "number")
 
     def __init__(self) -> None:
         self.number = 0
         self.full = False
-        self._bytes = 0
+        self.bytes = 0
 
     def begin(self, words: list[bytes]) -> None:
         self._count(1, words)
@@ -70,14 +71,16 @@ class InHand:
 
     def _count(self, one: int, words: list[bytes]) -> None:
         self.number += one
-        self._bytes += one * sum(map(len, words))
-        self.full = self.number >= MOST_WAITING or self._bytes >= MOST_WAITING_BYTES
+        self.bytes += one * sum(map(len, words))
+        self.full = self.number >= MOST_WAITING or self.bytes >= MOST_WAITING_BYTES
 
 
 def _unknown(context: Context, session: Session, words: list[bytes]) -> Any:
     """What Redis says of a command that it does not know."""
     if isinstance(words[0], TooLong):
         check_value_size(words[0].size, context.config.max_value_bytes)
+    if isinstance(words[0], NoRoom):
+        raise no_room(context.budget.used, context.budget.limit, context.timeout)
     shown = ""
     for word in words[1:]:
         if len(shown) >= 128:

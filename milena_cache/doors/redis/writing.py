@@ -12,34 +12,40 @@ from typing import Any
 
 from milena_cache.change import Ack, Change
 from milena_cache.doors.redis.context import Context
+from milena_common.errors import DeadlineExceeded
 
-AT_ONCE = 1024
+# Changes that are begun before others have their turn: a few milliseconds of work.
+AT_ONCE = 256
 
 
 def write_all(context: Context, changes: Iterable[Change], answer: Any) -> Any:
     """`answer`, or something to await that gives it, once every change has been acknowledged.
 
-    The first error that there was is raised, and then some of them may have been made.
+    The first error that there was is raised, and then some of them may have been made. Awaiting raises
+    DeadlineExceeded as well if not all could be begun within the time that a command has.
     """
     left = iter(changes)
-    waiting = _begin(context, left)
-    return _wait(context, waiting, left, answer) if waiting else answer
+    begun = _begin(context, left, context.timeout)
+    waiting = [each for each in begun if not isinstance(each, Ack)]
+    return answer if not waiting and len(begun) < AT_ONCE else _wait(context, waiting, left, answer)
 
 
-def _begin(context: Context, left: Iterator[Change]) -> list[asyncio.Future[Ack]]:
-    """Begin changes up to a part in which some have to wait, and return those."""
-    while part := [*islice(left, AT_ONCE)]:
-        begun = [context.node.writes.begin(change, None, context.timeout) for change in part]
-        waiting = [each for each in begun if not isinstance(each, Ack)]
-        if waiting:
-            return waiting
-    return []
+def _begin(context: Context, left: Iterator[Change], timeout: float) -> list[Ack | asyncio.Future[Ack]]:
+    """Begin the next part of the changes."""
+    return [context.node.writes.begin(change, None, timeout) for change in islice(left, AT_ONCE)]
 
 
 async def _wait(context: Context, waiting: list[asyncio.Future[Ack]], left: Iterator[Change], answer: Any) -> Any:
-    while waiting:
+    until = context.clock.now() + context.timeout
+    while True:
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-        waiting = _begin(context, left)
-    return answer
+        await asyncio.sleep(0)
+        remaining = until - context.clock.now()
+        if remaining <= 0:
+            raise DeadlineExceeded(f"not all keys were written within {context.timeout:g} s; some may have been")
+        begun = _begin(context, left, remaining)
+        if not begun:
+            return answer
+        waiting = [each for each in begun if not isinstance(each, Ack)]

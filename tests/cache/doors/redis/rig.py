@@ -25,6 +25,7 @@ from milena_cache.origin import Origin
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
 from milena_client.slot_map import MapNode, MapRange, SlotMap
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.env import Environment
 from milena_common.limiter import TokenBucket
@@ -76,6 +77,7 @@ class DoorUnderTest:
         )
         self.ownership = Ownership(ME)
         self.ownership.update(ring(ME))
+        self.budget = ByteBudget(256 * MIB)
         self.calls = CallCounts(OPERATIONS if "other" in OPERATIONS else (*OPERATIONS, "other"))
         origin = Origin(
             self.t.store,
@@ -112,7 +114,8 @@ class DoorUnderTest:
             clock=self.t.clock,
             config=self.config,
             timeout=self.config.request_timeout,
-            clients=Clients(256 * MIB),
+            clients=Clients(),
+            budget=self.budget,
             hits=self.hits,
             cursors=Cursors(1),
             facts=ProcessFacts(),

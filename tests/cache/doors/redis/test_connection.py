@@ -85,14 +85,14 @@ async def test_a_read_sees_the_write_before_it_and_not_the_one_after_it() -> Non
 
 
 async def test_a_client_that_does_not_read_gets_no_more_than_it_left_and_is_disconnected() -> None:
-    async with door(max_bytes=10**7) as d:
+    async with door({"RESP_OUTPUT_BYTES": "4MiB"}, max_bytes=10**7) as d:
         client, other = d.connect(), d.connect()
         value = b"v" * (HIGH_WATER // 4)
         await d.warm(other, "big", value)
         client.transport.client_reads = False
         client.send(gets(*[b"big"] * 100))
         held = client.transport.unsent
-        assert HIGH_WATER < held < 2 * HIGH_WATER
+        assert 4 * HIGH_WATER <= held < 5 * HIGH_WATER
         assert not client.transport.reading
         for _ in range(30):
             d.door.sweep()
@@ -192,14 +192,33 @@ async def test_what_is_no_protocol_is_answered_after_what_was_before_it() -> Non
         assert d.context.clients.disconnects["protocol"] == 1
 
 
-async def test_incomplete_commands_of_all_connections_are_bounded_together() -> None:
+async def test_incomplete_commands_of_all_connections_wait_for_room_and_are_refused_when_their_time_is_up() -> None:
     async with door(max_value_bytes=2**22) as d:
-        d.context.clients._most_held = 3 * 2**20 + 1000
+        d.budget.limit = 12 * 10**6 + 1000
         clients = [d.connect() for _ in range(4)]
+        value = b"x" * 4_000_000
+        head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4000000\r\n"
         for client in clients:
-            client.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4000000\r\n" + b"x" * 2**20)
-        assert [bool(client.transport.ended) for client in clients] == [False, False, False, True]
-        assert clients[3].take().startswith(b"-BUSY ")
+            client.send(head + value[: 2**18])
+        assert [client.transport.reading for client in clients] == [True, True, True, False]
+        assert 12 * 10**6 <= d.budget.used <= d.budget.limit
+        clients[0].send(value[2**18 :] + b"\r\n")
+        assert await clients[0].answers(1) == b"+OK\r\n"
+        await settle()
+        assert clients[3].transport.reading, "there is room now"
+        clients[0].send(head)
+        assert not clients[0].transport.reading
+        d.t.clock.tick(d.config.request_timeout + 1)
+        d.door.sweep()
+        await settle()
+        clients[0].send(value + b"\r\n" + command(b"PING"))
+        answers = await clients[0].answers(2)
+        assert answers.startswith(b"-BUSY retry-after-ms=500 no room for the command within 5 s: ")
+        assert answers.endswith(b"+PONG\r\n")
+        for client in clients:
+            client.transport.abort()
+        await settle()
+        assert d.budget.used == 0
 
 
 async def test_keys_of_other_nodes_are_told_to_be_there() -> None:

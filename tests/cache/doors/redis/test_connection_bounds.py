@@ -9,7 +9,7 @@ from milena_cache.doors.redis.outbox import HIGH_WATER
 from milena_cache.doors.redis.waiting import MOST_WAITING
 from milena_common.pb import cache_server_pb2 as pb
 from milena_common.resp import bulk, command
-from tests.cache.doors.redis.rig import MIB, DoorUnderTest, parsed
+from tests.cache.doors.redis.rig import MIB, DoorUnderTest, WireClient, parsed
 from tests.support.fake_clock import settle
 
 
@@ -54,13 +54,13 @@ async def test_values_on_their_way_to_s3_hold_up_the_commands_behind_them() -> N
 
 
 async def test_a_pipeline_of_large_answers_stops_when_the_client_does_not_read() -> None:
-    door = await started(max_bytes=10**7)
+    door = await started({"RESP_OUTPUT_BYTES": "4MiB"}, max_bytes=10**7)
     client = door.connect()
     value = b"v" * (HIGH_WATER // 4)
     await door.warm(client, "big", value)
     client.transport.client_reads = False
     client.send(command(b"MGET", b"big") * 100)
-    assert HIGH_WATER < client.transport.unsent < 2 * HIGH_WATER
+    assert 4 * HIGH_WATER <= client.transport.unsent < 5 * HIGH_WATER
     client.take()
     client.transport.client_takes()
     await settle()
@@ -151,3 +151,108 @@ async def test_a_value_over_the_limit_is_refused_and_the_connection_goes_on(more
     assert answers.endswith(b"+PONG\r\n")
     assert not client.transport.ended
     await door.t.stop()
+
+
+async def test_a_large_mixed_pipeline_is_answered_although_the_client_reads_nothing_before_its_end() -> None:
+    """As synchronous clients send one: what the node stopped reading, they could not send."""
+    door = await started(max_value_bytes=2 * MIB, max_bytes=10**8, dirty_max_bytes=10**9, dirty_memory_bytes=10**9)
+    client = door.connect()
+    client.transport.client_reads = False
+    value = b"v" * MIB
+    data = b"".join(command(b"SET", b"k%d" % n, value) + command(b"GET", b"k%d" % n) for n in range(32))
+    for at in range(0, len(data), 256_000):
+        client.send(data[at : at + 256_000])
+        for _ in range(100):
+            if client.transport.reading:
+                break
+            await settle()
+        assert client.transport.reading, f"deadlock after {at} bytes"
+    client.transport.client_takes()
+    assert await client.answers(64) == (b"+OK\r\n" + bulk(value)) * 32
+    await settle()
+    assert door.budget.used == 0
+    await door.t.stop()
+
+
+async def test_without_room_in_the_process_a_client_that_does_not_read_waits_for_itself() -> None:
+    door = await started(max_value_bytes=2 * MIB, max_bytes=10**8)
+    door.budget.limit = 4 * MIB
+    client, other = door.connect(), door.connect()
+    await door.warm(client, "big", b"v" * MIB)
+    client.take()
+    client.transport.client_reads = False
+    client.send(command(b"GET", b"big") * 50)
+    await settle()
+    assert 4 * MIB < client.transport.unsent < 7 * MIB
+    assert not client.transport.reading
+    assert other.now(b"GET", b"big") == bulk(b"v" * MIB), "who reads is answered"
+    client.transport.client_takes()
+    client.transport.client_reads = True
+    assert await client.answers(50) == bulk(b"v" * MIB) * 50
+    await settle()
+    assert door.budget.used == 0
+    await door.t.stop()
+
+
+async def test_commands_that_waited_longer_than_a_request_may_take_are_refused() -> None:
+    door = await started()
+    client = door.connect()
+    door.t.store.gate.clear()
+    sent = MOST_WAITING + 10
+    client.send(b"".join(command(b"GET", b"k%d" % each) for each in range(sent)) + command(b"PING"))
+    await settle()
+    assert client.session.commands == MOST_WAITING
+    asked = door.t.store.count("get")
+    door.t.clock.tick(door.config.request_timeout + 1)
+    door.t.store.gate.set()
+    answers = (await client.answers(sent + 1)).splitlines()
+    refused = [answer for answer in answers if answer.startswith(b"-BUSY retry-after-ms=500 the command waited")]
+    assert len(refused) == 10
+    assert answers[-1] == b"+PONG"
+    assert door.t.store.count("get") == max(asked, MOST_WAITING)
+    assert await client.value(b"GET", b"k1") is None
+    await door.t.stop()
+
+
+async def test_time_in_which_the_client_did_not_read_makes_no_command_late() -> None:
+    door = await started({"RESP_OUTPUT_BYTES": "2MiB"}, max_value_bytes=2 * MIB, max_bytes=10**8)
+    client = door.connect()
+    await door.warm(client, "big", b"v" * MIB)
+    client.take()
+    client.transport.client_reads = False
+    client.send(command(b"GET", b"big") * 5)
+    await settle()
+    door.t.clock.tick(60)
+    client.transport.client_takes()
+    assert await client.answers(5) == bulk(b"v" * MIB) * 5
+    await door.t.stop()
+
+
+async def test_client_list_shows_the_bytes_of_commands_that_have_not_begun() -> None:
+    door = await started()
+    client, other = door.connect(), door.connect()
+
+    async def qbuf() -> int:
+        line = (await other.value(b"CLIENT", b"LIST", b"ID", b"%d" % client.session.id)).decode()
+        return int(dict(field.split("=", 1) for field in line.split())["qbuf"])
+
+    assert await qbuf() == 0
+    client.send(command(b"SET", b"k", b"v" * 500)[:-100])
+    assert await qbuf() >= 400
+    client.send(command(b"SET", b"k", b"v" * 500)[-100:])
+    await client.answers(1)
+    door.t.store.gate.clear()
+    client.send(command(b"GET", b"cold") + command(b"HELLO", b"3") + command(b"ECHO", b"x" * 300))
+    await settle()
+    assert await qbuf() >= 300
+    assert b"qbuf=0 " not in await client_line(other)
+    door.t.store.gate.set()
+    await client.answers(3)
+    assert await qbuf() == 0
+    await door.t.stop()
+
+
+async def client_line(client: WireClient) -> bytes:
+    """What CLIENT LIST says of the connection that asks."""
+    answer: bytes = await client.value(b"CLIENT", b"LIST", b"ID", b"%d" % client.session.id)
+    return answer

@@ -1,0 +1,99 @@
+"""Pure. Plain GETs and SETs, recognized in a stream of commands by a few calls over all the bytes at once.
+
+`CommandReader` uses it before it goes through the bytes one argument after the other, which costs several times as
+much. Whatever is not exactly ``*2 $3 GET $n key``, again and again, or one ``*3 $3 SET $n key $n value``, is left
+to that.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GET: Final = b"*2\r\n$3\r\nGET\r\n$"
+# Bytes that are taken apart at once: about 0.3 ms of work.
+MAX_BYTES: Final = 16 * 1024
+
+_NEXT = b"\r\n" + GET
+_SET = b"*3\r\n$3\r\nSET\r\n$"
+_WORDS = [b"*2", b"$3", b"GET"]
+# The lines that announce words up to the length of a key.
+LENGTHS: Final = tuple(b"$%d" % length for length in range(1025))
+
+
+def keys_of(data: bytes) -> list[bytes] | None:
+    """Return the keys if `data` is nothing but whole GETs of keys up to 1024 bytes, else None."""
+    tokens = data.split(b"\r\n")
+    keys = tokens[4::5]
+    number = len(keys)
+    if len(tokens) != 5 * number + 1 or tokens[-1]:
+        return None
+    try:
+        if number == 1:
+            return keys if tokens[3] == LENGTHS[len(keys[0])] and tokens[:3] == _WORDS else None
+        if (
+            tokens[3::5] == [LENGTHS[length] for length in map(len, keys)]
+            and tokens[0::5].count(b"*2") == tokens[1::5].count(b"$3") == tokens[2::5].count(b"GET") == number
+        ):
+            return keys
+    except IndexError:  # a key that is longer than any
+        pass
+    return None
+
+
+def end_of_gets(data: bytes | bytearray, at: int) -> int:
+    """Return where up to MAX_BYTES of GETs that begin at `at` end, if that is what is there; `at` if none is whole.
+
+    Only `keys_of` says whether they are GETs: a key may hold what looks like the beginning of another.
+    """
+    last = max(at, data.rfind(_NEXT, at, at + MAX_BYTES) + 2)
+    return max(last, _end_of_get(data, last))
+
+
+def is_incomplete(data: bytes | bytearray, at: int) -> bool:
+    """True if `data` from `at` on is the beginning of one GET whose end has not come yet."""
+    size = len(data)
+    if size - at <= len(GET):
+        return GET.startswith(data[at:])
+    if not data.startswith(GET, at):
+        return False
+    start = at + len(GET)
+    end = data.find(b"\r\n", start, start + 6)
+    if end < 0:
+        # At most four digits, and perhaps the first byte of the line's end.
+        digits = data[start : start + 6].removesuffix(b"\r")
+        return size <= start + 5 and len(digits) <= 4 and digits.isdigit()
+    digits = data[start:end]
+    return digits.isdigit() and size < end + 4 + int(digits)
+
+
+def _end_of_get(data: bytes | bytearray, at: int) -> int:
+    """Return where the GET that begins at `at` ends, -1 if there is none or its end has not come yet."""
+    if not data.startswith(GET, at):
+        return -1
+    start = at + len(GET)
+    end = data.find(b"\r\n", start, start + 6)
+    digits = data[start:end]
+    if end < 0 or not digits.isdigit():
+        return -1
+    after = end + 4 + int(digits)
+    return after if after <= len(data) else -1
+
+
+def words_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
+    """Return the words if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
+    if not data.startswith(_SET):
+        return None
+    end = data.find(b"\r\n", 14)
+    digits = data[14:end]
+    if end < 0 or not digits.isdigit() or len(digits) > 4:
+        return None
+    at = end + 2 + int(digits)
+    key = data[end + 2 : at]
+    end = data.find(b"\r\n", at + 3)
+    digits = data[at + 3 : end]
+    if end < 0 or data[at : at + 3] != b"\r\n$" or not digits.isdigit() or len(digits) > 10:
+        return None
+    length = int(digits)
+    if length > max_bytes or len(data) != end + length + 4:
+        return None
+    return [b"SET", key, data[end + 2 : -2]]
