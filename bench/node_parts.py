@@ -24,7 +24,7 @@ from milena_cache.origin import Origin
 from milena_cache.pace import Pace
 from milena_cache.replay import replay
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import make_session
+from milena_cache.s3_boto3_client import make_session
 from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from milena_cache.stats import ReadCounts

@@ -37,7 +37,7 @@ from milena_cache.registration import Identity, Registration
 from milena_cache.replay import replay
 from milena_cache.report import Report
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import make_session
+from milena_cache.s3_boto3_client import make_session
 from milena_cache.s3_credentials import Credentials
 from milena_cache.stats import ReadCounts
 from milena_cache.store_probe import StoreProbe

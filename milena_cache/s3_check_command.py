@@ -21,7 +21,7 @@ from milena_cache.conditions import Conditions, State
 from milena_cache.config import StoreConfig, load_store
 from milena_cache.origin import Origin
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import make_session
+from milena_cache.s3_boto3_client import make_session
 from milena_cache.s3_credentials import Credentials
 from milena_cache.store import OriginFailure
 from milena_cache.store_probe import StoreProbe
