@@ -24,8 +24,8 @@ from milena_cache.origin import Origin
 from milena_cache.pace import Pace
 from milena_cache.replay import replay
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store, make_session
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_boto3_client import make_session
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from milena_cache.stats import ReadCounts
 from milena_cache.store import ObjectStore
@@ -71,8 +71,17 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
     clock, draw = SystemClock(), random.random
     freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
-    origin = Origin(store, clock, draw, retries=RETRIES, concurrency=2 * CONCURRENCY, place_timeout=5)
-    flights: Flights[Landing] = Flights()
+    origin = Origin(
+        store,
+        clock,
+        draw,
+        retries=RETRIES,
+        concurrency=2 * CONCURRENCY,
+        place_timeout=5,
+        fresh=store,
+        hedge_after=5.0,
+    )
+    flights: Flights[Landing] = Flights(late_after=5.0)
     copies = Copies(memory, flights, freshness, clock)
     dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
     journal: Journal[DirtyEntry] = Journal(disk, clock)
@@ -123,9 +132,7 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
 def s3(endpoint_url: str) -> S3:
     """The node's own S3, with credentials from the environment."""
     settings = S3Settings("us-east-1", endpoint_url, timeout=10, connect_timeout=2)
-    session = make_session(settings.region)
-    fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
-    return S3(fast, thorough, SystemClock(), negative_ttl=0)
+    return S3(Credentials(settings, lambda: make_session(settings)), settings, SystemClock(), negative_ttl=0)
 
 
 @asynccontextmanager

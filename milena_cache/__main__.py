@@ -37,8 +37,8 @@ from milena_cache.registration import Identity, Registration
 from milena_cache.replay import replay
 from milena_cache.report import Report
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store, make_session
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_boto3_client import make_session
+from milena_cache.s3_credentials import Credentials
 from milena_cache.stats import ReadCounts
 from milena_cache.store_probe import StoreProbe
 from milena_cache.through import Through
@@ -80,21 +80,25 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
     clock = SystemClock()
     draw = random.random
-    session = make_session(config.s3.region)
-    thorough = Boto3Store(session, config.s3)
-    store = S3(ObstoreStore(session, config.s3), thorough, clock, config.freshness.negative_ttl)
+    make_session(config.s3)  # what is wrong with it is found now
+    credentials = Credentials(config.s3, lambda: make_session(config.s3))
+    store = S3(credentials, config.s3, clock, config.freshness.negative_ttl)
+    fresh = store.unpooled()
     origin = Origin(
         store,
         clock,
         draw,
+        fresh=fresh,
         retries=config.s3_retries,
         concurrency=config.s3_concurrency,
         place_timeout=config.request_timeout,
+        hedge_after=config.hedge_after,
     )
-    store.on_request = origin.counts.request
+    store.on_request = fresh.on_request = origin.counts.request
     journal, journal_identity = await _open_journal(config, clock)
     memory = Memory(config.max_entries, config.max_bytes)
-    flights: Flights[Landing] = Flights()
+    # A read and its hedge have had their time.
+    flights: Flights[Landing] = Flights(late_after=2 * config.hedge_after)
     copies = Copies(memory, flights, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     conditions = Conditions(config.s3_conditions)
@@ -141,7 +145,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     calls = CallCounts((*OPERATIONS, "other"))
     bucket, prefix = config.buckets.default, config.buckets.prefix
-    probe = StoreProbe(origin, thorough, bucket, prefix, conditions, clock, draw)
+    probe = StoreProbe(origin, store.thorough, bucket, prefix, conditions, clock, draw)
     watch = BucketWatch(origin, bucket, clock, draw, [probe.run])
     me = NodeIdentity(
         config.buckets.default,

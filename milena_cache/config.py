@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from milena_cache.buckets import ANY_BUCKET, Buckets
 from milena_cache.conditions import CONDITIONS_MODES, ConditionsMode
 from milena_cache.freshness import Freshness
-from milena_cache.s3_settings import S3Settings
+from milena_cache.s3_settings import S3Settings, load_s3
 from milena_cache.upload import POLICIES, Policy
 from milena_common import logs
-from milena_common.addresses import ALLOWED, Address, canonical_host, parse_address
+from milena_common.addresses import ALLOWED, Address, parse_address
 from milena_common.durability import BACK, DURABILITIES, Durability
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
@@ -24,6 +23,9 @@ C = TypeVar("C", bound=str)
 
 DAY = 86400.0
 YEAR = 366 * DAY
+
+# The share of REQUEST_TIMEOUT_SECONDS after which a read that is not being answered is sent once more.
+HEDGE_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,15 @@ class Config:
     log_level: str
     log_format: str
 
+    @property
+    def hedge_after(self) -> float:
+        """Seconds without the beginning of an answer after which S3 is asked once more.
+
+        A caller with the default deadline lives to see the answer to the second request, and has time left for it.
+        Where S3_TIMEOUT_SECONDS is shorter, the attempt has failed by then, and is repeated instead.
+        """
+        return self.request_timeout * HEDGE_SHARE
+
 
 def load(env: Environment, memory_limit: int) -> Config:
     """`memory_limit` in bytes. Raises ConfigError with every problem."""
@@ -101,7 +112,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
         buckets=_buckets(env),
-        s3=_s3(env),
+        s3=load_s3(env),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
         s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
         s3_conditions=_one_of(env, "S3_CONDITIONS", "auto", CONDITIONS_MODES),
@@ -131,18 +142,9 @@ class StoreConfig:
 
 def load_store(env: Environment) -> StoreConfig:
     """The part of the node's configuration that is about S3. Raises ConfigError with every problem."""
-    config = StoreConfig(_buckets(env), _s3(env))
+    config = StoreConfig(_buckets(env), load_s3(env))
     env.check()
     return config
-
-
-def _s3(env: Environment) -> S3Settings:
-    return S3Settings(
-        region=env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1"),
-        endpoint_url=_endpoint(env),
-        timeout=env.seconds("S3_TIMEOUT_SECONDS", 10, 0.05, 3600),
-        connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
-    )
 
 
 def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:
@@ -183,23 +185,6 @@ def _bucket(env: Environment, variable: str, name: str) -> str:
     except InvalidRequest as error:
         env.problem(variable, name, str(error).partition("allowed are ")[2])
     return name
-
-
-def _endpoint(env: Environment) -> str:
-    url = env.text("S3_ENDPOINT_URL").rstrip("/")
-    try:
-        parts = urlsplit(url)
-        usable = (
-            parts.scheme in ("http", "https")
-            and canonical_host(parts.hostname or "") is not None
-            and parts.port != 0
-        )
-    except ValueError:  # a port that is none
-        usable = False
-    # S3's clients take no host with an underscore.
-    if url and (not usable or "_" in parts.netloc or parts.query or parts.fragment or " " in url):
-        env.problem("S3_ENDPOINT_URL", url, "http://host:port or https://host[:port], no _ in host; empty for AWS")
-    return url
 
 
 def variables() -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from milena_cache.existence import Existence, Known
 from milena_cache.expiry import has_ended
 from milena_cache.flights import Flights
 from milena_cache.freshness import Freshness, Window
@@ -21,6 +22,7 @@ class Copies:
 
     def __init__(self, memory: Memory, flights: Flights[Any], freshness: Freshness, clock: Clock) -> None:
         self.changes = memory.changes
+        self.existence = Existence(freshness, clock, flights.late_after)
         self._memory = memory
         self._flights = flights
         self._freshness = freshness
@@ -28,6 +30,7 @@ class Copies:
 
     def keep(self, key: bytes, entry: Entry) -> bool:
         """Put `entry` into memory; False if it does not fit there."""
+        self.existence.forget(key)
         if entry.value is None and not self._freshness.negative_ttl:
             self._memory.remove(key)
             self.changes(key)  # readers are told what nobody will compare with anything
@@ -36,7 +39,7 @@ class Copies:
 
     def forget(self, key: bytes) -> None:
         """Know nothing of the object any more."""
-        self._flights.detach(key)
+        self.changing(key)
         if key in self._memory:
             self._memory.remove(key)
         else:
@@ -45,9 +48,11 @@ class Copies:
     def changing(self, key: bytes) -> None:
         """A write of the object begins or ends: no read that is under way may be believed."""
         self._flights.detach(key)
+        self.existence.forget(key)
 
     def distrust(self, key: bytes) -> None:
         """Make S3 be asked before the copy is served again: a write of the object may have happened there."""
+        self.existence.forget(key)
         entry = self._memory.get(key)
         if entry is None:
             return
@@ -60,6 +65,12 @@ class Copies:
             key,
             EndingEntry(entry.value, entry.etag, checked_at, entry.owned_since, entry.expires_at, unsure=True),
         )
+
+    def found(self, key: bytes, known: Known) -> None:
+        """Keep what a HEAD found, unless a read of the value is in flight, which will say more of a later time."""
+        if key not in self._flights:
+            self.existence.keep(key, known)
+        self.changes(key)  # readers are told what nobody will compare with anything
 
     def _known(self, key: bytes, owned_since: int) -> Entry | None:
         """The copy by which a reader would be answered without S3 being asked."""

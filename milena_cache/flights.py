@@ -3,64 +3,97 @@
 A flight is a task of its own. Who waits can give up without harm to the others, and an error reaches those who
 wait and nobody after them.
 
+A flight that is late (its answer may be lost) begins to read once more when another reader joins it. The first read
+that succeeds ends the flight for all who wait, and the others are cancelled.
+
 Invariant: what a flight brings is kept only while the flight is *attached*. A write or delete of the key detaches
 it, because the read may have begun before the write; nobody joins it after that either, or a reader that came
 after the write was acknowledged would be told what was before. The same holds for a request that comes with a
-newer `owned_since` than the flight's: another node may have written in between.
+newer `owned_since` than the flight's: another node may have written in between. And what one of its reads brought
+and was kept detaches it, or this could happen: a second read brings a new version, which is kept; before its
+success has cancelled the first read, that one keeps the old version over it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+# Reads of one flight, the first included.
+MAX_READS = 3
+
 
 class Flight(Generic[T]):
-    """One S3 read under way. `attached`: its result may still be kept."""
+    """S3 reads under way for one key.
 
-    __slots__ = ("attached", "key", "owned_since", "task")
+    attached: the result may still be kept
+    landed: the result of the first read that succeeds, or the error of the last that fails
+    read_at: when the newest read began, monotonic seconds
+    """
 
-    def __init__(self, key: bytes, owned_since: int) -> None:
+    __slots__ = ("attached", "key", "landed", "owned_since", "read", "read_at", "reads", "running")
+
+    def __init__(self, key: bytes, owned_since: int, read: Callable[[Flight[T]], Awaitable[T]]) -> None:
         self.key = key
         self.owned_since = owned_since
+        self.read = read
         self.attached = True
-        self.task: asyncio.Task[T]
+        self.landed: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.running: set[asyncio.Task[T]] = set()
+        self.reads = 0
+        self.read_at = -inf
 
 
 class Flights(Generic[T]):
-    """The flights of one node, by cache key."""
+    """The flights of one node, by cache key. Those older than `late_after` seconds are late."""
 
-    def __init__(self) -> None:
+    def __init__(self, late_after: float) -> None:
+        self.late_after = late_after
         self._by_key: dict[bytes, Flight[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def join(self, key: bytes, owned_since: int) -> Flight[T] | None:
-        """The flight for `key` that a request of this ownership may share."""
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._by_key
+
+    def join(self, key: bytes, owned_since: int, now: float) -> Flight[T] | None:
+        """Return the flight for `key` that a request of this ownership may share; it reads again if it is late."""
         flight = self._by_key.get(key)
-        if flight is not None and flight.owned_since < owned_since:
+        if flight is None:
+            return None
+        if flight.owned_since < owned_since:
             self.detach(key)
             return None
+        if now - flight.read_at >= self.late_after and flight.reads < MAX_READS and not flight.landed.done():
+            self._begin(flight, now)
         return flight
 
-    def start(self, key: bytes, owned_since: int, read: Callable[[Flight[T]], Awaitable[T]]) -> Flight[T]:
+    def start(
+        self, key: bytes, owned_since: int, read: Callable[[Flight[T]], Awaitable[T]], now: float
+    ) -> Flight[T]:
         """Start `read` as the flight for `key`, in place of any other."""
         self.detach(key)
-        flight: Flight[T] = Flight(key, owned_since)
-
-        async def fly() -> T:
-            return await read(flight)
-
-        flight.task = asyncio.get_running_loop().create_task(fly())
+        flight = Flight(key, owned_since, read)
         self._by_key[key] = flight
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(lambda task: self._landed(flight, task))
+        self._begin(flight, now)
         return flight
+
+    def _begin(self, flight: Flight[T], now: float) -> None:
+        async def fly() -> T:
+            return await flight.read(flight)
+
+        task = asyncio.get_running_loop().create_task(fly())
+        flight.reads += 1
+        flight.read_at = now
+        flight.running.add(task)
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._landed(flight, task))
 
     def detach(self, key: bytes) -> None:
         """Keep nothing of the flight for `key`, and let nobody join it any more."""
@@ -70,8 +103,8 @@ class Flights(Generic[T]):
 
     async def wait(self, flight: Flight[T], timeout: float) -> bool:
         """Whether the flight has landed within `timeout` seconds."""
-        await asyncio.wait((flight.task,), timeout=max(0.0, timeout))
-        return flight.task.done()
+        await asyncio.wait((flight.landed,), timeout=max(0.0, timeout))
+        return flight.landed.done()
 
     async def cancel_all(self) -> None:
         """Break off every flight; for the end of the process."""
@@ -82,7 +115,21 @@ class Flights(Generic[T]):
 
     def _landed(self, flight: Flight[T], task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
+        flight.running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        succeeded = not task.cancelled() and error is None
+        if flight.running and not succeeded:
+            return  # another read of the flight may still bring something
         if self._by_key.get(flight.key) is flight:
             del self._by_key[flight.key]
-        if not task.cancelled():
-            task.exception()  # everybody may have given up waiting; that is no event for the log
+        if flight.landed.done():
+            return
+        if task.cancelled():
+            flight.landed.cancel()
+        elif error is not None:
+            flight.landed.set_exception(error)
+            flight.landed.exception()  # everybody may have given up waiting; that is no event for the log
+        else:
+            flight.landed.set_result(task.result())
+            for other in flight.running:
+                other.cancel()

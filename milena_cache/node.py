@@ -19,7 +19,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
@@ -27,21 +26,20 @@ from milena_cache.buckets import Buckets, Object
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.etags import same_etag
-from milena_cache.expiry import expiry_of, has_ended, to_the_millisecond
+from milena_cache.existence import Known
+from milena_cache.expiry import NEVER, expiry_of, has_ended, to_the_millisecond
 from milena_cache.flights import Flight, Flights
 from milena_cache.freshness import Freshness, Window
 from milena_cache.memory import Entry, Memory, copy_of
 from milena_cache.modify import KEEP, Decide, Modified, NewValue, Otherwise, modify
-from milena_cache.origin_health import OriginHealth
+from milena_cache.shared_reads import SharedReads
 from milena_cache.stats import ReadCounts
-from milena_cache.store import Absent, Fault, OriginFailure, Page, Readable, Ref, Stored
+from milena_cache.store import Absent, OriginFailure, Page, Readable, Ref, Stored
 from milena_cache.writes import Writes
 from milena_common.clock import Clock
 from milena_common.durability import Durability
 from milena_common.errors import InvalidRequest, MilenaError, OriginUnavailable
 from milena_common.keys import MAX_KEY_BYTES
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -96,8 +94,8 @@ class Node:
         self._buckets = buckets
         self.clock = clock
         self._max_value_bytes = max_value_bytes
-        self._revalidate_timeout = revalidate_timeout
-        self._health = OriginHealth()
+        self._existence = copies.existence
+        self._shared = SharedReads(reads, clock, revalidate_timeout)
 
     # Reading.
 
@@ -177,30 +175,17 @@ class Node:
 
     async def _read_through(self, wanted: Object, timeout: float, owned_since: int) -> Reply:
         copy = self._servable_on_error(wanted, owned_since)
-        if copy is not None and self._health.suspect:
+        if copy is not None and self._shared.expects_failure(wanted):
             self._refresh(wanted, copy)
             return self._served_stale(copy)
-        flight = self.flights.join(wanted.filed_as, owned_since)
+        flight = self.flights.join(wanted.filed_as, owned_since, self.clock.now())
         shared = flight is not None
         if flight is None:
             flight = self._start(wanted, owned_since)
-        patience = timeout if copy is None else min(timeout, self._revalidate_timeout)
-        if not await self.flights.wait(flight, patience):
-            if copy is not None:
-                self._failed(f"no answer to a get within {patience:.3g} s")
-                return self._served_stale(copy)
-            self.reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 get of {wanted.ref}: no answer within {timeout:.3g} s")
-        try:
-            landing = flight.task.result()
-        except OriginFailure as failure:
-            if copy is not None and not failure.fault.of_object:
-                return self._served_stale(copy)
-            self.reads.outcomes["error"] += 1
-            raise failure.as_error() from None
-        except BaseException:
-            self.reads.outcomes["error"] += 1
-            raise
+        landing = await self._shared.wait(self.flights, flight, wanted, timeout, "get", has_copy=copy is not None)
+        if landing is None:
+            assert copy is not None
+            return self._served_stale(copy)
         self.reads.outcomes["coalesced" if shared else landing.outcome] += 1
         self.reads.miss_bytes += landing.entry.size
         age = max(0.0, self.clock.now() - landing.entry.checked_at)
@@ -220,14 +205,13 @@ class Node:
 
     def _refresh(self, wanted: Object, copy: Entry) -> None:
         """Ask S3 about `copy` while nobody waits for it."""
-        if self.flights.join(wanted.filed_as, copy.owned_since) is None and self._health.may_probe(
-            self.clock.now()
-        ):
+        joined = self.flights.join(wanted.filed_as, copy.owned_since, self.clock.now())
+        if joined is None and self._shared.may_probe(wanted):
             self._start(wanted, copy.owned_since)
 
     def _start(self, wanted: Object, owned_since: int) -> Flight[Landing]:
         return self.flights.start(
-            wanted.filed_as, owned_since, lambda flight: self._fly(wanted, owned_since, flight)
+            wanted.filed_as, owned_since, lambda flight: self._fly(wanted, owned_since, flight), self.clock.now()
         )
 
     async def _fly(self, wanted: Object, owned_since: int, flight: Flight[Landing]) -> Landing:
@@ -241,15 +225,7 @@ class Node:
             if window is Window.GONE or copy.value is None or self._has_ended(copy):
                 copy = None
         asked_at = self.clock.now()
-        try:
-            got = await self._ask(wanted.ref, copy, owned_since)
-        except OriginFailure as failure:
-            if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
-                self._failed(str(failure))
-            else:
-                self._succeeded()  # it answers, and its refusal shall be heard
-            raise
-        self._succeeded()
+        got = await self._shared.observed(wanted, self._ask(wanted.ref, copy, owned_since))
         # The copy is as old as the question: S3 may have changed while the answer travelled.
         outcome = "changed" if copy else "miss"
         if isinstance(got, Absent):
@@ -264,8 +240,10 @@ class Node:
                 self.writes.removal.noticed(wanted, owned_since)
         if not flight.attached:
             self._copies.changes(wanted.filed_as)  # readers are told what nobody will compare with anything
-        elif not self._copies.keep(wanted.filed_as, entry):
-            outcome = "bypass"
+        else:
+            flight.attached = False
+            if not self._copies.keep(wanted.filed_as, entry):
+                outcome = "bypass"
         return Landing(outcome, entry)
 
     async def _ask(self, ref: Ref, copy: Entry | None, owned_since: int) -> Stored | Absent:
@@ -285,43 +263,57 @@ class Node:
     def _has_ended(self, entry: Entry) -> bool:
         return bool(entry.expires_at) and has_ended(entry.expires_at, self.clock.wall())
 
-    def _failed(self, what: str) -> None:
-        if self._health.failed(self.clock.now()):
-            log.warning("S3 fails: %s; copies are served stale until it answers", what)
-
-    def _succeeded(self) -> None:
-        if self._health.succeeded():
-            log.info("S3 answers again")
-
     async def exists(self, wanted: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
         """Whether the object exists, and its size in bytes, without reading its value. Raises as `get` does."""
         reply = self.lookup(wanted, owned_since) or await self._confirm(wanted, timeout, owned_since)
         if reply is not None:
             return reply, reply.entry.size
+        key = wanted.filed_as
+        now = self.clock.now()
+        known = self._existence.get(key, owned_since)
+        if known is not None:
+            self.reads.outcomes["hit"] += 1
+            self.changes(key)  # the reader is told what nobody will compare with anything
+            return Reply("hit", known.stand_in(), now - known.checked_at), known.size or 0
         copy = self._servable_on_error(wanted, owned_since)
-        if copy is not None and self._health.suspect:
+        if copy is not None and self._shared.expects_failure(wanted):
             self._refresh(wanted, copy)
             return self._served_stale(copy), copy.size
-        patience = timeout if copy is None else min(timeout, self._revalidate_timeout)
-        try:
-            info = await self._limited(self._store.head(wanted.ref), patience, f"S3 head of {wanted.ref}")
-        except BaseException as error:
-            if copy is not None and isinstance(error, OriginUnavailable):
-                self._failed(str(error))
-                return self._served_stale(copy), copy.size
-            self.reads.outcomes["error"] += 1
-            raise
-        self.reads.outcomes["miss"] += 1
-        self._copies.changes(wanted.filed_as)  # the reader is told what nobody will compare with anything
-        now = self.clock.now()
-        if info is not None and self.writes.removal.is_over(info, wanted.ref):
+        heads = self._existence.heads
+        flight = heads.join(key, owned_since, now)
+        outcome = "miss" if flight is None else "coalesced"
+        if flight is None:
+            flight = heads.start(key, owned_since, lambda flight: self._head(wanted, owned_since, flight), now)
+        found = await self._shared.wait(heads, flight, wanted, timeout, "head", has_copy=copy is not None)
+        if found is None:
+            assert copy is not None
+            return self._served_stale(copy), copy.size
+        self.reads.outcomes[outcome] += 1
+        age = max(0.0, self.clock.now() - found.checked_at)
+        return Reply(outcome, found.stand_in(), age), found.size or 0
+
+    async def _head(self, wanted: Object, owned_since: int, flight: Flight[Known]) -> Known:
+        """Ask S3 for the object without its value, and remember what it says."""
+        key = wanted.filed_as
+        asked_at = self.clock.now()
+        info = await self._shared.observed(wanted, self._store.head(wanted.ref))
+        ended = info is not None and self.writes.removal.is_over(info, wanted.ref)
+        if ended:
             self.writes.removal.noticed(wanted, owned_since)
-            info = None
-        if info is None:
-            return Reply("miss", Entry(None, "", now, owned_since), 0.0), 0
-        # The value is not here; an empty one stands for "exists".
-        expires_at = expiry_of(info.metadata, wanted.ref)
-        return Reply("miss", copy_of(b"", info.etag, now, owned_since, expires_at), 0.0), info.size
+        if info is None or ended:
+            known = Known(None, "", NEVER, asked_at, owned_since)
+            if flight.attached and key not in self.flights:
+                self._copies.keep(key, Entry(None, "", asked_at, owned_since))
+            else:
+                self.changes(key)
+            return known
+        known = Known(info.size, info.etag, expiry_of(info.metadata, wanted.ref), asked_at, owned_since)
+        if flight.attached:
+            flight.attached = False
+            self._copies.found(key, known)
+        else:
+            self.changes(key)
+        return known
 
     # Changing.
 
@@ -383,4 +375,4 @@ class Node:
 
     async def finish(self) -> None:
         """Break off the reads under way; for the end of the process."""
-        await self.flights.cancel_all()
+        await asyncio.gather(self.flights.cancel_all(), self._existence.heads.cancel_all())

@@ -16,12 +16,28 @@ from typing import Any, TypeVar
 from milena_cache.s3_absence import Absence
 from milena_cache.s3_answers import REGION_CODES
 from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_digest import Md5Etags, md5_named_by
 from milena_cache.s3_obstore import ObstoreStore, Unreadable, exact
-from milena_cache.store import NO_ATTRIBUTES, NO_METADATA, Absent, Fault, Info, OriginFailure, Page, Ref, Stored
+from milena_cache.s3_settings import S3Settings
+from milena_cache.store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+)
 from milena_common.clock import Clock
 
 T = TypeVar("T")
+
+# S3's words for temporary credentials that have come to their end.
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"))
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +61,25 @@ CHECK_KEY = ".milena-check/no-such-object"
 class S3:
     """Every byte-exact key, at obstore's speed wherever it keeps the key as it is and can do what is asked.
 
-    `negative_ttl`: for how many seconds a confirmed absence is believed. `on_request` is called with operation,
-    code and seconds for each request that is made besides the one that was asked for.
+    `thorough` is the client by boto3, for what is asked of it alone. `negative_ttl`: for how many seconds a
+    confirmed absence is believed. `on_request` is called with operation, code and seconds for each request that is
+    made besides the one that was asked for.
     """
 
-    def __init__(self, fast: ObstoreStore, thorough: Boto3Store, clock: Clock, negative_ttl: float) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        clock: Clock,
+        negative_ttl: float,
+        *,
+        pooled: bool = True,
+    ) -> None:
         self.on_request: Callable[[str, str, float], None] = lambda operation, code, seconds: None
-        self._fast = fast
-        self._thorough = thorough
+        self._credentials = credentials
+        self._settings = settings
+        self._fast = ObstoreStore(credentials, settings, pooled=pooled)
+        self.thorough = Boto3Store(credentials, settings, pooled=pooled)
         self._clock = clock
         self._absence = Absence(clock, negative_ttl)
         self._etags = Md5Etags()
@@ -60,18 +87,30 @@ class S3:
         self._unreadable = 0
         self._region_asked: dict[str, float] = {}
 
+    def unpooled(self) -> S3:
+        """Return the same S3 by new connections: each request has one that no earlier request has used.
+
+        What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
+        that a write by the first has ended.
+        """
+        other = S3(self._credentials, self._settings, self._clock, 0, pooled=False)
+        other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
+        return other
+
     # ---- reading
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
         if self._reads_fast(ref):
             got = await self._noticed(
-                self._fast_read("get", ref, lambda: self._fast_get(ref, if_none_match, max_bytes))
+                self._fast_read("get", ref, lambda: self._fast_get(ref, if_none_match, max_bytes, began))
             )
             if got is not None:
                 return got
 
         async def read() -> Stored | Absent:
-            return await self._thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+            return await self.thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
 
         got = await self._noticed(self._in_its_region(ref, read))
         if isinstance(got, Stored) and not await self._is_whole(ref, got):
@@ -85,8 +124,10 @@ class S3:
                 return False
         return exact(ref.key)
 
-    async def _fast_get(self, ref: Ref, if_none_match: str, max_bytes: int) -> Stored | Absent:
-        got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+    async def _fast_get(
+        self, ref: Ref, if_none_match: str, max_bytes: int, began: Callable[[], None]
+    ) -> Stored | Absent:
+        got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
         if isinstance(got, Absent):
             return got
         # Without an ETag it may be anything of status 2xx that a gateway made up.
@@ -95,7 +136,7 @@ class S3:
         if await self._is_whole(ref, got):
             return got
         # Damaged on the way, or encrypted with a key: boto3 sees the headers that tell.
-        again = await self._counted("get", self._thorough.get(ref, max_bytes=max_bytes))
+        again = await self._counted("get", self.thorough.get(ref, max_bytes=max_bytes))
         if isinstance(again, Stored) and not await self._is_whole(ref, again):
             raise self._damaged(ref, again)
         return again
@@ -145,7 +186,7 @@ class S3:
                 found = await self._fast_read("head", ref, lambda: self._fast_head(ref))
                 if found is not None:
                     return found
-            return await self._in_its_region(ref, lambda: self._thorough.head_alone(ref))
+            return await self._in_its_region(ref, lambda: self.thorough.head_alone(ref))
         except OriginFailure as failure:
             if not failure.says_nothing:
                 raise self._logged(failure) from None
@@ -168,12 +209,12 @@ class S3:
             raise self._logged(failure) from None
 
     async def _inquire(self, ref: Ref) -> Info | None:
-        return await self._in_its_region(ref, lambda: self._counted("get", self._thorough.inquire(ref)))
+        return await self._in_its_region(ref, lambda: self._counted("get", self.thorough.inquire(ref)))
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         ref = Ref(bucket, prefix)
         return await self._noticed(
-            self._in_its_region(ref, lambda: self._thorough.list(bucket, prefix, cursor, limit))
+            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit))
         )
 
     # ---- writing
@@ -196,7 +237,7 @@ class S3:
                     )
                 except Unreadable:
                     pass  # redirected, and not done; boto3 finds out where to
-            return await self._thorough.put(
+            return await self.thorough.put(
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             )
 
@@ -220,7 +261,7 @@ class S3:
         self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
     ) -> str:
         async def send() -> str:
-            return await self._thorough.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes)
+            return await self.thorough.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes)
 
         return await self._noticed(self._in_its_region(ref, send))
 
@@ -231,7 +272,7 @@ class S3:
                     return await self._fast.delete(ref)
                 except Unreadable:
                     pass  # as for a put
-            await self._thorough.delete(ref, if_match=if_match)
+            await self.thorough.delete(ref, if_match=if_match)
 
         await self._noticed(self._in_its_region(ref, send))
 
@@ -240,8 +281,8 @@ class S3:
     async def check_bucket(self, bucket: str) -> None:
         """As the contract says, by a request about the bucket and a read by each of the two clients."""
         absent = Ref(bucket, CHECK_KEY)
-        await self._in_its_region(absent, lambda: self._thorough.check_bucket(bucket))
-        for store in (self._fast, self._thorough):
+        await self._in_its_region(absent, lambda: self.thorough.check_bucket(bucket))
+        for store in (self._fast, self.thorough):
             await self._check_read(store, absent)
 
     async def _check_read(self, store: ObstoreStore | Boto3Store, absent: Ref) -> None:
@@ -267,11 +308,27 @@ class S3:
         """
         used = self._fast.region(ref.bucket)
         try:
-            return await ask()
+            return await self._authorized(ask)
         except OriginFailure as failure:
             if failure.code not in REGION_CODES or not await self._learn_region(ref.bucket, used, failure.region):
                 raise
-        return await ask()
+        return await self._authorized(ask)
+
+    async def _authorized(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask; once more with new credentials if S3 says that these have expired.
+
+        S3 has done nothing then, so that this is safe for writes too.
+        """
+        generation = self._credentials.generation
+        try:
+            return await ask()
+        except OriginFailure as failure:
+            if failure.code not in EXPIRED or not await self._credentials.renew(generation):
+                raise failure.redacted(self._credentials.redact) from None
+        try:
+            return await ask()
+        except OriginFailure as failure:
+            raise failure.redacted(self._credentials.redact) from None
 
     async def _learn_region(self, bucket: str, used: str, told: str) -> bool:
         """Return True if requests about the bucket are signed for another region than `used` from now on."""
@@ -284,12 +341,12 @@ class S3:
             if len(self._region_asked) >= 1024:
                 self._region_asked.clear()
             self._region_asked[bucket] = now
-            told = await self._counted("bucket", self._thorough.find_region(bucket))
+            told = await self._counted("bucket", self.thorough.find_region(bucket))
         if not told or told == self._fast.region(bucket):
             return False
         log.warning("bucket %s is in the region %s, not %s (AWS_REGION): using that", bucket, told, used)
         self._fast.use_region(bucket, told)
-        self._thorough.use_region(bucket, told)
+        self.thorough.use_region(bucket, told)
         return True
 
     # ---- what is said of it
@@ -325,8 +382,12 @@ class S3:
                 log.warning("not believed, and tried again: %s (said once a minute)", failure)
         return failure
 
+    def reconnect(self) -> None:
+        self._fast.reconnect()
+        self.thorough.reconnect()
+
     async def close(self) -> None:
-        await self._thorough.close()
+        await self.thorough.close()
 
 
 def _md5(value: bytes) -> str:

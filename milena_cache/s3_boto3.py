@@ -1,26 +1,24 @@
 """Shell. `ObjectStore` over boto3: exact for every key that S3 accepts, listing, buckets, credentials.
 
-boto3 blocks, so calls run on threads. The client is made at the first call, on a thread too: making it looks for
-credentials, which may ask the network.
+boto3 blocks, so calls run on threads. The clients are made anew for new credentials, on a thread too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import boto3
 import botocore.exceptions as botocore_errors
-from botocore.config import Config as BotoConfig
 from cachetools import LRUCache
 
 from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_attributes import attributes_of, sendable
+from milena_cache.s3_boto3_client import THREADS, make_client
 from milena_cache.s3_boto3_errors import judge, region_of
+from milena_cache.s3_credentials import Credentials, CredentialsUnavailable, Held
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import (
     NO_ATTRIBUTES,
@@ -32,16 +30,15 @@ from milena_cache.store import (
     Page,
     Ref,
     Stored,
+    ignore,
     too_large,
 )
-from milena_common.errors import ConfigError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 T = TypeVar("T")
 
-THREADS = 16
 # Buckets whose regions are remembered.
 MAX_BUCKETS = 64
 # A body whose length the answer does not tell is read in pieces of so many bytes.
@@ -50,22 +47,18 @@ PIECE_BYTES = 2**18
 OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
 
 
-def make_session(region: str) -> boto3.Session:
-    """Where both clients get their credentials. Raises ConfigError for a profile that does not exist."""
-    try:
-        return boto3.Session(region_name=region)
-    except botocore_errors.ProfileNotFound as error:
-        raise ConfigError([f"AWS_PROFILE: {error}"]) from None
-
-
 class Boto3Store:
-    """S3 through boto3."""
+    """S3 through boto3.
 
-    def __init__(self, session: boto3.Session, settings: S3Settings) -> None:
-        self._session = session
+    `pooled` False: each request has a connection of its own, which no earlier request has used.
+    """
+
+    def __init__(self, credentials: Credentials, settings: S3Settings, *, pooled: bool = True) -> None:
+        self._pooled = pooled
+        self._credentials = credentials
+        self._held: Held | None = None
         self._settings = settings
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
-        self._making = threading.Lock()
         # By region; few, since only those that S3 has named are asked.
         self._clients: dict[str, S3Client] = {}
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
@@ -80,28 +73,15 @@ class Boto3Store:
         """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
         self._regions[bucket] = region
 
-    def _client(self, region: str) -> S3Client:
-        with self._making:
+    def _client(self, region: str, held: Held) -> S3Client:
+        """The client for a region with these credentials, which is made at their first use."""
+        with self._credentials.making:
+            if self._held is None or self._held[:3] != held[:3]:
+                self._held = held
+                self._clients.clear()
             made = self._clients.get(region)
             if made is None:
-                settings = self._settings
-                made = self._session.client(
-                    "s3",
-                    region_name=region,
-                    endpoint_url=settings.endpoint_url or None,
-                    config=BotoConfig(
-                        connect_timeout=settings.connect_timeout,
-                        read_timeout=settings.timeout,
-                        # One attempt: `origin` repeats, and counts each.
-                        retries={"total_max_attempts": 1, "mode": "standard"},
-                        max_pool_connections=THREADS,
-                        s3={"addressing_style": "path" if settings.endpoint_url else "auto"},
-                        # Not every stand-in for S3 knows the newer checksums.
-                        request_checksum_calculation="when_required",
-                        response_checksum_validation="when_required",
-                    ),
-                )
-                made.meta.events.register_last("before-parameter-build.s3", _do_not_redirect)
+                made = make_client(self._settings, region, held)
                 self._clients[region] = made
             return made
 
@@ -111,9 +91,16 @@ class Boto3Store:
         """Do `work` on a thread; return what S3 says of absence in its place. Raises OriginFailure for the rest."""
 
         region = self.region(ref.bucket)
+        try:
+            held = await self._credentials.current()
+        except CredentialsUnavailable as error:
+            raise OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", str(error)) from None
 
         def run() -> T:
-            return work(self._client(region))
+            client = self._client(region, held)
+            if not self._pooled:
+                client.close()  # its idle connections; those of other requests are closed when these end
+            return work(client)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
@@ -123,7 +110,7 @@ class Boto3Store:
                 raise
             if isinstance(said, Absent):
                 return said
-            raise said from None
+            raise said.redacted(self._credentials.redact) from None
 
     async def _write(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
@@ -143,10 +130,15 @@ class Boto3Store:
             raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
         self._gives_request_ids = self._gives_request_ids or has_id
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        loop = asyncio.get_running_loop()
+
         def work(client: S3Client) -> Stored:
             condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
             answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            loop.call_soon_threadsafe(began)
             self._check("get", ref, answer)
             body, size, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
             if size is not None and size > max_bytes:
@@ -322,6 +314,11 @@ class Boto3Store:
 
         return await self._write("bucket", Ref(bucket, ""), work)
 
+    def reconnect(self) -> None:
+        """Use none of the idle connections any more; requests in flight keep theirs."""
+        for client in tuple(self._clients.values()):
+            client.close()
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -336,16 +333,6 @@ def _copied(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:
 
 def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): text for name, text in metadata.items()}
-
-
-def _do_not_redirect(context: Any, **_: Any) -> None:
-    """Keep botocore from following redirects and region errors by itself.
-
-    It would send requests that nobody counts, and for an answer to HeadBucket of 301, 302 or 307 that names no
-    region it would send HeadBucket again without end. `s3` does it, for both clients alike.
-    """
-    if "s3_redirect" in context:
-        context["s3_redirect"]["redirected"] = True
 
 
 def _seconds(moment: Any) -> float:

@@ -21,8 +21,8 @@ from milena_cache.conditions import Conditions, State
 from milena_cache.config import StoreConfig, load_store
 from milena_cache.origin import Origin
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store, make_session
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_boto3_client import make_session
+from milena_cache.s3_credentials import Credentials
 from milena_cache.store import OriginFailure
 from milena_cache.store_probe import StoreProbe
 from milena_common import process
@@ -49,19 +49,21 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 async def check(config: StoreConfig) -> Conditions:
     """Probe the store once. Raises OriginFailure if the bucket cannot be used, ConfigError for a wrong profile."""
     clock = SystemClock()
-    session = make_session(config.s3.region)
-    thorough = Boto3Store(session, config.s3)
+    make_session(config.s3)  # what is wrong with it is found now
+    store = S3(Credentials(config.s3, lambda: make_session(config.s3)), config.s3, clock, 0)
     origin = Origin(
-        S3(ObstoreStore(session, config.s3), thorough, clock, 0),
+        store,
         clock,
         random.random,
+        fresh=store.unpooled(),
         retries=3,
         concurrency=CONCURRENCY,
         place_timeout=config.s3.timeout,
+        hedge_after=config.s3.timeout,
     )
     conditions = Conditions("auto")
     bucket = config.buckets.default
-    probe = StoreProbe(origin, thorough, bucket, config.buckets.prefix, conditions, clock, random.random)
+    probe = StoreProbe(origin, store.thorough, bucket, config.buckets.prefix, conditions, clock, random.random)
     try:
         await origin.check_bucket(bucket)
         conditions.learn((await probe.probe()).findings)

@@ -2,7 +2,7 @@
 
 Every read has exactly one outcome. Hits are those that did not wait for S3:
 
-    hit             a fresh copy
+    hit             a fresh copy; for requests without the value, what a recent HEAD said
     stale           a copy in its grace; S3 is asked meanwhile
     stale_error     a copy in its keep, because S3 cannot be asked
     negative_hit    the fresh knowledge that there is no such object

@@ -7,7 +7,7 @@ holds all of them to the same behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -139,6 +139,12 @@ class OriginFailure(Exception):
         """True if it is the answer to a HEAD, which has no body and so no code, and a GET would tell more."""
         return self.fault is Fault.UNEXPECTED and self.operation in ("head", "bucket")
 
+    def redacted(self, redact: Callable[[str], str]) -> OriginFailure:
+        """Return this failure with its texts as `redact` leaves them."""
+        self.code = redact(self.code)
+        self.args = (redact(str(self)),)
+        return self
+
     def as_error(self) -> MilenaError:
         """What callers of Milena are told."""
         refused = self.fault is Fault.ACCOUNT and self.status in ("401", "403", "local")
@@ -149,6 +155,10 @@ class OriginFailure(Exception):
         if self.fault in (Fault.ACCOUNT, Fault.NO_BUCKET, Fault.REFUSED, Fault.UNSUPPORTED):
             return errors.FailedPrecondition(str(self))
         return errors.OriginUnavailable(str(self))
+
+
+def ignore() -> None:
+    """Do nothing: the callback of callers that need none."""
 
 
 class Readable(Protocol):
@@ -169,6 +179,11 @@ class Readable(Protocol):
 
 class ObjectStore(Readable, Protocol):
     """S3, as the node needs it. Every method may raise OriginFailure."""
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        """As `Readable.get`; `began` is called in the event loop when the head of the answer has come."""
 
     async def put(
         self,
@@ -206,6 +221,9 @@ class ObjectStore(Readable, Protocol):
 
     async def check_bucket(self, bucket: str) -> None:
         """Return if the bucket is there and may be used."""
+
+    def reconnect(self) -> None:
+        """Use none of the idle connections any more: they may be dead. Requests in flight go on."""
 
     async def close(self) -> None:
         """Let go of connections and threads."""

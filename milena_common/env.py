@@ -36,6 +36,19 @@ class Environment:
         shown = f"{got[:100]!r}" if got else "nothing"
         self.problems.append(f"{name}: got {shown}; allowed: {allowed}")
 
+    def hidden_problem(self, name: str, allowed: str) -> None:
+        """Note that variable `name` has a value that it cannot have, which may be secret and is not shown."""
+        self.problems.append(f"{name}: got a value that is not shown here; allowed: {allowed}")
+
+    def secret(self, name: str) -> str:
+        """The value, which is not shown in any message: visible ASCII characters, without a space."""
+        self.asked.append(name)
+        value = self._variables.get(name, "").strip()
+        if not re.fullmatch(r"[\x21-\x7e]*", value) or value[:1] in ("'", '"'):
+            self.hidden_problem(name, "visible ASCII characters, without quotes, spaces and line ends")
+            return ""
+        return value
+
     def text(self, name: str, default: str = "", *, required: str = "") -> str:
         """The value as it is. `required` says what is expected where there is no default."""
         self.asked.append(name)

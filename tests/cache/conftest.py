@@ -5,12 +5,13 @@ from __future__ import annotations
 import boto3
 import pytest
 
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from tests.e2e.conftest import bucket, moto, s3, s3_proxy
 from tests.support.fault_proxy import FaultProxy
 from tests.support.moto_server import AWS_VARIABLES, REGION
 
-__all__ = ["bucket", "moto", "s3", "s3_proxy", "session", "settings"]
+__all__ = ["bucket", "credentials", "moto", "s3", "s3_proxy", "session", "settings"]
 
 
 @pytest.fixture
@@ -27,3 +28,8 @@ def session() -> boto3.Session:
 def settings(s3_proxy: FaultProxy) -> S3Settings:
     """The way to S3 through the proxy; half a second for everything."""
     return S3Settings(REGION, s3_proxy.endpoint_url, timeout=0.5, connect_timeout=0.5)
+
+
+@pytest.fixture
+def credentials(session: boto3.Session, settings: S3Settings) -> Credentials:
+    return Credentials(settings, lambda: session)

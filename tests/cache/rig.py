@@ -38,6 +38,8 @@ BUCKET = "bucket"
 # Windows one after the other: fresh to 100 s, grace to 110 s, keep to 160 s.
 FRESHNESS = Freshness(ttl=100, jitter=0, grace=10, keep=50, stale_if_error=1000, negative_ttl=5)
 SOON = 5.0
+# From this age of a read of S3, who joins it has another one sent.
+LATE = 3.0
 
 
 class NodeUnderTest:
@@ -73,8 +75,17 @@ class NodeUnderTest:
         self.disk = disk or MemoryDisk()
         self.buckets = buckets or Buckets(BUCKET)
         self.memory = Memory(max_entries, max_bytes)
-        origin = Origin(self.store, self.clock, lambda: 0.5, retries=0, concurrency=100, place_timeout=SOON)
-        flights: Flights[Landing] = Flights()
+        origin = Origin(
+            self.store,
+            self.clock,
+            lambda: 0.5,
+            retries=0,
+            concurrency=100,
+            place_timeout=SOON,
+            fresh=self.store,
+            hedge_after=5.0,
+        )
+        flights: Flights[Landing] = Flights(late_after=LATE)
         copies = Copies(self.memory, flights, freshness, self.clock)
         self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
         self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock)

@@ -17,7 +17,7 @@ from milena_common.errors import (
     InvalidRequest,
     OriginUnavailable,
 )
-from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, LATE, NodeUnderTest
 from tests.support.fake_clock import settle
 
 
@@ -182,6 +182,37 @@ async def test_each_fault_of_s3_has_its_error_and_is_not_cached(fault: Fault, er
     assert await t.outcome("k") == ("miss", b"v")
 
 
+async def test_one_lost_answer_does_not_make_a_key_unreadable_for_those_who_come_later() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    t.store.gate.clear()
+    first = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    t.clock.tick(LATE)
+    t.store.lose_waiting()
+    assert await t.outcome("k") == ("coalesced", b"v")
+    assert await first == ("miss", b"v"), "a read that comes later is for those who wait already"
+    assert await t.outcome("k") == ("hit", b"v")
+
+
+async def test_of_two_reads_of_a_late_flight_only_the_one_that_answers_first_is_kept() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"old")
+    t.store.read_gate.clear()
+    first = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get")
+    await settle()
+    t.in_s3("k", b"new")
+    t.clock.tick(LATE)
+    second = asyncio.create_task(t.outcome("k"))
+    await t.store.arrived("get", 2)
+    await settle()
+    t.store.read_gate.set()
+    told = {(await first)[1], (await second)[1]}
+    assert len(told) == 1
+    assert await t.outcome("k") == ("hit", told.pop())
+
+
 async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
@@ -250,6 +281,25 @@ async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
         await t.get("k")
 
 
+async def test_while_the_credentials_fail_a_copy_in_its_keep_is_served() -> None:
+    t = NodeUnderTest()
+    for key in "ab":
+        t.in_s3(key, b"v")
+        await t.get(key)
+    t.clock.tick(120)
+    t.store.down = Fault.ACCOUNT
+    assert await t.outcome("a") == ("stale_error", b"v")
+    reply, _ = await t.node.exists(t.object("b"), 1)
+    assert reply.outcome == "stale_error"
+    with pytest.raises(FailedPrecondition, match="ACCOUNT"):
+        await t.get("cold")
+    t.store.down = None
+    t.clock.tick(PROBE_SECONDS)
+    await t.get("a")
+    await settle()
+    assert await t.outcome("a") == ("hit", b"v")
+
+
 async def test_an_object_over_the_byte_budget_is_served_and_not_kept() -> None:
     t = NodeUnderTest(max_bytes=2000)
     t.in_s3("k", b"x" * 3000)
@@ -309,7 +359,46 @@ async def test_an_outage_of_s3_is_a_line_when_it_begins_and_one_when_it_ends(
     t.store.down = None
     for key in "abc":
         await t.get(key)
-    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails: S3 ge", "S3 answers agai"]
+    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails for se", "S3 answers agai"]
+
+
+async def test_one_object_that_always_fails_leaves_the_other_keys_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    t = NodeUnderTest()
+    for key in ("a", "b", "c", "bad"):
+        t.in_s3(key, b"old")
+        await t.get(key)
+    for key in ("a", "b", "c", "bad"):
+        t.in_s3(key, b"new")
+    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.clock.tick(120)
+    assert await t.outcome("bad") == ("stale_error", b"old")
+    for key in "abc":
+        assert await t.outcome(key) == ("changed", b"new")
+        assert await t.outcome("bad") == ("stale_error", b"old")
+    await settle()
+    assert t.store.calls.count(("get", "bad")) == 2, "readers of the bad object do not wait for S3 again"
+    t.clock.tick(PROBE_SECONDS)
+    t.store.refuse = None
+    assert await t.outcome("bad") == ("stale_error", b"old")
+    await settle()
+    assert await t.outcome("bad") == ("hit", b"new")
+    assert caplog.records == []
+
+
+async def test_the_existence_of_one_object_that_always_fails_leaves_the_other_keys_alone() -> None:
+    t = NodeUnderTest()
+    for key in ("a", "bad"):
+        t.in_s3(key, b"old")
+        await t.get(key)
+    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.clock.tick(120)
+    for _ in range(3):
+        reply, _ = await t.node.exists(t.object("bad"), 1)
+        assert reply.outcome == "stale_error"
+    t.in_s3("a", b"longer")
+    reply, size = await t.node.exists(t.object("a"), 1)
+    assert (reply.outcome, size) == ("miss", 6)
 
 
 async def test_listing_hides_the_nodes_prefix_and_pages() -> None:

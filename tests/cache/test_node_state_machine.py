@@ -20,12 +20,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from milena_cache.memory import ENTRY_OVERHEAD
 from milena_cache.store import Fault
 from milena_common.errors import MilenaError
-from tests.cache.rig import FRESHNESS, NodeUnderTest
+from tests.cache.rig import FRESHNESS, SOON, NodeUnderTest
 from tests.support.fake_clock import settle
 
 T = TypeVar("T")
 
-KEYS = st.sampled_from(["a", "b", "c", "d", "e"])
+ALL_KEYS = ("a", "b", "c", "d", "e")
+KEYS = st.sampled_from(ALL_KEYS)
 ENDS = st.sampled_from([1.0, 20.0, 104.0, 150.0])
 VALUES = st.sampled_from([b"", b"v"]) | st.binary(max_size=40)
 LARGE = 4 * ENTRY_OVERHEAD
@@ -64,7 +65,7 @@ class NodeMachine(RuleBasedStateMachine):
         self.history: dict[str, list[Had]] = {}
         self.floor: dict[str, int] = {}  # the first entry of the history that may still be told
         self.reads = 0
-        self.suspect = False  # S3 failed, and has not been seen to answer since
+        self.failed_before: set[str] = set()  # keys whose reads may be expected to fail
 
     async def made(self) -> NodeUnderTest:
         return NodeUnderTest(max_entries=4, max_bytes=3 * (ENTRY_OVERHEAD + 41))
@@ -88,11 +89,15 @@ class NodeMachine(RuleBasedStateMachine):
 
     def may_tell(self, key: str, value: bytes | None, allowance: float) -> bool:
         """Whether S3 had `value` at some time that a read may still tell of."""
+        return value in self.values(key, allowance)
+
+    def values(self, key: str, allowance: float) -> list[bytes | None]:
+        """What S3 had at the times that a read may still tell of."""
         now = self.t.clock.now()
         history = self.history.get(key, [NOTHING])
         overwritten = [had.since for had in history[1:]] + [inf]
         told_of = list(zip(history, overwritten, strict=True))[self.floor.get(key, 0) :]
-        return any((None if now >= had.end else had.value) == value for had, at in told_of if at >= now - allowance)
+        return [None if now >= had.end else had.value for had, at in told_of if at >= now - allowance]
 
     def allowance(self, key: str, outcome: str) -> float:
         """How old what is told may be. Of what has come to its end, that is what the copy knew."""
@@ -111,12 +116,28 @@ class NodeMachine(RuleBasedStateMachine):
         assert reply.age <= allowance
         assert self.may_tell(key, reply.entry.value, allowance), (key, reply.outcome, self.history.get(key))
         if reply.outcome in ASKED:
-            self.suspect = False
+            self.failed_before.discard(key)
         return reply.outcome
 
     @rule(key=KEYS)
     def get(self, key: str) -> None:
         self.read(key)
+
+    @rule(key=KEYS)
+    def exists(self, key: str) -> None:
+        self.reads += 1
+        try:
+            reply, size = self.run(self.t.node.exists(self.t.object(key), SOON, self.epoch))
+        except MilenaError:
+            assert self.t.store.down is not None
+            return
+        allowance = self.allowance(key, reply.outcome)
+        assert reply.age <= allowance
+        told = None if reply.entry.value is None else size
+        sizes = [None if value is None else len(value) for value in self.values(key, allowance)]
+        assert told in sizes, (key, reply.outcome, self.history.get(key))
+        if reply.outcome in ASKED:
+            self.failed_before.discard(key)
 
     @rule(key=KEYS, value=VALUES)
     def put(self, key: str, value: bytes) -> None:
@@ -178,8 +199,8 @@ class NodeMachine(RuleBasedStateMachine):
                 return  # the fault met an attempt whose condition did not hold
             if happened:
                 self.note(key, value)
-            # While S3 is still believed to be down, the copy is served without asking; either value would do then.
-            expected = ASKED | {"stale_error"} if self.suspect else ASKED
+            # While S3 is still expected to fail for the key, the copy is served unasked: either value will do.
+            expected = ASKED | {"stale_error"} if key in self.failed_before else ASKED
             assert self.read(key) in expected, "S3 must be asked what happened"
 
     @rule(key=KEYS, value=VALUES, late=st.booleans())
@@ -226,7 +247,7 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.SERVER, Fault.THROTTLED]))
     def s3_fails(self, fault: Fault) -> None:
         self.t.store.down = fault
-        self.suspect = True
+        self.failed_before.update(ALL_KEYS)
 
     @rule()
     def s3_recovers(self) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import boto3
 import pytest
 
+from milena_cache.origin import Origin
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_obstore import ObstoreStore
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import Absent, Fault, OriginFailure, Ref, Stored
+from milena_common.clock import SystemClock
 from tests.support.fake_clock import FakeClock
 from tests.support.fault_proxy import FaultProxy
 from tests.support.faults import (
@@ -26,6 +31,7 @@ from tests.support.faults import (
     SLOW_DOWN,
     Answer,
     CutBody,
+    Drip,
     Hang,
     LoseAnswer,
     LoseRequest,
@@ -41,19 +47,19 @@ Store = Boto3Store | ObstoreStore
 
 @pytest.fixture(params=["obstore", "boto3"])
 async def store(
-    request: pytest.FixtureRequest, session: boto3.Session, settings: S3Settings
+    request: pytest.FixtureRequest, credentials: Credentials, settings: S3Settings
 ) -> AsyncIterator[Store]:
     if request.param == "obstore":
-        yield ObstoreStore(session, settings)
+        yield ObstoreStore(credentials, settings)
     else:
-        thorough = Boto3Store(session, settings)
+        thorough = Boto3Store(credentials, settings)
         yield thorough
         await thorough.close()
 
 
 @pytest.fixture
-async def pair(session: boto3.Session, settings: S3Settings) -> AsyncIterator[S3]:
-    made = S3(ObstoreStore(session, settings), Boto3Store(session, settings), FakeClock(), negative_ttl=0)
+async def pair(credentials: Credentials, settings: S3Settings) -> AsyncIterator[S3]:
+    made = S3(credentials, settings, FakeClock(), negative_ttl=0)
     yield made
     await made.close()
 
@@ -201,6 +207,64 @@ async def test_a_body_cut_short_is_never_a_value(
     assert caught.value.fault.retryable
 
 
+@pytest.mark.parametrize("kind", ["obstore", "boto3"])
+async def test_each_request_of_a_fresh_store_has_a_connection_of_its_own(
+    kind: str, credentials: Credentials, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    made: Store
+    fresh: Store
+    if kind == "obstore":
+        made, fresh = ObstoreStore(credentials, settings), ObstoreStore(credentials, settings, pooled=False)
+    else:
+        made, fresh = Boto3Store(credentials, settings), Boto3Store(credentials, settings, pooled=False)
+    s3_proxy.inject(NO_SUCH_KEY)  # the stand-in for S3 would end each connection by itself
+    for store, connections in ((made, 1), (fresh, 3)):
+        before = s3_proxy.connections
+        for _ in range(3):
+            await store.get(Ref(bucket, "k"), max_bytes=MIB)
+        assert s3_proxy.connections - before == connections
+    before = s3_proxy.connections
+    made.reconnect()
+    await made.get(Ref(bucket, "k"), max_bytes=MIB)
+    assert s3_proxy.connections - before == 1
+
+
+@pytest.mark.parametrize("key", ["k", "/odd/"])
+async def test_a_read_on_a_connection_that_died_silently_is_answered_on_another(
+    key: str, pair: S3, credentials: Credentials, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    await pair.put(Ref(bucket, key), b"v")
+    patient = replace(settings, timeout=60.0)
+    store = S3(credentials, patient, FakeClock(), negative_ttl=0)
+    origin = Origin(
+        store,
+        SystemClock(),
+        lambda: 0.5,
+        fresh=store.unpooled(),
+        retries=0,
+        concurrency=10,
+        place_timeout=5,
+        hedge_after=0.05,
+    )
+    s3_proxy.inject(Hang(), times=1)
+    answer = await asyncio.wait_for(origin.get(Ref(bucket, key), max_bytes=MIB), 20)
+    assert isinstance(answer, Stored)
+    assert answer.value == b"v"
+    s3_proxy.heal()
+    s3_proxy.refuse()  # ends the thread of boto3 that still waits
+    await origin.close()
+
+
+async def test_a_slow_transfer_is_no_failure_as_long_as_bytes_move(
+    store: Store, bucket: str, s3_proxy: FaultProxy
+) -> None:
+    await store.put(Ref(bucket, "k"), b"v" * 8)
+    s3_proxy.inject(Drip(0.1), method="GET")
+    answer = await store.get(Ref(bucket, "k"), max_bytes=MIB)
+    assert isinstance(answer, Stored)
+    assert answer.value == b"v" * 8, "in more time than S3 may be silent"
+
+
 async def test_a_refused_connection_is_told(store: Store, bucket: str, s3_proxy: FaultProxy) -> None:
     with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
         await store.get(Ref(bucket, "k"), max_bytes=MIB)
@@ -212,9 +276,9 @@ TRICKY = ["credentials/other", "<Code>NoSuchBucket</Code>", "kind: Timeout", "- 
 
 @pytest.mark.parametrize("key", TRICKY)
 async def test_what_a_key_says_is_not_taken_for_what_s3_says(
-    key: str, session: boto3.Session, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
+    key: str, credentials: Credentials, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
 ) -> None:
-    store, ref = ObstoreStore(session, settings), Ref(bucket, key)
+    store, ref = ObstoreStore(credentials, settings), Ref(bucket, key)
     assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
     with s3_proxy.refusing(), pytest.raises(OriginFailure) as caught:
         await store.put(ref, b"v")
@@ -229,8 +293,8 @@ async def test_what_a_key_says_is_not_taken_for_what_s3_says(
     assert caught.value.fault is Fault.TIMEOUT
 
 
-async def test_an_endpoint_that_boto3_cannot_use_is_told(session: boto3.Session) -> None:
-    store = Boto3Store(session, S3Settings("us-east-1", "http://no_such:1", 0.5, 0.5))
+async def test_an_endpoint_that_boto3_cannot_use_is_told(credentials: Credentials) -> None:
+    store = Boto3Store(credentials, S3Settings("us-east-1", "http://no_such:1", 0.5, 0.5))
     with pytest.raises(OriginFailure, match="no_such"):
         await store.check_bucket("some-bucket")
 
@@ -245,7 +309,8 @@ async def test_missing_credentials_are_told(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     bare = boto3.Session(region_name="us-east-1")
-    store = Boto3Store(bare, settings) if kind == "boto3" else ObstoreStore(bare, settings)
+    none = Credentials(settings, lambda: bare)
+    store = Boto3Store(none, settings) if kind == "boto3" else ObstoreStore(none, settings)
     with pytest.raises(OriginFailure, match=r"(?i)credentials") as caught:
         await store.get(Ref("some-bucket", "k"), max_bytes=MIB)
     assert caught.value.fault is Fault.ACCOUNT

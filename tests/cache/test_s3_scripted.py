@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from hashlib import md5
 
-import boto3
 import pytest
 
 from milena_cache.s3 import S3, UNREADABLE_IN_A_ROW
-from milena_cache.s3_boto3 import Boto3Store
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import Absent, Fault, Info, OriginFailure, Ref, Stored
 from milena_common.errors import FailedPrecondition
@@ -54,9 +52,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def store(server: ScriptedS3, session: boto3.Session, clock: FakeClock) -> AsyncIterator[S3]:
+async def store(server: ScriptedS3, credentials: Credentials, clock: FakeClock) -> AsyncIterator[S3]:
     settings = S3Settings(REGION, server.endpoint_url, timeout=20, connect_timeout=20)
-    made = S3(ObstoreStore(session, settings), Boto3Store(session, settings), clock, NEGATIVE_TTL)
+    made = S3(credentials, settings, clock, NEGATIVE_TTL)
     yield made
     await made.close()
 

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from math import inf
 from typing import Any
 
-import boto3
 import pytest
 from mypy_boto3_s3 import S3Client
 
 from milena_cache.origin import Origin
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
-from milena_cache.s3_obstore import ObstoreStore, exact
+from milena_cache.s3_credentials import Credentials
+from milena_cache.s3_obstore import exact
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import (
     NO_ATTRIBUTES,
@@ -29,6 +29,7 @@ from milena_cache.store import (
     OriginFailure,
     Ref,
     Stored,
+    ignore,
 )
 from milena_common.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
@@ -46,7 +47,7 @@ ODD_KEYS = ["/lead", "trail/", "a//b", "//", "/", "a/./b", "a/../b", "tab\there"
 
 
 class Unhurried(Origin):
-    """`Origin`, for callers that do not say when they give up."""
+    """`Origin` as an `ObjectStore`: for callers that do not say when they give up."""
 
     async def put(
         self,
@@ -86,6 +87,16 @@ class Unhurried(Origin):
     async def delete(self, ref: Ref, give_up_at: float = inf, *, if_match: str = "") -> None:
         await super().delete(ref, give_up_at, if_match=if_match)
 
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        answer = await super().get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+        began()
+        return answer
+
+    def reconnect(self) -> None:
+        pass
+
 
 @pytest.fixture(name="settings")
 def _settings(s3_proxy: FaultProxy) -> S3Settings:
@@ -95,19 +106,27 @@ def _settings(s3_proxy: FaultProxy) -> S3Settings:
 
 @pytest.fixture(params=["memory", "s3", "boto3", "origin"])
 async def store(
-    request: pytest.FixtureRequest, session: boto3.Session, settings: S3Settings, bucket: str
+    request: pytest.FixtureRequest, credentials: Credentials, settings: S3Settings, bucket: str
 ) -> AsyncIterator[ObjectStore]:
     made: ObjectStore
     if request.param == "memory":
         made = MemoryStore(bucket)
     else:
-        fast, thorough = ObstoreStore(session, settings), Boto3Store(session, settings)
-        pair = S3(fast, thorough, FakeClock(), negative_ttl=0)
+        pair, thorough = S3(credentials, settings, FakeClock(), negative_ttl=0), Boto3Store(credentials, settings)
         over_s3: dict[str, ObjectStore] = {
             # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
             "s3": pair,
             "boto3": thorough,
-            "origin": Unhurried(pair, FakeClock(), random.random, retries=0, concurrency=8, place_timeout=20),
+            "origin": Unhurried(
+                pair,
+                FakeClock(),
+                random.random,
+                fresh=pair.unpooled(),
+                retries=0,
+                concurrency=8,
+                place_timeout=20,
+                hedge_after=0,
+            ),
         }
         made = over_s3[request.param]
     yield made

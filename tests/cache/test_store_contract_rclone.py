@@ -17,8 +17,7 @@ import pytest
 from milena_cache.conditions import Capability, Conditions, State
 from milena_cache.origin import Origin
 from milena_cache.s3 import S3
-from milena_cache.s3_boto3 import Boto3Store
-from milena_cache.s3_obstore import ObstoreStore
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import ObjectStore
 from milena_cache.store_probe import StoreProbe
@@ -69,32 +68,40 @@ def s3(rclone: RcloneServer) -> S3Client:
     return rclone.client
 
 
-def clients(rclone: RcloneServer) -> tuple[S3, Boto3Store]:
+def made_store(rclone: RcloneServer) -> S3:
     session = boto3.Session(
         aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
     settings = S3Settings(REGION, rclone.endpoint_url, timeout=20, connect_timeout=20)
-    thorough = Boto3Store(session, settings)
-    return S3(ObstoreStore(session, settings), thorough, SystemClock(), 0), thorough
+    return S3(Credentials(settings, lambda: session), settings, SystemClock(), 0)
 
 
 @pytest.fixture(scope="module")
 def store(rclone: RcloneServer) -> Iterator[ObjectStore]:
-    made, _ = clients(rclone)
+    made = made_store(rclone)
     yield made
     asyncio.run(made.close())
 
 
 async def test_the_probe_finds_what_it_ignores(rclone: RcloneServer, bucket: str, s3: S3Client) -> None:
-    pair, thorough = clients(rclone)
+    made = made_store(rclone)
     clock, conditions = SystemClock(), Conditions("auto")
-    origin = Origin(pair, clock, random.random, retries=0, concurrency=8, place_timeout=20)
-    assert await StoreProbe(origin, thorough, bucket, "", conditions, clock, random.random).run()
+    origin = Origin(
+        made,
+        clock,
+        random.random,
+        fresh=made.unpooled(),
+        retries=0,
+        concurrency=8,
+        place_timeout=20,
+        hedge_after=20,
+    )
+    assert await StoreProbe(origin, made.thorough, bucket, "", conditions, clock, random.random).run()
     ignored = {Capability.CREATE, Capability.REPLACE, Capability.DELETE, Capability.MULTIPART}
     assert {each: conditions.state(each) for each in Capability} == {
         each: State.IGNORED if each in ignored else State.WORKS for each in Capability
     }
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
-    await pair.close()
+    await made.close()

@@ -24,7 +24,16 @@ class Rig:
         self.store = store
         self.clock = FakeClock()
         self.conditions = Conditions(mode)
-        self.origin = Origin(store, self.clock, lambda: 0.5, retries=0, concurrency=8, place_timeout=5)
+        self.origin = Origin(
+            store,
+            self.clock,
+            lambda: 0.5,
+            fresh=store,
+            retries=0,
+            concurrency=8,
+            place_timeout=5,
+            hedge_after=5,
+        )
         self.probe = StoreProbe(
             self.origin, store, BUCKET, "pre/", self.conditions, self.clock, random.Random(1).random
         )

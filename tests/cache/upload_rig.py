@@ -30,7 +30,16 @@ class Rig:
         self.clock = FakeClock()
         self.store = store or MemoryStore("bucket")
         self.uploader = Uploader(
-            Origin(self.store, self.clock, lambda: 0.5, retries=3, concurrency=10, place_timeout=5),
+            Origin(
+                self.store,
+                self.clock,
+                lambda: 0.5,
+                retries=3,
+                concurrency=10,
+                place_timeout=5,
+                fresh=self.store,
+                hedge_after=5.0,
+            ),
             conditions or made_conditions(),
         )
 

@@ -49,7 +49,8 @@ each_row = pytest.mark.parametrize(
 def test_every_variable_has_one_row_and_every_row_is_a_variable(process: str) -> None:
     module = PROCESSES[process][0]
     documented = [row.name for row in rows(CONFIGURATION, process)]
-    assert sorted(documented) == sorted(module.variables())
+    # Variables of proxies have a spelling in lower case too, which the text names.
+    assert sorted(documented) == sorted(name for name in module.variables() if name.isupper())
 
 
 @each_row

@@ -32,7 +32,7 @@ from random import Random
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tests.support.faults import Answer, CutBody, Delay, Fault, Hang, LoseAnswer, LoseRequest, Request, Rule
+from tests.support.faults import Answer, CutBody, Delay, Drip, Fault, Hang, LoseAnswer, LoseRequest, Request, Rule
 from tests.support.http1 import STREAM_LIMIT, Head, read_body, read_head
 from tests.support.ports import ReservedPort
 
@@ -55,6 +55,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
         self._server: asyncio.Server | None = None
+        self._connected_so_far = 0
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
@@ -141,6 +142,12 @@ class FaultProxy:
                 seen = self.count(method, key)
                 raise TimeoutError(f"{seen} of {number} requests {method} {key!r} arrived within {timeout} s")
 
+    @property
+    def connections(self) -> int:
+        """How many connections were made so far."""
+        with self._changed:
+            return self._connected_so_far
+
     def forget_requests(self) -> None:
         """Begin to count anew."""
         with self._changed:
@@ -171,6 +178,8 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = writer
+        with self._changed:
+            self._connected_so_far += 1
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._exchange(reader, writer):
@@ -209,7 +218,13 @@ class FaultProxy:
         cut = isinstance(fault, CutBody) and bool(content)
         if isinstance(fault, CutBody):
             content = content[: len(content) // 2 if fault.after is None else fault.after]
-        writer.write(answer.raw + content)
+        writer.write(answer.raw)
+        if isinstance(fault, Drip):
+            for byte in content:
+                await asyncio.sleep(fault.seconds)
+                writer.write(bytes((byte,)))
+        else:
+            writer.write(content)
         await writer.drain()
         ends_with_connection = answer.length is None and not answer.chunked and not _bodiless(request, answer)
         return head.keeps_alive and answer.keeps_alive and not cut and not ends_with_connection

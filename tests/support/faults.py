@@ -89,6 +89,13 @@ class CutBody:
 
 
 @dataclass(frozen=True, slots=True)
+class Drip:
+    """S3 is asked; its answer's head comes at once, and each byte of the body `seconds` after the one before."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LoseAnswer:
     """S3 is asked and does what it is asked to; the connection ends before the client hears of it."""
 
@@ -103,7 +110,7 @@ class Hang:
     """The request is read, S3 is not asked, and nothing is ever said. Ends when the client gives up."""
 
 
-Fault = Delay | Answer | CutBody | LoseAnswer | LoseRequest | Hang
+Fault = Delay | Answer | CutBody | Drip | LoseAnswer | LoseRequest | Hang
 
 INTERNAL_ERROR = Answer(500, "InternalError", "We encountered an internal error. Please try again.")
 SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")

@@ -19,6 +19,7 @@ from milena_cache.store import (
     Page,
     Ref,
     Stored,
+    ignore,
     too_large,
 )
 
@@ -78,6 +79,7 @@ class MemoryStore:
         self.write_gate = asyncio.Event()
         self.write_gate.set()
         self.down: Fault | None = None
+        self.reconnects = 0
         self.refuse: Callable[[str, Ref], Fault | None] | None = None
         self.ignoring: set[str] = set()
         self.denying: set[str] = set()
@@ -89,6 +91,11 @@ class MemoryStore:
     def fail(self, fault: Fault, *, times: int = 1, after_effect: bool = False) -> None:
         """The next `times` calls fail; with `after_effect` a write has happened before it does."""
         self._faults.extend([(fault, after_effect)] * times)
+
+    def lose_waiting(self) -> None:
+        """The calls that wait at `gate` are never answered; later ones pass."""
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     def recover(self) -> None:
         """No call fails any more, unless `refuse` says so."""
@@ -128,8 +135,11 @@ class MemoryStore:
             raise _failure(Fault.NO_BUCKET, operation, ref)
         return None
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
         await self._enter("get", ref)
+        began()
         value = self.objects.get(ref)
         await self.read_gate.wait()
         if value is None:
@@ -230,6 +240,9 @@ class MemoryStore:
 
     async def check_bucket(self, bucket: str) -> None:
         await self._enter("bucket", Ref(bucket, ""))
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
 
     async def close(self) -> None:
         pass

@@ -79,7 +79,16 @@ class DoorUnderTest:
         self.ownership.update(ring(ME))
         self.budget = ByteBudget(256 * MIB)
         self.calls = CallCounts(OPERATIONS if "other" in OPERATIONS else (*OPERATIONS, "other"))
-        origin = Origin(self.t.store, self.t.clock, lambda: 0.5, retries=0, concurrency=100, place_timeout=5.0)
+        origin = Origin(
+            self.t.store,
+            self.t.clock,
+            lambda: 0.5,
+            retries=0,
+            concurrency=100,
+            place_timeout=5.0,
+            fresh=self.t.store,
+            hedge_after=5.0,
+        )
         self.report = Report(
             self.t.node,
             origin.counts,
