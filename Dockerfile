@@ -37,7 +37,12 @@ RUN install --directory --mode=0700 --owner=10001 --group=10001 /var/lib/milena/
 COPY --from=build /opt/milena /opt/milena
 
 # Log lines appear when they are written; the root file system may be read-only.
+# The allocator gives the memory of large values back to the system when they are gone. By default it keeps what a
+# burst has taken, in several arenas, and raises the size above which it gives memory back up to 32 MiB.
 ENV PATH=/opt/milena/bin:$PATH \
+    MALLOC_ARENA_MAX=2 \
+    MALLOC_MMAP_THRESHOLD_=131072 \
+    MALLOC_TRIM_THRESHOLD_=131072 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 

@@ -76,7 +76,7 @@ async def serve(number: int, value_bytes: int) -> None:
     report = Report(
         parts.node, parts.origin.counts, calls, watch, parts.journal, parts.writeback, 300, lambda: False, clock
     )
-    door = GrpcDoor(SERVICE, 2**20, 2**30)
+    door = GrpcDoor(SERVICE, 2**20, ByteBudget(2**30), 5)
     address = str(door.bind(Address("127.0.0.1", 0), "port"))
     service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, report)
     await door.start(service.methods(), calls)

@@ -17,6 +17,7 @@ from milena_cache.config import Config, load
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService, limited
+from milena_cache.doors.grpc_answers import BudgetedGet
 from milena_cache.doors.redis.assembly import redis_door
 from milena_cache.flights import Flights
 from milena_cache.journal import Journal
@@ -80,15 +81,15 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
     clock = SystemClock()
     draw = random.random
+    budget = ByteBudget(config.max_in_flight_bytes)
     make_session(config.s3)  # what is wrong with it is found now
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
-    store = S3(credentials, config.s3, clock, config.freshness.negative_ttl)
-    fresh = store.unpooled()
+    store = S3(credentials, config.s3, clock, config.freshness.negative_ttl, budget=budget)
     origin = Origin(
         store,
         clock,
         draw,
-        fresh=fresh,
+        fresh=(fresh := store.unpooled()),
         retries=config.s3_retries,
         concurrency=config.s3_concurrency,
         place_timeout=config.request_timeout,
@@ -154,7 +155,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         lambda: bool(dirty.entries),
         lambda cluster_id: journal.chore(lambda disk: disk.note("cluster", cluster_id)),
     )
-    door = GrpcDoor(SERVICE, config.max_value_bytes, memory_limit() // 4, check=me.check)
+    door = GrpcDoor(SERVICE, config.max_value_bytes, budget, config.request_timeout, check=me.check)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or _derive_advertised(address, config.routers))
     _note_user(config, journal_identity, advertised)
@@ -178,7 +179,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         limiter=limiter,
         identity=me,
         clock=clock,
-        budget=ByteBudget(memory_limit() // 8),
+        budget=budget,
     )
     registry = node_registry(
         calls,
@@ -249,7 +250,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                 on_ended=registration.hurry,
             )
         )
-    await door.start(limited(service.methods(), limiter, clock), calls)
+    await door.start(limited(BudgetedGet(service, budget, clock).methods(), limiter, clock), calls)
     log.info(
         "cache node %s listens on %s, Redis door on %s, metrics on http://%s/metrics; "
         "bucket %s, %d entries, %d MiB",

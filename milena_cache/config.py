@@ -17,7 +17,8 @@ from milena_common.addresses import ALLOWED, Address, parse_address
 from milena_common.durability import BACK, DURABILITIES, Durability
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
-from milena_common.keys import MAX_KEY_BYTES, check_bucket
+from milena_common.keys import MAX_KEY_BYTES, MAX_VALUE_BYTES, check_bucket
+from milena_common.memory_shares import dirty_share, in_flight_share, lru_share
 
 C = TypeVar("C", bound=str)
 
@@ -52,6 +53,7 @@ class Config:
     revalidate_timeout: float
     request_timeout: float
     max_value_bytes: int
+    max_in_flight_bytes: int
     buckets: Buckets
     s3: S3Settings
     s3_retries: int
@@ -86,6 +88,9 @@ def load(env: Environment, memory_limit: int) -> Config:
     advertised = bool(env.text("ADVERTISE_ADDR"))
     if advertised and (advertise.is_wildcard or not advertise.port):
         env.problem("ADVERTISE_ADDR", str(advertise), "an address that others can call, with a port")
+    max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
+    in_flight = env.size("MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44)
+    dirty_memory = env.size("DIRTY_MEMORY_BYTES", dirty_share(memory_limit), 0, 2**44)
     config = Config(
         listen=listen,
         advertise=advertise if advertised else None,
@@ -99,7 +104,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         rate_limit=env.number("RATE_LIMIT", 0, 0, 1e9, "requests a second, 0 for no limit,"),
         weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
         max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
-        max_bytes=env.size("LRU_BYTES", memory_limit // 2, 0, 2**50),
+        max_bytes=env.size("LRU_BYTES", lru_share(memory_limit, in_flight, dirty_memory), 0, 2**50),
         freshness=Freshness(
             ttl=env.seconds("TTL_SECONDS", 3600, 0, YEAR),
             jitter=env.number("TTL_JITTER", 0.1, 0, 1),
@@ -110,7 +115,8 @@ def load(env: Environment, memory_limit: int) -> Config:
         ),
         revalidate_timeout=env.seconds("REVALIDATE_TIMEOUT_SECONDS", 1, 0.01, 3600),
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
-        max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
+        max_value_bytes=max_value_bytes,
+        max_in_flight_bytes=in_flight,
         buckets=_buckets(env),
         s3=load_s3(env),
         s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
@@ -119,7 +125,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
         journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),
         dirty_max_bytes=env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44),
-        dirty_memory_bytes=env.size("DIRTY_MEMORY_BYTES", memory_limit // 8, 0, 2**44),
+        dirty_memory_bytes=dirty_memory,
         dirty_max_age=env.seconds("DIRTY_MAX_AGE_SECONDS", 300, 1, YEAR),
         flush_delay=env.number("FLUSH_DELAY_MS", 100, 0, 3_600_000, "milliseconds") / 1000,
         flush_concurrency=env.integer("FLUSH_CONCURRENCY", 64, 1, 10_000),

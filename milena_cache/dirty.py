@@ -21,6 +21,8 @@ from milena_cache.version import Base, Version
 # What keeping one entry takes beyond its key and value, in memory; also counted for the journal, whose record has
 # a head and an entry in its tree. Measured with `python -m bench --case replay`.
 ENTRY_OVERHEAD = 650
+# Bytes of keys and keeping that are not counted for DIRTY_MEMORY_BYTES: some 24,000 entries.
+KEEPING_FREE = 16 * 2**20
 
 
 class DirtyEntry:
@@ -120,13 +122,23 @@ class DirtyEntry:
         return self.deleted and bool(self.expires_at)
 
     @property
+    def keeping(self) -> int:
+        """Bytes of memory that it takes without its value."""
+        return self.cost - self.size
+
+    @property
     def in_memory(self) -> int:
         """Bytes of its value that are held in memory."""
         return len(self.value) if self.value is not None else 0
 
 
 class Dirty:
-    """Entries by cache key, in at most `max_bytes`, of which `memory_limit` bytes of values are in memory."""
+    """Entries by cache key, in at most `max_bytes`, of which `memory_limit` bytes are in memory.
+
+    Keys and the keeping of entries are always in memory, values while there is room beside those. So `memory_limit`
+    also bounds how many entries there are, however small their values. The first KEEPING_FREE bytes of keeping are
+    not counted, so that no entry is rejected for want of memory while there are few.
+    """
 
     def __init__(self, max_bytes: int, memory_limit: int) -> None:
         self.max_bytes = max_bytes
@@ -134,7 +146,8 @@ class Dirty:
         self.entries: dict[bytes, DirtyEntry] = {}
         self.bytes = 0
         self.puts = 0  # since the start
-        self.memory_bytes = 0
+        self.memory_bytes = 0  # of values
+        self.keeping_bytes = 0  # of everything else
         self.dead_letters = 0
         self.dead_bytes = 0
         self.damaged = 0
@@ -152,9 +165,15 @@ class Dirty:
     def get(self, key: bytes) -> DirtyEntry | None:
         return self.entries.get(key)
 
-    def has_room(self, cost: int) -> bool:
-        """Whether `cost` more bytes are within the budget."""
-        return self.bytes + cost <= self.max_bytes
+    def has_room(self, cost: int, keeping: int) -> bool:
+        """Whether entries that cost so many bytes more, `keeping` of them without their values, may be added."""
+        return self.bytes + cost <= self.max_bytes and (
+            self.keeping_bytes + keeping <= self.memory_limit + KEEPING_FREE
+        )
+
+    def fits_in_memory(self, size: int) -> bool:
+        """Whether `size` more bytes of values may be in memory."""
+        return self.memory_bytes + size + max(0, self.keeping_bytes - KEEPING_FREE) <= self.memory_limit
 
     def put(self, entry: DirtyEntry) -> DirtyEntry | None:
         """Make `entry` its key's newest write; the one whose place it takes.
@@ -162,7 +181,7 @@ class Dirty:
         What is known of S3 and of the upload under way passes over to it.
         """
         self.puts += 1
-        if entry.journaled and self.memory_bytes + entry.in_memory > self.memory_limit:
+        if entry.journaled and not self.fits_in_memory(entry.in_memory):
             entry.value = None
         old = self.entries.get(entry.key)
         if old is not None:
@@ -251,6 +270,7 @@ class Dirty:
     def _count(self, entry: DirtyEntry) -> None:
         self.bytes += entry.cost
         self.memory_bytes += entry.in_memory
+        self.keeping_bytes += entry.keeping
         if entry.dead:
             self.dead_letters += 1
             self.dead_bytes += entry.cost
@@ -261,6 +281,7 @@ class Dirty:
     def _uncount(self, entry: DirtyEntry) -> None:
         self.bytes -= entry.cost
         self.memory_bytes -= entry.in_memory
+        self.keeping_bytes -= entry.keeping
         if entry.dead:
             self.dead_letters -= 1
             self.dead_bytes -= entry.cost

@@ -38,6 +38,7 @@ class Entering:
         # By key, the last write that is on its way into the journal.
         self._last: dict[bytes, DirtyEntry] = {}
         self._bytes = 0
+        self._keeping = 0
 
     def __contains__(self, key: bytes) -> bool:
         """Whether a write of `key` is on its way into the journal."""
@@ -53,17 +54,16 @@ class Entering:
             return "draining"
         if self._journal.full:
             return "journal_full"
-        return "" if self._dirty.has_room(self._bytes + change.cost) else "dirty_limit"
+        return "" if self._has_room(change) else "dirty_limit"
+
+    def _has_room(self, change: Change) -> bool:
+        size = len(change.value or b"")
+        return self._dirty.has_room(self._bytes + change.cost, self._keeping + change.cost - size)
 
     def fits_in_memory(self, change: Change) -> bool:
         """Whether the change can be kept in memory alone."""
-        size = len(change.value or b"")
         dirty = self._dirty
-        return (
-            not self.draining
-            and dirty.memory_bytes + size <= dirty.memory_limit
-            and dirty.has_room(self._bytes + change.cost)
-        )
+        return not self.draining and dirty.fits_in_memory(len(change.value or b"")) and self._has_room(change)
 
     def enter(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; done when it is durable, and the dirty entry is there.
@@ -96,11 +96,13 @@ class Entering:
         )
         future = self._journal.write(entry.version.seq, raw, entry, self._entered, timeout)
         self._bytes += entry.cost
+        self._keeping += entry.keeping
         self._last[key] = entry
         return future
 
     def _entered(self, entry: DirtyEntry, durable: bool) -> None:
         self._bytes -= entry.cost
+        self._keeping -= entry.keeping
         if self._last[entry.key] is entry:
             del self._last[entry.key]
         if durable:
@@ -139,8 +141,7 @@ class Entering:
             return False
         more = len(value) - entry.size
         if more > 0 and (
-            self._dirty.memory_bytes + more > self._dirty.memory_limit
-            or not self._dirty.has_room(self._bytes + more)
+            not self._dirty.fits_in_memory(more) or not self._dirty.has_room(self._bytes + more, self._keeping)
         ):
             return False
         self._copies.changing(key)

@@ -125,6 +125,14 @@ class Node:
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, age)
 
+    def size_in_memory(self, wanted: Object) -> int:
+        """Bytes in the value that is known of the object, dirty or a copy; 0 if there is none."""
+        dirty = self.dirty.entries.get(wanted.filed_as)
+        if dirty is not None:
+            return dirty.size
+        entry = self.memory.get(wanted.filed_as)
+        return entry.size if entry is not None else 0
+
     def _tell(self, dirty: DirtyEntry) -> Reply:
         now = self.clock.now()
         if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):

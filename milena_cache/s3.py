@@ -32,6 +32,7 @@ from milena_cache.store import (
     Stored,
     ignore,
 )
+from milena_common.byte_budget import ByteBudget
 from milena_common.clock import Clock
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class S3:
 
     `thorough` is the client by boto3, for what is asked of it alone. `negative_ttl`: for how many seconds a
     confirmed absence is believed. `on_request` is called with operation, code and seconds for each request that is
-    made besides the one that was asked for.
+    made besides the one that was asked for. `budget` bounds the bytes of values that are being read.
     """
 
     def __init__(
@@ -74,12 +75,14 @@ class S3:
         negative_ttl: float,
         *,
         pooled: bool = True,
+        budget: ByteBudget | None = None,
     ) -> None:
         self.on_request: Callable[[str, str, float], None] = lambda operation, code, seconds: None
         self._credentials = credentials
         self._settings = settings
-        self._fast = ObstoreStore(credentials, settings, pooled=pooled)
-        self.thorough = Boto3Store(credentials, settings, pooled=pooled)
+        self._budget = budget
+        self._fast = ObstoreStore(credentials, settings, pooled=pooled, budget=budget)
+        self.thorough = Boto3Store(credentials, settings, pooled=pooled, budget=budget)
         self._clock = clock
         self._absence = Absence(clock, negative_ttl)
         self._etags = Md5Etags()
@@ -93,7 +96,7 @@ class S3:
         What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
         that a write by the first has ended.
         """
-        other = S3(self._credentials, self._settings, self._clock, 0, pooled=False)
+        other = S3(self._credentials, self._settings, self._clock, 0, pooled=False, budget=self._budget)
         other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
         return other
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import botocore.exceptions as botocore_errors
 from cachetools import LRUCache
 
+from milena_cache.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_attributes import attributes_of, sendable
 from milena_cache.s3_boto3_client import THREADS, make_client
@@ -33,6 +34,7 @@ from milena_cache.store import (
     ignore,
     too_large,
 )
+from milena_common.byte_budget import ByteBudget
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -51,13 +53,22 @@ class Boto3Store:
     """S3 through boto3.
 
     `pooled` False: each request has a connection of its own, which no earlier request has used.
+    `budget` bounds the bytes of values that are being read; None: nothing does, as in tools.
     """
 
-    def __init__(self, credentials: Credentials, settings: S3Settings, *, pooled: bool = True) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        *,
+        pooled: bool = True,
+        budget: ByteBudget | None = None,
+    ) -> None:
         self._pooled = pooled
         self._credentials = credentials
         self._held: Held | None = None
         self._settings = settings
+        self._budget = budget or ByteBudget(UNBOUNDED)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
         # By region; few, since only those that S3 has named are asked.
         self._clients: dict[str, S3Client] = {}
@@ -135,15 +146,20 @@ class Boto3Store:
     ) -> Stored | Absent:
         loop = asyncio.get_running_loop()
 
-        def work(client: S3Client) -> Stored:
+        def begin(client: S3Client) -> tuple[S3Client, Any]:
             condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
             answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
             loop.call_soon_threadsafe(began)
             self._check("get", ref, answer)
-            body, size, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
-            if size is not None and size > max_bytes:
-                body.close()
-                raise too_large(ref, size, max_bytes)
+            return client, answer
+
+        if isinstance(begun := await self._call("get", ref, begin, conditional=bool(if_none_match)), Absent):
+            return begun
+        client, answer = begun
+        body, length, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
+
+        def read(_: S3Client) -> Stored:
+            size = length
             value = body.read() if size is not None else _read(body, ref, max_bytes)
             if size is None and not _ends_by_itself(answer):
                 # The end of the connection is all that says where the body ends, and it may have come too early.
@@ -156,7 +172,14 @@ class Boto3Store:
                 raise OriginFailure(said if isinstance(said, Fault) else Fault.UNEXPECTED, "get", ref, code, "200")
             return Stored(value, etag, _own(answer["Metadata"]), _has_opaque_etag(answer))
 
-        return await self._call("get", ref, work, conditional=bool(if_none_match))
+        try:
+            if length is not None and length > max_bytes:
+                raise too_large(ref, length, max_bytes)
+            async with fetch_bytes(self._budget, max_bytes if length is None else length, self._settings.timeout):
+                return await self._call("get", ref, read, conditional=bool(if_none_match))
+        except BaseException:
+            body.close()
+            raise
 
     async def head(self, ref: Ref) -> Info | None:
         return await self.describe(ref)

@@ -19,10 +19,12 @@ from cachetools import LRUCache
 from obstore.exceptions import BaseError, UnauthenticatedError
 from obstore.store import S3Store
 
+from milena_cache.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_obstore_errors import is_local, judge, unreadable
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import NO_METADATA, Absent, Fault, Info, OriginFailure, Ref, Stored, ignore, too_large
+from milena_common.byte_budget import ByteBudget
 
 if TYPE_CHECKING:
     from obstore import Bytes, GetOptions, PutMode
@@ -59,15 +61,24 @@ class ObstoreStore:
     """S3 through obstore: get, head, put, delete.
 
     `pooled` False: each request has a connection of its own, which no earlier request has used.
+    `budget` bounds the bytes of values that are being read; None: nothing does, as in tools.
     """
 
-    def __init__(self, credentials: Credentials, settings: S3Settings, *, pooled: bool = True) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        *,
+        pooled: bool = True,
+        budget: ByteBudget | None = None,
+    ) -> None:
         self._credentials = credentials
         self._generation = credentials.generation
         self._settings = settings
         self._pooled = pooled
         # By bucket, and whether for writes.
         self._stores: LRUCache[tuple[str, bool], S3Store] = LRUCache(2 * MAX_BUCKETS)
+        self._budget = budget or ByteBudget(UNBOUNDED)
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
 
     async def _provide(self) -> S3Credential:
@@ -152,7 +163,8 @@ class ObstoreStore:
             size = answer.meta["size"]
             if size > max_bytes:
                 raise too_large(ref, size, max_bytes)
-            body: Bytes = await answer.bytes_async()
+            async with fetch_bytes(self._budget, size, self._settings.timeout):
+                body: Bytes = await answer.bytes_async()
         except (BaseError, FileNotFoundError) as error:
             said = _judge("get", ref, error, conditional=bool(if_none_match))
             if isinstance(said, Absent):

@@ -32,6 +32,7 @@ from milena_client.values import (
 )
 from milena_common.durability import Durability
 from milena_common.errors import InvalidRequest, NodeLost
+from milena_common.keys import MAX_VALUE_BYTES
 
 D = TypeVar("D")
 
@@ -188,7 +189,9 @@ class Milena:
         With `ttl` the object ends so many seconds later: from then on it does not exist, for anyone, and in time it
         is removed from S3. None: it stays.
         """
-        operation = operations.put(key, value, self._bucket, durability, if_match, if_none_match, ttl)
+        operation = operations.put(
+            key, value, self._bucket, durability, if_match, if_none_match, ttl, self._max_value_bytes
+        )
         try:
             return self._run(operation, timeout)
         finally:
@@ -210,6 +213,10 @@ class Milena:
             return self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
         finally:
             self._wrote((key,))
+
+    @property
+    def _max_value_bytes(self) -> int:
+        return self._direct.max_value_bytes if self._direct is not None else MAX_VALUE_BYTES
 
     def _wrote(self, keys: Iterable[Key]) -> None:
         """Keys have been written, or may have been."""
@@ -263,12 +270,14 @@ class Milena:
         Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
         """
         for value in values.values():
-            encode_value(value)
+            encode_value(value, self._max_value_bytes)
         try:
             return run_batch(
                 self._caller,
                 key_list(values),
-                lambda key: operations.put(key, values[key], self._bucket, durability, ttl=ttl),
+                lambda key: operations.put(
+                    key, values[key], self._bucket, durability, ttl=ttl, max_value_bytes=self._max_value_bytes
+                ),
                 timeout,
                 direct=self._direct,
             )

@@ -19,7 +19,7 @@ from milena_client.forks import leak, survive_forks, use_grpc
 from milena_client.loops import Home
 from milena_client.patched import refuse_patched
 from milena_common.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
-from milena_common.grpc_options import channel_options
+from milena_common.grpc_options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.status import from_grpc, is_answer
 
@@ -45,12 +45,18 @@ _STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
 _CLOSED = "this client is closed"
 
 
+def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """The serialized request, and the metadata that says its size."""
+    serialized = request.SerializeToString()
+    return serialized, ((REQUEST_BYTES, str(len(serialized))),)
+
+
 def _methods(channel: Any) -> dict[str, Any]:
     kinds = ((channel.unary_unary, _METHODS), (channel.unary_stream, _STREAMS))
     return {
         name: make(
             f"/router_server.Router/{name}",
-            request_serializer=request.SerializeToString,
+            request_serializer=None if name in LARGE_REQUESTS else request.SerializeToString,
             response_deserializer=answer.FromString,
         )
         for make, methods in kinds
@@ -135,8 +141,9 @@ class GrpcTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         methods = self._methods or self._connected()
+        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            answer: Message | None = methods[method](request, timeout=timeout)
+            answer: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._error(method, error) from None
         except ValueError:
@@ -147,8 +154,9 @@ class GrpcTransport:
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
+        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            call = self._connected()[method].future(request, timeout=timeout)
+            call = self._connected()[method].future(sent, timeout=timeout, metadata=metadata)
         except FailedPrecondition as error:
             future.set_exception(error)
             return future
@@ -223,8 +231,9 @@ class AsyncGrpcTransport:
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         if self._channel is None or not self._home.here():
             self._connect()
+        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            answer: Message | None = await self._methods[method](request, timeout=timeout)
+            answer: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:

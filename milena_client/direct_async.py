@@ -105,6 +105,11 @@ class AsyncDirectTransport:
             return RespLink(address, timeout=self._timeout, identity=identity, who=who)
         return RespLink(address, timeout=self._timeout, identity=identity, who=who, more=(FOLLOW,), listener=near)
 
+    @property
+    def max_value_bytes(self) -> int:
+        """The largest value that may be sent: the router's limit, or what no server takes while that is unknown."""
+        return self._routes.max_value_bytes
+
     def ask(self, key: str | bytes) -> Reply | None:
         """The answer to a GET of `key`: its value, None if there is none, or an exception to raise.
 

@@ -108,6 +108,11 @@ class DirectTransport:
         if not self._closed:
             self._routes.update(self._watch.current)
 
+    @property
+    def max_value_bytes(self) -> int:
+        """The largest value that may be sent: the router's limit, or what no server takes while that is unknown."""
+        return self._routes.max_value_bytes
+
     def ask(self, key: str | bytes) -> Any:
         """The answer to a GET of `key`: its value, None if there is none, or an exception.
 

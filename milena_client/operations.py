@@ -32,6 +32,7 @@ from milena_common.errors import (
     InvalidRequest,
     KeyNotFound,
 )
+from milena_common.keys import MAX_VALUE_BYTES
 from milena_common.pb import router_server_pb2 as pb
 
 A = TypeVar("A")
@@ -83,13 +84,14 @@ def put(
     if_match: str | None = None,
     if_none_match: str | None = None,
     ttl: float | None = None,
+    max_value_bytes: int = MAX_VALUE_BYTES,
 ) -> Operation[Written]:
     encoded = encode_key(key)
     _check_condition(if_match, if_none_match)
     request = pb.PutRequest(
         key=encoded,
         bucket=bucket,
-        value=encode_value(value),
+        value=encode_value(value, max_value_bytes),
         durability=check_durability(durability or ""),
         if_match=if_match,
         if_none_match=if_none_match,

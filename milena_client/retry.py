@@ -123,6 +123,9 @@ class Attempts:
         delay = self._backoff.delay(self._failures, self._draw)
         if isinstance(error, RateLimited):
             delay = max(delay, self._pace.refused(error.retry_after, now, had_turn=self._failures > 1))
+        elif isinstance(error, Overloaded):
+            # At random after the hint, or all callers that were rejected together would come back together.
+            delay += error.retry_after
         if now + delay >= self.deadline or not (rate_limited or self._budget.take()):
             return None
         return delay

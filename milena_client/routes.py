@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from milena_client.slot_map import SlotMap
 from milena_common.identity import Identity
-from milena_common.keys import cache_key, canonical_bucket
+from milena_common.keys import MAX_VALUE_BYTES, cache_key, canonical_bucket
 from milena_common.slots import SLOTS, slot_of
 
 W = TypeVar("W")
@@ -34,7 +34,19 @@ class Routes(Generic[W]):
     `only` is the one way that there is, if all slots have the same one.
     """
 
-    __slots__ = ("_bucket", "_make", "_map", "_moved", "_nowhere", "_plain", "_prefix", "_ways", "by_slot", "only")
+    __slots__ = (
+        "_bucket",
+        "_make",
+        "_map",
+        "_moved",
+        "_nowhere",
+        "_plain",
+        "_prefix",
+        "_ways",
+        "by_slot",
+        "max_value_bytes",
+        "only",
+    )
 
     def __init__(self, bucket: str, nowhere: W, make: Callable[[str, Identity], W]) -> None:
         self._bucket = bucket
@@ -43,6 +55,7 @@ class Routes(Generic[W]):
         self._ways: dict[tuple[str, Identity], W] = {}  # by address and the node that must be there
         self._moved: dict[str, W] = {}  # to those that only a MOVED has named so far
         self._map = SlotMap.empty()
+        self.max_value_bytes = MAX_VALUE_BYTES
         self.by_slot: list[W] = [nowhere] * SLOTS
         self.only: W | None = None
         self._prefix = b""
@@ -52,6 +65,7 @@ class Routes(Generic[W]):
     def update(self, slot_map: SlotMap) -> list[W]:
         """Take over a ring; the ways to nodes that are not in it any more."""
         self._map = slot_map
+        self.max_value_bytes = slot_map.max_value_bytes or self.max_value_bytes
         bucket = canonical_bucket(self._bucket, slot_map.default_bucket)
         self._prefix = cache_key(bucket, b"") if bucket else b""
         ways: dict[tuple[str, Identity], W] = {}

@@ -51,9 +51,10 @@ class SlotMap:
     """Slot → node. Make one with `from_update`, or `empty()` for a ring that is not known (epoch 0).
 
     `targets` has every slot's answer, by slot. `cluster_id` is "" if the router is of a version without one.
+    `max_value_bytes` is the largest value that the router takes, 0 if it does not say.
     """
 
-    __slots__ = ("cluster_id", "default_bucket", "epoch", "nodes", "ranges", "targets")
+    __slots__ = ("cluster_id", "default_bucket", "epoch", "max_value_bytes", "nodes", "ranges", "targets")
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class SlotMap:
         nodes: tuple[MapNode, ...],
         ranges: tuple[MapRange, ...],
         cluster_id: str = "",
+        max_value_bytes: int = 0,
     ) -> None:
         """`ranges` ascend and do not overlap; slots in none have no owner. Raises ValueError if it is not so."""
         self.epoch = epoch
@@ -69,6 +71,7 @@ class SlotMap:
         self.cluster_id = cluster_id
         self.nodes = nodes
         self.ranges = ranges
+        self.max_value_bytes = max_value_bytes
         targets = list(_NOBODYS)
         free = 0
         for first, last, (address, resp_address, *_), owned_since in ranges:
@@ -98,7 +101,7 @@ class SlotMap:
             )
         except IndexError:
             raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
-        return cls(update.epoch, update.default_bucket, nodes, ranges, update.cluster_id)
+        return cls(update.epoch, update.default_bucket, nodes, ranges, update.cluster_id, update.max_value_bytes)
 
     def to_update(self) -> pb.RingUpdate:
         """Return the message that `from_update` reads this map from."""
@@ -107,6 +110,7 @@ class SlotMap:
             epoch=self.epoch,
             default_bucket=self.default_bucket,
             cluster_id=self.cluster_id,
+            max_value_bytes=self.max_value_bytes,
             nodes=[
                 pb.RingNode(
                     address=node.address,

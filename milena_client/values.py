@@ -9,7 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from milena_client.url import LONGEST_TIMEOUT
 from milena_common.errors import InvalidRequest
-from milena_common.keys import DEFAULT_BUCKET, check_bucket, check_key
+from milena_common.keys import DEFAULT_BUCKET, MAX_VALUE_BYTES, check_bucket, check_key, check_value_size
 
 Key: TypeAlias = str | bytes
 Value: TypeAlias = bytes | bytearray | memoryview
@@ -99,8 +99,14 @@ def _utf8(text: Key, what: str) -> bytes:
     raise TypeError(f"a {what} is str or bytes, not {type(text).__name__}")
 
 
-def encode_value(value: Value) -> bytes:
-    """The bytes of `value`. Raises TypeError for anything that is not bytes already."""
+def encode_value(value: Value, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
+    """The bytes of `value`.
+
+    Raises TypeError for anything that is not bytes already; InvalidRequest, before anything is copied, if it is
+    larger than `max_bytes`.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        check_value_size(value.nbytes if isinstance(value, memoryview) else len(value), max_bytes)
     if isinstance(value, bytes):
         return value
     if isinstance(value, bytearray | memoryview):

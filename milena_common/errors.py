@@ -92,9 +92,13 @@ class RateLimited(MilenaError):
 
 
 class Overloaded(MilenaError):
-    """The process has as much in hand as it takes on; nothing was done."""
+    """The process has as much in flight as it takes on; nothing was done. `retry_after` is in seconds."""
 
     code = "BUSY"
+
+    def __init__(self, message: str, retry_after: float = 0.1) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
 
 
 class FailedPrecondition(MilenaError):

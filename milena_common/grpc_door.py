@@ -1,7 +1,12 @@
 """Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
 
 The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted;
-there is one for methods that answer once, and one for streams.
+there is one for methods that answer once, one for those of them whose requests may be large, and one for streams.
+
+gRPC receives the whole request before it calls a method that is registered as unary, however large it is and
+however many there are. So methods with large requests are registered as taking a stream of requests, which is the
+same on the wire: their handler runs before anything is received, takes the bytes from the process's budget, and
+only then receives. What it rejects, it rejects without having received it.
 """
 
 from __future__ import annotations
@@ -20,9 +25,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from milena_common.addresses import Address
+from milena_common.byte_budget import ByteBudget
+from milena_common.call_bytes import COPIES, SMALL_BYTES, CallBytes
 from milena_common.calls import CallCounts, OperationCounts
-from milena_common.errors import InternalError, InvalidRequest, MilenaError, Overloaded
-from milena_common.grpc_options import server_options
+from milena_common.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Overloaded
+from milena_common.grpc_options import ENVELOPE_BYTES, LARGE_REQUESTS, server_options
+from milena_common.grpc_receive import Receive
 from milena_common.identity import METADATA, Identity
 from milena_common.listening import CannotListen, check_free
 from milena_common.status import to_grpc
@@ -51,39 +59,94 @@ Method = Callable[[Any, float | None], Awaitable[bytes]]
 # As a `Method`, but gives any number of serialized answers.
 StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 
+# Raises WrongNode if the process is not the one that a call is meant for.
+Check = Callable[[Identity], None]
+
 
 def _handler(
     method: Method,
     request: type[Message],
     counts: OperationCounts,
-    in_hand: InHand,
-    check: Callable[[Identity], None] | None,
+    calls: Calls,
+    budget: ByteBudget,
+    check: Check | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
     async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
-        size = len(received)
+        calls.begin()
         try:
-            if check is not None:
-                for name, text in context.invocation_metadata() or ():
-                    if name == METADATA:
-                        check(Identity.from_metadata(str(text)))
-            in_hand.take(size)
-            try:
-                return await method(_parse(request, received), context.time_remaining())
-            finally:
-                in_hand.give_back(size)
+            _check_identity(check, context)
+            remaining = _remaining(context)
+            if len(received) > SMALL_BYTES:
+                await CallBytes(budget).take(COPIES * len(received), remaining)
+                remaining = _remaining(context)
+            return await method(_parse(request, received), remaining)
         except asyncio.CancelledError:
             counts.failed("cancelled")
             raise
         except Exception as error:
             problem = error
         finally:
+            calls.end()
             counts.durations.observe(time.perf_counter() - started)
+        # `abort` raises, and the error and its frames keep each other, and the request, until the garbage collector
+        # runs.
+        received = b""
         await _refuse(problem, context, counts)
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
     return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _large_handler(
+    method: Method,
+    request: type[Message],
+    counts: OperationCounts,
+    calls: Calls,
+    receive: Receive,
+    check: Check | None,
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
+
+    async def answer(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        started = time.perf_counter()
+        counts.requests += 1
+        calls.begin()
+        try:
+            _check_identity(check, context)
+            received = await receive(context, _remaining(context))
+            # No name here for the message: the method drops it when it has what it needs of it.
+            working = method(_parse(request, received), _remaining(context))
+            del received
+            return await working
+        except asyncio.CancelledError:
+            counts.failed("cancelled")
+            raise
+        except Exception as error:
+            problem = error
+        finally:
+            calls.end()
+            counts.durations.observe(time.perf_counter() - started)
+        await _refuse(problem, context, counts)
+
+    return grpc.stream_unary_rpc_method_handler(answer)
+
+
+def _check_identity(check: Check | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Raise what `check` raises for a call that says for which node it is meant."""
+    if check is not None:
+        for name, text in context.invocation_metadata() or ():
+            if name == METADATA:
+                check(Identity.from_metadata(str(text)))
+
+
+def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """Seconds that the caller still waits, None without end. Raises DeadlineExceeded if it waits no more."""
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        raise DeadlineExceeded("the call's time was over before it was begun")
+    return remaining
 
 
 def _stream_handler(
@@ -124,6 +187,8 @@ async def _refuse(
     if not isinstance(problem, MilenaError):
         log.error("a call failed by a defect of this program", exc_info=problem)
         problem = InternalError("a defect of Milena; the process's log has the details")
+    else:
+        problem.__traceback__ = None
     status, details, metadata = to_grpc(problem)
     counts.failed(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
@@ -138,32 +203,24 @@ def _parse(kind: type[Message], received: bytes) -> Any:
         raise InvalidRequest(f"request: is not a message of this method ({error})") from None
 
 
-class InHand:
-    """Bytes of the requests in hand, and the most there may be. One request is taken in any case."""
+class Calls:
+    """How many calls are worked on."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.bytes = 0
-        self.calls = 0
+    def __init__(self) -> None:
+        self.number = 0
         self._none: asyncio.Event | None = None
 
-    def take(self, size: int) -> None:
-        """Raise Overloaded if there is no room for `size` bytes more."""
-        if self.bytes and self.bytes + size > self.most:
-            raise Overloaded(f"{self.bytes} bytes of requests are in hand already; the process takes {self.most}")
-        self.bytes += size
-        self.calls += 1
+    def begin(self) -> None:
+        self.number += 1
 
-    def give_back(self, size: int) -> None:
-        """One that was taken is answered."""
-        self.bytes -= size
-        self.calls -= 1
-        if self._none is not None and not self.calls:
+    def end(self) -> None:
+        self.number -= 1
+        if self._none is not None and not self.number:
             self._none.set()
 
     async def none(self) -> None:
-        """Return when no request is in hand."""
-        if self.calls:
+        """Return when no call is worked on."""
+        if self.number:
             self._none = asyncio.Event()
             await self._none.wait()
 
@@ -188,26 +245,31 @@ class Streams:
 class GrpcDoor:
     """A gRPC server with one service, named `service`, and the standard health service.
 
-    `max_bytes_in_hand` bounds the requests that are worked on at the same time: a flood of large values is
-    refused, and does not end the process. `max_streams` bounds the streams that are open at the same time; they
-    take no room from the other calls. `check` raises WrongNode for calls that are meant for another node.
+    `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are
+    received, within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds
+    the streams that are open at the same time; they take no room from the other calls. `check` raises WrongNode for
+    calls that are meant for another node.
     """
 
     def __init__(
         self,
         service: str,
         max_value_bytes: int,
-        max_bytes_in_hand: int,
+        budget: ByteBudget,
+        request_timeout: float,
         max_streams: int = 0,
-        check: Callable[[Identity], None] | None = None,
+        check: Check | None = None,
     ) -> None:
         self._service = service
         self._check = check
-        self._in_hand = InHand(max_bytes_in_hand)
+        self._budget = budget
+        self._receive = Receive(budget, max_value_bytes + ENVELOPE_BYTES, request_timeout)
+        self._calls = Calls()
         self._streams = Streams(max_streams)
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
-            options=server_options(max_value_bytes), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams
+            options=server_options(max_value_bytes, request_timeout),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -231,7 +293,9 @@ class GrpcDoor:
         So does `streams`, to methods that end by themselves when the process stops.
         """
         handlers = {
-            name: _handler(method, request, counts[operation], self._in_hand, self._check)
+            name: _large_handler(method, request, counts[operation], self._calls, self._receive, self._check)
+            if name in LARGE_REQUESTS
+            else _handler(method, request, counts[operation], self._calls, self._budget, self._check)
             for name, (operation, request, method) in methods.items()
         } | {
             name: _stream_handler(method, request, counts[operation], self._streams)
@@ -251,7 +315,7 @@ class GrpcDoor:
         """Take no new calls, and give those in hand `grace` seconds to finish. Streams are not waited for."""
         stopping = asyncio.ensure_future(self._server.stop(grace))
         if self._streams.open:
-            idle = asyncio.ensure_future(self._in_hand.none())
+            idle = asyncio.ensure_future(self._calls.none())
             await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()
             await asyncio.wait((stopping,), timeout=STREAM_SECONDS)

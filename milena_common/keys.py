@@ -17,6 +17,8 @@ import re
 from milena_common.errors import InvalidRequest
 
 MAX_KEY_BYTES = 1024
+# The largest MAX_VALUE_BYTES that a server may be given: a larger value is rejected by every one.
+MAX_VALUE_BYTES = 2**30
 DEFAULT_BUCKET = "default"
 
 SCHEME = b"s3://"

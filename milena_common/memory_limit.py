@@ -1,24 +1,55 @@
-"""Shell. How much memory this process may use: the container's limit, or the machine's memory."""
+"""Shell. How much memory this process may use: the container's limit, or the machine's memory.
+
+A limit may be set at any level above the process's control group, of a pod or a systemd slice, and the least of
+them holds. Inside a container the path that the kernel names may not exist, because the container sees its own
+group as the root: then the root's limit is the one to be read.
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),  # version 2
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # version 1
-)
+_SELF = Path("/proc/self/cgroup")
+_ROOT = Path("/sys/fs/cgroup")
+_VERSION_2 = "memory.max"
+_VERSION_1 = "memory.limit_in_bytes"
 
 
-def memory_limit() -> int:
-    """Bytes."""
+def memory_limit(self_cgroup: Path = _SELF, root: Path = _ROOT) -> int:
+    """Bytes. `self_cgroup` names the process's control groups, `root` is where they are mounted."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in _CGROUP_LIMITS:
-        try:
-            text = path.read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():  # "max" where there is none
-            return min(int(text), physical)
-    return physical
+    limits = (_limit(path) for path in _candidates(self_cgroup, root))
+    return min((physical, *(limit for limit in limits if limit is not None)))
+
+
+def _candidates(self_cgroup: Path, root: Path) -> list[Path]:
+    """The files that may hold a limit: of the process's own group and of each above it, in both versions."""
+    groups = {(root, _VERSION_2): {"/"}, (root / "memory", _VERSION_1): {"/"}}
+    try:
+        lines = self_cgroup.read_text().splitlines()
+    except OSError:  # only Linux has it
+        lines = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if not controllers:
+            groups[root, _VERSION_2].add(path)
+        elif "memory" in controllers.split(","):
+            groups[root / "memory", _VERSION_1].add(path)
+    return [
+        mount / each.relative_to("/") / name
+        for (mount, name), paths in groups.items()
+        for path in paths
+        if path.startswith("/") and ".." not in path.split("/")
+        for each in (PurePosixPath(path), *PurePosixPath(path).parents)
+    ]
+
+
+def _limit(path: Path) -> int | None:
+    """The limit in bytes that is in the file; None if there is none."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None  # "max" where there is none

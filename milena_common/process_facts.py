@@ -22,6 +22,14 @@ class Usage(NamedTuple):
     system: float
 
 
+def resident_bytes() -> int:
+    """Bytes of memory that the process has now; the most that it ever had where the system does not say."""
+    try:
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # only Linux has it
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 class ProcessFacts:
     """What does not change, and `usage()`. `memory` is what the process may use, in bytes."""
 
@@ -31,13 +39,8 @@ class ProcessFacts:
         uname = os.uname()
         self.system = f"{uname.sysname} {uname.release} {uname.machine}"
         self.memory = memory_limit()
-        self._page = os.sysconf("SC_PAGE_SIZE")
 
     def usage(self) -> Usage:
         used = resource.getrusage(resource.RUSAGE_SELF)
         peak = used.ru_maxrss * 1024
-        try:
-            resident = int(_STATM.read_text().split()[1]) * self._page
-        except OSError:  # only Linux has it
-            resident = peak
-        return Usage(resident, peak, used.ru_utime, used.ru_stime)
+        return Usage(resident_bytes(), peak, used.ru_utime, used.ru_stime)

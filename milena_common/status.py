@@ -2,9 +2,9 @@
 
 Beside the status goes trailing metadata: `milena-error`, the code word of the error's class, so that the
 receiver raises the class that was meant, and can tell an answer of Milena's ("S3 is down") from one that the
-transport made up ("connection refused"); `retry-after-ms` with a rate limit, and while a router that has started
-does not know the ring yet; and `milena-moved`, slot and owner's
-address, with a key that another node owns.
+transport made up ("connection refused"); `retry-after-ms` with a rate limit or an overload, and while a router that
+has started does not know the ring yet; and `milena-moved`, slot and owner's address, with a key that another node
+owns.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def to_grpc(error: MilenaError) -> tuple[grpc.StatusCode, str, Metadata]:
     """Status, details and trailing metadata that say `error`."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     metadata: Metadata = ((CODE_WORD, error.code),)
-    if isinstance(error, errors.RateLimited) or (isinstance(error, errors.NoNodes) and error.retry_after):
+    if isinstance(error, errors.RateLimited | errors.Overloaded) or (
+        isinstance(error, errors.NoNodes) and error.retry_after
+    ):
         metadata += ((RETRY_AFTER_MS, str(ceil(error.retry_after * 1000))),)
     if isinstance(error, errors.Moved):
         metadata += ((MOVED_TO, f"{error.slot} {error.address}"),)
@@ -72,6 +74,8 @@ def from_grpc(
     kind = _CLASS_BY_WORD.get(str(extra.get(CODE_WORD)))
     if kind is errors.RateLimited or kind is errors.NoNodes:
         return kind(text, _milliseconds(extra.get(RETRY_AFTER_MS)) / 1000)
+    if kind is errors.Overloaded and RETRY_AFTER_MS in extra:
+        return errors.Overloaded(text, _milliseconds(extra.get(RETRY_AFTER_MS)) / 1000)
     if kind is errors.Moved:
         slot, _, address = str(extra.get(MOVED_TO, "")).partition(" ")
         return errors.Moved(int(slot), address) if _is_slot(slot) and address else errors.Unavailable(text)

@@ -7,6 +7,7 @@ import logging
 import uuid
 
 from milena_common import process
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import SystemClock
 from milena_common.grpc_door import GrpcDoor
@@ -33,10 +34,11 @@ STOP_GRACE_SECONDS = 8.0
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Run a router until `stop` is set. Raises CannotListen."""
     clock = SystemClock()
+    budget = ByteBudget(config.max_in_flight_bytes)
     recovery = Recovery(config.lease_seconds, config.ring_recovery)
     membership = Membership(config.lease_seconds, clock.now(), recovery, uuid.uuid4().hex)
     forwarder = Forwarder(membership, connect, clock)
-    watchers = RingWatchers(membership, config.direct_access)
+    watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 
     def ring_changed(change: Change) -> None:
         forwarder.ring_changed(change)
@@ -44,9 +46,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
     leases = Leases(membership, clock, ring_changed)
     limiter = TokenBucket(config.rate_limit, clock.now())
-    service = RouterService(config, leases, forwarder, limiter, clock)
+    service = RouterService(config, leases, forwarder, limiter, clock, budget)
     calls = CallCounts(OPERATIONS)
-    door = GrpcDoor("router_server.Router", config.max_value_bytes, memory_limit() // 4, MAX_WATCHERS)
+    door = GrpcDoor("router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS)
 
     def not_ready() -> list[str]:
         return ["stopping"] if stop.is_set() else []
@@ -77,7 +79,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
 def main() -> None:
     """Run the router until it is stopped, and end the process."""
-    process.leave(process.run("milena-router", load, serve))
+    process.leave(process.run("milena-router", lambda env: load(env, memory_limit()), serve))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from milena_common import logs
 from milena_common.addresses import Address
 from milena_common.env import Environment
 from milena_common.errors import ConfigError
+from milena_common.keys import MAX_VALUE_BYTES
+from milena_common.memory_shares import in_flight_share
 from milena_router.recovery import NODE_RETRY_SECONDS
 
 
@@ -22,22 +24,27 @@ class Config:
     lease_seconds: float
     ring_recovery: float
     max_value_bytes: int
+    max_in_flight_bytes: int
     request_timeout: float
     direct_access: bool
     log_level: str
     log_format: str
 
 
-def load(env: Environment) -> Config:
-    """Raises ConfigError with every problem."""
+def load(env: Environment, memory_limit: int) -> Config:
+    """`memory_limit` in bytes. Raises ConfigError with every problem."""
     listen = env.address("LISTEN_ADDR", "127.0.0.1:50050", lowest_port=0)
+    max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
     config = Config(
         listen=listen,
         metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9090, 0, 65535)),
         rate_limit=env.number("RATE_LIMIT", 100, 0, 1e9, "requests a second, 0 for no limit,"),
         lease_seconds=(lease := env.seconds("LEASE_SECONDS", 5, 0.3, 3600)),
         ring_recovery=env.seconds("RING_RECOVERY_SECONDS", max(lease, NODE_RETRY_SECONDS), 0, 3600),
-        max_value_bytes=env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, 2**30),
+        max_value_bytes=max_value_bytes,
+        max_in_flight_bytes=env.size(
+            "MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44
+        ),
         request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
         direct_access=env.choice("DIRECT_ACCESS", "true", ("true", "false")) == "true",
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
@@ -51,5 +58,5 @@ def variables() -> frozenset[str]:
     """The name of every variable that is read."""
     env = Environment({})
     with suppress(ConfigError):
-        load(env)
+        load(env, 0)
     return frozenset(env.asked)

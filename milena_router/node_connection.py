@@ -16,7 +16,7 @@ from milena_client import resp_wire
 from milena_client.resp_async import RespLink
 from milena_client.resp_stream import NoAnswer
 from milena_common.errors import InternalError, NodeLost, NodeUnreachable
-from milena_common.grpc_options import channel_options
+from milena_common.grpc_options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
 from milena_common.identity import ANY, Identity
 from milena_common.status import from_grpc, is_answer
 
@@ -58,8 +58,11 @@ class GrpcNodeConnection:
             # Without serializers gRPC passes bytes through.
             stub = self._channel.unary_unary(f"/cache_server.Cache/{method}")
             self._methods[method] = stub
+        metadata = self._metadata
+        if method in LARGE_REQUESTS:
+            metadata = (*(metadata or ()), (REQUEST_BYTES, str(len(request))))
         try:
-            answer: bytes | None = await stub(request, timeout=timeout, metadata=self._metadata)
+            answer: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             if is_answer(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None

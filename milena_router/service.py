@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from milena_common.addresses import ALLOWED, parse_address
+from milena_common.byte_budget import ByteBudget
+from milena_common.call_bytes import COPIES, SMALL_BYTES, CallBytes
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
 from milena_common.durability import check_condition, check_durability
@@ -38,7 +40,13 @@ class RouterService:
     """Every method takes a request and the caller's remaining seconds, and gives serialized answers."""
 
     def __init__(
-        self, config: Config, leases: Leases, forwarder: Forwarder, limiter: TokenBucket, clock: Clock
+        self,
+        config: Config,
+        leases: Leases,
+        forwarder: Forwarder,
+        limiter: TokenBucket,
+        clock: Clock,
+        budget: ByteBudget,
     ) -> None:
         self._config = config
         self._leases = leases
@@ -46,6 +54,7 @@ class RouterService:
         self._writeback = WriteBack(lambda: leases.ring, forwarder)
         self._limiter = limiter
         self._clock = clock
+        self._budget = budget
 
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """The service's methods, for a `GrpcDoor`."""
@@ -68,36 +77,55 @@ class RouterService:
         timeout = await self._admit(remaining)
         filed_as = self._file(request.bucket, request.key)
 
+        max_bytes = 0 if request.metadata_only else SMALL_BYTES
+
         def build(owned_since: int) -> bytes:
             return cache_pb.GetRequest(
                 key=request.key,
                 bucket=request.bucket,
                 owned_since=owned_since,
                 metadata_only=request.metadata_only,
+                max_bytes=max_bytes,
             ).SerializeToString()
 
-        return await self._forwarder.read("Get", filed_as, build, timeout)
+        deadline = self._clock.now() + timeout
+        answer = await self._forwarder.read("Get", filed_as, build, timeout)
+        held = None
+        # A large value is asked for when there is room for it. It may have grown meanwhile, which is seldom.
+        while size := omitted_bytes(answer):
+            held = held or CallBytes(self._budget)
+            if COPIES * size > held.held:
+                await held.take(COPIES * size - held.held, deadline - self._clock.now())
+            max_bytes = size
+            answer = await self._forwarder.read("Get", filed_as, build, deadline - self._clock.now())
+        if held is not None or len(answer) > 2 * SMALL_BYTES:
+            (held or CallBytes(self._budget)).settle(COPIES * len(answer))
+        return answer
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
         filed_as = self._file(request.bucket, request.key)
-        check_value_size(len(request.value), self._config.max_value_bytes)
+        value = request.value
+        check_value_size(len(value), self._config.max_value_bytes)
         check_durability(request.durability)
         check_condition(request.if_match, request.if_none_match)
+        node_request = cache_pb.PutRequest(
+            key=request.key,
+            bucket=request.bucket,
+            value=value,
+            durability=request.durability,
+            if_match=request.if_match,
+            if_none_match=request.if_none_match,
+            ttl_ms=request.ttl_ms,
+        )
+        forget = _forget(request)
+        del request, value  # each is a copy of the value
 
         def build(owned_since: int) -> bytes:
-            return cache_pb.PutRequest(
-                key=request.key,
-                bucket=request.bucket,
-                value=request.value,
-                owned_since=owned_since,
-                durability=request.durability,
-                if_match=request.if_match,
-                if_none_match=request.if_none_match,
-                ttl_ms=request.ttl_ms,
-            ).SerializeToString()
+            node_request.owned_since = owned_since
+            return node_request.SerializeToString()
 
-        return await self._forwarder.write("Put", filed_as, build, _forget(request), timeout)
+        return await self._forwarder.write("Put", filed_as, build, forget, timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
@@ -237,6 +265,18 @@ class RouterService:
 
     def _timeout(self, remaining: float | None) -> float:
         return self._config.request_timeout if remaining is None else remaining
+
+
+_OMITTED = cache_pb.GetResponse(omitted=True).SerializeToString()
+
+
+def omitted_bytes(answer: bytes) -> int:
+    """The size of the value that a node left out of its serialized answer to a Get; 0 if it left out none."""
+    # The field is the last one; to look for its bytes there costs nothing for the answers that have it not.
+    if not answer.endswith(_OMITTED):
+        return 0
+    response = cache_pb.GetResponse.FromString(answer)
+    return response.size if response.omitted else 0
 
 
 def _forget(request: pb.PutRequest | pb.DeleteRequest) -> bytes:

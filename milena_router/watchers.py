@@ -23,13 +23,15 @@ class RingWatchers:
     """All who watch. `membership` has the newest ring, the nodes' S3_BUCKET and the cluster id.
 
     While the last ring is being recovered watchers get none: their streams are open, and they keep what they know.
-    Without `direct_access` only members of the ring may watch. `open` is how many do.
+    Without `direct_access` only members of the ring may watch. `open` is how many do. They are sent
+    `max_value_bytes` too, so that clients reject larger values without sending them.
     """
 
-    def __init__(self, membership: Membership, direct_access: bool) -> None:
+    def __init__(self, membership: Membership, direct_access: bool, max_value_bytes: int = 0) -> None:
         self.open = 0
         self._membership = membership
         self._direct_access = direct_access
+        self._max_value_bytes = max_value_bytes
         self._changed = asyncio.Event()
         self._stopped = False
         self._update = b""
@@ -80,20 +82,21 @@ class RingWatchers:
         """One update for all who watch: making it costs as much as sending it to a hundred."""
         if self._update_of is not ring:
             membership = self._membership
-            update = ring_update(ring, membership.default_bucket, membership.cluster_id)
+            update = ring_update(ring, membership.default_bucket, membership.cluster_id, self._max_value_bytes)
             self._update = update.SerializeToString()
             self._update_of = ring
         return self._update
 
 
-def ring_update(ring: Ring, default_bucket: str, cluster_id: str) -> pb.RingUpdate:
-    """The message that says `ring`."""
+def ring_update(ring: Ring, default_bucket: str, cluster_id: str, max_value_bytes: int = 0) -> pb.RingUpdate:
+    """The message that says `ring`; `max_value_bytes` 0 says nothing of values."""
     places = {member.address: place for place, member in enumerate(ring.members)}
     update = pb.RingUpdate(
         epoch=ring.epoch,
         nodes=[_ring_node(member) for member in ring.members],
         default_bucket=default_bucket,
         cluster_id=cluster_id,
+        max_value_bytes=max_value_bytes,
     )
     for first, last, address, owned_since in ring.ranges():
         update.slots.add(first=first, last=last, node=places[address], owned_since=owned_since)

@@ -95,6 +95,12 @@ class CacheService:
         reply = await self._node.get(wanted, timeout, owned_since)
         return reply, reply.entry.size
 
+    def size_in_memory(self, request: pb.GetRequest) -> int:
+        """Bytes of the value that a Get would answer from memory; 0 if there is none. Raises as `get` does."""
+        if request.metadata_only:
+            return 0
+        return self._node.size_in_memory(self._buckets.resolve(request.bucket, request.key))
+
     def get_now(self, request: pb.GetRequest) -> bytes | None:
         """The answer to a Get if it is in memory, else None. Raises as `get` does."""
         wanted = self._buckets.resolve(request.bucket, request.key)
@@ -103,7 +109,9 @@ class CacheService:
 
     def _got(self, request: pb.GetRequest, reply: Reply, size: int) -> bytes:
         entry = reply.entry
-        value = b"" if request.metadata_only else entry.value or b""
+        # What was fetched and not kept would have to be fetched again.
+        omitted = 0 < request.max_bytes < size and not request.metadata_only and reply.outcome != "bypass"
+        value = b"" if request.metadata_only or omitted else entry.value or b""
         self.sent_bytes += len(value)
         return pb.GetResponse(
             successful=entry.value is not None,
@@ -115,15 +123,17 @@ class CacheService:
             size=size,
             dirty=reply.dirty,
             ttl_ms=remaining_ms(entry.expires_at, self._node.clock.wall()) if entry.expires_at else 0,
+            omitted=omitted,
         ).SerializeToString()
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
         wanted = self._buckets.resolve(request.bucket, request.key)
         check_condition(request.if_match, request.if_none_match)
-        self.received_bytes += len(request.value)
-        ack = await self._node.writes.put(
+        value = request.value
+        self.received_bytes += len(value)
+        put = self._node.writes.put(
             wanted,
-            request.value,
+            value,
             self._timeout(remaining),
             owned_since=request.owned_since,
             durability=check_durability(request.durability),
@@ -131,6 +141,8 @@ class CacheService:
             if_none_match=request.if_none_match,
             expires_at=ends_after(request.ttl_ms, self._node.clock.wall()) if request.ttl_ms else NEVER,
         )
+        del request, value  # the request is another copy of the value
+        ack = await put
         return pb.PutResponse(
             successful=True, etag=ack.etag, node=self._address, durability=ack.durability
         ).SerializeToString()

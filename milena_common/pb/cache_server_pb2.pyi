@@ -7,19 +7,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "bucket", "owned_since", "metadata_only")
+    __slots__ = ("key", "bucket", "owned_since", "metadata_only", "max_bytes")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     OWNED_SINCE_FIELD_NUMBER: _ClassVar[int]
     METADATA_ONLY_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     owned_since: int
     metadata_only: bool
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., metadata_only: bool = ...) -> None: ...
+    max_bytes: int
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., owned_since: _Optional[int] = ..., metadata_only: bool = ..., max_bytes: _Optional[int] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms")
+    __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted")
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +31,7 @@ class GetResponse(_message.Message):
     SIZE_FIELD_NUMBER: _ClassVar[int]
     DIRTY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     value: bytes
     outcome: str
@@ -38,7 +41,8 @@ class GetResponse(_message.Message):
     size: int
     dirty: bool
     ttl_ms: int
-    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+    omitted: bool
+    def __init__(self, successful: bool = ..., value: _Optional[bytes] = ..., outcome: _Optional[str] = ..., age_seconds: _Optional[float] = ..., etag: _Optional[str] = ..., node: _Optional[str] = ..., size: _Optional[int] = ..., dirty: bool = ..., ttl_ms: _Optional[int] = ..., omitted: bool = ...) -> None: ...
 
 class PutRequest(_message.Message):
     __slots__ = ("key", "bucket", "value", "owned_since", "durability", "if_match", "if_none_match", "ttl_ms")

@@ -10,6 +10,7 @@ from milena_common.addresses import Address
 from milena_common.env import Environment
 from milena_common.errors import AccessDenied, ConfigError, InvalidRequest
 from milena_common.memory_limit import memory_limit
+from milena_common.memory_shares import BASE_BYTES
 
 REQUIRED = {"ROUTER_ADDR": "http://router:50050", "AWS_REGION": "eu-central-1", "S3_BUCKET": "my-bucket"}
 
@@ -19,11 +20,29 @@ def test_the_defaults_need_only_router_region_and_bucket() -> None:
     assert config.listen == Address("127.0.0.1", 50051)
     assert config.routers == (Address("router", 50050),)
     assert config.metrics == Address("127.0.0.1", 9091)
-    assert (config.max_entries, config.max_bytes) == (10_000, 500)
+    assert config.max_entries == 10_000
     assert config.freshness.ttl == 3600
     assert config.buckets == Buckets("my-bucket", "", frozenset())
     assert config.advertise is None
     assert config.rate_limit == 0
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize("limit", [400 * MIB, 2**30, 4 * 2**30])
+def test_the_defaults_together_fit_in_the_memory_limit(limit: int) -> None:
+    config = load(Environment(REQUIRED), limit)
+    shares = config.max_bytes + config.dirty_memory_bytes + config.max_in_flight_bytes
+    assert shares + BASE_BYTES <= limit
+    assert config.max_bytes >= limit // 16
+    assert config.dirty_memory_bytes == limit // 8
+    assert config.max_in_flight_bytes >= limit // 4
+
+
+def test_one_largest_value_with_its_copies_fits_in_the_bytes_in_flight_of_a_gigabyte() -> None:
+    config = load(Environment(REQUIRED), 2**30)
+    assert config.max_in_flight_bytes >= 3 * config.max_value_bytes
 
 
 def test_several_routers_and_buckets_are_lists() -> None:

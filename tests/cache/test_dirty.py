@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from milena_cache.dirty import ENTRY_OVERHEAD, Dirty, DirtyEntry
+from milena_cache.dirty import ENTRY_OVERHEAD, KEEPING_FREE, Dirty, DirtyEntry
 from milena_cache.version import ABSENT, UNKNOWN, Version
 
 MOST = 10**6
@@ -103,7 +103,26 @@ def test_the_records_that_an_entry_stands_for() -> None:
 def test_room_is_what_the_budget_has_left() -> None:
     dirty = Dirty(ENTRY_OVERHEAD + 12, MOST)
     dirty.put(entry(1, b"k", b"v"))
-    assert (dirty.has_room(10), dirty.has_room(11)) == (True, False)
+    assert (dirty.has_room(10, 0), dirty.has_room(11, 0)) == (True, False)
+
+
+def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> None:
+    limit = 2 * ENTRY_OVERHEAD
+    dirty = Dirty(2**40, limit)
+    entries = [entry(seq, b"%07d" % seq, b"v") for seq in range(1, 30_000)]
+    taken = 0
+    for each in entries:
+        if not dirty.has_room(each.cost, each.keeping):
+            break
+        dirty.put(each)
+        taken += 1
+    assert taken == (KEEPING_FREE + limit) // (ENTRY_OVERHEAD + 7)
+    assert dirty.keeping_bytes <= KEEPING_FREE + limit
+    assert dirty.memory_bytes <= limit
+    assert not dirty.fits_in_memory(1)
+    for each in entries[:taken]:
+        dirty.pop(each)
+    assert (dirty.keeping_bytes, dirty.memory_bytes, dirty.bytes) == (0, 0, 0)
 
 
 def test_a_revived_dead_letter_starts_anew() -> None:

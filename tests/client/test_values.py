@@ -90,3 +90,10 @@ def test_a_time_to_live_is_whole_milliseconds_and_never_none_of_them() -> None:
     for wrong in (0, -1, float("nan"), float("inf"), LONGEST_TTL * 1.1):
         with pytest.raises(InvalidRequest, match="ttl"):
             encode_ttl(wrong)
+
+
+def test_a_value_beyond_the_limit_is_rejected_before_it_is_copied() -> None:
+    for value in (b"12345", bytearray(b"12345"), memoryview(b"12345"), memoryview(bytes(8)).cast("Q")):
+        with pytest.raises(InvalidRequest, match=r"value: has . bytes; allowed are at most 4 \(MAX_VALUE_BYTES\)"):
+            encode_value(value, 4)
+    assert encode_value(b"1234", 4) == b"1234"

@@ -13,13 +13,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milena_common.addresses import Address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
-from milena_common.errors import InvalidRequest, NodeLost, Overloaded, RateLimited
+from milena_common.errors import InvalidRequest, NodeLost, RateLimited
 from milena_common.grpc_door import GrpcDoor, Method
 from milena_common.grpc_options import channel_options
 from milena_common.listening import CannotListen
 from milena_common.pb import cache_server_pb2 as pb
 from milena_common.status import from_grpc
+from tests.support.waiting import eventually
 
 ANY_PORT = Address("127.0.0.1", 0)
 SERVICE = "cache_server.Cache"
@@ -30,8 +32,16 @@ SOON = 10.0
 class Door:
     """A running door with one method, and a channel to it."""
 
-    def __init__(self, door: GrpcDoor, address: Address, counts: CallCounts, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        door: GrpcDoor,
+        address: Address,
+        counts: CallCounts,
+        channel: grpc.aio.Channel,
+        budget: ByteBudget,
+    ) -> None:
         self.door = door
+        self.budget = budget
         self.address = address
         self.counts = counts["get"]
         self.channel = channel
@@ -47,13 +57,14 @@ class Door:
 
 @asynccontextmanager
 async def door_to(method: Method) -> AsyncIterator[Door]:
-    door = GrpcDoor(SERVICE, 1000, 10_000)
+    budget = ByteBudget(10_000)
+    door = GrpcDoor(SERVICE, 1000, budget, 5)
     address = door.bind(ANY_PORT, "LISTEN_ADDR")
     counts = CallCounts(("get",))
     await door.start({"Get": ("get", pb.GetRequest, method)}, counts)
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield Door(door, address, counts, channel)
+            yield Door(door, address, counts, channel, budget)
     finally:
         await door.stop(0)
 
@@ -97,7 +108,7 @@ async def test_an_error_of_ours_is_its_status_with_code_word() -> None:
         assert sum(door.counts.durations.counts) == 1
 
 
-async def test_more_bytes_than_it_takes_are_refused_while_others_are_in_hand() -> None:
+async def test_a_request_beyond_the_budget_waits_for_the_one_before_it() -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def method(_: pb.GetRequest, __: float | None) -> bytes:
@@ -105,15 +116,15 @@ async def test_more_bytes_than_it_takes_are_refused_while_others_are_in_hand() -
         await go_on.wait()
         return b"done"
 
-    large = pb.GetRequest(key=b"x" * 20_000).SerializeToString()
+    large = pb.GetRequest(key=b"x" * 100_000).SerializeToString()
     async with door_to(method) as door:
         first = asyncio.ensure_future(door.call(large))  # one is taken, however large
         await entered.wait()
-        error = await door.refused(large)
-        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), Overloaded)
+        second = asyncio.ensure_future(door.call(large))
+        await eventually(lambda: door.budget.waiting == 1)
         go_on.set()
         assert await first == b"done"
+        assert await second == b"done"
         assert await door.call(large) == b"done"
 
 
@@ -257,16 +268,16 @@ async def test_a_port_in_use_is_named_with_its_variable_and_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=rf"^LISTEN_ADDR: cannot listen on 127.0.0.1:{port}: .*in use"):
-            GrpcDoor(SERVICE, 1000, 10_000).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
+            GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
 
 
 async def test_two_doors_do_not_share_a_port() -> None:
     async with door_to(answer) as door:
         with pytest.raises(CannotListen, match="in use"):
-            GrpcDoor(SERVICE, 1000, 10_000).bind(door.address, "LISTEN_ADDR")
+            GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(door.address, "LISTEN_ADDR")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_named(host: str) -> None:
     with pytest.raises(CannotListen, match=f"^LISTEN_ADDR: cannot listen on {host}:50051: "):
-        GrpcDoor(SERVICE, 1000, 10_000).bind(Address(host, 50051), "LISTEN_ADDR")
+        GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address(host, 50051), "LISTEN_ADDR")

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from milena_common.addresses import Address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.errors import FailedPrecondition, Overloaded
 from milena_common.grpc_door import GrpcDoor, StreamMethod
@@ -29,7 +30,7 @@ class Door:
     """A running door: its `Watch` is the stream under test, its `Get` answers when `go_on` is set."""
 
     def __init__(self) -> None:
-        self.door = GrpcDoor(SERVICE, 1000, 10_000, MAX_STREAMS)
+        self.door = GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5, MAX_STREAMS)
         self.calls = CallCounts(("get", "watch"))
         self.counts = self.calls["watch"]
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()

@@ -24,11 +24,16 @@ CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 NODE_REQUIRED = {"ROUTER_ADDR": "127.0.0.1:1", "S3_BUCKET": "bucket", "AWS_REGION": "us-east-1"}
 # What may stand in backticks beside the variables of the processes.
-OTHER_VARIABLES = {VARIABLE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+OTHER_VARIABLES = {"MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} | {
+    VARIABLE,
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+}
 
 
 def load_router(variables: Mapping[str, str]) -> object:
-    return router_config.load(Environment(variables))
+    return router_config.load(Environment(variables), 2**33)
 
 
 def load_node(variables: Mapping[str, str]) -> object:

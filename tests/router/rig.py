@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from milena_common.addresses import Address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.env import Environment
 from milena_common.errors import MilenaError
@@ -38,7 +39,7 @@ class Router:
     def __init__(self, rate_limit: float, *, direct_access: bool = True) -> None:
         self.clock = FakeClock()
         self.nodes = FakeNodes(self.clock, lambda _: b"")  # every field at its default
-        self.config = replace(load(Environment({})), max_value_bytes=MAX_VALUE_BYTES, rate_limit=rate_limit)
+        self.config = replace(load(Environment({}), 2**30), max_value_bytes=MAX_VALUE_BYTES, rate_limit=rate_limit)
         membership = Membership(self.config.lease_seconds, self.clock.now())
         self.forwarder = Forwarder(membership, self.nodes.connect, self.clock)
         self.watchers = RingWatchers(membership, direct_access)
@@ -49,11 +50,14 @@ class Router:
 
         self.leases = Leases(membership, self.clock, ring_changed)
         self.limiter = TokenBucket(rate_limit, self.clock.now())
-        self.service = RouterService(self.config, self.leases, self.forwarder, self.limiter, self.clock)
+        self.budget = ByteBudget(2**30)
+        self.service = RouterService(
+            self.config, self.leases, self.forwarder, self.limiter, self.clock, self.budget
+        )
         self.calls = CallCounts(OPERATIONS)
         self.address: Address
         self.stub: pb_grpc.RouterStub
-        self.door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES, 2**30, MAX_WATCHERS)
+        self.door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS)
         self.channel: grpc.aio.Channel
 
     async def join(self, *addresses: str, bucket: str = "photos") -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from milena_client.memory_cluster import MemoryCluster
 from milena_common.addresses import Address
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.errors import (
     AccessDenied,
@@ -61,7 +62,7 @@ async def node() -> Node:
 
 @pytest.fixture
 async def connection(node: Node) -> AsyncIterator[GrpcNodeConnection]:
-    door = GrpcDoor("cache_server.Cache", 1000, 10_000)
+    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
     connection = GrpcNodeConnection(str(address))
@@ -183,7 +184,7 @@ async def test_closing_with_grace_lets_calls_finish(node: Node, connection: Grpc
         await gate.wait()
         return b"late"
 
-    door = GrpcDoor("cache_server.Cache", 1000, 10_000)
+    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
     graceful = GrpcNodeConnection(str(address))

@@ -9,12 +9,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from milena_common import errors
+from milena_common.call_bytes import COPIES
 from milena_common.deadlines import inner
 from milena_common.errors import MilenaError
 from milena_common.pb import cache_server_pb2 as cache_pb
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.slots import SLOTS, slot_of
 from tests.router.rig import MAX_VALUE_BYTES, SOON, Router, found, running_router
+from tests.support.waiting import eventually
 
 StatusCode = grpc.StatusCode
 A, B = "node-a:50051", "node-b:50051"
@@ -396,3 +398,38 @@ async def test_stats_has_every_node_also_one_that_cannot_be_asked(joined: Router
     await joined.stub.Leave(pb.LeaveRequest(address=A), timeout=SOON)
     await joined.stub.Leave(pb.LeaveRequest(address=B), timeout=SOON)
     assert await joined.stub.Stats(pb.StatsRequest(), timeout=SOON) == pb.StatsResponse()
+
+
+# ---- large values
+
+
+async def test_a_large_value_is_fetched_from_the_node_when_there_is_room_for_it(joined: Router) -> None:
+    owner = owner_of(joined, b"k")
+    value = bytes(300_000)
+    used: list[int] = []
+
+    def answer(_: str, request: bytes) -> bytes:
+        asked = cache_pb.GetRequest.FromString(request)
+        used.append(joined.budget.used)
+        if len(value) <= asked.max_bytes:
+            return found(value, owner)
+        return cache_pb.GetResponse(
+            successful=True, outcome="hit", node=owner, size=len(value), omitted=True
+        ).SerializeToString()
+
+    joined.nodes[owner].answer = answer
+    assert (await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)).value == value
+    assert used == [0, COPIES * len(value)]
+    assert len(joined.asked()) == 2
+    await eventually(lambda: joined.budget.used == 0)
+
+
+async def test_a_large_value_without_room_is_rejected_and_never_fetched(joined: Router) -> None:
+    owner = owner_of(joined, b"k")
+    joined.nodes[owner].answer = cache_pb.GetResponse(
+        successful=True, outcome="hit", node=owner, size=300_000, omitted=True
+    ).SerializeToString()
+    assert joined.budget.try_take(joined.budget.limit)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=0.2)
+    assert len(joined.asked()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,3 +21,10 @@ def wait_until(what: str, attempt: Callable[[], _T | None], timeout: float, paus
             raise TimeoutError(f"{what}: not within {timeout} s")
         time.sleep(pause)
     return result
+
+
+async def eventually(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Return when `condition` holds, which other tasks bring about. Raises TimeoutError after `timeout` seconds."""
+    async with asyncio.timeout(timeout):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
