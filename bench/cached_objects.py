@@ -28,6 +28,7 @@ from milena_cache.memory import Entry, Memory
 from milena_cache.node import Node
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
+from milena_cache.s3_clock import CorrectedClock, S3Clock
 from milena_client.slot_map import MapNode, MapRange, SlotMap
 from milena_common.addresses import Address
 from milena_common.byte_budget import ByteBudget
@@ -69,7 +70,7 @@ def _parts(memory: Memory) -> NodeParts:
 
 
 async def serve(number: int, value_bytes: int) -> None:
-    clock = SystemClock()
+    clock = CorrectedClock(SystemClock(), S3Clock())
     parts = _parts(filled_memory(number, value_bytes))
     calls = CallCounts((*OPERATIONS, "other"))
     watch = BucketWatch(parts.origin, BUCKETS.default, clock, random.random)

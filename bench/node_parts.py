@@ -25,6 +25,7 @@ from milena_cache.pace import Pace
 from milena_cache.replay import replay
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3_client import make_session
+from milena_cache.s3_clock import CorrectedClock, S3Clock
 from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_settings import S3Settings
 from milena_cache.stats import ReadCounts
@@ -69,7 +70,7 @@ class NodeParts:
 
 def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: float = FLUSH_DELAY) -> NodeParts:
     """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
-    clock, draw = SystemClock(), random.random
+    clock, draw = CorrectedClock(SystemClock(), S3Clock()), random.random
     freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
     origin = Origin(
         store,
@@ -85,7 +86,7 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     copies = Copies(memory, flights, freshness, clock)
     dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
     journal: Journal[DirtyEntry] = Journal(disk, clock)
-    uploader = Uploader(origin, made_conditions())
+    uploader = Uploader(origin, made_conditions(), journal.lineages)
     reads = ReadCounts()
     writeback = WriteBack(
         dirty,

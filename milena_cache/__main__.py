@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import socket
 import uuid
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from milena_cache.bucket_watch import BucketWatch
+from milena_cache.clock_watch import watch_clock
 from milena_cache.conditions import Conditions
 from milena_cache.config import Config, load
 from milena_cache.copies import Copies
@@ -19,12 +21,14 @@ from milena_cache.dirty import Dirty, DirtyEntry
 from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService, limited
 from milena_cache.doors.grpc_answers import BudgetedGet
 from milena_cache.doors.redis.assembly import redis_door
+from milena_cache.exit_code import exit_code
 from milena_cache.flights import Flights
 from milena_cache.journal import Journal
 from milena_cache.journal_disk import CannotOpen
 from milena_cache.journal_identity import JournalIdentity, note_node
 from milena_cache.journal_lmdb import LmdbDisk
 from milena_cache.journal_trial import trial
+from milena_cache.lineage import LINEAGE_DIGITS, lineage_of_cluster
 from milena_cache.memory import Memory
 from milena_cache.metrics import node_registry
 from milena_cache.moved_writes import MovedWrites
@@ -39,6 +43,7 @@ from milena_cache.replay import replay
 from milena_cache.report import Report
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3_client import make_session
+from milena_cache.s3_clock import CorrectedClock, S3Clock
 from milena_cache.s3_credentials import Credentials
 from milena_cache.stats import ReadCounts
 from milena_cache.store_probe import StoreProbe
@@ -54,7 +59,7 @@ from milena_common import process
 from milena_common.addresses import Address, parse_address
 from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
-from milena_common.clock import SystemClock
+from milena_common.clock import Clock, SystemClock
 from milena_common.errors import ConfigError
 from milena_common.grpc_door import GrpcDoor
 from milena_common.limiter import TokenBucket
@@ -73,18 +78,15 @@ SETTLE_SECONDS = 1.0
 # A router with DIRECT_ACCESS=false gives the ring to a node that has joined, which takes a moment.
 RING_PAUSE_SECONDS = 1.0
 
-EXIT_JOURNAL_FAILED = 1
-EXIT_WRITES_REMAIN = 3
-
 
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
-    clock = SystemClock()
+    clock = CorrectedClock(SystemClock(), S3Clock())
     draw = random.random
     budget = ByteBudget(config.max_in_flight_bytes)
     make_session(config.s3)  # what is wrong with it is found now
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
-    store = S3(credentials, config.s3, clock, config.freshness.negative_ttl, budget=budget)
+    store = S3(credentials, config.s3, clock, config.freshness.negative_ttl, budget=budget, s3_clock=clock.s3)
     origin = Origin(
         store,
         clock,
@@ -103,7 +105,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     copies = Copies(memory, flights, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     conditions = Conditions(config.s3_conditions)
-    uploader = Uploader(origin, conditions)
+    uploader = Uploader(origin, conditions, journal.lineages)
+    origin.observed = journal.learn
     reads = ReadCounts()
     writeback = WriteBack(
         dirty,
@@ -115,9 +118,11 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         reads,
         clock,
         draw,
-        pace=Pace(config.flush_concurrency, draw),
+        # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
+        pace=Pace(min(config.flush_concurrency, config.s3_concurrency), draw),
         delay=config.flush_delay,
         policy=config.write_conflict,
+        stuck_after=config.stuck_after,
     )
     writes = Writes(
         origin=origin,
@@ -221,6 +226,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     def ring_changed(slot_map: SlotMap) -> None:
         changed = ownership.update(slot_map)
         me.ring_changed(ownership.slot_map.cluster_id)
+        if ownership.slot_map.cluster_id:
+            journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
         if changed:
             moved.ring_changed()
             redis.ring_changed()
@@ -263,6 +270,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         config.max_bytes // 2**20,
     )
     background = [asyncio.create_task(watch.run()), asyncio.create_task(writeback.run())]
+    background.append(asyncio.create_task(watch_clock(origin, config.buckets.default, clock)))
     background += [asyncio.create_task(each.run()) for each in report.registrations]
     # A node that has left goes on watching: to requests that come late it can say who has their slots.
     watching = [asyncio.create_task(each.run()) for each in watches]
@@ -290,12 +298,12 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await origin.close()
         await ops.stop()
         await journal.close()
-    code = _exit_code(journal, dirty, config)
+    code = exit_code(journal, dirty, writeback, config.journal)
     log.info("cache node stopped")
     return code
 
 
-async def _open_journal(config: Config, clock: SystemClock) -> tuple[Journal[DirtyEntry], JournalIdentity]:
+async def _open_journal(config: Config, clock: Clock) -> tuple[Journal[DirtyEntry], JournalIdentity]:
     """Raises ConfigError naming the variable."""
     directory = Path(config.journal)
     origin = f"s3://{config.buckets.default}/{config.buckets.prefix}"
@@ -310,7 +318,7 @@ async def _open_journal(config: Config, clock: SystemClock) -> tuple[Journal[Dir
                 f"{directory}: has writes for {noted}, and S3_BUCKET and S3_PREFIX say {origin}; start with the "
                 "old ones until `milena writeback status` shows none, or use another directory"
             )
-        journal: Journal[DirtyEntry] = Journal(disk, clock)
+        journal: Journal[DirtyEntry] = Journal(disk, clock, secrets.token_hex(LINEAGE_DIGITS // 2))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     journal.chore(lambda disk: disk.note("origin", origin))
@@ -340,24 +348,6 @@ async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEnt
         await asyncio.wait_for(journal.settled(), SETTLE_SECONDS)
     done = await writeback.flushes.flush(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
-
-
-def _exit_code(journal: Journal[DirtyEntry], dirty: Dirty, config: Config) -> int:
-    if journal.failure:
-        return EXIT_JOURNAL_FAILED
-    lost = sum(not entry.journaled for entry in dirty.entries.values())
-    if lost:
-        log.error("%d writes of durability memory did not reach S3 and are lost", lost)
-    kept = len(dirty.entries) - lost
-    if kept:
-        log.error(
-            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded "
-            "when a node starts on it",
-            kept,
-            dirty.dead_letters,
-            config.journal,
-        )
-    return EXIT_WRITES_REMAIN if kept or lost else 0
 
 
 def _advertised_resp(listens: Address, advertised: Address) -> str:

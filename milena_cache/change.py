@@ -70,3 +70,10 @@ class Change(NamedTuple):
 def etag_of(value: bytes) -> str:
     """The ETag that S3 gives to an object written in one piece, unless it encrypts it with a key of KMS."""
     return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
+
+
+def may_have_etag(value: bytes, etag: str, base: str) -> bool:
+    """Return whether the ETag of `value` may be `base`. `etag` is it, if known; large values are not hashed."""
+    if etag:
+        return same_etag(etag, base)
+    return len(value) >= LARGE_BYTES or etag_of(value) == base

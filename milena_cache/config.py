@@ -67,6 +67,7 @@ class Config:
     flush_delay: float
     flush_concurrency: int
     write_conflict: Policy
+    stuck_after: float
     drain: float
     log_level: str
     log_format: str
@@ -130,6 +131,7 @@ def load(env: Environment, memory_limit: int) -> Config:
         flush_delay=env.number("FLUSH_DELAY_MS", 100, 0, 3_600_000, "milliseconds") / 1000,
         flush_concurrency=env.integer("FLUSH_CONCURRENCY", 64, 1, 10_000),
         write_conflict=_one_of(env, "WRITE_CONFLICT", "overwrite", POLICIES),
+        stuck_after=env.seconds("DEAD_LETTER_AFTER", 600, 1, YEAR),
         drain=env.seconds("DRAIN_SECONDS", 20, 0, 3600),
         log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
         log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),

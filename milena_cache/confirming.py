@@ -9,11 +9,13 @@ import logging
 
 from milena_cache.copies import Copies
 from milena_cache.dirty import Dirty, DirtyEntry
+from milena_cache.lineage import Lineages
 from milena_cache.origin import Origin
-from milena_cache.store import OriginFailure
-from milena_cache.version import Version, stamped
+from milena_cache.store import NO_METADATA, OriginFailure
+from milena_cache.version import lineage_of, stamped
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
+from milena_common.errors import OriginUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +23,21 @@ log = logging.getLogger(__name__)
 class Confirming:
     """Asks S3 about dirty entries, in the turns of uploads."""
 
-    def __init__(self, origin: Origin, dirty: Dirty, writeback: WriteBack, copies: Copies, clock: Clock) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        dirty: Dirty,
+        writeback: WriteBack,
+        copies: Copies,
+        clock: Clock,
+        lineages: Lineages,
+    ) -> None:
         self._origin = origin
         self._dirty = dirty
         self._writeback = writeback
         self._copies = copies
         self._clock = clock
+        self._lineages = lineages
 
     async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
         """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
@@ -47,8 +58,15 @@ class Confirming:
                     raise failure.as_error() from None
                 if self._dirty.get(key) is not current:
                     continue
-                version: Version | None = stamped(found.metadata, ref) if found else None
-                if version is not None and version > current.version:
+                metadata = found.metadata if found else NO_METADATA
+                version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.owned_since < 0
+                if self._lineages.undecided(lineage, late=late):
+                    raise OriginUnavailable(
+                        f"{ref}: an unknown lineage wrote it, and which ones are the cluster's shows when the ring "
+                        "is known"
+                    )
+                comparable = self._lineages.comparable(lineage, late=late)
+                if version is not None and comparable and version > current.version:
                     log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
                     self._writeback.settled(current)
                     self._copies.forget(key)

@@ -194,9 +194,11 @@ class Dirty:
             entry.unsure = old.unsure
             entry.uploading = old.uploading
             entry.queued = old.queued
+            entry.failures = old.failures
             # A condition was decided against `old`; what S3 may hold under that is `old`'s affair.
             entry.conditional = entry.conditional and (old.conditional or bool(old.dead))
             if old.dead:
+                entry.failures = 0
                 entry.generation = self._generation
                 if entry.uploading:
                     entry.later = self._generation  # what is under way is not it

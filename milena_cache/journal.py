@@ -23,15 +23,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Generic, TypeVar
 
 from milena_cache.journal_commit import Commit, JournalFailed, JournalFull, Leaving, Waiting
 from milena_cache.journal_disk import Disk, DiskFailed, DiskFull
 from milena_cache.journal_records import Replayed, read_records
 from milena_cache.journal_room import MOST_CHORES, Room, take_ballast
+from milena_cache.lineage import UNNAMED, Lineages
 from milena_cache.record import Damaged, decode
-from milena_cache.version import Version
+from milena_cache.store import Ref
+from milena_cache.version import Version, lineage_of, stamped
 from milena_cache.versions import Versions
 from milena_common.clock import Clock
 from milena_common.errors import DeadlineExceeded
@@ -50,10 +52,14 @@ MAX_BATCH_BYTES = 2**26
 
 
 class Journal(Generic[T]):
-    """The journal over `disk`. `T` is what a write is known as to whoever makes it."""
+    """The journal over `disk`. `T` is what a write is known as to whoever makes it.
 
-    def __init__(self, disk: Disk, clock: Clock) -> None:
+    `lineage` is that of a journal which has none yet; see `lineage`.
+    """
+
+    def __init__(self, disk: Disk, clock: Clock, lineage: str = UNNAMED) -> None:
         self.disk = disk
+        self.lineages = Lineages(disk.notes(), lineage)
         self.versions = Versions(clock.wall(), disk.notes())
         self.full = False
         self.failed = asyncio.Event()
@@ -107,6 +113,19 @@ class Journal(Generic[T]):
             self._noting = True
             self.chore(self._keep_notes)
         return version
+
+    def learn(self, ref: Ref, metadata: Mapping[str, str]) -> None:
+        """Have later versions exceed that of an object in S3 that another cluster wrote."""
+        version = stamped(metadata, ref)
+        # Not a version of the cluster's own: a node that has lost a slot, and does not know it yet, must not exceed
+        # what the slot's new owner writes.
+        if version is not None and lineage_of(metadata) not in self.lineages.kin:
+            self.versions.learn(version)
+
+    def joined(self, lineage: str) -> None:
+        """Stamp writes with the lineage of the ring that this node is a member of."""
+        if self.lineages.joined(lineage):
+            self.chore(self._keep_notes)
 
     def write(
         self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None], timeout: float
@@ -287,7 +306,7 @@ class Journal(Generic[T]):
 
     def _keep_notes(self, disk: Disk) -> None:
         self._noting = False
-        for name, text in self.versions.notes().items():
+        for name, text in {**self.versions.notes(), **self.lineages.notes()}.items():
             disk.note(name, text)
 
     # ---- when the disk does not do what it should

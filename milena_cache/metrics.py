@@ -60,6 +60,11 @@ def node_registry(
         yield gauge(
             "milena_cache_degraded", "1 if somebody should look at the node", float(bool(report.degraded()))
         )
+        yield gauge(
+            "milena_clock_skew_seconds",
+            "By how much this machine's time of day is ahead of S3's, 0: not known",
+            report.clock_skew,
+        )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
         yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
         yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.refused)
@@ -166,6 +171,7 @@ def _dirty(dirty: Dirty, report: Report) -> Iterable[Metric]:
     yield gauge("milena_writeback_oldest_seconds", "Age of the oldest dirty write, 0 if none", report.oldest)
     yield gauge("milena_writeback_max_age_seconds", "DIRTY_MAX_AGE_SECONDS", report.max_age)
     yield gauge("milena_writeback_dead_letters", "Writes that S3 refused for good", dirty.dead_letters)
+    yield gauge("milena_writeback_stuck", "Dirty writes that fail while others reach S3", report.stuck)
     yield gauge("milena_writeback_dead_letter_bytes", "Bytes of those", dirty.dead_bytes)
 
 

@@ -19,7 +19,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from typing import NamedTuple, TypeVar
 
 from milena_cache.buckets import Buckets, Object
@@ -30,16 +29,16 @@ from milena_cache.existence import Known
 from milena_cache.expiry import NEVER, expiry_of, has_ended, to_the_millisecond
 from milena_cache.flights import Flight, Flights
 from milena_cache.freshness import Freshness, Window
+from milena_cache.listing import Listings
 from milena_cache.memory import Entry, Memory, copy_of
 from milena_cache.modify import KEEP, Decide, Modified, NewValue, Otherwise, modify
 from milena_cache.shared_reads import SharedReads
 from milena_cache.stats import ReadCounts
-from milena_cache.store import Absent, OriginFailure, Page, Readable, Ref, Stored
+from milena_cache.store import Absent, Page, Readable, Ref, Stored
 from milena_cache.writes import Writes
 from milena_common.clock import Clock
 from milena_common.durability import Durability
-from milena_common.errors import InvalidRequest, MilenaError, OriginUnavailable
-from milena_common.keys import MAX_KEY_BYTES
+from milena_common.errors import MilenaError, OriginUnavailable
 
 T = TypeVar("T")
 
@@ -91,11 +90,11 @@ class Node:
         self._store = store
         self._copies = copies
         self._freshness = freshness
-        self._buckets = buckets
         self.clock = clock
         self._max_value_bytes = max_value_bytes
         self._existence = copies.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
+        self._listings = Listings(store, buckets, dirty, writes, clock)
 
     # Reading.
 
@@ -358,28 +357,8 @@ class Node:
         self.writes.forget(wanted.filed_as)
 
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
-        """A page of the bucket's keys, without the node's S3_PREFIX. Raises InvalidRequest, AccessDenied."""
-        name = self._buckets.canonical(bucket)
-        if len(prefix) > MAX_KEY_BYTES or 0 in prefix:
-            raise InvalidRequest(f"prefix: allowed are at most {MAX_KEY_BYTES} bytes of UTF-8 without NUL")
-        hidden = self._buckets.prefix_of(name)
-        try:
-            full_prefix = hidden + prefix.decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest("prefix: is not UTF-8; keys are UTF-8") from None
-        page = await self._limited(
-            self._store.list(name or self._buckets.default, full_prefix, cursor, limit), timeout, "S3 list"
-        )
-        return page.without_prefix(hidden) if hidden else page
-
-    async def _limited(self, asking: Awaitable[T], timeout: float, what: str) -> T:
-        """The answer of S3 within `timeout` seconds, failures as Milena's errors."""
-        try:
-            return await asyncio.wait_for(asking, timeout)
-        except TimeoutError:
-            raise OriginUnavailable(f"{what}: no answer within {timeout:.3g} s") from None
-        except OriginFailure as failure:
-            raise failure.as_error() from None
+        """A page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""
+        return await self._listings.page(bucket, prefix, cursor, limit, timeout)
 
     async def finish(self) -> None:
         """Break off the reads under way; for the end of the process."""

@@ -32,7 +32,7 @@ from milena_cache.store import (
 )
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
-from milena_common.errors import MilenaError
+from milena_common.errors import MilenaError, OriginUnavailable
 from milena_common.histogram import Histogram
 
 T = TypeVar("T")
@@ -91,6 +91,8 @@ class Origin:
         hedge_after: float,
     ) -> None:
         self.counts = OriginCounts()
+        # Called with the metadata of each object that S3 turns out to hold.
+        self.observed: Callable[[Ref, Mapping[str, str]], None] = lambda ref, metadata: None
         self._store = store
         self._fresh = fresh
         self._hedge_after = hedge_after
@@ -217,16 +219,24 @@ class Origin:
         )
         if isinstance(answer, Stored):
             self.counts.bytes_read += len(answer.value)
+            self.observed(ref, answer.metadata)
         return answer
 
     async def head(self, ref: Ref) -> Info | None:
-        return await self._attempts("head", ref, lambda store, _: store.head(ref), _code_of_head)
+        found = await self._attempts("head", ref, lambda store, _: store.head(ref), _code_of_head)
+        return self._seen(ref, found)
+
+    def _seen(self, ref: Ref, found: Info | None) -> Info | None:
+        if found is not None:
+            self.observed(ref, found.metadata)
+        return found
 
     async def look(self, ref: Ref, give_up_at: float) -> Info | None:
         """As `head`, as a step of a write: one attempt, not begun after `give_up_at`."""
-        return await self._attempts(
+        found = await self._attempts(
             "head", ref, lambda store, _: store.head(ref), _code_of_head, writing=True, give_up_at=give_up_at
         )
+        return self._seen(ref, found)
 
     async def put(
         self,
@@ -253,10 +263,11 @@ class Origin:
         return etag
 
     async def describe(self, ref: Ref, give_up_at: float) -> Info | None:
-        """As `look`, with the object's attributes."""
-        return await self._attempts(
+        """As `look`, with the object's attributes and the time of day at S3."""
+        found = await self._attempts(
             "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, give_up_at=give_up_at
         )
+        return self._seen(ref, found)
 
     async def copy(
         self,
@@ -320,3 +331,13 @@ def _code_of_get(answer: Stored | Absent) -> str:
     if isinstance(answer, Stored):
         return "200"
     return "304" if answer is Absent.NOT_MODIFIED else "404"
+
+
+async def within(asking: Awaitable[T], timeout: float, what: str) -> T:
+    """Return S3's answer, which must come within `timeout` seconds. Raises its failures as Milena's errors."""
+    try:
+        return await asyncio.wait_for(asking, timeout)
+    except TimeoutError:
+        raise OriginUnavailable(f"{what}: no answer within {timeout:.3g} s") from None
+    except OriginFailure as failure:
+        raise failure.as_error() from None

@@ -3,6 +3,9 @@
 Nobody waits for it: for readers the object does not exist any more, whether S3 still holds it or not. It is removed
 in its key's turn, after a look, and on the condition that it is still the same: what somebody has written meanwhile
 stays. Where S3 cannot do that, the object stays too, and is found again by who notices it next.
+
+The clock of this machine may be wrong. So an object is removed only if it has come to its end by S3's own clock, as
+the answer to that look tells it, and only while the two clocks agree.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from milena_cache.dirty import Dirty
 from milena_cache.expiry import expiry_of, has_ended
 from milena_cache.memory import Entry
 from milena_cache.origin import Origin
+from milena_cache.s3_clock import CorrectedClock, is_skewed
 from milena_cache.store import Fault, Info, OriginFailure, Ref
 from milena_cache.turns import Turns
-from milena_common.clock import Clock
 from milena_common.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,13 @@ class Removal:
     """Removes objects of one node; `turns` are those of uploads."""
 
     def __init__(
-        self, origin: Origin, conditions: Conditions, dirty: Dirty, copies: Copies, turns: Turns, clock: Clock
+        self,
+        origin: Origin,
+        conditions: Conditions,
+        dirty: Dirty,
+        copies: Copies,
+        turns: Turns,
+        clock: CorrectedClock,
     ) -> None:
         self.removed = 0
         self._conditions = conditions
@@ -51,6 +60,16 @@ class Removal:
     def is_over(self, found: Info, ref: Ref) -> bool:
         """Whether what S3 holds at `ref` has come to its end."""
         return has_ended(expiry_of(found.metadata, ref), self._clock.wall())
+
+    def _is_over_at_s3(self, found: Info, ref: Ref) -> bool:
+        """Return whether S3 has told that what it holds at `ref` has come to its end."""
+        date = found.server_date
+        if date is None or is_skewed(self._clock.machine.wall() - date):
+            if self._log.allow(self._clock.now()):
+                tells = "does not tell its time" if date is None else "and this machine do not agree on the time"
+                log.warning("%s stays in S3, which %s%s", ref, tells, self._log.suppressed())
+            return False
+        return has_ended(expiry_of(found.metadata, ref), date)
 
     def noticed(self, wanted: Object, owned_since: int) -> None:
         """What a copy or S3 has of the object has come to its end; the slot is owned since `owned_since`."""
@@ -70,12 +89,13 @@ class Removal:
                 if key in self._dirty:
                     return  # the upload does what has to be done
                 asked_at = self._clock.now()
-                found = await self._origin.look(ref, inf)
+                found = await self._origin.describe(ref, inf)
                 if found is not None:
                     if not self.is_over(found, ref):
                         self._copies.forget(key)
                         return
-                    await self._delete(key, ref, found.etag)
+                    if self._is_over_at_s3(found, ref):
+                        await self._delete(key, ref, found.etag)
                 if key not in self._dirty:
                     self._copies.keep(key, Entry(None, "", asked_at, owned_since))
         except OriginFailure as failure:

@@ -11,9 +11,9 @@ from milena_cache.journal import Journal
 from milena_cache.node import Node
 from milena_cache.origin import OriginCounts
 from milena_cache.registration import Registration
+from milena_cache.s3_clock import CorrectedClock
 from milena_cache.writeback import WriteBack
 from milena_common.calls import CallCounts
-from milena_common.clock import Clock
 
 
 class Concern(Protocol):
@@ -45,7 +45,7 @@ class Report:
         writeback: WriteBack,
         max_age: float,
         stopping: Callable[[], bool],
-        clock: Clock,
+        clock: CorrectedClock,
     ) -> None:
         self.registrations: list[Registration] = []
         self.ring_epoch: Callable[[], int] | None = None
@@ -103,7 +103,17 @@ class Report:
             reasons.append(f"journal: {self.damaged} damaged records (`milena journal verify`)")
         for concern in self.concerns:
             reasons += concern.degraded()
-        return reasons
+        return reasons + self._clock.degraded() + self._writeback.failing.degraded(self._clock.now())
+
+    @property
+    def stuck(self) -> int:
+        """How many dirty keys fail again and again while others reach S3."""
+        return self._writeback.failing.number_stuck(self._clock.now())
+
+    @property
+    def clock_skew(self) -> float:
+        """By how many seconds this machine's time of day is ahead of S3's; 0 as long as that is not known."""
+        return self._clock.skew
 
     def values(self) -> dict[str, float]:
         """Counts since the start, and sizes now."""
@@ -127,6 +137,7 @@ class Report:
             "dirty_limit_bytes": dirty.max_bytes,
             "dirty_oldest_seconds": self.oldest,
             "dead_letters": dirty.dead_letters,
+            "stuck_writes": self.stuck,
             "journal_full": float(self._journal.full),
             "writeback_last_success_timestamp": self._writeback.last_success,
             "uptime_seconds": self._clock.now() - self._started,

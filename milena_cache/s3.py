@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from milena_cache.s3_absence import Absence
 from milena_cache.s3_answers import REGION_CODES
 from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_clock import S3Clock
 from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_digest import Md5Etags, md5_named_by
 from milena_cache.s3_obstore import ObstoreStore, Unreadable, exact
@@ -64,7 +65,8 @@ class S3:
 
     `thorough` is the client by boto3, for what is asked of it alone. `negative_ttl`: for how many seconds a
     confirmed absence is believed. `on_request` is called with operation, code and seconds for each request that is
-    made besides the one that was asked for. `budget` bounds the bytes of values that are being read.
+    made besides the one that was asked for. `budget` bounds the bytes of values that are being read. `s3_clock` is
+    set by the answers that boto3 gets.
     """
 
     def __init__(
@@ -76,13 +78,15 @@ class S3:
         *,
         pooled: bool = True,
         budget: ByteBudget | None = None,
+        s3_clock: S3Clock | None = None,
     ) -> None:
         self.on_request: Callable[[str, str, float], None] = lambda operation, code, seconds: None
         self._credentials = credentials
         self._settings = settings
         self._budget = budget
+        self._s3_clock = s3_clock
         self._fast = ObstoreStore(credentials, settings, pooled=pooled, budget=budget)
-        self.thorough = Boto3Store(credentials, settings, pooled=pooled, budget=budget)
+        self.thorough = Boto3Store(credentials, settings, pooled=pooled, budget=budget, clock=s3_clock)
         self._clock = clock
         self._absence = Absence(clock, negative_ttl)
         self._etags = Md5Etags()
@@ -96,7 +100,15 @@ class S3:
         What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
         that a write by the first has ended.
         """
-        other = S3(self._credentials, self._settings, self._clock, 0, pooled=False, budget=self._budget)
+        other = S3(
+            self._credentials,
+            self._settings,
+            self._clock,
+            0,
+            pooled=False,
+            budget=self._budget,
+            s3_clock=self._s3_clock,
+        )
         other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
         return other
 

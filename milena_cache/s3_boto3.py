@@ -6,9 +6,14 @@ boto3 blocks, so calls run on threads. The clients are made anew for new credent
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions as botocore_errors
@@ -19,6 +24,7 @@ from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_attributes import attributes_of, sendable
 from milena_cache.s3_boto3_client import THREADS, make_client
 from milena_cache.s3_boto3_errors import judge, region_of
+from milena_cache.s3_clock import S3Clock
 from milena_cache.s3_credentials import Credentials, CredentialsUnavailable, Held
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import (
@@ -52,8 +58,9 @@ OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
 class Boto3Store:
     """S3 through boto3.
 
-    `pooled` False: each request has a connection of its own, which no earlier request has used.
-    `budget` bounds the bytes of values that are being read; None: nothing does, as in tools.
+    `pooled` False: each request has a connection of its own, which no earlier request has used. `budget` bounds the
+    bytes of values that are being read; None: nothing does, as in tools. `clock` is set by the `Date` of every
+    answer, refusals included.
     """
 
     def __init__(
@@ -63,7 +70,10 @@ class Boto3Store:
         *,
         pooled: bool = True,
         budget: ByteBudget | None = None,
+        clock: S3Clock | None = None,
     ) -> None:
+        self._clock = clock or S3Clock()
+        self._answer = threading.local()
         self._pooled = pooled
         self._credentials = credentials
         self._held: Held | None = None
@@ -93,8 +103,20 @@ class Boto3Store:
             made = self._clients.get(region)
             if made is None:
                 made = make_client(self._settings, region, held)
+                made.meta.events.register("after-call.s3", self._answered)
                 self._clients[region] = made
             return made
+
+    def _answered(self, http_response: Any, **_: Any) -> None:
+        """Take the time of day from the answer to the request that this thread has sent."""
+        try:
+            moment = parsedate_to_datetime(http_response.headers.get("date", ""))
+        except ValueError:
+            return
+        # Without a zone it would be taken for local time; HTTP's dates are always in GMT.
+        date = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+        self._answer.date = date
+        self._clock.observed(date, self._answer.asked_at, time.monotonic())
 
     async def _call(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
@@ -111,6 +133,7 @@ class Boto3Store:
             client = self._client(region, held)
             if not self._pooled:
                 client.close()  # its idle connections; those of other requests are closed when these end
+            self._answer.asked_at, self._answer.date = time.monotonic(), None
             return work(client)
 
         try:
@@ -198,7 +221,8 @@ class Boto3Store:
         def work(client: S3Client) -> Info:
             answer: Any = client.head_object(Bucket=ref.bucket, Key=ref.key)
             self._check("head", ref, answer)
-            return self._info(ref, answer, client)
+            info = self._info(ref, answer, client)
+            return replace(info, server_date=self._answer.date)
 
         found = await self._call("head", ref, work)
         return None if isinstance(found, Absent) else found

@@ -5,11 +5,17 @@ the condition does not hold, or it is not known whether an attempt happened, a l
 
     S3 holds                         base unknown        base known
     our version                      done                done
-    a later version of Milena's      superseded          superseded
-    an earlier version of Milena's   write over it       write over it
+    a later version of the cluster   superseded          superseded
+    an earlier version of it         write over it       write over it
     the base                         –                   write over it
-    somebody else's object           write over it       conflict
+    a greater version of another
+      lineage                        conflict            conflict
+    somebody else's other object     write over it       conflict
     nothing                          write               as the base says, or conflict
+
+Versions are compared only with those of the writer's own cluster, see `lineage`. The objects of another lineage are
+somebody else's: none of them is a reason to drop our write. One with a greater version was probably written after
+our write was made, so it is a conflict also where the base is not known.
 
 An object that has come to its own end is in the way of nothing: it does not exist, though S3 still holds it. Our
 own version is in the way of a delete of ours only: of the same write, when the object came to its end before that
@@ -22,13 +28,14 @@ own earlier versions, which the caller may not have seen, are a conflict too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
 from milena_cache.etags import same_etag
 from milena_cache.expiry import expiry_of, has_ended
 from milena_cache.store import Info, Ref
-from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamped
+from milena_cache.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamped
 
 # A key may have so many bytes.
 MAX_KEY_BYTES = 1024
@@ -61,10 +68,12 @@ def settle(
     strict: bool,
     or_absent: bool,
     wall: float,
+    kin: Collection[str],
 ) -> Settled:
     """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`.
 
-    `wall` is the time of day, in seconds since 1970.
+    `wall` is the time of day, in seconds since 1970; `kin` are the lineages whose versions are comparable with
+    `ours`.
     """
     if found is None:
         if deleting:
@@ -72,6 +81,9 @@ def settle(
         expected = base is ABSENT or base is UNKNOWN or or_absent
         return Settled(Verdict.WRITE if expected else Verdict.CONFLICT, ABSENT)
     version = stamped(found.metadata, ref)
+    foreign_greater = False
+    if version is not None and lineage_of(found.metadata) not in kin:
+        foreign_greater, version = version > ours, None
     if version is not None and version > ours:
         # Whoever named a condition is to learn that it came too late.
         return Settled(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
@@ -81,7 +93,7 @@ def settle(
         known = not (strict and isinstance(base, str))
     else:
         is_base = isinstance(base, str) and (base == found.etag or same_etag(base, found.etag))
-        known = base is UNKNOWN or is_base or (version is not None and not strict)
+        known = (base is UNKNOWN and not foreign_greater) or is_base or (version is not None and not strict)
     return Settled(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)
 
 

@@ -50,7 +50,8 @@ class Info:
 
     `metadata` is the object's own (`x-amz-meta-…`), names in lower case; only `head` and `describe` fill it.
     `attributes` are what else S3 keeps with it and a later write must repeat (Content-Type, storage class and so
-    on), in the words of the store that gave them; only `describe` fills them.
+    on), in the words of the store that gave them; only `describe` fills them. `server_date` is S3's time of day
+    when it answered, in seconds since 1970; None if that is not known: only `describe` has to find it out.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Info:
     last_modified: float
     metadata: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=lambda: NO_ATTRIBUTES, compare=False)
+    server_date: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,9 @@ class Through:
             etag = landed.base if isinstance(landed.base, str) else ""
             if landed.how is Ending.SUPERSEDED:
                 self._copies.forget(key)
+                self._writeback.recent.forget(key)
             else:
+                self._writeback.recent.add(key, exists=change.value is not None)
                 now = self._clock.now()
                 self._copies.keep(key, copy_of(change.value, etag, now, change.owned_since, change.expires_at))
                 self._copies.changes(key)

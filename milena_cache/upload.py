@@ -27,10 +27,11 @@ from milena_cache.change import etag_of
 from milena_cache.conditions import Capability, Conditions
 from milena_cache.etags import same_etag
 from milena_cache.expiry import NEVER, expires_metadata, without_milenas
+from milena_cache.lineage import Lineages
 from milena_cache.origin import Origin
 from milena_cache.settle import Verdict, name_beside, settle
 from milena_cache.store import NO_ATTRIBUTES, Fault, Info, OriginFailure, Ref
-from milena_cache.version import ABSENT, UNKNOWN, Base, Version, stamp
+from milena_cache.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamp
 from milena_common.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ class Write:
     is there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds anything else.
     `expires_at`: when the object ends, in seconds since 1970. `ended`: it is a delete, because the object came to
     its end before it was in S3; what somebody else has written since the base is not deleted by it. `keeps`: the
-    ETag of the object whose bytes `value` are, if nothing but metadata changes; "" for any other write.
+    ETag of the object whose bytes `value` are, if nothing but metadata changes; "" for any other write. `late`: it
+    is of an earlier start or ownership, and the rest of the cluster may have written the object since.
     """
 
     ref: Ref
@@ -86,6 +88,7 @@ class Write:
     expires_at: float = NEVER
     ended: bool = False
     keeps: str = ""
+    late: bool = False
 
 
 class Conflict(Exception):
@@ -93,12 +96,13 @@ class Conflict(Exception):
 
 
 class Uploader:
-    """Writes to S3 through `origin`. Counts conflicts by policy."""
+    """Writes to S3 through `origin`, as one of the cluster of `lineages`. Counts conflicts by policy."""
 
-    def __init__(self, origin: Origin, conditions: Conditions) -> None:
+    def __init__(self, origin: Origin, conditions: Conditions, lineages: Lineages) -> None:
         self.conflicts = dict.fromkeys(POLICIES, 0)
         self.conditions = conditions
         self._origin = origin
+        self._lineages = lineages
         self._log = LogLimiter()
 
     async def upload(self, write: Write, give_up_at: float) -> Landed:
@@ -180,6 +184,10 @@ class Uploader:
 
     async def _judge(self, write: Write, found: Info | None, give_up_at: float) -> Landed | None:
         """How `write` has ended when S3 holds `found`; None if it has to be written over that, its base now."""
+        late, lineages = write.late, self._lineages
+        if found is not None and lineages.undecided(lineage_of(found.metadata), late=late):
+            text = "another lineage wrote the object, and which ones are the cluster's shows when the ring is known"
+            raise OriginFailure(Fault.BUSY, "head", write.ref, text, "local")
         base = write.base if write.policy or write.strict else UNKNOWN
         settled = settle(
             found,
@@ -190,13 +198,14 @@ class Uploader:
             strict=write.strict,
             or_absent=write.or_absent,
             wall=self._origin.clock.wall(),
+            kin=lineages.late_kin if late else lineages.kin,
         )
         match settled.verdict:
             case Verdict.DONE:
                 return Landed(Ending.ALREADY, settled.base)
             case Verdict.SUPERSEDED:
                 return Landed(Ending.SUPERSEDED, settled.base)
-            case Verdict.CONFLICT:
+            case Verdict.CONFLICT if write.policy or write.strict or write.ended:
                 landed = await self._conflict(write, settled.base, give_up_at)
                 if landed is not None:
                     return landed
@@ -232,8 +241,11 @@ class Uploader:
     async def _keep_beside(self, write: Write, value: bytes, give_up_at: float) -> Ref:
         # Its name has the version in it: nothing else is there, unless from an attempt whose answer was lost.
         beside = name_beside(write.ref, write.version)
-        await self._origin.put(beside, value, give_up_at, metadata=stamp(write.version, beside))
+        await self._origin.put(beside, value, give_up_at, metadata=self._stamp(write, beside))
         return beside
+
+    def _stamp(self, write: Write, ref: Ref) -> dict[str, str]:
+        return stamp(write.version, ref, self._lineages.own)
 
     async def _attempt(self, write: Write, found: Info | None, give_up_at: float, *, conditional: bool) -> Landed:
         """One write; `found` is what a look has just found. `conditional`: only if S3 holds the base."""
@@ -241,7 +253,7 @@ class Uploader:
         if write.value is None:
             await self._origin.delete(write.ref, give_up_at, if_match=etag)
             return Landed(Ending.DELETED, ABSENT)
-        metadata = {**stamp(write.version, write.ref), **expires_metadata(write.expires_at)}
+        metadata = {**self._stamp(write, write.ref), **expires_metadata(write.expires_at)}
         if write.keeps and found is not None:
             metadata = {**without_milenas(found.metadata), **metadata}
             if same_etag(found.etag, write.keeps) and self.conditions.copies:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
+from typing import NamedTuple
+
+
+class Waiting(NamedTuple):
+    """A key that is due for its upload; `retry`: an earlier attempt has failed; `newest`: it came last."""
+
+    key: bytes
+    retry: bool
+    newest: bool = False
 
 
 class UploadQueue:
@@ -23,26 +31,37 @@ class UploadQueue:
         return len(self._fresh) == 1
 
     def add_retry(self, key: bytes, due: float) -> None:
-        """Have `key` go when it is due, before those that come for the first time."""
+        """Have `key` go when it is due."""
         heappush(self._retries, (due, next(self._order), key))
 
-    def next(self, now: float, fits: Callable[[bytes], bool], *, hurry: bool) -> tuple[bytes | None, float]:
-        """The key whose turn it is, which leaves the queue; or None and the seconds until there may be one.
+    def due(self, now: float, *, hurry: bool, newest: bool = False) -> tuple[Waiting | None, Waiting | None, float]:
+        """Return the fresh key and the retry that are due, and the seconds until another one may be.
 
-        `fits`: whether there is room for it now; if not, none goes. `hurry`: who comes for the first time does not
-        have to be due.
+        `hurry`: fresh keys do not have to be due. `newest`: not the oldest fresh key, but the newest if it is due.
         """
-        if self._retries and self._retries[0][0] <= now:
-            key = self._retries[0][2]
-            if not fits(key):
-                return None, inf
+        fresh = retry = None
+        next_due = inf
+        if self._fresh:
+            due, key = self._fresh[0]
+            if hurry or due <= now:
+                last_due, last = self._fresh[-1]
+                newest = newest and (hurry or last_due <= now)
+                fresh = Waiting(last, retry=False, newest=True) if newest else Waiting(key, retry=False)
+            else:
+                next_due = due
+        if self._retries:
+            due, _, key = self._retries[0]
+            if due <= now:
+                retry = Waiting(key, retry=True)
+            else:
+                next_due = min(next_due, due)
+        return fresh, retry, next_due - now
+
+    def take(self, waiting: Waiting) -> None:
+        """Remove one that `due` has just returned."""
+        if waiting.retry:
             heappop(self._retries)
-            return key, 0.0
-        if self._fresh and (hurry or self._fresh[0][0] <= now):
-            key = self._fresh[0][1]
-            if not fits(key):
-                return None, inf
+        elif waiting.newest:
+            self._fresh.pop()
+        else:
             self._fresh.popleft()
-            return key, 0.0
-        dues = [waiting[0][0] for waiting in (self._retries, self._fresh) if waiting]
-        return None, min(dues) - now if dues else inf

@@ -4,8 +4,9 @@ Each write has a version `<epoch>-<seq>`: the newest ring epoch that its node kn
 that node. Of two writes of one key the one with the greater version is the later one, whichever nodes made them,
 because a slot that comes to another node does so with a new epoch.
 
-An object that Milena wrote carries its version as metadata, and beside it the object that it was written as: tools
-that copy an object copy its metadata too, and a copy must not pass for a write of Milena's.
+An object that Milena wrote carries its version as metadata, the lineage that the version belongs to (see
+`lineage`), and the object that it was written as: tools that copy an object copy its metadata too, and a copy must
+not pass for a write of Milena's.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
+from milena_cache.lineage import UNNAMED, is_lineage
 from milena_cache.store import Ref
 
 VERSION = "milena-version"
+LINEAGE = "milena-lineage"
 WRITTEN_AS = "milena-object"
 
 
@@ -45,9 +48,10 @@ ABSENT: Literal[Known.ABSENT] = Known.ABSENT
 Base = str | Literal[Known.UNKNOWN, Known.ABSENT]
 
 
-def stamp(version: Version, ref: Ref) -> dict[str, str]:
-    """What an object has in its metadata that is written to `ref` as `version`."""
-    return {VERSION: str(version), WRITTEN_AS: _name(ref)}
+def stamp(version: Version, ref: Ref, lineage: str = UNNAMED) -> dict[str, str]:
+    """What an object has in its metadata that is written to `ref` as `version` of `lineage`."""
+    stamped_as = {VERSION: str(version), WRITTEN_AS: _name(ref)}
+    return {**stamped_as, LINEAGE: lineage} if lineage else stamped_as
 
 
 def stamped(metadata: Mapping[str, str], ref: Ref) -> Version | None:
@@ -58,6 +62,12 @@ def stamped(metadata: Mapping[str, str], ref: Ref) -> Version | None:
     if not (epoch.isascii() and epoch.isdecimal() and seq.isascii() and seq.isdecimal()):
         return None
     return Version(int(epoch), int(seq))
+
+
+def lineage_of(metadata: Mapping[str, str]) -> str:
+    """Return the lineage that an object's version belongs to; UNNAMED if it has none or a malformed one."""
+    lineage = metadata.get(LINEAGE, UNNAMED)
+    return lineage if is_lineage(lineage) else UNNAMED
 
 
 def written_here(metadata: Mapping[str, str], ref: Ref) -> bool:

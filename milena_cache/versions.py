@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from milena_cache.version import Version
 
 BLOCK = 2**20
+# About the year 4200, in milliseconds and in microseconds since 1970.
+MAX_LEARNED_EPOCH = 2**46
+MAX_LEARNED_SEQ = 2**56
 
 
 class Versions:
@@ -36,6 +39,18 @@ class Versions:
         """There is such a version already."""
         self.epoch = max(self.epoch, version.epoch)
         self.seq = max(self.seq, version.seq)
+
+    def learn(self, version: Version) -> None:
+        """Have later versions exceed `version`, which S3 holds.
+
+        A version that no clock of the next centuries gives is not learned: the journal's numbers must not run out
+        because of an object with forged metadata.
+        """
+        if version.epoch > MAX_LEARNED_EPOCH or version.seq > MAX_LEARNED_SEQ:
+            return
+        if version.epoch > self.epoch:
+            self._note_from = 0  # a restart must not begin below it
+        self.seen(version)
 
     @property
     def due(self) -> bool:

@@ -10,7 +10,8 @@ Invariants:
    writes the key in S3 holds the same turn.
 2. An entry goes, and its record with it, only when S3 is known to hold its version or a later one, or when somebody
    drops it.
-3. A key that waits, whatever for, keeps no other from going.
+3. A key that waits, whatever for, keeps no other from going, and so does one that fails: retries have slots of
+   their own (`upload_slots`), and their failures are theirs (`failing`) until S3 takes no write at all (`pace`).
 """
 
 from __future__ import annotations
@@ -22,33 +23,33 @@ from functools import partial
 from math import inf
 
 from milena_cache.buckets import Buckets
-from milena_cache.change import LARGE_BYTES, etag_of
+from milena_cache.change import may_have_etag
 from milena_cache.copies import Copies
 from milena_cache.dead_letters import DeadLetters
 from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.etags import same_etag
 from milena_cache.expiry import NEVER, has_ended
+from milena_cache.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
 from milena_cache.flushes import Flushes
 from milena_cache.journal import Journal
 from milena_cache.memory import copy_of
 from milena_cache.pace import Pace
+from milena_cache.recent_uploads import RecentUploads
 from milena_cache.record import Damaged
+from milena_cache.s3_clock import CorrectedClock
 from milena_cache.stats import ReadCounts
 from milena_cache.store import Fault, OriginFailure, Ref
 from milena_cache.turns import Turns
 from milena_cache.upload import Conflict, Ending, Landed, Policy, Uploader, Write
-from milena_cache.upload_queue import UploadQueue
+from milena_cache.upload_load import UploadLoad
+from milena_cache.upload_queue import UploadQueue, Waiting
+from milena_cache.upload_slots import UploadSlots
 from milena_cache.version import ABSENT
 from milena_common.backoff import Backoff
-from milena_common.clock import Clock
+from milena_common.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(first=0.1, most=5.0)
-SAMPLE_SECONDS = 0.1
-# A backlog of this age no longer gives way to requests.
-OLD_SECONDS = 60.0
-
 # An upload that is so much later than it should be may come after other nodes have owned the key's slot.
 LATE_SECONDS = 1.0
 
@@ -67,12 +68,13 @@ class WriteBack:
         turns: Turns,
         buckets: Buckets,
         reads: ReadCounts,
-        clock: Clock,
+        clock: CorrectedClock,
         draw: Callable[[], float],
         *,
         pace: Pace,
         delay: float,
         policy: Policy,
+        stuck_after: float = 600.0,
     ) -> None:
         self.results = dict.fromkeys(RESULTS, 0)
         self.last_success = 0.0
@@ -85,7 +87,6 @@ class WriteBack:
         self._copies = copies
         self.turns = turns
         self._buckets = buckets
-        self._reads = reads
         self._clock = clock
         self._draw = draw
         self._delay = delay
@@ -94,12 +95,14 @@ class WriteBack:
         self._wake = asyncio.Event()
         self._uploads: set[asyncio.Task[None]] = set()
         self.flushes = Flushes(dirty, self._wake.set)
-        self._uploading_bytes = 0
+        self._slots = UploadSlots(dirty.memory_limit)
+        self.failing = Failing(stuck_after)
+        self._log = LogLimiter()
         self.dead_letters = DeadLetters(
             dirty, journal, copies, clock, ref_of=self.ref_of, again=self._upload_now, settled=self.settled
         )
-        self._age_looked_at = 0.0
-        self._old = False
+        self._load = UploadLoad(pace, dirty, reads, clock, delay)
+        self.recent = RecentUploads()
 
     @property
     def uploads(self) -> int:
@@ -121,22 +124,29 @@ class WriteBack:
     def _upload_now(self, entry: DirtyEntry) -> None:
         self._queue(entry, self._clock.now())
 
-    def _retry(self, entry: DirtyEntry) -> None:
-        entry.failures += 1
+    def _retry(self, entry: DirtyEntry, reason: str) -> None:
+        now = self._clock.now()
+        failure = self.failing.failed(entry.key, reason, now, self._clock.wall())
+        entry.failures = failure.tries
         entry.queued = True
-        due = self._clock.now() + BACKOFF.delay(entry.failures, self._draw)
-        self._waiting.add_retry(entry.key, due)
+        stuck = self.failing.is_stuck(failure, now)
+        backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._draw)
+        self._waiting.add_retry(entry.key, now + backoff)
+        if failure.tries == STUCK_TRIES and self._log.allow(now):
+            text = "%s: not in S3 after %d attempts: %s%s"
+            log.warning(text, self.ref_of(entry), STUCK_TRIES, reason, self._log.suppressed())
 
-    def _next(self, now: float) -> tuple[bytes | None, float]:
+    def _next(self, now: float) -> tuple[Waiting | None, float]:
         """The key whose turn it is, or None and the seconds until there is one."""
-        wait = self.pace.wait(now, len(self._uploads))
-        if wait > 0:
-            return None, wait
-        return self._waiting.next(now, self._fits, hurry=self.flushes.waiting)
-
-    def _fits(self, key: bytes) -> bool:
-        """Whether there is memory for its value, beside those that are being uploaded; one is always allowed."""
-        return not self._uploads or self._uploading_bytes + self._size(key) <= self._dirty.memory_limit
+        fresh, retry, wait = self._waiting.due(now, hurry=self.flushes.waiting, newest=self.pace.newest_first)
+        for due in (retry, fresh):
+            if due is not None and self._slots.has_memory(self._size(due.key), retry=due.retry):
+                until = self.pace.wait(now, self._slots, retry=due.retry, fresh_wait=fresh is not None)
+                if until <= 0:
+                    self._waiting.take(due)
+                    return due, 0.0
+                wait = min(wait, until)
+        return None, wait
 
     def _size(self, key: bytes) -> int:
         entry = self._dirty.get(key)
@@ -154,41 +164,26 @@ class WriteBack:
                 await self._clock.sleep(BACKOFF.most)
 
     async def _run(self) -> None:
-        sampled_at, cpu, requests = self._clock.now(), self._clock.cpu(), self._requests()
         while True:
             now = self._clock.now()
-            if now - sampled_at >= SAMPLE_SECONDS:
-                elapsed = now - sampled_at
-                backlog = self._dirty.bytes > self._dirty.max_bytes // 2 or self._is_old(now)
-                share, rate = (self._clock.cpu() - cpu) / elapsed, (self._requests() - requests) / elapsed
-                self.pace.load(share, rate, backlog=backlog)
-                sampled_at, cpu, requests = now, self._clock.cpu(), self._requests()
-            key, wait = self._next(now)
-            if key is None:
+            self._load.sample(now)
+            due, wait = self._next(now)
+            if due is None:
                 await self._rest(wait)
                 continue
-            self.pace.began(now)
-            task = asyncio.get_running_loop().create_task(self._upload(key))
+            self.pace.began(now, retry=due.retry)
+            task = asyncio.get_running_loop().create_task(self._upload(due.key))
             self._uploads.add(task)
-            size = self._size(key)
-            self._uploading_bytes += size
-            task.add_done_callback(partial(self._ended, size))
+            size = self._size(due.key)
+            self._slots.take(size, retry=due.retry)
+            task.add_done_callback(partial(self._ended, size, due.retry))
 
-    def _ended(self, size: int, task: asyncio.Task[None]) -> None:
+    def _ended(self, size: int, retry: bool, task: asyncio.Task[None]) -> None:
         self._uploads.discard(task)
-        self._uploading_bytes -= size
+        self._slots.release(size, retry=retry)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("write-back failed", exc_info=error)
-
-    def _requests(self) -> float:
-        return self._reads.hits + self._reads.misses + self._dirty.puts
-
-    def _is_old(self, now: float) -> bool:
-        if now - self._age_looked_at >= 1.0:
-            self._age_looked_at = now
-            self._old = now - self._dirty.oldest_since(now) > self._delay + OLD_SECONDS
-        return self._old
 
     async def _rest(self, seconds: float) -> None:
         """Return after so long, or when something has changed."""
@@ -220,19 +215,20 @@ class WriteBack:
             entry.queued = False
             if entry.dead:
                 return
-            if self.is_gone(entry) and not self._may_be_in_s3(entry):
+            if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
                 await self._journal.has_let_go(key)
                 if self._dirty.get(key) is entry:  # else a newer write has come, and waits already
                     self.results["expired"] += 1
                     self.settled(entry)
                     self._copies.forget(key)
+                    self.recent.add(key, exists=False)
                 return
             try:
                 value = None if entry.deleted else self.value_of(entry)
             except Damaged:
                 return
-            except Exception:
-                self._retry(entry)
+            except Exception as error:
+                self._retry(entry, repr(error))
                 raise
             ref = self.ref_of(entry)
             policy: Policy = "fail" if entry.conditional else self._policy
@@ -247,15 +243,16 @@ class WriteBack:
                 expires_at=entry.expires_at,
                 ended=entry.ended,
                 keeps=entry.keeps,
+                late=entry.owned_since < 0,
             )
             self._dirty.upload_began(entry)
             try:
                 landed = await self._uploader.upload(write, inf)
             except (OriginFailure, Conflict) as failure:
                 self._not_landed(write, self._newest(key), failure)
-            except BaseException:
+            except BaseException as error:
                 self._dirty.upload_ended(self._newest(key), landed=False, now=self._clock.now())
-                self._retry(self._newest(key))
+                self._retry(self._newest(key), repr(error))
                 raise
             else:
                 if write.value is None:
@@ -265,8 +262,13 @@ class WriteBack:
         self.flushes.progress(key)
 
     def is_gone(self, entry: DirtyEntry) -> bool:
-        """Whether it says that its object does not exist: it is a delete, or the object has come to its end."""
+        """Whether it says that its object does not exist: it is a delete, or the object has come to its end.
+
+        Until S3 has told its time the value is kept, and uploaded with its end: this machine's clock may be wrong.
+        """
         if entry.expires_at and not entry.deleted and has_ended(entry.expires_at, self._clock.wall()):
+            if not self._clock.s3.known:
+                return True
             self._dirty.end(entry)
             self._copies.changes(entry.key)
         return entry.deleted
@@ -285,9 +287,7 @@ class WriteBack:
         late = self._clock.now() - entry.since >= self._delay + LATE_SECONDS
         if value is None or not isinstance(base, str) or not late:
             return False
-        if entry.etag:
-            return same_etag(entry.etag, base)
-        return len(value) >= LARGE_BYTES or etag_of(value) == base
+        return may_have_etag(value, entry.etag, base)
 
     def ref_of(self, entry: DirtyEntry) -> Ref:
         """The object in S3."""
@@ -317,7 +317,8 @@ class WriteBack:
         how = landed.how
         self.results[how.value] += 1
         self.last_success = self._clock.wall()
-        if self.pace.succeeded():
+        self.failing.succeeded(entry.key, now)
+        if self.pace.succeeded(entry.key):
             log.info("S3 takes writes again: %d wait", len(self._dirty))
         self._dirty.upload_ended(entry, landed=True, now=now)
         self.wrote(entry.key, entry.owned_since)
@@ -337,7 +338,9 @@ class WriteBack:
             if how is Ending.SUPERSEDED:
                 log.info("%s: %s was not uploaded: a later write is in S3", write.ref, write.version)
             self._copies.forget(entry.key)
+            self.recent.forget(entry.key)
         else:
+            self.recent.add(entry.key, exists=write.value is not None)
             etag = landed.base if isinstance(landed.base, str) else ""
             expires_at = NEVER if write.value is None else write.expires_at
             self._copies.keep(entry.key, copy_of(write.value, etag, now, entry.owned_since, expires_at))
@@ -345,6 +348,7 @@ class WriteBack:
     def settled(self, entry: DirtyEntry) -> None:
         """S3 has it or what is later; only in its key's turn."""
         self._dirty.pop(entry)
+        self.failing.forget(entry.key)
         for seq in entry.records():
             self._journal.remove(seq, entry.key)
         self.flushes.progress(entry.key)
@@ -355,16 +359,16 @@ class WriteBack:
         entry.base, entry.unsure = write.base, write.unsure
         # Of a newer write, it is known from the start if it came over a delete.
         entry.or_absent = write.or_absent or (entry.or_absent and write.value is None)
-        if isinstance(failure, OriginFailure) and self._may_pass(failure, now):
+        if isinstance(failure, OriginFailure) and self._may_pass(failure, entry.key, now):
             self.results["retried"] += 1
-            self._retry(entry)
+            self._retry(entry, str(failure))
         elif entry.version != write.version:
             self._queue(entry, now + self._delay)  # the newer one may fare better
         else:
             self.results["refused"] += 1
             self._die(entry, str(failure))
 
-    def _may_pass(self, failure: OriginFailure, now: float) -> bool:
+    def _may_pass(self, failure: OriginFailure, key: bytes, now: float) -> bool:
         """Whether another attempt may succeed; sets the pace of all accordingly."""
         fault = failure.fault
         if fault is Fault.BUSY:
@@ -374,10 +378,11 @@ class WriteBack:
             return True
         if fault.of_object:
             return False
-        if self.pace.failed(now):
+        if self.pace.failed(now, key):
             log.warning("S3 does not take writes: %s; %d wait", failure, len(self._dirty))
         return True
 
     def _die(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
+        self.failing.forget(entry.key)
         self.dead_letters.add(entry, reason, damaged=damaged)
         self.flushes.progress(entry.key)

@@ -35,12 +35,12 @@ from milena_cache.journal_commit import JournalFull
 from milena_cache.origin import Origin
 from milena_cache.record import Damaged
 from milena_cache.removal import Removal
+from milena_cache.s3_clock import CorrectedClock
 from milena_cache.store import OriginFailure
 from milena_cache.through import Through
 from milena_cache.turns import Turns
 from milena_cache.version import ABSENT, UNKNOWN, Base
 from milena_cache.writeback import WriteBack
-from milena_common.clock import Clock
 from milena_common.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
 from milena_common.errors import ConditionFailed, DeadlineExceeded, FailedPrecondition, MilenaError
 from milena_common.keys import check_value_size
@@ -64,14 +64,14 @@ class Writes:
         dirty: Dirty,
         writeback: WriteBack,
         copies: Copies,
-        clock: Clock,
+        clock: CorrectedClock,
         mode: Durability,
         max_value_bytes: int,
     ) -> None:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
         self.removal = Removal(origin, through.conditions, dirty, copies, writeback.turns, clock)
-        self._confirming = Confirming(origin, dirty, writeback, copies, clock)
+        self._confirming = Confirming(origin, dirty, writeback, copies, clock, journal.lineages)
         self._origin = origin
         self._through = through
         self._dirty = dirty
@@ -80,6 +80,7 @@ class Writes:
         self._clock = clock
         self._mode = mode
         self._max_value_bytes = max_value_bytes
+        self.recent = writeback.recent
         self._turns = Turns()
         self._entering = Entering(journal, dirty, writeback, copies, clock, self.acknowledged)
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -9,6 +9,7 @@ from milena_cache.buckets import Buckets, Object
 from milena_cache.expiry import NEVER, ends_after, remaining_ms
 from milena_cache.node import Node, Reply
 from milena_cache.report import Report
+from milena_cache.unfinished import failed_writes
 from milena_cache.writeback import WriteBack
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
@@ -187,9 +188,9 @@ class CacheService:
         ).SerializeToString()
 
     async def failed(self, request: pb.FailedRequest, _: float | None) -> bytes:
-        dead = self._writeback.dead_letters.among(None)
+        failed = failed_writes(self._writeback, self._node.dirty, self._node.clock.now())
         writes = []
-        for entry in dead[: request.limit or MAX_LIST]:
+        for entry, reason, failed_at in failed[: request.limit or MAX_LIST]:
             bucket, key = split_cache_key(entry.key)
             writes.append(
                 pb.FailedWrite(
@@ -198,12 +199,12 @@ class CacheService:
                     operation="delete" if entry.deleted else "put",
                     size=entry.size,
                     version=str(entry.version),
-                    reason=entry.dead,
-                    failed_at=entry.dead_at,
+                    reason=reason,
+                    failed_at=failed_at,
                     node=self._address,
                 )
             )
-        return pb.FailedResponse(writes=writes, total=len(dead)).SerializeToString()
+        return pb.FailedResponse(writes=writes, total=len(failed)).SerializeToString()
 
     async def settle(self, request: pb.SettleRequest, _: float | None) -> bytes:
         if bool(request.keys) == request.all:

@@ -20,6 +20,7 @@ from milena_cache.node import Landing, Node, Reply
 from milena_cache.origin import Origin
 from milena_cache.pace import Pace
 from milena_cache.replay import Replay, replay
+from milena_cache.s3_clock import CorrectedClock, S3Clock
 from milena_cache.stats import ReadCounts
 from milena_cache.store import Ref
 from milena_cache.through import Through
@@ -35,11 +36,21 @@ from tests.support.memory_disk import MemoryDisk
 from tests.support.memory_store import MemoryStore, WithMetadata, metadata_of
 
 BUCKET = "bucket"
+LINEAGE = "0123456789abcdef"
+OTHER_LINEAGE = "fedcba9876543210"
 # Windows one after the other: fresh to 100 s, grace to 110 s, keep to 160 s.
 FRESHNESS = Freshness(ttl=100, jitter=0, grace=10, keep=50, stale_if_error=1000, negative_ttl=5)
 SOON = 5.0
 # From this age of a read of S3, who joins it has another one sent.
 LATE = 3.0
+
+
+def _store(clock: FakeClock) -> MemoryStore:
+    """An S3 whose own clock is right, whatever is done to the machine's."""
+    store = MemoryStore(BUCKET, "other-bucket")
+    zero = clock.wall() - clock.now()
+    store.date = lambda: zero + clock.now()
+    return store
 
 
 class NodeUnderTest:
@@ -64,6 +75,8 @@ class NodeUnderTest:
         delay: float = 1.0,
         concurrency: int = 4,
         policy: Policy = "overwrite",
+        stuck_after: float = 600.0,
+        lineage: str = LINEAGE,
         disk: MemoryDisk | None = None,
         store: MemoryStore | None = None,
         clock: FakeClock | None = None,
@@ -71,13 +84,17 @@ class NodeUnderTest:
     ) -> None:
         self._options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.clock = clock or FakeClock()
-        self.store = store or MemoryStore(BUCKET, "other-bucket")
+        self.store = store or _store(self.clock)
+        self.s3_clock = S3Clock()
+        if (date := self.store.date()) is not None:
+            self.s3_clock.observed(date - 0.5, self.clock.now(), self.clock.now())
+        corrected = self.corrected = CorrectedClock(self.clock, self.s3_clock)
         self.disk = disk or MemoryDisk()
         self.buckets = buckets or Buckets(BUCKET)
         self.memory = Memory(max_entries, max_bytes)
         origin = Origin(
             self.store,
-            self.clock,
+            corrected,
             lambda: 0.5,
             retries=0,
             concurrency=100,
@@ -86,10 +103,11 @@ class NodeUnderTest:
             hedge_after=5.0,
         )
         flights: Flights[Landing] = Flights(late_after=LATE)
-        copies = Copies(self.memory, flights, freshness, self.clock)
+        copies = Copies(self.memory, flights, freshness, corrected)
         self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
-        self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock)
-        self.uploader = Uploader(origin, conditions or made_conditions())
+        self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock, lineage)
+        self.uploader = Uploader(origin, conditions or made_conditions(), self.journal.lineages)
+        origin.observed = self.journal.learn
         reads = ReadCounts()
         self.writeback = WriteBack(
             self.dirty,
@@ -99,11 +117,12 @@ class NodeUnderTest:
             Turns(),
             self.buckets,
             reads,
-            self.clock,
+            corrected,
             lambda: 0.5,
             pace=Pace(concurrency, lambda: 0.5),
             delay=delay,
             policy=policy,
+            stuck_after=stuck_after,
         )
         self.writes = Writes(
             origin=origin,
@@ -113,7 +132,7 @@ class NodeUnderTest:
                 self.dirty,
                 self.writeback,
                 copies,
-                self.clock,
+                corrected,
                 lambda: 0.5,
                 retries=0,
                 put_patience=0.002,
@@ -122,12 +141,12 @@ class NodeUnderTest:
             dirty=self.dirty,
             writeback=self.writeback,
             copies=copies,
-            clock=self.clock,
+            clock=corrected,
             mode=mode,
             max_value_bytes=max_value_bytes,
         )
         self.node = Node(
-            store=self.store,
+            store=origin,
             memory=self.memory,
             flights=flights,
             copies=copies,
@@ -136,7 +155,7 @@ class NodeUnderTest:
             reads=reads,
             freshness=freshness,
             buckets=self.buckets,
-            clock=self.clock,
+            clock=corrected,
             max_value_bytes=max_value_bytes,
             revalidate_timeout=revalidate_timeout,
         )
@@ -144,7 +163,7 @@ class NodeUnderTest:
 
     async def start(self) -> Replay:
         """Replay the journal, and begin to write back."""
-        found = await replay(self.journal, self.dirty, self.writeback, self.clock, "memory")
+        found = await replay(self.journal, self.dirty, self.writeback, self.corrected, "memory")
         self._running = asyncio.create_task(self.writeback.run())
         await settle()
         return found
@@ -181,16 +200,17 @@ class NodeUnderTest:
         found = self.s3_has(key)
         if found is None:
             return None
-        ended = has_ended(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.clock.wall())
+        ended = has_ended(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
         return None if ended else found
 
     def ends(self, key: str) -> float:
         """When the object in S3 ends."""
         return expiry_of(metadata_of(self.store.objects[Ref(BUCKET, key)]), Ref(BUCKET, key))
 
-    def another(self) -> NodeUnderTest:
-        """Another node in front of the same S3, with an empty memory and journal."""
-        return NodeUnderTest(**{**self._options, "disk": None, "store": self.store, "clock": self.clock})
+    def another(self, lineage: str = LINEAGE) -> NodeUnderTest:
+        """Another node in front of the same S3, memory and journal empty; by default of the same cluster."""
+        options = {**self._options, "disk": None, "store": self.store, "clock": self.clock, "lineage": lineage}
+        return NodeUnderTest(**options)
 
     def object(self, key: str) -> Object:
         return self.buckets.resolve("", key.encode())
@@ -252,7 +272,7 @@ class NodeUnderTest:
         if value is None:
             self.store.objects.pop(ref, None)
         elif expires_at:
-            own = {**stamp(Version(1, 1), ref), **expires_metadata(expires_at)}
+            own = {**stamp(Version(1, 1), ref, LINEAGE), **expires_metadata(expires_at)}
             self.store.objects[ref] = WithMetadata(value, own)
         else:
             self.store.objects[ref] = value

@@ -17,7 +17,7 @@ from milena_cache.version import Version, stamp
 from milena_common.durability import DURABILITIES, Durability
 from milena_common.errors import ConditionFailed, InvalidRequest, OriginUnavailable
 from milena_common.pb import cache_server_pb2 as pb
-from tests.cache.rig import BUCKET, FRESHNESS, SOON, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, LINEAGE, SOON, NodeUnderTest
 from tests.support.fake_clock import settle
 from tests.support.memory_store import WithMetadata, etag_of
 
@@ -231,15 +231,15 @@ async def test_nor_what_is_written_while_it_is_looked_at() -> None:
     await t.get("k")
     t.clock.tick(5)
     await t.get("k")
-    head, looked = t.store.head, asyncio.Event()
+    describe, looked = t.store.describe, asyncio.Event()
 
     async def then_somebody_writes(ref: Ref) -> object:
-        found = await head(ref)
+        found = await describe(ref)
         t.in_s3("k", b"theirs")
         looked.set()
         return found
 
-    t.store.head = then_somebody_writes  # type: ignore[assignment, method-assign]
+    t.store.describe = then_somebody_writes  # type: ignore[assignment, method-assign]
     await looked.wait()
     await settle()
     assert t.s3_has("k") == b"theirs"
@@ -371,7 +371,7 @@ async def test_a_late_upload_does_not_put_its_end_in_the_place_of_a_later_one() 
     await t.put("k", b"v", expires_at=in_seconds(t, 100))
     t.store.down = Fault.CONNECT
     await t.clock.advance(10)
-    later = stamp(Version(t.journal.versions.epoch + 1, 1), REF)
+    later = stamp(Version(t.journal.versions.epoch + 1, 1), REF, LINEAGE)
     t.store.objects[REF] = WithMetadata(b"v", later)  # the key's next owner took the end away
     t.store.down = None
     await t.clock.advance(60)

@@ -17,11 +17,19 @@ REF = Ref("bucket", "k")
 OURS = Version(5, 7)
 NOW = 1_700_000_000.0
 BASE, OTHER = '"base"', '"other"'
+LINEAGE, ANOTHER = "0123456789abcdef", "fedcba9876543210"
+KIN = (LINEAGE,)
 
 
-def there(etag: str, version: Version | None, written_to: Ref = REF, expires_at: float = NEVER) -> Info:
+def there(
+    etag: str,
+    version: Version | None,
+    written_to: Ref = REF,
+    expires_at: float = NEVER,
+    lineage: str = LINEAGE,
+) -> Info:
     """An object in S3; without `version`, one that somebody else wrote."""
-    own = {**stamp(version, written_to), **expires_metadata(expires_at)} if version else {}
+    own = {**stamp(version, written_to, lineage), **expires_metadata(expires_at)} if version else {}
     return Info(REF.key, 1, etag, 0.0, own)
 
 
@@ -45,6 +53,14 @@ FOUND = {
     "earlier, ended": there(OTHER, Version(5, 6), expires_at=NOW),
     "earlier, the base, ended": there(BASE, Version(5, 6), expires_at=NOW - 10**6),
     "foreign, a copy of what has ended": there(OTHER, OURS, Ref("bucket", "copied-from"), NOW),
+    "another cluster's, the same version": there(OTHER, OURS, lineage=ANOTHER),
+    "another cluster's, a lesser version": there(OTHER, Version(5, 6), lineage=ANOTHER),
+    "another cluster's, a greater version": there(OTHER, Version(6, 1), lineage=ANOTHER),
+    "another cluster's, a greater version, the base": there(BASE, Version(6, 1), lineage=ANOTHER),
+    "another cluster's, a greater version, ended": there(OTHER, Version(6, 1), expires_at=NOW, lineage=ANOTHER),
+    "of no lineage, a lesser version": there(OTHER, Version(5, 6), lineage=""),
+    "of no lineage, a greater version": there(OTHER, Version(5, 8), lineage=""),
+    "of no lineage, a greater version, the base": there(BASE, Version(5, 8), lineage=""),
 }
 
 # By what S3 holds: what to do when the base is UNKNOWN, ABSENT, BASE; lower case: also if strict.
@@ -70,6 +86,14 @@ TABLE = {
     "earlier, ended": "wwe",
     "earlier, the base, ended": "wwe",
     "foreign, a copy of what has ended": "wcc",
+    "another cluster's, the same version": "wcc",
+    "another cluster's, a lesser version": "wcc",
+    "another cluster's, a greater version": "ccc",
+    "another cluster's, a greater version, the base": "ccw",
+    "another cluster's, a greater version, ended": "wwe",
+    "of no lineage, a lesser version": "wcc",
+    "of no lineage, a greater version": "ccc",
+    "of no lineage, a greater version, the base": "ccw",
 }
 LETTERS = {
     "d": (Verdict.DONE, Verdict.DONE),
@@ -102,9 +126,34 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
         elif info is None and or_absent:
             verdict = Verdict.WRITE  # it may have been our delete
         settled = settle(
-            info, REF, OURS, BASES[column], deleting=deleting, strict=strict, or_absent=or_absent, wall=NOW
+            info,
+            REF,
+            OURS,
+            BASES[column],
+            deleting=deleting,
+            strict=strict,
+            or_absent=or_absent,
+            wall=NOW,
+            kin=KIN,
         )
         assert settled == Settled(verdict, info.etag if info else ABSENT)
+
+
+@pytest.mark.parametrize("lineage", [ANOTHER, ""])
+@pytest.mark.parametrize("base", BASES)
+def test_no_version_of_another_lineage_is_a_reason_to_drop_a_write(lineage: str, base: Base) -> None:
+    for version in (Version(0, 0), OURS, Version(2**40, 2**50)):
+        found = there(OTHER, version, lineage=lineage)
+        settled = settle(found, REF, OURS, base, deleting=False, strict=False, or_absent=False, wall=NOW, kin=KIN)
+        assert settled.verdict in (Verdict.WRITE, Verdict.CONFLICT)
+
+
+def test_all_lineages_of_the_cluster_have_one_order() -> None:
+    found = there(OTHER, Version(5, 8), lineage=ANOTHER)
+    settled = settle(
+        found, REF, OURS, BASE, deleting=False, strict=False, or_absent=False, wall=NOW, kin=(LINEAGE, ANOTHER)
+    )
+    assert settled.verdict is Verdict.SUPERSEDED
 
 
 def test_the_name_beside_says_which_write_it_is() -> None:

@@ -6,6 +6,7 @@ What the clients of S3 make of its failures is in `test_s3_failures`.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from math import inf
 from typing import Any
@@ -16,6 +17,7 @@ from mypy_boto3_s3 import S3Client
 from milena_cache.origin import Origin
 from milena_cache.s3 import S3
 from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_clock import S3Clock
 from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_obstore import exact
 from milena_cache.s3_settings import S3Settings
@@ -354,3 +356,28 @@ async def test_a_missing_bucket_is_not_a_missing_object(store: ObjectStore, buck
 def test_which_keys_obstore_would_alter() -> None:
     assert [key for key in ORDINARY_KEYS if not exact(key)] == []
     assert [key for key in ODD_KEYS if exact(key)] == []
+
+
+@pytest.mark.parametrize("key", ["k", "/odd/"])
+async def test_a_description_tells_the_time_at_s3(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    await store.put(ref, b"v")
+    info = await store.describe(ref)
+    assert info is not None
+    assert info.server_date is not None
+    expected = 1_700_000_000.0 if isinstance(store, MemoryStore) else time.time()
+    assert abs(info.server_date - expected) < 60
+
+
+async def test_every_answer_tells_the_time_refusals_too(
+    credentials: Credentials, settings: S3Settings, bucket: str
+) -> None:
+    for name, clock in (("absent-bucket", S3Clock()), (bucket, S3Clock())):
+        store = Boto3Store(credentials, settings, clock=clock)
+        try:
+            await store.check_bucket(name)
+        except OriginFailure:
+            assert name == "absent-bucket"
+        assert abs(clock.skew(time.time(), time.monotonic())) < 60
+        assert clock.known
+        await store.close()

@@ -15,7 +15,7 @@ from milena_common.errors import (
     OriginUnavailable,
     Unavailable,
 )
-from tests.cache.rig import BUCKET, NodeUnderTest
+from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
 from tests.support.fake_clock import settle
 from tests.support.memory_store import WithMetadata, etag_of
 
@@ -390,7 +390,7 @@ async def test_a_condition_is_not_met_by_a_later_version_of_another_node() -> No
     t = await started()
     ref = Ref(BUCKET, "k")
     later = Version(t.journal.versions.epoch + 10**6, 1)
-    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref))
+    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     with pytest.raises(ConditionFailed):
         await t.put("k", b"x", if_match=etag_of(b"never"), durability="through")
     with pytest.raises(ConditionFailed):

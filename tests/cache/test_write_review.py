@@ -15,7 +15,7 @@ from milena_cache.journal_disk import DiskFailed, DiskFull
 from milena_cache.store import Fault, OriginFailure, Ref
 from milena_cache.version import UNKNOWN, Version, stamp
 from milena_common.errors import DeadlineExceeded, MilenaError, Unavailable
-from tests.cache.rig import BUCKET, NodeUnderTest
+from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
 from tests.support.fake_clock import settle
 from tests.support.memory_disk import Contents, MemoryDisk
 from tests.support.memory_store import WithMetadata, etag_of
@@ -98,7 +98,7 @@ async def test_a_superseded_upload_does_not_let_the_next_overwrite_the_later_ver
     await t.put("k", b"1")
     ref = Ref(BUCKET, "k")
     later = Version(t.journal.versions.epoch + 1_000_000, 1)
-    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref))
+    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     t.store.gate.clear()
     await t.clock.advance(1)  # the upload of 1 is under way
     await t.put("k", b"2")
@@ -194,7 +194,7 @@ async def test_flush_returns_when_a_look_found_a_later_version() -> None:
     await t.put("k", b"1")
     ref = Ref(BUCKET, "k")
     later = Version(t.journal.versions.epoch + 1_000_000, 1)
-    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref))
+    t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     t.store.gate.clear()
     reader = asyncio.create_task(t.get("k", owned_since=10))
     await settle()

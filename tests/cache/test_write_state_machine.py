@@ -22,11 +22,12 @@ from milena_cache.expiry import NEVER, has_ended, to_the_millisecond
 from milena_cache.memory import Entry
 from milena_cache.modify import DELETE, KEEP, NewValue, Otherwise
 from milena_cache.replay import UNCONFIRMED
-from milena_cache.store import Fault
+from milena_cache.store import Fault, Ref
+from milena_cache.version import Version, stamp
 from milena_common.errors import ConditionFailed, MilenaError
-from tests.cache.rig import FRESHNESS, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
 from tests.support.fake_clock import FakeClock, settle
-from tests.support.memory_store import etag_of
+from tests.support.memory_store import WithMetadata, etag_of
 
 T = TypeVar("T")
 Value = bytes | None
@@ -46,6 +47,11 @@ class Written(NamedTuple):
 
     def at(self, wall: float) -> Value:
         return None if has_ended(self.expires_at, wall) else self.value
+
+
+def s3_time(clock: FakeClock) -> float:
+    """The time of day at S3, whatever the node's clock says."""
+    return clock.now() + 1_700_000_000.0 - 1000.0
 
 
 class Truth:
@@ -71,7 +77,7 @@ class Truth:
 
     @property
     def allowed(self) -> list[Value]:
-        return [written.at(self._clock.wall()) for written in self.all]
+        return [written.at(s3_time(self._clock)) for written in self.all]
 
     @property
     def certain(self) -> bool:
@@ -108,7 +114,7 @@ class WriteMachine(RuleBasedStateMachine):
         return b"%d" % self.number * (1 + self.number % 20)
 
     def ends_after(self, seconds: float | None) -> float:
-        return NEVER if seconds is None else to_the_millisecond(self.t.clock.wall() + seconds)
+        return NEVER if seconds is None else to_the_millisecond(s3_time(self.t.clock) + seconds)
 
     def write(
         self, key: str, value: Value, durability: Any, seconds: float | None = None, **condition: Any
@@ -129,8 +135,10 @@ class WriteMachine(RuleBasedStateMachine):
             return False
         before = truth.all
         truth.acknowledged(Written(value, expires_at), ack.durability)
-        if condition and self.foreign:
-            truth.since += before  # S3 may hold what the condition does not allow to be overwritten
+        if (condition or seconds is not None) and self.foreign:
+            # S3 may hold what the condition does not allow to be overwritten, or a foreign value from before this
+            # write, which is not deleted when this write comes to its end before its upload.
+            truth.since += before
         return True
 
     @rule(key=KEYS, durability=CLASSES)
@@ -190,7 +198,7 @@ class WriteMachine(RuleBasedStateMachine):
     @rule(key=KEYS, durability=CLASSES)
     def put_over_what_is_known(self, key: str, durability: str) -> None:
         truth = self.keys[key]
-        known = truth.kept.at(self.t.clock.wall())
+        known = truth.kept.at(s3_time(self.t.clock))
         condition: dict[str, Any] = {"if_none_match": "*"} if known is None else {"if_match": etag_of(known)}
         certain = truth.certain and not self.t.store.failing and not self.foreign
         made = self.write(key, self.value(), durability, **condition)
@@ -230,6 +238,23 @@ class WriteMachine(RuleBasedStateMachine):
     @rule()
     def s3_comes(self) -> None:
         self.t.store.down = None
+
+    @rule(seconds=st.sampled_from([0.0, 0.0, 30 * 86400.0, 7200.0, -86400.0]))
+    def clock_is_set(self, seconds: float) -> None:
+        """Right, or wrong by so much: nothing may depend on it."""
+        self.t.clock.set_wall(s3_time(self.t.clock) + seconds)
+
+    @rule(key=KEYS, ahead=st.sampled_from([-(10**9), 10**9]))
+    def another_cluster_writes(self, key: str, ahead: int) -> None:
+        """A foreign write like any other, whatever its version is."""
+        entry = self.t.dirty.get(self.t.object(key).filed_as)
+        if entry is not None and entry.owned_since == UNCONFIRMED:
+            return
+        self.foreign = True
+        value, ref, versions = self.value(), Ref(BUCKET, key), self.t.journal.versions
+        version = Version(versions.epoch + ahead, versions.seq + ahead)
+        self.t.store.objects[ref] = WithMetadata(value, stamp(version, ref, OTHER_LINEAGE))
+        self.keys[key].may_be(value)
 
     @rule(key=KEYS, delete=st.booleans())
     def foreign_write(self, key: str, delete: bool) -> None:
@@ -277,6 +302,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.before_a_crash()
         self.t = self.run(self.t.crash())
         self.t.disk.capacity = None
+        self.t.journal.joined(LINEAGE)  # the ring is known at once
 
     def before_a_crash(self) -> None:
         """Records of what is in S3 already may come back; what a foreign writer made of it since cannot be told."""
@@ -297,6 +323,7 @@ class WriteMachine(RuleBasedStateMachine):
             await asyncio.gather(writer, return_exceptions=True)
             self.t = await self.t.crash()
             self.t.disk.capacity = None
+            self.t.journal.joined(LINEAGE)
 
         self.run(overlap())
         self.keys[key].may_be(value)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from milena_cache.conditions import Conditions
+from milena_cache.lineage import Lineages
 from milena_cache.origin import Origin
 from milena_cache.store import OriginFailure, Ref
 from milena_cache.upload import Ending, Landed, Uploader, Write
@@ -19,6 +20,8 @@ from tests.support.memory_store import MemoryStore, WithMetadata, etag_of
 
 REF = Ref("bucket", "k")
 OURS = Version(5, 7)
+LINEAGE = "0123456789abcdef"
+OTHER_LINEAGE = "fedcba9876543210"
 DONE = Landed(Ending.UPLOADED, etag_of(b"ours"))
 ALREADY = Landed(Ending.ALREADY, etag_of(b"ours"))
 
@@ -26,29 +29,32 @@ ALREADY = Landed(Ending.ALREADY, etag_of(b"ours"))
 class Rig:
     """An uploader in front of an S3 that a test may fill."""
 
-    def __init__(self, store: MemoryStore | None = None, conditions: Conditions | None = None) -> None:
+    def __init__(
+        self,
+        store: MemoryStore | None = None,
+        conditions: Conditions | None = None,
+        lineage: str = LINEAGE,
+    ) -> None:
         self.clock = FakeClock()
         self.store = store or MemoryStore("bucket")
-        self.uploader = Uploader(
-            Origin(
-                self.store,
-                self.clock,
-                lambda: 0.5,
-                retries=3,
-                concurrency=10,
-                place_timeout=5,
-                fresh=self.store,
-                hedge_after=5.0,
-            ),
-            conditions or made_conditions(),
+        origin = Origin(
+            self.store,
+            self.clock,
+            lambda: 0.5,
+            retries=3,
+            concurrency=10,
+            place_timeout=5,
+            fresh=self.store,
+            hedge_after=5.0,
         )
+        self.uploader = Uploader(origin, conditions or made_conditions(), Lineages({}, lineage))
 
-    def holds(self, value: bytes | None, version: Version | None = None) -> str:
+    def holds(self, value: bytes | None, version: Version | None = None, lineage: str = LINEAGE) -> str:
         """S3 holds `value` now, written by Milena if there is a `version`; its ETag."""
         if value is None:
             self.store.objects.pop(REF, None)
             return ""
-        self.store.objects[REF] = WithMetadata(value, stamp(version, REF)) if version else value
+        self.store.objects[REF] = WithMetadata(value, stamp(version, REF, lineage)) if version else value
         return etag_of(value)
 
     async def upload(self, write: Write) -> Landed:

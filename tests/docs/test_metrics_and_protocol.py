@@ -59,7 +59,7 @@ async def _real_metrics() -> set[str]:
     rig = NodeUnderTest()
     calls, counts = CallCounts(OPERATIONS), OriginCounts()
     watch = BucketWatch(rig.store, BUCKET, rig.clock, random.random)
-    report = Report(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.clock)
+    report = Report(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.corrected)
     service = CacheService(rig.node, rig.writeback, rig.buckets, "127.0.0.1:50051", 5, report)
     node = node_registry(
         calls,

@@ -25,6 +25,10 @@ REDIS = "milena_cache/doors/redis"
 DOOR = "tests/cache/doors/redis"
 TALKS = f"{DOOR}/test_connection_state_machine.py"
 OVERWRITE = "tests/cache/test_overwrite.py"
+S3_CLOCK = "tests/cache/test_s3_clock.py"
+LINEAGES = "tests/cache/test_lineage.py"
+POISONED = "tests/cache/test_poisoned_uploads.py"
+LISTING = "tests/cache/test_listing.py"
 OVERTAKING = "tests/cache/test_overtaking.py"
 
 
@@ -243,7 +247,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback.py",
-                "if self.is_gone(entry) and not self._may_be_in_s3(entry):",
+                "if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
                 "if self.is_gone(entry) and entry.ended:",
             ),
         ),
@@ -254,8 +258,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/upload.py",
-                "{**stamp(write.version, write.ref), **expires_metadata(write.expires_at)}",
-                "stamp(write.version, write.ref)",
+                "{**self._stamp(write, write.ref), **expires_metadata(write.expires_at)}",
+                "self._stamp(write, write.ref)",
             ),
         ),
         (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", MACHINE),
@@ -278,6 +282,58 @@ BUGS: tuple[Bug, ...] = (
             Change("milena_cache/removal.py", "if_match=etag)", 'if_match="")'),
         ),
         (f"{EXPIRY}::test_what_was_written_in_between_is_not_removed",),
+    ),
+    Bug(
+        "an object is removed although S3's clock does not say that it has ended",
+        (Change("milena_cache/removal.py", "if self._is_over_at_s3(found, ref):", "if True:"),),
+        (f"{S3_CLOCK}::test_an_object_is_removed_only_on_the_word_of_s3s_own_clock",),
+    ),
+    Bug(
+        "the machine's clock counts, however wrong it is",
+        (Change("milena_cache/s3_clock.py", "wall - skew if is_skewed(skew) else wall", "wall"),),
+        (f"{S3_CLOCK}::test_what_is_dirty_is_not_given_up", MACHINE),
+    ),
+    Bug(
+        "versions of another cluster are compared with the own ones",
+        (Change("milena_cache/settle.py", "if version is not None and lineage_of(", "if False and lineage_of("),),
+        (f"{LINEAGES}::test_a_write_through_writes_over_what_another_cluster_wrote", MACHINE),
+    ),
+    Bug(
+        "versions of the own cluster are not compared",
+        (
+            Change(
+                "milena_cache/settle.py", "lineage_of(found.metadata) not in kin:", "lineage_of(found.metadata):"
+            ),
+        ),
+        (f"{LINEAGES}::test_within_a_cluster_the_later_version_stays",),
+    ),
+    Bug(
+        "retries take every slot",
+        (Change("milena_cache/upload_slots.py", "self.fresh < max(1, limit - self.retries)", "self.retries < 1"),),
+        (f"{POISONED}::test_keys_that_get_no_answer_do_not_delay_others",),
+    ),
+    Bug(
+        "while S3 is taken to be down, no fresh key is tried",
+        (
+            Change("milena_cache/pace.py", "        if self.down and not retry:\n", "        if False:\n"),
+            Change(
+                "milena_cache/pace.py",
+                "len(self._failed) < DOWN_KEYS:\n            return",
+                "False:\n            return",
+            ),
+        ),
+        (f"{POISONED}::test_nor_in_a_drain", f"{POISONED}::test_keys_that_always_get_500_do_not_delay_others"),
+    ),
+    Bug(
+        "a listing knows nothing of the uploads since it began",
+        (
+            Change(
+                "milena_cache/recent_uploads.py",
+                "        if not self._listings:\n            return",
+                "        if True:\n            return",
+            ),
+        ),
+        (f"{LISTING}::test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_listed",),
     ),
     Bug(
         "who follows a key is not told of its end",

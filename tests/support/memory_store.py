@@ -61,7 +61,7 @@ class MemoryStore:
 
     While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer
     of a get that has already read, `write_gate` that of a put or delete that has already happened. `down` makes
-    every call fail, `refuse` those for which it names a fault.
+    every call fail, `refuse` those for which it names a fault. `date` is the time of day at S3.
 
     Operations in `ignoring` take conditions and ignore them, those in `denying` answer every condition with
     CHANGED, those in `unsupporting` with UNSUPPORTED; the operations are "create", "replace", "delete" and "copy".
@@ -85,6 +85,7 @@ class MemoryStore:
         self.denying: set[str] = set()
         self.unsupporting: set[str] = set()
         self.spell: Callable[[str], str] = lambda etag: etag
+        self.date: Callable[[], float | None] = lambda: 1_700_000_000.0
         self._faults: deque[tuple[Fault, bool]] = deque()
         self._arrived = asyncio.Condition()
 
@@ -167,7 +168,9 @@ class MemoryStore:
 
     async def describe(self, ref: Ref) -> Info | None:
         found = await self.head(ref)
-        return replace(found, attributes=attributes_of(self.objects[ref])) if found else None
+        if found is None:
+            return None
+        return replace(found, attributes=attributes_of(self.objects[ref]), server_date=self.date())
 
     async def put(
         self,

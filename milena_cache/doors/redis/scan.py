@@ -3,7 +3,8 @@
 Over what S3 lists lies what is dirty: written and not there yet, or deleted and still there. Each page stands for
 the keys from behind the last one of the page before to its own last one, in the order of their bytes; so every key
 is told once, whatever is uploaded meanwhile. What was dirty before S3 was asked counts: it may be uploaded after S3
-has looked and before it has answered.
+has looked and before it has answered. For the same reason a delete counts that has reached S3 meanwhile, so that
+nothing is left of it to see in what is dirty; see `recent_uploads`.
 
 Each node tells its own keys. An object whose own end has come is told until somebody notices that it has.
 """
@@ -17,6 +18,8 @@ from milena_cache.doors.redis.context import Context
 from milena_cache.doors.redis.cursors import Place
 from milena_cache.doors.redis.glob import Glob
 from milena_cache.doors.redis.session import Session
+from milena_cache.recent_uploads import Listing
+from milena_cache.store import Page
 from milena_common.keys import MAX_KEY_BYTES, cache_key, split_cache_key
 from milena_common.slots import slot_of
 
@@ -63,8 +66,18 @@ def scan(context: Context, session: Session, words: list[bytes]) -> Any:
 
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
-    before = _dirty(context, place)
-    page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
+    while True:
+        with context.node.writes.recent.listing() as listing:
+            before = _dirty(context, place)
+            page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
+            if listing.complete:
+                return _merged(context, place, glob, page, before, listing)
+
+
+def _merged(
+    context: Context, place: Place, glob: Glob, page: Page, before: list[bytes], listing: Listing
+) -> list[Any]:
+    """The answer: `page`, and what was dirty `before` S3 was asked for it, as they are now."""
     listed = [info.key.encode() for info in page.objects]
     end = listed[-1] if listed else place.last
     found = {*listed, *before}
@@ -76,7 +89,7 @@ async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[
     for key in sorted(found):
         filed_as = cache_key("", key)
         dirty = entries.get(filed_as)
-        if dirty is not None and context.node.writes.is_gone(dirty):
+        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(filed_as) is False:
             continue
         if since[slot_of(filed_as)] >= 0 and glob.matches(filed_as):
             told.append(filed_as)

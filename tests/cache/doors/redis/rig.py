@@ -98,7 +98,7 @@ class DoorUnderTest:
             self.t.writeback,
             300.0,
             lambda: False,
-            self.t.clock,
+            self.t.corrected,
         )
         self.service = CacheService(self.t.node, self.t.writeback, self.t.buckets, ME, 5.0, self.report)
         self.hits = Hits(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
@@ -111,7 +111,7 @@ class DoorUnderTest:
             calls=self.calls,
             limiter=TokenBucket(self.config.rate_limit, self.t.clock.now()),
             tracking=Tracking(self.config.tracking_max_keys),
-            clock=self.t.clock,
+            clock=self.t.corrected,
             config=self.config,
             timeout=self.config.request_timeout,
             clients=Clients(),

@@ -170,3 +170,45 @@ async def test_a_page_may_be_asked_for_again_until_it_is_forgotten() -> None:
     door.t.clock.tick(SECONDS + 1)
     answer = await client.value(b"SCAN", cursor)
     assert str(answer) == "ERR invalid cursor: it is not known here, or not any more; begin with 0"
+
+
+async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_told() -> None:
+    """The page is older than the upload, and the delete is not dirty any more when the page is merged."""
+    door = DoorUnderTest(mode="memory", delay=1000)
+    await door.t.start()
+    client = door.connect()
+    fill(door, 3)
+    await client.value(b"SET", b"dirty", b"v")
+    await client.value(b"DEL", b"k0001")
+    listing = door.t.store.list
+
+    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        page = await listing(bucket, prefix, cursor, limit)
+        await door.t.delete("dirty", owned_since=1)
+        await door.t.flush()
+        return page
+
+    door.t.store.list = list_then_upload  # type: ignore[method-assign]
+    assert await scanned(client) == [b"k0000", b"k0002"]
+    assert door.t.dirty.entries == {}
+    await door.t.stop()
+
+
+async def test_a_key_that_is_deleted_and_written_anew_while_s3_is_asked_is_told() -> None:
+    door = DoorUnderTest(mode="memory", delay=1000)
+    await door.t.start()
+    client = door.connect()
+    fill(door, 3)
+    await client.value(b"DEL", b"k0001")
+    listing = door.t.store.list
+
+    async def list_then_write(bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        page = await listing(bucket, prefix, cursor, limit)
+        await door.t.flush()
+        await door.t.put("k0001", b"new", owned_since=1)
+        await door.t.flush()
+        return page
+
+    door.t.store.list = list_then_write  # type: ignore[method-assign]
+    assert await scanned(client) == [b"k0000", b"k0001", b"k0002"]
+    await door.t.stop()

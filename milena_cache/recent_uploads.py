@@ -1,0 +1,75 @@
+"""Pure. What reached S3 while listings of it were in flight.
+
+A page of a listing may be older than an upload that ends before the page arrives:
+
+    listing ── asked ───────── S3 looks ──────────────────────── page arrives, is merged with what is dirty
+    delete of k          acknowledged ── uploaded ── its dirty entry is gone
+
+The page still has k, and no dirty entry is left to hide it. So while a listing is in flight, each upload is noted,
+and the page is merged with these notes too. S3's listings are consistent: one that begins after an upload has it.
+The notes are dropped when no listing is in flight; at most `MAX_KEYS` are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MAX_KEYS = 100_000
+
+
+class Listing:
+    """A listing in flight. `complete` is False if there were more uploads than could be noted: list again."""
+
+    def __init__(self, began: int, notes: dict[bytes, tuple[int, bool]]) -> None:
+        self.complete = True
+        self._began = began
+        self._notes = notes
+
+    def state(self, key: bytes) -> bool | None:
+        """Return whether S3 has the object of this cache key since an upload in the meantime; None without one."""
+        number, exists = self._notes.get(key, (0, False))
+        return exists if number > self._began else None
+
+    def uploaded(self) -> list[bytes]:
+        """Return the cache keys that have been put to S3 since the listing began."""
+        return [key for key, (number, exists) in self._notes.items() if exists and number > self._began]
+
+
+class RecentUploads:
+    """The uploads of one node, as far as listings in flight need them."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._notes: dict[bytes, tuple[int, bool]] = {}
+        self._listings: list[Listing] = []
+
+    def __len__(self) -> int:
+        return len(self._notes)
+
+    @contextmanager
+    def listing(self) -> Iterator[Listing]:
+        """Note uploads from now on, until the page is merged."""
+        listing = Listing(self._number, self._notes)
+        self._listings.append(listing)
+        try:
+            yield listing
+        finally:
+            self._listings.remove(listing)
+            if not self._listings:
+                self._notes.clear()
+
+    def add(self, key: bytes, *, exists: bool) -> None:
+        """S3 has taken a put (`exists`) or a delete of this cache key."""
+        if not self._listings:
+            return
+        if len(self._notes) >= MAX_KEYS and key not in self._notes:
+            for listing in self._listings:
+                listing.complete = False
+            self._notes.clear()
+        self._number += 1
+        self._notes[key] = (self._number, exists)
+
+    def forget(self, key: bytes) -> None:
+        """Somebody else's write is in force in S3: what it shows is right."""
+        self._notes.pop(key, None)

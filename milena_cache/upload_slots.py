@@ -1,0 +1,56 @@
+"""Pure. The uploads in flight, and whether another one may begin beside them.
+
+Keys whose upload has failed before (retries) and keys that come for the first time (fresh) have slots of their
+own. Otherwise a few keys that S3 answers with 500, or not at all, would hold every slot for as long as a request
+may take, and keep all other keys from S3. So retries leave a quarter of the slots free, and have only a quarter
+while fresh keys wait. The same holds for the memory of the values in flight.
+"""
+
+from __future__ import annotations
+
+
+class UploadSlots:
+    """Counts uploads in flight. Their values may have `memory_limit` bytes, but one of each kind always fits."""
+
+    def __init__(self, memory_limit: int) -> None:
+        self.fresh = 0
+        self.retries = 0
+        self._memory_limit = memory_limit
+        self._fresh_bytes = 0
+        self._retry_bytes = 0
+
+    def take(self, size: int, *, retry: bool) -> None:
+        """An upload of `size` bytes begins."""
+        if retry:
+            self.retries += 1
+            self._retry_bytes += size
+        else:
+            self.fresh += 1
+            self._fresh_bytes += size
+
+    def release(self, size: int, *, retry: bool) -> None:
+        """An upload of `size` bytes has ended."""
+        if retry:
+            self.retries -= 1
+            self._retry_bytes -= size
+        else:
+            self.fresh -= 1
+            self._fresh_bytes -= size
+
+    def has_slot(self, limit: int, *, retry: bool, fresh_wait: bool) -> bool:
+        """Return whether one of `limit` slots is free for an upload of this kind.
+
+        Each kind always has one, also if `limit` is 1. `fresh_wait`: fresh keys wait for a slot.
+        """
+        if not retry:
+            return self.fresh < max(1, limit - self.retries)
+        quarter = max(1, limit // 4)
+        return self.retries < (quarter if fresh_wait else max(1, limit - quarter)) and (
+            self.retries < max(1, limit - self.fresh)
+        )
+
+    def has_memory(self, size: int, *, retry: bool) -> bool:
+        """Return whether a value of `size` bytes fits beside those in flight."""
+        if retry:
+            return not self.retries or self._retry_bytes + size <= self._memory_limit // 4
+        return not self.fresh or self._fresh_bytes + self._retry_bytes + size <= self._memory_limit
