@@ -61,6 +61,7 @@ class Truth:
         self._clock = clock
         self.kept = Written(None)
         self.since: list[Written] = []
+        self.foreign: list[Written] = []
 
     def acknowledged(self, written: Written, durability: str) -> None:
         if durability == "memory":
@@ -70,6 +71,10 @@ class Truth:
 
     def may_be(self, value: Value, expires_at: float = NEVER) -> None:
         self.since.append(Written(value, expires_at))
+
+    def foreign_write(self, value: Value) -> None:
+        self.foreign.append(Written(value))
+        self.may_be(value)
 
     @property
     def all(self) -> list[Written]:
@@ -136,9 +141,9 @@ class WriteMachine(RuleBasedStateMachine):
         before = truth.all
         truth.acknowledged(Written(value, expires_at), ack.durability)
         if (condition or seconds is not None) and self.foreign:
-            # S3 may hold what the condition does not allow to be overwritten, or a foreign value from before this
-            # write, which is not deleted when this write comes to its end before its upload.
-            truth.since += before
+            # S3 may hold what the condition does not allow to be overwritten. And a write that comes to its end
+            # before its upload deletes no foreign value, also none that a write in between was to replace.
+            truth.since += [*before, *truth.foreign]
         return True
 
     @rule(key=KEYS, durability=CLASSES)
@@ -189,7 +194,7 @@ class WriteMachine(RuleBasedStateMachine):
         if ack is not None:
             truth.acknowledged(decided[-1], ack.durability)
             if self.foreign:
-                truth.since += before  # as with any condition
+                truth.since += [*before, *truth.foreign]  # as with any condition, and any end
 
     @rule(key=KEYS, durability=CLASSES)
     def delete(self, key: str, durability: str) -> None:
@@ -254,7 +259,7 @@ class WriteMachine(RuleBasedStateMachine):
         value, ref, versions = self.value(), Ref(BUCKET, key), self.t.journal.versions
         version = Version(versions.epoch + ahead, versions.seq + ahead)
         self.t.store.objects[ref] = WithMetadata(value, stamp(version, ref, OTHER_LINEAGE))
-        self.keys[key].may_be(value)
+        self.keys[key].foreign_write(value)
 
     @rule(key=KEYS, delete=st.booleans())
     def foreign_write(self, key: str, delete: bool) -> None:
@@ -264,7 +269,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.foreign = True
         value = None if delete else self.value()
         self.t.in_s3(key, value)
-        self.keys[key].may_be(value)
+        self.keys[key].foreign_write(value)
 
     @rule(key=KEYS, first=CLASSES, second=CLASSES)
     def two_at_once(self, key: str, first: Any, second: Any) -> None:
