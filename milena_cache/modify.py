@@ -16,7 +16,10 @@ from milena_cache.expiry import NEVER
 from milena_cache.memory import Entry
 from milena_common.clock import Clock
 from milena_common.durability import ANY_OBJECT, Durability
-from milena_common.errors import ConditionFailed
+from milena_common.errors import ConditionFailed, Unavailable
+
+# Each round is up to three requests to S3. Writers that meet so often are in each other's way for good.
+MAX_ROUNDS = 20
 
 if TYPE_CHECKING:
     from milena_cache.node import Node
@@ -66,13 +69,13 @@ async def modify(
 ) -> Modified:
     """Write what `decide` makes of the object's newest version, within `timeout` seconds.
 
-    Raises what `decide` raises, and as reads and writes do, but not ConditionFailed.
+    Raises what `decide` raises, and as reads and writes do, but Unavailable in the place of ConditionFailed.
     """
     give_up_at = clock.now() + timeout
 
     async def in_turn() -> Modified:
         async with writes.turn(wanted.filed_as, timeout):
-            while True:
+            for _ in range(MAX_ROUNDS):
                 patience = give_up_at - clock.now()
                 if patience <= 0:
                     raise TimeoutError
@@ -84,6 +87,9 @@ async def modify(
                     return Modified(before, await writes.in_turn(change, durability, give_up_at))
                 except ConditionFailed:
                     continue
+            # It need not be contention: where a dirty write with a condition is in conflict with what another
+            # writer has put into S3, and this one has to go through S3, each round reads that dirty write again.
+            raise Unavailable(f"{wanted.ref}: others changed it, or are in conflict, in {MAX_ROUNDS} rounds")
 
     return await writes.wait_for(in_turn(), wanted, timeout)
 

@@ -8,10 +8,10 @@ import pytest
 
 from milena_cache.expiry import NEVER
 from milena_cache.memory import Entry
-from milena_cache.modify import DELETE, KEEP, NewValue, Otherwise
+from milena_cache.modify import DELETE, KEEP, MAX_ROUNDS, NewValue, Otherwise
 from milena_cache.store import Fault
 from milena_common.durability import DURABILITIES, Durability
-from milena_common.errors import DeadlineExceeded, OriginUnavailable
+from milena_common.errors import DeadlineExceeded, OriginUnavailable, Unavailable
 from tests.cache.rig import SOON, NodeUnderTest
 from tests.support.fake_clock import settle
 
@@ -143,4 +143,19 @@ async def test_what_cannot_be_read_is_not_written() -> None:
         await t.modify("k", put_new)
     t.store.down = None
     assert await t.outcome("k") == ("miss", None)
+    await t.stop()
+
+
+async def test_a_conflict_that_no_round_ends_is_told_and_not_tried_without_end() -> None:
+    """A dirty write with a condition, somebody else's object in S3, and a change that has to go through S3."""
+    t = await started("memory")
+    await t.put("k", b"1", durability="through")
+    await t.modify("k", one_more)
+    t.in_s3("k", b"theirs")
+    t.store.calls.clear()
+    t.writes.draining = True
+    with pytest.raises(Unavailable, match="rounds"):
+        await t.modify("k", one_more)
+    assert len(t.store.calls) <= 3 * MAX_ROUNDS
+    assert t.s3_has("k") == b"theirs"
     await t.stop()
