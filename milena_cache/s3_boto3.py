@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import botocore.exceptions as botocore_errors
@@ -24,7 +22,7 @@ from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_attributes import attributes_of, sendable
 from milena_cache.s3_boto3_client import THREADS, make_client
 from milena_cache.s3_boto3_errors import judge, region_of
-from milena_cache.s3_clock import S3Clock
+from milena_cache.s3_clock import S3Clock, date_of
 from milena_cache.s3_credentials import Credentials, CredentialsUnavailable, Held
 from milena_cache.s3_settings import S3Settings
 from milena_cache.store import (
@@ -109,14 +107,10 @@ class Boto3Store:
 
     def _answered(self, http_response: Any, **_: Any) -> None:
         """Take the time of day from the answer to the request that this thread has sent."""
-        try:
-            moment = parsedate_to_datetime(http_response.headers.get("date", ""))
-        except ValueError:
-            return
-        # Without a zone it would be taken for local time; HTTP's dates are always in GMT.
-        date = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
-        self._answer.date = date
-        self._clock.observed(date, self._answer.asked_at, time.monotonic())
+        date = date_of(http_response.headers.get("date", ""))
+        if date is not None:
+            self._answer.date = date
+            self._clock.observed(date, self._answer.asked_at, time.monotonic())
 
     async def _call(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False

@@ -12,6 +12,8 @@ they differ by more, S3's time takes its place (`CorrectedClock`), and nothing i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from milena_common.clock import Clock
 
@@ -49,6 +51,16 @@ class S3Clock:
     def skew(self, wall: float, now: float) -> float:
         """Return by how many seconds `wall` is ahead of S3's time; 0 if that is not known."""
         return 0.0 if self._zero is None else wall - (self._zero + now)
+
+
+def date_of(header: str) -> float | None:
+    """Return what a `Date` header says, in seconds since 1970; None if it is no date."""
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    # Without a zone it would be taken for local time; HTTP's dates are always in GMT.
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 def is_skewed(skew: float) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milena_cache.expiry import to_the_millisecond
-from milena_cache.s3_clock import MAX_SKEW_SECONDS, CorrectedClock, S3Clock, is_skewed
+from milena_cache.s3_clock import MAX_SKEW_SECONDS, CorrectedClock, S3Clock, date_of, is_skewed
 from milena_cache.store import Fault, Ref
 from tests.cache.rig import BUCKET, NodeUnderTest
 from tests.support.fake_clock import FakeClock, settle
@@ -176,3 +176,17 @@ def test_a_skew_is_told_with_its_direction() -> None:
 def test_a_minute_is_allowed(sign: int) -> None:
     assert not is_skewed(sign * MAX_SKEW_SECONDS)
     assert is_skewed(sign * (MAX_SKEW_SECONDS + 0.001))
+
+
+@pytest.mark.parametrize(
+    ("header", "date"),
+    [
+        ("Tue, 14 Nov 2023 22:13:20 GMT", WALL),
+        ("Tue, 14 Nov 2023 22:13:20", WALL),
+        ("Tue, 14 Nov 2023 23:13:20 +0100", WALL),
+        ("", None),
+        ("yesterday", None),
+    ],
+)
+def test_what_a_date_header_says(header: str, date: float | None) -> None:
+    assert date_of(header) == date

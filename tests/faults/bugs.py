@@ -154,7 +154,12 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/upload.py",
-                "            if_match=etag,\n            if_absent=self._conditional and not etag,\n",
+                "            if_match=etag,\n            # Without",
+                "            # Without",
+            ),
+            Change(
+                "milena_cache/upload.py",
+                "            if_absent=conditional and not isinstance(write.base, str),\n",
                 "",
             ),
         ),
@@ -279,7 +284,8 @@ BUGS: tuple[Bug, ...] = (
         "what has ended is removed, whatever somebody made of it since",
         (
             Change("milena_cache/removal.py", "if not self.is_over(found, ref):", "if False:"),
-            Change("milena_cache/removal.py", "if_match=etag)", 'if_match="")'),
+            Change("milena_cache/removal.py", "if self._is_over_at_s3(found, ref):", "if True:"),
+            Change("milena_cache/removal.py", 'if_match=etag if conditional else ""', 'if_match=""'),
         ),
         (f"{EXPIRY}::test_what_was_written_in_between_is_not_removed",),
     ),
