@@ -66,8 +66,8 @@ class Removal:
         date = found.server_date
         if date is None or is_skewed(self._clock.machine.wall() - date):
             if self._log.allow(self._clock.now()):
-                tells = "does not tell its time" if date is None else "and this machine do not agree on the time"
-                log.warning("%s stays in S3, which %s%s", ref, tells, self._log.suppressed())
+                why = "which does not tell its time" if date is None else "whose clock differs from this machine's"
+                log.warning("%s stays in S3, %s%s", ref, why, self._log.suppressed())
             return False
         return has_ended(expiry_of(found.metadata, ref), date)
 

@@ -180,7 +180,7 @@ class WriteMachine(RuleBasedStateMachine):
                 return DELETE
             keep = NewValue(new, entry.expires_at)
             decision = keep if what == "put" else NewValue(entry.value, self.ends_after(seconds))
-            decided.append(Written(*decision))
+            decided.append(Written(decision.value, decision.expires_at))
             return decision
 
         before = truth.all
