@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from hashlib import md5
 from typing import Any, TypeVar
 
@@ -82,9 +83,7 @@ class S3:
     ) -> None:
         self.on_request: Callable[[str, str, float], None] = lambda operation, code, seconds: None
         self._credentials = credentials
-        self._settings = settings
-        self._budget = budget
-        self._s3_clock = s3_clock
+        self._another = partial(S3, credentials, settings, clock, budget=budget, s3_clock=s3_clock)
         self._fast = ObstoreStore(credentials, settings, pooled=pooled, budget=budget)
         self.thorough = Boto3Store(credentials, settings, pooled=pooled, budget=budget, clock=s3_clock)
         self._clock = clock
@@ -100,15 +99,7 @@ class S3:
         What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
         that a write by the first has ended.
         """
-        other = S3(
-            self._credentials,
-            self._settings,
-            self._clock,
-            0,
-            pooled=False,
-            budget=self._budget,
-            s3_clock=self._s3_clock,
-        )
+        other = self._another(0, pooled=False)
         other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
         return other
 

@@ -20,6 +20,7 @@ from cachetools import LRUCache
 from milena_cache.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.s3_answers import error_document, is_error_document, meaning
 from milena_cache.s3_attributes import attributes_of, sendable
+from milena_cache.s3_boto3_bodies import ends_by_itself, read_all, size_by_reading
 from milena_cache.s3_boto3_client import THREADS, make_client
 from milena_cache.s3_boto3_errors import judge, region_of
 from milena_cache.s3_clock import S3Clock, date_of
@@ -47,8 +48,6 @@ T = TypeVar("T")
 
 # Buckets whose regions are remembered.
 MAX_BUCKETS = 64
-# A body whose length the answer does not tell is read in pieces of so many bytes.
-PIECE_BYTES = 2**18
 # Values of x-amz-server-side-encryption with which an ETag is not the value's MD5.
 OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
 
@@ -177,8 +176,8 @@ class Boto3Store:
 
         def read(_: S3Client) -> Stored:
             size = length
-            value = body.read() if size is not None else _read(body, ref, max_bytes)
-            if size is None and not _ends_by_itself(answer):
+            value = body.read() if size is not None else read_all(body, ref, max_bytes)
+            if size is None and not ends_by_itself(answer):
                 # The end of the connection is all that says where the body ends, and it may have come too early.
                 size = client.head_object(Bucket=ref.bucket, Key=ref.key).get("ContentLength")
             if size is not None and len(value) != size:
@@ -236,7 +235,7 @@ class Boto3Store:
     def _info(self, ref: Ref, answer: Any, client: S3Client) -> Info:
         size = answer.get("ContentLength")
         if size is None:
-            size = _size_by_reading(ref, client)
+            size = size_by_reading(ref, client)
         return Info(
             ref.key,
             size,
@@ -382,31 +381,3 @@ def _seconds(moment: Any) -> float:
 
 def _has_opaque_etag(answer: Any) -> bool:
     return answer.get("ServerSideEncryption") in OPAQUE_ENCRYPTION or "SSECustomerAlgorithm" in answer
-
-
-def _ends_by_itself(answer: Any) -> bool:
-    """Return True if the body says where it ends: it is chunked."""
-    return "chunked" in answer["ResponseMetadata"]["HTTPHeaders"].get("transfer-encoding", "").lower()
-
-
-def _read(body: Any, ref: Ref, max_bytes: int) -> bytes:
-    """Return a body of unknown length. Raises FailedPrecondition if it has more than `max_bytes`."""
-    pieces: list[bytes] = []
-    length = 0
-    while piece := body.read(min(PIECE_BYTES, max_bytes + 1 - length)):
-        pieces.append(piece)
-        length += len(piece)
-        if length > max_bytes:
-            body.close()
-            raise too_large(ref, length, max_bytes)
-    return b"".join(pieces)
-
-
-def _size_by_reading(ref: Ref, client: S3Client) -> int:
-    """Return the size of an object whose head does not tell it, in bytes."""
-    answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
-    size = answer.get("ContentLength")
-    if size is not None:
-        answer["Body"].close()
-        return int(size)
-    return sum(len(piece) for piece in answer["Body"].iter_chunks(PIECE_BYTES))
