@@ -48,7 +48,12 @@ LIBRARIES = {
     "hiredis": ["milena_client.near_listener", "milena_client.resp_socket", "milena_client.resp_stream"],
     "grpc_health": ["milena_common.grpc_door"],
     "lmdb": ["milena_cache.journal_file", "milena_cache.journal_lmdb"],
-    "mypy_boto3_s3": ["milena_cache.s3_boto3", "milena_cache.s3_boto3_client", "milena_client.cli.local_s3"],
+    "mypy_boto3_s3": [
+        "milena_cache.s3_boto3",
+        "milena_cache.s3_boto3_bodies",
+        "milena_cache.s3_boto3_client",
+        "milena_client.cli.local_s3",
+    ],
     "obstore": ["milena_cache.s3_obstore"],
     "prometheus_client": [
         "milena_common.metrics",
