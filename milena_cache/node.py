@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from copy import copy as shallow_copy
 from typing import NamedTuple, TypeVar
 
 from milena_cache.buckets import Buckets, Object
@@ -32,6 +33,7 @@ from milena_cache.flights import Flight, Flights
 from milena_cache.freshness import Freshness, Window
 from milena_cache.memory import Entry, Memory, copy_of
 from milena_cache.modify import KEEP, Decide, Modified, NewValue, Otherwise, modify
+from milena_cache.refresh import Refresher
 from milena_cache.shared_reads import SharedReads
 from milena_cache.stats import ReadCounts
 from milena_cache.store import Absent, OriginFailure, Page, Readable, Ref, Stored
@@ -96,6 +98,11 @@ class Node:
         self._max_value_bytes = max_value_bytes
         self._existence = copies.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
+        self.refresher = Refresher(copies, dirty)
+        # The same node for the reads that a write needs, which are in no hit ratio.
+        self.uncounted = shallow_copy(self)
+        self.uncounted.reads = ReadCounts()
+        self.uncounted._shared = self._shared.counting(self.uncounted.reads)
 
     # Reading.
 
@@ -332,10 +339,16 @@ class Node:
         timeout: float,
         owned_since: int = 0,
         durability: Durability | None = None,
+        *,
+        counted: bool = False,
     ) -> Modified:
-        """Write what `decide` makes of the object's newest version, with nothing in between; see `modify`."""
+        """Write what `decide` makes of the object's newest version, with nothing in between; see `modify`.
+
+        `counted`: the version before is the answer, so that this is a read too, and in the hit ratio.
+        """
+        reader = self if counted else self.uncounted
         return await modify(
-            self, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
+            reader, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
         )
 
     async def expire(self, wanted: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:

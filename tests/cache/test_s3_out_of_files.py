@@ -23,7 +23,9 @@ SAID = "too many open files: this process has all that it may have open (ulimit 
 PROGRAM = """
 import asyncio, os, resource, sys
 from milena_cache.config import load
-from milena_cache.s3_boto3 import Boto3Store, make_session
+from milena_cache.s3_boto3 import Boto3Store
+from milena_cache.s3_boto3_client import make_session
+from milena_cache.s3_credentials import Credentials
 from milena_cache.s3_obstore import ObstoreStore
 from milena_cache.store import OriginFailure, Ref
 from milena_common.env import Environment
@@ -33,8 +35,8 @@ async def main():
         "ROUTER_ADDR": "127.0.0.1:1", "AWS_REGION": "eu-central-1", "S3_BUCKET": "bucket",
         "S3_ENDPOINT_URL": f"http://{sys.argv[1]}:9",
     }), 2**30).s3
-    session = make_session(settings.region)
-    for store in (ObstoreStore(session, settings), Boto3Store(session, settings)):
+    credentials = Credentials(settings, lambda: make_session(settings))
+    for store in (ObstoreStore(credentials, settings), Boto3Store(credentials, settings)):
         held = []
         for _ in range(2):
             try:
