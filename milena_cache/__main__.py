@@ -6,12 +6,11 @@ import asyncio
 import logging
 import random
 import secrets
-import socket
 import uuid
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from milena_cache.advertised import advertised_resp, derive_advertised
 from milena_cache.bucket_watch import BucketWatch
 from milena_cache.clock_watch import watch_clock
 from milena_cache.conditions import Conditions
@@ -45,6 +44,7 @@ from milena_cache.s3 import S3
 from milena_cache.s3_boto3_client import make_session
 from milena_cache.s3_clock import CorrectedClock, S3Clock
 from milena_cache.s3_credentials import Credentials
+from milena_cache.s3_watch import S3Watch
 from milena_cache.stats import ReadCounts
 from milena_cache.store_probe import StoreProbe
 from milena_cache.through import Through
@@ -162,10 +162,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     door = GrpcDoor(SERVICE, config.max_value_bytes, budget, config.request_timeout, check=me.check)
     address = door.bind(config.listen, "LISTEN_ADDR")
-    advertised = str(config.advertise or _derive_advertised(address, config.routers))
+    advertised = str(config.advertise or derive_advertised(address, config.routers))
     _note_user(config, journal_identity, advertised)
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
-    report.concerns.append(conditions)
+    report.concerns += [conditions, s3_watch := S3Watch(origin, bucket, clock)]
     service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
     try:
         replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
@@ -206,7 +206,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     if config.resp is not None:
         report.ring_epoch = lambda: ownership.epoch
         resp_listens = await redis.start(config.resp)
-        resp_address = _advertised_resp(resp_listens, parse_address(advertised))
+        resp_address = advertised_resp(resp_listens, parse_address(advertised))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     identity = Identity(
         address=advertised,
@@ -217,6 +217,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             **({"resp": resp_address} if resp_address else {}),
         },
         default_bucket=config.buckets.default,
+        journal_id=journal_identity.journal,
     )
 
     neighbours = Neighbours(ownership.identity_at)
@@ -244,6 +245,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             lambda: journal.versions.epoch,
             lambda: ownership.slot_map,
             me,
+            report.for_routers,
         )
         report.registrations.append(registration)
         watches.append(
@@ -269,7 +271,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         config.max_entries,
         config.max_bytes // 2**20,
     )
-    background = [asyncio.create_task(watch.run()), asyncio.create_task(writeback.run())]
+    background = [asyncio.create_task(each) for each in (watch.run(), s3_watch.run(), writeback.run())]
     background.append(asyncio.create_task(watch_clock(origin, config.buckets.default, clock)))
     background += [asyncio.create_task(each.run()) for each in report.registrations]
     # A node that has left goes on watching: to requests that come late it can say who has their slots.
@@ -348,37 +350,6 @@ async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEnt
         await asyncio.wait_for(journal.settled(), SETTLE_SECONDS)
     done = await writeback.flushes.flush(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
-
-
-def _advertised_resp(listens: Address, advertised: Address) -> str:
-    """Where others reach the Redis door; "" if they cannot, because it is for this machine only."""
-    if listens.is_wildcard:
-        return str(Address(advertised.host, listens.port))
-    if listens.is_loopback and not advertised.is_loopback:
-        log.warning(
-            "the Redis door listens on %s, which others cannot reach: they use gRPC. Set RESP_ADDR=0.0.0.0:%d",
-            listens,
-            listens.port,
-        )
-        return ""
-    return str(listens)
-
-
-def _derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:
-    """Return the address that others can call: where it listens, or this machine's on the way to a router."""
-    if not listen.is_wildcard:
-        return listen
-    for router in routers:
-        try:
-            # A name may have addresses of both families; connecting a datagram socket sends nothing and only
-            # chooses the way, which fails at once for a family that this machine has no way for.
-            for family, kind, _, _, where in socket.getaddrinfo(router.host, router.port, type=socket.SOCK_DGRAM):
-                with suppress(OSError), socket.socket(family, kind) as way:
-                    way.connect(where)
-                    return Address(way.getsockname()[0], listen.port)
-        except OSError:
-            continue
-    return Address(socket.gethostname(), listen.port)
 
 
 def main() -> None:

@@ -33,6 +33,12 @@ _ADVICE = {
 }
 
 
+def _advice(failure: OriginFailure) -> str:
+    if failure.fault is Fault.CONNECT and failure.status == "local":
+        return "raise the limit"  # nothing was sent: no file descriptor was left
+    return _ADVICE.get(failure.fault, "S3 may recover by itself")
+
+
 # One thing to find out about the store; returns False if it has to be tried again.
 Probe = Callable[[], Awaitable[bool]]
 
@@ -78,8 +84,7 @@ class BucketWatch:
                 await self._store.check_bucket(self._bucket)
             except OriginFailure as failure:
                 failures += 1
-                advice = _ADVICE.get(failure.fault, "S3 may recover by itself")
-                problem = f"bucket {self._bucket} cannot be used: {failure}; {advice}"
+                problem = f"bucket {self._bucket} cannot be used: {failure}; {_advice(failure)}"
                 if problem != self.problem:
                     log.error("%s; trying again until it works", problem)
                 self.problem = problem

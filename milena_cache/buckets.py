@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +40,19 @@ class Buckets:
         if self.prefix and len(key) + len(self.prefix.encode()) > MAX_KEY_BYTES:
             raise InvalidRequest(f"key: has {len(key)} bytes; with the node's S3_PREFIX it is over {MAX_KEY_BYTES}")
         return Object(cache_key("", key), Ref(self.default, self.prefix + key.decode()))
+
+    def files_below(self, bucket: str, prefix: bytes) -> Callable[[bytes], bool]:
+        """What is True of the cache keys of that bucket whose key begins with `prefix`.
+
+        Raises InvalidRequest or AccessDenied.
+        """
+        name = self.canonical(bucket)
+
+        def matches(filed_as: bytes) -> bool:
+            of, key = split_cache_key(filed_as)
+            return of == name and key.startswith(prefix)
+
+        return matches
 
     def filed(self, filed_as: bytes) -> Object:
         """The object that is filed so: what `resolve` gave when it was, whatever is allowed now."""

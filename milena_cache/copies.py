@@ -37,13 +37,18 @@ class Copies:
             return True
         return self._memory.put(key, entry)
 
-    def forget(self, key: bytes) -> None:
-        """Know nothing of the object any more."""
+    def forget(self, key: bytes) -> bool:
+        """Know nothing of the object any more; True if there was a copy."""
         self.changing(key)
         if key in self._memory:
             self._memory.remove(key)
-        else:
-            self.changes(key)
+            return True
+        self.changes(key)
+        return False
+
+    def known(self) -> list[bytes]:
+        """The keys of all objects of which something is known, or is being read."""
+        return [*self._memory, *self._flights, *self.existence]
 
     def changing(self, key: bytes) -> None:
         """A write of the object begins or ends: no read that is under way may be believed."""

@@ -11,6 +11,7 @@ kept and then evicted; the next STRLEN answers 5 again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from milena_cache.expiry import has_ended
@@ -60,6 +61,11 @@ class Existence:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys of which something is known, or is being asked."""
+        yield from self._known
+        yield from self.heads
 
     def get(self, key: bytes, owned_since: int) -> Known | None:
         """Return what is known of an object that exists, if it may be told to a request of this ownership."""

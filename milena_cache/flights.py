@@ -17,7 +17,7 @@ success has cancelled the first read, that one keeps the old version over it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import Generic, TypeVar
 
@@ -58,6 +58,10 @@ class Flights(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The keys of the flights that may be joined."""
+        return iter(self._by_key)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._by_key

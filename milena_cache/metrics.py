@@ -101,6 +101,12 @@ def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
         ["operation", "code"],
         _errors(calls),
     )
+    yield counters(
+        "milena_moved",
+        "Calls answered by the address of the node that owns the key",
+        ["operation"],
+        (([name], counts.moved) for name, counts in operations),
+    )
     yield histograms(
         "milena_operation_duration_seconds",
         "From a call's arrival to its answer",

@@ -19,6 +19,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from copy import copy as shallow_copy
 from typing import NamedTuple, TypeVar
 
 from milena_cache.buckets import Buckets, Object
@@ -32,6 +33,7 @@ from milena_cache.freshness import Freshness, Window
 from milena_cache.listing import Listings
 from milena_cache.memory import Entry, Memory, copy_of
 from milena_cache.modify import KEEP, Decide, Modified, NewValue, Otherwise, modify
+from milena_cache.refresh import Refresher
 from milena_cache.shared_reads import SharedReads
 from milena_cache.stats import ReadCounts
 from milena_cache.store import Absent, Page, Readable, Ref, Stored
@@ -95,6 +97,11 @@ class Node:
         self._existence = copies.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
         self._listings = Listings(store, buckets, dirty, writes, clock)
+        self.refresher = Refresher(copies, dirty)
+        # The same node for the reads that a write needs, which are in no hit ratio.
+        self.uncounted = shallow_copy(self)
+        self.uncounted.reads = ReadCounts()
+        self.uncounted._shared = self._shared.counting(self.uncounted.reads)
 
     # Reading.
 
@@ -331,10 +338,16 @@ class Node:
         timeout: float,
         owned_since: int = 0,
         durability: Durability | None = None,
+        *,
+        counted: bool = False,
     ) -> Modified:
-        """Write what `decide` makes of the object's newest version, with nothing in between; see `modify`."""
+        """Write what `decide` makes of the object's newest version, with nothing in between; see `modify`.
+
+        `counted`: the version before is the answer, so that this is a read too, and in the hit ratio.
+        """
+        reader = self if counted else self.uncounted
         return await modify(
-            self, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
+            reader, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
         )
 
     async def expire(self, wanted: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:

@@ -72,7 +72,8 @@ class Origin:
     """A store with `retries` further attempts for reads, and `concurrency` requests at once.
 
     Reads and writes have that many places each, so that a flood of reads does not keep writes waiting. A request
-    waits for its place at most `place_timeout` seconds.
+    waits for its place at most `place_timeout` seconds. `last_success` is when S3 last answered, if only to refuse
+    something about one object, in monotonic seconds; 0 if it never did.
 
     `fresh` reaches the same S3, on a new connection for each request. It gets the second request of a read that is
     not being answered after `hedge_after` seconds, and what is repeated because of its connection.
@@ -93,6 +94,7 @@ class Origin:
         self.counts = OriginCounts()
         # Called with the metadata of each object that S3 turns out to hold.
         self.observed: Callable[[Ref, Mapping[str, str]], None] = lambda ref, metadata: None
+        self.last_success = 0.0
         self._store = store
         self._fresh = fresh
         self._hedge_after = hedge_after
@@ -147,12 +149,16 @@ class Origin:
         try:
             answer = await once(store, began)
             code = code_of(answer)
+            self.last_success = self.clock.now()
             return answer
         except MilenaError:
             code = "200"  # an answer that the node does not want: too large
+            self.last_success = self.clock.now()
             raise
         except OriginFailure as failure:
             code = failure.status
+            if failure.fault.of_object:
+                self.last_success = self.clock.now()
             raise
         finally:
             self.counts.request(operation, code, self.clock.now() - started)

@@ -20,6 +20,7 @@ from milena_client.transport import AsyncTransport
 from milena_common.backoff import Backoff
 from milena_common.clock import Clock
 from milena_common.errors import MilenaError
+from milena_common.missing_node import NodeReport
 from milena_common.pb import router_server_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -33,13 +34,20 @@ class Identity:
     """What a node tells routers about itself."""
 
     def __init__(
-        self, address: str, node_id: str, weight: float, addresses: Mapping[str, str], default_bucket: str
+        self,
+        address: str,
+        node_id: str,
+        weight: float,
+        addresses: Mapping[str, str],
+        default_bucket: str,
+        journal_id: str = "",
     ) -> None:
         self.address = address
         self.node_id = node_id
         self.weight = weight
         self.addresses = addresses
         self.default_bucket = default_bucket
+        self.journal_id = journal_id
 
 
 class Registration:
@@ -55,8 +63,11 @@ class Registration:
         newest_epoch: Callable[[], int],
         ring: Callable[[], SlotMap],
         cluster: NodeIdentity,
+        report: Callable[[], NodeReport],
     ) -> None:
         """`newest_epoch`: the greatest that this node has put into the version of a write.
+
+        `report` gives what this node tells of its writes, with each renewal and when it leaves.
 
         `ring`: the newest one, from whichever router.
         """
@@ -70,6 +81,7 @@ class Registration:
         self._epoch = 0
         self._ring = ring
         self._cluster = cluster
+        self._report = report
         self._granted = 0.0  # the longest lease, in seconds
         self._asked = False
         self._hurried = asyncio.Event()
@@ -120,7 +132,7 @@ class Registration:
 
     async def _join(self) -> float:
         """Join once; the lease in seconds."""
-        me = self._identity
+        me, report = self._identity, self._report()
         request = pb.JoinRequest(
             address=me.address,
             node_id=me.node_id,
@@ -130,6 +142,10 @@ class Registration:
             epoch=max(self._epoch, self._newest_epoch()),
             cluster_id=self._cluster.claimed,
             ring_epoch=max(self._epoch, self._ring().epoch),
+            dirty_entries=report.dirty_entries,
+            dead_letters=report.dead_letters,
+            degraded=report.degraded,
+            journal_id=me.journal_id,
         )
         self._asked = True  # the router may take it in although its answer does not arrive
         asked_at = self._clock.now()
@@ -166,9 +182,15 @@ class Registration:
         if not self._asked:
             return
         self._asked = False
-        me = self._identity
+        me, report = self._identity, self._report()
+        request = pb.LeaveRequest(
+            address=me.address,
+            node_id=me.node_id,
+            dirty_entries=report.dirty_entries,
+            dead_letters=report.dead_letters,
+        )
         try:
-            await self._connection.call("Leave", pb.LeaveRequest(address=me.address, node_id=me.node_id), timeout)
+            await self._connection.call("Leave", request, timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
             log.warning("could not leave router %s, whose lease will end by itself: %s", self.router, error)

@@ -14,6 +14,7 @@ from milena_cache.registration import Registration
 from milena_cache.s3_clock import CorrectedClock
 from milena_cache.writeback import WriteBack
 from milena_common.calls import CallCounts
+from milena_common.missing_node import NodeReport, shortened
 
 
 class Concern(Protocol):
@@ -101,6 +102,10 @@ class Report:
             reasons.append("journal: its disk is full, writes go through to S3")
         if self.damaged:
             reasons.append(f"journal: {self.damaged} damaged records (`milena journal verify`)")
+        if dirty.dead_letters:
+            reasons.append(
+                f"write-back: S3 refuses {dirty.dead_letters} writes for good (`milena writeback failed`)"
+            )
         for concern in self.concerns:
             reasons += concern.degraded()
         return reasons + self._clock.degraded() + self._writeback.failing.degraded(self._clock.now())
@@ -114,6 +119,11 @@ class Report:
     def clock_skew(self) -> float:
         """By how many seconds this machine's time of day is ahead of S3's; 0 as long as that is not known."""
         return self._clock.skew
+
+    def for_routers(self) -> NodeReport:
+        """What goes with each renewal of a lease, so that routers know it if this node is lost."""
+        dirty = self._node.dirty
+        return NodeReport(len(dirty), dirty.dead_letters, shortened(self.degraded()))
 
     def values(self) -> dict[str, float]:
         """Counts since the start, and sizes now."""

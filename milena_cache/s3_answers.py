@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from milena_cache.store import Absent, Fault
+from milena_cache.store import Absent, Fault, OriginFailure, Ref
 
 # Said of one object or of one request about it: another attempt with the same key and value meets the same.
 OBJECT_CODES = frozenset(
@@ -155,6 +155,12 @@ def meaning(operation: str, status: int, code: str, *, conditional: bool = False
     if status == 408:
         return Fault.INCOMPLETE
     return Fault.SERVER if status >= 500 else Fault.UNEXPECTED
+
+
+def out_of_files(operation: str, ref: Ref) -> OriginFailure:
+    """Return the failure of a request that was not sent because this process can open no connection."""
+    code, text = "too many open files", "this process has all that it may have open (ulimit -n, LimitNOFILE)"
+    return OriginFailure(Fault.CONNECT, operation, ref, code, "local", text)
 
 
 class ErrorDocument(NamedTuple):

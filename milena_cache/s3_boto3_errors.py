@@ -6,10 +6,12 @@ code of S3's here, and `s3_answers` judges what is left.
 
 from __future__ import annotations
 
+import errno
+
 import botocore.exceptions as botocore_errors
 from botocore.parsers import ResponseParserError
 
-from milena_cache.s3_answers import meaning
+from milena_cache.s3_answers import meaning, out_of_files
 from milena_cache.store import Absent, Fault, OriginFailure, Ref
 
 # botocore's words for a request that brought no HTTP answer; the first that fits counts.
@@ -49,6 +51,8 @@ def judge(
     """
     if isinstance(error, botocore_errors.ClientError):
         return _answered(operation, ref, error, conditional)
+    if _is_out_of_files(error):
+        return out_of_files(operation, ref)
     if isinstance(error, ResponseParserError):
         # An answer that is not S3's XML: what it answers may have been done.
         return OriginFailure(Fault.UNEXPECTED, operation, ref, "no XML", "200", str(error)[:200])
@@ -66,6 +70,16 @@ def judge(
         # boto3's own complaint about an endpoint that it cannot use.
         return OriginFailure(Fault.ACCOUNT, operation, ref, "ValueError", "local", str(error))
     return None
+
+
+def _is_out_of_files(error: BaseException) -> bool:
+    """True if `error` comes of there being no file descriptor left, which botocore says only in its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _answered(

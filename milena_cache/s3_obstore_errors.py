@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from milena_cache.s3_answers import NO_DOCUMENT, ErrorDocument, error_document, meaning
+from milena_cache.s3_answers import NO_DOCUMENT, ErrorDocument, error_document, meaning, out_of_files
 from milena_cache.store import Absent, Fault, OriginFailure, Ref
 
 _DUMP = "\n\nDebug source:\n"
@@ -21,6 +21,8 @@ _ANSWERED = re.compile(
     re.S,
 )
 _KIND = re.compile(r"^ +kind: (\w+)", re.M)
+# EMFILE and ENFILE, met while a connection was opened or a name was looked up.
+_NO_FILES = re.compile(r"^ +code: (?:23|24),$", re.M)
 # A 3xx without a Location, which is how S3 answers a request for a bucket in another region.
 _BARE_REDIRECT = re.compile(r"^ +inner: BareRedirect,$", re.M)
 _NOT_DELETED = re.compile(r'^    source: DeleteFailed \{\n.*\n +code: "(.*)",\n +message: "(.*)",$', re.M)
@@ -80,6 +82,8 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
     if _NOT_S3S.search(dump):
         text = summary.partition(": ")[2][:200]
         return OriginFailure(Fault.UNEXPECTED, operation, ref, "an answer that is not S3's", "200", text)
+    if _NO_FILES.search(dump):
+        return out_of_files(operation, ref)
     kinds = _KIND.findall(dump)
     if "Connect" in kinds:
         return OriginFailure(Fault.CONNECT, operation, ref, "cannot connect", "connect")

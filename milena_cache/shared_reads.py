@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable
+from copy import copy
 from typing import TypeVar
 
 from milena_cache.buckets import Object
@@ -31,6 +32,12 @@ class SharedReads:
         self._reads = reads
         self._clock = clock
         self._revalidate_timeout = revalidate_timeout
+
+    def counting(self, reads: ReadCounts) -> SharedReads:
+        """The same, with errors counted in `reads`."""
+        other = copy(self)
+        other._reads = reads
+        return other
 
     def expects_failure(self, wanted: Object) -> bool:
         """Return True if a read of the object is expected to fail, so that a servable copy goes before it."""

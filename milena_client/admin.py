@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -18,6 +18,7 @@ from milena_client.transport import Transport
 from milena_client.url import DEFAULT_ADDRESS
 from milena_client.values import Flushed, Key, checked_bucket, encode_key, key_list
 from milena_common.errors import InvalidRequest
+from milena_common.missing_node import MissingNode
 from milena_common.pb import router_server_pb2 as pb
 
 
@@ -32,14 +33,21 @@ class Node:
     slots: int
     lease_remaining: float  # seconds
     member_for: float  # seconds
+    dirty_entries: int | None = None  # acknowledged writes that wait for S3, as last reported; None: not reported
+    dead_letters: int = 0  # further ones, which S3 refuses for good
+    degraded: tuple[str, ...] = ()  # why an operator should look at it
 
 
 @dataclass(frozen=True, slots=True)
 class RingView:
-    """The ring as the router has it."""
+    """The ring as the router has it.
+
+    `missing` are nodes that left without handing over, and are neither back nor written off.
+    """
 
     epoch: int
     nodes: list[Node]
+    missing: list[MissingNode] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +65,15 @@ class Ownership:
 class NodeStats:
     """What one node counts, by name: hits, misses, entries, bytes, s3_gets and so on.
 
-    `not_ready` says why it is not ready, `error` why it could not be asked; "" when all is well.
+    `not_ready` says why it is not ready, `error` why it could not be asked; "" when all is well. `degraded` are
+    reasons to look at it, though it serves.
     """
 
     address: str
     values: Mapping[str, float]
     not_ready: str
     error: str
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +103,34 @@ class DeadLetters:
     total: int
 
 
-def problems(stats: list[NodeStats]) -> list[str]:
-    """What keeps the cluster from being healthy, a line each; none if every node is ready."""
-    if not stats:
-        return ["the ring has no node"]
-    return [
-        f"node {node.address}: {node.error or node.not_ready}" for node in stats if node.error or node.not_ready
-    ]
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """Copies that a refresh dropped, and objects that it kept, because S3 does not have them yet (`dirty`)."""
+
+    refreshed: int
+    dirty: int
+
+
+def problems(stats: list[NodeStats], nodes: Iterable[Node] = ()) -> list[str]:
+    """What keeps the cluster's nodes from being well, a line each; none if all are ready and none is degraded.
+
+    `nodes` say what they reported last, for those that cannot be asked now.
+    """
+    found = [] if stats else ["the ring has no node"]
+    reported = {node.address: node for node in nodes}
+    for node in stats:
+        state = node.error or node.not_ready
+        if state:
+            found.append(f"node {node.address}: {state}{_last_count(reported.get(node.address), node.error)}")
+        found += [f"node {node.address}: degraded: {reason}" for reason in node.degraded]
+    return found
+
+
+def _last_count(node: Node | None, error: str) -> str:
+    """What a node that cannot be asked has reported last."""
+    if not error or node is None or node.dirty_entries is None:
+        return ""
+    return f"; it last reported {node.dirty_entries + node.dead_letters} acknowledged writes not in S3"
 
 
 class Admin:
@@ -139,17 +170,31 @@ class Admin:
         """What every node of the ring counts. Never raises for a node that cannot be asked: it says so itself."""
         return self._run(Operation("Stats", pb.StatsRequest(), _read_stats, True, "stats"))
 
-    def leave(self, address: str) -> bool:
+    def leave(self, address: str, *, forget: bool = False) -> bool:
         """Take the node at `address` out of the ring; False if it is not in it.
 
-        A node that is still running joins again within a third of its lease: stop it first.
+        A node that is still running joins again within a third of its lease: stop it first. With `forget`, write
+        off the missing node that was at `address`: it is no longer shown, and no node of the ring is touched.
         """
-        request = pb.LeaveRequest(address=address)
+        request = pb.LeaveRequest(address=address, forget=forget)
         return self._run(Operation("Leave", request, _read_left, True, "leave", address.encode()))
 
     def flush(self, keys: Iterable[Key] = (), *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """As `Milena.flush`, of `keys` if there are any."""
         return self._run(operations.flush(key_list(keys), self._bucket), timeout)
+
+    def refresh(self, keys: Iterable[Key] = (), *, prefix: Key | None = None) -> Refreshed:
+        """Drop the nodes' clean copies of `keys`, or of all keys that begin with `prefix`: S3 is asked anew.
+
+        S3 is not touched, and what is dirty is kept. Raises InvalidRequest unless it is either; Unavailable if a
+        node that is concerned cannot be asked, when the others have done it.
+        """
+        encoded = [encode_key(key) for key in key_list(keys)]
+        if bool(encoded) == (prefix is not None):
+            raise InvalidRequest("keys, prefix: refresh wants one of them")
+        below = prefix.encode() if isinstance(prefix, str) else prefix or b""
+        request = pb.RefreshRequest(keys=encoded, bucket=self._bucket, prefix=below)
+        return self._run(Operation("Refresh", request, _read_refreshed, True, "refresh"))
 
     def failed(self, limit: int = 1000) -> DeadLetters:
         """At most `limit` dead letters of all nodes and buckets.
@@ -205,10 +250,13 @@ def _read_nodes(response: pb.NodesResponse) -> RingView:
             node.slots,
             node.lease_remaining_seconds,
             node.member_seconds,
+            node.dirty_entries if node.HasField("dirty_entries") else None,
+            node.dead_letters,
+            tuple(node.degraded),
         )
         for node in response.nodes
     ]
-    return RingView(response.epoch, nodes)
+    return RingView(response.epoch, nodes, list(map(MissingNode.from_message, response.missing)))
 
 
 def _read_owner(response: pb.OwnerResponse) -> Ownership:
@@ -216,7 +264,14 @@ def _read_owner(response: pb.OwnerResponse) -> Ownership:
 
 
 def _read_stats(response: pb.StatsResponse) -> list[NodeStats]:
-    return [NodeStats(node.address, dict(node.values), node.not_ready, node.error) for node in response.nodes]
+    return [
+        NodeStats(node.address, dict(node.values), node.not_ready, node.error, tuple(node.degraded))
+        for node in response.nodes
+    ]
+
+
+def _read_refreshed(response: pb.RefreshResponse) -> Refreshed:
+    return Refreshed(response.refreshed, response.dirty)
 
 
 def _read_failed(response: pb.FailedResponse) -> DeadLetters:

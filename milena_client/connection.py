@@ -36,6 +36,7 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Flush": (pb.FlushRequest, pb.FlushResponse),
     "Failed": (pb.FailedRequest, pb.FailedResponse),
     "Settle": (pb.SettleRequest, pb.SettleResponse),
+    "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
 }
 
 _STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {

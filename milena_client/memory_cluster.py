@@ -160,6 +160,14 @@ class MemoryCluster:
     def _settle(self, _: pb.SettleRequest) -> pb.SettleResponse:
         return pb.SettleResponse()
 
+    def _refresh(self, request: pb.RefreshRequest) -> pb.RefreshResponse:
+        bucket, objects = self._bucket(request.bucket)
+        keys = request.keys or [key for key in objects if key.startswith(request.prefix)]
+        refreshed = {cache_key(bucket, key) for key in keys} & self._cached.keys()
+        for filed_as in refreshed:
+            del self._cached[filed_as]
+        return pb.RefreshResponse(refreshed=len(refreshed))
+
     def _leave(self, request: pb.LeaveRequest) -> pb.LeaveResponse:
         known = request.address in self._members
         if known:

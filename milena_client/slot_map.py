@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
+from milena_common.missing_node import MissingNode
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.slots import SLOTS, slot_of
 
@@ -29,13 +30,14 @@ _NOBODYS = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 class MapNode(NamedTuple):
     """A node of the ring: its gRPC address and name in the ring, its Redis door ("": none), its process,
-    and its weight relative to others.
+    its weight relative to others, and its journal ("": unknown).
     """
 
     address: str
     resp_address: str
     node_id: str
     weight: float = 1.0
+    journal_id: str = ""
 
 
 class MapRange(NamedTuple):
@@ -51,10 +53,20 @@ class SlotMap:
     """Slot → node. Make one with `from_update`, or `empty()` for a ring that is not known (epoch 0).
 
     `targets` has every slot's answer, by slot. `cluster_id` is "" if the router is of a version without one.
-    `max_value_bytes` is the largest value that the router takes, 0 if it does not say.
+    `max_value_bytes` is the largest value that the router takes, 0 if it does not say. `missing` are the nodes that
+    left without handing over, kept for a router that starts anew.
     """
 
-    __slots__ = ("cluster_id", "default_bucket", "epoch", "max_value_bytes", "nodes", "ranges", "targets")
+    __slots__ = (
+        "cluster_id",
+        "default_bucket",
+        "epoch",
+        "max_value_bytes",
+        "missing",
+        "nodes",
+        "ranges",
+        "targets",
+    )
 
     def __init__(
         self,
@@ -64,11 +76,13 @@ class SlotMap:
         ranges: tuple[MapRange, ...],
         cluster_id: str = "",
         max_value_bytes: int = 0,
+        missing: tuple[MissingNode, ...] = (),
     ) -> None:
         """`ranges` ascend and do not overlap; slots in none have no owner. Raises ValueError if it is not so."""
         self.epoch = epoch
         self.default_bucket = default_bucket
         self.cluster_id = cluster_id
+        self.missing = missing
         self.nodes = nodes
         self.ranges = ranges
         self.max_value_bytes = max_value_bytes
@@ -90,7 +104,8 @@ class SlotMap:
     def from_update(cls, update: pb.RingUpdate) -> Self:
         """Raises ValueError, saying what is wrong, for an update that is no ring."""
         nodes = tuple(
-            MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0) for node in update.nodes
+            MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0, node.journal_id)
+            for node in update.nodes
         )
         addresses = {node.address for node in nodes}
         if len(addresses) < len(nodes) or "" in addresses:
@@ -101,7 +116,16 @@ class SlotMap:
             )
         except IndexError:
             raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
-        return cls(update.epoch, update.default_bucket, nodes, ranges, update.cluster_id, update.max_value_bytes)
+        missing = tuple(map(MissingNode.from_message, update.missing))
+        return cls(
+            update.epoch,
+            update.default_bucket,
+            nodes,
+            ranges,
+            update.cluster_id,
+            update.max_value_bytes,
+            missing,
+        )
 
     def to_update(self) -> pb.RingUpdate:
         """Return the message that `from_update` reads this map from."""
@@ -117,9 +141,11 @@ class SlotMap:
                     resp_address=node.resp_address,
                     node_id=node.node_id,
                     weight=node.weight,
+                    journal_id=node.journal_id,
                 )
                 for node in self.nodes
             ],
+            missing=[node.to_message() for node in self.missing],
         )
         for first, last, node, owned_since in self.ranges:
             update.slots.add(first=first, last=last, node=places[node.address], owned_since=owned_since)

@@ -6,12 +6,16 @@ from milena_common.histogram import Histogram
 
 
 class OperationCounts:
-    """Requests, errors by code, and durations (seconds) of one operation."""
+    """Requests, errors by code, and durations (seconds) of one operation.
 
-    __slots__ = ("durations", "errors", "requests")
+    `moved` are requests that were answered by the address of the node that has the key, which is no error.
+    """
+
+    __slots__ = ("durations", "errors", "moved", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
+        self.moved = 0
         self.errors: dict[str, int] = {}
         self.durations = Histogram()
 

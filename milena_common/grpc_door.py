@@ -28,7 +28,7 @@ from milena_common.addresses import Address
 from milena_common.byte_budget import ByteBudget
 from milena_common.call_bytes import COPIES, SMALL_BYTES, CallBytes
 from milena_common.calls import CallCounts, OperationCounts
-from milena_common.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Overloaded
+from milena_common.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
 from milena_common.grpc_options import ENVELOPE_BYTES, LARGE_REQUESTS, server_options
 from milena_common.grpc_receive import Receive
 from milena_common.identity import METADATA, Identity
@@ -190,7 +190,10 @@ async def _refuse(
     else:
         problem.__traceback__ = None
     status, details, metadata = to_grpc(problem)
-    counts.failed(status.name.lower())
+    if isinstance(problem, Moved):
+        counts.moved += 1
+    else:
+        counts.failed(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
     await context.abort(status, details, metadata)
     raise AssertionError("abort always raises")

@@ -41,6 +41,25 @@ async def listen(
     return server, Address(address.host, server.sockets[0].getsockname()[1])
 
 
+def bind(address: Address, variable: str) -> list[socket.socket]:
+    """Return sockets that are bound to all that `address` stands for, and do not listen yet.
+
+    Raises CannotListen, naming `variable`.
+    """
+    bound: list[socket.socket] = []
+    try:
+        if address.is_wildcard:
+            return [_bind_wildcard(address.port)]
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, where in dict.fromkeys((family, str(where[0])) for family, _, _, _, where in found):
+            bound.append(_bind(family, where, address.port))
+    except OSError as error:
+        for each in bound:
+            each.close()
+        raise _cannot_listen(error, address, variable) from None
+    return bound
+
+
 def check_free(address: Address, variable: str) -> None:
     """Raise CannotListen if `address` cannot be listened on, with the system's reason, which gRPC does not give."""
     try:

@@ -6,6 +6,7 @@ It must answer when everything else is in trouble, and must not be the trouble. 
   it does. A scraper opens the next one without noticing.
 - There are at most MAX_CONNECTIONS. A further one takes the place of the connection that has been idle for the
   longest, so that health is answered however many clients hold connections and ask nothing.
+- It is answered also while the process has no file descriptor left: see `milena_common.spare_listener`.
 - The text of all metrics is made for one request at a time; requests that came meanwhile get the same text. Making
   it takes milliseconds of the event loop, which the data path needs, so it takes a tenth of the time at most.
 - A client that does not read its answers gets no further ones: the next request of a connection is looked at when
@@ -24,7 +25,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from milena_common.addresses import Address
-from milena_common.listening import listen
+from milena_common.listening import bind
+from milena_common.spare_listener import SpareListener
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ MAX_CONNECTION_SECONDS = 60.0
 # A client that has connected sends a request at once; one that keeps the connection between scrapes opens another.
 IDLE_SECONDS = 5.0
 MAX_CONNECTIONS = 128
+BACKLOG = 128
 # Making metrics is followed by so many times the time it took before they are made again.
 SCRAPE_PAUSES = 9
 
@@ -54,7 +57,7 @@ class OpsServer:
         self._registry = registry
         self._not_ready = not_ready
         self._degraded = degraded
-        self._server: asyncio.Server | None = None
+        self._listener: SpareListener | None = None
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         for path in LIVE_PATHS:
@@ -85,12 +88,15 @@ class OpsServer:
             loop.call_later(MAX_CONNECTION_SECONDS, self._end, protocol)
             return protocol
 
-        self._server, listens = await listen(connection, address, variable)
-        return listens
+        sockets = bind(address, variable)
+        self._listener = SpareListener(sockets, connection)
+        self._listener.start(BACKLOG)
+        return Address(address.host, sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
         await self._runner.cleanup()
 
     def _make_room(self, opened: Iterable[asyncio.BaseProtocol]) -> None:

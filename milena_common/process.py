@@ -10,11 +10,9 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
@@ -26,6 +24,7 @@ from milena_common.env import Environment
 from milena_common.errors import ConfigError
 from milena_common.listening import CannotListen
 from milena_common.native_log import NativeLog
+from milena_common.open_files import allow_files
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def run(
     try:
         config = load(environment())
         logs.set_up(config.log_level, config.log_format)
-        _allow_files()
+        allow_files()
         gc.set_threshold(*GC_THRESHOLD)
         native_log = NativeLog()
         native_log.start()
@@ -100,13 +99,6 @@ def leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _allow_files() -> None:
-    """As many open connections as the system allows; the usual soft limit of 1024 is for programs of long ago."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _until_signal(

@@ -36,12 +36,16 @@ from milena_common.slots import SLOTS, slot_of
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node as the ring knows it. `address` is its gRPC host:port and its identity in the ring."""
+    """A node as the ring knows it. `address` is its gRPC host:port and its identity in the ring.
+
+    `journal_id` says which journal it has, "" where that is unknown.
+    """
 
     address: str
     node_id: str = ""
     weight: float = 1.0
     addresses: Mapping[str, str] = field(default_factory=dict)
+    journal_id: str = ""
 
 
 class Owner(NamedTuple):

@@ -13,6 +13,7 @@ from milena_common.clock import SystemClock
 from milena_common.grpc_door import GrpcDoor
 from milena_common.limiter import TokenBucket
 from milena_common.memory_limit import memory_limit
+from milena_common.missing_node import MAX_REASONS
 from milena_common.ops_http import OpsServer
 from milena_router.config import Config, load
 from milena_router.forward import Forwarder
@@ -55,7 +56,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 
     def degraded() -> list[str]:
         # Not "not ready": what sends nodes to ready routers only would keep away those that are waited for.
-        return [leases.why()] if leases.recovering and membership.leases else []
+        recovering = [leases.why()] if leases.recovering and membership.leases else []
+        return recovering + [node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]]
 
     ops = OpsServer(router_registry(calls, leases, limiter, watchers), not_ready, degraded)
     address = door.bind(config.listen, "LISTEN_ADDR")

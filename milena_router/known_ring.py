@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from milena_client.slot_map import SlotMap
 from milena_common.errors import InvalidRequest
 from milena_common.keys import check_bucket
+from milena_common.missing_node import MAX_REASON, MissingNode, NodeReport, shortened
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member, Ring
 from milena_router.membership import MAX_AHEAD_MS, MAX_MEMBERS
+from milena_router.missing import MAX_MISSING
 from milena_router.recovery import Knowledge, LastRing
 
 MAX_WEIGHT = 1000.0
 # Characters of a node's or a cluster's id.
 MAX_ID = 200
+# Characters of an address.
+MAX_ADDRESS = 300
 # As LEASE_SECONDS allows.
 MAX_LEASE_SECONDS = 3600.0
 
@@ -24,6 +30,14 @@ def knowledge(request: pb.JoinRequest, wall: float) -> Knowledge:
     newest = int(wall * 1000) + MAX_AHEAD_MS
     last = _last_ring(request, newest) if request.HasField("last_ring") else None
     return Knowledge(request.cluster_id, min(request.ring_epoch, newest), last)
+
+
+def report(request: pb.JoinRequest | pb.LeaveRequest) -> NodeReport | None:
+    """What a node reports of its writes, cut to what is allowed; None from a node that makes no reports."""
+    if not request.HasField("dirty_entries"):
+        return None
+    degraded = shortened(request.degraded) if isinstance(request, pb.JoinRequest) else ()
+    return NodeReport(request.dirty_entries, request.dead_letters, degraded)
 
 
 def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
@@ -40,12 +54,20 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
         slot_map = SlotMap.from_update(update)
         members = [
             Member(
-                node.address, node.node_id, node.weight, {"resp": node.resp_address} if node.resp_address else {}
+                node.address,
+                node.node_id,
+                node.weight,
+                {"resp": node.resp_address} if node.resp_address else {},
+                node.journal_id,
             )
             for node in slot_map.nodes
         ]
-        if any(not 0 < member.weight <= MAX_WEIGHT or len(member.node_id) > MAX_ID for member in members):
+        if any(not 0 < member.weight <= MAX_WEIGHT for member in members) or any(
+            len(name) > MAX_ID for member in members for name in (member.node_id, member.journal_id)
+        ):
             raise ValueError("a node has a weight or an id that is not allowed")
+        if len(slot_map.missing) > MAX_MISSING or not all(map(_is_allowed, slot_map.missing)):
+            raise ValueError(f"missing: allowed are {MAX_MISSING} nodes, with an address, ids and a reason")
         ranges = ((first, last, node.address, since) for first, last, node, since in slot_map.ranges)
         ring = Ring.empty().restored(update.epoch, members, ranges)
     except ValueError as error:
@@ -55,4 +77,14 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
         raise InvalidRequest(
             f"last_ring: lease_seconds: got {lease_seconds:g}; allowed: 0 to {MAX_LEASE_SECONDS:g}"
         )
-    return LastRing(ring, update.default_bucket or request.default_bucket, update.cluster_id, lease_seconds)
+    bucket = update.default_bucket or request.default_bucket
+    return LastRing(ring, bucket, update.cluster_id, lease_seconds, slot_map.missing)
+
+
+def _is_allowed(node: MissingNode) -> bool:
+    return (
+        0 < len(node.address) <= MAX_ADDRESS
+        and max(len(node.node_id), len(node.journal_id)) <= MAX_ID
+        and len(node.reason) <= MAX_REASON
+        and isfinite(node.since)
+    )

@@ -2,7 +2,7 @@
 
 After the router's start, requests wait here until the last ring is recovered.
 
-The log lines start with `Join` and `Leave`: operators search for these words.
+The log lines start with `Join`, `Leave` and `Forget`: operators search for these words.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from milena_common.clock import Clock
 from milena_common.deadlines import inner
 from milena_common.errors import NoNodes
+from milena_common.missing_node import NodeReport
 from milena_common.ring import Member, Ring
 from milena_router.membership import NOTHING_KNOWN, Change, Membership
 from milena_router.recovery import Knowledge
@@ -31,7 +32,7 @@ class Leases:
 
     def __init__(self, membership: Membership, clock: Clock, on_change: Callable[[Change], None]) -> None:
         self.membership = membership
-        self.changes = {"join": 0, "leave": 0}
+        self.changes = {"join": 0, "leave": 0, "forget": 0}
         self._clock = clock
         self._on_change = on_change
         self._recovered = asyncio.Event()
@@ -45,21 +46,38 @@ class Leases:
         """Whether the ring of the router before is not known yet."""
         return self.membership.recovering
 
-    def join(self, member: Member, default_bucket: str, seen_epoch: int, known: Knowledge = NOTHING_KNOWN) -> bool:
+    def join(
+        self,
+        member: Member,
+        default_bucket: str,
+        seen_epoch: int,
+        known: Knowledge = NOTHING_KNOWN,
+        report: NodeReport | None = None,
+    ) -> bool:
         """Whether the ring or a member changed. Raises FailedPrecondition for another default bucket or cluster."""
         now, wall = self._clock.now(), self._clock.wall()
-        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known)
+        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, report)
         if change:
             self._announce(change)
         return change is not None or self._recover()
 
-    def leave(self, address: str, node_id: str = "") -> bool:
-        """Whether there was such a node; with a `node_id`, only if it is that one."""
+    def leave(self, address: str, node_id: str = "", report: NodeReport | None = None) -> bool:
+        """Whether there was such a node; with a `node_id`, only if it is that one.
+
+        `report` is the node's own of what it takes along, None if others say that it leaves.
+        """
         if self.recovering:
-            known = self.membership.withdraw(address, node_id)
+            known = self.membership.withdraw(address, node_id, self._clock.wall(), report)
             self._recover()
             return known
-        change = self.membership.leave(address, node_id, self._clock.wall())
+        change = self.membership.leave(address, node_id, self._clock.wall(), report)
+        if change:
+            self._announce(change)
+        return change is not None
+
+    def forget(self, address: str) -> bool:
+        """Write off the missing node at `address`; False if there is none."""
+        change = self.membership.forget(address, self._clock.wall())
         if change:
             self._announce(change)
         return change is not None

@@ -15,6 +15,9 @@ called late, and grants every lease the time that the router itself was away, up
 **A router that has started** first recovers the ring of its predecessor (`milena_router.recovery`). Until that is
 over, joins only grant leases, there is no ring, and `recover` returns nothing.
 
+**A node that leaves without handing over** is remembered (`milena_router.missing`). Each change of what is missing
+comes with a new ring, because the nodes keep it with the ring for the next router.
+
 **The cluster id** is made with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
 another cluster is refused: its slots and its versions are of another history. Two routers that share nodes made an
 id each; a node that is a member here reports the smaller one, and that becomes the id of both.
@@ -26,7 +29,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from milena_common.errors import FailedPrecondition
+from milena_common.missing_node import NodeReport
 from milena_common.ring import Member, Ring
+from milena_router.missing import MissingNodes
 from milena_router.recovery import Knowledge, Lease, Recovery
 
 # A clock may have been wrong by years.
@@ -37,7 +42,7 @@ MAX_MEMBERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One membership change, and the ring that followed. `kind` is "Join" or "Leave"."""
+    """One membership change, and the ring that followed. `kind` is "Join", "Leave" or "Forget"."""
 
     kind: str
     address: str
@@ -45,6 +50,7 @@ class Change:
     ring: Ring
 
 
+NOT_BACK = "not back after the router's start"
 NOTHING_KNOWN = Knowledge()
 
 
@@ -63,6 +69,7 @@ class Membership:
         self.default_bucket = ""
         self.cluster_id = ""
         self.leases: dict[str, Lease] = {}
+        self.missing = MissingNodes()
         self.recovery = recovery
         self._new_cluster_id = new_cluster_id
         self._checked_at = now
@@ -80,14 +87,17 @@ class Membership:
         now: float,
         wall: float,
         known: Knowledge = NOTHING_KNOWN,
+        report: NodeReport | None = None,
     ) -> Change | None:
         """Take in `member` or renew its lease; a Change if something changed, which during recovery nothing does.
+
+        `report` is the node's own of its writes, None if it makes none.
 
         Raises FailedPrecondition if its default bucket is not the one of the members: the same bare key
         would then name different objects on different nodes; and if it belongs to another cluster.
         """
         if self.recovery is not None:
-            self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, known)
+            self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, wall, known, report)
             return None
         address = member.address
         others = any(other != address for other in self.leases)
@@ -111,13 +121,14 @@ class Membership:
         cluster_id = known.cluster_id if adopts else self.cluster_id or self._new_cluster_id
         adopts, self.cluster_id = cluster_id != self.cluster_id, cluster_id
         if lease is None:
-            self.leases[address] = Lease(member, now, now + self.lease_seconds)
+            self.leases[address] = Lease(member, now, now + self.lease_seconds, report=report)
+            self.missing.returned(member)
             return self._changed("Join", address, "new", seen_epoch, wall)
         lease.until = now + self.lease_seconds
         previous = lease.member
         if previous.node_id and not member.node_id:
             return None  # somebody who knows no more than the address
-        lease.member = member
+        self._replace(lease, member, report, wall)
         if adopts:
             return self._changed("Join", address, "cluster id of another router", seen_epoch, wall)
         if previous.weight != member.weight:
@@ -133,8 +144,26 @@ class Membership:
             return self._changed("Join", address, "addresses changed", seen_epoch, wall)
         return None
 
-    def leave(self, address: str, node_id: str, wall: float) -> Change | None:
+    def _replace(self, lease: Lease, member: Member, report: NodeReport | None, wall: float) -> None:
+        """Put `member` into the place of the lease's member, and remember that one if its journal is gone."""
+        before, lease.member = lease.member, member
+        if before.journal_id and member.journal_id and before.journal_id != member.journal_id:
+            reason = "a node with another journal is in its place"
+            self.missing.lost(before, lease.report, self._members(), wall, reason)
+        lease.report = report
+        self.missing.returned(member)
+
+    def _members(self) -> list[Member]:
+        return [lease.member for lease in self.leases.values()]
+
+    def forget(self, address: str, wall: float) -> Change | None:
+        """Write off the missing node at `address`; None if there is none. Members are left alone."""
+        return self._changed("Forget", address, "written off", 0, wall) if self.missing.forget(address) else None
+
+    def leave(self, address: str, node_id: str, wall: float, report: NodeReport | None = None) -> Change | None:
         """Take out the node at `address`; None if there is none, or another one than `node_id` (if that is given).
+
+        `report` is the node's own of what it takes along, None if others say that it leaves.
 
         A process that stops late must not take out the one that was started in its place. During recovery there is
         no ring to take it out of, and `withdraw` is to be called.
@@ -143,7 +172,15 @@ class Membership:
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
             return None
         del self.leases[address]
+        self._left(lease, node_id, report, wall)
         return self._changed("Leave", address, "left", 0, wall)
+
+    def _left(self, lease: Lease, node_id: str, report: NodeReport | None, wall: float) -> None:
+        """Remember a node that left with acknowledged writes."""
+        last = report or (None if node_id else lease.report)
+        if last is not None and last.has_writes:
+            reason = "left with acknowledged writes" if report else "taken out of the ring by hand"
+            self.missing.lost(lease.member, last, self._members(), wall, reason)
 
     def expire(self, now: float, wall: float) -> list[Change]:
         """Take out the nodes whose lease is over. Call it several times in each lease."""
@@ -154,8 +191,9 @@ class Membership:
             if self.recovery is not None:
                 self.recovery.delayed(away)
         over = [address for address, lease in self.leases.items() if lease.until <= now]
-        for address in over:
-            del self.leases[address]
+        gone = [self.leases.pop(address) for address in over]
+        for lease in gone:
+            self.missing.lost(lease.member, lease.report, self._members(), wall, "lease expired")
         if self.recovery is not None:
             if not self.leases:
                 self.recovery.emptied()
@@ -174,7 +212,9 @@ class Membership:
         default_bucket: str,
         seen_epoch: int,
         now: float,
+        wall: float,
         known: Knowledge,
+        report: NodeReport | None,
     ) -> None:
         """Grant a lease. What does not fit is found out at the end, when it is known what it must fit to."""
         address = member.address
@@ -187,18 +227,21 @@ class Membership:
             lease = self.leases[address] = Lease(member, now, 0.0)
         lease.until = now + self.lease_seconds
         if member.node_id or not lease.member.node_id:
-            lease.member = member
+            self._replace(lease, member, report, wall)
             lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id
         self.ring.compute_scores(member)
         recovery.joined(member, known, seen_epoch, now)
 
-    def withdraw(self, address: str, node_id: str) -> bool:
+    def withdraw(self, address: str, node_id: str, wall: float, report: NodeReport | None = None) -> bool:
         """Take note during recovery that a node leaves, as `leave` does later; whether it was known."""
         assert self.recovery is not None
         lease = self.leases.get(address)
         if lease is not None and node_id and lease.member.node_id not in ("", node_id):
             return False
         joined = self.leases.pop(address, None) is not None
+        if joined or report is not None:
+            # One that has not joined here yet is known by what it says of itself now.
+            self._left(lease or Lease(self.recovery.member(address, node_id), 0.0, 0.0), node_id, report, wall)
         known = self.recovery.left(address, "" if joined else node_id)
         if not self.leases:
             self.recovery.emptied()
@@ -212,7 +255,8 @@ class Membership:
         recovered = self.recovery.outcome(self.leases, now) if self.recovery is not None else None
         if self.recovery is None or recovered is None:
             return []
-        seen_epoch, self.recovery = self.recovery.seen_epoch, None
+        recovery, self.recovery = self.recovery, None
+        seen_epoch = recovery.seen_epoch
         self.leases = {address: lease for address, lease in self.leases.items() if recovered.admits(lease)}
         self.default_bucket = recovered.default_bucket
         self.cluster_id = recovered.cluster_id or self._new_cluster_id
@@ -221,6 +265,11 @@ class Membership:
             self.ring = self.ring.restored(
                 recovered.last.ring.epoch, recovered.last.ring.members, recovered.last.ring.ranges()
             )
+        if recovered.last is not None:
+            self.missing.restore(recovered.last.missing, members.values())
+        for member in self.ring.members:
+            if member.address not in members and not recovery.has_left(member):
+                self.missing.lost(member, None, members.values(), wall, NOT_BACK)
         differences = _differences(self.ring.members, members)
         if recovered.last is not None and not differences and not recovered.superseded:
             # Members as they joined: what others do not see of them, such as the port for metrics, may differ.
@@ -253,7 +302,7 @@ def _full() -> FailedPrecondition:
 def _differences(last: Collection[Member], now: dict[str, Member]) -> list[tuple[str, str, str]]:
     """What is different from the last ring, as far as others see it: kind, address and reason of each change."""
     before = {member.address: member for member in last}
-    found = [("Leave", address, "not back after the router's start") for address in before if address not in now]
+    found = [("Leave", address, NOT_BACK) for address in before if address not in now]
     for address, member in now.items():
         old = before.get(address)
         if old is None:

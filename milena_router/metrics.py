@@ -50,6 +50,11 @@ def router_registry(
             "1 after the start, while the last ring is not known and none is published",
             float(leases.recovering),
         )
+        yield gauge(
+            "milena_router_missing_nodes",
+            "Nodes that left without handing over, and are neither back nor written off",
+            len(leases.membership.missing),
+        )
         yield counters(
             "milena_router_ring_changes",
             "Membership changes",
@@ -57,6 +62,16 @@ def router_registry(
             (([kind], number) for kind, number in leases.changes.items()),
         )
         yield gauge("milena_router_ring_watchers", "Clients and nodes that follow the ring", watchers.open)
+        dirty = GaugeMetricFamily(
+            "milena_router_missing_node_dirty_entries",
+            "Acknowledged writes not in S3, dead letters included, as last reported by a node that left without "
+            "handing over; -1: not known",
+            labels=["node", "journal"],
+        )
+        for node in leases.membership.missing.all():
+            writes = -1 if node.dirty_entries is None else node.dirty_entries + node.dead_letters
+            dirty.add_metric([node.address, node.journal_id], writes)
+        yield dirty
         slots = GaugeMetricFamily("milena_router_ring_slots", f"Slots of {SLOTS} owned", labels=["node"])
         share = GaugeMetricFamily(
             "milena_router_ring_share_ratio", "Share of the slots owned, 0 to 1", labels=["node"]

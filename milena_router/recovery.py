@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from milena_common.missing_node import MissingNode, NodeReport
 from milena_common.ring import Member, Ring
 
 # Nodes that cannot reach a router try again within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
@@ -39,12 +40,16 @@ MAX_CLUSTERS = 8
 
 @dataclass(frozen=True, slots=True)
 class LastRing:
-    """The newest ring that a node holds. `lease_seconds`: the longest lease that its routers granted."""
+    """The newest ring that a node holds. `lease_seconds`: the longest lease that its routers granted.
+
+    `missing`: the nodes that had left it without handing over.
+    """
 
     ring: Ring
     default_bucket: str
     cluster_id: str
     lease_seconds: float
+    missing: tuple[MissingNode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,8 @@ class Knowledge:
 class Lease:
     """A member, when it came and when its lease ends (seconds on the router's monotonic clock).
 
-    `replaced_id` is that of the process that was at this address before.
+    `replaced_id` is that of the process that was at this address before. `report` is the member's last one, None
+    from a node that makes none.
     """
 
     member: Member
@@ -73,6 +79,7 @@ class Lease:
     replaced_id: str = ""
     default_bucket: str = ""
     cluster_id: str = ""
+    report: NodeReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,15 @@ class Recovery:
                 self._gone.add((member.address, member.node_id))
                 found = True
         return found
+
+    def member(self, address: str, node_id: str) -> Member:
+        """The process at `address`, with all that a known ring says of it."""
+        known = (each for each in self._members() if (each.address, each.node_id) == (address, node_id))
+        return next(known, Member(address, node_id))
+
+    def has_left(self, member: Member) -> bool:
+        """True if `member` of a known ring left by itself after this router's start."""
+        return (member.address, member.node_id) in self._gone
 
     def delayed(self, seconds: float) -> None:
         """This process did not run for so long: nodes could not join meanwhile."""

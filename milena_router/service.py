@@ -20,20 +20,20 @@ from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member
 from milena_router.config import Config
 from milena_router.forward import Forwarder
-from milena_router.known_ring import MAX_ID, MAX_WEIGHT, knowledge
+from milena_router.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, report
 from milena_router.leases import Leases
+from milena_router.refresh import refresh
 from milena_router.writeback import WriteBack
 
 OPERATIONS = (
     *("get", "put", "delete", "list"),
     *("join", "leave", "nodes", "owner", "stats"),
-    *("flush", "failed", "settle"),
+    *("flush", "failed", "settle", "refresh"),
     "watch_ring",
 )
 
 # What a member may say about itself; the router keeps it.
 MAX_ADDRESSES = 16
-MAX_ADDRESS = 300
 
 
 class RouterService:
@@ -71,6 +71,7 @@ class RouterService:
             "Flush": ("flush", pb.FlushRequest, self.flush),
             "Failed": ("failed", pb.FailedRequest, self.failed),
             "Settle": ("settle", pb.SettleRequest, self.settle),
+            "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
@@ -155,17 +156,18 @@ class RouterService:
         weight = request.weight or 1.0
         if not 0 < weight <= MAX_WEIGHT:
             raise InvalidRequest(f"weight: got {weight:g}; allowed: above 0, up to {MAX_WEIGHT:g}")
-        if len(request.node_id) > MAX_ID:
-            raise InvalidRequest(f"node_id: has {len(request.node_id)} characters; allowed are {MAX_ID}")
+        for name, text in (("node_id", request.node_id), ("journal_id", request.journal_id)):
+            if len(text) > MAX_ID:
+                raise InvalidRequest(f"{name}: has {len(text)} characters; allowed are {MAX_ID}")
         if len(request.addresses) > MAX_ADDRESSES or any(
             len(name) + len(where) > MAX_ADDRESS for name, where in request.addresses.items()
         ):
             raise InvalidRequest(f"addresses: allowed are {MAX_ADDRESSES} of at most {MAX_ADDRESS} characters")
         if request.default_bucket:
             check_bucket(request.default_bucket)
-        member = Member(address, request.node_id, weight, dict(request.addresses))
+        member = Member(address, request.node_id, weight, dict(request.addresses), request.journal_id)
         known = knowledge(request, self._clock.wall())
-        self._leases.join(member, request.default_bucket, request.epoch, known)
+        self._leases.join(member, request.default_bucket, request.epoch, known, report(request))
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,
@@ -176,14 +178,20 @@ class RouterService:
             send_ring=membership.recovery is not None and membership.recovery.wants_ring(known),
         ).SerializeToString()
 
-    async def leave(self, request: pb.LeaveRequest, _: float | None) -> bytes:
-        left = self._leases.leave(_node_address(request.address), request.node_id)
+    async def leave(self, request: pb.LeaveRequest, remaining: float | None) -> bytes:
+        address = _node_address(request.address)
+        if request.forget:
+            await self._with_ring(remaining)
+            left = self._leases.forget(address)
+        else:
+            left = self._leases.leave(address, request.node_id, report(request))
         return pb.LeaveResponse(successful=left, epoch=self._leases.ring.epoch).SerializeToString()
 
     async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
         ring = self._leases.ring
         now = self._clock.now()
         slots = ring.slots_by_node()
+        membership = self._leases.membership
         nodes = [
             pb.NodeInfo(
                 address=address,
@@ -193,10 +201,14 @@ class RouterService:
                 slots=slots.get(address, 0),
                 lease_remaining_seconds=lease.until - now,
                 member_seconds=now - lease.since,
+                dirty_entries=lease.report.dirty_entries if lease.report else None,
+                dead_letters=lease.report.dead_letters if lease.report else 0,
+                degraded=lease.report.degraded if lease.report else (),
             )
-            for address, lease in sorted(self._leases.membership.leases.items())
+            for address, lease in sorted(membership.leases.items())
         ]
-        return pb.NodesResponse(epoch=ring.epoch, nodes=nodes).SerializeToString()
+        missing = [node.to_message() for node in membership.missing.all()]
+        return pb.NodesResponse(epoch=ring.epoch, nodes=nodes, missing=missing).SerializeToString()
 
     async def owner(self, request: pb.OwnerRequest, remaining: float | None) -> bytes:
         await self._with_ring(remaining)
@@ -229,13 +241,21 @@ class RouterService:
         self._check_objects(request.bucket, request.keys)
         return (await self._writeback.settle(request, timeout)).SerializeToString()
 
+    async def refresh(self, request: pb.RefreshRequest, remaining: float | None) -> bytes:
+        timeout = await self._with_ring(remaining)
+        self._check_objects(request.bucket, request.keys)
+        bucket = canonical_bucket(request.bucket, self._leases.membership.default_bucket)
+        return (await refresh(request, bucket, self._leases.ring, self._forwarder, timeout)).SerializeToString()
+
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:
             answer = await self._forwarder.ask(address, "Stats", b"", timeout)
         except MilenaError as error:
             return pb.NodeStats(address=address, error=str(error))
         stats = cache_pb.StatsResponse.FromString(answer)
-        return pb.NodeStats(address=address, values=dict(stats.values), not_ready=stats.not_ready)
+        return pb.NodeStats(
+            address=address, values=dict(stats.values), not_ready=stats.not_ready, degraded=stats.degraded
+        )
 
     async def _admit(self, remaining: float | None) -> float:
         """The request's seconds, after those that it had to wait for a ring. Raises RateLimited, NoNodes."""

@@ -7,10 +7,11 @@ so a reader that is slow skips rings, and nothing is kept for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 
 from milena_common.errors import FailedPrecondition
 from milena_common.grpc_door import Message, StreamMethod
+from milena_common.missing_node import MissingNode
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member, Ring
 from milena_router.membership import Membership
@@ -82,14 +83,26 @@ class RingWatchers:
         """One update for all who watch: making it costs as much as sending it to a hundred."""
         if self._update_of is not ring:
             membership = self._membership
-            update = ring_update(ring, membership.default_bucket, membership.cluster_id, self._max_value_bytes)
+            update = ring_update(
+                ring,
+                membership.default_bucket,
+                membership.cluster_id,
+                self._max_value_bytes,
+                membership.missing.all(),
+            )
             self._update = update.SerializeToString()
             self._update_of = ring
         return self._update
 
 
-def ring_update(ring: Ring, default_bucket: str, cluster_id: str, max_value_bytes: int = 0) -> pb.RingUpdate:
-    """The message that says `ring`; `max_value_bytes` 0 says nothing of values."""
+def ring_update(
+    ring: Ring,
+    default_bucket: str,
+    cluster_id: str,
+    max_value_bytes: int = 0,
+    missing: Iterable[MissingNode] = (),
+) -> pb.RingUpdate:
+    """The message that says `ring`, and what nodes are `missing`; `max_value_bytes` 0 says nothing of values."""
     places = {member.address: place for place, member in enumerate(ring.members)}
     update = pb.RingUpdate(
         epoch=ring.epoch,
@@ -97,6 +110,7 @@ def ring_update(ring: Ring, default_bucket: str, cluster_id: str, max_value_byte
         default_bucket=default_bucket,
         cluster_id=cluster_id,
         max_value_bytes=max_value_bytes,
+        missing=[node.to_message() for node in missing],
     )
     for first, last, address, owned_since in ring.ranges():
         update.slots.add(first=first, last=last, node=places[address], owned_since=owned_since)
@@ -109,4 +123,5 @@ def _ring_node(member: Member) -> pb.RingNode:
         resp_address=member.addresses.get("resp", ""),
         node_id=member.node_id,
         weight=member.weight,
+        journal_id=member.journal_id,
     )

@@ -9,7 +9,7 @@ the same on the wire; one class reads both.)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from milena_common.deadlines import inner
 from milena_common.errors import InvalidRequest, NodeLost, NoNodes
@@ -66,16 +66,25 @@ class WriteBack:
         if not addresses:
             raise NoNodes("no node in the ring, so nobody knows which writes are not in S3 yet")
         # Each is waited for, also when another one has failed: what is begun is finished before it is told.
-        calls = (self._ask(address, method, request, inner(timeout)) for address in addresses)
-        answers: list[bytes] = []
-        for answer in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(answer, BaseException):
-                raise answer
-            answers.append(answer)
-        return answers
+        return await ask_each(self._forwarder, method, dict.fromkeys(addresses, request), timeout)
 
-    async def _ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
-        try:
-            return await self._forwarder.ask(address, method, request, timeout)
-        except NodeLost as error:
-            raise NodeLost(f"node {address} {error}") from None
+
+async def ask_each(forwarder: Forwarder, method: str, requests: Mapping[str, bytes], timeout: float) -> list[bytes]:
+    """The answers of all nodes in `requests`, each to its own; the first error is raised when all have answered.
+
+    Raises NodeLost naming the node, or what a node answered.
+    """
+    calls = (_ask(forwarder, address, method, request, inner(timeout)) for address, request in requests.items())
+    answers: list[bytes] = []
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
+        answers.append(answer)
+    return answers
+
+
+async def _ask(forwarder: Forwarder, address: str, method: str, request: bytes, timeout: float) -> bytes:
+    try:
+        return await forwarder.ask(address, method, request, timeout)
+    except NodeLost as error:
+        raise NodeLost(f"node {address} {error}") from None

@@ -24,7 +24,7 @@ from milena_common.pb import cache_server_pb2 as pb
 Named = tuple[str, type[Message], Method]
 
 SERVICE = "cache_server.Cache"
-OPERATIONS = ("get", "put", "delete", "list", "stats", "forget", "flush", "failed", "settle")
+OPERATIONS = ("get", "put", "delete", "list", "stats", "forget", "flush", "failed", "settle", "refresh")
 
 MAX_LIST = 1000
 # What RATE_LIMIT counts: the objects' methods, not those of operators and of the router itself.
@@ -78,6 +78,7 @@ class CacheService:
             "Flush": ("flush", pb.FlushRequest, self.flush),
             "Failed": ("failed", pb.FailedRequest, self.failed),
             "Settle": ("settle", pb.SettleRequest, self.settle),
+            "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
     def methods(self) -> Mapping[str, Named]:
@@ -173,12 +174,23 @@ class CacheService:
 
     async def stats(self, _: pb.StatsRequest, __: float | None) -> bytes:
         return pb.StatsResponse(
-            values=self._report.values(), not_ready="; ".join(self._report.not_ready())
+            values=self._report.values(),
+            not_ready="; ".join(self._report.not_ready()),
+            degraded=self._report.degraded(),
         ).SerializeToString()
 
     async def forget(self, request: pb.ForgetRequest, _: float | None) -> bytes:
         self._node.forget(self._buckets.resolve(request.bucket, request.key))
         return pb.ForgetResponse(successful=True).SerializeToString()
+
+    async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
+        if request.keys and request.prefix:
+            raise InvalidRequest("keys, prefix: allowed is one of them")
+        if request.keys:
+            done = await self._node.refresher.keys(self._filed(request.bucket, request.keys))
+        else:
+            done = await self._node.refresher.matching(self._buckets.files_below(request.bucket, request.prefix))
+        return pb.RefreshResponse(refreshed=done.refreshed, dirty=done.dirty).SerializeToString()
 
     async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
         keys = self._filed(request.bucket, request.keys) if request.keys else None

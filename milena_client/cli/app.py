@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from milena_client.cli import demo, health, journal, objects, ring, s3, up, writeback
+from milena_client.cli import demo, health, journal, objects, refresh, ring, s3, up, writeback
 from milena_client.cli.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
 from milena_client.cli.session import Session, cluster_options
 from milena_common.distribution import installed_version
@@ -56,6 +56,7 @@ for _command in (
     objects.put,
     objects.rm,
     objects.ls,
+    refresh.refresh,
     ring.nodes,
     ring.leave,
     ring.ring,

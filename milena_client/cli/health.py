@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import click
@@ -58,6 +59,12 @@ def hit_ratio(hits: float, misses: float) -> float | None:
     return hits / (hits + misses) if hits + misses else None
 
 
+def state_of(node: NodeStats) -> str:
+    """The state of a node in words: why it cannot be asked, is not ready or is degraded; else "ready"."""
+    degraded = f"degraded: {'; '.join(node.degraded)}" if node.degraded else ""
+    return node.error or node.not_ready or degraded or "ready"
+
+
 def stats_rows(nodes: Sequence[NodeStats]) -> list[Row]:
     """A row for each node: its counts, hit ratio and state."""
     return [
@@ -65,7 +72,7 @@ def stats_rows(nodes: Sequence[NodeStats]) -> list[Row]:
             "address": node.address,
             **{name: node.values.get(name, 0.0) for name in (*SUMMED, "uptime_seconds")},
             "hit_ratio": hit_ratio(node.values.get("hits", 0.0), node.values.get("misses", 0.0)),
-            "state": node.error or node.not_ready or "ready",
+            "state": state_of(node),
         }
         for node in nodes
     ]
@@ -108,10 +115,18 @@ def stats(session: Session) -> None:
 @click.pass_obj
 @click.pass_context
 def health(ctx: click.Context, session: Session) -> None:
-    """Say whether the cluster can serve: exit code 0 if every node is ready, 1 if not, 3 without a router."""
+    """Say whether the cluster is well: exit code 0 if it is, 1 if not, 3 without a router.
+
+    It is well if every node is ready and none is degraded or missing. A node is degraded if it serves and yet needs
+    to be looked at: S3 does not answer it, writes wait for too long, S3 refuses some for good (dead letters). It is
+    missing if it left the ring without handing over, until it is back or `milena leave ADDRESS --forget` says that
+    it never will be.
+    """
     with session.admin() as admin:
-        nodes = admin.stats()
-        found = problems(nodes) + doorless(admin.nodes().nodes)
+        nodes, view = admin.stats(), admin.nodes()
+    now = time.time()
+    missing = [node.described(now) for node in view.missing]
+    found = problems(nodes, view.nodes) + missing + doorless(view.nodes)
     if session.format == "json":
         write_json({"healthy": not found, "nodes": len(nodes), "problems": found})
     else:

@@ -14,6 +14,7 @@ from rich.console import Console
 from milena_client.admin import Admin, NodeStats
 from milena_client.calls import FLUSH_TIMEOUT
 from milena_client.cli.failures import FAILED, NOT_FOUND
+from milena_client.cli.health import state_of
 from milena_client.cli.output import (
     Column,
     Row,
@@ -90,7 +91,7 @@ def status_rows(nodes: Sequence[NodeStats]) -> list[Row]:
         {
             "address": node.address,
             **{name: node.values.get(reported, 0.0) for name, reported in (_SUMS | _GREATEST).items()},
-            "state": node.error or node.not_ready or "ready",
+            "state": state_of(node),
         }
         for node in nodes
     ]

@@ -137,7 +137,7 @@ class StatsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatsResponse(_message.Message):
-    __slots__ = ("values", "not_ready")
+    __slots__ = ("values", "not_ready", "degraded")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,9 +147,11 @@ class StatsResponse(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     VALUES_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     values: _containers.ScalarMap[str, float]
     not_ready: str
-    def __init__(self, values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ...) -> None: ...
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ("key", "bucket")
@@ -164,6 +166,24 @@ class ForgetResponse(_message.Message):
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     successful: bool
     def __init__(self, successful: bool = ...) -> None: ...
+
+class RefreshRequest(_message.Message):
+    __slots__ = ("keys", "bucket", "prefix")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    bucket: str
+    prefix: bytes
+    def __init__(self, keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., prefix: _Optional[bytes] = ...) -> None: ...
+
+class RefreshResponse(_message.Message):
+    __slots__ = ("refreshed", "dirty")
+    REFRESHED_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    refreshed: int
+    dirty: int
+    def __init__(self, refreshed: _Optional[int] = ..., dirty: _Optional[int] = ...) -> None: ...
 
 class FlushRequest(_message.Message):
     __slots__ = ("keys", "bucket")

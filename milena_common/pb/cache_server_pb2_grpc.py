@@ -79,6 +79,11 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_pb_dot_cache__server__pb2.SettleRequest.SerializeToString,
                 response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.Refresh = channel.unary_unary(
+                '/cache_server.Cache/Refresh',
+                request_serializer=milena__common_dot_pb_dot_cache__server__pb2.RefreshRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_cache__server__pb2.RefreshResponse.FromString,
+                _registered_method=True)
 
 
 class CacheServicer(object):
@@ -138,6 +143,12 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Refresh(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CacheServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -185,6 +196,11 @@ def add_CacheServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.SettleRequest.FromString,
                     response_serializer=milena__common_dot_pb_dot_cache__server__pb2.SettleResponse.SerializeToString,
+            ),
+            'Refresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refresh,
+                    request_deserializer=milena__common_dot_pb_dot_cache__server__pb2.RefreshRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_cache__server__pb2.RefreshResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -430,6 +446,33 @@ class Cache(object):
             '/cache_server.Cache/Settle',
             milena__common_dot_pb_dot_cache__server__pb2.SettleRequest.SerializeToString,
             milena__common_dot_pb_dot_cache__server__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cache_server.Cache/Refresh',
+            milena__common_dot_pb_dot_cache__server__pb2.RefreshRequest.SerializeToString,
+            milena__common_dot_pb_dot_cache__server__pb2.RefreshResponse.FromString,
             options,
             channel_credentials,
             insecure,

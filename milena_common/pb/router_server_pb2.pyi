@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class JoinRequest(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring")
+    __slots__ = ("address", "node_id", "weight", "addresses", "default_bucket", "epoch", "cluster_id", "ring_epoch", "last_ring", "dirty_entries", "dead_letters", "degraded", "journal_id")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,10 @@ class JoinRequest(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     RING_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LAST_RING_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
@@ -33,7 +37,11 @@ class JoinRequest(_message.Message):
     cluster_id: str
     ring_epoch: int
     last_ring: LastRing
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ...) -> None: ...
+    dirty_entries: int
+    dead_letters: int
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    journal_id: str
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., default_bucket: _Optional[str] = ..., epoch: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., last_ring: _Optional[_Union[LastRing, _Mapping]] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ..., journal_id: _Optional[str] = ...) -> None: ...
 
 class LastRing(_message.Message):
     __slots__ = ("ring", "lease_seconds")
@@ -60,12 +68,18 @@ class JoinResponse(_message.Message):
     def __init__(self, successful: bool = ..., lease_seconds: _Optional[float] = ..., epoch: _Optional[int] = ..., ring_size: _Optional[int] = ..., cluster_id: _Optional[str] = ..., send_ring: bool = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
-    __slots__ = ("address", "node_id")
+    __slots__ = ("address", "node_id", "dirty_entries", "dead_letters", "forget")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
+    dirty_entries: int
+    dead_letters: int
+    forget: bool
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., forget: bool = ...) -> None: ...
 
 class LeaveResponse(_message.Message):
     __slots__ = ("successful", "epoch")
@@ -198,15 +212,17 @@ class NodesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NodesResponse(_message.Message):
-    __slots__ = ("epoch", "nodes")
+    __slots__ = ("epoch", "nodes", "missing")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[NodeInfo]
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ...) -> None: ...
+    missing: _containers.RepeatedCompositeFieldContainer[MissingNode]
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeInfo, _Mapping]]] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ...) -> None: ...
 
 class NodeInfo(_message.Message):
-    __slots__ = ("address", "node_id", "weight", "addresses", "slots", "lease_remaining_seconds", "member_seconds")
+    __slots__ = ("address", "node_id", "weight", "addresses", "slots", "lease_remaining_seconds", "member_seconds", "dirty_entries", "dead_letters", "degraded")
     class AddressesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +237,9 @@ class NodeInfo(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     LEASE_REMAINING_SECONDS_FIELD_NUMBER: _ClassVar[int]
     MEMBER_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     address: str
     node_id: str
     weight: float
@@ -228,7 +247,28 @@ class NodeInfo(_message.Message):
     slots: int
     lease_remaining_seconds: float
     member_seconds: float
-    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., slots: _Optional[int] = ..., lease_remaining_seconds: _Optional[float] = ..., member_seconds: _Optional[float] = ...) -> None: ...
+    dirty_entries: int
+    dead_letters: int
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., addresses: _Optional[_Mapping[str, str]] = ..., slots: _Optional[int] = ..., lease_remaining_seconds: _Optional[float] = ..., member_seconds: _Optional[float] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class MissingNode(_message.Message):
+    __slots__ = ("address", "node_id", "journal_id", "dirty_entries", "dead_letters", "missing_since", "reason")
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_SINCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    address: str
+    node_id: str
+    journal_id: str
+    dirty_entries: int
+    dead_letters: int
+    missing_since: float
+    reason: str
+    def __init__(self, address: _Optional[str] = ..., node_id: _Optional[str] = ..., journal_id: _Optional[str] = ..., dirty_entries: _Optional[int] = ..., dead_letters: _Optional[int] = ..., missing_since: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class OwnerRequest(_message.Message):
     __slots__ = ("key", "bucket")
@@ -263,7 +303,7 @@ class StatsResponse(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[NodeStats, _Mapping]]] = ...) -> None: ...
 
 class NodeStats(_message.Message):
-    __slots__ = ("address", "values", "not_ready", "error")
+    __slots__ = ("address", "values", "not_ready", "error", "degraded")
     class ValuesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -275,11 +315,13 @@ class NodeStats(_message.Message):
     VALUES_FIELD_NUMBER: _ClassVar[int]
     NOT_READY_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
     address: str
     values: _containers.ScalarMap[str, float]
     not_ready: str
     error: str
-    def __init__(self, address: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, address: _Optional[str] = ..., values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., error: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FlushRequest(_message.Message):
     __slots__ = ("keys", "bucket")
@@ -351,6 +393,24 @@ class SettleResponse(_message.Message):
     settled: int
     def __init__(self, settled: _Optional[int] = ...) -> None: ...
 
+class RefreshRequest(_message.Message):
+    __slots__ = ("keys", "bucket", "prefix")
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    keys: _containers.RepeatedScalarFieldContainer[bytes]
+    bucket: str
+    prefix: bytes
+    def __init__(self, keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., prefix: _Optional[bytes] = ...) -> None: ...
+
+class RefreshResponse(_message.Message):
+    __slots__ = ("refreshed", "dirty")
+    REFRESHED_FIELD_NUMBER: _ClassVar[int]
+    DIRTY_FIELD_NUMBER: _ClassVar[int]
+    refreshed: int
+    dirty: int
+    def __init__(self, refreshed: _Optional[int] = ..., dirty: _Optional[int] = ...) -> None: ...
+
 class WatchRingRequest(_message.Message):
     __slots__ = ("node_id",)
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -358,32 +418,36 @@ class WatchRingRequest(_message.Message):
     def __init__(self, node_id: _Optional[str] = ...) -> None: ...
 
 class RingUpdate(_message.Message):
-    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes")
+    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_BUCKET_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[RingNode]
     slots: _containers.RepeatedCompositeFieldContainer[SlotRange]
     default_bucket: str
     cluster_id: str
     max_value_bytes: int
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ...) -> None: ...
+    missing: _containers.RepeatedCompositeFieldContainer[MissingNode]
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ...) -> None: ...
 
 class RingNode(_message.Message):
-    __slots__ = ("address", "resp_address", "node_id", "weight")
+    __slots__ = ("address", "resp_address", "node_id", "weight", "journal_id")
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     RESP_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_ID_FIELD_NUMBER: _ClassVar[int]
     address: str
     resp_address: str
     node_id: str
     weight: float
-    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    journal_id: str
+    def __init__(self, address: _Optional[str] = ..., resp_address: _Optional[str] = ..., node_id: _Optional[str] = ..., weight: _Optional[float] = ..., journal_id: _Optional[str] = ...) -> None: ...
 
 class SlotRange(_message.Message):
     __slots__ = ("first", "last", "node", "owned_since")

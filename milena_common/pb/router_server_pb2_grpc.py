@@ -94,6 +94,11 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_pb_dot_router__server__pb2.SettleRequest.SerializeToString,
                 response_deserializer=milena__common_dot_pb_dot_router__server__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.Refresh = channel.unary_unary(
+                '/router_server.Router/Refresh',
+                request_serializer=milena__common_dot_pb_dot_router__server__pb2.RefreshRequest.SerializeToString,
+                response_deserializer=milena__common_dot_pb_dot_router__server__pb2.RefreshResponse.FromString,
+                _registered_method=True)
         self.WatchRing = channel.unary_stream(
                 '/router_server.Router/WatchRing',
                 request_serializer=milena__common_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
@@ -176,6 +181,12 @@ class RouterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Refresh(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchRing(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -244,6 +255,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=milena__common_dot_pb_dot_router__server__pb2.SettleRequest.FromString,
                     response_serializer=milena__common_dot_pb_dot_router__server__pb2.SettleResponse.SerializeToString,
+            ),
+            'Refresh': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refresh,
+                    request_deserializer=milena__common_dot_pb_dot_router__server__pb2.RefreshRequest.FromString,
+                    response_serializer=milena__common_dot_pb_dot_router__server__pb2.RefreshResponse.SerializeToString,
             ),
             'WatchRing': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchRing,
@@ -575,6 +591,33 @@ class Router(object):
             '/router_server.Router/Settle',
             milena__common_dot_pb_dot_router__server__pb2.SettleRequest.SerializeToString,
             milena__common_dot_pb_dot_router__server__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refresh(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/router_server.Router/Refresh',
+            milena__common_dot_pb_dot_router__server__pb2.RefreshRequest.SerializeToString,
+            milena__common_dot_pb_dot_router__server__pb2.RefreshResponse.FromString,
             options,
             channel_credentials,
             insecure,

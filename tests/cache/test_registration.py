@@ -14,6 +14,7 @@ from milena_cache.registration import LOG_AGAIN_SECONDS, Identity, Registration
 from milena_cache.store import Fault
 from milena_client.slot_map import MapNode, MapRange, SlotMap
 from milena_common.errors import FailedPrecondition, MilenaError, Unavailable
+from milena_common.missing_node import NodeReport
 from milena_common.pb import router_server_pb2 as pb
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_store import MemoryStore
@@ -60,9 +61,10 @@ class Rig:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.router = FakeRouter(self.clock)
-        identity = Identity("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket")
+        identity = Identity("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket", "journal-1")
         self.ring = SlotMap.empty()
         self.kept: list[str] = []
+        self.report = NodeReport(3, 1, ("journal: its disk is full",))
         self.cluster = NodeIdentity("bucket", "id", keep=self.kept.append)
         self.registration = Registration(
             "r:50050",
@@ -73,6 +75,7 @@ class Rig:
             lambda: 7,
             lambda: self.ring,
             self.cluster,
+            lambda: self.report,
         )
         self.task = asyncio.create_task(self.registration.run())
 

@@ -18,7 +18,20 @@ from milena_common.status import to_grpc
 Answer = Callable[[str, Any, grpc.ServicerContext], Message]
 Watch = Callable[[grpc.ServicerContext], Iterator[pb.RingUpdate]]
 
-METHODS = ("Get", "Put", "Delete", "List", "Leave", "Nodes", "Owner", "Stats", "Flush", "Failed", "Settle")
+METHODS = (
+    "Get",
+    "Put",
+    "Delete",
+    "List",
+    "Leave",
+    "Nodes",
+    "Owner",
+    "Stats",
+    "Flush",
+    "Failed",
+    "Settle",
+    "Refresh",
+)
 
 
 @contextmanager

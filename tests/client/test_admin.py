@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from milena_client.admin import Admin, DeadLetters, FailedWrite, NodeStats, problems
+from milena_client.connection import _METHODS, _STREAMS
 from milena_client.memory_cluster import NODE, MemoryCluster
 from milena_client.testing import FakeClock, MemoryTransport
 from milena_client.values import Flushed
 from milena_common.errors import InvalidRequest, NodeLost
+from milena_common.pb import router_server_pb2
 from milena_common.pb import router_server_pb2 as pb
 from tests.client.router import router
 from tests.client.scripted import Answer, Script, ScriptedTransport
@@ -127,3 +129,11 @@ def test_what_keeps_a_cluster_from_being_healthy() -> None:
         [well, NodeStats("b:1", {}, "bucket x: 404", ""), NodeStats("c:1", {}, "", "cannot be reached")]
     )
     assert found == ["node b:1: bucket x: 404", "node c:1: cannot be reached"]
+
+
+def test_every_method_of_the_router_can_be_called_with_its_messages() -> None:
+    known = {**_METHODS, **_STREAMS}
+    methods = router_server_pb2.DESCRIPTOR.services_by_name["Router"].methods
+    assert set(known) == {method.name for method in methods}
+    for method in methods:
+        assert [kind.DESCRIPTOR for kind in known[method.name]] == [method.input_type, method.output_type]

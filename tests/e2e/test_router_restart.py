@@ -184,7 +184,7 @@ def test_a_fresh_node_that_comes_before_the_others_does_not_get_their_slots(star
             node.resume()
         cluster.router.wait_for_log(RECOVERED, 30, 2)
         # The ring of before is known, so that the newcomer's share is the only thing that moved.
-        (line,) = cluster.router.lines("Join node=" + newcomer.address)
+        line = cluster.router.wait_for_log("Join node=" + newcomer.address, 30)
         assert "reason='new'" in line
         assert "ring_size=3" in line
 

@@ -109,4 +109,4 @@ async def test_changes_are_counted(rig: Rig) -> None:
     rig.leases.join(B, "b", 0)
     rig.leases.leave(A.address)
     await rig.clock.advance(LEASE * 2)
-    assert rig.leases.changes == {"join": 2, "leave": 2}
+    assert rig.leases.changes == {"join": 2, "leave": 2, "forget": 0}

@@ -137,8 +137,8 @@ def test_the_wait_begins_with_the_first_join_and_not_with_the_start(started: Sta
 def test_a_member_that_left_meanwhile_is_not_waited_for(started: Started) -> None:
     last = ring_of(A, B)
     started.join(A, told(last))
-    assert not started.membership.withdraw(B.address, "another process")
-    assert started.membership.withdraw(B.address, B.node_id)
+    assert not started.membership.withdraw(B.address, "another process", WALL)
+    assert started.membership.withdraw(B.address, B.node_id, WALL)
     (change,) = started.membership.recover(started.now, WALL)
     assert (change.kind, change.address) == ("Leave", B.address)
 

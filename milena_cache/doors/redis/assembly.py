@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 from milena_cache.buckets import Buckets
 from milena_cache.config import Config
 from milena_cache.doors.grpc import CacheService
@@ -21,7 +24,19 @@ from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.clock import Clock
 from milena_common.limiter import TokenBucket
+from milena_common.open_files import open_files_limit
 from milena_common.process_facts import ProcessFacts
+
+log = logging.getLogger(__name__)
+
+# Descriptors that clients of the Redis door must leave: for metrics and health, gRPC, the journal, the router.
+RESERVED_FILES = 256
+
+
+def allowed_connections(wanted: int, open_files: int, s3_concurrency: int) -> int:
+    """Return how many connections, at most `wanted`, leave room for the rest below a limit of `open_files`."""
+    reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
+    return max(1, min(wanted, open_files - reserved))
 
 
 def redis_door(
@@ -39,6 +54,15 @@ def redis_door(
     budget: ByteBudget,
 ) -> RedisDoor:
     """The door, not yet listening. `budget`: the process's bytes in flight."""
+    most = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
+    if most < config.resp_max_connections:
+        log.warning(
+            "RESP_MAX_CONNECTIONS is %d, and only %d fit below the limit of open files, which is %d (ulimit -n)",
+            config.resp_max_connections,
+            most,
+            open_files_limit(),
+        )
+        config = replace(config, resp_max_connections=most)
     hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
     tracking = Tracking(config.tracking_max_keys)
     clients = Clients()

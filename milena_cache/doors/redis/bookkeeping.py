@@ -52,7 +52,11 @@ class Bookkeeping:
     ) -> bytes:
         """The line that answers a command which raised `error`; `begun`: what the command does had begun."""
         line, code = _line(error)
-        self._operations[command.operation_of(words)].failed(code)
+        counts = self._operations[command.operation_of(words)]
+        if isinstance(error, Moved):
+            counts.moved += 1
+        else:
+            counts.failed(code)
         counted = self._stats[name]
         if begun:
             counted.failed += 1
@@ -72,6 +76,4 @@ def _line(error: BaseException) -> tuple[bytes, str]:
     if not isinstance(error, MilenaError):
         log.error("a command failed by a defect of this program", exc_info=error)
         error = InternalError("a defect of Milena; the process's log has the details")
-    if isinstance(error, Moved):
-        return error_line(to_resp(error)), "moved"  # an answer, and no failure
     return error_line(to_resp(error)), to_grpc(error)[0].name.lower()

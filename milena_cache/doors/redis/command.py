@@ -19,7 +19,7 @@ Handler = Callable[["Context", "Session", list[bytes]], Any | Awaitable[Any]]
 
 # What a command does to its keys, for the order in which the commands of one connection take effect.
 Access = Literal["none", "read", "write", "modify"]
-Operation = Literal["get", "put", "delete", "list", "other"]
+Operation = Literal["get", "put", "delete", "list", "refresh", "other"]
 
 
 class Refused(Exception):

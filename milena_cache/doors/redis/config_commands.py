@@ -14,6 +14,7 @@ from milena_cache.doors.redis.command import SYNTAX, Command, Refused, integer
 from milena_cache.doors.redis.container import bare
 from milena_cache.doors.redis.glob import Glob
 from milena_cache.doors.redis.info_sections import POLICY, totals
+from milena_cache.doors.redis.slowlog import MAX_ENTRIES
 from milena_common.resp import OK, Raw
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from milena_cache.doors.redis.session import Session
 
 GREATEST = 2**63 - 1
-# SLOWLOG's entries are small, and yet somebody has to hold them.
-MOST_SLOW = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ def _set_slower_than(context: Context, number: int) -> None:
 
 
 def _set_max_len(context: Context, number: int) -> None:
-    context.slow.log.max_len = number
+    context.slow.log.resize(number)
 
 
 def _set_threshold(context: Context, number: int) -> None:
@@ -85,7 +84,7 @@ SETTINGS: Mapping[str, Setting] = {
     "requirepass": _constant(""),
     "save": _constant(""),
     "slowlog-log-slower-than": Setting(lambda context: context.slow.log.slower_than, _set_slower_than, -1),
-    "slowlog-max-len": Setting(lambda context: context.slow.log.max_len, _set_max_len, 0, MOST_SLOW),
+    "slowlog-max-len": Setting(lambda context: context.slow.log.max_len, _set_max_len, 0, MAX_ENTRIES),
     "timeout": Setting(lambda context: round(context.config.resp_idle)),
     "tracking-table-max-keys": Setting(lambda context: context.config.tracking_max_keys),
 }

@@ -45,7 +45,7 @@ def delete(context: Context, session: Session, words: list[bytes]) -> Any:
     if len(words) > MAX_KEYS_AT_ONCE:
         return _delete_many(context, session, words[1:])
     wanted = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
-    there = exist(context, wanted)
+    there = exist(context, wanted, counted=False)
     if isinstance(there, list):
         return _delete(context, wanted, sum(there))
     return _delete_later(context, wanted, there)
@@ -53,7 +53,7 @@ def delete(context: Context, session: Session, words: list[bytes]) -> Any:
 
 async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
     wanted = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
-    there = exist(context, wanted)
+    there = exist(context, wanted, counted=False)
     answer = _delete(context, wanted, sum(there if isinstance(there, list) else await there))
     return answer if isinstance(answer, int) else await answer
 

@@ -74,15 +74,18 @@ async def place_all(context: Context, session: Session, keys: Sequence[bytes], *
     return wanted
 
 
-def exist(context: Context, wanted: Sequence[Place]) -> list[bool] | Coroutine[Any, Any, list[bool]]:
-    """Which of them exist."""
+def exist(
+    context: Context, wanted: Sequence[Place], *, counted: bool = True
+) -> list[bool] | Coroutine[Any, Any, list[bool]]:
+    """Which of them exist. `counted`: this is a read, and in the hit ratio."""
+    node = context.node if counted else context.node.uncounted
 
     def known(place: Place) -> bool | None:
-        reply = context.node.lookup(*place)
+        reply = node.lookup(*place)
         return None if reply is None else reply.entry.value is not None
 
     async def ask(place: Place) -> bool:
-        reply, _ = await context.node.exists(place[0], context.timeout, place[1])
+        reply, _ = await node.exists(place[0], context.timeout, place[1])
         return reply.entry.value is not None
 
     return for_each(wanted, known, ask, context.timeout)

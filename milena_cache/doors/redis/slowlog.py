@@ -1,19 +1,22 @@
-"""Pure. SLOWLOG: the commands that took long, the newest first.
+"""Coordination. SLOWLOG: the commands that took long, the newest first.
 
 The time is that from a command's coming to its answer, so a read that waits for S3 is slow as its caller sees it.
 Redis counts only what a command computes. Hits that are answered many at once never get here, not even with a
 threshold of 0: nothing is slow about them.
+
+The log is bounded by number and by bytes, and a long answer is made in parts, with others' turns in between.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milena_cache.doors.redis.command import Command, Refused, integer
 from milena_cache.doors.redis.container import bare, wrong_form
-from milena_common.resp import OK, Raw
+from milena_common.resp import OK, Pieces, Raw, encode
 
 if TYPE_CHECKING:
     from milena_cache.doors.redis.context import Context
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 # What is kept of a command: so many words, and so many bytes of each.
 MOST_WORDS = 32
 MOST_BYTES = 128
+# What `slowlog-max-len` may be, and how many bytes of words and names all entries have: the oldest go beyond that.
+MAX_ENTRIES = 10_000
+MAX_LOG_BYTES = 2**20
+# Entries of an answer that are encoded before others have their turn: about 1 ms of work.
+ENCODED_AT_ONCE = 64
 DEFAULT_COUNT = 10
 NO_COUNT = "ERR count should be greater than or equal to -1"
 
@@ -38,28 +46,38 @@ class SlowCommand(NamedTuple):
 
 
 class SlowLog:
-    """At most `max_len` commands that took `slower_than` microseconds or more; a negative number: none."""
+    """At most `max_len` commands that took `slower_than` microseconds or more; a negative number: none.
+
+    `bytes` are those of their words and of their clients' names.
+    """
 
     def __init__(self, slower_than: int = 10_000, max_len: int = 128) -> None:
         self.slower_than = slower_than
-        self._entries: deque[SlowCommand] = deque(maxlen=max_len)
+        self.max_len = max_len
+        self.bytes = 0
+        self._entries: deque[SlowCommand] = deque()
         self._next = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def max_len(self) -> int:
-        return self._entries.maxlen or 0
-
-    @max_len.setter
-    def max_len(self, number: int) -> None:
-        self._entries = deque(islice(self._entries, number), number)
+    def resize(self, max_len: int) -> None:
+        """Keep at most `max_len` entries from now on, which is at most MAX_ENTRIES."""
+        self.max_len = max_len
+        self._trim()
 
     def add(self, at: float, took: float, words: list[bytes], addr: str, name: str) -> None:
         """`at` in seconds since 1970, `took` in seconds."""
-        self._entries.appendleft(SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(words), addr, name))
+        name = name[:MOST_BYTES]
+        entry = SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(words), addr, name)
         self._next += 1
+        self._entries.appendleft(entry)
+        self.bytes += _size(entry)
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._entries) > self.max_len or self.bytes > MAX_LOG_BYTES:
+            self.bytes -= _size(self._entries.pop())
 
     def newest(self, number: int) -> list[SlowCommand]:
         """At most `number` of them; a negative number: all."""
@@ -67,6 +85,11 @@ class SlowLog:
 
     def clear(self) -> None:
         self._entries.clear()
+        self.bytes = 0
+
+
+def _size(entry: SlowCommand) -> int:
+    return sum(map(len, entry.words)) + len(entry.addr) + len(entry.name)
 
 
 def _trimmed(words: list[bytes]) -> list[bytes]:
@@ -86,7 +109,16 @@ def get(context: Context, session: Session, words: list[bytes]) -> Any:
     number = integer(words[2], NO_COUNT) if len(words) == 3 else DEFAULT_COUNT
     if number < -1:
         raise Refused(NO_COUNT)
-    return context.slow.log.newest(number)
+    found = context.slow.log.newest(number)
+    return found if len(found) <= ENCODED_AT_ONCE else _in_parts(found, session.protocol)
+
+
+async def _in_parts(found: list[SlowCommand], protocol: int) -> Pieces:
+    pieces = [b"*%d\r\n" % len(found)]
+    for start in range(0, len(found), ENCODED_AT_ONCE):
+        pieces += [encode(entry, protocol) for entry in found[start : start + ENCODED_AT_ONCE]]
+        await asyncio.sleep(0)
+    return Pieces(pieces)
 
 
 def length(context: Context, session: Session, words: list[bytes]) -> int:

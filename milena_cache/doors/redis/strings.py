@@ -16,8 +16,7 @@ from milena_cache.doors.redis.set_options import DEPENDS, Options, getex_options
 from milena_cache.doors.redis.writing import write_all
 from milena_cache.expiry import NEVER, has_ended
 from milena_cache.memory import Entry
-from milena_cache.modify import DELETE, KEEP, Decide, Modified, NewValue, Otherwise
-from milena_common.durability import Durability
+from milena_cache.modify import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_common.keys import check_value_size
 from milena_common.resp import OK, Pieces, Raw, bulk, null
 
@@ -191,16 +190,14 @@ async def _set_if(
             return DELETE
         return NewValue(value, entry.expires_at if options.keep_ttl else expires_at)
 
-    before = (await _modify(context, wanted, owned_since, decide, options.durability)).before
+    before = (
+        await context.node.modify(
+            wanted, decide, context.timeout, owned_since, options.durability, counted=options.get
+        )
+    ).before
     if options.get:
         return before.value
     return Raw(OK) if allowed(before) else None
-
-
-async def _modify(
-    context: Context, wanted: Object, owned_since: int, decide: Decide, durability: Durability | None = None
-) -> Modified:
-    return await context.node.modify(wanted, decide, context.timeout, owned_since, durability)
 
 
 def getdel(context: Context, session: Session, words: list[bytes]) -> Any:
@@ -227,7 +224,7 @@ def getex(context: Context, session: Session, words: list[bytes]) -> Any:
 
 
 async def _before(context: Context, wanted: Object, owned_since: int, decide: Decide) -> bytes | None:
-    return (await _modify(context, wanted, owned_since, decide)).before.value
+    return (await context.node.modify(wanted, decide, context.timeout, owned_since, counted=True)).before.value
 
 
 def _now_ms(context: Context) -> int:

@@ -1,0 +1,120 @@
+"""Shell. Accepts connections also while the process has no file descriptor left.
+
+A process whose descriptors are all in use, by clients for example, cannot accept the connection of a health check
+either: the check would fail, and the process be killed with all that it holds, although it serves those clients.
+So a listener here holds a few descriptors in reserve. When there are no others, it gives one up and accepts with
+it; it takes one back as soon as there are any again.
+
+Between the two another part of the process may take the descriptor. Then the next one in reserve is given up; with
+none left the listener looks again after a pause, and the connection waits in the socket's backlog meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+# Descriptors in reserve: so many health checks are answered at the same time when there are no others.
+SPARES = 8
+# Connections that are accepted in one round of the loop.
+ACCEPTED_AT_ONCE = 16
+PAUSE_SECONDS = 0.2
+LOG_AGAIN_SECONDS = 60.0
+# No descriptor left, in the process or on the machine.
+NONE_LEFT = (errno.EMFILE, errno.ENFILE)
+# No connection waits, or the one that did is gone again.
+NOTHING_THERE = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED)
+
+
+class SpareListener:
+    """Accepts connections on bound `sockets`, which it owns; `connection` makes the protocol of each connection."""
+
+    def __init__(self, sockets: Sequence[socket.socket], connection: Callable[[], asyncio.Protocol]) -> None:
+        self._sockets = sockets
+        self._connection = connection
+        self._spares: list[int] = []
+        self._loop = asyncio.get_running_loop()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._log_at = float("-inf")
+
+    def start(self, backlog: int) -> None:
+        """Listen. Raises OSError."""
+        self._stock()
+        for listening in self._sockets:
+            listening.setblocking(False)
+            listening.listen(backlog)
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no more; connections that were accepted go on."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        for listening in self._sockets:
+            self._loop.remove_reader(listening.fileno())
+            listening.close()
+        while self._spares:
+            os.close(self._spares.pop())
+
+    def _stock(self) -> bool:
+        """Take descriptors in reserve; False if there are not enough."""
+        while len(self._spares) < SPARES:
+            try:
+                self._spares.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:
+                return False
+        return True
+
+    def _resume(self) -> None:
+        self._resuming = None
+        self._stock()
+        for listening in self._sockets:
+            self._loop.add_reader(listening.fileno(), self._accept, listening)
+
+    def _pause(self) -> None:
+        """A socket with a connection that cannot be accepted would wake the loop again and again."""
+        for listening in self._sockets:
+            self._loop.remove_reader(listening.fileno())
+        if self._resuming is None:
+            self._resuming = self._loop.call_later(PAUSE_SECONDS, self._resume)
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = listening.accept()
+            except OSError as error:
+                if error.errno in NOTHING_THERE:
+                    return
+                if error.errno in NONE_LEFT:
+                    self._say()
+                    if self._spares:
+                        os.close(self._spares.pop())
+                        continue
+                self._pause()
+                return
+            self._stock()
+            task = self._loop.create_task(self._adopt(accepted))
+            self._adopting.add(task)
+            task.add_done_callback(self._adopting.discard)
+
+    async def _adopt(self, accepted: socket.socket) -> None:
+        try:
+            accepted.setblocking(False)
+            await self._loop.connect_accepted_socket(self._connection, accepted)
+        except OSError:
+            accepted.close()  # it is gone again
+
+    def _say(self) -> None:
+        now = self._loop.time()
+        if now >= self._log_at:
+            self._log_at = now + LOG_AGAIN_SECONDS
+            log.error(
+                "too many open files: this process has all that it may have open (ulimit -n, LimitNOFILE); "
+                "only health checks and metrics are still accepted"
+            )
