@@ -21,6 +21,12 @@ from tests.cache.rig import BUCKET, FRESHNESS, LATE, NodeUnderTest
 from tests.support.fake_clock import settle
 
 
+async def some_turns() -> None:
+    """Let the event loop run: what S3 answers passes through some tasks."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def test_a_miss_reads_s3_once_and_then_hits() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
@@ -68,8 +74,7 @@ async def test_in_grace_the_copy_is_served_while_s3_is_asked_once() -> None:
     assert await t.outcome("k") == ("stale", b"old")
     assert await t.outcome("k") == ("stale", b"old")
     await t.store.arrived("get", 2)
-    for _ in range(10):  # the answer passes through some tasks
-        await asyncio.sleep(0)
+    await some_turns()
     assert t.store.count("get") == 2
     assert await t.outcome("k") == ("hit", b"new")
 
@@ -126,7 +131,7 @@ async def test_a_reader_that_gives_up_cancels_nothing_for_the_others() -> None:
     leader = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
     other = asyncio.create_task(t.outcome("k"))
-    await asyncio.sleep(0)
+    await some_turns()
     leader.cancel()
     await asyncio.gather(leader, return_exceptions=True)
     t.store.gate.set()
@@ -225,13 +230,13 @@ async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() 
     asked = t.store.count("get")
     for _ in range(50):
         assert await t.outcome("k") == ("stale_error", b"v")
-    await asyncio.sleep(0)
+    await some_turns()
     assert t.store.count("get") == asked
     t.store.down = None
     t.clock.tick(PROBE_SECONDS)
     assert await t.outcome("k") == ("stale_error", b"v")
     await t.store.arrived("get", asked + 1)
-    await asyncio.sleep(0)
+    await some_turns()
     assert await t.outcome("k") == ("hit", b"v")
 
 

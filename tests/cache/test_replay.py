@@ -10,6 +10,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from milena_cache import journal_identity
 from milena_cache.journal_lmdb import RECORDS, LmdbDisk, key_of
 from milena_cache.record import Record, encode
 from milena_cache.store import Fault
@@ -386,6 +387,7 @@ async def test_no_damage_to_a_stored_record_is_served_or_uploaded(tmp_path: Path
     for number, (damage, (change, expected)) in enumerate(damages.items()):
         directory = tmp_path / str(number)
         shutil.copytree(tmp_path / "journal", directory)
+        journal_identity.adopt(directory)
         stored(directory, seqs[CHANGED], change)
         assert await check_start(directory, damage) == expected, damage
         shutil.rmtree(directory)
