@@ -15,7 +15,7 @@ from milena_client.operations import Operation
 from milena_client.options import ADMIN, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
-from milena_client.url import DEFAULT_ADDRESS
+from milena_client.url import DEFAULT_ADDRESS, as_target
 from milena_client.values import Flushed, Key, checked_bucket, encode_key, key_list
 from milena_common.errors import InvalidRequest
 from milena_common.missing_node import MissingNode
@@ -134,20 +134,25 @@ def _last_count(node: Node | None, error: str) -> str:
 
 
 class Admin:
-    """The operator's calls to the router at `address`. Parameters and errors are `Milena`'s. Thread-safe."""
+    """The operator's calls to the router at `address`. Thread-safe.
+
+    Parameters and errors are those of `Milena`. The `direct` of a URL does not matter: all calls go to the router.
+    """
 
     def __init__(
         self,
         address: str = DEFAULT_ADDRESS,
         *,
         bucket: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
         retry: RetryPolicy = DEFAULT_RETRY,
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
     ) -> None:
-        self._bucket = checked_bucket(bucket)
-        self.address = address
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
         retries = Retries(timeout, retry)
         self._transport = transport or GrpcTransport(address)

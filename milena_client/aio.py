@@ -16,7 +16,7 @@ from milena_client.near_cache import NearCache
 from milena_client.options import CLIENT, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import AsyncTransport
-from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
+from milena_client.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
 from milena_client.values import (
     Entry,
     Flushed,
@@ -48,16 +48,19 @@ class AsyncMilena:
         address: str = DEFAULT_ADDRESS,
         *,
         bucket: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
         retry: RetryPolicy = DEFAULT_RETRY,
-        direct: bool = True,
+        direct: bool | None = None,
         near_cache: NearCache | None = None,
         transport: AsyncTransport | None = None,
         clock: Clock | None = None,
         note: str = "",
     ) -> None:
-        self._bucket = checked_bucket(bucket)
-        self.address = address
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
+        direct = target.direct if direct is None else direct
         replaced = transport is not None or clock is not None
         self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
         retries = self._retries = Retries(timeout, retry)
@@ -113,7 +116,7 @@ class AsyncMilena:
         return cls(
             target.address,
             bucket=target.bucket,
-            timeout=timeout if timeout is not None else target.timeout or DEFAULT_TIMEOUT,
+            timeout=target.seconds(timeout, DEFAULT_TIMEOUT),
             retry=retry,
             direct=target.direct,
             near_cache=near_cache,

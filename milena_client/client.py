@@ -17,7 +17,7 @@ from milena_client.near_cache import NearCache
 from milena_client.options import CLIENT, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
-from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
+from milena_client.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
 from milena_client.values import (
     Entry,
     Flushed,
@@ -40,13 +40,21 @@ D = TypeVar("D")
 class Milena:
     """A client of a Milena cluster. Thread-safe; a process needs one.
 
-    `address` is the router's host:port. `bucket` "" is the bucket that the nodes serve by default. `timeout` is
-    how many seconds a call has in all, retries included; every method takes one of its own. `retry` says how
-    failed calls are tried again. `direct`: calls go straight to the node that owns the key, if the router tells
-    which it is and it can be reached, and else through the router; False: always through the router. `note` is
-    added to the message when the router cannot be reached. `near_cache` keeps values in this process; what is read
-    straight from a node, without a `timeout` of its own, goes into it. `transport` and `clock` stand in for network
-    and time in tests.
+    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. What the
+      arguments below give wins over what the URL says.
+    - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
+    - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
+      takes one of its own.
+    - `retry`: how failed calls are tried again.
+    - `direct`: True: calls go straight to the node that owns the key if the ring is known and the node can be
+      reached, and else through the router. False: always through the router. None: as the URL says, or else True.
+    - `near_cache`: keeps values in this process. What is read straight from a node, without a `timeout` of its own,
+      goes into it.
+    - `transport`, `clock`: stand in for network and time in tests.
+    - `note`: is added to the message when the router cannot be reached.
+
+    Nothing is connected before the first call. Raises InvalidRequest for an address, bucket or timeout that can
+    never work, ConfigError for a URL that is wrong.
 
     All methods raise MilenaError: InvalidRequest for what can never work, Unavailable and DeadlineExceeded for
     what may work later, RateLimited, AccessDenied.
@@ -57,16 +65,19 @@ class Milena:
         address: str = DEFAULT_ADDRESS,
         *,
         bucket: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
         retry: RetryPolicy = DEFAULT_RETRY,
-        direct: bool = True,
+        direct: bool | None = None,
         near_cache: NearCache | None = None,
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
         note: str = "",
     ) -> None:
-        self._bucket = checked_bucket(bucket)
-        self.address = address
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
+        direct = target.direct if direct is None else direct
         replaced = transport is not None or clock is not None
         self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
         retries = self._retries = Retries(timeout, retry)
@@ -122,7 +133,7 @@ class Milena:
         return cls(
             target.address,
             bucket=target.bucket,
-            timeout=timeout if timeout is not None else target.timeout or DEFAULT_TIMEOUT,
+            timeout=target.seconds(timeout, DEFAULT_TIMEOUT),
             retry=retry,
             direct=target.direct,
             near_cache=near_cache,
