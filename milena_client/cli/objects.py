@@ -43,6 +43,14 @@ _WRITTEN = (
     Column("durability", "DURABILITY"),
 )
 
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        raise click.BadParameter(f"got {value!r}; allowed: a number, such as 60 or 0.5", ctx, param) from None
+
+
 _DURABILITY = click.option(
     "--durability",
     type=click.Choice(DURABILITIES),
@@ -108,6 +116,7 @@ def _get_one(session: Session, key: str, file: Path | None) -> None:
     with session.client() as client:
         entry = client.get_entry(key)
     if entry is None:
+        _hint_prefix(key, "get", "--recursive --to DIR")
         raise not_found(key)
     if file is not None:
         file.write_bytes(entry.value)
@@ -141,6 +150,13 @@ def _get_many(session: Session, keys: list[str], directory: Path) -> int:
         return each(session, "get", keys, work, str, FETCHED, total=len(keys))
 
 
+def _hint_prefix(key: str, command: str, options: str) -> None:
+    """Say that a key which looks like a directory is only one key."""
+    if key.endswith("/"):
+        shown = printable(key)
+        click.echo(f"milena: {shown} is one key; for all that begin with it: {command} {shown} {options}", err=True)
+
+
 def _lines_of_stdin() -> Iterator[str]:
     if sys.stdin.isatty():
         raise click.UsageError("no KEY given, and stdin is a terminal")
@@ -156,8 +172,8 @@ def _lines_of_stdin() -> Iterator[str]:
 @click.option("--if-none-match", type=click.Choice([ANY_OBJECT]), help="'*': only where there is no such object.")
 @click.option(
     "--ttl",
-    type=float,
     metavar="SECONDS",
+    callback=_seconds,
     help="The object ends so many seconds after it was written: it does not exist then. Default: it stays.",
 )
 @cluster_options
@@ -184,6 +200,10 @@ def put(
     """
     encode_ttl(ttl)
     if file is None:
+        if Path(target).is_file():
+            raise click.UsageError(
+                f"the KEY is missing; to write the file under its own name: put {target} {target}"
+            )
         if not Path(target).is_dir():
             raise click.UsageError(f"{target!r} is no directory; to write one key: put KEY FILE, or put KEY -")
         if if_match is not None:
@@ -279,6 +299,7 @@ def rm(
     with session.client() as client:
         if len(keys) == 1:
             delete(client, keys[0])
+            _hint_prefix(keys[0], "rm", "--recursive")
         else:
             ctx.exit(each(session, "rm", keys, lambda key: delete(client, key), str, REMOVED, total=len(keys)))
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from milena_client.cli.failures import NOT_FOUND, printable
+from milena_client.calls import FLUSH_TIMEOUT
+from milena_client.cli.failures import FAILED, NOT_FOUND, printable
 from milena_client.cli.local_files import file_for, make_directory, relative_to_prefix, write_file
 from milena_client.cli.output import Column, Row, show_bytes, show_count
 from milena_client.cli.session import Session
@@ -56,12 +57,12 @@ def get_recursive(session: Session, prefix: str, directory: Path) -> int:
                 return {"key": item.key, "size": 0, "file": f"{folder}/"}
             return fetch(client, item.key, name, directory)
 
-        _settle(session, client)
+        incomplete = _list_all_written(session, client)
         first, rest = _first(client.scan(prefix), 1)
         if not first:
             click.echo(f"milena: no key begins with {printable(repr(prefix))}", err=True)
             return NOT_FOUND
-        return each(session, "get", chain(first, rest), work, _key, FETCHED)
+        return each(session, "get", chain(first, rest), work, _key, FETCHED) or incomplete
 
 
 def rm_recursive(session: Session, prefix: str, yes: bool, delete: Callable[[Milena, str], Any]) -> int:
@@ -76,14 +77,14 @@ def rm_recursive(session: Session, prefix: str, yes: bool, delete: Callable[[Mil
             delete(client, item.key)
             return {"key": item.key}
 
-        _settle(session, client)
+        incomplete = _list_all_written(session, client)
         items: Iterator[ObjectInfo] = client.scan(prefix)
         if not yes:
             first, items = _first(items, _MAX_COUNTED + 1)
             if first:
                 _ask(first, prefix)
             items = chain(first, items)
-        return each(session, "rm", items, work, _key, REMOVED)
+        return each(session, "rm", items, work, _key, REMOVED) or incomplete
 
 
 def _key(item: ObjectInfo) -> str:
@@ -107,16 +108,19 @@ def _ask(first: list[ObjectInfo], prefix: str) -> None:
     )
 
 
-def _settle(session: Session, client: Milena) -> None:
-    """Wait until S3 lists what was written before, for as long as a call may take; say so if it does not."""
+def _list_all_written(session: Session, client: Milena) -> int:
+    """Wait until S3 lists what was written before; return FAILED, and say so, if it may not list everything.
+
+    It waits for --timeout, by default as long as `writeback flush`.
+    """
     try:
-        flushed = client.flush(timeout=session.call_timeout)
+        flushed = client.flush(timeout=session.timeout or FLUSH_TIMEOUT)
     except MilenaError as error:
         problem = str(error)
     else:
         left = flushed.remaining + flushed.failed
         problem = f"{show_count(left)} writes are not in S3" if left else ""
-    if problem:
-        click.echo(
-            f"milena: what S3 does not have yet may be missing from the listing: {printable(problem)}", err=True
-        )
+    if not problem:
+        return 0
+    click.echo(f"milena: what S3 does not have yet may be missing from the listing: {printable(problem)}", err=True)
+    return FAILED

@@ -40,11 +40,6 @@ class Session:
         """table for a person, raw for a program, unless the option says otherwise."""
         return self.output or ("table" if sys.stdout.isatty() else "raw")
 
-    @property
-    def call_timeout(self) -> float:
-        """The time for each call, in seconds. Raises ConfigError."""
-        return self._target().timeout or DEFAULT_TIMEOUT
-
     def client(self) -> Milena:
         """A client of the cluster. Raises ConfigError."""
         target = self._target()

@@ -328,7 +328,7 @@ def test_writes_that_the_listing_cannot_show_yet_are_told(
     intercept(lambda method, _: answer if method == "Flush" else None)
     for arguments in (["get", "p/", "-r", "--to", "out"], ["rm", "p/", "-ry"]):
         result = run(*arguments)
-        assert result.exit_code == 0
+        assert result.exit_code == 1
         assert "may be missing from the listing: 3 writes are not in S3" in result.stderr
 
 
@@ -343,7 +343,7 @@ def test_a_node_that_cannot_say_what_it_has_stops_no_listing(
 
     intercept(lost)
     result = run("rm", "p/", "-ry")
-    assert (result.exit_code, result.stdout) == (0, "p/a\n")
+    assert (result.exit_code, result.stdout) == (1, "p/a\n")
     assert "may be missing from the listing: the node is lost" in result.stderr
 
 
@@ -369,3 +369,18 @@ def test_wrong_usage_does_nothing(run: Run, cluster: MemoryCluster, arguments: l
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr
     assert run("ls").stdout == "p\n"
+
+
+def test_a_key_that_looks_like_a_directory_is_explained(run: Run, cluster: MemoryCluster) -> None:
+    cluster.add({"p/a": b"1"})
+    got, removed = run("get", "p/"), run("rm", "p/")
+    assert (got.exit_code, removed.exit_code) == (4, 0)
+    assert "p/ is one key; for all that begin with it: get p/ --recursive --to DIR" in got.stderr
+    assert removed.stderr == "milena: p/ is one key; for all that begin with it: rm p/ --recursive\n"
+    assert run("rm", "p/a").stderr == ""
+
+
+def test_a_file_without_a_key_is_explained(run: Run) -> None:
+    Path("a.md").write_bytes(b"1")
+    assert "the KEY is missing" in run("put", "a.md").stderr
+    assert "put a.md a.md" in run("put", "a.md").stderr

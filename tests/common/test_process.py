@@ -49,12 +49,12 @@ def test_every_absurd_variable_is_one_line_and_the_exit_code_is_2(tmp_path: Path
         ["milena-router", name]
         for name in (
             "LISTEN_ADDR",
+            "MAX_VALUE_BYTES",
             "METRICS_HOST",
             "METRICS_PORT",
             "RATE_LIMIT",
             "LEASE_SECONDS",
             "RING_RECOVERY_SECONDS",
-            "MAX_VALUE_BYTES",
             "REQUEST_TIMEOUT_SECONDS",
             "LOG_LEVEL",
             "LOG_FORMAT",
