@@ -13,7 +13,7 @@ from milena_cache.freshness import Freshness
 from milena_cache.s3_settings import S3Settings, load_s3
 from milena_cache.upload import POLICIES, Policy
 from milena_common import logs
-from milena_common.addresses import ALLOWED, Address, parse_address
+from milena_common.addresses import ALLOWED, Address, Port, parse_address
 from milena_common.durability import BACK, DURABILITIES, Durability
 from milena_common.env import Environment
 from milena_common.errors import ConfigError, InvalidRequest
@@ -71,6 +71,12 @@ class Config:
     drain: float
     log_level: str
     log_format: str
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """What the node listens on; all of these collide where a second node runs on one machine with defaults."""
+        resp = () if self.resp is None else (Port(self.resp, "RESP_ADDR", ", or to off"),)
+        return Port(self.listen, "LISTEN_ADDR"), *resp, Port(self.metrics, "METRICS_PORT")
 
     @property
     def hedge_after(self) -> float:

@@ -15,7 +15,7 @@ from milena_client.operations import Operation
 from milena_client.options import ADMIN, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
-from milena_client.url import DEFAULT_ADDRESS
+from milena_client.url import DEFAULT_ADDRESS, as_target
 from milena_client.values import Flushed, Key, checked_bucket, encode_key, key_list
 from milena_common.errors import InvalidRequest
 from milena_common.missing_node import MissingNode
@@ -24,25 +24,39 @@ from milena_common.pb import router_server_pb2 as pb
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the ring. `slots` are of 16384; `addresses` are its other doors by name ("ops")."""
+    """A node of the ring.
+
+    - `address`: its gRPC address, which is its name in the ring.
+    - `node_id`: the name of its process; another one after a restart.
+    - `weight`: its NODE_WEIGHT.
+    - `addresses`: its other addresses by name: "ops" for metrics and health, "resp" for the Redis protocol.
+    - `slots`: how many of the 16384 slots it owns.
+    - `lease_remaining`: seconds until it is taken out of the ring unless it renews its lease.
+    - `member_for`: seconds since it joined.
+    - `dirty_entries`: acknowledged writes that wait for S3, as it last reported; None: not reported.
+    - `dead_letters`: further ones, which S3 refuses for good.
+    - `degraded`: reasons for an operator to look at it.
+    """
 
     address: str
     node_id: str
     weight: float
     addresses: Mapping[str, str]
     slots: int
-    lease_remaining: float  # seconds
-    member_for: float  # seconds
-    dirty_entries: int | None = None  # acknowledged writes that wait for S3, as last reported; None: not reported
-    dead_letters: int = 0  # further ones, which S3 refuses for good
-    degraded: tuple[str, ...] = ()  # why an operator should look at it
+    lease_remaining: float
+    member_for: float
+    dirty_entries: int | None = None
+    dead_letters: int = 0
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RingView:
     """The ring as the router has it.
 
-    `missing` are nodes that left without handing over, and are neither back nor written off.
+    - `epoch`: grows with every change.
+    - `nodes`: its nodes, by address.
+    - `missing`: nodes that left without handing over, and are neither back nor written off.
     """
 
     epoch: int
@@ -52,7 +66,14 @@ class RingView:
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Which node a key belongs to. `successor` would own it if `address` left; "" with a single node."""
+    """Which node owns a key.
+
+    - `slot`: the key's slot, 0 to 16383.
+    - `address`: the owner; "" in an empty ring.
+    - `successor`: the node that would own it if `address` left; "" with a single node.
+    - `epoch`: the ring's epoch.
+    - `owned_since`: the epoch since which the owner has the slot.
+    """
 
     slot: int
     address: str
@@ -63,10 +84,13 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """What one node counts, by name: hits, misses, entries, bytes, s3_gets and so on.
+    """What one node counts.
 
-    `not_ready` says why it is not ready, `error` why it could not be asked; "" when all is well. `degraded` are
-    reasons to look at it, though it serves.
+    - `address`: the node.
+    - `values`: its numbers by name: hits, misses, entries, bytes, s3_gets and so on.
+    - `not_ready`: why it is not ready; "" if it is.
+    - `error`: why the router got no answer from it; "" if it did.
+    - `degraded`: reasons for an operator to look at it, although it serves.
     """
 
     address: str
@@ -78,11 +102,16 @@ class NodeStats:
 
 @dataclass(frozen=True, slots=True)
 class FailedWrite:
-    """A dead letter: a write that was acknowledged, and that S3 refuses for good.
+    """A dead letter: a write that was acknowledged, and that S3 refuses for good. Reads still return it.
 
-    Reads still answer it. `operation` is put or delete, `bucket` "" the default one, `size` in bytes, `version` the
-    write's own name in journal and logs, `reason` what S3 said, `failed_at` in seconds since 1970, `node` the
-    address of the node that keeps it.
+    - `key`: its key.
+    - `bucket`: its bucket; "" is the default one.
+    - `operation`: "put" or "delete".
+    - `size`: bytes of the value.
+    - `version`: the name of this write in journal and logs.
+    - `reason`: what S3 answered.
+    - `failed_at`: when, in seconds since 1970.
+    - `node`: the address of the node that keeps it.
     """
 
     key: str
@@ -97,7 +126,11 @@ class FailedWrite:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """Dead letters, those that failed first first; `total` counts also those beyond the limit."""
+    """Dead letters.
+
+    - `writes`: those that failed first are first.
+    - `total`: how many there are, also beyond the limit that was asked for.
+    """
 
     writes: list[FailedWrite]
     total: int
@@ -105,16 +138,20 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """Copies that a refresh dropped, and objects that it kept, because S3 does not have them yet (`dirty`)."""
+    """What `Admin.refresh` returns.
+
+    - `refreshed`: how many copies were dropped.
+    - `dirty`: how many objects were kept, because S3 does not have them yet.
+    """
 
     refreshed: int
     dirty: int
 
 
 def problems(stats: list[NodeStats], nodes: Iterable[Node] = ()) -> list[str]:
-    """What keeps the cluster's nodes from being well, a line each; none if all are ready and none is degraded.
+    """Return what is wrong with the nodes of `stats`, a line each; none if all are ready and none is degraded.
 
-    `nodes` say what they reported last, for those that cannot be asked now.
+    `nodes` say what those reported last that do not answer now.
     """
     found = [] if stats else ["the ring has no node"]
     reported = {node.address: node for node in nodes}
@@ -134,20 +171,25 @@ def _last_count(node: Node | None, error: str) -> str:
 
 
 class Admin:
-    """The operator's calls to the router at `address`. Parameters and errors are `Milena`'s. Thread-safe."""
+    """The operator's calls to the router at `address`. Thread-safe.
+
+    Parameters and errors are those of `Milena`. The `direct` of a URL does not matter: all calls go to the router.
+    """
 
     def __init__(
         self,
         address: str = DEFAULT_ADDRESS,
         *,
         bucket: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
         retry: RetryPolicy = DEFAULT_RETRY,
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
     ) -> None:
-        self._bucket = checked_bucket(bucket)
-        self.address = address
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
         self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
         retries = Retries(timeout, retry)
         self._transport = transport or GrpcTransport(address)
@@ -157,21 +199,21 @@ class Admin:
         return reduced(self, self.address, self.options, ADMIN)
 
     def nodes(self) -> RingView:
-        """The nodes of the ring, by address."""
+        """Return the nodes of the ring, by address."""
         return self._run(Operation("Nodes", pb.NodesRequest(), _read_nodes, True, "nodes"))
 
     def owner(self, key: Key) -> Ownership:
-        """The node that owns `key`; its address is "" in an empty ring."""
+        """Return which node owns `key`. Raises InvalidRequest for a key that can never be one."""
         encoded = encode_key(key)
         request = pb.OwnerRequest(key=encoded, bucket=self._bucket)
         return self._run(Operation("Owner", request, _read_owner, True, "owner", encoded))
 
     def stats(self) -> list[NodeStats]:
-        """What every node of the ring counts. Never raises for a node that cannot be asked: it says so itself."""
+        """Return what every node of the ring counts. One that does not answer raises nothing: it has an `error`."""
         return self._run(Operation("Stats", pb.StatsRequest(), _read_stats, True, "stats"))
 
     def leave(self, address: str, *, forget: bool = False) -> bool:
-        """Take the node at `address` out of the ring; False if it is not in it.
+        """Take the node at `address` out of the ring, and return True; False if it is not in it.
 
         A node that is still running joins again within a third of its lease: stop it first. With `forget`, write
         off the missing node that was at `address`: it is no longer shown, and no node of the ring is touched.
@@ -180,14 +222,14 @@ class Admin:
         return self._run(Operation("Leave", request, _read_left, True, "leave", address.encode()))
 
     def flush(self, keys: Iterable[Key] = (), *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
-        """As `Milena.flush`, of `keys` if there are any."""
+        """Wait as `Milena.flush` does, for at most `timeout` seconds; with `keys`, for their writes alone."""
         return self._run(operations.flush(key_list(keys), self._bucket), timeout)
 
     def refresh(self, keys: Iterable[Key] = (), *, prefix: Key | None = None) -> Refreshed:
-        """Drop the nodes' clean copies of `keys`, or of all keys that begin with `prefix`: S3 is asked anew.
+        """Drop the nodes' clean copies of `keys`, or of all keys that begin with `prefix`: the next read asks S3.
 
-        S3 is not touched, and what is dirty is kept. Raises InvalidRequest unless it is either; Unavailable if a
-        node that is concerned cannot be asked, when the others have done it.
+        S3 is not touched, and what is dirty is kept. Raises InvalidRequest for both, or neither, of `keys` and
+        `prefix`; Unavailable if a node that is concerned does not answer, after the others have done it.
         """
         encoded = [encode_key(key) for key in key_list(keys)]
         if bool(encoded) == (prefix is not None):
@@ -197,25 +239,26 @@ class Admin:
         return self._run(Operation("Refresh", request, _read_refreshed, True, "refresh"))
 
     def failed(self, limit: int = 1000) -> DeadLetters:
-        """At most `limit` dead letters of all nodes and buckets.
+        """Return at most `limit` dead letters of all nodes and buckets.
 
-        This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring cannot be asked.
+        This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring does not answer.
         """
         if not 0 < limit < 2**32:
             raise InvalidRequest(f"limit: got {limit}; allowed are 1 and more")
         return self._run(Operation("Failed", pb.FailedRequest(limit=limit), _read_failed, True, "failed"))
 
     def retry(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
-        """Upload the dead letters of `keys`, or `all`, again: say, after the bucket's policy was mended.
+        """Upload the dead letters of `keys`, or `all` of them, again; return how many there were.
 
-        Returns how many there were. Raises InvalidRequest unless it is either.
+        For the time after the cause, such as the bucket's policy, was mended. Raises InvalidRequest for both, or
+        neither, of `keys` and `all`.
         """
         return self._settle("retry", keys, all)
 
     def drop(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
-        """Forget the dead letters of `keys`, or `all`, for good: readers then find what S3 has.
+        """Delete the dead letters of `keys`, or `all` of them, for good; return how many there were.
 
-        Returns how many there were. Raises InvalidRequest unless it is either.
+        Reads then return what S3 has. Raises InvalidRequest for both, or neither, of `keys` and `all`.
         """
         return self._settle("drop", keys, all)
 
@@ -228,7 +271,7 @@ class Admin:
         return self._run(Operation("Settle", request, _read_settled, action == "retry", action))
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._transport.close()
 
     def __enter__(self) -> Self:

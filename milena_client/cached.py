@@ -37,27 +37,27 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Cached(Protocol[P, R_co]):
-    """A decorated function."""
+    """A function that `cached` has decorated: it is called as before."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """The key of these arguments' result."""
+        """Return the key of the object that keeps the result of these arguments."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget these arguments' result, also one that is being computed. Raises MilenaError."""
+        """Delete the result of these arguments, and do not keep one that is being computed. Raises MilenaError."""
 
 
 class AsyncCached(Protocol[P, R_co]):
-    """A decorated coroutine function."""
+    """A coroutine function that `cached` has decorated: it is called as before."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """The key of these arguments' result."""
+        """Return the key of the object that keeps the result of these arguments."""
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Forget these arguments' result, also one that is being computed. Raises MilenaError."""
+        """Delete the result of these arguments, and do not keep one that is being computed. Raises MilenaError."""
 
 
 class _Decorator(Protocol):
@@ -94,13 +94,21 @@ def cached(
     dumps: Dumps | None = None,
     loads: Loads | None = None,
 ) -> Any:
-    """Keep the results of a function in `client`'s bucket.
+    """Return a decorator that keeps the results of a function as objects in the bucket of `client`.
 
-    `key` is a format string over the function's parameters ("user:{id}"), or a function of the same arguments. Two
-    sets of arguments with the same key have the same result. The objects end `ttl` seconds after they were written;
-    None: never. `dumps` makes bytes (or str, which is encoded as UTF-8) of a result, and `loads` a result of bytes.
-    Whoever calls gets what went through both, the first caller too. A result that cannot be made bytes of is a
-    TypeError. Raises InvalidRequest for a `ttl` that is none.
+    - `client`: a `Milena` for a function, an `AsyncMilena` for an ``async def``.
+    - `key`: a format string over the function's parameters (``"user:{id}"``), or a function of the same arguments
+      that returns a key. Two sets of arguments with the same key have the same result.
+    - `ttl`: the objects end so many seconds after they were written; None: never.
+    - `dumps`, `loads`: make bytes (or str, which is encoded as UTF-8) of a result, and a result of bytes; both or
+      neither. Every caller gets what went through both, the first one too. Without them results are bytes.
+
+    In one process a key is computed by one caller at a time, and the others wait for its result or exception. An
+    exception is not kept. When Milena does not answer, the function is called and its result returned; that is
+    logged once a minute.
+
+    Raises InvalidRequest for a `ttl` or a key that can never work, TypeError for a function that does not fit the
+    client and for a result that is not bytes.
     """
     encode_ttl(ttl)  # better now than at every result
     codec = Codec(dumps, loads)

@@ -17,7 +17,7 @@ from milena_client.near_cache import NearCache
 from milena_client.options import CLIENT, Options, reduced
 from milena_client.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.transport import Transport
-from milena_client.url import DEFAULT_ADDRESS, Target, from_environment, parse_url
+from milena_client.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
 from milena_client.values import (
     Entry,
     Flushed,
@@ -40,16 +40,25 @@ D = TypeVar("D")
 class Milena:
     """A client of a Milena cluster. Thread-safe; a process needs one.
 
-    `address` is the router's host:port. `bucket` "" is the bucket that the nodes serve by default. `timeout` is
-    how many seconds a call has in all, retries included; every method takes one of its own. `retry` says how
-    failed calls are tried again. `direct`: calls go straight to the node that owns the key, if the router tells
-    which it is and it can be reached, and else through the router; False: always through the router. `note` is
-    added to the message when the router cannot be reached. `near_cache` keeps values in this process; what is read
-    straight from a node, without a `timeout` of its own, goes into it. `transport` and `clock` stand in for network
-    and time in tests.
+    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. What the
+      arguments below give wins over what the URL says.
+    - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
+    - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
+      takes one of its own.
+    - `retry`: how failed calls are tried again.
+    - `direct`: True: calls go straight to the node that owns the key if the ring is known and the node can be
+      reached, and else through the router. False: always through the router. None: as the URL says, or else True.
+    - `near_cache`: keeps values in this process. What is read straight from a node, without a `timeout` of its own,
+      goes into it.
+    - `transport`, `clock`: stand in for network and time in tests.
+    - `note`: is added to the message when the router cannot be reached.
 
-    All methods raise MilenaError: InvalidRequest for what can never work, Unavailable and DeadlineExceeded for
-    what may work later, RateLimited, AccessDenied.
+    Nothing is connected before the first call. Raises InvalidRequest for an address, bucket or timeout that can
+    never work, ConfigError for a URL that is wrong.
+
+    Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for what can never work,
+    Unavailable and DeadlineExceeded for what may work later, RateLimited, Overloaded, AccessDenied. A `timeout` of
+    None is the client's. The attributes `address` and `options` are what the client was made of.
     """
 
     def __init__(
@@ -57,16 +66,19 @@ class Milena:
         address: str = DEFAULT_ADDRESS,
         *,
         bucket: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float | None = None,
         retry: RetryPolicy = DEFAULT_RETRY,
-        direct: bool = True,
+        direct: bool | None = None,
         near_cache: NearCache | None = None,
         transport: Transport | None = None,
         clock: BlockingClock | None = None,
         note: str = "",
     ) -> None:
-        self._bucket = checked_bucket(bucket)
-        self.address = address
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
+        direct = target.direct if direct is None else direct
         replaced = transport is not None or clock is not None
         self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
         retries = self._retries = Retries(timeout, retry)
@@ -95,9 +107,10 @@ class Milena:
         retry: RetryPolicy = DEFAULT_RETRY,
         near_cache: NearCache | None = None,
     ) -> Self:
-        """The client that ``milena://host:50050/bucket?timeout=1s`` describes; `timeout` here overrides the URL's.
+        """Return the client that `url` describes: ``milena://host:50050/bucket?timeout=1s&direct=true``.
 
-        Raises ConfigError for a URL that says anything else.
+        All parts but the host may be left out. `timeout`, in seconds, wins over the URL's; `retry` and `near_cache`
+        are those of the constructor. Raises ConfigError for a URL that is wrong, and names the part.
         """
         return cls._from_target(parse_url(url), timeout, retry, near_cache)
 
@@ -109,9 +122,10 @@ class Milena:
         retry: RetryPolicy = DEFAULT_RETRY,
         near_cache: NearCache | None = None,
     ) -> Self:
-        """The client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
+        """Return the client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
 
-        Raises ConfigError.
+        `timeout`, in seconds, wins over the URL's; `retry` and `near_cache` are those of the constructor. Raises
+        ConfigError for a URL that is wrong.
         """
         return cls._from_target(from_environment(os.environ), timeout, retry, near_cache)
 
@@ -122,7 +136,7 @@ class Milena:
         return cls(
             target.address,
             bucket=target.bucket,
-            timeout=timeout if timeout is not None else target.timeout or DEFAULT_TIMEOUT,
+            timeout=target.seconds(timeout, DEFAULT_TIMEOUT),
             retry=retry,
             direct=target.direct,
             near_cache=near_cache,
@@ -137,7 +151,7 @@ class Milena:
     @overload
     def get(self, key: Key, default: D, *, timeout: float | None = None) -> bytes | D: ...
     def get(self, key: Key, default: D | None = None, *, timeout: float | None = None) -> bytes | D | None:
-        """The value of `key`; `default` if there is none."""
+        """Return the value of `key`, or `default` if there is no such object."""
         near = self._near
         if near is not None:
             kept = near.get(key)
@@ -161,7 +175,7 @@ class Milena:
         return default if value is None else value
 
     def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
-        """The value of `key` with its ETag, age, outcome and node; None if there is none."""
+        """Return the value of `key` with its ETag, age, outcome and node; None if there is no such object."""
         entry = self._run(operations.get_entry(key, self._bucket), timeout)
         if self._near is not None:
             self._near.saw(key, None if entry is None else entry.value)
@@ -178,16 +192,17 @@ class Milena:
         ttl: float | None = None,
         timeout: float | None = None,
     ) -> Written:
-        """Write `value`. After DeadlineExceeded or Unavailable it may or may not have been written.
+        """Write `value` to `key`, and return its ETag, the node that wrote it and the durability that was reached.
 
-        It returns when the node's journal has it on disk ("back"), when S3 has it ("through"), or at once
-        ("memory": lost if the node dies within the next moments). None: as the nodes' WRITE_MODE says.
+        - `durability`: return when the node's journal has it on disk ("back"), when S3 has it ("through"), or at
+          once ("memory": lost if the node dies within the next moments). None: as the nodes' WRITE_MODE says.
+        - `if_match`: write only over the object with this ETag, quotes included; `if_none_match`: "*": write only
+          where there is no object. Otherwise nothing is written, and ConditionFailed is raised.
+        - `ttl`: after so many seconds the object does not exist any more, for any reader; a read that finds it
+          removes it from S3. None: it stays.
 
-        With `if_match` it is written only over the object with that ETag, with `if_none_match="*"` only where there
-        is no object; otherwise nothing is written, and ConditionFailed is raised.
-
-        With `ttl` the object ends so many seconds later: from then on it does not exist, for anyone, and in time it
-        is removed from S3. None: it stays.
+        After DeadlineExceeded or Unavailable it may or may not have been written. Raises TypeError for a value that
+        is not bytes, InvalidRequest for a key, a `ttl` or a condition that can never work.
         """
         operation = operations.put(
             key, value, self._bucket, durability, if_match, if_none_match, ttl, self._max_value_bytes
@@ -205,9 +220,9 @@ class Milena:
         if_match: str | None = None,
         timeout: float | None = None,
     ) -> Written:
-        """Delete `key`, in S3 too. Durability and condition are those of `set`; it answers no ETag.
+        """Delete `key`, in S3 too. `durability` and `if_match` are those of `set`; the ETag that is returned is "".
 
-        A key that does not exist is no error, unless `if_match` is given.
+        A key that does not exist is no error, unless `if_match` is given: then it is ConditionFailed.
         """
         try:
             return self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
@@ -224,15 +239,15 @@ class Milena:
             self._near.drop(keys)
 
     def exists(self, key: Key, *, timeout: float | None = None) -> bool:
-        """Whether there is such a key; the value is not transferred."""
+        """Return True if there is an object `key`. Its value is not transferred."""
         return self._run(operations.exists(key, self._bucket), timeout)
 
     def get_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> dict[KeyT, bytes]:
-        """The values of those `keys` that exist, under the keys as given.
+        """Return the values of those `keys` that exist, by the keys as they were given.
 
-        Each key has `timeout` seconds for itself. Without a `timeout` of its own a batch is first asked for as a
-        whole, and what is not there in the client's time is asked for key by key, with as much time again. Raises
-        BatchError if some failed.
+        Each key has `timeout` seconds for itself. None: all are requested at once, and what has not arrived within
+        the client's timeout is requested key by key, with as much time again. Raises BatchError if some failed; it
+        has the results of the others.
         """
         wanted = key_list(keys)
         begun: Begun[KeyT, Any] = Begun()
@@ -265,9 +280,10 @@ class Milena:
         ttl: float | None = None,
         timeout: float | None = None,
     ) -> dict[KeyT, Written]:
-        """Write all of `values`, in no particular order and not all or nothing; `ttl` as in `set`.
+        """Write all of `values`, a mapping from keys to values, in no particular order and not all or nothing.
 
-        Each key has `timeout` seconds for itself. Raises BatchError if some failed; the others were written.
+        `durability` and `ttl` are those of `set`, for each of them. Each key has `timeout` seconds for itself.
+        Raises BatchError if some failed; the others were written.
         """
         for value in values.values():
             encode_value(value, self._max_value_bytes)
@@ -287,7 +303,10 @@ class Milena:
     def delete_many(
         self, keys: Iterable[KeyT], *, durability: Durability | None = None, timeout: float | None = None
     ) -> None:
-        """Delete all `keys`. Raises BatchError if some failed; the others were deleted."""
+        """Delete all `keys`, in S3 too, each within `timeout` seconds; `durability` is that of `set`.
+
+        Raises BatchError if some failed; the others were deleted.
+        """
         wanted = key_list(keys)
         try:
             run_batch(
@@ -303,24 +322,25 @@ class Milena:
     def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.
 
-        Writes of all clients count, in all buckets, also those that S3 has refused for good. Raises Unavailable
-        if a node of the ring cannot be asked. One that has left the ring is not asked: what its journal holds
-        reaches S3 when it is back.
+        Return how many writes were waited for, are left, and were refused by S3 for good: of all clients and in all
+        buckets. What is left when the time is up raises nothing. Raises Unavailable if a node of the ring does not
+        answer. One that has left the ring is not asked: what its journal holds reaches S3 when it is back.
         """
         return self._run(operations.flush(), timeout)
 
     def wait_durable(self, *keys: Key, timeout: float = FLUSH_TIMEOUT) -> None:
         """Wait until S3 has the newest acknowledged writes of `keys`, for at most `timeout` seconds.
 
-        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 refused one for good, and
-        otherwise as `flush`.
+        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 refused one for good,
+        Unavailable if a node of the ring does not answer, TypeError without keys.
         """
         self._run(operations.wait_durable(keys, self._bucket, timeout), timeout)
 
     def scan(self, prefix: Key = "", *, timeout: float | None = None) -> Iterator[ObjectInfo]:
-        """The objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.
+        """Iterate over the objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.
 
-        They are fetched a page at a time, and `timeout` seconds are for one page.
+        A write that S3 does not have yet is not listed. Objects come a page at a time, and `timeout` seconds are
+        for one page. Raises InvalidRequest for a prefix that is no UTF-8.
         """
         cursor = ""
         while True:
@@ -331,27 +351,29 @@ class Milena:
                 return
 
     def __getitem__(self, key: Key) -> bytes:
-        """Raises KeyNotFound, which is a KeyError."""
+        """Return what `get` returns. Raises KeyNotFound, which is a KeyError, if there is no such object."""
         value = self.get(key)
         if value is None:
             raise operations.not_found(key)
         return value
 
     def __setitem__(self, key: Key, value: Value) -> None:
+        """Write as `set` with its defaults does."""
         self.set(key, value)
 
     def __delitem__(self, key: Key) -> None:
-        """As `delete`: no error for a key that does not exist, since looking first would be a race."""
+        """Delete as `delete` does: a key that does not exist is no error, since looking first would be a race."""
         self.delete(key)
 
     def __contains__(self, key: Key) -> bool:
+        """Return what `exists` returns."""
         return self.exists(key)
 
     # Without this, `for key in client` would ask for the keys 0, 1, 2, … by __getitem__.
     __iter__ = None
 
     def close(self) -> None:
-        """End the connection. Calls in progress and later ones raise FailedPrecondition."""
+        """Close all connections. Calls in progress and later ones raise FailedPrecondition."""
         self._transport.close()
 
     def __enter__(self) -> Self:

@@ -51,10 +51,15 @@ class Mark:
 
 
 class NearCache:
-    """Values for one client, in at most `max_bytes` bytes, each for at most `max_age` seconds. Thread-safe.
+    """Values in the memory of this process, for one client, dropped when a node says that they changed.
 
-    `hits` and `misses` count lookups, `invalidations` keys of which a node told that they changed, known or
-    not; `bytes` is what the entries take now. `now` stands in for time in tests. Raises InvalidRequest for
+    - `max_bytes`: bound of all entries, in bytes: keys, values and 500 bytes for each.
+    - `max_age`: for how many seconds a value is kept at most.
+    - `now`: stands in for time in tests.
+
+    Its attributes `hits` and `misses` count lookups, `invalidations` counts keys that a node said had changed, kept
+    or not, and `bytes` is what the entries take now. A program makes one, gives it to a client and reads these; the
+    methods not listed here are for the client. Thread-safe. Raises InvalidRequest for
     bounds that are not more than 0.
     """
 
@@ -81,6 +86,7 @@ class NearCache:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
+        """Return the number of entries."""
         return len(self._entries)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -263,7 +269,7 @@ class NearCache:
         self._spellings.pop(encoded, None)
 
     def clear(self) -> None:
-        """Forget everything, also what reads that are under way will bring."""
+        """Drop all entries, also those that reads in flight will bring."""
         with self._lock:
             self._clear()
 

@@ -41,12 +41,15 @@ from milena_common.errors import (
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How a client retries.
+    """How a client tries failed calls again.
 
-    `first` and `most` bound the random pauses, in seconds. `tokens` is the retry budget: how many retries
-    there can be without a success between them, 0 for none at all; `refund` is what a success gives back. The
-    tokens are enough for a batch to wait out a lost node (64 calls in flight, a third of them to that node, eight
-    retries each within a lease); beyond that, retries are a tenth of the successes.
+    - `first`, `most`: bounds of the random pauses between attempts, in seconds; they grow from `first` to `most`.
+    - `tokens`: the retry budget of the client: how many retries there can be without a success between them, 0 for
+      none at all. A rate limit costs none.
+    - `refund`: how many tokens a success gives back.
+
+    The default is enough for a batch to wait out a lost node (64 calls in flight, a third of them to that node,
+    eight retries each within a lease); beyond that, retries are a tenth of the successes.
     """
 
     first: float = 0.05

@@ -96,7 +96,11 @@ class AsyncMemoryTransport:
 
 
 class FakeMilena(Milena):
-    """A `Milena` that needs no cluster. `objects` are in the bucket from the start, and not yet cached."""
+    """A `Milena` that needs no cluster: it has one in memory, and a clock that stands still.
+
+    `objects` maps keys to values that are in the bucket from the start, and not yet cached. The other parameters
+    are those of `Milena`. The pytest fixture `milena` is one without objects.
+    """
 
     def __init__(
         self,
@@ -120,19 +124,23 @@ class FakeMilena(Milena):
         )
 
     def fail_with(self, error: MilenaError, *, times: int | None = 1) -> None:
-        """Let the next `times` calls to the cluster fail with `error`, all if None. 0 ends it.
+        """Make the next `times` calls to the cluster fail with `error`; None: all, 0: none any more.
 
         Calls that are retried count: by default a read survives a few `Unavailable`.
         """
         self._cluster.fail_with(error, times)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: copies grow older, and objects with a time to live end."""
+        """Move the client's clock by `seconds`: copies grow older, and objects with a time to live end."""
         self._clock.time += seconds
 
 
 class FakeAsyncMilena(AsyncMilena):
-    """An `AsyncMilena` that needs no cluster. `objects` are in the bucket from the start, and not yet cached."""
+    """An `AsyncMilena` that needs no cluster: it has one in memory, and a clock that stands still.
+
+    `objects` maps keys to values that are in the bucket from the start, and not yet cached. The other parameters
+    are those of `Milena`. The pytest fixture `async_milena` is one without objects.
+    """
 
     def __init__(
         self,
@@ -156,11 +164,11 @@ class FakeAsyncMilena(AsyncMilena):
         )
 
     def fail_with(self, error: MilenaError, *, times: int | None = 1) -> None:
-        """As `FakeMilena.fail_with`."""
+        """Make calls fail as `FakeMilena.fail_with` does: the next `times` of them, with `error`."""
         self._cluster.fail_with(error, times)
 
     def advance(self, seconds: float) -> None:
-        """As `FakeMilena.advance`."""
+        """Move the client's clock by `seconds`, as `FakeMilena.advance` does."""
         self._clock.time += seconds
 
 

@@ -17,6 +17,7 @@ from milena_common.errors import ConfigError, InvalidRequest
 from milena_common.keys import DEFAULT_BUCKET, check_bucket
 
 VARIABLE = "MILENA_URL"
+SCHEME = "milena://"
 DEFAULT_PORT = 50050
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 LONGEST_TIMEOUT = 86_400.0
@@ -40,6 +41,33 @@ class Target:
     note: str = ""
     direct: bool = True
 
+    def seconds(self, timeout: float | None, default: float) -> float:
+        """`timeout` if the caller gave one, else the URL's, else `default`."""
+        if timeout is not None:
+            return timeout
+        return default if self.timeout is None else self.timeout
+
+
+def as_target(address: str) -> Target:
+    """What a client's `address` says: a milena:// URL, or host:port, or host with the default port.
+
+    Raises ConfigError for a URL that says anything else, InvalidRequest for an address that is none.
+    """
+    if address.startswith(SCHEME):
+        return parse_url(address)
+    try:
+        if "@" in address:
+            raise ValueError("has a user or password, and Milena takes none")
+        return Target(str(parse_address(_with_port(address.removeprefix("http://").removesuffix("/")))))
+    except ValueError as error:
+        # Not repeated, as in `parse_url`.
+        raise InvalidRequest(f"address: {error}; allowed: HOST[:PORT], or {_FORM}") from None
+
+
+def _with_port(host: str) -> str:
+    """`host` with the default port unless it has one: a colon after the brackets of an IPv6 address begins it."""
+    return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
+
 
 def parse_duration(text: str) -> float:
     """Seconds in ``500ms``, ``1.5s``, ``2m`` or ``1.5`` (seconds). Raises ValueError that says what is allowed."""
@@ -60,16 +88,14 @@ def parse_url(url: str) -> Target:
 
 
 def _parse(url: str) -> Target:
-    if not url.startswith("milena://"):
-        raise ValueError("does not begin with milena://")
+    if not url.startswith(SCHEME):
+        raise ValueError(f"does not begin with {SCHEME}")
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ValueError("has a user or password, and Milena takes none")
     if parts.fragment:
         raise ValueError("has a #fragment")
-    # A colon after the brackets of an IPv6 address, if there are any, begins a port.
-    port = "" if ":" in parts.netloc.rpartition("]")[2] else f":{DEFAULT_PORT}"
-    address = str(parse_address(parts.netloc + port))
+    address = str(parse_address(_with_port(parts.netloc)))
     bucket = parts.path.strip("/")
     if bucket not in ("", DEFAULT_BUCKET):
         check_bucket(bucket)

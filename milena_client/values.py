@@ -24,10 +24,16 @@ LONGEST_TTL = 100 * 366 * 86_400.0
 class Entry:
     """A value and what is known about it.
 
-    `age` is in seconds since S3 last vouched for this copy; `outcome` is one of hit, stale, stale_error, miss,
-    revalidated, changed, coalesced, bypass; `node` is the address of the node that answered; `size` is in bytes.
-    `dirty`: it was acknowledged, and is not in S3 yet. `ttl` is how many seconds the object will still exist; None:
-    it does not end by itself.
+    - `value`: the bytes.
+    - `etag`: the ETag, quotes included; "" if it is not known yet.
+    - `age`: seconds since S3 last confirmed the node's copy.
+    - `outcome`: how the read was served: "hit", "stale" (older than TTL_SECONDS, renewed meanwhile), "stale_error"
+      (S3 fails), "miss", "revalidated" (S3 confirmed it), "changed", "coalesced" (with a read that was in flight),
+      "bypass" (too large to keep).
+    - `node`: the address of the node that answered.
+    - `size`: bytes of the value.
+    - `dirty`: True if it was acknowledged and S3 does not have it yet.
+    - `ttl`: seconds that the object will still exist; None: it stays.
     """
 
     value: bytes
@@ -42,9 +48,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `set` and `delete` answer: the object's ETag ("" of a delete) and the address of the node that wrote it.
+    """What `set` and `delete` return.
 
-    `durability` is the class that was reached: back, through or memory. It may be safer than what was asked for.
+    - `etag`: the object's ETag, quotes included; "" of a delete.
+    - `node`: the address of the node that wrote it.
+    - `durability`: the class that was reached, "back", "through" or "memory". It may be safer than what was asked
+      for.
     """
 
     etag: str
@@ -54,8 +63,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What `flush` answers, in writes: `remaining` were not in S3 when the time was up, `failed` S3 has refused for
-    good, `flushed` were waited for and are in S3 now.
+    """What `flush` returns, as numbers of writes.
+
+    - `remaining`: not in S3 when the time was up.
+    - `failed`: refused by S3 for good (dead letters).
+    - `flushed`: waited for, and in S3 now.
     """
 
     remaining: int
@@ -65,7 +77,13 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as `scan` lists it. `size` is in bytes, `last_modified` in seconds since 1970."""
+    """An object as `scan` lists it.
+
+    - `key`: its key.
+    - `size`: bytes of its value.
+    - `etag`: its ETag, quotes included.
+    - `last_modified`: when S3 got it, in seconds since 1970.
+    """
 
     key: str
     size: int

@@ -42,6 +42,14 @@ class Address(NamedTuple):
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
+class Port(NamedTuple):
+    """An address to listen on: the variable that sets it, and what else than another port that variable takes."""
+
+    address: Address
+    variable: str
+    alternative: str = ""
+
+
 def parse_address(text: str, *, lowest_port: int = 1) -> Address:
     """The address that `text` spells. Raises ValueError, saying what is wrong."""
     rest = text.removeprefix("http://").removesuffix("/")

@@ -63,9 +63,9 @@ class InvalidRequest(MilenaError, ValueError):
 
 
 class ConfigError(MilenaError, ValueError):
-    """The environment does not describe a process that could run.
+    """The environment does not describe a process that could run, or a URL no cluster.
 
-    `problems` has one line for each variable that is wrong.
+    `problems` has one line for each variable, or part of the URL, that is wrong.
     """
 
     code = "CONFIG"
@@ -76,13 +76,16 @@ class ConfigError(MilenaError, ValueError):
 
 
 class AccessDenied(MilenaError, PermissionError):
-    """A bucket that is not served here, or one that S3 refuses to Milena."""
+    """The bucket is not one that the nodes serve, or S3 denies Milena the access to it."""
 
     code = "NOPERM"
 
 
 class RateLimited(MilenaError):
-    """More requests than `RATE_LIMIT`; nothing was done. `retry_after` is in seconds."""
+    """More requests than `RATE_LIMIT` allows; nothing was done.
+
+    `retry_after` is after how many seconds to try again.
+    """
 
     code = "RATELIMIT"
 
@@ -92,7 +95,10 @@ class RateLimited(MilenaError):
 
 
 class Overloaded(MilenaError):
-    """The process has as much in flight as it takes on; nothing was done. `retry_after` is in seconds."""
+    """The process has as many requests or bytes in flight as it accepts; nothing was done.
+
+    `retry_after` is after how many seconds to try again.
+    """
 
     code = "BUSY"
 
@@ -102,7 +108,7 @@ class Overloaded(MilenaError):
 
 
 class FailedPrecondition(MilenaError):
-    """The state of the system does not allow it, and repeating it will not help."""
+    """The state of the system, or of a client that is closed, does not allow it; repeating it does not help."""
 
     code = "PRECONDITION"
 
@@ -114,13 +120,13 @@ class ConditionFailed(FailedPrecondition):
 
 
 class KeyNotFound(MilenaError, KeyError):
-    """`m[key]` for a key that does not exist."""
+    """There is no such object; raised by `cache[key]` alone."""
 
     code = "NOTFOUND"
 
 
 class Unavailable(MilenaError, ConnectionError):
-    """Cannot be served just now; a read may be tried again."""
+    """Cannot be served just now; a read may be tried again. Of a write it is not known whether it happened."""
 
     code = "UNAVAILABLE"
 
@@ -128,7 +134,7 @@ class Unavailable(MilenaError, ConnectionError):
 class NoNodes(Unavailable):
     """The ring has no node, or is not known yet; nothing was done.
 
-    `retry_after`, in seconds, is when to come again; 0 if that is not known.
+    `retry_after` is after how many seconds to try again; 0 if that is not known.
     """
 
     code = "CLUSTERDOWN"
@@ -151,7 +157,7 @@ class NodeUnreachable(NodeLost):
 
 
 class WrongNode(Unavailable):
-    """At the address is another node, cluster or bucket than the caller means; nothing was done."""
+    """Another node, cluster or bucket than the caller wants is at the address; nothing was done."""
 
     code = "WRONGNODE"
 
@@ -177,7 +183,7 @@ class OriginUnavailable(Unavailable):
 
 
 class DeadlineExceeded(MilenaError, TimeoutError):
-    """Not finished within the time that the caller gave; a write may or may not have happened."""
+    """Not finished within the `timeout`; a write may or may not have happened."""
 
     code = "TIMEOUT"
 

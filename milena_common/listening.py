@@ -11,16 +11,16 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from milena_common.addresses import Address
+from milena_common.addresses import Address, Port
 
 # The system has no IPv6, or has it switched off on all interfaces.
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class CannotListen(Exception):
-    """A port that cannot be had. The text names the variable, the address and the reason."""
+    """Ports that cannot be had. The text has a line for each: the variable, the address and the reason."""
 
 
 async def listen(
@@ -37,7 +37,7 @@ async def listen(
         else:
             server = await loop.create_server(connection, address.host, address.port, backlog=backlog)
     except OSError as error:
-        raise _cannot_listen(error, address, variable) from None
+        raise _cannot_listen(error, address, variable) from error
     return server, Address(address.host, server.sockets[0].getsockname()[1])
 
 
@@ -69,14 +69,31 @@ def check_free(address: Address, variable: str) -> None:
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
             _bind(family, address.host, address.port).close()
     except OSError as error:
-        raise _cannot_listen(error, address, variable) from None
+        raise _cannot_listen(error, address, variable) from error
+
+
+def check_none_in_use(ports: Iterable[Port]) -> None:
+    """Raise CannotListen, with a line for each of `ports` that another process has.
+
+    One at a time, as they are taken later, would mean a start for each. Other failures are left to that moment.
+    """
+    problems = []
+    for port in ports:
+        try:
+            check_free(port.address, port.variable)
+        except CannotListen as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+                problems.append(f"{error}{port.alternative}")
+    if problems:
+        raise CannotListen("\n".join(problems))
 
 
 def _cannot_listen(error: OSError, address: Address, variable: str) -> CannotListen:
     # The loop puts the address into its text once more. A name that is not found has a negative number.
     number = error.errno or 0
     reason = os.strerror(number) if number > 0 else error.strerror or error
-    return CannotListen(f"{variable}: cannot listen on {address}: {reason}")
+    advice = f"; set {variable} to another port" if number == errno.EADDRINUSE else ""
+    return CannotListen(f"{variable}: cannot listen on {address}: {reason}{advice}")
 
 
 def _bind_wildcard(port: int) -> socket.socket:

@@ -38,8 +38,13 @@ class NodeReport:
 class MissingNode:
     """A node that left the ring without handing over its writes.
 
-    `journal_id` says which writes are missing with it, "" where that is unknown. `dirty_entries` and `dead_letters`
-    are those of its last report, `dirty_entries` is None if there was none. `since` is in seconds since 1970.
+    - `address`: its address in the ring.
+    - `node_id`: the name of its process.
+    - `journal_id`: which writes are missing with it; "" where that is unknown.
+    - `dirty_entries`: acknowledged writes that waited for S3, as it last reported; None if it never did.
+    - `dead_letters`: further ones, which S3 had refused for good.
+    - `since`: when it left, in seconds since 1970.
+    - `reason`: why it left.
     """
 
     address: str

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
@@ -20,9 +20,10 @@ import uvloop
 from dotenv import dotenv_values
 
 from milena_common import logs
+from milena_common.addresses import Port
 from milena_common.env import Environment
 from milena_common.errors import ConfigError
-from milena_common.listening import CannotListen
+from milena_common.listening import CannotListen, check_none_in_use
 from milena_common.native_log import NativeLog
 from milena_common.open_files import allow_files
 
@@ -33,16 +34,18 @@ log = logging.getLogger(__name__)
 GC_THRESHOLD = (50_000, 20, 100)
 
 
-class LogSettings(Protocol):
+class ProcessSettings(Protocol):
     """What every process's configuration has."""
 
     @property
     def log_level(self) -> str: ...
     @property
     def log_format(self) -> str: ...
+    @property
+    def ports(self) -> Sequence[Port]: ...
 
 
-Config = TypeVar("Config", bound=LogSettings)
+Config = TypeVar("Config", bound=ProcessSettings)
 
 
 def environment() -> Environment:
@@ -73,6 +76,7 @@ def run(
     try:
         config = load(environment())
         logs.set_up(config.log_level, config.log_format)
+        check_none_in_use(config.ports)
         allow_files()
         gc.set_threshold(*GC_THRESHOLD)
         native_log = NativeLog()
@@ -86,7 +90,8 @@ def run(
             print(f"{name}: {problem}", file=sys.stderr)
         return 2
     except CannotListen as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        for problem in str(error).splitlines():
+            print(f"{name}: {problem}", file=sys.stderr)
         return 1
 
 

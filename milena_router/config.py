@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from milena_common import logs
-from milena_common.addresses import Address
+from milena_common.addresses import Address, Port
 from milena_common.env import Environment
 from milena_common.errors import ConfigError
 from milena_common.keys import MAX_VALUE_BYTES
@@ -29,6 +29,11 @@ class Config:
     direct_access: bool
     log_level: str
     log_format: str
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """What the router listens on."""
+        return Port(self.listen, "LISTEN_ADDR"), Port(self.metrics, "METRICS_PORT")
 
 
 def load(env: Environment, memory_limit: int) -> Config:

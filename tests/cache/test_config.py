@@ -45,6 +45,20 @@ def test_one_largest_value_with_its_copies_fits_in_the_bytes_in_flight_of_a_giga
     assert config.max_in_flight_bytes >= 3 * config.max_value_bytes
 
 
+def test_a_second_node_with_the_defaults_would_want_all_ports_of_the_first() -> None:
+    config = load(Environment(REQUIRED), 1000)
+    assert [(port.address.port, port.variable) for port in config.ports] == [
+        (50051, "LISTEN_ADDR"),
+        (6379, "RESP_ADDR"),
+        (9091, "METRICS_PORT"),
+    ]
+    without = load(Environment(REQUIRED | {"RESP_ADDR": "off", "METRICS_PORT": "0"}), 1000)
+    assert [(port.address.port, port.variable) for port in without.ports] == [
+        (50051, "LISTEN_ADDR"),
+        (0, "METRICS_PORT"),
+    ]
+
+
 def test_several_routers_and_buckets_are_lists() -> None:
     more = {"ROUTER_ADDR": "a:1, http://b:2 ,a:1", "S3_BUCKETS": "one-more, *", "ADVERTISE_ADDR": "http://me:5"}
     config = load(Environment(REQUIRED | more), 1000)

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_client.url import Target, from_environment, parse_duration, parse_url
-from milena_common.errors import ConfigError
+from milena_client import AsyncMilena, Milena
+from milena_client.admin import Admin
+from milena_client.url import Target, as_target, from_environment, parse_duration, parse_url
+from milena_common.errors import ConfigError, InvalidRequest
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,62 @@ def test_the_variable_is_named_when_its_address_cannot_be_reached() -> None:
     target = from_environment({"MILENA_URL": "milena://h/logs?timeout=1s"})
     assert (target.address, target.bucket, target.timeout) == ("h:50050", "logs", 1.0)
     assert "MILENA_URL" in target.note
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("router", Target("router:50050")),
+        ("router:7", Target("router:7")),
+        ("http://router:7/", Target("router:7")),
+        ("::1:7", Target("[::1]:7")),
+        ("[::1]", Target("[::1]:50050")),
+        ("milena://h/my-bucket?timeout=500ms&direct=false", Target("h:50050", "my-bucket", 0.5, direct=False)),
+    ],
+)
+def test_an_address_may_be_a_url(address: str, target: Target) -> None:
+    assert as_target(address) == target
+
+
+CLIENTS = (Milena, AsyncMilena)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_a_client_takes_a_url_for_its_address_and_arguments_win(kind: type[Milena] | type[AsyncMilena]) -> None:
+    client = kind("milena://h:7/url-bucket?timeout=3s&direct=false")
+    options = client.options
+    assert (client.address, options.bucket, options.timeout, options.direct) == ("h:7", "url-bucket", 3.0, False)
+    options = kind("milena://h/url-bucket?timeout=3s&direct=false", bucket="mine", timeout=1.0, direct=True).options
+    assert (options.bucket, options.timeout, options.direct) == ("mine", 1.0, True)
+    assert (kind("h").options.timeout, kind("h").options.direct, kind("h").options.bucket) == (10.0, True, "")
+    with pytest.raises(InvalidRequest, match="timeout"):
+        kind("milena://h?timeout=3s", timeout=0)
+
+
+def test_the_operators_client_takes_a_url() -> None:
+    admin = Admin("milena://h:7/url-bucket?timeout=3s&direct=false")
+    assert (admin.address, admin.options.bucket, admin.options.timeout) == ("h:7", "url-bucket", 3.0)
+
+
+@pytest.mark.parametrize("kind", [*CLIENTS, Admin])
+@pytest.mark.parametrize(
+    ("address", "error", "said"),
+    [
+        ("", InvalidRequest, "host name"),
+        ("h:x", InvalidRequest, "port"),
+        ("h:99999", InvalidRequest, "port"),
+        ("h:1,h:2", InvalidRequest, "host name"),
+        ("redis://h:6379", InvalidRequest, "scheme 'redis' is not supported"),
+        ("https://h", InvalidRequest, "scheme 'https' is not supported"),
+        ("user:secret@h:1", InvalidRequest, "user or password"),
+        ("milena://user:secret@h", ConfigError, "user or password"),
+        ("milena://h?tmeout=1s", ConfigError, "'tmeout' is not known"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_at_once_and_the_form_is_shown(
+    kind: type[Milena], address: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said) as raised:
+        kind(address)
+    assert "milena://HOST[:PORT]" in str(raised.value)
+    assert "secret" not in str(raised.value)

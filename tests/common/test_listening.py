@@ -9,9 +9,10 @@ import socket
 import pytest
 
 from milena_common import listening
-from milena_common.addresses import Address, parse_address
+from milena_common.addresses import Address, Port, parse_address
+from milena_common.byte_budget import ByteBudget
 from milena_common.grpc_door import GrpcDoor
-from milena_common.listening import CannotListen, check_free, listen
+from milena_common.listening import CannotListen, check_free, check_none_in_use, listen
 
 HAS_IPV6 = False
 try:
@@ -46,7 +47,7 @@ async def test_asyncio_ports_take_both_families_on_a_wildcard(text: str, loopbac
 @pytest.mark.parametrize("text", WILDCARDS)
 @pytest.mark.parametrize("loopback", LOOPBACKS)
 async def test_the_grpc_port_takes_both_families_on_a_wildcard(text: str, loopback: str) -> None:
-    door = GrpcDoor("test.Service", 1024, 1024)
+    door = GrpcDoor("test.Service", 1024, ByteBudget(10_000), 5)
     real = door.bind(parse_address(text, lowest_port=0), "LISTEN_ADDR")
     await door.start({}, {})
     try:
@@ -89,3 +90,22 @@ async def test_a_wildcard_does_not_share_a_port(taken: str) -> None:
             CannotListen, match=rf"^LISTEN_ADDR: cannot listen on \[::\]:{port}: Address already in use"
         ):
             check_free(Address("::", port), "LISTEN_ADDR")
+
+
+def test_each_port_that_is_in_use_is_a_line_that_says_what_to_set() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = Address("127.0.0.1", taken.getsockname()[1])
+        ports = [
+            Port(used, "LISTEN_ADDR"),
+            Port(Address("127.0.0.1", 0), "METRICS_PORT"),
+            Port(used, "RESP_ADDR", ", or to off"),
+            # Not in use, and not there at all: that is said when it is taken, by the code that knows names.
+            Port(Address("192.0.2.1", 1), "ELSEWHERE"),
+        ]
+        with pytest.raises(CannotListen) as raised:
+            check_none_in_use(ports)
+    assert str(raised.value).splitlines() == [
+        f"LISTEN_ADDR: cannot listen on {used}: Address already in use; set LISTEN_ADDR to another port",
+        f"RESP_ADDR: cannot listen on {used}: Address already in use; set RESP_ADDR to another port, or to off",
+    ]
+    check_none_in_use(ports[1:2])

@@ -133,7 +133,8 @@ async def test_a_port_in_use_is_named_with_its_variable_and_address() -> None:
         port = taken.getsockname()[1]
         server = Ops().server
         with pytest.raises(
-            CannotListen, match=rf"^METRICS_PORT: cannot listen on 127.0.0.1:{port}: Address already in use$"
+            CannotListen,
+            match=rf"^METRICS_PORT: cannot listen on 127.0.0.1:{port}: Address already in use; set .*$",
         ):
             await server.start(Address("127.0.0.1", port), "METRICS_PORT")
         await server.stop()

@@ -49,12 +49,12 @@ def test_every_absurd_variable_is_one_line_and_the_exit_code_is_2(tmp_path: Path
         ["milena-router", name]
         for name in (
             "LISTEN_ADDR",
+            "MAX_VALUE_BYTES",
             "METRICS_HOST",
             "METRICS_PORT",
             "RATE_LIMIT",
             "LEASE_SECONDS",
             "RING_RECOVERY_SECONDS",
-            "MAX_VALUE_BYTES",
             "REQUEST_TIMEOUT_SECONDS",
             "LOG_LEVEL",
             "LOG_FORMAT",
@@ -95,7 +95,15 @@ def test_a_port_in_use_is_exit_1_and_names_variable_and_address(tmp_path: Path, 
         ended = run(tmp_path, **variables)
     assert ended.returncode == 1
     line = f"milena-router: {variable}: cannot listen on 127.0.0.1:{port}: Address already in use"
-    assert ended.stderr.decode().splitlines() == [line]
+    assert ended.stderr.decode().splitlines() == [f"{line}; set {variable} to another port"]
+
+
+def test_all_ports_in_use_are_named_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        listen, metrics = one.getsockname()[1], other.getsockname()[1]
+        ended = run(tmp_path, LISTEN_ADDR=f"127.0.0.1:{listen}", METRICS_PORT=str(metrics))
+    assert ended.returncode == 1
+    assert [line.split(": ")[1] for line in ended.stderr.decode().splitlines()] == ["LISTEN_ADDR", "METRICS_PORT"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

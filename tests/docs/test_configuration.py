@@ -50,6 +50,23 @@ each_row = pytest.mark.parametrize(
 )
 
 
+def test_the_nodes_of_the_guide_can_run_on_one_machine() -> None:
+    commands = [
+        line.split()
+        for block in blocks("sh")
+        if block.document.name == "operations.md"
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if line.endswith(" milena-cache")
+    ]
+    nodes = [
+        cache_config.load(Environment(dict(word.split("=", 1) for word in words[:-1])), 1) for words in commands
+    ]
+    assert len(nodes) == 2
+    ports = [port.address.port for node in nodes for port in node.ports]
+    assert len(set(ports)) == len(ports) == 6
+    assert len({node.journal for node in nodes}) == 2
+
+
 @pytest.mark.parametrize("process", PROCESSES)
 def test_every_variable_has_one_row_and_every_row_is_a_variable(process: str) -> None:
     module = PROCESSES[process][0]
