@@ -6,6 +6,8 @@ Options = list[tuple[str, int]]
 
 # Room in a message for key, bucket and the other fields beside the value.
 ENVELOPE_BYTES = 64 * 1024
+# The transport takes messages of so many bytes also where values may only be smaller, to reject them in words.
+SMALLEST_FRAME_LIMIT = 64 * 2**20
 # Methods of router and node whose requests carry a value, or any number of keys.
 LARGE_REQUESTS = frozenset(("Put", "Flush", "Settle"))
 # Metadata of a call of these: the bytes of the serialized message. The server takes so much from its
@@ -61,7 +63,7 @@ def server_options(max_value_bytes: int, request_timeout: float) -> Options:
         # By default gRPC measures the line and lets each call have megabytes on the way before anyone reads them.
         # Without that it is 64 KiB for a call that is not read; large values over a long line take longer.
         ("grpc.http2.bdp_probe", 0),
-        ("grpc.max_receive_message_length", max(2 * max_value_bytes, 64 * 2**20) + ENVELOPE_BYTES),
+        ("grpc.max_receive_message_length", max(2 * max_value_bytes, SMALLEST_FRAME_LIMIT) + ENVELOPE_BYTES),
         ("grpc.max_send_message_length", -1),
         # Two processes must not share a port in silence: half of the requests would go astray.
         ("grpc.so_reuseport", 0),

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from milena_common.byte_budget import ByteBudget
 from milena_common.call_bytes import COPIES, CallBytes
 from milena_common.errors import DeadlineExceeded, InvalidRequest, Overloaded
-from milena_common.grpc_options import ENVELOPE_BYTES, REQUEST_BYTES
+from milena_common.grpc_options import ENVELOPE_BYTES, REQUEST_BYTES, SMALLEST_FRAME_LIMIT
 from milena_common.process_facts import resident_bytes
 
 # Requests above this size are received after a pause.
@@ -78,7 +78,7 @@ class Receive:
         """
         reading = asyncio.ensure_future(context.read())
         try:
-            most = resident_bytes() + COPIES * self._max_bytes
+            most = resident_bytes() + COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)
             while not (await asyncio.wait((reading,), timeout=WATCH_SECONDS))[0]:
                 if resident_bytes() > most:
                     raise Overloaded(

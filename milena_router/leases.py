@@ -105,7 +105,10 @@ class Leases:
             ended.cancel()
             alarm.cancel()
         if self.recovering:
-            raise NoNodes(f"the router has started and {self.why()}; nothing was done", RETRY_SECONDS)
+            why = f"the router has started and {self.why()}"
+            if not self.membership.leases:
+                why = f"no node in the ring: {why}; start a cache node (ROUTER_ADDR must name this router)"
+            raise NoNodes(f"{why}; nothing was done", RETRY_SECONDS)
         return timeout - (self._clock.now() - started)
 
     def why(self) -> str:

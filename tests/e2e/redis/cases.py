@@ -598,8 +598,7 @@ ABSENT = _lines(
     HSET <k> f v
     KEYS *
     FLUSHALL
-    MULTI
-    SUBSCRIBE <k>
+    PUBLISH <k> v
     EVAL "return 1" 0
     """
 )
