@@ -48,6 +48,7 @@ VALUES: tuple[Any, ...] = (
     admin.NodeStats("10.0.0.1:50051", {"hits": 3.0}, "", ""),
     FAILED,
     admin.DeadLetters([FAILED], 1),
+    admin.Refreshed(1, 0),
 )
 
 
