@@ -26,6 +26,7 @@ from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService
 from milena_cache.doors.redis.assembly import redis_door
 from milena_cache.memory import Entry, Memory
 from milena_cache.node import Node
+from milena_cache.node_identity import NodeIdentity
 from milena_cache.ownership import Ownership
 from milena_cache.report import Report
 from milena_cache.s3_clock import CorrectedClock, S3Clock
@@ -90,6 +91,7 @@ async def serve(number: int, value_bytes: int) -> None:
         report=report,
         calls=calls,
         limiter=TokenBucket(0, clock.now()),
+        identity=NodeIdentity(BUCKETS.default, "bench"),
         clock=clock,
         budget=ByteBudget(2**30),
     )

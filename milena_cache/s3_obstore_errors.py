@@ -77,7 +77,11 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
     if answered:
         document = error_document(answered[2])
         # Without a status: 200 with an error document.
-        status = int(answered[1]) if answered[1] else _STATUS_OF_DELETE.get(document.code, 200)
+        status = (
+            int(answered[1])
+            if answered[1]
+            else _STATUS_OF_DELETE.get(document.code, 400 if operation == "delete" else 200)
+        )
         return _answered(operation, ref, status, document, conditional)
     if _NOT_S3S.search(dump):
         text = summary.partition(": ")[2][:200]

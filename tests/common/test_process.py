@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,15 @@ def test_a_peer_cannot_write_lines_of_its_own_into_the_log(tmp_path: Path, style
         assert {json.loads(line)["logger"] for line in lines if "forged" in line} == {"native"}
 
 
+@pytest.fixture
+def _sighup_is_not_ignored() -> Iterator[None]:
+    """A child inherits what is ignored, as everything does that `nohup` started."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_sighup_is_not_ignored")
 def test_sighup_stops_it_as_sigterm_does(tmp_path: Path) -> None:
     with Server("router", "milena_router", {"LOG_FORMAT": "text"}, tmp_path) as router:
         router.wait_ready()

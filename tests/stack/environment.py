@@ -12,10 +12,10 @@ from milena_router import config as router_config
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
 
 
-def router(variables: Mapping[str, str]) -> router_config.Config:
+def router(variables: Mapping[str, str], memory_limit: int = 2**30) -> router_config.Config:
     """The router's configuration. Raises ConfigError for wrong values, AssertionError for unknown names."""
     env = Environment(variables)
-    config = router_config.load(env)
+    config = router_config.load(env, memory_limit)
     assert set(variables) <= set(env.asked)
     return config
 

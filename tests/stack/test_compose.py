@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from milena_common.addresses import Address
+from milena_common.memory_shares import BASE_BYTES
 from tests.stack import environment
 from tests.stack.files import MONITORING, ROOT, load_yaml
 
@@ -201,7 +202,8 @@ def test_a_node_starts_with_nothing_set(number: int) -> None:
     assert config.routers == (Address("router", 50050),)
     assert config.s3.endpoint_url == "http://s3:5000"
     assert config.buckets.default == "milena"
-    assert config.max_bytes == memory_limit(name) // 2
+    shares = config.max_bytes + config.dirty_memory_bytes + config.max_in_flight_bytes
+    assert 0.8 * memory_limit(name) < shares + BASE_BYTES <= memory_limit(name)
 
 
 def test_a_real_bucket_instead_of_the_stand_in() -> None:
