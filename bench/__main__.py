@@ -6,10 +6,11 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.against import Comparison, comparison_table, run_against
 from bench.case import Case, Figures, LeftOut, Variant
 from bench.cases import clients, growth, reads, redis_door, writeback, writes
 from bench.machine import machine_facts
@@ -54,22 +55,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help="|".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: bench/results/TIME.json")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIR", help="compare with the build in DIR, whose environment is DIR/.venv"
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds and fewer objects: does it work?")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    if options.against and not (options.against / ".venv" / "bin" / "python").exists():
+        parser.error(f"--against: {options.against}/.venv has no Python")
     started = datetime.now(UTC)
     file = options.json or RESULTS / f"{started:%Y%m%d-%H%M%S}.json"
     scale = QUICK if options.quick else FULL
     results: list[Result] = []
+    comparisons: list[Comparison] = []
     code = 0
     RESULTS.mkdir(exist_ok=True)
     # Not where temporary files usually are: that may be memory, and journals are measured by their disk.
     with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as directory:
         pieces = Pieces(Path(directory), scale)
-        with closing(pieces):
+        other = Pieces(pieces.new_directory(), scale, options.against.resolve()) if options.against else None
+        with closing(pieces), closing(other) if other else nullcontext():
             try:
                 for name in options.case or CASES:
+                    if other is not None:
+                        case = CASES[name]
+                        comparisons.append(run_against(case, pieces, other, options.rounds, show_progress))
+                        show_progress("")
+                        print(comparison_table(comparisons[-1]), flush=True)
+                        continue
                     results.append(run_case(CASES[name], pieces, options.rounds))
                     show_progress("")
                     print(table(results[-1]), flush=True)
@@ -84,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": machine_facts(RESULTS),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(as_json(facts, results))
+    file.write_text(as_json(facts, results, comparisons))
     print(f"written to {file}", file=sys.stderr)
     return code
 

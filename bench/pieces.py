@@ -63,11 +63,15 @@ def printed_address(process: Process, title: str) -> str:
 
 
 class Pieces:
-    """Everything that is started keeps its files in `directory`."""
+    """Everything that is started keeps its files in `directory`.
 
-    def __init__(self, directory: Path, scale: Scale) -> None:
+    Clusters, and what runs in processes of its own, have the code of the tree `build`; S3 stubs that of this one.
+    """
+
+    def __init__(self, directory: Path, scale: Scale, build: Path = ROOT) -> None:
         self.directory = directory
         self.scale = scale
+        self.build = build
         self._stack = ExitStack()
         self._series = secrets.token_hex(4)
         self._number = count()
@@ -100,7 +104,13 @@ class Pieces:
         self, stub: StubProcess, router_env: Mapping[str, str], node_env: Mapping[str, str] | None = None
     ) -> Cluster:
         cluster = Cluster(
-            self.new_directory(), stub.endpoint_url, BUCKET, nodes=1, router_env=router_env, node_env=node_env
+            self.new_directory(),
+            stub.endpoint_url,
+            BUCKET,
+            nodes=1,
+            router_env=router_env,
+            node_env=node_env,
+            build=self.build,
         )
         return self._stack.enter_context(cluster)
 
@@ -156,7 +166,8 @@ class Pieces:
             assert code == 0, child.log_tail()
 
     def _start(self, directory: Path, name: str, *arguments: str) -> Process:
-        return Process(name, ("-m", *arguments), {"PYTHONPATH": str(ROOT), **AWS_VARIABLES}, directory)
+        variables = {"PYTHONPATH": str(self.build), **AWS_VARIABLES}
+        return Process(name, ("-m", *arguments), variables, directory, self.build)
 
     def new_directory(self) -> Path:
         """An empty one."""

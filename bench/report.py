@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from bench.against import Comparison
 from bench.summary import Result
 
 
@@ -35,9 +36,13 @@ def table(result: Result) -> str:
     return "\n".join(text) + "\n"
 
 
-def as_json(facts: Mapping[str, object], results: Sequence[Result]) -> str:
-    """`facts` of the run, and every figure of every round."""
-    return json.dumps({**facts, "cases": [asdict(result) for result in results]}, indent=2) + "\n"
+def as_json(facts: Mapping[str, object], results: Sequence[Result], comparisons: Sequence[Comparison] = ()) -> str:
+    """`facts` of the run, every figure of every round, and the comparisons with another build."""
+    parts = {
+        "cases": [asdict(result) for result in results],
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+    }
+    return json.dumps({**facts, **parts}, indent=2) + "\n"
 
 
 def _number(value: float) -> str:

@@ -22,7 +22,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Self
 
-from milena_common.resp_plain import GET, LENGTHS, MAX_BYTES, end_of_gets, is_incomplete, keys_of, words_of_set
+from milena_common.resp_plain import (
+    GET,
+    MAX_BYTES,
+    commands_of,
+    end_of_gets,
+    is_incomplete,
+    keys_of,
+    words_of_set,
+)
 
 Command = list[bytes]
 
@@ -34,8 +42,6 @@ ARGUMENT_OVERHEAD: Final = 48
 _MOST_SKIPPED: Final = 512 * 1024 * 1024
 _SMALL_PIECE = 4096
 _MOST_TOGETHER = 1024 * 1024
-# A read that holds more than this is no command of short words.
-_MOST_FOR_ONE = 16 * 1024
 
 
 class ProtocolError(Exception):
@@ -68,6 +74,7 @@ class CommandReader:
         "_left",
         "_most_bulk",
         "_most_bytes",
+        "_most_plain",
         "_need",
         "_plain",
         "_skip",
@@ -80,6 +87,7 @@ class CommandReader:
     def __init__(self, most_bulk: int, most_bytes: int) -> None:
         self._most_bulk = most_bulk
         self._most_bytes = most_bytes
+        self._most_plain = min(MAX_BYTES, most_bulk)  # so that nothing among them can be too long
         # The command under way: arguments read, arguments to come, and the length of the one that is being read.
         self._arguments: Command = []
         self._left = 0
@@ -139,19 +147,6 @@ class CommandReader:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
         return None if self.pending or self._left else words_of_set(data, self._most_bulk)
 
-    def _one(self, data: bytes) -> Command | None:
-        """The words, if `data` is one whole command of short words and no other is incomplete; else None."""
-        if self._left or len(data) > _MOST_FOR_ONE or data[:1] != b"*":
-            return None
-        tokens = data.split(b"\r\n")
-        words = tokens[2::2]
-        if tokens.pop() or tokens[0] != b"*%d" % len(words):
-            return None
-        try:
-            return words if words and tokens[1::2] == [LENGTHS[length] for length in map(len, words)] else None
-        except IndexError:  # a long word
-            return None
-
     def feed(self, data: bytes) -> None:
         """Keep `data` to be read; `more` says whether something can be read now."""
         if not self.pending:
@@ -181,11 +176,12 @@ class CommandReader:
         data = self._chunks[0]
         if isinstance(data, bytearray):
             data = self._chunks[0] = bytes(data)
-        if not self._at:
-            words = self._one(data)
-            if words is not None:
-                self._went_on(data, len(data))
-                into(words)
+        if not self._left:
+            commands, at = commands_of(data, self._at, self._most_plain, most)
+            if commands:
+                self._went_on(data, at)
+                for words in commands:
+                    into(words)
                 return
         at, left = self._read(data, into, most)
         self._went_on(data, at)

@@ -1,8 +1,8 @@
-"""Pure. Plain GETs and SETs, recognized in a stream of commands by a few calls over all the bytes at once.
+"""Pure. Plain commands, recognized in a stream by a few calls over all the bytes at once.
 
 `CommandReader` uses it before it goes through the bytes one argument after the other, which costs several times as
-much. Whatever is not exactly ``*2 $3 GET $n key``, again and again, or one ``*3 $3 SET $n key $n value``, is left
-to that.
+much. Whatever is not exactly ``*2 $3 GET $n key``, again and again, or one ``*3 $3 SET $n key $n value``, or
+commands of short words without a line's end in them, is left to that.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ MAX_BYTES: Final = 16 * 1024
 
 _NEXT = b"\r\n" + GET
 _SET = b"*3\r\n$3\r\nSET\r\n$"
-_WORDS = [b"*2", b"$3", b"GET"]
 # The lines that announce words up to the length of a key.
 LENGTHS: Final = tuple(b"$%d" % length for length in range(1025))
+# The lines that announce commands of up to 1024 words, with the number of words.
+COUNTS: Final = {b"*%d" % count: count for count in range(1, 1025)}
 
 
 def keys_of(data: bytes) -> list[bytes] | None:
-    """Return the keys if `data` is nothing but whole GETs of keys up to 1024 bytes, else None."""
+    """Return the keys if `data`, which begins with GET, is nothing but whole GETs of keys up to 1024 bytes."""
     tokens = data.split(b"\r\n")
     keys = tokens[4::5]
     number = len(keys)
@@ -29,7 +30,7 @@ def keys_of(data: bytes) -> list[bytes] | None:
         return None
     try:
         if number == 1:
-            return keys if tokens[3] == LENGTHS[len(keys[0])] and tokens[:3] == _WORDS else None
+            return keys if tokens[3] == LENGTHS[len(keys[0])] else None
         if (
             tokens[3::5] == [LENGTHS[length] for length in map(len, keys)]
             and tokens[0::5].count(b"*2") == tokens[1::5].count(b"$3") == tokens[2::5].count(b"GET") == number
@@ -77,6 +78,31 @@ def _end_of_get(data: bytes | bytearray, at: int) -> int:
         return -1
     after = end + 4 + int(digits)
     return after if after <= len(data) else -1
+
+
+def commands_of(data: bytes, at: int, max_bytes: int, max_arguments: int) -> tuple[list[list[bytes]], int]:
+    """Return the whole commands of short words that begin at `at`, and where anything else begins.
+
+    At most `max_bytes` are looked at, and no command is begun after `max_arguments` lines.
+    """
+    tokens = data[at : at + max_bytes].split(b"\r\n")
+    last = len(tokens) - 1  # what follows the last line's end
+    commands = []
+    line = 0
+    try:
+        while line < min(last, max_arguments):
+            count = COUNTS[tokens[line]]
+            end = line + 1 + 2 * count
+            if end > last:
+                break
+            words = tokens[line + 2 : end : 2]
+            if tokens[line + 1 : end : 2] != [LENGTHS[length] for length in map(len, words)]:
+                break
+            commands.append(words)
+            line = end
+    except (IndexError, KeyError):  # a long word, or many of them, or no command
+        pass
+    return commands, at + sum(map(len, tokens[:line])) + 2 * line
 
 
 def words_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:

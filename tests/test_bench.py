@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import CASES, main, run_case
+from bench.against import compare, comparison_table, interval, run_against
 from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.cores import apart
 from bench.load import with_callers, with_threads
@@ -94,6 +95,41 @@ def test_each_round_begins_with_another_variant(tmp_path: Path) -> None:
     result = run_case(two, Pieces(tmp_path, Scale(0.01, (), 0, 0, 0)), rounds=3)
     assert ran == ["a", "b", "b", "a", "a", "b"]
     assert list(result.left_out) == [missing]
+
+
+@pytest.mark.parametrize(
+    ("number", "bounds"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (10, (1, 8)), (20, (5, 14))]
+)
+def test_the_interval_of_a_median_lies_between_two_of_the_values(number: int, bounds: tuple[int, int]) -> None:
+    assert interval([*reversed(range(number))]) == bounds
+
+
+def test_builds_are_compared_pair_by_pair_in_what_both_measure() -> None:
+    own: list[Figures] = [{"per_s": 10.0, "new": 1.0}, {"per_s": 30.0, "new": 1.0}, {"per_s": 20.0, "new": 1.0}]
+    other: list[Figures] = [{"per_s": 10.0}, {"per_s": 10.0}, {"per_s": 40.0}]
+    (row,) = compare("v", own, other)
+    assert (row.variant, row.figure, row.own, row.other) == ("v", "per_s", 20.0, 10.0)
+    assert (row.ratio, row.low, row.high) == (1.0, 0.5, 3.0)
+
+
+def test_each_build_begins_in_turn_and_peers_are_left_out(tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    def run(side: str) -> Figures:
+        ran.append(side)
+        return {"per_s": 2.0 if side == "own" else 1.0}
+
+    def offered(pieces: Pieces) -> nullcontext[list[Variant | LeftOut]]:
+        side = "own" if pieces is own else "other"
+        return nullcontext([Variant("milena", lambda: run(side)), Variant("redis_py", lambda: run("redis"))])
+
+    scale = Scale(0.01, (), 0, 0, 0)
+    own, other = Pieces(tmp_path, scale), Pieces(tmp_path, scale, tmp_path)
+    comparison = run_against(Case("case", "", "per_s", [], offered), own, other, 3, lambda _: None)
+    assert ran == ["other", "own", "own", "other", "other", "own"]
+    assert [(row.variant, row.ratio) for row in comparison.rows] == [("milena", 2.0)]
+    assert "milena" in comparison_table(comparison)
+    assert json.loads(as_json({}, [], [comparison]))["comparisons"][0]["pairs"] == 3
 
 
 async def test_callers_work_at_the_same_time_and_every_call_is_counted() -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from bench.case import Case, Figures, LeftOut, Target, Variant
-from bench.cores import apart, processor_seconds
+from bench.cores import apart, with_processor_times
 from bench.hot_keys import fill, fill_large, warm
 from bench.node_door import flush
 from bench.pieces import BOTO3_THREADS, CALLERS, Pieces
@@ -41,8 +41,8 @@ def _sync(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | L
     if missing:
         return LeftOut(name, missing)
     address = pieces.redis.address if client == "redis_py" else pieces.direct_cluster.address
-    seconds = str(pieces.scale.seconds)
-    return Variant(name, lambda: _without_calls(pieces.figures("bench.sync_reads", client, address, work, seconds)))
+    arguments = ("bench.sync_reads", client, address, work, str(pieces.scale.seconds))
+    return Variant(name, lambda: with_processor_times(_server(pieces, client), lambda: pieces.figures(*arguments)))
 
 
 def _async(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
@@ -53,11 +53,13 @@ def _async(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | 
         return LeftOut(name, missing)
     address = pieces.redis.address if client.startswith("redis_py") else pieces.direct_cluster.address
     arguments = ("bench.async_reads", client, address, work, str(CALLERS), str(pieces.scale.seconds))
-    return Variant(name, lambda: _without_calls(pieces.figures(*arguments)))
+    return Variant(name, lambda: with_processor_times(_server(pieces, client), lambda: pieces.figures(*arguments)))
 
 
-def _without_calls(figures: Figures) -> Figures:
-    return {name: value for name, value in figures.items() if name != "calls"}
+def _server(pieces: Pieces, client: str) -> dict[str, int]:
+    """The process that answers `client`."""
+    server = pieces.redis if client.startswith("redis_py") else pieces.direct_cluster.nodes[0]
+    return {"server": server.pid}
 
 
 @contextmanager
@@ -103,7 +105,7 @@ def _cold_reads(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
     arguments = ("bench.sync_reads", "boto3", pieces.stub.endpoint_url, "cold", str(pieces.scale.seconds))
     yield [
         _async(pieces, "milena_uvloop", "cold"),
-        Variant("boto3", lambda: _without_calls(pieces.figures(*arguments))),
+        Variant("boto3", lambda: with_processor_times({}, lambda: pieces.figures(*arguments))),
     ]
 
 
@@ -123,12 +125,9 @@ def _router_get(pieces: Pieces) -> Iterator[Sequence[Variant]]:
 
     def read(cluster: Cluster) -> Figures:
         """With the processor time for each call, of all three processes."""
-        servers = {"router_us": cluster.router.pid, "node_us": cluster.nodes[0].pid}
-        before = {name: processor_seconds(pid) for name, pid in servers.items()}
-        figures = pieces.figures("bench.router_reads", cluster.address, str(CALLERS), str(pieces.scale.seconds))
-        calls = figures.pop("calls")
-        spent = {name: (processor_seconds(pid) - before[name]) / calls * 1e6 for name, pid in servers.items()}
-        return {**figures, **spent}
+        servers = {"router": cluster.router.pid, "node": cluster.nodes[0].pid}
+        arguments = ("bench.router_reads", cluster.address, str(CALLERS), str(pieces.scale.seconds))
+        return with_processor_times(servers, lambda: pieces.figures(*arguments))
 
     yield [
         Variant("over_resp", partial(read, pieces.cluster)),

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from bench.case import Case, Figures, LeftOut, Target, Variant
-from bench.cores import apart, processor_seconds
+from bench.cores import apart, with_processor_times
 from bench.hot_keys import NUMBER, fill, warm
 from bench.new_objects import VALUE_BYTES
 from bench.node_door import flush
@@ -40,9 +40,10 @@ def _redis_benchmark(pieces: Pieces, pipeline: int) -> Iterator[Sequence[Variant
 
     def load(server: Process, address: str, command: str) -> Figures:
         """With the server's processor time for each command, whatever it does meanwhile included."""
-        before = processor_seconds(server.pid)
-        figures = redis_benchmark(address, command, number, NUMBER, pipeline)
-        return {**figures, "server_us": (processor_seconds(server.pid) - before) / number * 1e6}
+        return with_processor_times(
+            {"server": server.pid},
+            lambda: {**redis_benchmark(address, command, number, NUMBER, pipeline), "calls": float(number)},
+        )
 
     warm(cluster.address)
     measured = [node.pid]

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.cores import with_processor_times
 from bench.load import with_callers, with_threads
 from bench.new_objects import new_objects
 from bench.node_door import NodeDoor, flush
@@ -76,12 +77,19 @@ def _direct(pieces: Pieces, callers: int) -> Variant:
     cluster = pieces.direct_writing_cluster
     arguments = ("milena_uvloop", cluster.address, str(callers), str(pieces.scale.seconds))
 
-    def write() -> Figures:
-        figures = pieces.figures("bench.async_writes", *arguments)
-        flush(cluster.nodes[0].address)
-        return figures
+    node = cluster.nodes[0]
 
-    return Variant("direct", write)
+    def puts() -> float:
+        return node.metrics().value("milena_operation_duration_seconds_count", operation="put")
+
+    def write() -> Figures:
+        before = puts()
+        figures = pieces.figures("bench.async_writes", *arguments)
+        flush(node.address)
+        return {**figures, "calls": puts() - before}
+
+    # The node's processor time includes the uploads.
+    return Variant("direct", lambda: with_processor_times({"server": node.pid}, write))
 
 
 def _redis(pieces: Pieces, name: str, callers: int) -> Variant | LeftOut:

@@ -21,6 +21,7 @@ from milena_common.resp_commands import (
     TooLong,
     split_words,
 )
+from milena_common.resp_plain import MAX_BYTES, commands_of
 
 MOST_BULK = 1000
 MOST_BYTES = 3000
@@ -286,6 +287,17 @@ def test_the_short_way_of_a_set_never_finds_what_the_long_way_does_not(data: byt
         found = put(stream)
         if found is not None:
             assert read(stream) == ([found], "")
+
+
+@given(st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=4), max_size=5), st.binary(max_size=30))
+@example([[b"SET", b"k", b"a\r\n$1\r\nb"], [b"GET", b"k"]], b"")
+@example([[b"GET", b"k"]], b"*1\r\n$4\r\nPIN")
+def test_commands_of_short_words_are_those_that_the_long_way_finds(sent: list[list[bytes]], rest: bytes) -> None:
+    data = b"".join(command(*words) for words in sent) + rest
+    found, at = commands_of(data, 0, MAX_BYTES, MOST_ARGUMENTS)
+    assert data[:at] == b"".join(command(*words) for words in found)
+    whole, _ = one_by_one(data)
+    assert found == whole[: len(found)]
 
 
 def test_incomplete_sets_are_none_wherever_they_end() -> None:

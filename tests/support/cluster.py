@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.moto_server import AWS_VARIABLES
-from tests.support.processes import READY_SECONDS, Node, Server
+from tests.support.processes import READY_SECONDS, ROOT, Node, Server
 from tests.support.waiting import wait_until
 
 
@@ -15,7 +15,7 @@ class Cluster:
     """`nodes` cache nodes and a router, for use in a with statement, which starts all of them at once.
 
     `router_env` and `node_env` add to what it sets itself: addresses and ports, the S3 of `endpoint_url` and
-    `bucket`, and a router without rate limit. Logs are in `directory`.
+    `bucket`, and a router without rate limit. Logs are in `directory`. They run the code of the tree `build`.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class Cluster:
         *,
         router_env: Mapping[str, str] | None = None,
         node_env: Mapping[str, str] | None = None,
+        build: Path = ROOT,
     ) -> None:
         self.bucket = bucket
         self.nodes: list[Node] = []
@@ -35,6 +36,7 @@ class Cluster:
         self._endpoint_url = endpoint_url
         self._router_env = dict(router_env or {})
         self._node_env = dict(node_env or {})
+        self._build = build
         self._stack = ExitStack()
 
     @property
@@ -46,7 +48,7 @@ class Cluster:
         try:
             # The nodes are started with it, so that there is no ring before to wait for.
             variables = {"RATE_LIMIT": "0", "RING_RECOVERY_SECONDS": "0", **self._router_env}
-            self.router = Server("router", "milena_router", variables, self._directory)
+            self.router = Server("router", "milena_router", variables, self._directory, self._build)
             self._stack.callback(self.router.close)
             for _ in range(self._number):
                 self.add_node(wait=False)
@@ -70,7 +72,7 @@ class Cluster:
             **self._node_env,
             **(env or {}),
         }
-        node = Node(f"cache{len(self.nodes) + 1}", variables, self._directory)
+        node = Node(f"cache{len(self.nodes) + 1}", variables, self._directory, self._build)
         self._stack.callback(node.close)
         self.nodes.append(node)
         if wait:

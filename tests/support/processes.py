@@ -8,7 +8,8 @@ into a file: waiting for a log line is waiting for that thread, not polling.
 All calls block, for a bounded time. From an async test, use ``await asyncio.to_thread(node.wait_ready)`` where
 the test's own loop has something to do meanwhile.
 
-Routers and nodes run the code of this tree, whatever is installed: a copy of the tree tests itself.
+Routers and nodes run the code of this tree, whatever is installed: a copy of the tree tests itself. A benchmark may
+name another tree, with an environment of its own in `.venv`.
 """
 
 from __future__ import annotations
@@ -37,10 +38,21 @@ class ProcessEnded(Exception):
 
 
 class Process:
-    """``python *arguments``, started at once. `variables` is all that its environment has besides PATH."""
+    """``python *arguments``, started at once. `variables` is all that its environment has besides PATH.
 
-    def __init__(self, name: str, arguments: Sequence[str], variables: Mapping[str, str], directory: Path) -> None:
+    Modules are those of the tree `build`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        variables: Mapping[str, str],
+        directory: Path,
+        build: Path = ROOT,
+    ) -> None:
         self.name = name
+        self._python = sys.executable if build == ROOT else str(build / ".venv" / "bin" / "python")
         self.log_file = directory / f"{name}.log"
         self.directory = directory / name
         self.directory.mkdir(parents=True)
@@ -53,7 +65,7 @@ class Process:
     def _start(self) -> None:
         self._ended = False
         self._child = subprocess.Popen(
-            [sys.executable, *self._arguments],
+            [self._python, *self._arguments],
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._variables},
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -177,16 +189,18 @@ class Server(Process):
     The ports stay reserved until `close`, so that a server that was killed can be started again on them.
     """
 
-    def __init__(self, name: str, module: str, variables: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, name: str, module: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT
+    ) -> None:
         self._ports = (ReservedPort(), ReservedPort())
         self.address = self._ports[0].address
         self.ops = self._ports[1].address
         own = {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(build),
             "LISTEN_ADDR": self.address,
             "METRICS_PORT": str(self._ports[1].number),
         }
-        super().__init__(name, ("-m", module), {**own, **variables}, directory)
+        super().__init__(name, ("-m", module), {**own, **variables}, directory, build)
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
         """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not answer."""
@@ -230,10 +244,10 @@ class Server(Process):
 class Node(Server):
     """A cache node, which has a Redis door too, at `resp`, unless `variables` say otherwise."""
 
-    def __init__(self, name: str, variables: Mapping[str, str], directory: Path) -> None:
+    def __init__(self, name: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT) -> None:
         self._resp_port = ReservedPort()
         self.resp = self._resp_port.address
-        super().__init__(name, "milena_cache", {"RESP_ADDR": self.resp, **variables}, directory)
+        super().__init__(name, "milena_cache", {"RESP_ADDR": self.resp, **variables}, directory, build)
 
     def close(self) -> None:
         super().close()

@@ -29,18 +29,22 @@ from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.in_flight import SMALL, InFlight
 from milena_cache.doors.redis.loop_share import HEAVY_SECONDS, MAX_SLICE_SECONDS
 from milena_cache.doors.redis.outbox import HIGH_WATER, Outbox
+from milena_cache.doors.redis.overwrites import Overwrites
 from milena_cache.doors.redis.running import Running
 from milena_cache.doors.redis.session import Session
 from milena_common.addresses import Address
 from milena_common.errors import Overloaded
-from milena_common.resp import OK, error_line
+from milena_common.resp import error_line
 from milena_common.resp_commands import CommandReader, ProtocolError
 
 GET = b"GET"
+SET = b"SET"
 # What a command may take beside its values.
 _OVERHEAD_BYTES = 2**20
 # Arguments that are read before the clock is looked at: less than 1 ms of work.
 _ARGUMENTS_AT_ONCE = 512
+# Hits that take too little time to be counted.
+_FEW = 2
 # Pieces of answers that are put together in one write.
 _MAX_PIECES = 256
 
@@ -56,10 +60,7 @@ class Connection(asyncio.Protocol):
         self._reader = CommandReader(most + _OVERHEAD_BYTES, 2 * most + _OVERHEAD_BYTES)
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
-        self._puts = context.calls["put"]
-        self._put_counts = context.stats["set"]
-        self._ownership = context.ownership
-        self._writes = context.node.writes
+        self._overwrites = Overwrites(context)
         self._limited = context.config.rate_limit > 0
         self._most_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
@@ -124,10 +125,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._now()
-        session, reader = self.session, self._reader
+        session, reader, out = self.session, self._reader, self._out
         session.last_at = now
         session.received += len(data)
-        if self._no_more or session.closing or self._out.lost:
+        if self._no_more or session.closing or out.lost:
             return
         if self._commands or reader.more:
             reader.feed(data)  # it was on its way when the reading was paused
@@ -140,7 +141,8 @@ class Connection(asyncio.Protocol):
         if self._is_plain():
             keys = reader.gets(data)
             if keys is not None:
-                self._answer_gets(keys, now)
+                if self._answer_gets(keys, now) and len(keys) <= _FEW:
+                    return
                 took = self._now() - now
                 if self._commands:
                     self._work()
@@ -150,11 +152,13 @@ class Connection(asyncio.Protocol):
                 return
             words = reader.put(data)
             if words is not None:
-                if not self._overwrite(words[1], words[2], now):
+                done = self._overwrites.answer(session, words[1], words[2], now, out.parts)
+                if not done:
                     self._running.run(words)
                     self._count()
-                self._out.flush()
-                self._share.used(self._now() - now)
+                out.flush()
+                if not done:
+                    self._share.used(self._now() - now)
                 return
         reader.feed(data)
         self._work()
@@ -197,7 +201,7 @@ class Connection(asyncio.Protocol):
             or session.mute
             or (session.refusing or session.subscribed)
             or running.in_hand.full
-            or self._is_behind()
+            or (not self._out.writable and self._is_behind())
         )
 
     def _is_behind(self) -> bool:
@@ -208,8 +212,8 @@ class Connection(asyncio.Protocol):
         self._in_flight.hold(self._running.in_hand.bytes + unsent)
         return unsent >= self._most_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
-    def _answer_gets(self, keys: list[bytes], now: float) -> None:
-        """Answer GETs for a slice, as far as nothing has to wait; the others are to be begun like any commands."""
+    def _answer_gets(self, keys: list[bytes], now: float) -> bool:
+        """Answer GETs for a slice, as far as nothing has to wait, and leave the others; True if none are left."""
         until = now + MAX_SLICE_SECONDS
         hits, parts, gets, counted = self._hits, self._out.parts, self._gets, self._get_counts
         self.session.last_command = "get"
@@ -223,7 +227,7 @@ class Connection(asyncio.Protocol):
             counted.seconds += took
             self._out.flush()
             if number == len(keys):
-                return
+                return True
             keys = keys[number:]
             if self._is_behind():
                 break
@@ -234,22 +238,7 @@ class Connection(asyncio.Protocol):
             if now >= until or not keys or not self._is_plain():
                 break
         self._commands.extend([GET, key] for key in keys)
-
-    def _overwrite(self, key: bytes, value: bytes, now: float) -> bool:
-        """Answer a SET that is acknowledged by putting its value in the place of another; False for all others."""
-        owned_since = self._ownership.mine_since(key)
-        if owned_since < 0 or not self._writes.overwrite(key, value, owned_since):
-            return False
-        session, puts, counted = self.session, self._puts, self._put_counts
-        session.last_command = "set"
-        session.commands += 1
-        self._out.parts.append(OK)
-        took = self._now() - now
-        puts.requests += 1
-        puts.durations.observe(took)
-        counted.calls += 1
-        counted.seconds += took
-        return True
+        return False
 
     # ---- the general way
 
@@ -281,9 +270,20 @@ class Connection(asyncio.Protocol):
     def _go_on(self, until: float) -> bool:
         """Begin commands until `until`, in monotonic seconds; True if there are others that may begin."""
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
+        late = session.waited > self._context.timeout
+        running.at = self._now()
         while True:
             while commands:
-                if running.in_hand.full or session.closing or self._is_behind() or not running.begin(commands[0]):
+                words = commands[0]
+                if (
+                    len(words) == 3
+                    and words[0] == SET
+                    and not (late or session.closing)
+                    and self._is_plain()
+                    and (done := self._overwrites.answer(session, words[1], words[2], running.at, self._out.parts))
+                ):
+                    running.at = done
+                elif running.in_hand.full or session.closing or self._is_behind() or not running.begin(words):
                     return False
                 if commands:  # the connection may have been lost meanwhile
                     commands.popleft()

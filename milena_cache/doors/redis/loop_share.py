@@ -25,7 +25,7 @@ from typing import Final, Protocol
 LOOP_SECONDS: Final = 0.004
 # The longest and the shortest slice of one connection, in seconds. One command is not divided.
 MAX_SLICE_SECONDS: Final = 0.002
-MIN_SLICE_SECONDS: Final = 0.00025
+MIN_SLICE_SECONDS: Final = 0.0005
 # A turn that took longer is followed by other connections before the next bytes of the same one are read.
 HEAVY_SECONDS: Final = 0.001
 # Turns this short are not counted: there cannot be enough of them in one round.
@@ -40,21 +40,21 @@ class Waits(Protocol):
 
 
 class LoopShare:
-    """The queue of connections that wait for a turn. `now` gives monotonic seconds."""
+    """The queue of connections that wait for a turn. `now` gives monotonic seconds.
+
+    `exhausted`: bytes that arrive have to wait for the next round of the loop. A plain attribute, since every read
+    looks at it.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._queue: deque[Waits] = deque()
         self._scheduled = False
         self._used = 0.0
+        self.exhausted = False
 
     def __len__(self) -> int:
         return len(self._queue)
-
-    @property
-    def exhausted(self) -> bool:
-        """True if bytes that arrive have to wait for the next round of the loop."""
-        return self._used >= LOOP_SECONDS
 
     def slice(self) -> float:
         """Return for how many seconds a connection may work now."""
@@ -67,6 +67,7 @@ class LoopShare:
         """Count the time of a turn that was taken as soon as bytes arrived."""
         if seconds >= _COUNTED_SECONDS:
             self._used += seconds
+            self.exhausted = self._used >= LOOP_SECONDS
             self._schedule()
 
     def enqueue(self, waits: Waits) -> None:
@@ -82,6 +83,7 @@ class LoopShare:
     def _round(self) -> None:
         self._scheduled = False
         self._used = 0.0
+        self.exhausted = False
         queue = self._queue
         until = self._now() + LOOP_SECONDS
         try:

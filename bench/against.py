@@ -1,0 +1,111 @@
+"""Shell. This tree against another build: both do the same work in turns, and are compared pair by pair.
+
+Each build has S3 stubs, router and node of its own, and its own client and benchmark modules in the processes that
+measure. Variants that are not Milena's are left out: they are the same for both.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import comb
+from statistics import median
+
+from bench.case import Case, Figures, Variant
+from bench.pieces import Pieces
+
+_NOT_MILENA = ("redis", "boto3", "bare_grpc", "obstore")
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of a variant over all pairs: medians of both builds, and the ratios of this one to the other.
+
+    `low` and `high` are the bounds of the 95 % interval of the ratios' median.
+    """
+
+    variant: str
+    figure: str
+    own: float
+    other: float
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All figures of a case."""
+
+    case: str
+    pairs: int
+    rows: Sequence[Compared]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the median of what `values` were drawn from, whatever their distribution.
+
+    It lies between two of the ordered values. Fewer than six values have none: the lowest and the highest are
+    returned.
+    """
+    ordered = sorted(values)
+    number = len(ordered)
+    outside, rank = 0.0, 0
+    while rank < (number - 1) // 2:
+        outside += 2 * comb(number, rank) / 2**number
+        if outside > 1 - _CONFIDENCE:
+            break
+        rank += 1
+    rank = max(0, rank - 1)
+    return ordered[rank], ordered[-1 - rank]
+
+
+def compare(variant: str, own: Sequence[Figures], other: Sequence[Figures]) -> list[Compared]:
+    """Compare the figures that both builds have; those of `own` and `other` are of the same pairs, in order."""
+    rows = []
+    for figure in own[0]:
+        if figure not in other[0]:
+            continue
+        pairs = [(mine[figure], theirs[figure]) for mine, theirs in zip(own, other, strict=True)]
+        ratios = [mine / theirs for mine, theirs in pairs if theirs]
+        if ratios:
+            medians = (median(mine for mine, _ in pairs), median(theirs for _, theirs in pairs))
+            rows.append(Compared(variant, figure, *medians, median(ratios), *interval(ratios)))
+    return rows
+
+
+def run_against(case: Case, own: Pieces, other: Pieces, pairs: int, progress: Callable[[str], None]) -> Comparison:
+    """Run each of Milena's variants `pairs` times with both builds, beginning with each of them in turn."""
+    print(f"{case.name}: starting", file=sys.stderr, flush=True)
+    with case.open(own) as offered, case.open(other) as others:
+        mine, theirs = _milenas(offered), _milenas(others)
+        rows: list[Compared] = []
+        for name in mine:
+            figures: tuple[list[Figures], list[Figures]] = ([], [])
+            sides = ((mine[name], figures[0]), (theirs[name], figures[1]))
+            for number in range(pairs):
+                progress(f"{case.name}: {name}: pair {number + 1} of {pairs}")
+                for variant, found in sides if number % 2 else sides[::-1]:
+                    found.append(variant.run())
+            rows += compare(name, *figures)
+    return Comparison(case.name, pairs, rows)
+
+
+def _milenas(offered: Sequence[object]) -> dict[str, Variant]:
+    return {
+        each.name: each for each in offered if isinstance(each, Variant) and not each.name.startswith(_NOT_MILENA)
+    }
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """The rows, aligned: this tree, the other build, the median of the ratios, and its interval."""
+    lines = [f"{comparison.case}: this tree against the other build, {comparison.pairs} pairs"]
+    lines.append(f"  {'':24}{'figure':>10}{'this':>12}{'other':>12}{'ratio':>8}  95 % interval")
+    for row in comparison.rows:
+        lines.append(
+            f"  {row.variant:24}{row.figure:>10}{row.own:12,.1f}{row.other:12,.1f}{row.ratio:8.3f}"
+            f"  {row.low:.3f} to {row.high:.3f}"
+        )
+    return "\n".join(lines) + "\n"
