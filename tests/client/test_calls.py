@@ -263,11 +263,11 @@ def test_a_call_may_begin_with_an_attempt_that_somebody_else_has_made(kind: str)
 
 def test_a_call_has_time_for_the_loss_of_a_node_by_default() -> None:
     """A node that dies holds its slots until its lease is over; then there has to be time with the next owner."""
-    assert 2 * router_config.load(Environment({})).lease_seconds <= DEFAULT_TIMEOUT
+    assert 2 * router_config.load(Environment({}), 2**30).lease_seconds <= DEFAULT_TIMEOUT
     clock = FakeClock()
     policy, max_draw = DEFAULT_RETRY, lambda: 0.999
     calls = Attempts(policy, RetryBudget(policy), Pace(), repeatable=True, deadline=DEFAULT_TIMEOUT, draw=max_draw)
-    while clock.time < router_config.load(Environment({})).lease_seconds + 1:
+    while clock.time < router_config.load(Environment({}), 2**30).lease_seconds + 1:
         delay = calls.next_delay(NodeLost("gone"), clock.time)
         assert delay is not None
         clock.sleep(delay)
