@@ -60,11 +60,14 @@ def is_unborn(directory: Path) -> bool:
     """True if there is no journal yet: no data file, or the half of a head that a crash left of the first one.
 
     The identity is written when the data file is whole, so one with an identity was a journal, whatever it is now.
+    Raises CannotOpen if the directory cannot be looked into.
     """
     try:
         return not (directory / IDENTITY_FILE).exists() and (directory / DATA_FILE).stat().st_size < MIN_BYTES
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
+    except OSError as error:
+        raise CannotOpen(f"{directory}: {error.strerror}") from None
 
 
 def check(directory: Path) -> JournalIdentity | None:

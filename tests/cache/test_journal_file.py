@@ -184,6 +184,13 @@ async def test_the_node_that_uses_it_is_noted(journal: Path, caplog: pytest.LogC
     assert "was used by node cache1:50051 before; this is node cache2:50051" in caplog.messages[0]
 
 
+def test_a_place_that_cannot_be_a_directory_is_left_to_the_disk_to_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    trial(tmp_path / "file" / "journal")
+    with pytest.raises(CannotOpen, match="Not a directory"):
+        LmdbDisk(tmp_path / "file" / "journal", MAX_BYTES)
+
+
 # ---- a node
 
 
