@@ -29,6 +29,7 @@ from milena_common.resp_plain import (
     end_of_gets,
     is_incomplete,
     keys_of,
+    short_gets,
     words_of_set,
 )
 
@@ -80,6 +81,7 @@ class CommandReader:
         "_skip",
         "_stands_for",
         "_taken",
+        "fed",
         "more",
         "pending",
     )
@@ -99,6 +101,7 @@ class CommandReader:
         self._at = 0  # where in the first chunk the unread bytes begin
         self._need = 0  # there is nothing to be read before so many bytes are there
         self._plain = False  # what is there may be nothing but GETs
+        self.fed = 0  # bytes that the latest `feed` brought
         self.pending = 0  # unread bytes in `_chunks`
         self.more = False  # whether `read` may find something in them
 
@@ -143,6 +146,15 @@ class CommandReader:
             self._plain = False
         return keys
 
+    def skip_gets(self) -> int:
+        """Read whole GETs of short keys and keep nothing of them; return how many they were."""
+        if not self._plain:
+            return 0
+        data = self._chunks[0]
+        number, end = short_gets(data, self._at)
+        self._went_on(data, end)
+        return number
+
     def put(self, data: bytes) -> Command | None:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
         return None if self.pending or self._left else words_of_set(data, self._most_bulk)
@@ -158,7 +170,8 @@ class CommandReader:
         else:
             self._plain = False
             self._keep(data)
-        self.pending += len(data)
+        self.fed = len(data)
+        self.pending += self.fed
         self.more = self.pending >= self._need
 
     def read(self, into: Callable[[Command], object], most: int = MOST_ARGUMENTS) -> None:

@@ -7,11 +7,15 @@ commands of short words without a line's end in them, is left to that.
 
 from __future__ import annotations
 
+import re
+from itertools import groupby
 from typing import Final
 
 GET: Final = b"*2\r\n$3\r\nGET\r\n$"
 # Bytes that are taken apart at once: about 0.3 ms of work.
 MAX_BYTES: Final = 16 * 1024
+# Bytes of GETs that are skipped at once: about 1 ms of work.
+SKIPPED_BYTES: Final = 256 * 1024
 
 _NEXT = b"\r\n" + GET
 _SET = b"*3\r\n$3\r\nSET\r\n$"
@@ -48,6 +52,30 @@ def end_of_gets(data: bytes | bytearray, at: int) -> int:
     """
     last = max(at, data.rfind(_NEXT, at, at + MAX_BYTES) + 2)
     return max(last, _end_of_get(data, last))
+
+
+def _short_gets() -> re.Pattern[bytes]:
+    """Return the pattern of whole GETs of keys up to 64 bytes without a carriage return."""
+    lengths = sorted(b"%d" % length for length in range(65))
+    # By their first digits, so that few of the alternatives are tried.
+    alternatives = b"|".join(
+        b"%b(?:%b)" % (digit, b"|".join(rb"%b\r\n[^\r]{%b}" % (length[1:], length) for length in those))
+        for digit, those in groupby(lengths, lambda length: length[:1])
+    )
+    return re.compile(rb"(?:%b(?:%b)\r\n)*+" % (re.escape(GET), alternatives))
+
+
+_SHORT_GETS = _short_gets()
+
+
+def short_gets(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """Return how many whole GETs of short keys begin at `at`, in at most SKIPPED_BYTES, and where they end.
+
+    Their keys are not taken out: it takes a quarter of the time of `keys_of`.
+    """
+    match = _SHORT_GETS.match(data, at, at + SKIPPED_BYTES)
+    end = match.end() if match else at
+    return data.count(GET, at, end), end  # a key without a carriage return cannot contain it
 
 
 def is_incomplete(data: bytes | bytearray, at: int) -> bool:

@@ -9,12 +9,11 @@ it another turn: so many answers that come in one round of the loop do not make 
 
 **Bounds.** No command is begun while RESP_OUTPUT_BYTES of answers wait for the client to read, or HIGH_WATER of
 them when the process has more bytes in flight than it should, or as much as `InHand` allows waits for S3 or the
-journal. Large arguments are read when the process's budget has room for them (`in_flight`). So what a connection
-holds is bounded by what one read brought, what it has asked for, and one answer. The door disconnects clients that
-do not read at all.
+journal. Large arguments are read when the process's budget has room for them (`in_flight`). So a connection holds
+what one read brought, what it has asked for, and one answer. The door disconnects clients that do not read at all.
 
-**Age.** Commands that have waited for longer than REQUEST_TIMEOUT_SECONDS since their bytes were read are refused.
-Time in which the client did not read its answers does not count.
+**Age.** Commands that have waited for longer than REQUEST_TIMEOUT_SECONDS since their bytes were read are refused,
+but for time in which the client did not read its answers; GETs in an overload earlier, see `overload`.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ SET = b"SET"
 _OVERHEAD_BYTES = 2**20
 # Arguments that are read before the clock is looked at: less than 1 ms of work.
 _ARGUMENTS_AT_ONCE = 512
-# Hits that take too little time to be counted.
-_FEW = 2
+_FEW = 2  # hits that take too little time to be counted
 # Pieces of answers that are put together in one write.
 _MAX_PIECES = 256
 
@@ -65,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._most_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
         self._share = context.share
+        self._overload = context.overload
         self._in_flight = InFlight(context.budget, self._turn_later)
         self._commands: deque[list[bytes]] = deque()
         self._arrived = 0.0  # when the oldest bytes that wait came, less the time for which the client was slow
@@ -103,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._running.lost()
         self._in_flight.end()
         self._context.clients.ended(self)
+        self._overload.ended(self._number)
         self._context.tracking.stop(self._number)
 
     def pause_writing(self) -> None:
@@ -265,23 +265,21 @@ class Connection(asyncio.Protocol):
         if goes_on or self._now() - started > HEAVY_SECONDS:
             self._pause_for_turn()
         else:
+            self._overload.look(self._number, self._reader, self._transport, started)
             self._read_on(room and not left)
 
     def _go_on(self, until: float) -> bool:
         """Begin commands until `until`, in monotonic seconds; True if there are others that may begin."""
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
-        late = session.waited > self._context.timeout
+        overwrite = self._overwrites.answer
         running.at = self._now()
+        late = session.waited > self._context.timeout
+        refuses = late or self._overload.refuses(self._number, running.at)
         while True:
             while commands:
                 words = commands[0]
-                if (
-                    len(words) == 3
-                    and words[0] == SET
-                    and not (late or session.closing)
-                    and self._is_plain()
-                    and (done := self._overwrites.answer(session, words[1], words[2], running.at, self._out.parts))
-                ):
+                short = len(words) == 3 and words[0] == SET and not (late or session.closing) and self._is_plain()
+                if short and (done := overwrite(session, words[1], words[2], running.at, self._out.parts)):
                     running.at = done
                 elif running.in_hand.full or session.closing or self._is_behind() or not running.begin(words):
                     return False
@@ -294,7 +292,10 @@ class Connection(asyncio.Protocol):
             if not reader.more or self._broken or session.closing or self._is_behind():
                 return False
             try:
-                keys = reader.read_gets() if self._is_plain() else None
+                plain = self._is_plain()
+                if plain and refuses and self._overload.refuse(reader, session, self._out.parts):
+                    continue
+                keys = reader.read_gets() if plain else None
                 if keys is not None:
                     self._answer_gets(keys, self._now())
                 elif reader.more:
@@ -391,9 +392,8 @@ class Connection(asyncio.Protocol):
             self._read_on(False)
             return
         if self._broken:
-            text = str(self._broken)
             self._context.clients.disconnects["protocol"] += 1
-            self._transport.write(error_line(f"ERR {text}"))
+            self._transport.write(error_line(f"ERR {self._broken}"))
         self._out.end()
         self.session.closing = True
         self._context.clients.slow.add(self._number)  # it is open as long as the client takes nothing

@@ -16,6 +16,7 @@ from milena_cache.doors.redis.cursors import Cursors
 from milena_cache.doors.redis.figures import Figures
 from milena_cache.doors.redis.hits import Hits
 from milena_cache.doors.redis.loop_share import LoopShare
+from milena_cache.doors.redis.overload import Overload
 from milena_cache.doors.redis.ring_view import RingView
 from milena_cache.doors.redis.session import Session
 from milena_cache.doors.redis.slow_commands import SlowCommands
@@ -61,11 +62,13 @@ class Context:
     identity: NodeIdentity = field(default_factory=lambda: NodeIdentity("", ""))
     books: Bookkeeping = field(init=False)
     share: LoopShare = field(init=False)
+    overload: Overload = field(init=False)
     figures: Figures = field(init=False)
 
     def __post_init__(self) -> None:
         self.books = Bookkeeping(self.calls, self.stats, self.slow, self.clock)
         self.share = LoopShare(self.clock.now)
+        self.overload = Overload(self.calls, self.stats)
         self.figures = Figures(self.clock.now())
 
     def place(self, key: bytes) -> tuple[Object, int]:
