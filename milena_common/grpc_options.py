@@ -13,11 +13,12 @@ LARGE_REQUESTS = frozenset(("Put", "Flush", "Settle"))
 # Metadata of a call of these: the bytes of the serialized message. The server takes so much from its
 # budget before it receives the request, and rejects one that is too large without receiving it.
 REQUEST_BYTES = "milena-size"
-# The part of REQUEST_TIMEOUT_SECONDS, at least a second, that a call may wait in gRPC before the event loop begins
-# it. gRPC ends those that waited longer by itself, with CANCELLED, at a fraction of what a step of Python costs.
-# Under more load than there is processor time the queue is here, and not in the event loop, which takes one call a
-# turn. By default it is 30 s: then each call is begun when its caller has gone.
-MAX_PENDING_SHARE = 0.2
+# gRPC ends calls that waited longer than REQUEST_TIMEOUT_SECONDS, at least a second, before the event loop begins
+# them, with CANCELLED and at a fraction of what a step of Python costs. Under more load than there is processor
+# time the queue is here, and not in the event loop, which takes one call a turn. By default it is 30 s: then each
+# call is begun when its caller has gone. A shorter time would end calls of a burst that their callers still wait
+# for.
+MIN_PENDING_SECONDS = 1
 
 
 def channel_options() -> Options:
@@ -59,7 +60,7 @@ def server_options(max_value_bytes: int, request_timeout: float) -> Options:
     its size.
     """
     return [
-        ("grpc.server_max_unrequested_time_in_server", max(1, int(request_timeout * MAX_PENDING_SHARE))),
+        ("grpc.server_max_unrequested_time_in_server", max(MIN_PENDING_SECONDS, int(request_timeout))),
         # By default gRPC measures the line and lets each call have megabytes on the way before anyone reads them.
         # Without that it is 64 KiB for a call that is not read; large values over a long line take longer.
         ("grpc.http2.bdp_probe", 0),

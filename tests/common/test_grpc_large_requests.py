@@ -16,7 +16,7 @@ from milena_common.call_bytes import COPIES
 from milena_common.calls import CallCounts
 from milena_common.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from milena_common.grpc_door import GrpcDoor, Method
-from milena_common.grpc_options import ENVELOPE_BYTES, REQUEST_BYTES, channel_options
+from milena_common.grpc_options import ENVELOPE_BYTES, REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
 from milena_common.pb import cache_server_pb2 as pb
 from milena_common.status import from_grpc
 from tests.support.waiting import eventually
@@ -203,7 +203,7 @@ async def test_a_request_larger_than_announced_is_counted_as_large_as_it_is() ->
 async def test_an_unannounced_request_that_is_far_too_large_is_given_up_while_it_arrives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = iter([0, COPIES * (MAX_VALUE + ENVELOPE_BYTES) + 1])
+    sizes = iter([0, COPIES * max(MAX_VALUE + ENVELOPE_BYTES, SMALLEST_FRAME_LIMIT) + 1])
     monkeypatch.setattr(grpc_receive, "resident_bytes", lambda: next(sizes))
     async with door_to(length) as door:
         stream = door.channel.stream_unary(f"/{SERVICE}/Put")(timeout=SOON)

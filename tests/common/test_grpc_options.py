@@ -32,8 +32,8 @@ def test_a_server_takes_the_pings_that_clients_send() -> None:
     assert taken < dict(channel_options())["grpc.keepalive_time_ms"]
 
 
-@pytest.mark.parametrize(("request_timeout", "seconds"), [(0.1, 1), (5, 1), (60, 12)])
-def test_a_call_waits_for_a_fifth_of_the_usual_deadline_to_be_begun(request_timeout: float, seconds: int) -> None:
+@pytest.mark.parametrize(("request_timeout", "seconds"), [(0.1, 1), (5, 5), (60, 60)])
+def test_a_call_waits_for_the_usual_deadline_to_be_begun(request_timeout: float, seconds: int) -> None:
     options = dict(server_options(1000, request_timeout))
     assert options["grpc.server_max_unrequested_time_in_server"] == seconds
     assert options["grpc.http2.bdp_probe"] == 0
