@@ -77,19 +77,20 @@ def compare(variant: str, own: Sequence[Figures], other: Sequence[Figures]) -> l
 
 
 def run_against(case: Case, own: Pieces, other: Pieces, pairs: int, progress: Callable[[str], None]) -> Comparison:
-    """Run each of Milena's variants `pairs` times with both builds, beginning with each of them in turn."""
+    """Run Milena's variants `pairs` times with both builds, beginning with each of them in turn.
+
+    A case is opened anew each time: while it is open, it may give this process and all that it starts a part of the
+    machine's cores, and builds that shared them would not be treated alike.
+    """
     print(f"{case.name}: starting", file=sys.stderr, flush=True)
-    with case.open(own) as offered, case.open(other) as others:
-        mine, theirs = _milenas(offered), _milenas(others)
-        rows: list[Compared] = []
-        for name in mine:
-            figures: tuple[list[Figures], list[Figures]] = ([], [])
-            sides = ((mine[name], figures[0]), (theirs[name], figures[1]))
-            for number in range(pairs):
-                progress(f"{case.name}: {name}: pair {number + 1} of {pairs}")
-                for variant, found in sides if number % 2 else sides[::-1]:
-                    found.append(variant.run())
-            rows += compare(name, *figures)
+    found: dict[str, tuple[list[Figures], list[Figures]]] = {}
+    for number in range(pairs):
+        progress(f"{case.name}: pair {number + 1} of {pairs}")
+        for side, pieces in ((0, own), (1, other))[:: 1 if number % 2 else -1]:
+            with case.open(pieces) as offered:
+                for name, variant in _milenas(offered).items():
+                    found.setdefault(name, ([], []))[side].append(variant.run())
+    rows = [row for name, (mine, theirs) in found.items() if mine and theirs for row in compare(name, mine, theirs)]
     return Comparison(case.name, pairs, rows)
 
 
