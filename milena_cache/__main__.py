@@ -200,6 +200,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         limiter,
         redis.clients,
         redis.tracking,
+        budget,
     )
     ops = OpsServer(registry, report.not_ready, report.degraded)
     resp_listens, resp_address = None, ""

@@ -22,9 +22,20 @@ from milena_cache.report import Report
 from milena_cache.upload import Uploader
 from milena_cache.writeback import WriteBack
 from milena_cache.writes import Writes
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.limiter import TokenBucket
-from milena_common.metrics import counter, counters, gauge, gauges, histogram, histograms, plain_counters, registry
+from milena_common.metrics import (
+    counter,
+    counters,
+    gauge,
+    gauges,
+    histogram,
+    histograms,
+    in_flight,
+    plain_counters,
+    registry,
+)
 
 
 def node_registry(
@@ -41,6 +52,7 @@ def node_registry(
     limiter: TokenBucket,
     clients: Clients,
     tracking: Tracking,
+    budget: ByteBudget,
 ) -> CollectorRegistry:
     """The registry that `/metrics` shows."""
 
@@ -55,6 +67,7 @@ def node_registry(
         yield from _writeback(writeback, uploader)
         yield from _journal(journal, replayed, report)
         yield from _redis(clients, tracking)
+        yield from in_flight("milena_in_flight", budget)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.flights))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not report.not_ready()))
         yield gauge(

@@ -13,7 +13,7 @@ at once, and one that waits is rejected when its own time is up.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 
 from milena_common.errors import Overloaded
 
@@ -22,18 +22,29 @@ MAX_WAITING = 4096
 
 
 class ByteBudget:
-    """Bytes that may be in flight at the same time. `limit` is in bytes; `rejected` counts requests refused."""
+    """Bytes that may be in flight at the same time.
+
+    `limit` and `used` are in bytes; `rejected` counts the requests for which there was no room in time.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self.rejected = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        # Bytes by the future of the request, in the order of asking. One that gives up is taken out at once,
+        # wherever it stands: kept until it comes to the front, those that gave up behind a large request that waits
+        # would fill the queue, and what asks then would be rejected although next to nothing waits.
+        self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
 
     @property
     def waiting(self) -> int:
         """How many requests wait for their bytes."""
         return len(self._waiting)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Return the sum of the bytes that those requests wait for."""
+        return sum(self._waiting.values())
 
     def try_take(self, size: int) -> bool:
         """Take `size` bytes if they are free and nobody waits for bytes already; True if they were taken."""
@@ -57,7 +68,7 @@ class ByteBudget:
         elif len(self._waiting) >= MAX_WAITING:
             raise self._overloaded(size)
         else:
-            self._waiting.append((size, future))
+            self._waiting[future] = size
         return future
 
     def abandon(self, size: int, future: asyncio.Future[None]) -> None:
@@ -67,8 +78,14 @@ class ByteBudget:
         if future.done() and not future.cancelled():
             self.release(size)
             return
+        self._waiting.pop(future, None)
         future.cancel()
         self._grant()
+
+    def reject(self, size: int, future: asyncio.Future[None]) -> None:
+        """Give up a `request` whose time is up, and count it as rejected unless it was granted meanwhile."""
+        self.rejected += not future.done()
+        self.abandon(size, future)
 
     async def take(self, size: int, timeout: float | None) -> None:
         """Wait up to `timeout` seconds (None: without end) until `size` bytes are taken. Raises Overloaded."""
@@ -93,13 +110,13 @@ class ByteBudget:
     def _grant(self) -> None:
         waiting = self._waiting
         while waiting:
-            size, future = waiting[0]
+            future, size = next(iter(waiting.items()))
             if not future.done():
                 if self.used and self.used + size > self.limit:
                     return
                 self.used += size
                 future.set_result(None)
-            waiting.popleft()
+            del waiting[future]
 
     def _overloaded(self, size: int) -> Overloaded:
         self.rejected += 1

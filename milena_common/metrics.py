@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from milena_common.byte_budget import ByteBudget
 from milena_common.distribution import installed_version
 from milena_common.histogram import Histogram
 
@@ -58,6 +59,15 @@ def counters(name: str, text: str, labels: list[str], rows: Iterable[tuple[list[
     for values, value in rows:
         family.add_metric(values, value)
     return family
+
+
+def in_flight(prefix: str, budget: ByteBudget) -> Iterable[Metric]:
+    """Yield the samples of the process's budget of bytes in flight; `prefix` begins their names."""
+    yield gauge(f"{prefix}_bytes", "Bytes in flight: requests, fetches and answers, with copies", budget.used)
+    yield gauge(f"{prefix}_limit_bytes", "MAX_IN_FLIGHT_BYTES", budget.limit)
+    yield gauge(f"{prefix}_waiting_requests", "Requests that wait for their bytes", budget.waiting)
+    yield gauge(f"{prefix}_waiting_bytes", "Bytes that those requests wait for", budget.waiting_bytes)
+    yield counter(f"{prefix}_rejected", "Requests for which there was no room in time", budget.rejected)
 
 
 def histogram(name: str, text: str, observed: Histogram) -> Metric:

@@ -59,7 +59,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         recovering = [leases.why()] if leases.recovering and membership.leases else []
         return recovering + [node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]]
 
-    ops = OpsServer(router_registry(calls, leases, limiter, watchers), not_ready, degraded)
+    ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
     address = door.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
     await door.start(service.methods(), calls, watchers.streams())

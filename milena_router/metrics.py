@@ -8,16 +8,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.limiter import TokenBucket
-from milena_common.metrics import counter, counters, gauge, histograms, registry
+from milena_common.metrics import counter, counters, gauge, histograms, in_flight, registry
 from milena_common.slots import SLOTS
 from milena_router.leases import Leases
 from milena_router.watchers import RingWatchers
 
 
 def router_registry(
-    calls: CallCounts, leases: Leases, limiter: TokenBucket, watchers: RingWatchers
+    calls: CallCounts, leases: Leases, limiter: TokenBucket, watchers: RingWatchers, budget: ByteBudget
 ) -> CollectorRegistry:
     """The registry that `/metrics` shows."""
 
@@ -42,6 +43,7 @@ def router_registry(
             ((name, counts.durations) for name, counts in operations),
         )
         yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", limiter.refused)
+        yield from in_flight("milena_router_in_flight", budget)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)

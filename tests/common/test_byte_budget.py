@@ -76,6 +76,38 @@ async def test_a_caller_cancelled_after_its_grant_gives_the_bytes_back() -> None
     assert budget.used == 0
 
 
+async def test_one_whose_time_is_up_is_counted_as_rejected_and_one_whose_caller_has_gone_is_not() -> None:
+    budget = ByteBudget(100)
+    await budget.take(100, None)
+    late, gone = budget.request(10), budget.request(20)
+    budget.reject(10, late)
+    budget.abandon(20, gone)
+    assert (budget.rejected, budget.waiting, budget.waiting_bytes) == (1, 0, 0)
+
+
+async def test_one_granted_as_its_time_is_up_gives_the_bytes_back_and_is_not_counted() -> None:
+    budget = ByteBudget(100)
+    await budget.take(100, None)
+    late = budget.request(10)
+    budget.release(100)
+    budget.reject(10, late)
+    assert (budget.rejected, budget.used) == (0, 0)
+
+
+async def test_those_that_gave_up_behind_one_that_waits_keep_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_budget, "MAX_WAITING", 2)
+    budget = ByteBudget(100)
+    await budget.take(60, None)
+    large = budget.request(90)
+    for _ in range(5):
+        budget.abandon(10, budget.request(10))
+    assert (budget.waiting, budget.waiting_bytes) == (1, 90)
+    small = budget.request(10)
+    budget.release(60)
+    assert large.done()
+    assert small.done()
+
+
 async def test_more_than_the_queue_holds_are_rejected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byte_budget, "MAX_WAITING", 2)
     budget = ByteBudget(10)

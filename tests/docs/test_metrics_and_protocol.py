@@ -23,6 +23,7 @@ from milena_cache.replay import Replay
 from milena_cache.report import Report
 from milena_cache.stats import HITS, MISSES
 from milena_common import errors
+from milena_common.byte_budget import ByteBudget
 from milena_common.calls import CallCounts
 from milena_common.durability import DURABILITIES
 from milena_common.errors import MilenaError
@@ -75,10 +76,11 @@ async def _real_metrics() -> set[str]:
         TokenBucket(0, 0),
         Clients(),
         Tracking(1),
+        ByteBudget(1),
     )
     router = Router(0)
     return sample_names(node) | sample_names(
-        router_registry(router.calls, router.leases, router.limiter, router.watchers)
+        router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
     )
 
 

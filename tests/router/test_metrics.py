@@ -15,7 +15,9 @@ A, B = "node-a:50051", "node-b:50051"
 
 def scrape(router: Router) -> Metrics:
     return Metrics(
-        generate_latest(router_registry(router.calls, router.leases, router.limiter, router.watchers)).decode()
+        generate_latest(
+            router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
+        ).decode()
     )
 
 
@@ -41,6 +43,21 @@ async def test_calls_errors_and_the_ring_are_shown() -> None:
         assert metrics.value("milena_router_ring_slots", node=A) == 0
         assert metrics.value("milena_router_ring_changes_total", change="join") == 2
         assert metrics.value("milena_router_ring_changes_total", change="leave") == 1
+
+
+async def test_bytes_in_flight_and_what_waits_for_them_are_shown() -> None:
+    router = Router(0)
+    router.budget.limit = 1000
+    await router.budget.take(900, None)
+    waiting = [router.budget.request(size) for size in (200, 300)]
+    late = router.budget.request(50)
+    router.budget.reject(50, late)
+    metrics = scrape(router)
+    assert metrics.value("milena_router_in_flight_bytes") == 900
+    assert metrics.value("milena_router_in_flight_limit_bytes") == 1000
+    assert metrics.value("milena_router_in_flight_waiting_requests") == len(waiting)
+    assert metrics.value("milena_router_in_flight_waiting_bytes") == 500
+    assert metrics.value("milena_router_in_flight_rejected_total") == 1
 
 
 async def test_every_name_is_there_before_anything_happened() -> None:

@@ -60,7 +60,7 @@ async def test_the_metrics_tell_of_each_missing_node() -> None:
     async with running_router() as router:
         await router.stub.Join(joining(A), timeout=SOON)
         await router.stub.Join(joining(B, dirty_entries=9, dead_letters=1), timeout=SOON)
-        registry = router_registry(router.calls, router.leases, router.limiter, router.watchers)
+        registry = router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
         assert registry.get_sample_value("milena_router_missing_nodes") == 0
         await lose(router, B)
         assert registry.get_sample_value("milena_router_missing_nodes") == 1

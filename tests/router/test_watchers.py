@@ -156,7 +156,9 @@ async def test_watchers_that_go_are_forgotten(router: Router) -> None:
         await following(call)
     assert router.watchers.open == 5
     metrics = Metrics(
-        generate_latest(router_registry(router.calls, router.leases, router.limiter, router.watchers)).decode()
+        generate_latest(
+            router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
+        ).decode()
     )
     assert metrics.value("milena_router_ring_watchers") == 5
     assert metrics.value("milena_router_requests_total", operation="watch_ring") == 5

@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
 
     def no_room(self) -> None:
         """Refuse the command for whose bytes there was no room in time."""
-        self._in_flight.give_up()
+        self._in_flight.reject()
         self._reject()
         self._turn_later()
 

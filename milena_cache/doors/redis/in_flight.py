@@ -84,12 +84,19 @@ class InFlight:
         self._granted()
 
     def give_up(self) -> None:
-        """Wait for room no longer."""
+        """Wait for room no longer, since the connection ends."""
+        self._stop_waiting(self._budget.abandon)
+
+    def reject(self) -> None:
+        """Wait for room no longer, since the time is up."""
+        self._stop_waiting(self._budget.reject)
+
+    def _stop_waiting(self, end: Callable[[int, asyncio.Future[None]], None]) -> None:
         if self._asked is not None:
             size, future = self._asked
             self._asked = None
             self.since = 0.0
-            self._budget.abandon(size, future)
+            end(size, future)
 
     def end(self) -> None:
         """Give back everything."""

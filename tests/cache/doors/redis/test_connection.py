@@ -215,6 +215,7 @@ async def test_incomplete_commands_of_all_connections_wait_for_room_and_are_refu
         answers = await clients[0].answers(2)
         assert answers.startswith(b"-BUSY retry-after-ms=500 no room for the command within 5 s: ")
         assert answers.endswith(b"+PONG\r\n")
+        assert d.budget.rejected == 1
         for client in clients:
             client.transport.abort()
         await settle()
