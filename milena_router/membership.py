@@ -31,6 +31,7 @@ from dataclasses import dataclass, replace
 from milena_common.errors import FailedPrecondition
 from milena_common.missing_node import NodeReport
 from milena_common.ring import Member, Ring
+from milena_router import shared_journals
 from milena_router.missing import MissingNodes
 from milena_router.recovery import Knowledge, Lease, Recovery
 
@@ -94,7 +95,8 @@ class Membership:
         `report` is the node's own of its writes, None if it makes none.
 
         Raises FailedPrecondition if its default bucket is not the one of the members: the same bare key
-        would then name different objects on different nodes; and if it belongs to another cluster.
+        would then name different objects on different nodes; if it belongs to another cluster; and if a node at
+        another address has its journal.
         """
         if self.recovery is not None:
             self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, wall, known, report)
@@ -115,6 +117,7 @@ class Membership:
                 f"router's nodes are cluster {self.cluster_id}; restart the node when its dirty writes are in S3, "
                 "or with another JOURNAL_DIR"
             )
+        shared_journals.check(member, self.leases)
         if lease is None and len(self.leases) >= MAX_MEMBERS:
             raise _full()
         self.default_bucket = default_bucket or self.default_bucket
@@ -260,11 +263,12 @@ class Membership:
         self.leases = {address: lease for address, lease in self.leases.items() if recovered.admits(lease)}
         self.default_bucket = recovered.default_bucket
         self.cluster_id = recovered.cluster_id or self._new_cluster_id
-        members = {address: lease.member for address, lease in self.leases.items()}
         if recovered.last is not None:
             self.ring = self.ring.restored(
                 recovered.last.ring.epoch, recovered.last.ring.members, recovered.last.ring.ranges()
             )
+        self.leases = shared_journals.without_copies(self.leases, self.ring.members)
+        members = {address: lease.member for address, lease in self.leases.items()}
         if recovered.last is not None:
             self.missing.restore(recovered.last.missing, members.values())
         for member in self.ring.members:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from mypy_boto3_s3 import S3Client
 
+from milena_cache.journal_identity import adopt
 from milena_client import Milena, NearCache
 from milena_client.admin import Admin
 from milena_client.cli.app import milena
+from milena_common.addresses import parse_address
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until
@@ -88,6 +92,30 @@ def test_a_lost_node_is_not_forgotten_until_it_is_back_or_written_off(start_clus
         )
         restart_router(cluster, 3)
         assert missing(admin) == []
+
+
+def test_a_second_node_on_a_snapshot_of_a_journal_is_not_let_in_while_the_first_is_there(
+    start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    cluster = start_cluster(1, router_env=SHORT_LEASE)
+    original = cluster.nodes[0]
+    journal = original.directory / "milena-journal" / str(parse_address(original.address).port)
+    snapshot = shutil.copytree(journal, tmp_path / "snapshot")
+    adopt(snapshot)  # as the inode of a snapshot is
+    second = cluster.add_node({"JOURNAL_DIR": str(snapshot)}, wait=False)
+    line = second.wait_for_log("journal_id: ", 30)
+    assert f"{second.address} has journal " in line
+    assert f"and so has {original.address}, whose lease runs" in line
+    with Admin(cluster.address) as admin:
+        assert [node.address for node in admin.nodes().nodes] == [original.address]
+    status, reasons = second.get("/readyz")
+    assert status == 503
+    assert "not joined" in reasons
+    cluster.kill_node(original)
+    second.wait_ready()
+    with Admin(cluster.address) as admin:
+        assert [node.address for node in admin.nodes().nodes] == [second.address]
+        assert missing(admin) == [], "its journal is back"
 
 
 def test_copies_are_refreshed_after_a_change_in_the_bucket(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from milena_common.errors import InvalidRequest
+from milena_common.errors import FailedPrecondition, InvalidRequest
 from milena_common.missing_node import MAX_REASON, MAX_REASONS, MissingNode, NodeReport
 from milena_common.pb import router_server_pb2 as pb
 from milena_common.ring import Member, Ring
@@ -160,8 +160,11 @@ def test_a_restart_without_its_journal_is_noticed_within_the_lease_too(router: R
     assert router.membership.missing.all()[0].journal_id == "empty"
 
 
-def test_a_journal_that_moved_within_the_lease_was_never_missing(router: Router) -> None:
+def test_a_journal_that_moved_within_the_lease_is_missing_no_more_when_it_is_let_in(router: Router) -> None:
     moved = replace(B, address="moved:1", node_id="another process")
+    with pytest.raises(FailedPrecondition, match="journal-b"):
+        router.join(moved, WRITES)
+    router.after(LEASE, A)
     router.join(moved, WRITES)
     router.after(2 * LEASE, A, moved)
     assert set(router.membership.leases) == {A.address, moved.address}
