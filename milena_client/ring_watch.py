@@ -91,6 +91,8 @@ class Following:
         """The stream is over; seconds to wait before asking again."""
         self._failures += 1
         if isinstance(why, FailedPrecondition):
+            if not self.refused:
+                log.info("the router gives no ring: %s", why)
             self.refused = True
             if self.current.epoch:
                 self.current = SlotMap.empty()

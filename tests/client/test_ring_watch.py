@@ -144,6 +144,17 @@ async def test_where_the_ring_is_withheld_it_is_asked_for_rarely() -> None:
         assert rig.seen == [5]
 
 
+async def test_it_is_logged_once_that_the_ring_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with following() as rig:
+        for _ in range(3):
+            await rig.happens(WITHHELD)
+            await rig.clock.advance(REFUSED_SECONDS)
+        assert [each.getMessage() for each in caplog.records] == [f"the router gives no ring: {WITHHELD}"]
+        await rig.happens(ring(5), WITHHELD)
+        assert len(caplog.records) == 2, "it had changed in between"
+
+
 async def test_a_router_that_begins_to_withhold_the_ring_takes_it_away() -> None:
     async with following() as rig:
         await rig.happens(ring(5), LOST)
