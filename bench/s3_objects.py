@@ -66,10 +66,14 @@ def _unchunked(body: bytes) -> bytes:
 
 
 class Objects:
-    """Buckets of objects. With `synthetic` bytes, every key that was not written or deleted exists, that size."""
+    """Buckets of objects. With `synthetic` bytes, every key that was not written or deleted exists, that size.
 
-    def __init__(self, synthetic: int | None = None) -> None:
+    Of values above `kept` bytes only the ETag is kept, for bursts of more bytes than the machine has memory for.
+    """
+
+    def __init__(self, synthetic: int | None = None, kept: int | None = None) -> None:
         self._synthetic = synthetic
+        self._kept = kept
         self._objects: dict[str, _Object | None] = {}
 
     def answer(self, method: str, target: str, fields: Mapping[str, str], body: bytes) -> Answer:
@@ -125,7 +129,10 @@ class Objects:
         for name in fields:
             if name[:11] == "x-amz-meta-":
                 metadata += f"{name}: {fields[name]}\r\n"
-        self._objects[path] = stored = _object(body, metadata)
+        stored = _object(body, metadata)
+        if self._kept is not None and len(body) > self._kept:
+            stored = _Object(b"", stored.etag, metadata)
+        self._objects[path] = stored
         return Answer(200, f"ETag: {stored.etag}\r\n")
 
     def _delete(self, path: str, fields: Mapping[str, str]) -> Answer:

@@ -1,4 +1,4 @@
-"""Shell. A small fast S3 for benchmarks: ``python -m bench.s3_stub [--synthetic BYTES] [--latency-ms MS]``.
+"""Shell. A small fast S3 for benchmarks: ``python -m bench.s3_stub [--synthetic BYTES] [--keep BYTES]``.
 
 Benchmarks of a cache need an S3 that costs little itself, has any number of objects at once, and a latency that is
 known. This one parses HTTP/1.1 by hand in an asyncio protocol (on uvloop where that is installed), answers from
@@ -154,9 +154,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.s3_stub", description="A small fast S3 for benchmarks.")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--synthetic", type=int, metavar="BYTES", help="every key exists, with this many bytes")
+    parser.add_argument("--keep", type=int, metavar="BYTES", help="of larger values only the ETag is kept")
     parser.add_argument("--latency-ms", type=float, default=0.0, metavar="MS")
     options = parser.parse_args()
-    stub = Stub(Objects(options.synthetic), options.latency_ms / 1000)
+    stub = Stub(Objects(options.synthetic, options.keep), options.latency_ms / 1000)
     with asyncio.Runner(loop_factory=_fast_loop()) as runner, suppress(KeyboardInterrupt):
         runner.run(_serve(options.port, stub))
 

@@ -12,12 +12,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class StubProcess(Process):
-    """A running stub at `endpoint_url`; with `synthetic`, every key exists with so many bytes."""
+    """A running stub at `endpoint_url`; with `synthetic`, every key exists with so many bytes.
 
-    def __init__(self, directory: Path, synthetic: int | None = None) -> None:
+    Of values above `keep` bytes it keeps the ETag alone.
+    """
+
+    def __init__(self, directory: Path, synthetic: int | None = None, keep: int | None = None) -> None:
         arguments = ["-m", "bench.s3_stub"]
         if synthetic is not None:
             arguments += ["--synthetic", str(synthetic)]
+        if keep is not None:
+            arguments += ["--keep", str(keep)]
         super().__init__("s3_stub", arguments, {"PYTHONPATH": str(ROOT)}, directory)
         try:
             self.endpoint_url = self.wait_for_log("http://")
