@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 from obstore.store import S3Store
 
-from bench.s3_objects import synthetic_value
+from bench.s3_objects import Objects, synthetic_value
 from bench.stub_process import StubProcess
 from tests.support.moto_server import AWS_VARIABLES, REGION, s3_client
 
@@ -45,6 +45,15 @@ def obstore_client(stub: StubProcess, bucket: str) -> S3Store:
         client_options={"allow_http": True, "timeout": "5s"},
         retry_config={"max_retries": 0},
     )
+
+
+def test_of_values_above_what_is_to_be_kept_the_etag_stays() -> None:
+    stub, whole = Objects(kept=4), Objects()
+    for name, value in (("/b/small", b"1234"), ("/b/large", b"12345")):
+        put, kept = stub.answer("PUT", name, {}, value), stub.answer("GET", name, {}, b"")
+        assert put == whole.answer("PUT", name, {}, value), "the ETag is that of the value"
+        assert put.fields.strip() in kept.fields
+        assert kept.body == (value if len(value) <= 4 else b"")
 
 
 @pytest.mark.parametrize("key", KEYS)
