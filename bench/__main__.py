@@ -14,9 +14,9 @@ from bench.against import Comparison, comparison_table, run_against
 from bench.case import Case, Figures, LeftOut, Variant
 from bench.cases import clients, growth, reads, redis_door, writeback, writes
 from bench.machine import machine_facts
+from bench.peers.stub_process import ROOT
 from bench.pieces import Pieces, Scale
 from bench.report import as_json, table
-from bench.stub_process import ROOT
 from bench.summary import Result, summarize
 
 _PARTS = (reads, clients, redis_door, growth, writes, writeback)

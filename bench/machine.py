@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from milena_common.distribution import NAME
+from milena_common.process.distribution import NAME
 
 _PACKAGES = (NAME, "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvloop", "lmdb", "redis", "hiredis")
 

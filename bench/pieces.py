@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bench.case import Figures
 from bench.child import told
-from bench.new_objects import VALUE_BYTES
-from bench.redis_server import RedisServer
-from bench.stub_process import ROOT, StubProcess
-from milena_common.durability import MEMORY
+from bench.peers.redis_server import RedisServer
+from bench.peers.stub_process import ROOT, StubProcess
+from bench.workload.new_objects import VALUE_BYTES
+from milena_common.api.durability import MEMORY
 from tests.support.cluster import Cluster
-from tests.support.moto_server import AWS_VARIABLES, s3_client
 from tests.support.processes import Process
+from tests.support.s3.moto_server import AWS_VARIABLES, s3_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -142,8 +142,10 @@ class Pieces:
     @cached_property
     def bare_chain(self) -> str:
         """The address of a bare gRPC router with a bare gRPC node behind it."""
-        node = self.module("bare_node", "bench.bare_chain", str(VALUE_BYTES))
-        router = self.module("bare_router", "bench.bare_chain", str(VALUE_BYTES), node.wait_for_log("127.0.0.1:"))
+        node = self.module("bare_node", "bench.peers.bare_chain", str(VALUE_BYTES))
+        router = self.module(
+            "bare_router", "bench.peers.bare_chain", str(VALUE_BYTES), node.wait_for_log("127.0.0.1:")
+        )
         return router.wait_for_log("127.0.0.1:")
 
     def module(self, name: str, *arguments: str) -> Process:
@@ -152,7 +154,7 @@ class Pieces:
 
     def cached_node(self, name: str, number: int, value_bytes: int) -> Process:
         """A node with so many values of so many bytes in memory; see `printed_address`."""
-        return self.module(name, "bench.cached_objects", "serve", str(number), str(value_bytes))
+        return self.module(name, "bench.nodes.cached_objects", "serve", str(number), str(value_bytes))
 
     def figures(self, *arguments: str) -> Figures:
         """What a module of this benchmark measures in a process and a working directory of its own."""

@@ -10,61 +10,61 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from milena_cache.advertised import advertised_resp, derive_advertised
-from milena_cache.bucket_watch import BucketWatch
-from milena_cache.clock_watch import watch_clock
-from milena_cache.conditions import Conditions
-from milena_cache.config import Config, load
-from milena_cache.copies import Copies
-from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.doors.grpc import OPERATIONS, SERVICE, CacheService, limited
-from milena_cache.doors.grpc_answers import BudgetedGet
-from milena_cache.doors.redis.assembly import redis_door
+from milena_cache.configuration.advertised import advertised_resp, derive_advertised
+from milena_cache.configuration.config import Config, load
 from milena_cache.exit_code import exit_code
-from milena_cache.flights import Flights
-from milena_cache.journal import Journal
-from milena_cache.journal_disk import CannotOpen
-from milena_cache.journal_identity import JournalIdentity, note_node
-from milena_cache.journal_lmdb import LmdbDisk
-from milena_cache.journal_trial import trial
-from milena_cache.lineage import LINEAGE_DIGITS, lineage_of_cluster
-from milena_cache.memory import Memory
+from milena_cache.journal.disk import CannotOpen
+from milena_cache.journal.group_commit import Journal
+from milena_cache.journal.identity import JournalIdentity, note_node
+from milena_cache.journal.lmdb_disk import LmdbDisk
+from milena_cache.journal.trial import trial
+from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.late_writes import MovedWrites
+from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.peers import Neighbours
+from milena_cache.membership.registration import Identity, Registration
+from milena_cache.memory.entries import Copies
+from milena_cache.memory.lru import Memory
+from milena_cache.memory.single_flight import Flights
 from milena_cache.metrics import node_registry
-from milena_cache.moved_writes import MovedWrites
-from milena_cache.neighbours import Neighbours
-from milena_cache.node import Landing, Node
-from milena_cache.node_identity import NodeIdentity
-from milena_cache.origin import Origin
-from milena_cache.ownership import Ownership
-from milena_cache.pace import Pace
-from milena_cache.registration import Identity, Registration
-from milena_cache.replay import replay
-from milena_cache.report import Report
-from milena_cache.s3 import S3
-from milena_cache.s3_boto3_client import make_session
-from milena_cache.s3_clock import CorrectedClock, S3Clock
-from milena_cache.s3_credentials import Credentials
-from milena_cache.s3_watch import S3Watch
-from milena_cache.stats import ReadCounts
-from milena_cache.store_probe import StoreProbe
-from milena_cache.through import Through
-from milena_cache.turns import Turns
-from milena_cache.upload import Uploader
-from milena_cache.writeback import WriteBack
-from milena_cache.writes import Writes
-from milena_client.connection import AsyncGrpcTransport
-from milena_client.ring_watch import AsyncRingWatch
-from milena_client.slot_map import SlotMap
-from milena_common import process
-from milena_common.addresses import Address, parse_address
-from milena_common.byte_budget import ByteBudget
-from milena_common.calls import CallCounts
-from milena_common.clock import Clock, SystemClock
-from milena_common.errors import ConfigError
-from milena_common.grpc_door import GrpcDoor
-from milena_common.limiter import TokenBucket
-from milena_common.memory_limit import memory_limit
-from milena_common.ops_http import OpsServer
+from milena_cache.objects.lineage import LINEAGE_DIGITS, lineage_of_cluster
+from milena_cache.objects.read_outcomes import ReadCounts
+from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.clients.boto3_session import make_session
+from milena_cache.origin.clock_watch import watch_clock
+from milena_cache.origin.conditions import Conditions
+from milena_cache.origin.health_probe import S3Watch
+from milena_cache.origin.requests import Origin
+from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
+from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3_store import S3
+from milena_cache.origin.store_probe import StoreProbe
+from milena_cache.reads.reader import Landing, Node
+from milena_cache.servers.grpc.budgeted_get import BudgetedGet
+from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService, limited
+from milena_cache.servers.resp.assembly import redis_door
+from milena_cache.service.status import Report
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.recovery import replay
+from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writes.write_through import Through
+from milena_cache.writes.writer import Writes
+from milena_common.api.errors import ConfigError
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_map_watch import AsyncRingWatch
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.memory_limit import memory_limit
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.http_server import OpsServer
+from milena_common.network.addresses import Address, parse_address
+from milena_common.process import run as process
+from milena_common.rpc.channel import AsyncGrpcTransport
+from milena_common.rpc.server import GrpcDoor
+from milena_common.runtime.clock import Clock, SystemClock
+from milena_common.runtime.key_locks import Turns
 
 log = logging.getLogger("milena_cache")
 

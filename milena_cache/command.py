@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from milena_common.command import start
+from milena_common.process.command import start
 
 
 def main() -> None:
     """Run a cache node, or answer --help."""
 
     def variables() -> frozenset[str]:
-        from milena_cache.config import variables as names
+        from milena_cache.configuration.config import variables as names
 
         return names()
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.journal import Journal
-from milena_cache.unfinished import unfinished
-from milena_cache.writeback import WriteBack
+from milena_cache.journal.group_commit import Journal
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.unfinished import unfinished
 
 log = logging.getLogger(__name__)
 

@@ -8,24 +8,24 @@ from math import nan
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from milena_cache.conditions import Conditions, State
-from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.doors.grpc import CacheService
-from milena_cache.doors.redis.clients import Clients
-from milena_cache.doors.redis.tracking import Tracking
-from milena_cache.journal import Journal
-from milena_cache.node import Node
-from milena_cache.origin import OriginCounts
-from milena_cache.ownership import Ownership
-from milena_cache.replay import Replay
-from milena_cache.report import Report
-from milena_cache.upload import Uploader
-from milena_cache.writeback import WriteBack
-from milena_cache.writes import Writes
-from milena_common.byte_budget import ByteBudget
-from milena_common.calls import CallCounts
-from milena_common.limiter import TokenBucket
-from milena_common.metrics import (
+from milena_cache.journal.group_commit import Journal
+from milena_cache.membership.ownership import Ownership
+from milena_cache.origin.conditions import Conditions, State
+from milena_cache.origin.requests import OriginCounts
+from milena_cache.reads.reader import Node
+from milena_cache.servers.grpc.methods import CacheService
+from milena_cache.servers.resp.state.client_registry import Clients
+from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.status import Report
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.recovery import Replay
+from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writes.writer import Writes
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.families import (
     counter,
     counters,
     gauge,

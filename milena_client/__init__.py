@@ -13,13 +13,13 @@
 of the objects in the bucket. Every error is a `MilenaError`.
 """
 
-from milena_client.aio import AsyncMilena
+from milena_client.aio.client import AsyncMilena
 from milena_client.cached import cached
-from milena_client.client import Milena
-from milena_client.near_cache import NearCache
-from milena_client.retry import RetryPolicy
-from milena_client.values import Entry, Flushed, ObjectInfo, Written
-from milena_common.errors import (
+from milena_client.core.near_cache import NearCache
+from milena_client.core.retry import RetryPolicy
+from milena_client.core.values import Entry, Flushed, ObjectInfo, Written
+from milena_client.sync.client import Milena
+from milena_common.api.errors import (
     AccessDenied,
     BatchError,
     ConditionFailed,

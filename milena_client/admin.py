@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from milena_client import operations
-from milena_client.blocking_clock import BlockingClock, BlockingSystemClock
-from milena_client.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries
-from milena_client.connection import GrpcTransport
-from milena_client.operations import Operation
-from milena_client.options import ADMIN, Options, reduced
-from milena_client.retry import DEFAULT_RETRY, RetryPolicy
-from milena_client.transport import Transport
-from milena_client.url import DEFAULT_ADDRESS, as_target
-from milena_client.values import Flushed, Key, checked_bucket, encode_key, key_list
-from milena_common.errors import InvalidRequest
-from milena_common.missing_node import MissingNode
-from milena_common.pb import router_server_pb2 as pb
+from milena_client.core import operations
+from milena_client.core.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries
+from milena_client.core.operations import Operation
+from milena_client.core.options import ADMIN, Options, reduced
+from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
+from milena_client.core.url import DEFAULT_ADDRESS, as_target
+from milena_client.core.values import Flushed, Key, checked_bucket, encode_key, key_list
+from milena_common.api.errors import InvalidRequest
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.missing_node import MissingNode
+from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.transport import Transport
+from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from milena_client.aio import AsyncMilena
-from milena_client.client import Milena
+from milena_client.aio.client import AsyncMilena
+from milena_client.core.values import Key, encode_ttl
 from milena_client.results import AsyncResults, Codec, Dumps, KeyOf, Loads, Names, Results, name_of
-from milena_client.values import Key, encode_ttl
+from milena_client.sync.client import Milena
 
 P = ParamSpec("P")
 R = TypeVar("R")

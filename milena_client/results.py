@@ -16,12 +16,12 @@ from collections.abc import Callable
 from string import Formatter
 from typing import Any, Generic, TypeVar
 
-from milena_client.aio import AsyncMilena
-from milena_client.blocking_clock import BlockingSystemClock
-from milena_client.client import Milena
-from milena_client.forks import survive_forks
-from milena_client.values import Key, encode_value
-from milena_common.errors import InvalidRequest, MilenaError
+from milena_client.aio.client import AsyncMilena
+from milena_client.core.values import Key, encode_value
+from milena_client.sync.client import Milena
+from milena_common.api.errors import InvalidRequest, MilenaError
+from milena_common.runtime.blocking_clock import BlockingSystemClock
+from milena_common.runtime.forks import survive_forks
 
 log = logging.getLogger(__name__)
 

@@ -6,24 +6,24 @@ import asyncio
 import logging
 import uuid
 
-from milena_common import process
-from milena_common.byte_budget import ByteBudget
-from milena_common.calls import CallCounts
-from milena_common.clock import SystemClock
-from milena_common.grpc_door import GrpcDoor
-from milena_common.limiter import TokenBucket
-from milena_common.memory_limit import memory_limit
-from milena_common.missing_node import MAX_REASONS
-from milena_common.ops_http import OpsServer
+from milena_common.cluster.missing_node import MAX_REASONS
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.memory_limit import memory_limit
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.http_server import OpsServer
+from milena_common.process import run as process
+from milena_common.rpc.server import GrpcDoor
+from milena_common.runtime.clock import SystemClock
 from milena_router.config import Config, load
-from milena_router.forward import Forwarder
-from milena_router.leases import Leases
-from milena_router.membership import Change, Membership
+from milena_router.forwarding.forward import Forwarder
+from milena_router.forwarding.node_connection import connect
 from milena_router.metrics import router_registry
-from milena_router.node_connection import connect
-from milena_router.recovery import Recovery
+from milena_router.ring.leases import Leases
+from milena_router.ring.membership import Change, Membership
+from milena_router.ring.recovery import Recovery
+from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
 from milena_router.service import OPERATIONS, RouterService
-from milena_router.watchers import MAX_WATCHERS, RingWatchers
 
 log = logging.getLogger("milena_router")
 

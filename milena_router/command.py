@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from milena_common.command import start
+from milena_common.process.command import start
 from milena_router.config import variables
 
 

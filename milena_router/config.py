@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from milena_common import logs
-from milena_common.addresses import Address, Port
-from milena_common.env import Environment
-from milena_common.errors import ConfigError
-from milena_common.keys import MAX_VALUE_BYTES
-from milena_common.memory_shares import in_flight_share
-from milena_router.recovery import NODE_RETRY_SECONDS
+from milena_common.api.errors import ConfigError
+from milena_common.api.keys import MAX_VALUE_BYTES
+from milena_common.limits.memory_shares import in_flight_share
+from milena_common.network.addresses import Address, Port
+from milena_common.process import logs
+from milena_common.process.env import Environment
+from milena_router.ring.recovery import NODE_RETRY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from milena_common.byte_budget import ByteBudget
-from milena_common.calls import CallCounts
-from milena_common.limiter import TokenBucket
-from milena_common.metrics import counter, counters, gauge, histograms, in_flight, registry
-from milena_common.slots import SLOTS
-from milena_router.leases import Leases
-from milena_router.watchers import RingWatchers
+from milena_common.cluster.slots import SLOTS
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.families import counter, counters, gauge, histograms, in_flight, registry
+from milena_router.ring.leases import Leases
+from milena_router.ring.watch_streams import RingWatchers
 
 
 def router_registry(

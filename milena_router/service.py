@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from milena_common.addresses import ALLOWED, parse_address
-from milena_common.byte_budget import ByteBudget
-from milena_common.call_bytes import COPIES, SMALL_BYTES, CallBytes
-from milena_common.clock import Clock
-from milena_common.deadlines import inner
-from milena_common.durability import check_condition, check_durability
-from milena_common.errors import InvalidRequest, MilenaError
-from milena_common.grpc_door import Message, Method
-from milena_common.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
-from milena_common.limiter import TokenBucket, over_limit
-from milena_common.pb import cache_server_pb2 as cache_pb
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.ring import Member
+from milena_common.api.durability import check_condition, check_durability
+from milena_common.api.errors import InvalidRequest, MilenaError
+from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slot_assignment import Member
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
+from milena_common.limits.token_bucket import TokenBucket, over_limit
+from milena_common.network.addresses import ALLOWED, parse_address
+from milena_common.rpc.server import Message, Method
+from milena_common.runtime.clock import Clock
+from milena_common.runtime.deadlines import inner
 from milena_router.config import Config
-from milena_router.forward import Forwarder
-from milena_router.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, report
-from milena_router.leases import Leases
-from milena_router.refresh import refresh
-from milena_router.writeback import WriteBack
+from milena_router.forwarding.forward import Forwarder
+from milena_router.forwarding.refresh import refresh
+from milena_router.forwarding.writeback import WriteBack
+from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, report
+from milena_router.ring.leases import Leases
 
 OPERATIONS = (
     *("get", "put", "delete", "list"),

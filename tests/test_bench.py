@@ -15,17 +15,17 @@ from bench.__main__ import CASES, main, run_case
 from bench.against import compare, comparison_table, interval, run_against
 from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.cores import apart
-from bench.load import with_callers, with_threads
 from bench.machine import machine_facts
-from bench.new_objects import VALUE_BYTES, new_objects
+from bench.peers.redis_benchmark import figures, redis_benchmark
+from bench.peers.redis_benchmark import why_not as why_no_redis_benchmark
+from bench.peers.redis_server import RedisServer, why_not
+from bench.peers.resp_pipeline import RespPipeline
+from bench.peers.stub_process import ROOT
 from bench.pieces import Pieces, Scale
-from bench.redis_benchmark import figures, redis_benchmark
-from bench.redis_benchmark import why_not as why_no_redis_benchmark
-from bench.redis_server import RedisServer, why_not
 from bench.report import as_json, table
-from bench.resp_pipeline import RespPipeline
-from bench.stub_process import ROOT
 from bench.summary import percentile, summarize
+from bench.workload.load import with_callers, with_threads
+from bench.workload.new_objects import VALUE_BYTES, new_objects
 from tests.support.processes import Process
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 
-from milena_common.pb import cache_server_pb2, router_server_pb2
+from milena_common.api.pb import cache_server_pb2, router_server_pb2
 
 ROOT = Path(__file__).parent.parent
 CACHE: FileDescriptor = cache_server_pb2.DESCRIPTOR

@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 from obstore.store import S3Store
 
-from bench.s3_objects import Objects, synthetic_value
-from bench.stub_process import StubProcess
-from tests.support.moto_server import AWS_VARIABLES, REGION, s3_client
+from bench.peers.s3_objects import Objects, synthetic_value
+from bench.peers.stub_process import StubProcess
+from tests.support.s3.moto_server import AWS_VARIABLES, REGION, s3_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,10 +8,10 @@ from functools import partial
 
 from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.cores import apart, with_processor_times
-from bench.hot_keys import fill, fill_large, warm
-from bench.node_door import flush
+from bench.nodes.grpc_client import flush
+from bench.peers.redis_server import why_not
 from bench.pieces import BOTO3_THREADS, CALLERS, Pieces
-from bench.redis_server import why_not
+from bench.workload.hot_keys import fill, fill_large, warm
 from tests.support.cluster import Cluster
 
 _MIB = 2**20
@@ -35,24 +35,24 @@ def _placed(pieces: Pieces) -> Iterator[None]:
 
 
 def _sync(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
-    """A variant of `bench.sync_reads`."""
+    """A variant of `bench.programs.sync_reads`."""
     name = name or client
     missing = why_not(client=True) if client == "redis_py" else ""
     if missing:
         return LeftOut(name, missing)
     address = pieces.redis.address if client == "redis_py" else pieces.direct_cluster.address
-    arguments = ("bench.sync_reads", client, address, work, str(pieces.scale.seconds))
+    arguments = ("bench.programs.sync_reads", client, address, work, str(pieces.scale.seconds))
     return Variant(name, lambda: with_processor_times(_server(pieces, client), lambda: pieces.figures(*arguments)))
 
 
 def _async(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
-    """A variant of `bench.async_reads`."""
+    """A variant of `bench.programs.async_reads`."""
     name = name or client
     missing = why_not(client=True) if client.startswith("redis_py") else ""
     if missing:
         return LeftOut(name, missing)
     address = pieces.redis.address if client.startswith("redis_py") else pieces.direct_cluster.address
-    arguments = ("bench.async_reads", client, address, work, str(CALLERS), str(pieces.scale.seconds))
+    arguments = ("bench.programs.async_reads", client, address, work, str(CALLERS), str(pieces.scale.seconds))
     return Variant(name, lambda: with_processor_times(_server(pieces, client), lambda: pieces.figures(*arguments)))
 
 
@@ -102,7 +102,7 @@ def _large_values(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
 def _cold_reads(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
     # boto3 has no server whose core it could be kept off: here all may use all cores.
     pieces.stub.set_latency(0)
-    arguments = ("bench.sync_reads", "boto3", pieces.stub.endpoint_url, "cold", str(pieces.scale.seconds))
+    arguments = ("bench.programs.sync_reads", "boto3", pieces.stub.endpoint_url, "cold", str(pieces.scale.seconds))
     yield [
         _async(pieces, "milena_uvloop", "cold"),
         Variant("boto3", lambda: with_processor_times({}, lambda: pieces.figures(*arguments))),
@@ -126,7 +126,7 @@ def _router_get(pieces: Pieces) -> Iterator[Sequence[Variant]]:
     def read(cluster: Cluster) -> Figures:
         """With the processor time for each call, of all three processes."""
         servers = {"router": cluster.router.pid, "node": cluster.nodes[0].pid}
-        arguments = ("bench.router_reads", cluster.address, str(CALLERS), str(pieces.scale.seconds))
+        arguments = ("bench.programs.router_reads", cluster.address, str(CALLERS), str(pieces.scale.seconds))
         return with_processor_times(servers, lambda: pieces.figures(*arguments))
 
     yield [

@@ -12,14 +12,14 @@ from itertools import count
 
 import grpc
 
-from bench.cached_objects import SMALL, filled_memory, key, node
 from bench.case import Case, Figures, Target, Variant
-from bench.load import one_after_another
-from bench.node_parts import BUCKETS
+from bench.nodes.cached_objects import SMALL, filled_memory, key, node
+from bench.nodes.node_parts import BUCKETS
 from bench.pieces import Pieces, printed_address
-from milena_cache.doors.grpc import SERVICE
-from milena_cache.node import Node
-from milena_common.pb import cache_server_pb2 as pb
+from bench.workload.load import one_after_another
+from milena_cache.reads.reader import Node
+from milena_cache.servers.grpc.methods import SERVICE
+from milena_common.api.pb import cache_server_pb2 as pb
 
 SMALLEST, LARGEST = 1_000, 1_000_000
 
@@ -91,7 +91,9 @@ def _memory(pieces: Pieces) -> Iterator[Sequence[Variant]]:
     number = count()
 
     def weigh(size: int) -> Figures:
-        with pieces.module(f"weigh_{size}_{next(number)}", "bench.cached_objects", "weigh", str(size)) as process:
+        with pieces.module(
+            f"weigh_{size}_{next(number)}", "bench.nodes.cached_objects", "weigh", str(size)
+        ) as process:
             line = process.wait_for_log("bytes per object:", timeout=120)
         return {"bytes_per_object": float(line.rpartition(":")[2])}
 

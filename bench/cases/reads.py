@@ -10,10 +10,10 @@ from itertools import cycle
 
 import grpc
 
-from bench.bare_chain import METHOD
 from bench.case import Case, Figures, Target, Variant
-from bench.load import one_after_another, with_callers, with_threads
+from bench.peers.bare_chain import METHOD
 from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
+from bench.workload.load import one_after_another, with_callers, with_threads
 from milena_client import AsyncMilena, Milena
 
 _HOT_KEYS = [f"hot/{number}" for number in range(100)]

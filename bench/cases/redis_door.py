@@ -9,13 +9,13 @@ from functools import partial
 
 from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.cores import apart, with_processor_times
-from bench.hot_keys import NUMBER, fill, warm
-from bench.new_objects import VALUE_BYTES
-from bench.node_door import flush
+from bench.nodes.grpc_client import flush
+from bench.peers.redis_benchmark import CONNECTIONS, redis_benchmark
+from bench.peers.redis_benchmark import why_not as why_no_load
+from bench.peers.redis_server import why_not
 from bench.pieces import Pieces, printed_address
-from bench.redis_benchmark import CONNECTIONS, redis_benchmark
-from bench.redis_benchmark import why_not as why_no_load
-from bench.redis_server import why_not
+from bench.workload.hot_keys import NUMBER, fill, warm
+from bench.workload.new_objects import VALUE_BYTES
 from tests.support.processes import Node, Process
 
 # Commands for each second of a round: about what a Redis server answers, less where a node needs much longer.
@@ -108,7 +108,9 @@ def _hit_cost_keys(pieces: Pieces) -> Iterator[Sequence[Variant]]:
 def _hit_cost(pieces: Pieces, node: Process, keys: int) -> Callable[[int], Figures]:
     """The cost by the number of connections."""
     address, seconds = printed_address(node, "redis door: "), str(pieces.scale.seconds)
-    return lambda number: pieces.figures("bench.hit_cost", address, str(node.pid), str(number), str(keys), seconds)
+    return lambda number: pieces.figures(
+        "bench.programs.hit_cost", address, str(node.pid), str(number), str(keys), seconds
+    )
 
 
 def _against_redis(get: float, set_: float | None) -> list[Target]:

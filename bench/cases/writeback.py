@@ -10,12 +10,12 @@ from functools import partial
 from itertools import cycle
 
 from bench.case import Case, Figures, Target, Variant
-from bench.load import with_callers
-from bench.new_objects import VALUE_BYTES
-from bench.node_door import NodeDoor
+from bench.nodes.grpc_client import NodeDoor
 from bench.pieces import BUCKET, CALLERS, Pieces
-from milena_cache.dirty import ENTRY_OVERHEAD
-from milena_common.durability import THROUGH
+from bench.workload.load import with_callers
+from bench.workload.new_objects import VALUE_BYTES
+from milena_cache.writeback.dirty_table import ENTRY_OVERHEAD
+from milena_common.api.durability import THROUGH
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 
@@ -30,7 +30,7 @@ def _reads_while_flushing(pieces: Pieces) -> Iterator[Sequence[Variant]]:
     url, seconds = pieces.empty_stub.endpoint_url, str(pieces.scale.seconds)
 
     def in_process(backlog: int) -> Figures:
-        return pieces.figures("bench.policy_reads", url, str(CALLERS), seconds, str(backlog))
+        return pieces.figures("bench.programs.policy_reads", url, str(CALLERS), seconds, str(backlog))
 
     yield [
         Variant(f"{name}_{state}", partial(read, backlog))
@@ -43,7 +43,7 @@ def _through_door(pieces: Pieces, backlog: int) -> Figures:
     """Hits of a node that was started on a journal with so many writes to upload."""
     with pieces.while_it_lasts() as directory:
         journal = str(directory / "journal")
-        pieces.done("bench.backlog", journal, str(backlog))
+        pieces.done("bench.nodes.backlog", journal, str(backlog))
         url = pieces.empty_stub.endpoint_url
         with Cluster(directory, url, BUCKET, nodes=1, node_env={"JOURNAL_DIR": journal}) as cluster:
             node = cluster.nodes[0]
@@ -78,7 +78,7 @@ def _flush(pieces: Pieces) -> Iterator[Sequence[Variant]]:
 
     def drain(way: str, latency_ms: int) -> Figures:
         pieces.empty_stub.set_latency(latency_ms / 1000)
-        return pieces.figures("bench.drain", way, pieces.empty_stub.endpoint_url, number)
+        return pieces.figures("bench.programs.drain", way, pieces.empty_stub.endpoint_url, number)
 
     yield [
         Variant(f"{way}_{latency_ms}ms", partial(drain, way, latency_ms))
@@ -92,8 +92,8 @@ def _replay(pieces: Pieces) -> Iterator[Sequence[Variant]]:
     number = str(pieces.scale.replayed)
     with pieces.while_it_lasts() as directory:
         journal = str(directory / "journal")
-        pieces.done("bench.backlog", journal, number)
-        yield [Variant(number, lambda: pieces.figures("bench.replayed", journal, number))]
+        pieces.done("bench.nodes.backlog", journal, number)
+        yield [Variant(number, lambda: pieces.figures("bench.programs.replayed", journal, number))]
 
 
 CASES = (

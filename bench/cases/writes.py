@@ -14,14 +14,14 @@ from contextlib import contextmanager
 
 from bench.case import Case, Figures, LeftOut, Target, Variant
 from bench.cores import with_processor_times
-from bench.load import with_callers, with_threads
-from bench.new_objects import new_objects
-from bench.node_door import NodeDoor, flush
+from bench.nodes.grpc_client import NodeDoor, flush
+from bench.peers.redis_server import RedisServer, why_not
 from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
-from bench.redis_server import RedisServer, why_not
+from bench.workload.load import with_callers, with_threads
+from bench.workload.new_objects import new_objects
 from milena_client import AsyncMilena
-from milena_common.durability import BACK
-from tests.support.moto_server import s3_client
+from milena_common.api.durability import BACK
+from tests.support.s3.moto_server import s3_client
 
 # Milliseconds that S3 takes in the comparison with boto3.
 _S3_MS = 20
@@ -31,7 +31,7 @@ _NOT_YET = 60.0
 
 def _in_process(pieces: Pieces, name: str, callers: int, flush_delay: float = _AT_ONCE) -> Variant:
     url, seconds = pieces.empty_stub.endpoint_url, pieces.scale.seconds
-    arguments = ("bench.policy_writes", url, str(callers), str(seconds), str(flush_delay))
+    arguments = ("bench.programs.policy_writes", url, str(callers), str(seconds), str(flush_delay))
     return Variant(name, lambda: pieces.figures(*arguments))
 
 
@@ -84,7 +84,7 @@ def _direct(pieces: Pieces, callers: int) -> Variant:
 
     def write() -> Figures:
         before = puts()
-        figures = pieces.figures("bench.async_writes", *arguments)
+        figures = pieces.figures("bench.programs.async_writes", *arguments)
         flush(node.address)
         return {**figures, "calls": puts() - before}
 
@@ -100,7 +100,7 @@ def _redis(pieces: Pieces, name: str, callers: int) -> Variant | LeftOut:
     def write() -> Figures:
         with pieces.while_it_lasts() as directory, RedisServer(directory, durable=True) as server:
             seconds = str(pieces.scale.seconds)
-            return pieces.figures("bench.async_writes", name, server.address, str(callers), seconds)
+            return pieces.figures("bench.programs.async_writes", name, server.address, str(callers), seconds)
 
     return Variant(name, write)
 

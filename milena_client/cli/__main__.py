@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from milena_common.distribution import install_command
+from milena_common.process.distribution import install_command
 
 
 def main() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from milena_client.cli import demo, health, journal, objects, refresh, ring, s3, up, writeback
-from milena_client.cli.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
-from milena_client.cli.session import Session, cluster_options
-from milena_common.distribution import installed_version
-from milena_common.errors import ConfigError, MilenaError
+from milena_client.cli.commands import health, journal, objects, refresh, ring, s3, writeback
+from milena_client.cli.local import demo, up
+from milena_client.cli.terminal.failures import BROKEN_PIPE, FAILED, INTERRUPTED, exit_code, printable, reason
+from milena_client.cli.terminal.session import Session, cluster_options
+from milena_common.api.errors import ConfigError, MilenaError
+from milena_common.process.distribution import installed_version
 
 
 class _App(click.Group):

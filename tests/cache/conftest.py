@@ -5,11 +5,11 @@ from __future__ import annotations
 import boto3
 import pytest
 
-from milena_cache.s3_credentials import Credentials
-from milena_cache.s3_settings import S3Settings
+from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3.settings import S3Settings
 from tests.e2e.conftest import bucket, moto, s3, s3_proxy
-from tests.support.fault_proxy import FaultProxy
-from tests.support.moto_server import AWS_VARIABLES, REGION
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.moto_server import AWS_VARIABLES, REGION
 
 __all__ = ["bucket", "credentials", "moto", "s3", "s3_proxy", "session", "settings"]
 

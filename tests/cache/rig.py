@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import asyncio
 
-from milena_cache.buckets import Buckets, Object
-from milena_cache.change import Ack
-from milena_cache.conditions import Conditions
-from milena_cache.copies import Copies
-from milena_cache.dirty import Dirty, DirtyEntry
-from milena_cache.expiry import NEVER, expires_metadata, expiry_of, has_ended
-from milena_cache.flights import Flights
-from milena_cache.flushes import Flushed
-from milena_cache.freshness import Freshness
-from milena_cache.journal import Journal
-from milena_cache.memory import Memory
-from milena_cache.modify import Decide, Modified
-from milena_cache.node import Landing, Node, Reply
-from milena_cache.origin import Origin
-from milena_cache.pace import Pace
-from milena_cache.replay import Replay, replay
-from milena_cache.s3_clock import CorrectedClock, S3Clock
-from milena_cache.stats import ReadCounts
-from milena_cache.store import Ref
-from milena_cache.through import Through
-from milena_cache.turns import Turns
-from milena_cache.upload import Policy, Uploader
-from milena_cache.version import Version, stamp
-from milena_cache.writeback import WriteBack
-from milena_cache.writes import Writes
-from milena_common.durability import Durability
+from milena_cache.journal.group_commit import Journal
+from milena_cache.memory.entries import Copies
+from milena_cache.memory.freshness import Freshness
+from milena_cache.memory.lru import Memory
+from milena_cache.memory.single_flight import Flights
+from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, has_ended
+from milena_cache.objects.names import Buckets, Object
+from milena_cache.objects.object_store import Ref
+from milena_cache.objects.read_outcomes import ReadCounts
+from milena_cache.objects.version import Version, stamp
+from milena_cache.objects.write_request import Ack
+from milena_cache.origin.conditions import Conditions
+from milena_cache.origin.requests import Origin
+from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
+from milena_cache.reads.read_modify_write import Decide, Modified
+from milena_cache.reads.reader import Landing, Node, Reply
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.flush import Flushed
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.recovery import Replay, replay
+from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.upload import Policy, Uploader
+from milena_cache.writes.write_through import Through
+from milena_cache.writes.writer import Writes
+from milena_common.api.durability import Durability
+from milena_common.runtime.key_locks import Turns
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
-from tests.support.memory_store import MemoryStore, WithMetadata, metadata_of
+from tests.support.s3.memory_store import MemoryStore, WithMetadata, metadata_of
 
 BUCKET = "bucket"
 LINEAGE = "0123456789abcdef"

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from milena_client.memory_cluster import MemoryCluster
-from milena_common.errors import FailedPrecondition
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.slots import SLOTS
+from milena_client.testing.memory_cluster import MemoryCluster
+from milena_common.api.errors import FailedPrecondition
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slots import SLOTS
 from tests.client.router import METHODS, router
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.waiting import wait_until

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from milena_common.errors import MilenaError
-from milena_common.grpc_options import server_options
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.status import to_grpc
+from milena_common.api.errors import MilenaError
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.rpc.options import server_options
+from milena_common.rpc.status import to_grpc
 
 Answer = Callable[[str, Any, grpc.ServicerContext], Message]
 Watch = Callable[[grpc.ServicerContext], Iterator[pb.RingUpdate]]

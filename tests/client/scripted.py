@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from google.protobuf.message import Message
 
 from milena_client.testing import FakeAsyncClock, FakeClock
-from milena_common.errors import MilenaError
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.errors import MilenaError
+from milena_common.api.pb import router_server_pb2 as pb
 
 Answer = Message | MilenaError
 FOUND = pb.GetResponse(successful=True, value=b"v")

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from milena_client.admin import Admin, DeadLetters, FailedWrite, NodeStats, problems
-from milena_client.connection import _METHODS, _STREAMS
-from milena_client.memory_cluster import NODE, MemoryCluster
+from milena_client.core.values import Flushed
 from milena_client.testing import FakeClock, MemoryTransport
-from milena_client.values import Flushed
-from milena_common.errors import InvalidRequest, NodeLost
-from milena_common.pb import router_server_pb2
-from milena_common.pb import router_server_pb2 as pb
+from milena_client.testing.memory_cluster import NODE, MemoryCluster
+from milena_common.api.errors import InvalidRequest, NodeLost
+from milena_common.api.pb import router_server_pb2
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.rpc.channel import _METHODS, _STREAMS
 from tests.client.router import router
 from tests.client.scripted import Answer, Script, ScriptedTransport
 

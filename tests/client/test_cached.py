@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milena_client import InvalidRequest, NodeLost, Unavailable, cached
-from milena_client.retry import RetryPolicy
+from milena_client.core.retry import RetryPolicy
 from milena_client.testing import FakeAsyncMilena, FakeMilena
-from milena_common.errors import AccessDenied
+from milena_common.api.errors import AccessDenied
 
 WAIT_SECONDS = 30.0
 NEVER_AGAIN = RetryPolicy(tokens=0)

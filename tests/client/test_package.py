@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import milena_client
-from milena_common import errors
+from milena_common.api import errors
 
 USER = """
 import asyncio

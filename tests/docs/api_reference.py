@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import milena_client
 from milena_client import admin, testing
-from milena_common import errors
+from milena_common.api import errors
 from tests.docs.documents import ROOT
 
 PAGE = ROOT / "docs" / "api.md"

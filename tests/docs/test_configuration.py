@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from milena_cache import config as cache_config
-from milena_cache import dirty
-from milena_cache.memory import ENTRY_OVERHEAD
+from milena_cache.configuration import config as cache_config
+from milena_cache.memory.lru import ENTRY_OVERHEAD
+from milena_cache.writeback import dirty_table as dirty
 from milena_client import RetryPolicy
-from milena_client.url import VARIABLE, parse_duration, parse_url
-from milena_common.env import Environment
-from milena_common.errors import ConfigError
+from milena_client.core.url import VARIABLE, parse_duration, parse_url
+from milena_common.api.errors import ConfigError
+from milena_common.process.env import Environment
 from milena_router import config as router_config
 from tests.docs.documents import DOCUMENTS, ROOT, Row, blocks, rows, section, text
 

@@ -11,26 +11,26 @@ import promql_parser
 import pytest
 from prometheus_client import CollectorRegistry
 
-from milena_cache.bucket_watch import BucketWatch
-from milena_cache.doors.grpc import OPERATIONS, CacheService
-from milena_cache.doors.redis.clients import Clients
-from milena_cache.doors.redis.table import command_table
-from milena_cache.doors.redis.tracking import Tracking
+from milena_cache.membership.ownership import Ownership
 from milena_cache.metrics import node_registry
-from milena_cache.origin import OriginCounts
-from milena_cache.ownership import Ownership
-from milena_cache.replay import Replay
-from milena_cache.report import Report
-from milena_cache.stats import HITS, MISSES
-from milena_common import errors
-from milena_common.byte_budget import ByteBudget
-from milena_common.calls import CallCounts
-from milena_common.durability import DURABILITIES
-from milena_common.errors import MilenaError
-from milena_common.limiter import TokenBucket
-from milena_common.ops_http import LIVE_PATHS, READY_PATHS
-from milena_common.pb import cache_server_pb2, router_server_pb2
-from milena_common.status import to_grpc
+from milena_cache.objects.read_outcomes import HITS, MISSES
+from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.requests import OriginCounts
+from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
+from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.state.client_registry import Clients
+from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.status import Report
+from milena_cache.writeback.recovery import Replay
+from milena_common.api import errors
+from milena_common.api.durability import DURABILITIES
+from milena_common.api.errors import MilenaError
+from milena_common.api.pb import cache_server_pb2, router_server_pb2
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.metrics.http_server import LIVE_PATHS, READY_PATHS
+from milena_common.rpc.status import to_grpc
 from milena_router.metrics import router_registry
 from tests.cache.rig import BUCKET, NodeUnderTest
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text

@@ -8,7 +8,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-from milena_common.distribution import NAME, install_command, installed_version
+from milena_common.process.distribution import NAME, install_command, installed_version
 
 ROOT = Path(__file__).parents[2]
 # What pip, or a requirement such as milena[cli], would take for the other project's name.

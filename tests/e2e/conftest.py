@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.moto_server import MotoServer
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.moto_server import MotoServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from milena_common.pb import cache_server_pb2_grpc, router_server_pb2_grpc
+from milena_common.api.pb import cache_server_pb2_grpc, router_server_pb2_grpc
 
 
 @contextmanager

@@ -11,14 +11,14 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from milena_client import Milena
-from milena_common.pb import cache_server_pb2 as cache_pb
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import cache_stub, refusal, router_stub
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.moto_server import AWS_VARIABLES
 from tests.support.processes import Process
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.moto_server import AWS_VARIABLES
 
 pytestmark = pytest.mark.e2e
 

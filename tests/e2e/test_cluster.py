@@ -12,15 +12,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mypy_boto3_s3 import S3Client
 
 from milena_client import AsyncMilena, KeyNotFound, Milena
-from milena_common.durability import DURABILITIES, Durability
-from milena_common.pb import cache_server_pb2 as cache_pb
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.durability import DURABILITIES, Durability
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import cache_stub, router_stub
 from tests.stack.queries import metrics_named
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
 from tests.support.processes import Server
+from tests.support.s3.fault_proxy import FaultProxy
 
 pytestmark = pytest.mark.e2e
 

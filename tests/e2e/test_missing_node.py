@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from mypy_boto3_s3 import S3Client
 
-from milena_cache.journal_identity import adopt
+from milena_cache.journal.identity import adopt
 from milena_client import Milena, NearCache
 from milena_client.admin import Admin
 from milena_client.cli.app import milena
-from milena_common.addresses import parse_address
+from milena_common.network.addresses import parse_address
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
 from tests.support.waiting import wait_until

@@ -18,10 +18,10 @@ import redis
 import redis.asyncio
 from redis.cache import CacheConfig
 
-from milena_common.addresses import Address, parse_address
-from milena_common.slots import SLOTS
+from milena_common.cluster.slots import SLOTS
+from milena_common.network.addresses import Address, parse_address
 from tests.support.cluster import Cluster
-from tests.support.moto_server import MotoServer
+from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

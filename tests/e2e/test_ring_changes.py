@@ -12,14 +12,14 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from milena_client import Milena, MilenaError, NodeLost, RetryPolicy, Unavailable
-from milena_common.durability import DURABILITIES
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.durability import DURABILITIES
+from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import refusal, router_stub
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import Delay
 from tests.support.processes import Server
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.faults import Delay
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

@@ -12,13 +12,13 @@ import pytest
 
 from milena_client import ConditionFailed, Milena, MilenaError, NearCache, Unavailable
 from milena_client.admin import Admin
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import refusal, router_stub
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.moto_server import MotoServer
 from tests.support.processes import Server
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.moto_server import MotoServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

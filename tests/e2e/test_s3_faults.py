@@ -8,12 +8,12 @@ import pytest
 from mypy_boto3_s3 import S3Client
 
 from milena_client import AccessDenied, FailedPrecondition, Milena, OriginUnavailable, RetryPolicy
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import refusal, router_stub
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import (
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.faults import (
     ACCESS_DENIED,
     INTERNAL_ERROR,
     NO_SUCH_BUCKET,

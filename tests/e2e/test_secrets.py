@@ -10,8 +10,8 @@ from mypy_boto3_s3 import S3Client
 from milena_client import Milena, MilenaError, RetryPolicy
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import ACCESS_DENIED, INTERNAL_ERROR, Answer, CutBody, Fault, Hang, LoseAnswer
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, Answer, CutBody, Fault, Hang, LoseAnswer
 
 pytestmark = pytest.mark.e2e
 

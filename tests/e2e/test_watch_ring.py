@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from milena_client.slot_map import SlotMap
-from milena_common.pb import cache_server_pb2 as cache_pb
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.slots import SLOTS
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slots import SLOTS
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import cache_stub, refusal, router_stub
 from tests.support.cluster import Cluster

@@ -22,9 +22,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from milena_client import Milena, MilenaError
-from tests.faults.history import History
-from tests.faults.load import NO_RETRY, read_all
-from tests.faults.scene import Scene, report, scratch
+from tests.faults.harness.history import History
+from tests.faults.harness.load import NO_RETRY, read_all
+from tests.faults.harness.scene import Scene, report, scratch
 from tests.support.processes import ROOT
 from tests.support.waiting import wait_until
 

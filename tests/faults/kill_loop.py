@@ -23,10 +23,10 @@ from random import Random
 
 from milena_client import AsyncMilena
 from milena_client.admin import Admin
-from tests.faults.history import History
-from tests.faults.load import Load, Mix, read_all
-from tests.faults.scene import Scene, report, scratch
-from tests.support.faults import ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN, Delay, LoseAnswer
+from tests.faults.harness.history import History
+from tests.faults.harness.load import Load, Mix, read_all
+from tests.faults.harness.scene import Scene, report, scratch
+from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, SLOW_DOWN, Delay, LoseAnswer
 from tests.support.waiting import wait_until
 
 KEYS = 300

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from milena_client import AsyncMilena
 from milena_client.admin import Admin, FailedWrite
-from tests.faults.history import History
-from tests.faults.load import read_all
-from tests.faults.scene import BUCKET, Scene, report, scratch
-from tests.support.faults import ACCESS_DENIED, Answer, Request
-from tests.support.moto_server import s3_client
+from tests.faults.harness.history import History
+from tests.faults.harness.load import read_all
+from tests.faults.harness.scene import BUCKET, Scene, report, scratch
+from tests.support.s3.faults import ACCESS_DENIED, Answer, Request
+from tests.support.s3.moto_server import s3_client
 from tests.support.waiting import wait_until
 
 BAD_REQUEST = Answer(400, "InvalidArgument", "Invalid Argument")

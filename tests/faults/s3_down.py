@@ -14,10 +14,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.history import History
-from tests.faults.load import Load, Mix, read_all
-from tests.faults.scene import Scene, report, scratch
-from tests.support.faults import Hang
+from tests.faults.harness.history import History
+from tests.faults.harness.load import Load, Mix, read_all
+from tests.faults.harness.scene import Scene, report, scratch
+from tests.support.s3.faults import Hang
 
 CLIENTS = 16
 LARGE_BYTES = 20_000

@@ -16,11 +16,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.history import History
-from tests.faults.load import Load, Mix, read_all
-from tests.faults.scene import Scene, report, scratch
-from tests.support.fault_proxy import FaultProxy
-from tests.support.faults import (
+from tests.faults.harness.history import History
+from tests.faults.harness.load import Load, Mix, read_all
+from tests.faults.harness.scene import Scene, report, scratch
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.faults import (
     CONDITIONAL_CONFLICT,
     INTERNAL_ERROR,
     SLOW_DOWN,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from milena_cache.journal_file import DATA_FILE
+from milena_cache.journal.file import DATA_FILE
 from milena_client import Milena
-from tests.faults import full_disk, strace
-from tests.faults.history import History
-from tests.faults.load import NO_RETRY, Load, Mix, read_all
-from tests.faults.scene import Scene
+from tests.faults import full_disk
+from tests.faults.harness import strace
+from tests.faults.harness.history import History
+from tests.faults.harness.load import NO_RETRY, Load, Mix, read_all
+from tests.faults.harness.scene import Scene
 from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -38,8 +39,8 @@ def test_a_full_disk_means_write_through_and_heals_when_there_is_room() -> None:
 FIRST_START = """
 import subprocess, sys
 from pathlib import Path
-from milena_cache.journal_disk import CannotOpen
-from milena_cache.journal_lmdb import LmdbDisk
+from milena_cache.journal.disk import CannotOpen
+from milena_cache.journal.lmdb_disk import LmdbDisk
 disk = Path(sys.argv[1])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=True)
 for room in range(0, 65536, 4096):

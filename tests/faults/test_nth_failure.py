@@ -16,18 +16,18 @@ from typing import NamedTuple
 
 import pytest
 
-from milena_cache.journal import Journal
-from milena_cache.journal_disk import DiskFailed, DiskFull
-from milena_cache.journal_file import DATA_FILE
-from milena_cache.journal_lmdb import LmdbDisk
-from milena_cache.record import decode
-from milena_cache.store import Fault
-from milena_common.durability import Durability
-from milena_common.errors import AccessDenied, MilenaError
+from milena_cache.journal.disk import DiskFailed, DiskFull
+from milena_cache.journal.file import DATA_FILE
+from milena_cache.journal.group_commit import Journal
+from milena_cache.journal.lmdb_disk import LmdbDisk
+from milena_cache.journal.record import decode
+from milena_cache.objects.object_store import Fault
+from milena_common.api.durability import Durability
+from milena_common.api.errors import AccessDenied, MilenaError
 from tests.cache.rig import NodeUnderTest
-from tests.faults import journal_writer, strace
-from tests.faults.history import History
-from tests.faults.journal_writer import FIRST, MAX_BYTES
+from tests.faults.harness import journal_writer, strace
+from tests.faults.harness.history import History
+from tests.faults.harness.journal_writer import FIRST, MAX_BYTES
 from tests.support.fake_clock import FakeClock
 from tests.support.memory_disk import MemoryDisk
 
@@ -318,7 +318,7 @@ def test_a_system_call_that_fails_costs_no_acknowledged_write(case: Case, tmp_pa
         what = f"{case.inject}:when={n}"
         directory, log = tmp_path / f"journal{n}", tmp_path / f"calls{n}"
         make_empty(directory)
-        program = [sys.executable, "-m", "tests.faults.journal_writer", str(directory)]
+        program = [sys.executable, "-m", "tests.faults.harness.journal_writer", str(directory)]
         ran = strace.run(what, program, log, directory / DATA_FILE)
         told = Told.of(ran.stdout)
         check_what_is_there(directory, told, what)
@@ -343,7 +343,7 @@ def test_a_disk_that_stays_full_takes_nothing_and_loses_nothing(tmp_path: Path) 
     for n in (1, 4):
         directory, log = tmp_path / f"journal{n}", tmp_path / f"calls{n}"
         make_empty(directory)
-        program = [sys.executable, "-m", "tests.faults.journal_writer", str(directory)]
+        program = [sys.executable, "-m", "tests.faults.harness.journal_writer", str(directory)]
         ran = strace.run(f"writev:error=ENOSPC:when={n}+", program, log, directory / DATA_FILE)
         told = Told.of(ran.stdout)
         assert told.says == {"full"}

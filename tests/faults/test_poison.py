@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import poison
-from tests.faults.scene import report
-from tests.support.faults import Answer
+from tests.faults.harness.scene import report
+from tests.support.s3.faults import Answer
 
 pytestmark = pytest.mark.e2e
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import s3_sick
-from tests.faults.scene import report
+from tests.faults.harness.scene import report
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,10 @@ import pytest
 
 from milena_client import BatchError, Milena, OriginUnavailable
 from milena_client.admin import Admin
-from tests.faults.history import History
-from tests.faults.load import NO_RETRY, Load, Mix
-from tests.faults.scene import Scene, report
-from tests.support.faults import ACCESS_DENIED
+from tests.faults.harness.history import History
+from tests.faults.harness.load import NO_RETRY, Load, Mix
+from tests.faults.harness.scene import Scene, report
+from tests.support.s3.faults import ACCESS_DENIED
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e

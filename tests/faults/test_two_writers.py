@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from milena_cache.upload import POLICIES, Policy
+from milena_cache.writeback.uploads.upload import POLICIES, Policy
 from tests.faults import two_writers
-from tests.faults.scene import report
+from tests.faults.harness.scene import report
 
 pytestmark = pytest.mark.e2e
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from milena_cache.upload import POLICIES, Policy
+from milena_cache.writeback.uploads.upload import POLICIES, Policy
 from milena_client import Milena
 from milena_client.admin import Admin
-from tests.faults.scene import BUCKET, Scene, report, scratch
-from tests.support.moto_server import s3_client
+from tests.faults.harness.scene import BUCKET, Scene, report, scratch
+from tests.support.s3.moto_server import s3_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from milena_common.errors import MilenaError, NodeLost
-from milena_common.identity import Identity
+from milena_common.api.errors import MilenaError, NodeLost
+from milena_common.resp.identity import Identity
 from tests.support.fake_clock import FakeClock
 
 Answer = bytes | MilenaError | Callable[[str, bytes], bytes]

@@ -9,23 +9,23 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from milena_common.addresses import Address
-from milena_common.byte_budget import ByteBudget
-from milena_common.calls import CallCounts
-from milena_common.env import Environment
-from milena_common.errors import MilenaError
-from milena_common.grpc_door import GrpcDoor
-from milena_common.limiter import TokenBucket
-from milena_common.pb import cache_server_pb2 as cache_pb
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.pb import router_server_pb2_grpc as pb_grpc
-from milena_common.status import from_grpc
+from milena_common.api.errors import MilenaError
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.api.pb import router_server_pb2_grpc as pb_grpc
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.network.addresses import Address
+from milena_common.process.env import Environment
+from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.status import from_grpc
 from milena_router.config import load
-from milena_router.forward import Forwarder
-from milena_router.leases import Leases
-from milena_router.membership import Change, Membership
+from milena_router.forwarding.forward import Forwarder
+from milena_router.ring.leases import Leases
+from milena_router.ring.membership import Change, Membership
+from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
 from milena_router.service import OPERATIONS, RouterService
-from milena_router.watchers import MAX_WATCHERS, RingWatchers
 from tests.router.fake_nodes import FakeNodes
 from tests.support.fake_clock import FakeClock
 

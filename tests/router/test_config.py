@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from milena_common.addresses import Address
-from milena_common.env import Environment
-from milena_common.errors import ConfigError
+from milena_common.api.errors import ConfigError
+from milena_common.network.addresses import Address
+from milena_common.process.env import Environment
 from milena_router.config import Config, load, variables
 
 

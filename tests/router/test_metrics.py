@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
-from milena_common.errors import NodeLost
-from milena_common.pb import router_server_pb2 as pb
+from milena_common.api.errors import NodeLost
+from milena_common.api.pb import router_server_pb2 as pb
 from milena_router.metrics import router_registry
 from tests.router.rig import SOON, Router, running_router
 from tests.support.processes import Metrics

@@ -8,13 +8,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from milena_common import errors
-from milena_common.call_bytes import COPIES
-from milena_common.deadlines import inner
-from milena_common.errors import MilenaError
-from milena_common.pb import cache_server_pb2 as cache_pb
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.slots import SLOTS, slot_of
+from milena_common.api import errors
+from milena_common.api.errors import MilenaError
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.limits.call_bytes import COPIES
+from milena_common.runtime.deadlines import inner
 from tests.router.rig import MAX_VALUE_BYTES, SOON, Router, found, running_router
 from tests.support.waiting import eventually
 

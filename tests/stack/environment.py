@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from milena_cache import config as cache_config
-from milena_common.env import Environment
+from milena_cache.configuration import config as cache_config
+from milena_common.process.env import Environment
 from milena_router import config as router_config
 
 # Read by boto3, not by the node's own configuration.

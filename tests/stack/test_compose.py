@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from milena_common.addresses import Address
-from milena_common.memory_shares import BASE_BYTES
+from milena_common.limits.memory_shares import BASE_BYTES
+from milena_common.network.addresses import Address
 from tests.stack import environment
 from tests.stack.files import MONITORING, ROOT, load_yaml
 

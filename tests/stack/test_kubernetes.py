@@ -12,9 +12,9 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from milena_cache.config import Config
-from milena_cache.journal_lmdb import LEAST_MAP
-from milena_common.addresses import Address
+from milena_cache.configuration.config import Config
+from milena_cache.journal.lmdb_disk import LEAST_MAP
+from milena_common.network.addresses import Address
 from tests.stack import environment
 from tests.stack.files import K8S, MONITORING, ROOT, load_all_yaml, load_yaml
 

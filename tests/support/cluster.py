@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.support.moto_server import AWS_VARIABLES
 from tests.support.processes import READY_SECONDS, ROOT, Node, Server
+from tests.support.s3.moto_server import AWS_VARIABLES
 from tests.support.waiting import wait_until
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milena_cache.conditions import Capability, Conditions, ConditionsMode, Finding, State
+from milena_cache.origin.conditions import Capability, Conditions, ConditionsMode, Finding, State
 
 
 def made_conditions(state: State = State.WORKS, mode: ConditionsMode = "auto") -> Conditions:

@@ -17,7 +17,8 @@ async def settle() -> None:
 
 
 class FakeClock:
-    """Implements `milena_common.clock.Clock`; `now()` begins at `start`, `wall()` at `wall`, both in seconds.
+    """Implements `milena_common.runtime.clock.Clock`; `now()` begins at `start`, `wall()` at `wall`, both in
+    seconds.
 
     `await clock.advance(3)` lives through three seconds: sleepers wake in the order and at the moment they are
     due, and what they set off runs before time goes on. `clock.tick(3)` only moves the hands; sleepers that

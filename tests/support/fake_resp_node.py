@@ -15,11 +15,11 @@ from typing import Any
 import hiredis
 from google.protobuf.message import Message
 
-from milena_common.errors import MilenaError
-from milena_common.keys import split_cache_key
-from milena_common.pb import router_server_pb2 as pb
-from milena_common.resp import OK, RESP3, bulk, encode, error_line, null
-from milena_common.resp_errors import to_resp
+from milena_common.api.errors import MilenaError
+from milena_common.api.keys import split_cache_key
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.resp.encoding import OK, RESP3, bulk, encode, error_line, null
+from milena_common.resp.errors import to_resp
 
 Words = list[bytes]
 Answer = Callable[[str, Any], Message]

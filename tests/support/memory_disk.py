@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 
-from milena_cache.journal_disk import DiskFull
+from milena_cache.journal.disk import DiskFull
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Contents:
 
 
 class MemoryDisk:
-    """Implements `milena_cache.journal_disk.Disk`.
+    """Implements `milena_cache.journal.disk.Disk`.
 
     `after_crash()` is the same disk for the next process: it has what was committed. While `gate` is clear, commits
     wait. `fail` is raised by the n-th of the calls that change something, or by every one if n is None.

@@ -6,7 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from bench.redis_server import RedisServer
+from bench.peers.redis_server import RedisServer
 from tests.e2e.redis.runs import RECORDED, record, run_all
 from tests.e2e.redis.wire import Wire, parsed
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from bench.redis_server import RedisServer
+from bench.peers.redis_server import RedisServer
 from tests.e2e.redis.cases import ABSENT, CASES, Case, Step
 from tests.e2e.redis.differences import ABSENT_COMMANDS, DIFFERENCES
 from tests.e2e.redis.runs import PROTOCOLS, RECORDED, Answers, recorded, run, run_all
 from tests.e2e.redis.wire import Wire, parsed
 from tests.support.cluster import Cluster
-from tests.support.moto_server import MotoServer
+from tests.support.s3.moto_server import MotoServer
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import hiredis
 
-from milena_common.resp import command
-from milena_common.resp_commands import split_words
+from milena_common.resp.encoding import command
+from milena_common.resp.parser import split_words
 
 SECONDS = 30.0
 

@@ -1,0 +1,58 @@
+"""Shell. redis-benchmark: Redis's own load, in C, on keys drawn at random from a keyspace."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+
+from bench.case import Figures
+from bench.workload.new_objects import VALUE_BYTES
+from milena_common.network.addresses import parse_address
+
+CONNECTIONS = 50
+_SECONDS = 300
+
+
+def why_not() -> str:
+    """Why it cannot be run here; "" if it can."""
+    return "" if shutil.which("redis-benchmark") else "redis-benchmark is not installed"
+
+
+def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline: int = 1) -> Figures:
+    """Send `number` commands, `get` or `set`, of `keys` keys that `hot_key` names; values are 1 KiB.
+
+    Each connection sends `pipeline` commands at a time. What is answered does not matter to it: whether the answers
+    were hits must be asked elsewhere.
+    """
+    at = parse_address(address)
+    options = {
+        "-h": at.host,
+        "-p": at.port,
+        "-c": CONNECTIONS,
+        "-n": number,
+        "-r": keys,
+        "-d": VALUE_BYTES,
+        "-P": pipeline,
+        "-t": command,
+    }
+    arguments = [str(part) for option in options.items() for part in option]
+    done = subprocess.run(
+        ["redis-benchmark", *arguments, "--csv"], capture_output=True, text=True, timeout=_SECONDS, check=True
+    )
+    return figures(done.stdout)
+
+
+def figures(output: str) -> Figures:
+    """What redis-benchmark's CSV says of the one command that was sent."""
+    (row,) = csv.DictReader(line for line in output.splitlines() if line.startswith('"'))
+    return {
+        "per_s": float(row["rps"]),
+        "p50_us": float(row["p50_latency_ms"]) * 1000,
+        "p99_us": float(row["p99_latency_ms"]) * 1000,
+    }
+
+
+def hot_key(number: int) -> bytes:
+    """The key with that number, as redis-benchmark names it."""
+    return b"key:%012d" % number

@@ -1,0 +1,176 @@
+"""Shell. A small fast S3 for benchmarks: ``python -m bench.peers.s3_stub [--synthetic BYTES] [--keep BYTES]``.
+
+Benchmarks of a cache need an S3 that costs little itself, has any number of objects at once, and a latency that is
+known. This one parses HTTP/1.1 by hand in an asyncio protocol (on uvloop where that is installed), answers from
+`s3_objects`, and holds each answer back for the latency that is set. It prints its address and serves until it is
+ended. Beside S3 there are two paths of its own:
+
+    GET  /_stub/stats            requests so far by method, as JSON; listings count as LIST
+    POST /_stub/latency?ms=20    from now on answers take this long
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from importlib import import_module
+from importlib.util import find_spec
+from typing import cast
+
+from bench.peers.s3_objects import Answer, Objects
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(slots=True)
+class Stub:
+    """What all connections share. `latency` is in seconds."""
+
+    objects: Objects
+    latency: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def own(self, method: str, target: str) -> Answer:
+        """The paths that are not S3's."""
+        path, _, query = target.partition("?")
+        if (method, path) == ("GET", "/_stub/stats"):
+            return Answer(200, "Content-Type: application/json\r\n", json.dumps(self.counts).encode())
+        if (method, path) == ("POST", "/_stub/latency") and query.startswith("ms="):
+            self.latency = float(query.removeprefix("ms=")) / 1000
+            return Answer(200)
+        return Answer(404)
+
+
+class Connection(asyncio.Protocol):
+    """One connection: requests come in, pipelined or not, and answers go out in the same order."""
+
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
+        self._data = bytearray()
+        self._head: tuple[str, str, dict[str, str]] | None = None
+        self._waiting: deque[bytes] = deque()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while self._one_request():
+            pass
+
+    def _one_request(self) -> bool:
+        if self._head is None:
+            end = self._data.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            self._head = _parse_head(self._data[:end].decode("latin-1"))
+            del self._data[: end + 4]
+            if "expect" in self._head[2]:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        method, target, fields = self._head
+        if fields.get("transfer-encoding", "").lower() == "chunked":
+            taken = _take_chunks(self._data)
+            if taken is None:
+                return False
+            body, length = taken
+        else:
+            length = int(fields.get("content-length", 0))
+            if len(self._data) < length:
+                return False
+            body = bytes(self._data[:length])
+        del self._data[:length]
+        self._head = None
+        self._serve(method, target, fields, body)
+        return True
+
+    def _serve(self, method: str, target: str, fields: dict[str, str], body: bytes) -> None:
+        stub = self._stub
+        if target.startswith("/_stub/"):
+            self._transport.write(_encode(stub.own(method, target)))
+            return
+        stub.counts["LIST" if method == "GET" and "list-type=2" in target else method] += 1
+        answer = _encode(stub.objects.answer(method, target, fields, body))
+        if stub.latency:
+            self._waiting.append(answer)
+            asyncio.get_running_loop().call_later(stub.latency, self._write_next)
+        else:
+            self._transport.write(answer)
+
+    def _write_next(self) -> None:
+        self._transport.write(self._waiting.popleft())
+
+
+def _parse_head(text: str) -> tuple[str, str, dict[str, str]]:
+    first, *lines = text.split("\r\n")
+    method, target, _ = first.split(" ")
+    fields = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields[name.lower()] = value.strip()
+    return method, target, fields
+
+
+def _take_chunks(data: bytearray) -> tuple[bytes, int] | None:
+    """The data of HTTP chunks at the start of `data`, and where they end; None if they are not all there yet."""
+    body, at = bytearray(), 0
+    while True:
+        line_end = data.find(b"\r\n", at)
+        if line_end < 0:
+            return None
+        size = int(data[at:line_end].split(b";")[0], 16)
+        if size == 0:
+            break
+        if len(data) < line_end + 4 + size:
+            return None
+        body += data[line_end + 2 : line_end + 2 + size]
+        at = line_end + 4 + size
+    end = data.find(b"\r\n\r\n", line_end)  # after the trailers, or at once if there are none
+    return None if end < 0 else (bytes(body), end + 4)
+
+
+def _encode(answer: Answer) -> bytes:
+    length = len(answer.body) if answer.content_length is None else answer.content_length
+    # 204 and 304 have no body, and 204 may not state a length either.
+    stated = "" if answer.status in (204, 304) else f"Content-Length: {length}\r\n"
+    head = f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n{stated}{answer.fields}\r\n"
+    return head.encode("latin-1") + answer.body
+
+
+async def _serve(port: int, stub: Stub) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(stub), "127.0.0.1", port, backlog=1024)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.peers.s3_stub", description="A small fast S3 for benchmarks."
+    )
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--synthetic", type=int, metavar="BYTES", help="every key exists, with this many bytes")
+    parser.add_argument("--keep", type=int, metavar="BYTES", help="of larger values only the ETag is kept")
+    parser.add_argument("--latency-ms", type=float, default=0.0, metavar="MS")
+    options = parser.parse_args()
+    stub = Stub(Objects(options.synthetic, options.keep), options.latency_ms / 1000)
+    with asyncio.Runner(loop_factory=_fast_loop()) as runner, suppress(KeyboardInterrupt):
+        runner.run(_serve(options.port, stub))
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop where it is installed: the stub then costs half as much processor time."""
+    if find_spec("uvloop") is None:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Shell. The S3 stub as a child process."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from pathlib import Path
+
+from tests.support.processes import Process
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class StubProcess(Process):
+    """A running stub at `endpoint_url`; with `synthetic`, every key exists with so many bytes.
+
+    Of values above `keep` bytes it keeps the ETag alone.
+    """
+
+    def __init__(self, directory: Path, synthetic: int | None = None, keep: int | None = None) -> None:
+        arguments = ["-m", "bench.peers.s3_stub"]
+        if synthetic is not None:
+            arguments += ["--synthetic", str(synthetic)]
+        if keep is not None:
+            arguments += ["--keep", str(keep)]
+        super().__init__("s3_stub", arguments, {"PYTHONPATH": str(ROOT)}, directory)
+        try:
+            self.endpoint_url = self.wait_for_log("http://")
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, method: str, target: str) -> bytes:
+        connection = http.client.HTTPConnection(self.endpoint_url.removeprefix("http://"), timeout=5)
+        try:
+            connection.request(method, target)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    def requests(self) -> dict[str, int]:
+        """Requests since the start, by method; a method that was not used is missing."""
+        counts: dict[str, int] = json.loads(self._ask("GET", "/_stub/stats"))
+        return counts
+
+    def set_latency(self, seconds: float) -> None:
+        self._ask("POST", f"/_stub/latency?ms={seconds * 1000:g}")

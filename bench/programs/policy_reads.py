@@ -1,0 +1,54 @@
+"""Shell. Hits by a node's policy, without a door, while write-back has a backlog to upload, or has none.
+
+    python -m bench.programs.policy_reads S3_URL CALLERS SECONDS BACKLOG
+
+Each caller goes through the event loop after each call, as a request does that comes in by a door; or nothing else
+would ever run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from itertools import cycle
+from pathlib import Path
+
+from bench.case import Figures
+from bench.child import tell
+from bench.nodes.backlog import fill
+from bench.nodes.node_parts import BUCKETS, running_node
+from bench.workload.load import with_callers
+from bench.workload.new_objects import VALUE_BYTES
+from milena_cache.memory.lru import Entry
+from milena_common.api.durability import THROUGH
+
+_HOT_KEYS = 100
+
+
+async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) -> Figures:
+    journal = Path("journal")
+    await fill(journal, backlog)
+    async with running_node(journal, endpoint_url) as parts:
+        wanted = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
+        for each in wanted:
+            parts.memory.put(each.filed_as, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
+        objects, lookup = cycle(wanted), parts.node.lookup
+
+        async def call() -> None:
+            assert lookup(next(objects)) is not None
+            await asyncio.sleep(0)
+
+        # The first request to S3 finds the credentials, which takes a while.
+        await parts.writes.put(BUCKETS.resolve("", b"first"), b"", 5, durability=THROUGH)
+        results = parts.writeback.results
+        started, uploaded = time.perf_counter(), sum(results.values())
+        figures = await with_callers(call, callers, seconds)
+        uploads = (sum(results.values()) - uploaded) / (time.perf_counter() - started)
+        assert bool(parts.dirty.entries) is bool(backlog), "the backlog did not last"
+        del figures["calls"]
+        return {**figures, "uploads_per_s": uploads}
+
+
+if __name__ == "__main__":
+    tell(read(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

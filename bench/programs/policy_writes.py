@@ -1,0 +1,49 @@
+"""Shell. Writes by a node's policy, journal and write-back, without a door.
+
+    python -m bench.programs.policy_writes S3_URL CALLERS SECONDS FLUSH_DELAY
+
+The journal is made in the working directory. With a delay shorter than the run, uploads are at work all the time:
+the first one, which finds the credentials, is over before. `loop_us` is the event loop's processor time for each
+write, what write-back took of it included.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from pathlib import Path
+
+from bench.case import Figures
+from bench.child import tell
+from bench.nodes.node_parts import BUCKETS, running_node
+from bench.workload.load import with_callers
+from bench.workload.new_objects import new_objects
+
+
+async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: float) -> Figures:
+    new_object = new_objects(secrets.token_hex(4))
+    async with running_node(Path("journal"), endpoint_url, flush_delay) as parts:
+        put, resolve = parts.writes.put, BUCKETS.resolve
+
+        async def call() -> None:
+            key, value = new_object()
+            await put(resolve("", key), value, 5)
+
+        await call()
+        await parts.writeback.flushes.flush(None, 60)
+        commits, uploaded = parts.journal.commits, sum(parts.writeback.results.values())
+        started, cpu = time.perf_counter(), time.thread_time()
+        figures = await with_callers(call, callers, seconds)
+        took, worked = time.perf_counter() - started, time.thread_time() - cpu
+        calls = figures.pop("calls")
+        return {
+            **figures,
+            "loop_us": worked / calls * 1e6,
+            "per_commit": calls / (parts.journal.commits - commits),
+            "uploads_per_s": (sum(parts.writeback.results.values()) - uploaded) / took,
+        }
+
+
+if __name__ == "__main__":
+    tell(write(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])))

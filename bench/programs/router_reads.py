@@ -1,0 +1,45 @@
+"""Shell. Hits through the router's gRPC door by a bare gRPC client, on uvloop.
+
+    python -m bench.programs.router_reads HOST:PORT CALLERS SECONDS
+
+`client_us` is the client's processor time for each call.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import cycle
+
+import grpc
+
+from bench.case import Figures
+from bench.child import tell
+from bench.workload.hot_keys import HOT_KEYS
+from bench.workload.load import with_callers
+from milena_common.api.pb import router_server_pb2 as pb
+
+_CALL_SECONDS = 5
+_KEYS = [key.encode() for key in HOT_KEYS[:100]]
+
+
+async def read(address: str, callers: int, seconds: float) -> Figures:
+    async with grpc.aio.insecure_channel(address) as channel:
+        get: grpc.aio.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse]
+        get = channel.unary_unary(
+            "/router_server.Router/Get", pb.GetRequest.SerializeToString, pb.GetResponse.FromString
+        )
+        for key in _KEYS:
+            assert (await get(pb.GetRequest(key=key), timeout=_CALL_SECONDS)).successful
+        keys = cycle(_KEYS)
+
+        async def call() -> None:
+            assert (await get(pb.GetRequest(key=next(keys)), timeout=_CALL_SECONDS)).outcome == "hit"
+
+        cpu = time.process_time()
+        figures = await with_callers(call, callers, seconds)
+        return {**figures, "client_us": (time.process_time() - cpu) / figures["calls"] * 1e6}
+
+
+if __name__ == "__main__":
+    tell(read(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

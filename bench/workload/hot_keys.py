@@ -1,0 +1,47 @@
+"""Shell. Objects that are in memory when they are read: of a node and of a Redis server alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from bench.peers.redis_benchmark import hot_key
+from bench.peers.resp_pipeline import connect
+from bench.workload.new_objects import VALUE_BYTES
+from milena_client import Milena
+from milena_common.network.addresses import parse_address
+
+# Half of what a node keeps by default.
+NUMBER = 5_000
+HOT_KEYS = [hot_key(number).decode() for number in range(NUMBER)]
+# Of each size.
+_LARGE = 2
+
+
+def large_keys(size: int) -> list[str]:
+    """The keys of the values of so many bytes."""
+    return [f"large/{size}/{number}" for number in range(_LARGE)]
+
+
+def warm(address: str) -> None:
+    """Read the hot keys through the router at `address`; in S3 they exist."""
+    with Milena(address) as client:
+        assert len(client.get_many(HOT_KEYS)) == NUMBER
+
+
+def fill(address: str) -> None:
+    """Write the hot keys to the Redis server at `address`, 1 KiB each."""
+    asyncio.run(_write(address, ((key, bytes(VALUE_BYTES)) for key in HOT_KEYS)))
+
+
+def fill_large(address: str, sizes: Iterable[int]) -> None:
+    """Write values of `sizes` bytes to the server of the Redis protocol at `address`."""
+    asyncio.run(_write(address, ((key, bytes(size)) for size in sizes for key in large_keys(size))))
+
+
+async def _write(address: str, objects: Iterable[tuple[str, bytes]]) -> None:
+    at = parse_address(address)
+    pipeline = await connect(at.host, at.port)
+    writes = [pipeline.set(key.encode(), value) for key, value in objects]
+    await asyncio.gather(*writes)
+    pipeline.close()

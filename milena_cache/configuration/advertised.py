@@ -1,0 +1,43 @@
+"""Shell. At which addresses others reach this node, where that is derived and not configured."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+
+from milena_common.network.addresses import Address
+
+log = logging.getLogger(__name__)
+
+
+def advertised_resp(listens: Address, advertised: Address) -> str:
+    """Where others reach the Redis door; "" if they cannot, because it is for this machine only."""
+    if listens.is_wildcard:
+        return str(Address(advertised.host, listens.port))
+    if listens.is_loopback and not advertised.is_loopback:
+        log.warning(
+            "the Redis door listens on %s, which others cannot reach: they use gRPC. Set RESP_ADDR=0.0.0.0:%d",
+            listens,
+            listens.port,
+        )
+        return ""
+    return str(listens)
+
+
+def derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:
+    """Return the address that others can call: where it listens, or this machine's on the way to a router."""
+    if not listen.is_wildcard:
+        return listen
+    for router in routers:
+        try:
+            # A name may have addresses of both families; connecting a datagram socket sends nothing and only
+            # chooses the way, which fails at once for a family that this machine has no way for.
+            for family, kind, _, _, where in socket.getaddrinfo(router.host, router.port, type=socket.SOCK_DGRAM):
+                with suppress(OSError), socket.socket(family, kind) as way:
+                    way.connect(where)
+                    return Address(way.getsockname()[0], listen.port)
+        except OSError:
+            continue
+    return Address(socket.gethostname(), listen.port)

@@ -1,0 +1,209 @@
+"""Pure. The cache node's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from milena_cache.memory.freshness import Freshness
+from milena_cache.objects.names import ANY_BUCKET, Buckets
+from milena_cache.origin.conditions import CONDITIONS_MODES, ConditionsMode
+from milena_cache.origin.s3.settings import S3Settings, load_s3
+from milena_cache.writeback.uploads.upload import POLICIES, Policy
+from milena_common.api.durability import BACK, DURABILITIES, Durability
+from milena_common.api.errors import ConfigError, InvalidRequest
+from milena_common.api.keys import MAX_KEY_BYTES, MAX_VALUE_BYTES, check_bucket
+from milena_common.limits.memory_shares import dirty_share, in_flight_share, lru_share
+from milena_common.network.addresses import ALLOWED, Address, Port, parse_address
+from milena_common.process import logs
+from milena_common.process.env import Environment
+
+C = TypeVar("C", bound=str)
+
+DAY = 86400.0
+YEAR = 366 * DAY
+
+# The share of REQUEST_TIMEOUT_SECONDS after which a read that is not being answered is sent once more.
+HEDGE_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the environment says; `docs/configuration.md` explains each variable and its consequence.
+
+    `advertise` is None where the address that others call must be derived, `resp` where there is no Redis door.
+    """
+
+    listen: Address
+    advertise: Address | None
+    metrics: Address
+    resp: Address | None
+    resp_max_connections: int
+    resp_idle: float
+    resp_output_bytes: int
+    tracking_max_keys: int
+    routers: tuple[Address, ...]
+    rate_limit: float
+    weight: float
+    max_entries: int
+    max_bytes: int
+    freshness: Freshness
+    revalidate_timeout: float
+    request_timeout: float
+    max_value_bytes: int
+    max_in_flight_bytes: int
+    buckets: Buckets
+    s3: S3Settings
+    s3_retries: int
+    s3_concurrency: int
+    s3_conditions: ConditionsMode
+    write_mode: Durability
+    journal: str
+    dirty_max_bytes: int
+    dirty_memory_bytes: int
+    dirty_max_age: float
+    flush_delay: float
+    flush_concurrency: int
+    write_conflict: Policy
+    stuck_after: float
+    drain: float
+    log_level: str
+    log_format: str
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """What the node listens on; all of these collide where a second node runs on one machine with defaults."""
+        resp = () if self.resp is None else (Port(self.resp, "RESP_ADDR", ", or to off"),)
+        return Port(self.listen, "LISTEN_ADDR"), *resp, Port(self.metrics, "METRICS_PORT")
+
+    @property
+    def hedge_after(self) -> float:
+        """Seconds without the beginning of an answer after which S3 is asked once more.
+
+        A caller with the default deadline lives to see the answer to the second request, and has time left for it.
+        Where S3_TIMEOUT_SECONDS is shorter, the attempt has failed by then, and is repeated instead.
+        """
+        return self.request_timeout * HEDGE_SHARE
+
+
+def load(env: Environment, memory_limit: int) -> Config:
+    """`memory_limit` in bytes. Raises ConfigError with every problem."""
+    listen = env.address("LISTEN_ADDR", "127.0.0.1:50051", lowest_port=0)
+    advertise = env.address("ADVERTISE_ADDR", str(listen), lowest_port=0)
+    advertised = bool(env.text("ADVERTISE_ADDR"))
+    if advertised and (advertise.is_wildcard or not advertise.port):
+        env.problem("ADVERTISE_ADDR", str(advertise), "an address that others can call, with a port")
+    max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
+    in_flight = env.size("MAX_IN_FLIGHT_BYTES", in_flight_share(memory_limit, max_value_bytes), 2**20, 2**44)
+    dirty_memory = env.size("DIRTY_MEMORY_BYTES", dirty_share(memory_limit), 0, 2**44)
+    config = Config(
+        listen=listen,
+        advertise=advertise if advertised else None,
+        metrics=Address(env.host("METRICS_HOST", listen.host), env.integer("METRICS_PORT", 9091, 0, 65535)),
+        resp=_resp(env),
+        resp_max_connections=env.integer("RESP_MAX_CONNECTIONS", 10_000, 1, 10**6),
+        resp_idle=env.seconds("RESP_IDLE_SECONDS", 0, 0, YEAR),
+        resp_output_bytes=env.size("RESP_OUTPUT_BYTES", 64 * 2**20, 2**10, 2**40),
+        tracking_max_keys=env.integer("TRACKING_MAX_KEYS", 1_000_000, 1, 10**9),
+        routers=_routers(env),
+        rate_limit=env.number("RATE_LIMIT", 0, 0, 1e9, "requests a second, 0 for no limit,"),
+        weight=env.number("NODE_WEIGHT", 1, 0.001, 1000),
+        max_entries=env.integer("LRU_SIZE", 10_000, 1, 10**9),
+        max_bytes=env.size("LRU_BYTES", lru_share(memory_limit, in_flight, dirty_memory), 0, 2**50),
+        freshness=Freshness(
+            ttl=env.seconds("TTL_SECONDS", 3600, 0, YEAR),
+            jitter=env.number("TTL_JITTER", 0.1, 0, 1),
+            grace=env.seconds("GRACE_SECONDS", 60, 0, YEAR),
+            keep=env.seconds("KEEP_SECONDS", DAY, 0, YEAR),
+            stale_if_error=env.seconds("STALE_IF_ERROR_SECONDS", DAY, 0, YEAR),
+            negative_ttl=env.seconds("NEGATIVE_TTL_SECONDS", 5, 0, YEAR),
+        ),
+        revalidate_timeout=env.seconds("REVALIDATE_TIMEOUT_SECONDS", 1, 0.01, 3600),
+        request_timeout=env.seconds("REQUEST_TIMEOUT_SECONDS", 5, 0.1, 3600),
+        max_value_bytes=max_value_bytes,
+        max_in_flight_bytes=in_flight,
+        buckets=_buckets(env),
+        s3=load_s3(env),
+        s3_retries=env.integer("S3_RETRIES", 3, 0, 20),
+        s3_concurrency=env.integer("S3_CONCURRENCY", 128, 1, 10_000),
+        s3_conditions=_one_of(env, "S3_CONDITIONS", "auto", CONDITIONS_MODES),
+        write_mode=_one_of(env, "WRITE_MODE", BACK, DURABILITIES),
+        journal=env.text("JOURNAL_DIR", f"./milena-journal/{listen.port}"),
+        dirty_max_bytes=env.size("DIRTY_MAX_BYTES", 2**30, 0, 2**44),
+        dirty_memory_bytes=dirty_memory,
+        dirty_max_age=env.seconds("DIRTY_MAX_AGE_SECONDS", 300, 1, YEAR),
+        flush_delay=env.number("FLUSH_DELAY_MS", 100, 0, 3_600_000, "milliseconds") / 1000,
+        flush_concurrency=env.integer("FLUSH_CONCURRENCY", 64, 1, 10_000),
+        write_conflict=_one_of(env, "WRITE_CONFLICT", "overwrite", POLICIES),
+        stuck_after=env.seconds("DEAD_LETTER_AFTER", 600, 1, YEAR),
+        drain=env.seconds("DRAIN_SECONDS", 20, 0, 3600),
+        log_level=env.choice("LOG_LEVEL", "info", logs.LEVELS),
+        log_format=env.choice("LOG_FORMAT", "json", logs.FORMATS),
+    )
+    env.check()
+    return config
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """What a program needs to reach the node's bucket, and no more."""
+
+    buckets: Buckets
+    s3: S3Settings
+
+
+def load_store(env: Environment) -> StoreConfig:
+    """The part of the node's configuration that is about S3. Raises ConfigError with every problem."""
+    config = StoreConfig(_buckets(env), load_s3(env))
+    env.check()
+    return config
+
+
+def _one_of(env: Environment, name: str, default: C, choices: Sequence[C]) -> C:
+    chosen = env.choice(name, default, choices)
+    return next(choice for choice in choices if choice == chosen)
+
+
+def _resp(env: Environment) -> Address | None:
+    off = env.emptied("RESP_ADDR") or env.text("RESP_ADDR").lower() == "off"
+    return None if off else env.address("RESP_ADDR", "127.0.0.1:6379", lowest_port=0)
+
+
+def _routers(env: Environment) -> tuple[Address, ...]:
+    text = env.text("ROUTER_ADDR", required=f"the router's address: {ALLOWED}; several separated by commas")
+    routers = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            routers.append(parse_address(part))
+        except ValueError as error:
+            env.problem("ROUTER_ADDR", part, f"{ALLOWED} ({error})")
+    return tuple(dict.fromkeys(routers))
+
+
+def _buckets(env: Environment) -> Buckets:
+    default = _bucket(env, "S3_BUCKET", env.text("S3_BUCKET", required="the name of the bucket to cache"))
+    prefix = env.text("S3_PREFIX")
+    if len(prefix.encode()) >= MAX_KEY_BYTES:
+        env.problem("S3_PREFIX", prefix, f"less than {MAX_KEY_BYTES} bytes")
+    names = [name.strip() for name in env.text("S3_BUCKETS").split(",") if name.strip()]
+    others = frozenset(name if name == ANY_BUCKET else _bucket(env, "S3_BUCKETS", name) for name in names)
+    return Buckets(default, prefix, others)
+
+
+def _bucket(env: Environment, variable: str, name: str) -> str:
+    try:
+        if name:
+            check_bucket(name)
+    except InvalidRequest as error:
+        env.problem(variable, name, str(error).partition("allowed are ")[2])
+    return name
+
+
+def variables() -> frozenset[str]:
+    """The name of every variable that is read."""
+    env = Environment({})
+    with suppress(ConfigError):
+        load(env, 0)
+    return frozenset(env.asked)

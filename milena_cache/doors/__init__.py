@@ -1,1 +1,0 @@
-"""Protocol front ends of the node. A door translates, and decides nothing."""

@@ -1,0 +1,389 @@
+"""Coordination. Group commit: all writes that wait when a commit starts share its sync.
+
+    write ──▶ waiting ─┐                    ┌─ ended(token, True), in the order of the writes; futures done
+    write ──▶ waiting ─┴▶ put all ─▶ commit ┤
+                             (one sync)     └─ full: every write of it raises JournalFull │ failed: the end
+
+A write that comes while nothing is under way starts a commit at the end of this round of the event loop, together
+with what else came in it. While a commit runs, writes gather for the next. No timer delays a write. Under load one
+sync then carries as many writes as arrived during the one before.
+
+Invariants:
+1. `ended` says durable, and a write's future resolved, only after the commit that holds it was synced, and in
+   order.
+2. Chores (taking out records, noting refusals) keep their order among themselves, and unless there are thousands of
+   them they are in the file no later than any write that was made after them. They ride with the next commit; alone
+   they wait `CHORE_SECONDS` for company.
+3. After DiskFull nothing of the commit has happened, its writes have raised, and its chores are tried again.
+4. After DiskFailed nothing is acknowledged any more: what a disk holds after a failed sync cannot be known
+   (https://wiki.postgresql.org/wiki/Fsync_Errors), so the process must end; what was committed before is replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Generic, TypeVar
+
+from milena_cache.journal.commit import Commit, JournalFailed, JournalFull, Leaving, Waiting
+from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
+from milena_cache.journal.full_disk import MOST_CHORES, Room, take_ballast
+from milena_cache.journal.record import Damaged, decode
+from milena_cache.journal.records import Replayed, read_records
+from milena_cache.journal.version_allocator import Versions
+from milena_cache.objects.lineage import UNNAMED, Lineages
+from milena_cache.objects.object_store import Ref
+from milena_cache.objects.version import Version, lineage_of, stamped
+from milena_common.api.errors import DeadlineExceeded
+from milena_common.metrics.histogram import COUNT_BUCKETS, Histogram
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CHORE_SECONDS = 0.05
+# A disk that has been full is tried again so often.
+PROBE_SECONDS = 1.0
+# When a commit takes longer, writes whose time is up are told so, here and from then on as often.
+STUCK_SECONDS = 0.05
+MAX_BATCH_BYTES = 2**26
+
+
+class Journal(Generic[T]):
+    """The journal over `disk`. `T` is what a write is known as to whoever makes it.
+
+    `lineage` is that of a journal which has none yet; see `lineage`.
+    """
+
+    def __init__(self, disk: Disk, clock: Clock, lineage: str = UNNAMED) -> None:
+        self.disk = disk
+        self.lineages = Lineages(disk.notes(), lineage)
+        self.versions = Versions(clock.wall(), disk.notes())
+        self.full = False
+        self.failed = asyncio.Event()
+        self.failure = ""
+        self.commits = 0
+        self.batches = Histogram(COUNT_BUCKETS)
+        self.durations = Histogram()
+        self.set_aside = disk.damaged()
+        self._clock = clock
+        self._waiting: list[Waiting[T]] = []
+        self._chores: list[Callable[[Disk], None]] = []
+        self._barriers: list[asyncio.Future[None]] = []
+        self._watchers: list[asyncio.Future[None]] = []
+        # By key, how many records are to be taken out and may still be in the file; and those of a commit under
+        # way.
+        self._leaving = Leaving()
+        self._noting = False
+        self._room = Room(self._do, self._do_chores, lambda: len(self._chores))
+        self._committing: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._chores_at_work = True  # until the replay is done
+        self._loop: asyncio.AbstractEventLoop
+        self._stuck: asyncio.TimerHandle
+
+    # ---- the start
+
+    async def replay(self) -> AsyncIterator[Replayed]:
+        """Every record, in the order of the writes; for once, before anything else. Sets aside what is damaged."""
+        self._loop = asyncio.get_running_loop()
+        damaged: list[int] = []
+        for found in read_records(self.disk, damaged):
+            if found is None:
+                await asyncio.sleep(0)
+            else:
+                self.versions.seen(found.record.version)
+                yield found
+        self.set_aside += len(damaged)
+        for seq in damaged:
+            self._chores.append(lambda disk, seq=seq: disk.set_aside(seq))  # type: ignore[misc]
+        await self.disk.roll_back()
+        self._chores += [self._keep_notes, take_ballast]
+        self._chores_at_work = False
+        await self.settled()
+
+    # ---- writing
+
+    def next_version(self, owned_since: int) -> Version:
+        """The version of a write that begins now, in the journal or not."""
+        version = self.versions.next(owned_since)
+        if self.versions.due and not self._noting:
+            self._noting = True
+            self.chore(self._keep_notes)
+        return version
+
+    def learn(self, ref: Ref, metadata: Mapping[str, str]) -> None:
+        """Have later versions exceed that of an object in S3 that another cluster wrote."""
+        version = stamped(metadata, ref)
+        # Not a version of the cluster's own: a node that has lost a slot, and does not know it yet, must not exceed
+        # what the slot's new owner writes.
+        if version is not None and lineage_of(metadata) not in self.lineages.kin:
+            self.versions.learn(version)
+
+    def joined(self, lineage: str) -> None:
+        """Stamp writes with the lineage of the ring that this node is a member of."""
+        if self.lineages.joined(lineage):
+            self.chore(self._keep_notes)
+
+    def write(
+        self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None], timeout: float
+    ) -> asyncio.Future[None]:
+        """Done once the record is durable. Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
+
+        `ended(token, durable)` is called just before, also if nobody waits for the future any more.
+        """
+        if self.failure:
+            raise JournalFailed(f"the node's journal failed: {self.failure}")
+        future = self._loop.create_future()
+        self._waiting.append(Waiting(seq, raw, token, ended, future, self._loop.time() + timeout))
+        if self._committing is None:
+            self._start()
+        return future
+
+    def chore(self, work: Callable[[Disk], None]) -> None:
+        """Have `work` in the file before long, and before any later write."""
+        self._chores.append(work)
+        if self._committing is None and not self._chores_at_work:
+            self._chores_at_work = True
+            self._spawn(self._commit_chores())
+
+    def remove(self, seq: int, key: bytes) -> None:
+        """Take out a record of `key`: it is not needed any more."""
+        self._leaving.add(key)
+
+        def work(disk: Disk) -> None:
+            disk.remove(seq)
+            self._leaving.removed(key)
+
+        self.chore(work)
+
+    async def has_let_go(self, key: bytes) -> bool:
+        """Have every record of `key` that is to be taken out, out of the file now; False if that cannot be done."""
+        if key in self._leaving or self._noting:
+            await self._barrier()
+        return key not in self._leaving
+
+    async def _barrier(self) -> None:
+        """Return when what was asked for so far is in the file, or could not be put there."""
+        if self.failure:
+            return
+        barrier: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers.append(barrier)
+        if self._committing is None and not self.full:  # when it is full, the probe comes
+            self._start()
+        await barrier
+
+    async def commit_ended(self) -> None:
+        """Return when a commit has ended."""
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers.append(watcher)
+        await watcher
+
+    def drop_set_aside(self) -> None:
+        """Forget the damaged records of which not even the key is known."""
+        self.set_aside = 0
+        self.chore(lambda disk: disk.drop_set_aside())
+
+    async def settled(self) -> None:
+        """Return when everything that was asked for so far is in the file, or was given up."""
+        if self._waiting or self._chores or self._committing is not None:
+            await self._barrier()
+
+    def read(self, seq: int) -> bytes:
+        """The value of a committed record. Raises Damaged."""
+        raw = self.disk.read(seq)
+        if raw is None:
+            raise Damaged("is gone")
+        value = decode(seq, raw)[0].value
+        assert value is not None, "a delete has no value"
+        return value
+
+    async def close(self) -> None:
+        """Commit what waits, and let go of the directory."""
+        if not self.failure:
+            await self.settled()
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.disk.close()
+
+    # ---- committing
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        self._loop = asyncio.get_running_loop()
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def _start(self) -> None:
+        self._committing = self._spawn(self._commit_all())
+
+    async def _commit_chores(self) -> None:
+        await self._clock.sleep(CHORE_SECONDS)
+        self._chores_at_work = False
+        if self._chores and not self.full:
+            await self._barrier()
+
+    async def _commit_all(self) -> None:
+        try:
+            while not self.failure:
+                if not self._waiting:
+                    await asyncio.sleep(0)  # what comes in this round of the event loop comes along
+                if not self._waiting and (self.full or not self._barriers):
+                    return  # chores wait for company, or for the probe
+                await self._end(self._begin())
+        finally:
+            self._committing = None
+            if self._chores and not self._chores_at_work:
+                self._chores_at_work = True
+                self._spawn(self._commit_chores())
+
+    def _take(self) -> list[Waiting[T]]:
+        """The writes of the next commit."""
+        total = 0
+        for number, write in enumerate(self._waiting):
+            total += len(write.raw)
+            if total > MAX_BATCH_BYTES and number:
+                batch, self._waiting = self._waiting[:number], self._waiting[number:]
+                return batch
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    def _begin(self, most_chores: int = MOST_CHORES) -> Commit[T]:
+        """Put everything that waits into the file, and begin to commit it."""
+        batch, chores = self._take(), self._chores[:most_chores]
+        del self._chores[:most_chores]
+        barriers: list[asyncio.Future[None]] = []
+        if not self._waiting and not self._chores:  # everything that was asked for before is in this commit
+            barriers, self._barriers = self._barriers, []
+        started = self._clock.now()
+        committing: Awaitable[None] | Exception
+        try:
+            for work in chores:
+                work(self.disk)
+            for write in batch:
+                self.disk.put(write.seq, write.raw)
+            committing = self.disk.commit()
+        except Exception as error:
+            committing = error
+        return Commit(batch, chores, barriers, committing, started)
+
+    async def _end(self, commit: Commit[T]) -> bool:
+        """Wait for the commit, and tell everybody; whether it was made."""
+        batch, before = commit.batch, self.commits
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
+        try:
+            if isinstance(commit.committing, Exception):
+                raise commit.committing
+            await commit.committing
+        except DiskFull as error:
+            await self._did_not_fit(error, commit)
+        except DiskFailed as error:
+            self._has_failed(str(error), batch)
+        except Exception as error:  # a defect, after which nothing can be said of the file either
+            log.exception("the journal's commit failed")
+            self._has_failed(repr(error), batch)
+        else:
+            self._leaving.committed()
+            self.commits += 1
+            self.batches.observe(len(batch))
+            self.durations.observe(self._clock.now() - commit.started)
+            if self.full and batch:
+                self._has_room()
+            for write in batch:
+                write.ended(write.token, True)
+                if not write.future.done():
+                    write.future.set_result(None)
+        finally:
+            self._stuck.cancel()
+            _wake(commit.barriers)
+            watchers, self._watchers = self._watchers, []
+            _wake(watchers)
+        return self.commits > before
+
+    def _keep_notes(self, disk: Disk) -> None:
+        self._noting = False
+        for name, text in {**self.versions.notes(), **self.lineages.notes()}.items():
+            disk.note(name, text)
+
+    # ---- when the disk does not do what it should
+
+    async def _did_not_fit(self, error: DiskFull, commit: Commit[T]) -> None:
+        try:
+            await self.disk.roll_back()
+        except DiskFailed as failure:
+            self._has_failed(str(failure), commit.batch)
+            return
+        self._leaving.rolled_back()
+        self._chores[:0] = commit.chores
+        if not self.full:
+            self.full = True
+            log.error("the journal is full (%s): writes go through to S3 before they are acknowledged", error)
+            self._spawn(self._probe())
+        for write in commit.batch:
+            write.fail(JournalFull(str(error)))
+
+    async def _probe(self) -> None:
+        """Try again until there is room."""
+        while self.full and not self.failure:
+            await self._clock.sleep(PROBE_SECONDS)
+            if self._committing is None:
+                self._committing = self._spawn(self._make_room())
+                await asyncio.wait((self._committing,))
+
+    async def _make_room(self) -> None:
+        try:
+            if await self._room.make():
+                self._has_room()
+        finally:
+            self._committing = None
+            barriers, self._barriers = self._barriers, []
+            _wake(barriers)  # it was tried
+        if not self.full and self._waiting:
+            self._start()
+
+    async def _do(self, chore: Callable[[Disk], None]) -> bool:
+        """Commit this alone; whether it was made."""
+        self._chores.insert(0, chore)
+        if not self.failure and await self._end(self._begin(1)):
+            return True
+        self._chores.remove(chore)
+        return False
+
+    async def _do_chores(self, most: int) -> bool:
+        """Commit at most so many of those that wait; whether it was made."""
+        return not self.failure and await self._end(self._begin(most))
+
+    def _has_room(self) -> None:
+        self.full = False
+        log.info("the journal has room again: writes are acknowledged from it")
+
+    def _has_failed(self, error: str, batch: list[Waiting[T]]) -> None:
+        self.failure = error
+        log.critical(
+            "the journal's disk failed (%s): the node stops. What was acknowledged is in the journal and will be "
+            "uploaded when a node starts on it",
+            error,
+        )
+        _wake(self._barriers)
+        for write in (*batch, *self._waiting):
+            write.fail(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
+        self._waiting = []
+        self.failed.set()
+
+    def _tell_stuck(self, batch: list[Waiting[T]]) -> None:
+        now = self._loop.time()
+        for write in (*batch, *self._waiting):
+            if now >= write.give_up_at and not write.future.done():
+                error = DeadlineExceeded("the journal's disk has not answered in time; it may yet happen")
+                write.future.set_exception(error)
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,122 @@
+"""Pure. The journal's records: one acknowledged write each, as bytes with checksums.
+
+    0   format and operation            4 × u8: format, operation, kind of base, flags
+    4   lengths                         u16 cache key, u16 base ETag, u32 value
+    12  epoch, sequence number          2 × u64
+    28  owned_since                     u64
+    36  written at, expires at          2 × f64, seconds since 1970; 0: never
+    52  CRC-32 of everything above, the cache key and the base ETag
+    56  CRC-32 of the value
+    60  cache key, base ETag, value
+
+All little-endian. There are two checksums because a record whose value is damaged still tells which key has lost
+its acknowledged value: reads of that key must fail rather than tell what S3 has. The sequence number is also what
+the record is filed under; a record found under another number is damaged. LMDB has no checksums of its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+from zlib import crc32
+
+from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version
+
+FORMAT = 1
+_PUT, _DELETE = 1, 2
+_HEAD = struct.Struct("<4B2HI3Q2d")
+_SUMS = struct.Struct("<2I")
+_VALUE_AT = _HEAD.size + _SUMS.size
+_BASE_UNKNOWN, _BASE_ABSENT, _BASE_ETAG = 0, 1, 2
+# Flags. Earlier versions, which do not know the second, write such a record's value as a new object.
+_CONDITIONAL, _KEEPS = 1, 2
+
+
+class Damaged(Exception):
+    """A record is not what was written. `cache_key` is known if only its value is damaged."""
+
+    def __init__(self, reason: str, record: Record | None = None) -> None:
+        super().__init__(reason)
+        self.record = record
+
+
+class Record(NamedTuple):
+    """A write: `value` None is a delete. Times in seconds since 1970; `expires_at` 0 means never.
+
+    `base`: what S3 was known to hold when it was written. `conditional`: its writer asked for exactly that.
+    `keeps`: `value` is the value of `base`, and only the end changes.
+    """
+
+    cache_key: bytes
+    version: Version
+    value: bytes | None
+    base: Base = UNKNOWN
+    conditional: bool = False
+    owned_since: int = 0
+    written_at: float = 0.0
+    expires_at: float = 0.0
+    keeps: bool = False
+
+
+def encode(record: Record) -> bytes:
+    """The record as bytes."""
+    cache_key, version, value, base, conditional, owned_since, written_at, expires_at, keeps = record
+    etag = b"" if base is UNKNOWN or base is ABSENT else base.encode()
+    body = b"" if value is None else value
+    head = _HEAD.pack(
+        FORMAT,
+        _DELETE if value is None else _PUT,
+        _BASE_UNKNOWN if base is UNKNOWN else _BASE_ABSENT if base is ABSENT else _BASE_ETAG,
+        _CONDITIONAL * conditional | _KEEPS * keeps,
+        len(cache_key),
+        len(etag),
+        len(body),
+        version[0],
+        version[1],
+        owned_since,
+        written_at,
+        expires_at,
+    )
+    names = cache_key + etag
+    return b"".join((head, _SUMS.pack(crc32(names, crc32(head)), crc32(body)), names, body))
+
+
+def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tuple[Record, int]:
+    """The record filed under `seq`, and its value's size in bytes.
+
+    Both checksums are verified in any case; without `with_value` the value is not copied, and b"" stands for it.
+    Raises Damaged.
+    """
+    raw = memoryview(raw)
+    if len(raw) < _VALUE_AT:
+        raise Damaged(f"has {len(raw)} bytes, less than its head")
+    head = raw[: _HEAD.size]
+    form, operation, kind, flags, key_length, etag_length, size, epoch, own_seq, *rest = _HEAD.unpack(head)
+    names_sum, value_sum = _SUMS.unpack_from(raw, _HEAD.size)
+    value_at = _VALUE_AT + key_length + etag_length
+    names = raw[_VALUE_AT:value_at]
+    if crc32(names, crc32(head)) != names_sum or len(names) != key_length + etag_length:
+        raise Damaged("its head or key is damaged")
+    if form != FORMAT:
+        raise Damaged(f"has format {form}; this version reads {FORMAT}")
+    if own_seq != seq:
+        raise Damaged(f"is record {own_seq}, found under {seq}")
+    body = raw[value_at:]
+    etag = bytes(names[key_length:]).decode(errors="replace")
+    owned_since, written_at, expires_at = rest
+    deleted = operation == _DELETE
+    intact = len(body) == size and crc32(body) == value_sum
+    record = Record(
+        cache_key=bytes(names[:key_length]),
+        version=Version(epoch, own_seq),
+        value=None if deleted else bytes(body) if with_value and intact else b"",
+        base=UNKNOWN if kind == _BASE_UNKNOWN else ABSENT if kind == _BASE_ABSENT else etag,
+        conditional=bool(flags & _CONDITIONAL),
+        owned_since=owned_since,
+        written_at=written_at,
+        expires_at=expires_at,
+        keeps=bool(flags & _KEEPS),
+    )
+    if not intact:
+        raise Damaged(f"its value of {size} bytes is damaged", record)
+    return record, size

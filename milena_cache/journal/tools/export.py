@@ -1,0 +1,151 @@
+"""Shell. A journal's values as files: the newest acknowledged one of each key, and a manifest of what is what.
+
+    DIRECTORY/manifest.jsonl                a line of JSON for each key, and for each damaged record without one
+    DIRECTORY/objects/bucket/a/b.csv        the value of the key a/b
+    DIRECTORY/unnamed/1700000000000001      that of a key which makes no file name, by its record's number
+
+Keys are anybody's: one may be "../../etc/passwd" or have control characters, or be a directory to another's file
+name. Only a key whose every part is an ordinary name becomes a path; the manifest says which file has the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from milena_cache.journal.lmdb_disk import LmdbReader
+from milena_cache.journal.record import Record
+from milena_cache.journal.tools.found import Found, look, row
+
+MANIFEST = "manifest.jsonl"
+MAX_NAME_BYTES = 255
+
+
+class CannotExport(Exception):
+    """The directory cannot be used, or not all could be written. `code`: 2 if nothing was begun, else 1."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Exported(NamedTuple):
+    """How many keys' newest writes are values, deletes and damaged; `nameless`: damaged records without a key."""
+
+    values: int
+    deletes: int
+    damaged: int
+    nameless: int
+
+    @property
+    def keys(self) -> int:
+        return self.values + self.deletes + self.damaged
+
+
+def export(reader: LmdbReader, bucket: str, to: Path, one_more: Callable[[], None]) -> Exported:
+    """Write what `reader` finds below `to`; `one_more` is called for each. `bucket` is the default one's name.
+
+    Keeps the manifest in memory until its end, a few hundred bytes for each key. Raises CannotExport, Unreadable.
+    """
+    _prepare(to, reader.directory)
+    try:
+        return _Export(reader, bucket, to).run(one_more)
+    except OSError as error:
+        raise CannotExport(
+            f"--to {to}: {error.strerror}; what is there is not complete: remove it, and export to another place",
+            1,
+        ) from None
+
+
+def _prepare(to: Path, journal: Path) -> None:
+    if to.resolve().is_relative_to(journal.resolve()):
+        raise CannotExport(f"--to {to}: is in the journal's own directory; name another", 2)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        if any(to.iterdir()):
+            raise CannotExport(f"--to {to}: is not empty; name a directory that is, or that is not there yet", 2)
+    except OSError as error:
+        raise CannotExport(f"--to {to}: {error.strerror}; name a directory that can be made", 2) from None
+
+
+class _Key(NamedTuple):
+    """The newest write of a key: its line of the manifest, and its file, if it has one."""
+
+    told: str
+    file: Path | None
+    damaged: bool
+
+
+class _Export:
+    def __init__(self, reader: LmdbReader, bucket: str, to: Path) -> None:
+        self._reader = reader
+        self._bucket = bucket
+        self._to = to
+        self._keys: dict[bytes, _Key] = {}
+        self._nameless: list[str] = []
+
+    def run(self, one_more: Callable[[], None]) -> Exported:
+        for found in self._reader.records(partial(look, with_value=True)):
+            one_more()
+            self._add(found)
+        for found in self._reader.set_aside(look):
+            self._nameless.append(self._told(found, None))
+        with (self._to / MANIFEST).open("x", encoding="ascii") as manifest:
+            for key in self._keys.values():
+                manifest.write(key.told)
+            manifest.writelines(self._nameless)
+        values = sum(key.file is not None for key in self._keys.values())
+        damaged = sum(key.damaged for key in self._keys.values())
+        return Exported(values, len(self._keys) - values - damaged, damaged, len(self._nameless))
+
+    def _add(self, found: Found) -> None:
+        """Records come in the order of the writes: this one takes the place of an earlier one of its key."""
+        record = found.record
+        if record is None:
+            self._nameless.append(self._told(found, None))
+            return
+        earlier = self._keys.get(record.cache_key)
+        if earlier is not None and earlier.file is not None:
+            earlier.file.unlink()
+        file = None
+        if record.value is not None and not found.damage:
+            file = self._write(found, record, record.value)
+        self._keys[record.cache_key] = _Key(self._told(found, file), file, bool(found.damage))
+
+    def _told(self, found: Found, file: Path | None) -> str:
+        told = row(found, self._bucket, self._reader.refusals, time.time())
+        del told["age"]
+        where = None if file is None else file.relative_to(self._to).as_posix()
+        return json.dumps({"file": where, **told}) + "\n"
+
+    def _write(self, found: Found, record: Record, value: bytes) -> Path:
+        told = row(found, self._bucket, {}, 0)
+        parts = [str(told["bucket"]), *str(told["key"]).split("/")]
+        if all(map(_is_name, parts)):
+            try:
+                return _write_new(self._to.joinpath("objects", *parts), value)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                pass  # another key's file is where this one needs a directory, or the other way about
+        return _write_new(self._to / "unnamed" / str(found.number), value)
+
+
+def _is_name(part: str) -> bool:
+    """Whether it names a file in its directory, on any file system, and shows what it is."""
+    return (
+        part not in ("", ".", "..")
+        and part.isprintable()
+        and "\\" not in part
+        and len(part.encode(errors="surrogatepass")) <= MAX_NAME_BYTES
+    )
+
+
+def _write_new(path: Path, value: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(value)
+    return path

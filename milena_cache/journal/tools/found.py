@@ -1,0 +1,132 @@
+"""Pure. What there is to tell of a record that somebody finds in a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from milena_cache.journal.record import Damaged, Record, decode
+from milena_cache.objects.version import Known
+from milena_common.api.keys import DEFAULT_BUCKET, split_cache_key
+
+Row = dict[str, str | int | float | None]
+
+
+class Found(NamedTuple):
+    """A record by its number. `size` is that of its value in bytes, None if that is not known.
+
+    `damage` says what is wrong, "" if nothing is. `record` is then what can still be believed: all but the value if
+    only that is damaged, and otherwise None.
+    """
+
+    number: int
+    record: Record | None
+    size: int | None
+    damage: str
+
+
+def look(number: int, raw: bytes | memoryview, *, with_value: bool = False) -> Found:
+    """What a record says, its checksums verified; without `with_value` a put's value is b""."""
+    try:
+        record, size = decode(number, raw, with_value=with_value)
+    except Damaged as error:
+        return Found(number, error.record, None, str(error))
+    return Found(number, record, size, "")
+
+
+def key_of(record: Record, default_bucket: str) -> tuple[str, str]:
+    """Bucket and key. Keys are UTF-8; what is not, all the same, stands as lone surrogates."""
+    bucket, key = split_cache_key(record.cache_key)
+    return bucket or default_bucket or DEFAULT_BUCKET, key.decode(errors="surrogateescape")
+
+
+def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, float]], now: float) -> Row:
+    """All there is to tell, by name; `now` in seconds since 1970. What is not known is None."""
+    record = found.record
+    reason, at = refusals.get(found.number, (None, None))
+    told: Row = {
+        "number": found.number,
+        "bucket": None,
+        "key": None,
+        "operation": None,
+        "size": found.size,
+        "version": None,
+        "written_at": None,
+        "age": None,
+        "base": None,
+        "expires_at": None,
+        "refused": reason,
+        "refused_at": at,
+        "damage": found.damage or None,
+    }
+    if record is not None:
+        bucket, key = key_of(record, default_bucket)
+        base = record.base
+        told |= {
+            "bucket": bucket,
+            "key": key,
+            "operation": operation(record),
+            "version": str(record.version),
+            "written_at": record.written_at,
+            "age": max(0.0, now - record.written_at),
+            "base": base.value if isinstance(base, Known) else base,
+            "expires_at": record.expires_at or None,
+        }
+    return told
+
+
+def operation(record: Record) -> str:
+    """ "put" or "delete"."""
+    return "delete" if record.value is None else "put"
+
+
+# ---- for people
+
+COLUMNS = f"{'OPERATION':<9}  {'SIZE':>12}  {'AGE':>12}  {'VERSION':<34}  {'BASE':<34}  KEY"
+
+
+def line(found: Found, told: Row) -> str:
+    """A record and its row in the columns of `COLUMNS`, with what else is to be said at the end."""
+    size, age = told["size"], told["age"]
+    columns = (
+        f"{told['operation'] or '?':<9}",
+        f"{'?' if size is None else count(size):>12}",
+        f"{'?' if age is None else f'{age:,.1f} s':>12}",
+        f"{told['version'] or told['number']:<34}",
+        f"{told['base'] or '?':<34}",
+        "?" if found.record is None else name(found.record),
+    )
+    more = [f"{what}: {told[what]}" for what in ("refused", "damage") if told[what]]
+    if found.record is not None and found.record.expires_at:
+        more.insert(0, f"ends: {moment(found.record.expires_at)}")
+    return printable("  ".join([*columns, *more]))
+
+
+def damage(found: Found) -> str:
+    """What is wrong with a record, and what it still says."""
+    wrong = found.damage or "is as it was written"
+    record = found.record
+    if record is None:
+        return wrong
+    return f"{wrong}: {operation(record)} of {name(record)}, version {record.version}, {moment(record.written_at)}"
+
+
+def name(record: Record) -> str:
+    """Its key as it is filed: as it is, or in another bucket than the default one as s3://bucket/key."""
+    return printable(record.cache_key.decode(errors="surrogateescape"))
+
+
+def count(number: object) -> str:
+    """A whole number with its thousands apart."""
+    return f"{number:,}"
+
+
+def moment(at: float) -> str:
+    """A moment, given in seconds since 1970, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, and without characters that a terminal would act on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

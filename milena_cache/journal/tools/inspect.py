@@ -1,0 +1,142 @@
+"""Shell. What a journal holds, printed for people and programs: the parts `inspect` and `verify` of the command."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import NamedTuple
+
+from milena_cache.journal import directory as journal_directory
+from milena_cache.journal import file as journal_file
+from milena_cache.journal.lmdb_disk import LmdbReader
+from milena_cache.journal.record import FORMAT
+from milena_cache.journal.tools.found import COLUMNS, count, damage, line, look, moment, row
+
+PROGRESS_SECONDS = 0.2
+# Problems of the structure that are printed: one damaged page may cause thousands.
+MAX_PROBLEMS = 20
+
+
+class Opened(NamedTuple):
+    """An open journal, with its default bucket by name if the node noted it."""
+
+    reader: LmdbReader
+    origin: str
+
+    @property
+    def bucket(self) -> str:
+        return self.origin.removeprefix("s3://").partition("/")[0]
+
+
+# ---- inspect
+
+
+def inspect(journal: Opened, *, records: bool, as_json: bool) -> None:
+    """Print a summary, and with `records` a line for each; `as_json`: only those, as JSON. Raises Unreadable."""
+    if not as_json:
+        _summary(journal)
+        if not records:
+            return
+        print(f"\n{COLUMNS}")
+    for found in journal.reader.records(look):
+        told = row(found, journal.bucket, journal.reader.refusals, time.time())
+        print(json.dumps(told) if as_json else line(found, told))
+
+
+def _summary(journal: Opened) -> None:
+    reader = journal.reader
+    keys: set[bytes] = set()
+    records = puts = deletes = size = wrong = refused = 0
+    oldest, newest = float("inf"), 0.0
+    for found in reader.records(look):
+        records += 1
+        refused += found.number in reader.refusals
+        wrong += bool(found.damage)
+        if found.record is not None:
+            keys.add(found.record.cache_key)
+            puts += found.record.value is not None
+            deletes += found.record.value is None
+            size += found.size or 0
+            oldest = min(oldest, found.record.written_at)
+            newest = max(newest, found.record.written_at)
+    aside = sum(1 for _ in reader.set_aside(look))
+    written = f"{moment(oldest)} to {moment(newest)}" if keys else "-"
+    told = {
+        "journal": str(reader.directory.resolve()),
+        "held by": journal_directory.holder(reader.directory),
+        "for": journal.origin or "no bucket noted",
+        "format": str(FORMAT),
+        "records": f"{count(records)} of {count(len(keys))} keys: {count(puts)} puts, {count(deletes)} deletes",
+        "bytes": f"{count(size)} of values, {count(reader.bytes_on_disk)} on disk",
+        "written": written,
+        "refused": f"{count(refused)} by S3 for good",
+        "damaged": f"{count(wrong)}, and {count(aside)} set aside",
+    }
+    for name, text in told.items():
+        print(f"{name:<8} {text}")
+
+
+# ---- verify
+
+
+def verify(journal: Opened) -> bool:
+    """Check the file's structure and every record, and print what is damaged; return True if nothing is.
+
+    The structure is checked while no node has the journal: a file that changes meanwhile has no structure to check.
+    Raises Unreadable, and CannotOpen if the structure cannot be looked at.
+    """
+    problems: list[str] = []
+    if journal_directory.holder(journal.reader.directory) == "nobody":
+        problems = journal_file.audit(journal.reader.directory)
+    else:
+        print("the structure of the file is not checked while a node has it")
+    for problem in problems[:MAX_PROBLEMS]:
+        print(f"structure: {problem}", flush=True)
+    if len(problems) > MAX_PROBLEMS:
+        print(f"structure: and {count(len(problems) - MAX_PROBLEMS)} problems more")
+    progress = Progress(journal.reader.entries, "verified")
+    records = size = wrong = 0
+    for found in journal.reader.records(look):
+        progress.one_more()
+        records += 1
+        size += found.size or 0
+        if found.damage:
+            wrong += 1
+            progress.clear()
+            print(f"record {found.number}: {damage(found)}", flush=True)
+    progress.clear()
+    aside = 0
+    for found in journal.reader.set_aside(look):
+        aside += 1
+        print(f"record {found.number} (set aside): {damage(found)}")
+    print(
+        f"{count(records)} records with {count(size)} bytes of values: "
+        f"{count(wrong)} damaged, and {count(aside)} set aside before"
+    )
+    return not (wrong or aside or problems)
+
+
+class Progress:
+    """A line on standard error that counts up, if somebody sits there. `total`: how many there were at first."""
+
+    def __init__(self, total: int, verb: str) -> None:
+        self._total = total
+        self._verb = verb
+        self._done = 0
+        self._shown = False
+        self._due = time.monotonic() + PROGRESS_SECONDS if sys.stderr.isatty() else float("inf")
+
+    def one_more(self) -> None:
+        self._done += 1
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + PROGRESS_SECONDS
+            self._shown = True
+            text = f"{count(self._done)} of {count(max(self._done, self._total))} records {self._verb}"
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line away, so that another can be written."""
+        if self._shown:
+            self._shown = False
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,45 @@
+"""Coordination. The connections of a node to the Redis doors of others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from milena_common.api.errors import FailedPrecondition, NodeLost
+from milena_common.api.keys import split_cache_key
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.resp.client_commands import call
+from milena_common.resp.identity import Identity
+from milena_common.resp.link import RespLink
+
+TIMEOUT_SECONDS = 2.0
+
+
+class Neighbours:
+    """Links by address, made when they are needed. `identity_at`: which node must be at an address."""
+
+    def __init__(self, identity_at: Callable[[str], Identity]) -> None:
+        self._identity_at = identity_at
+        self._links: dict[str, tuple[Identity, RespLink]] = {}
+
+    async def forget(self, address: str, key: bytes, timeout: float) -> None:
+        """Make the node at `address` believe nothing of a cache key. Raises MilenaError."""
+        identity = self._identity_at(address)
+        known, link = self._links.get(address, (identity, None))
+        if link is None or known != identity:
+            if link is not None:
+                await link.close(0, NodeLost(f"node {address} is another one now"))
+            link = RespLink(
+                address, timeout=TIMEOUT_SECONDS, identity=identity, who=f"node {address} ", name="milena-node"
+            )
+            self._links[address] = identity, link
+        stream = await link.open(timeout)
+        if stream is None:
+            raise link.error or NodeLost(f"node {address} cannot be reached")
+        bucket, bare = split_cache_key(key)
+        request = pb.ForgetRequest(key=bare, bucket=bucket).SerializeToString()
+        await stream.call(call("Forget", timeout, request), timeout)
+
+    async def close(self) -> None:
+        error = FailedPrecondition("the node stops")
+        await asyncio.gather(*(link.close(0, error) for _, link in self._links.values()))

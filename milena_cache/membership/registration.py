@@ -1,0 +1,200 @@
+"""Coordination. Keeps the node in one router's ring: joins, renews the lease, leaves.
+
+It joins again every third of the lease, so that two renewals may be lost before the lease is. While the router
+cannot be reached it tries with jittered backoff, for ever; the log says so once a minute, not at each attempt.
+
+A router that was started anew does not know the ring, and asks for the one that this node holds: it is sent then,
+and not with each renewal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from milena_cache.membership.identity import NodeIdentity
+from milena_common.api.errors import MilenaError
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.rpc.transport import AsyncTransport
+from milena_common.runtime.backoff import Backoff
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+BACKOFF = Backoff(first=0.1, most=2.0)
+CALL_SECONDS = 2.0
+LOG_AGAIN_SECONDS = 60.0
+
+
+class Identity:
+    """What a node tells routers about itself."""
+
+    def __init__(
+        self,
+        address: str,
+        node_id: str,
+        weight: float,
+        addresses: Mapping[str, str],
+        default_bucket: str,
+        journal_id: str = "",
+    ) -> None:
+        self.address = address
+        self.node_id = node_id
+        self.weight = weight
+        self.addresses = addresses
+        self.default_bucket = default_bucket
+        self.journal_id = journal_id
+
+
+class Registration:
+    """The node's membership at one router."""
+
+    def __init__(
+        self,
+        router: str,
+        connection: AsyncTransport,
+        identity: Identity,
+        clock: Clock,
+        draw: Callable[[], float],
+        newest_epoch: Callable[[], int],
+        ring: Callable[[], SlotMap],
+        cluster: NodeIdentity,
+        report: Callable[[], NodeReport],
+    ) -> None:
+        """`newest_epoch`: the greatest that this node has put into the version of a write.
+
+        `report` gives what this node tells of its writes, with each renewal and when it leaves.
+
+        `ring`: the newest one, from whichever router.
+        """
+        self.router = router
+        self._connection = connection
+        self._identity = identity
+        self._clock = clock
+        self._draw = draw
+        self._newest_epoch = newest_epoch
+        self._lease_until = 0.0
+        self._epoch = 0
+        self._ring = ring
+        self._cluster = cluster
+        self._report = report
+        self._granted = 0.0  # the longest lease, in seconds
+        self._asked = False
+        self._hurried = asyncio.Event()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the lease, by this node's clock, is still running."""
+        return self._clock.now() < self._lease_until
+
+    async def run(self) -> None:
+        """Join and renew, for ever."""
+        failures = 0
+        logged_at = float("-inf")
+        while True:
+            try:
+                lease = await self._join()
+            except MilenaError as error:
+                failures += 1
+                if self._clock.now() - logged_at >= LOG_AGAIN_SECONDS:
+                    logged_at = self._clock.now()
+                    log.warning(
+                        "Failed to join router %s as %s: %s; trying again until it works",
+                        self.router,
+                        self._identity.address,
+                        error,
+                    )
+                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+            else:
+                if failures:
+                    log.info("router %s answers again after %d failed attempts", self.router, failures)
+                failures = 0
+                logged_at = float("-inf")
+                await self._renewal_is_due(lease / 3)
+
+    def hurry(self) -> None:
+        """Renew now rather than later: the router may have been started anew, and wait for this node."""
+        self._hurried.set()
+
+    async def _renewal_is_due(self, seconds: float) -> None:
+        self._hurried.clear()
+        due = asyncio.ensure_future(self._clock.sleep(seconds))
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        try:
+            await asyncio.wait((due, hurried), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            hurried.cancel()
+
+    async def _join(self) -> float:
+        """Join once; the lease in seconds."""
+        me, report = self._identity, self._report()
+        request = pb.JoinRequest(
+            address=me.address,
+            node_id=me.node_id,
+            weight=me.weight,
+            addresses=me.addresses,
+            default_bucket=me.default_bucket,
+            epoch=max(self._epoch, self._newest_epoch()),
+            cluster_id=self._cluster.claimed,
+            ring_epoch=max(self._epoch, self._ring().epoch),
+            dirty_entries=report.dirty_entries,
+            dead_letters=report.dead_letters,
+            degraded=report.degraded,
+            journal_id=me.journal_id,
+        )
+        self._asked = True  # the router may take it in although its answer does not arrive
+        asked_at = self._clock.now()
+        was_joined = self.joined
+        answer: Any = await self._connection.call("Join", request, CALL_SECONDS)
+        ring = self._ring()
+        if answer.send_ring and ring.epoch:
+            # Both in one message: what the router decides by must be of one moment.
+            request.cluster_id = ring.cluster_id
+            request.last_ring.ring.CopyFrom(ring.to_update())
+            request.last_ring.lease_seconds = self._granted
+            asked_at = self._clock.now()
+            answer = await self._connection.call("Join", request, CALL_SECONDS)
+        # A router that grants no time is one that does not expire its members.
+        lease = answer.lease_seconds or 5.0
+        # Counted from the question, so that this clock's lease ends before the router's.
+        self._lease_until = asked_at + lease
+        self._granted = max(self._granted, lease)
+        self._cluster.answered(self.router, answer.cluster_id)
+        self._epoch = max(self._epoch, answer.epoch)
+        if not was_joined:
+            log.info(
+                "joined router %s as %s: lease %.3g s, epoch %d, ring of %d",
+                self.router,
+                me.address,
+                lease,
+                answer.epoch,
+                answer.ring_size,
+            )
+        return lease
+
+    async def leave(self, timeout: float) -> None:
+        """Leave the ring, if the router can be told within `timeout` seconds; its lease ends anyway."""
+        if not self._asked:
+            return
+        self._asked = False
+        me, report = self._identity, self._report()
+        request = pb.LeaveRequest(
+            address=me.address,
+            node_id=me.node_id,
+            dirty_entries=report.dirty_entries,
+            dead_letters=report.dead_letters,
+        )
+        try:
+            await self._connection.call("Leave", request, timeout)
+            log.info("left router %s", self.router)
+        except MilenaError as error:
+            log.warning("could not leave router %s, whose lease will end by itself: %s", self.router, error)
+        self._lease_until = 0.0
+
+    async def close(self) -> None:
+        await self._connection.close()

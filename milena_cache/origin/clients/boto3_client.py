@@ -1,0 +1,383 @@
+"""Shell. `ObjectStore` over boto3: exact for every key that S3 accepts, listing, buckets, credentials.
+
+boto3 blocks, so calls run on threads. The clients are made anew for new credentials, on a thread too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import botocore.exceptions as botocore_errors
+from cachetools import LRUCache
+
+from milena_cache.objects.object_store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+    too_large,
+)
+from milena_cache.origin.clients.boto3_bodies import ends_by_itself, read_all, size_by_reading
+from milena_cache.origin.clients.boto3_errors import judge, region_of
+from milena_cache.origin.clients.boto3_session import THREADS, make_client
+from milena_cache.origin.s3.answers import error_document, is_error_document, meaning
+from milena_cache.origin.s3.attributes import attributes_of, sendable
+from milena_cache.origin.s3.clock import S3Clock, date_of
+from milena_cache.origin.s3.credentials import Credentials, CredentialsUnavailable, Held
+from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
+from milena_cache.origin.s3.settings import S3Settings
+from milena_common.limits.byte_budget import ByteBudget
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+# Buckets whose regions are remembered.
+MAX_BUCKETS = 64
+# Values of x-amz-server-side-encryption with which an ETag is not the value's MD5.
+OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
+
+
+class Boto3Store:
+    """S3 through boto3.
+
+    `pooled` False: each request has a connection of its own, which no earlier request has used. `budget` bounds the
+    bytes of values that are being read; None: nothing does, as in tools. `clock` is set by the `Date` of every
+    answer, refusals included.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        *,
+        pooled: bool = True,
+        budget: ByteBudget | None = None,
+        clock: S3Clock | None = None,
+    ) -> None:
+        self._clock = clock or S3Clock()
+        self._answer = threading.local()
+        self._pooled = pooled
+        self._credentials = credentials
+        self._held: Held | None = None
+        self._settings = settings
+        self._budget = budget or ByteBudget(UNBOUNDED)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
+        # By region; few, since only those that S3 has named are asked.
+        self._clients: dict[str, S3Client] = {}
+        self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
+        # Whether this S3 gives its answers request ids: then one without has come from something else.
+        self._gives_request_ids = False
+
+    def region(self, bucket: str) -> str:
+        """Return the region for which requests about `bucket` are signed."""
+        return self._regions.get(bucket, self._settings.region)
+
+    def use_region(self, bucket: str, region: str) -> None:
+        """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
+        self._regions[bucket] = region
+
+    def _client(self, region: str, held: Held) -> S3Client:
+        """The client for a region with these credentials, which is made at their first use."""
+        with self._credentials.making:
+            if self._held is None or self._held[:3] != held[:3]:
+                self._held = held
+                self._clients.clear()
+            made = self._clients.get(region)
+            if made is None:
+                made = make_client(self._settings, region, held)
+                made.meta.events.register("after-call.s3", self._answered)
+                self._clients[region] = made
+            return made
+
+    def _answered(self, http_response: Any, **_: Any) -> None:
+        """Take the time of day from the answer to the request that this thread has sent."""
+        date = date_of(http_response.headers.get("date", ""))
+        if date is not None:
+            self._answer.date = date
+            self._clock.observed(date, self._answer.asked_at, time.monotonic())
+
+    async def _call(
+        self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
+    ) -> T | Absent:
+        """Do `work` on a thread; return what S3 says of absence in its place. Raises OriginFailure for the rest."""
+
+        region = self.region(ref.bucket)
+        try:
+            held = await self._credentials.current()
+        except CredentialsUnavailable as error:
+            raise OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", str(error)) from None
+
+        def run() -> T:
+            client = self._client(region, held)
+            if not self._pooled:
+                client.close()  # its idle connections; those of other requests are closed when these end
+            self._answer.asked_at, self._answer.date = time.monotonic(), None
+            return work(client)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except Exception as error:
+            said = judge(operation, ref, error, conditional=conditional)
+            if said is None:
+                raise
+            if isinstance(said, Absent):
+                return said
+            raise said.redacted(self._credentials.redact) from None
+
+    async def _write(
+        self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
+    ) -> T:
+        """As `_call`, for requests to which nothing can be absent."""
+        done = await self._call(operation, ref, work, conditional=conditional)
+        assert not isinstance(done, Absent)
+        return done
+
+    def _check(self, operation: str, ref: Ref, answer: Any) -> None:
+        """Raise OriginFailure if an answer of 2xx to a read is not one that S3 gives; headers may be missing."""
+        made_by = answer["ResponseMetadata"]
+        status, headers = made_by["HTTPStatusCode"], made_by["HTTPHeaders"]
+        has_id = "x-amz-request-id" in headers
+        stranger = "ETag" not in answer and self._gives_request_ids and not has_id
+        if status != 200 or stranger:
+            raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
+        self._gives_request_ids = self._gives_request_ids or has_id
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        loop = asyncio.get_running_loop()
+
+        def begin(client: S3Client) -> tuple[S3Client, Any]:
+            condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
+            answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            loop.call_soon_threadsafe(began)
+            self._check("get", ref, answer)
+            return client, answer
+
+        if isinstance(begun := await self._call("get", ref, begin, conditional=bool(if_none_match)), Absent):
+            return begun
+        client, answer = begun
+        body, length, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
+
+        def read(_: S3Client) -> Stored:
+            size = length
+            value = body.read() if size is not None else read_all(body, ref, max_bytes)
+            if size is None and not ends_by_itself(answer):
+                # The end of the connection is all that says where the body ends, and it may have come too early.
+                size = client.head_object(Bucket=ref.bucket, Key=ref.key).get("ContentLength")
+            if size is not None and len(value) != size:
+                raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(value)} of {size} bytes", "incomplete")
+            if not etag and is_error_document(value):
+                code = error_document(value.decode(errors="replace")).code
+                said = meaning("get", 200, code)
+                raise OriginFailure(said if isinstance(said, Fault) else Fault.UNEXPECTED, "get", ref, code, "200")
+            return Stored(value, etag, _own(answer["Metadata"]), _has_opaque_etag(answer))
+
+        try:
+            if length is not None and length > max_bytes:
+                raise too_large(ref, length, max_bytes)
+            async with fetch_bytes(self._budget, max_bytes if length is None else length, self._settings.timeout):
+                return await self._call("get", ref, read, conditional=bool(if_none_match))
+        except BaseException:
+            body.close()
+            raise
+
+    async def head(self, ref: Ref) -> Info | None:
+        return await self.describe(ref)
+
+    async def describe(self, ref: Ref) -> Info | None:
+        try:
+            return await self.head_alone(ref)
+        except OriginFailure as failure:
+            if not failure.says_nothing:
+                raise
+            return await self.inquire(ref)
+
+    async def head_alone(self, ref: Ref) -> Info | None:
+        """As `head` in one request; raises a failure that `says_nothing` where a code is needed."""
+
+        def work(client: S3Client) -> Info:
+            answer: Any = client.head_object(Bucket=ref.bucket, Key=ref.key)
+            self._check("head", ref, answer)
+            info = self._info(ref, answer, client)
+            return replace(info, server_date=self._answer.date)
+
+        found = await self._call("head", ref, work)
+        return None if isinstance(found, Absent) else found
+
+    async def inquire(self, ref: Ref) -> Info | None:
+        """As `head`, by a GET whose body is left unread: its answer carries S3's code."""
+
+        def work(client: S3Client) -> Info:
+            answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
+            answer["Body"].close()
+            self._check("get", ref, answer)
+            return self._info(ref, answer, client)
+
+        found = await self._call("get", ref, work)
+        return None if isinstance(found, Absent) else found
+
+    def _info(self, ref: Ref, answer: Any, client: S3Client) -> Info:
+        size = answer.get("ContentLength")
+        if size is None:
+            size = size_by_reading(ref, client)
+        return Info(
+            ref.key,
+            size,
+            answer.get("ETag", ""),
+            _seconds(answer.get("LastModified")),
+            _own(answer["Metadata"]),
+            attributes_of(answer),
+        )
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+    ) -> str:
+        def work(client: S3Client) -> str:
+            condition: Any = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
+            answer = client.put_object(
+                Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=sendable(metadata), **attributes, **condition
+            )
+            # Without an ETag it is not sure that S3 has answered: the caller looks.
+            if not answer.get("ETag"):
+                raise OriginFailure(Fault.UNEXPECTED, "put", ref, "no ETag", "200")
+            return answer["ETag"]
+
+        return await self._write("put", ref, work, conditional=if_absent or bool(if_match))
+
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        def work(client: S3Client) -> str:
+            condition: Any = {"CopySourceIfMatch": if_match} if if_match else {}
+            answer = client.copy_object(
+                Bucket=ref.bucket,
+                Key=ref.key,
+                CopySource={"Bucket": ref.bucket, "Key": ref.key},
+                MetadataDirective="REPLACE",
+                TaggingDirective="COPY",
+                Metadata=sendable(metadata),
+                **attributes,
+                **condition,
+            )
+            etag = answer.get("CopyObjectResult", {}).get("ETag", "")
+            return etag or _copied(client, ref, metadata)
+
+        return await self._write("copy", ref, work, conditional=True)
+
+    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
+        """Store the object by a multipart upload of one part; with `if_absent` as `put`. Only for the probe."""
+
+        def work(client: S3Client) -> None:
+            place: Any = {"Bucket": ref.bucket, "Key": ref.key}
+            place["UploadId"] = client.create_multipart_upload(**place)["UploadId"]
+            try:
+                part = client.upload_part(**place, PartNumber=1, Body=value)
+                condition: Any = {"IfNoneMatch": "*"} if if_absent else {}
+                parts: Any = {"Parts": [{"ETag": part["ETag"], "PartNumber": 1}]}
+                client.complete_multipart_upload(**place, MultipartUpload=parts, **condition)
+            except BaseException:
+                with suppress(botocore_errors.ClientError, botocore_errors.BotoCoreError):
+                    client.abort_multipart_upload(**place)
+                raise
+
+        await self._write("put", ref, work, conditional=if_absent)
+
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
+        def work(client: S3Client) -> None:
+            condition: Any = {"IfMatch": if_match} if if_match else {}
+            answer: Any = client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            made_by = answer["ResponseMetadata"]
+            status, length = made_by["HTTPStatusCode"], made_by["HTTPHeaders"].get("content-length", "0")
+            if status != 204 and (status, length) != (200, "0"):
+                raise OriginFailure(Fault.UNEXPECTED, "delete", ref, f"HTTP {status}, not from S3", str(status))
+
+        await self._call("delete", ref, work, conditional=bool(if_match))
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        def work(client: S3Client) -> Page:
+            after: Any = {"ContinuationToken": cursor} if cursor else {}
+            answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **after)
+            # A bucket's listing that does not even name the bucket is somebody else's XML.
+            if "Name" not in answer and "KeyCount" not in answer and "IsTruncated" not in answer:
+                raise OriginFailure(Fault.UNEXPECTED, "list", Ref(bucket, prefix), "no listing", "200")
+            objects = [
+                Info(item["Key"], item["Size"], item.get("ETag", ""), _seconds(item.get("LastModified")))
+                for item in answer.get("Contents", [])
+            ]
+            return Page(objects, answer.get("NextContinuationToken", ""))
+
+        return await self._write("list", Ref(bucket, prefix), work)
+
+    async def check_bucket(self, bucket: str) -> None:
+        def work(client: S3Client) -> None:
+            client.head_bucket(Bucket=bucket)
+
+        try:
+            await self._call("bucket", Ref(bucket, ""), work)
+        except OriginFailure as failure:
+            if not failure.says_nothing:
+                raise
+            await self.list(bucket, "", "", 1)  # unlike that of a HEAD, its answer carries S3's code
+
+    async def find_region(self, bucket: str) -> str:
+        """Return the region in which S3 says that `bucket` is; "" if it does not say."""
+
+        def work(client: S3Client) -> str:
+            try:
+                answer: Any = client.head_bucket(Bucket=bucket)
+            except botocore_errors.ClientError as error:
+                return region_of(error)
+            return str(answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", ""))
+
+        return await self._write("bucket", Ref(bucket, ""), work)
+
+    def reconnect(self) -> None:
+        """Use none of the idle connections any more; requests in flight keep theirs."""
+        for client in tuple(self._clients.values()):
+            client.close()
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _copied(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:
+    """Return the ETag of a copy whose answer named none, as some do. Raises OriginFailure if none was made."""
+    found = client.head_object(Bucket=ref.bucket, Key=ref.key)
+    if not sendable(metadata).items() <= _own(found["Metadata"]).items():
+        raise OriginFailure(Fault.UNEXPECTED, "copy", ref, "no ETag", "200")
+    return found.get("ETag", "")
+
+
+def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): text for name, text in metadata.items()}
+
+
+def _seconds(moment: Any) -> float:
+    return float(moment.timestamp()) if moment is not None else 0.0
+
+
+def _has_opaque_etag(answer: Any) -> bool:
+    return answer.get("ServerSideEncryption") in OPAQUE_ENCRYPTION or "SSECustomerAlgorithm" in answer

@@ -1,0 +1,266 @@
+"""Shell. `ObjectStore` over obstore, which is many times faster than boto3 and awaits natively.
+
+It cannot do everything: it alters or rejects some keys (`exact` tells which), so those, and listing and bucket
+checks, are boto3's. Credentials come from `s3_credentials` for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+from cachetools import LRUCache
+from obstore.exceptions import BaseError, UnauthenticatedError
+from obstore.store import S3Store
+
+from milena_cache.objects.object_store import (
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Ref,
+    Stored,
+    ignore,
+    too_large,
+)
+from milena_cache.origin.clients.obstore_errors import is_local, judge, unreadable
+from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
+from milena_cache.origin.s3.settings import S3Settings
+from milena_common.limits.byte_budget import ByteBudget
+
+if TYPE_CHECKING:
+    from obstore import Bytes, GetOptions, PutMode
+    from obstore.store import ClientConfig, S3Credential
+
+# Buckets whose connections are kept.
+MAX_BUCKETS = 64
+# Seconds that a connection is kept without a request.
+POOL_IDLE_SECONDS = 20.0
+# The largest value that the configuration allows.
+MAX_VALUE_BYTES = 2**30
+# obstore asks for new credentials so many seconds before the end that it was given.
+OBSTORE_AHEAD_SECONDS = 300.0
+# Where no proxy is to be used one has to be named all the same, which is then excluded. Nothing is sent to it.
+UNUSED_PROXY = "http://127.0.0.1:9"
+
+_ALTERED = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
+
+
+def exact(key: str) -> bool:
+    """Whether obstore reads and writes this key as it is.
+
+    It takes keys as paths: leading and trailing `/` are dropped, empty, `.` and `..` segments and control
+    characters are refused. Found by trying every ASCII character and the odd spellings against a server.
+    """
+    return _ALTERED.search(key) is None
+
+
+class Unreadable(Exception):
+    """There is an answer that obstore cannot read or does not show; see `s3_obstore_errors.unreadable`."""
+
+
+class ObstoreStore:
+    """S3 through obstore: get, head, put, delete.
+
+    `pooled` False: each request has a connection of its own, which no earlier request has used.
+    `budget` bounds the bytes of values that are being read; None: nothing does, as in tools.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        *,
+        pooled: bool = True,
+        budget: ByteBudget | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._generation = credentials.generation
+        self._settings = settings
+        self._pooled = pooled
+        # By bucket, and whether for writes.
+        self._stores: LRUCache[tuple[str, bool], S3Store] = LRUCache(2 * MAX_BUCKETS)
+        self._budget = budget or ByteBudget(UNBOUNDED)
+        self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
+
+    async def _provide(self) -> S3Credential:
+        held = await self._credentials.current()
+        # obstore asks again so long before this moment: at `renew_at`.
+        ask_again = None if held.renew_at is None else held.renew_at + OBSTORE_AHEAD_SECONDS
+        return {
+            "access_key_id": held.access_key,
+            "secret_access_key": held.secret_key,
+            "token": held.token or None,
+            "expires_at": None if ask_again is None else datetime.fromtimestamp(ask_again, UTC),
+        }
+
+    def _store(self, bucket: str, *, writes: bool = False) -> S3Store:
+        if self._generation != self._credentials.generation:
+            self._generation = self._credentials.generation
+            self._stores.clear()  # they keep credentials that have expired
+        store = self._stores.get((bucket, writes))
+        if store is None:
+            settings = self._settings
+            options: ClientConfig = {
+                # obstore follows redirects of reads by itself; never from https to http.
+                "allow_http": settings.endpoint_url.startswith("http://"),
+                "connect_timeout": timedelta(seconds=settings.connect_timeout),
+                # Bounds each request whatever its size; `timeout` of the settings is what usually ends it.
+                "timeout": timedelta(seconds=settings.transfer_seconds(MAX_VALUE_BYTES)),
+                # Well below the time after which firewalls and S3 itself forget an idle connection.
+                "pool_idle_timeout": timedelta(seconds=POOL_IDLE_SECONDS),
+            }
+            if not writes:
+                # Not for writes: it would end an upload that takes longer, although its bytes are moving.
+                options["read_timeout"] = timedelta(seconds=settings.timeout)
+            if not self._pooled:
+                options["pool_max_idle_per_host"] = "0"
+            if settings.ca_bundle:
+                options["root_certificate"] = Path(settings.ca_bundle).read_bytes()
+            endpoint, virtual = settings.endpoint_of(bucket, self.region(bucket))
+            # An explicit proxy keeps obstore from reading the environment; excluding S3's host means no proxy.
+            options["proxy_url"] = settings.proxy_url or UNUSED_PROXY
+            if not settings.proxy_url:
+                options["proxy_excludes"] = urlsplit(endpoint).hostname or ""
+            # Everything that obstore would otherwise read from the environment.
+            store = S3Store(
+                bucket,
+                region=self.region(bucket),
+                endpoint=endpoint,
+                aws_endpoint_url_s3=endpoint,
+                virtual_hosted_style_request=virtual,
+                skip_signature=False,
+                conditional_put="etag",
+                s3_express=False,
+                unsigned_payload=False,
+                disable_tagging=False,
+                disable_bulk_delete=False,
+                request_payer=False,
+                credential_provider=self._provide,
+                client_options=options,
+                # One attempt: `origin` repeats, and counts each.
+                retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=settings.timeout)},
+            )
+            self._stores[bucket, writes] = store
+        return store
+
+    def region(self, bucket: str) -> str:
+        """Return the region for which requests about `bucket` are signed."""
+        return self._regions.get(bucket, self._settings.region)
+
+    def use_region(self, bucket: str, region: str) -> None:
+        """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
+        self._regions[bucket] = region
+        for writes in (False, True):
+            self._stores.pop((bucket, writes), None)
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        """As the contract says; raises Unreadable for what obstore cannot read."""
+        options: GetOptions = {"if_none_match": if_none_match} if if_none_match else {}
+        try:
+            answer = await obstore.get_async(self._store(ref.bucket), ref.key, options=options)
+            began()
+            size = answer.meta["size"]
+            if size > max_bytes:
+                raise too_large(ref, size, max_bytes)
+            async with fetch_bytes(self._budget, size, self._settings.timeout):
+                body: Bytes = await answer.bytes_async()
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("get", ref, error, conditional=bool(if_none_match))
+            if isinstance(said, Absent):
+                return said
+            raise said from None
+        if len(body) != size:
+            raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
+        return Stored(body.to_bytes(), answer.meta["e_tag"] or "", _own(answer.attributes))
+
+    async def head(self, ref: Ref) -> Info | None:
+        """As the contract says; raises Unreadable for what obstore cannot read."""
+        try:
+            # Not `obstore.head_async`, which leaves the metadata out.
+            answer = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("head", ref, error)
+            if isinstance(said, Absent):
+                return None
+            raise said from None
+        meta = answer.meta
+        modified = meta["last_modified"].timestamp()
+        return Info(ref.key, meta["size"], meta["e_tag"] or "", modified, _own(answer.attributes))
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+    ) -> str:
+        mode: PutMode = "create" if if_absent else {"e_tag": if_match} if if_match else "overwrite"
+        try:
+            # In one request whatever its size: parts would be visible as another kind of ETag, and would cost
+            # requests; MAX_VALUE_BYTES is far below S3's limit for one PUT.
+            # A cancelled request ends with its connection, so that nothing of it is sent later.
+            async with asyncio.timeout(self._settings.transfer_seconds(len(value))):
+                result = await obstore.put_async(
+                    self._store(ref.bucket, writes=True),
+                    ref.key,
+                    value,
+                    attributes=dict(metadata) or None,
+                    mode=mode,
+                    use_multipart=False,
+                )
+        except TimeoutError:
+            raise _late("put", ref) from None
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("put", ref, error, conditional=if_absent or bool(if_match))
+            assert not isinstance(said, Absent), "a put finds its condition false, and nothing absent"
+            raise said from None
+        return result["e_tag"] or ""
+
+    async def delete(self, ref: Ref) -> None:
+        """Remove the object; obstore has no conditions for that."""
+        try:
+            async with asyncio.timeout(self._settings.transfer_seconds(0)):
+                await obstore.delete_async(self._store(ref.bucket, writes=True), ref.key)
+        except TimeoutError:
+            raise _late("delete", ref) from None
+        except (BaseError, FileNotFoundError) as error:
+            said = _judge("delete", ref, error)
+            if not isinstance(said, Absent):
+                raise said from None
+
+    def reconnect(self) -> None:
+        """Use none of the idle connections any more; requests in flight keep theirs."""
+        self._stores.clear()
+
+
+def _late(operation: str, ref: Ref) -> OriginFailure:
+    return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
+
+
+def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    # Standard headers are among the attributes too, under names with capitals.
+    return {name: value for name, value in attributes.items() if name == name.lower()}
+
+
+def _judge(
+    operation: str, ref: Ref, error: Exception, *, conditional: bool = False
+) -> OriginFailure | Unreadable | Absent:
+    if unreadable(error):
+        return Unreadable(str(ref))
+    if isinstance(error, UnauthenticatedError) and is_local(error):
+        text = str(error).split("\n")[0][:300]
+        return OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", text)
+    return judge(operation, ref, error, conditional=conditional)

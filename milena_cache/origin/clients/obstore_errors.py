@@ -1,0 +1,113 @@
+"""Pure. What obstore's errors mean.
+
+obstore tells what happened only in its error's text: a summary, which ends with the body of S3's answer, then a
+dump of the error, each field on a line. The kind of exception does not do: 409 and 412 are one (AlreadyExistsError)
+for a put that must find nothing, 404 and 412 are one (PreconditionError) for a put over a certain object, and each
+404 is FileNotFoundError, also that of a load balancer. So status and code are taken from the text, and `s3_answers`
+judges them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
+from milena_cache.origin.s3.answers import NO_DOCUMENT, ErrorDocument, error_document, meaning, out_of_files
+
+_DUMP = "\n\nDebug source:\n"
+_ANSWERED = re.compile(
+    r"Error performing [A-Z]+ \S+ in \S+ - "
+    r"Server returned (?:non-2xx status code: (\d{3})[^:]*|error response): ?(.*)",
+    re.S,
+)
+_KIND = re.compile(r"^ +kind: (\w+)", re.M)
+# EMFILE and ENFILE, met while a connection was opened or a name was looked up.
+_NO_FILES = re.compile(r"^ +code: (?:23|24),$", re.M)
+# A 3xx without a Location, which is how S3 answers a request for a bucket in another region.
+_BARE_REDIRECT = re.compile(r"^ +inner: BareRedirect,$", re.M)
+_NOT_DELETED = re.compile(r'^    source: DeleteFailed \{\n.*\n +code: "(.*)",\n +message: "(.*)",$', re.M)
+_UNREADABLE = re.compile(
+    r"^    source: (?:Invalid(?:Metadata|CacheControl|Content\w+) \{|Header \{\n +source: MissingContentLength,)$",
+    re.M,
+)
+# An answer of 2xx that is not the one which S3 gives.
+_NOT_S3S = re.compile(
+    r"^    source: (?:InvalidDeleteObjectsResponse \{|Metadata \{\n +source: MissingEtag,)$", re.M
+)
+
+# obstore deletes with DeleteObjects, whose answer is 200 with the key's own error inside. The status that a DELETE
+# would have had; 400 for any other.
+_STATUS_OF_DELETE = {
+    "AccessDenied": 403,
+    "NoSuchKey": 404,
+    "NoSuchBucket": 404,
+    "ConditionalRequestConflict": 409,
+    "OperationAborted": 409,
+    "InternalError": 500,
+    "NotImplemented": 501,
+    "ServiceUnavailable": 503,
+    "SlowDown": 503,
+}
+
+
+def unreadable(error: Exception) -> bool:
+    """Return True if there is an answer that obstore cannot read, or does not show.
+
+    Its head has text beyond ASCII or no Content-Length, or it is a redirect without a Location, of whose code and
+    region obstore says nothing. S3 has not done what such a redirect answers.
+    """
+    dump = str(error).partition(_DUMP)[2]
+    return _UNREADABLE.search(dump) is not None or _BARE_REDIRECT.search(dump) is not None
+
+
+def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = False) -> OriginFailure | Absent:
+    """Return what `error`, raised by obstore for a request about `ref`, says of S3.
+
+    `conditional`: the request carried a condition.
+    """
+    summary, _, dump = str(error).partition(_DUMP)
+    not_deleted = _NOT_DELETED.search(dump)
+    if not_deleted:
+        code, message = not_deleted.groups()
+        status = _STATUS_OF_DELETE.get(code, 400)
+        return _answered(operation, ref, status, ErrorDocument(code, message, ""), conditional)
+    # The key may say anything, so it must not be taken for a part of the message.
+    summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
+    answered = _ANSWERED.search(summary)
+    if answered:
+        document = error_document(answered[2])
+        # Without a status: 200 with an error document.
+        status = (
+            int(answered[1])
+            if answered[1]
+            else _STATUS_OF_DELETE.get(document.code, 400 if operation == "delete" else 200)
+        )
+        return _answered(operation, ref, status, document, conditional)
+    if _NOT_S3S.search(dump):
+        text = summary.partition(": ")[2][:200]
+        return OriginFailure(Fault.UNEXPECTED, operation, ref, "an answer that is not S3's", "200", text)
+    if _NO_FILES.search(dump):
+        return out_of_files(operation, ref)
+    kinds = _KIND.findall(dump)
+    if "Connect" in kinds:
+        return OriginFailure(Fault.CONNECT, operation, ref, "cannot connect", "connect")
+    if "Timeout" in kinds:
+        return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
+    return OriginFailure(Fault.INCOMPLETE, operation, ref, "connection lost", "incomplete")
+
+
+def is_local(error: Exception) -> bool:
+    """Return True if `error` says of no answer of S3: obstore had no credentials to send."""
+    summary = str(error).partition(_DUMP)[0]
+    return _ANSWERED.search(summary) is None
+
+
+def _answered(
+    operation: str, ref: Ref, status: int, document: ErrorDocument, conditional: bool
+) -> OriginFailure | Absent:
+    said = meaning(operation, status, document.code, conditional=conditional)
+    if isinstance(said, Absent):
+        return said
+    code = document.code or f"HTTP {status}"
+    text = document.message if document is not NO_DOCUMENT else ""
+    return OriginFailure(said, operation, ref, code, str(status), text, document.region)

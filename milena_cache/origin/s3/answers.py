@@ -1,0 +1,192 @@
+"""Pure. What an answer of S3 means, from the operation, the HTTP status and S3's own error code.
+
+Between Milena and S3 stand load balancers, gateways and captive portals, which answer in S3's place with statuses
+of their own: 404 with an HTML page, 403 without a body, 304 to a request without a condition. So a status alone
+decides nothing that lasts: it is believed only with the error code that S3 sends with it in its XML document.
+
+    absent               NoSuchKey to a read or a delete
+    not modified         304, to a GET with a condition (it has no body, so it carries no code)
+    condition failed     PreconditionFailed, or NoSuchKey to a write with a condition
+    conflict             ConditionalRequestConflict, OperationAborted
+    refused, this object AccessDenied, EntityTooLarge, KeyTooLongError, …: the explicit list `OBJECT_CODES`
+    refused, all         NoSuchBucket, and `ACCOUNT_CODES`: credentials, account, region, quota
+    passing failure      everything else, codes that are not listed here included
+
+The answer to a HEAD has no body, so it never carries a code: `Fault.UNEXPECTED`, and `s3` asks again by a GET.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
+
+# Said of one object or of one request about it: another attempt with the same key and value meets the same.
+OBJECT_CODES = frozenset(
+    (
+        "EntityTooLarge",
+        "EntityTooSmall",
+        "InvalidArgument",
+        "InvalidObjectName",
+        "InvalidObjectState",
+        "InvalidStorageClass",
+        "InvalidTag",
+        "InvalidURI",
+        "KeyTooLong",
+        "KeyTooLongError",
+        "MaxMessageLengthExceeded",
+        "MetadataTooLarge",
+        "ObjectLocked",
+        "XMinioInvalidObjectName",
+    )
+)
+
+# The bucket is in another region, or the request was signed for another one.
+REGION_CODES = frozenset(
+    (
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "IllegalLocationConstraintException",
+        "IncorrectEndpoint",
+        "InvalidRegion",
+        "PermanentRedirect",
+        "Redirect",
+    )
+)
+
+# Said of the account, the credentials, the region or the bucket: every request meets them until someone acts.
+ACCOUNT_CODES = REGION_CODES | frozenset(
+    (
+        "AccountProblem",
+        "AllAccessDisabled",
+        "CredentialsNotSupported",
+        "CrossLocationLoggingProhibited",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidPayer",
+        "InvalidSecurity",
+        "InvalidToken",
+        "KMS.DisabledException",
+        "KMS.InvalidKeyUsageException",
+        "KMS.KMSInvalidStateException",
+        "KMS.NotFoundException",
+        "MissingSecurityHeader",
+        "NoCredentials",
+        "NoCredentialsError",
+        "NotSignedUp",
+        "QuotaExceeded",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "ServerSideEncryptionConfigurationNotFoundError",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnauthorizedAccess",
+        "UnauthorizedAccessError",
+        "UnrecognizedClientException",
+        "UserSuspended",
+        "XMinioStorageFull",
+    )
+)
+
+_FAULTS: dict[str, Fault] = {
+    **dict.fromkeys(OBJECT_CODES, Fault.REFUSED),
+    **dict.fromkeys(ACCOUNT_CODES, Fault.ACCOUNT),
+    **dict.fromkeys(("AccessDenied", "Forbidden"), Fault.DENIED),
+    **dict.fromkeys(("ConditionalRequestConflict", "OperationAborted"), Fault.BUSY),
+    **dict.fromkeys(
+        (
+            "Busy",
+            "KMS.ThrottlingException",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "ServiceUnavailable",
+            "SlowDown",
+            "SlowDownRead",
+            "SlowDownWrite",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequests",
+            "TooManyRequestsException",
+        ),
+        Fault.THROTTLED,
+    ),
+    # The request, or its body, did not arrive at S3 as it was sent.
+    **dict.fromkeys(
+        (
+            "BadDigest",
+            "IncompleteBody",
+            "RequestTimeout",
+            "XAmzContentChecksumMismatch",
+            "XAmzContentSHA256Mismatch",
+        ),
+        Fault.INCOMPLETE,
+    ),
+    "InternalError": Fault.SERVER,
+    "NoSuchBucket": Fault.NO_BUCKET,
+    "NotImplemented": Fault.UNSUPPORTED,
+}
+
+_ABSENT_TO = ("get", "head", "delete")
+
+
+def meaning(operation: str, status: int, code: str, *, conditional: bool = False) -> Fault | Absent:
+    """Return what an answer other than success says.
+
+    `code` is S3's error code, "" where the answer has no S3 error document. `status` is the HTTP status; that of
+    the whole answer where the code is one key's own in the answer to a DeleteObjects. `conditional`: the request
+    carried If-Match or If-None-Match.
+    """
+    if code == "NoSuchKey":
+        if operation in _ABSENT_TO:
+            return Absent.MISSING
+        return Fault.CHANGED if conditional else Fault.UNEXPECTED
+    if code == "PreconditionFailed":
+        return Fault.CHANGED if conditional else Fault.UNEXPECTED
+    known = _FAULTS.get(code)
+    if known is not None:
+        return known
+    if status == 304 and operation == "get" and conditional:
+        return Absent.NOT_MODIFIED
+    if status in (429, 503):
+        return Fault.THROTTLED
+    if status == 408:
+        return Fault.INCOMPLETE
+    return Fault.SERVER if status >= 500 else Fault.UNEXPECTED
+
+
+def out_of_files(operation: str, ref: Ref) -> OriginFailure:
+    """Return the failure of a request that was not sent because this process can open no connection."""
+    code, text = "too many open files", "this process has all that it may have open (ulimit -n, LimitNOFILE)"
+    return OriginFailure(Fault.CONNECT, operation, ref, code, "local", text)
+
+
+class ErrorDocument(NamedTuple):
+    """S3's error document; each field is "" where it has none. `region`: where the bucket is said to be."""
+
+    code: str
+    message: str
+    region: str
+
+
+# The error of the one key of a DeleteObjects is inside another document.
+_DOCUMENT = re.compile(r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<DeleteResult(?:\s[^>]*)?>\s*)?<Error(?:\s[^>]*)?>")
+_CODE = re.compile(r"<Code>([^<]+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_REGION = re.compile(r"<Region>([^<]+)</Region>")
+NO_DOCUMENT = ErrorDocument("", "", "")
+
+
+def error_document(body: str) -> ErrorDocument:
+    """Return what S3's error document says; `NO_DOCUMENT` if `body` is anything else, such as an HTML page."""
+    if _DOCUMENT.match(body) is None:
+        return NO_DOCUMENT
+    found = (pattern.search(body) for pattern in (_CODE, _MESSAGE, _REGION))
+    return ErrorDocument(*(match[1] if match else "" for match in found))
+
+
+def is_error_document(value: bytes) -> bool:
+    """True if `value` is an S3 error document: no object, unless its ETag says so."""
+    return len(value) < 16_384 and bool(error_document(value.decode(errors="replace")).code)

@@ -1,0 +1,144 @@
+"""Shell. The credentials that both clients of S3 use: looked for by boto3's chain, renewed ahead of their end.
+
+Temporary credentials are used until the end that their source gives, and no longer. New ones are fetched when three
+quarters of their time have passed, ten minutes before the end at the earliest. If that fails, the old ones are used
+for the rest of their time. If S3 says that they have expired all the same, the chain is walked anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import boto3
+
+from milena_cache.origin.s3.settings import S3Settings
+
+# Seconds before their end at which credentials are renewed at the earliest.
+RENEW_AHEAD_SECONDS = 600.0
+# The share of their time after which short-lived credentials are renewed.
+RENEW_SHARE = 0.75
+# Seconds between two attempts to get new ones while the old ones are still good, and between two forced renewals.
+RENEW_PAUSE_SECONDS = 5.0
+# Shorter texts are not taken out of messages: they occur in many words.
+MIN_SECRET_LENGTH = 8
+
+_HEADER_TEXT = re.compile(r"[\x21-\x7e]*")
+
+
+class Held(NamedTuple):
+    """Credentials in use. Times are seconds since 1970; `expires_at` None: they never expire."""
+
+    access_key: str
+    secret_key: str
+    token: str
+    expires_at: float | None
+    renew_at: float | None
+
+
+class CredentialsUnavailable(Exception):
+    """There are no credentials that could be used."""
+
+
+class Credentials:
+    """Credentials for one node. `make_session` walks boto3's chain anew; `wall` is in seconds since 1970.
+
+    `generation` grows when what was handed out before is to be used no more.
+    """
+
+    def __init__(
+        self,
+        settings: S3Settings,
+        make_session: Callable[[], boto3.Session],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.generation = 0
+        # boto3's sessions are not safe in several threads: held while one makes a client or looks for credentials.
+        self.making = threading.Lock()
+        self._make_session = make_session
+        self._wall = wall
+        self._session: boto3.Session | None = None
+        self._held: Held | None = None
+        self._renewal = asyncio.Lock()
+        self._renewed_at = float("-inf")
+        self._secrets: set[str] = set()
+        proxy = urlsplit(settings.proxy_url)
+        self._proxy_user = proxy.netloc.rpartition("@")[0]
+        if settings.credentials is not None:
+            self._remember(settings.credentials.secret_key, settings.credentials.token)
+
+    async def current(self) -> Held:
+        """Return credentials that are good now. Raises CredentialsUnavailable."""
+        async with self._renewal:
+            held = self._held
+            now = self._wall()
+            if held is not None and (held.renew_at is None or now < held.renew_at):
+                return held
+            try:
+                self._held = await asyncio.to_thread(self._fetch)
+            except Exception as error:
+                if held is None or held.expires_at is None or now >= held.expires_at:
+                    self._held = None
+                    text = self.redact(f"{type(error).__name__}: {error}".split("\n")[0][:300])
+                    raise CredentialsUnavailable(text) from None
+                self._held = held._replace(renew_at=min(now + RENEW_PAUSE_SECONDS, held.expires_at))
+            return self._held
+
+    async def renew(self, generation: int) -> bool:
+        """Walk the chain anew, because S3 says that the credentials of `generation` have expired.
+
+        Return False if that would bring the same: they are not temporary, or they were renewed moments ago.
+        """
+        if generation != self.generation:
+            return True
+        now = self._wall()
+        if now - self._renewed_at < RENEW_PAUSE_SECONDS or self._held is None or not self._held.token:
+            return False
+        self._renewed_at = now
+        self._session = None
+        self._held = None
+        self.generation += 1
+        return True
+
+    def redact(self, text: str) -> str:
+        """Return `text` without any secret that is or was in use."""
+        if self._proxy_user:
+            text = text.replace(f"{self._proxy_user}@", "***@")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _remember(self, *secrets: str) -> None:
+        self._secrets.update(secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH)
+
+    def _fetch(self) -> Held:
+        with self.making:
+            if self._session is None:
+                self._session = self._make_session()
+            found = self._session.get_credentials()
+        if found is None:
+            raise LookupError("no AWS credentials found")
+        frozen = found.get_frozen_credentials()
+        access_key, secret_key, token = (
+            (text or "").strip() for text in (frozen.access_key, frozen.secret_key, frozen.token)
+        )
+        # Of the current ones only, so that a process that runs for years does not collect them.
+        self._secrets.clear()
+        self._remember(secret_key, token)
+        if not all(_HEADER_TEXT.fullmatch(text) for text in (access_key, secret_key, token)):
+            raise ValueError("the AWS credentials have characters that no request can carry")
+        # botocore has no public name for it; without it the credentials count as lasting.
+        end: datetime | None = getattr(found, "_expiry_time", None)
+        if end is None:
+            return Held(access_key, secret_key, token, None, None)
+        expires_at, now = end.timestamp(), self._wall()
+        if expires_at <= now:
+            raise ValueError("the AWS credentials that were found have expired")
+        ahead = min(RENEW_AHEAD_SECONDS, (expires_at - now) * (1 - RENEW_SHARE))
+        return Held(access_key, secret_key, token, expires_at, expires_at - ahead)

@@ -1,0 +1,208 @@
+"""Pure. How to reach S3: resolved once from the environment, and handed to both clients explicitly.
+
+boto3 and obstore each read variables of their own accord, and not the same ones in the same way. A node whose reads
+go to one endpoint or through one proxy, and whose listings to another, is worse than one that does not start. So
+what both can do is read here, what only one can do is refused by name, and neither client is left a choice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
+
+from milena_common.network.addresses import canonical_host
+from milena_common.process.env import Environment
+
+# The slowest transfer of a value that is waited for, in bytes a second.
+MIN_BYTES_PER_SECOND = 2**20
+
+# Where S3 is, the most specific first.
+ENDPOINT_VARIABLES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
+# What one of the clients would do, and the other would not.
+ONE_SIDED = (
+    "AWS_CHECKSUM_ALGORITHM",
+    "AWS_REQUEST_PAYER",
+    "AWS_S3_EXPRESS",
+    "AWS_SERVER_SIDE_ENCRYPTION",
+    "AWS_SKIP_SIGNATURE",
+    "AWS_SSE_BUCKET_KEY_ENABLED",
+    "AWS_SSE_CUSTOMER_KEY_BASE64",
+    "AWS_SSE_KMS_KEY_ID",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+)
+NO = ("", "0", "false", "f", "no", "n", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticCredentials:
+    """Credentials from the environment; `token` is "" for those that are not temporary."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Settings:
+    """How both clients reach S3.
+
+    region: the region of the buckets
+    endpoint_url: where S3 is, "" for AWS
+    timeout: seconds that S3 may be silent in one attempt, before an answer and between its parts
+    connect_timeout: seconds for a connection to be made
+    proxy_url: the HTTP proxy on the way to S3, "" for none
+    ca_bundle: the file with the certificates to trust, "" for the usual ones
+    credentials: None if they are to be looked for (~/.aws, web identity, container, instance)
+    """
+
+    region: str
+    endpoint_url: str
+    timeout: float
+    connect_timeout: float
+    proxy_url: str = field(default="", repr=False)
+    ca_bundle: str = ""
+    credentials: StaticCredentials | None = None
+
+    def transfer_seconds(self, size: int) -> float:
+        """Return the seconds within which a request that carries `size` bytes has to be answered in full."""
+        return self.timeout + size / MIN_BYTES_PER_SECOND
+
+    def endpoint_of(self, bucket: str, region: str) -> tuple[str, bool]:
+        """Return the URL of the bucket's S3, and whether the bucket is in its host and not in the path."""
+        if self.endpoint_url:
+            return self.endpoint_url, False
+        host = aws_host(region)
+        if "." in bucket:  # no certificate of AWS covers more than one name below its own
+            return f"https://{host}", False
+        return f"https://{bucket}.{host}", True
+
+
+def aws_host(region: str) -> str:
+    """Return the host name of AWS's S3 in `region`."""
+    return f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+
+
+def load_s3(env: Environment) -> S3Settings:
+    """Resolve the settings. Problems are noted in `env`."""
+    for name in ONE_SIDED:
+        text = env.text(name)
+        if text.lower() not in NO:
+            shown = "a value" if "KEY" in name else text
+            env.problem(name, shown, "not set: only one of Milena's two clients of S3 would do as it says")
+    region = _region(env)
+    endpoint_url = _endpoint(env)
+    url = endpoint_url or f"https://{aws_host(region)}"
+    return S3Settings(
+        region=region,
+        endpoint_url=endpoint_url,
+        timeout=env.seconds("S3_TIMEOUT_SECONDS", 4, 0.05, 3600),
+        connect_timeout=env.seconds("S3_CONNECT_TIMEOUT_SECONDS", 2, 0.05, 3600),
+        proxy_url=_proxy(env, url),
+        ca_bundle=_first(env, CA_VARIABLES)[1],
+        credentials=_credentials(env),
+    )
+
+
+def _first(env: Environment, names: Sequence[str]) -> tuple[str, str]:
+    """The first of these variables that is set, and its value; the first name and "" if none is."""
+    texts = [(name, env.text(name)) for name in names]
+    return next(((name, text) for name, text in texts if text), (names[0], ""))
+
+
+def _region(env: Environment) -> str:
+    region = env.text("AWS_REGION", required="the region of S3_BUCKET, like eu-central-1")
+    if region and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", region):
+        env.problem("AWS_REGION", region, "a region like eu-central-1, without quotes and spaces")
+        return ""
+    return region
+
+
+def _endpoint(env: Environment) -> str:
+    name, text = _first(env, ENDPOINT_VARIABLES)
+    url = text.rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https")
+            and canonical_host(parts.hostname or "") is not None
+            and parts.port != 0
+        )
+    except ValueError:  # a port that is none
+        usable = False
+        parts = urlsplit("")
+    if "@" in url:
+        env.hidden_problem(name, "http://host:port or https://host[:port], without user and password")
+    # S3's clients take no host with an underscore.
+    elif url and (not usable or "_" in parts.netloc or parts.query or parts.fragment or " " in url):
+        env.problem(name, url, "http://host:port or https://host[:port], no _ in host; empty for AWS")
+    return url
+
+
+def _credentials(env: Environment) -> StaticCredentials | None:
+    access_key, secret_key = env.secret("AWS_ACCESS_KEY_ID"), env.secret("AWS_SECRET_ACCESS_KEY")
+    token = env.secret("AWS_SESSION_TOKEN")
+    if bool(access_key) != bool(secret_key) and not env.problems:
+        missing = "AWS_SECRET_ACCESS_KEY" if access_key else "AWS_ACCESS_KEY_ID"
+        env.problem(missing, "", "set together with the other half of the credentials, or neither")
+    return StaticCredentials(access_key, secret_key, token) if access_key and secret_key else None
+
+
+def _proxy(env: Environment, url: str) -> str:
+    """The proxy for `url`, by the variables that curl and others read; names in lower case go first."""
+    # Read as secrets: they may hold a password.
+    proxies = {name: env.secret(name) for name in PROXY_VARIABLES}
+    excluded = [env.text(name) for name in ("no_proxy", "NO_PROXY")]
+    scheme = "http" if url.startswith("http://") else "https"
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    name = next((name for name in names if proxies[name]), "")
+    proxy = proxies.get(name, "")
+    if not proxy:
+        return ""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in ("http", "https") or canonical_host(parts.hostname or "") is None or port == 0:
+        env.hidden_problem(name, "the address of an HTTP proxy: http://[user:password@]host:port")
+        return ""
+    try:
+        return "" if bypasses_proxy(excluded[0] or excluded[1], url) else parts.geturl()
+    except ValueError:
+        return ""  # the endpoint is no URL, which is noted already
+
+
+def bypasses_proxy(excluded: str, url: str) -> bool:
+    """Return whether `excluded`, the text of NO_PROXY, says that `url` is reached without a proxy.
+
+    Its parts, separated by commas or spaces: `*`, a host or a domain (with what is below it), an IP address, or a
+    network (10.0.0.0/8); all but the network may have a port. Raises ValueError if `url` is none.
+    """
+    target = urlsplit(url)
+    host = (target.hostname or "").rstrip(".")
+    port = target.port or (80 if target.scheme == "http" else 443)
+    return any(_excludes(part.lower(), host, port) for part in re.split(r"[,\s]+", excluded) if part)
+
+
+def _excludes(part: str, host: str, port: int) -> bool:
+    if part == "*":
+        return True
+    try:
+        return ip_address(host) in ip_network(part.strip("[]"), strict=False)
+    except ValueError:
+        pass
+    match = re.fullmatch(r"(.*?):([0-9]+)", part)
+    name = part
+    if match and (":" not in match[1] or match[1].endswith("]")):
+        if int(match[2]) != port:
+            return False
+        name = match[1]
+    name = name.strip("[]").removeprefix("*").strip(".")
+    return bool(name) and (host == name or host.endswith(f".{name}"))

@@ -1,0 +1,400 @@
+"""Coordination. S3 as one `ObjectStore`: obstore where it is exact, boto3 for the rest.
+
+Neither client's answer is taken as it comes: a HEAD that brings no object is confirmed by a GET (`s3_absence`), a
+value is compared with its ETag (`s3_digest`), a bucket in another region is found once and remembered, and what
+obstore cannot tell (the HTTP status of a read, encryption, headers) is asked for by boto3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from hashlib import md5
+from typing import Any, TypeVar
+
+from milena_cache.objects.object_store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+)
+from milena_cache.origin.absence import Absence
+from milena_cache.origin.clients.boto3_client import Boto3Store
+from milena_cache.origin.clients.obstore_client import ObstoreStore, Unreadable, exact
+from milena_cache.origin.s3.answers import REGION_CODES
+from milena_cache.origin.s3.clock import S3Clock
+from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3.digest import Md5Etags, md5_named_by
+from milena_cache.origin.s3.settings import S3Settings
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.runtime.clock import Clock
+
+T = TypeVar("T")
+
+# S3's words for temporary credentials that have come to their end.
+EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"))
+
+log = logging.getLogger(__name__)
+
+# The MD5 of a larger value (bytes) is computed on a thread, where hashlib leaves the event loop alone.
+LARGE_BYTES = 2**18
+# After so many answers in a row that obstore cannot read, this S3 is read by boto3.
+UNREADABLE_IN_A_ROW = 8
+# One read in so many then finds out whether it can read them again.
+FAST_AGAIN = 256
+# A region that could not be learnt is not asked for again within so many seconds.
+REGION_PAUSE_SECONDS = 10.0
+# An answer that is not believed is logged once in so many seconds for each operation and code, of which so many are
+# remembered.
+LOG_SECONDS = 60.0
+MOST_KINDS = 100
+DAMAGED = "damaged value"
+# A key that is in no bucket, by which the start check reads.
+CHECK_KEY = ".milena-check/no-such-object"
+
+
+class S3:
+    """Every byte-exact key, at obstore's speed wherever it keeps the key as it is and can do what is asked.
+
+    `thorough` is the client by boto3, for what is asked of it alone. `negative_ttl`: for how many seconds a
+    confirmed absence is believed. `on_request` is called with operation, code and seconds for each request that is
+    made besides the one that was asked for. `budget` bounds the bytes of values that are being read. `s3_clock` is
+    set by the answers that boto3 gets.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: S3Settings,
+        clock: Clock,
+        negative_ttl: float,
+        *,
+        pooled: bool = True,
+        budget: ByteBudget | None = None,
+        s3_clock: S3Clock | None = None,
+    ) -> None:
+        self.on_request: Callable[[str, str, float], None] = lambda operation, code, seconds: None
+        self._credentials = credentials
+        self._another = partial(S3, credentials, settings, clock, budget=budget, s3_clock=s3_clock)
+        self._fast = ObstoreStore(credentials, settings, pooled=pooled, budget=budget)
+        self.thorough = Boto3Store(credentials, settings, pooled=pooled, budget=budget, clock=s3_clock)
+        self._clock = clock
+        self._absence = Absence(clock, negative_ttl)
+        self._etags = Md5Etags()
+        self._logged_at: dict[tuple[str, str], float] = {}
+        self._unreadable = 0
+        self._region_asked: dict[str, float] = {}
+
+    def unpooled(self) -> S3:
+        """Return the same S3 by new connections: each request has one that no earlier request has used.
+
+        What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
+        that a write by the first has ended.
+        """
+        other = self._another(0, pooled=False)
+        other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
+        return other
+
+    # ---- reading
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        if self._reads_fast(ref):
+            got = await self._noticed(
+                self._fast_read("get", ref, lambda: self._fast_get(ref, if_none_match, max_bytes, began))
+            )
+            if got is not None:
+                return got
+
+        async def read() -> Stored | Absent:
+            return await self.thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
+
+        got = await self._noticed(self._in_its_region(ref, read))
+        if isinstance(got, Stored) and not await self._is_whole(ref, got):
+            raise self._damaged(ref, got)
+        return got
+
+    def _reads_fast(self, ref: Ref) -> bool:
+        if self._unreadable >= UNREADABLE_IN_A_ROW:
+            self._unreadable += 1
+            if self._unreadable % FAST_AGAIN:
+                return False
+        return exact(ref.key)
+
+    async def _fast_get(
+        self, ref: Ref, if_none_match: str, max_bytes: int, began: Callable[[], None]
+    ) -> Stored | Absent:
+        got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
+        if isinstance(got, Absent):
+            return got
+        # Without an ETag it may be anything of status 2xx that a gateway made up.
+        if not got.etag:
+            raise Unreadable(str(ref))
+        if await self._is_whole(ref, got):
+            return got
+        # Damaged on the way, or encrypted with a key: boto3 sees the headers that tell.
+        again = await self._counted("get", self.thorough.get(ref, max_bytes=max_bytes))
+        if isinstance(again, Stored) and not await self._is_whole(ref, again):
+            raise self._damaged(ref, again)
+        return again
+
+    async def _fast_read(self, operation: str, ref: Ref, read: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what obstore reads; None if boto3 has to."""
+        started = self._clock.now()
+        try:
+            found = await self._in_its_region(ref, read)
+        except Unreadable:
+            self._unreadable += 1
+            if self._unreadable == UNREADABLE_IN_A_ROW:
+                log.warning("this S3's answers lack headers that the fast client needs: reading by the other one")
+            self.on_request(operation, "200", self._clock.now() - started)
+            return None
+        self._unreadable = 0
+        return found
+
+    async def _is_whole(self, ref: Ref, got: Stored) -> bool:
+        """Return False if the value is known not to be what its ETag names."""
+        bucket, value = ref.bucket, got.value
+        if got.opaque_etag:
+            self._etags.is_opaque(got.etag)
+            return True
+        if not value or not self._etags.worth_a_look(bucket, got.etag):
+            return True
+        digest = _md5(value) if len(value) < LARGE_BYTES else await asyncio.to_thread(_md5, value)
+        if digest == md5_named_by(got.etag):
+            self._etags.agreed(bucket)
+            return True
+        self._etags.differed(bucket, got.etag)
+        return not self._etags.trusted(bucket)
+
+    def _damaged(self, ref: Ref, got: Stored) -> OriginFailure:
+        text = f"{len(got.value)} bytes came whose MD5 is not the ETag {got.etag}"
+        return self._logged(OriginFailure(Fault.INCOMPLETE, "get", ref, DAMAGED, "incomplete", text))
+
+    async def head(self, ref: Ref) -> Info | None:
+        return await self._head(ref, fast=self._reads_fast(ref))
+
+    async def describe(self, ref: Ref) -> Info | None:
+        return await self._head(ref, fast=False)
+
+    async def _head(self, ref: Ref, *, fast: bool) -> Info | None:
+        try:
+            if fast:
+                found = await self._fast_read("head", ref, lambda: self._fast_head(ref))
+                if found is not None:
+                    return found
+            return await self._in_its_region(ref, lambda: self.thorough.head_alone(ref))
+        except OriginFailure as failure:
+            if not failure.says_nothing:
+                raise self._logged(failure) from None
+            return await self._confirm(ref, failure)
+
+    async def _fast_head(self, ref: Ref) -> Info:
+        found = await self._fast.head(ref)
+        if found is None or not found.etag:
+            raise Unreadable(str(ref))
+        return found
+
+    async def _confirm(self, ref: Ref, silent: OriginFailure) -> Info | None:
+        """Ask by a GET what a HEAD meant, whose answer had no object and can have no code."""
+        try:
+            return await self._absence.confirm(ref, self._inquire)
+        except OriginFailure as failure:
+            if failure.fault is Fault.DENIED:
+                # Looking is denied, which says nothing about a write of the same object.
+                raise OriginFailure(Fault.DENIED, "head", ref, silent.code, silent.status, failure.code) from None
+            raise self._logged(failure) from None
+
+    async def _inquire(self, ref: Ref) -> Info | None:
+        return await self._in_its_region(ref, lambda: self._counted("get", self.thorough.inquire(ref)))
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        ref = Ref(bucket, prefix)
+        return await self._noticed(
+            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit))
+        )
+
+    # ---- writing
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+    ) -> str:
+        async def send() -> str:
+            if exact(ref.key) and not attributes:
+                try:
+                    return await self._fast.put(
+                        ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata
+                    )
+                except Unreadable:
+                    pass  # redirected, and not done; boto3 finds out where to
+            return await self.thorough.put(
+                ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
+            )
+
+        self._absence.forget(ref)
+        try:
+            etag = await self._noticed(self._in_its_region(ref, send))
+        finally:
+            self._absence.forget(ref)
+        if value and len(value) < LARGE_BYTES and not self._etags.trusted(ref.bucket):
+            self._learn(ref.bucket, value, etag)
+        return etag
+
+    def _learn(self, bucket: str, value: bytes, etag: str) -> None:
+        if self._etags.worth_a_look(bucket, etag):
+            if _md5(value) == md5_named_by(etag):
+                self._etags.agreed(bucket)
+            else:
+                self._etags.differed(bucket, etag)
+
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        async def send() -> str:
+            return await self.thorough.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes)
+
+        return await self._noticed(self._in_its_region(ref, send))
+
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
+        async def send() -> None:
+            if exact(ref.key) and not if_match:
+                try:
+                    return await self._fast.delete(ref)
+                except Unreadable:
+                    pass  # as for a put
+            await self.thorough.delete(ref, if_match=if_match)
+
+        await self._noticed(self._in_its_region(ref, send))
+
+    # ---- the bucket
+
+    async def check_bucket(self, bucket: str) -> None:
+        """As the contract says, by a request about the bucket and a read by each of the two clients."""
+        absent = Ref(bucket, CHECK_KEY)
+        await self._in_its_region(absent, lambda: self.thorough.check_bucket(bucket))
+        for store in (self._fast, self.thorough):
+            await self._check_read(store, absent)
+
+    async def _check_read(self, store: ObstoreStore | Boto3Store, absent: Ref) -> None:
+        async def read() -> Stored | Absent:
+            return await self._counted("get", store.get(absent, max_bytes=LARGE_BYTES))
+
+        try:
+            got = await self._in_its_region(absent, read)
+        except Unreadable:
+            return
+        except OriginFailure as failure:
+            # A policy may allow only some keys, and S3 has spoken.
+            if failure.fault is not Fault.DENIED:
+                raise
+            return
+        if isinstance(got, Stored) and not got.etag:
+            raise OriginFailure(Fault.UNEXPECTED, "get", absent, "a page in the place of an object", "200")
+
+    async def _in_its_region(self, ref: Ref, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask; once more if S3 says that the bucket is in another region, which is remembered.
+
+        S3's rules for that: the same bucket, and the region that S3 names; never the address that an answer names.
+        """
+        used = self._fast.region(ref.bucket)
+        try:
+            return await self._authorized(ask)
+        except OriginFailure as failure:
+            if failure.code not in REGION_CODES or not await self._learn_region(ref.bucket, used, failure.region):
+                raise
+        return await self._authorized(ask)
+
+    async def _authorized(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask; once more with new credentials if S3 says that these have expired.
+
+        S3 has done nothing then, so that this is safe for writes too.
+        """
+        generation = self._credentials.generation
+        try:
+            return await ask()
+        except OriginFailure as failure:
+            if failure.code not in EXPIRED or not await self._credentials.renew(generation):
+                raise failure.redacted(self._credentials.redact) from None
+        try:
+            return await ask()
+        except OriginFailure as failure:
+            raise failure.redacted(self._credentials.redact) from None
+
+    async def _learn_region(self, bucket: str, used: str, told: str) -> bool:
+        """Return True if requests about the bucket are signed for another region than `used` from now on."""
+        if self._fast.region(bucket) != used:
+            return True  # another request was faster
+        now = self._clock.now()
+        if not told:
+            if now - self._region_asked.get(bucket, -REGION_PAUSE_SECONDS) < REGION_PAUSE_SECONDS:
+                return False
+            if len(self._region_asked) >= 1024:
+                self._region_asked.clear()
+            self._region_asked[bucket] = now
+            told = await self._counted("bucket", self.thorough.find_region(bucket))
+        if not told or told == self._fast.region(bucket):
+            return False
+        log.warning("bucket %s is in the region %s, not %s (AWS_REGION): using that", bucket, told, used)
+        self._fast.use_region(bucket, told)
+        self.thorough.use_region(bucket, told)
+        return True
+
+    # ---- what is said of it
+
+    async def _counted(self, operation: str, asking: Awaitable[T]) -> T:
+        """Count a request that nobody above this store knows of."""
+        started = self._clock.now()
+        code = "cancelled"
+        try:
+            answer = await asking
+            code = "404" if answer is None or answer is Absent.MISSING else "200"
+            return answer
+        except OriginFailure as failure:
+            code = failure.status
+            raise
+        finally:
+            self.on_request(operation, code, self._clock.now() - started)
+
+    async def _noticed(self, asking: Awaitable[T]) -> T:
+        try:
+            return await asking
+        except OriginFailure as failure:
+            raise self._logged(failure) from None
+
+    def _logged(self, failure: OriginFailure) -> OriginFailure:
+        """Log an answer that is not S3's, once in `LOG_SECONDS` for each kind of it."""
+        if failure.fault is Fault.UNEXPECTED or failure.code == DAMAGED:
+            kind, now = (failure.operation, failure.code), self._clock.now()
+            if now - self._logged_at.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
+                if len(self._logged_at) >= MOST_KINDS:
+                    self._logged_at.clear()
+                self._logged_at[kind] = now
+                log.warning("not believed, and tried again: %s (said once a minute)", failure)
+        return failure
+
+    def reconnect(self) -> None:
+        self._fast.reconnect()
+        self.thorough.reconnect()
+
+    async def close(self) -> None:
+        await self.thorough.close()
+
+
+def _md5(value: bytes) -> str:
+    return md5(value, usedforsecurity=False).hexdigest()

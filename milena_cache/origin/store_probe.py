@@ -1,0 +1,258 @@
+"""Coordination. Finds out what the S3 store honours: conditions on writes, metadata, copies, the order of listings.
+
+All is tried on tiny objects below one random name, `<S3_PREFIX>.milena-probe/<random>`, that are removed
+afterwards; what a killed process left there is removed by a probe that runs an hour later. A store that refuses
+these writes leaves everything unknown, which is logged and stops nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
+from typing import Any, NamedTuple, Protocol
+
+from milena_cache.objects.etags import same_etag
+from milena_cache.objects.object_store import Fault, Info, OriginFailure, Ref
+from milena_cache.origin.conditions import CONDITIONAL_WRITES, Capability, Conditions, Finding, State
+from milena_cache.origin.requests import Origin
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+DIRECTORY = ".milena-probe/"
+# All requests of one probe together, in seconds. A store that is slower is probed again.
+PROBE_SECONDS = 15.0
+LEFT_BEHIND_SECONDS = 3600.0
+# A probe removes at most so many objects that others have left behind.
+MAX_LEFT_BEHIND = 100
+
+WRONG_ETAG = '"00000000000000000000000000000000"'
+# In the order of their UTF-8 bytes. Sorting by UTF-16 swaps the last two, a walk through folders `a-b` and `a/b`.
+LISTED = ("B", "a-b", "a/b", "é", "\uff5e", "\U0001f600")
+METADATA = {"milena-probe": "a b=c;d"}
+WORKS = Finding(State.WORKS)
+ATTRIBUTES = {"CacheControl": "max-age=60", "ContentType": "text/x-milena-probe"}
+
+
+class MultipartStore(Protocol):
+    """A store that can be asked for a multipart upload."""
+
+    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
+        """Store the object by a multipart upload of one part; with `if_absent` only where there is none."""
+
+
+class Probed(NamedTuple):
+    """`done`: nothing is left to be tried again, because a request failed that may succeed later."""
+
+    findings: dict[Capability, Finding]
+    done: bool
+
+
+class StoreProbe:
+    """Probes one bucket. `draw` gives random numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        store: Origin,
+        multipart: MultipartStore,
+        bucket: str,
+        prefix: str,
+        conditions: Conditions,
+        clock: Clock,
+        draw: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._multipart = multipart
+        self._bucket = bucket
+        self._directory = f"{prefix}{DIRECTORY}"
+        self._conditions = conditions
+        self._clock = clock
+        self._draw = draw
+
+    async def run(self) -> bool:
+        """Probe, have `conditions` learn it and log what does not work; False if it has to be tried again."""
+        findings, done = await self.probe()
+        self._conditions.learn(findings)
+        if done:
+            for reason in (*self._conditions.not_ready(), *self._conditions.degraded()):
+                log.warning("%s", reason)
+            if not self._conditions.degraded():
+                log.info("S3 honours conditions, metadata and the order of listings")
+        return done
+
+    async def probe(self) -> Probed:
+        """Find out what works, in at most PROBE_SECONDS, and remove what that took."""
+        name = f"{self._directory}{int(self._draw() * 2**52):013x}"
+        tried = _Trial(self._store, self._multipart, self._bucket, name)
+        trials: dict[Capability, Callable[[], Awaitable[Finding]]] = {
+            Capability.CREATE: tried.create,
+            Capability.REPLACE: tried.replace,
+            Capability.DELETE: tried.delete,
+            Capability.MULTIPART: tried.multipart,
+            Capability.METADATA: tried.metadata,
+            Capability.COPY: tried.copy,
+            Capability.LISTING: tried.listing,
+        }
+        findings: dict[Capability, Finding] = {}
+        done = True
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                for capability, trial in trials.items():
+                    if self._conditions.mode == "off" and capability in (*CONDITIONAL_WRITES, Capability.MULTIPART):
+                        continue
+                    try:
+                        findings[capability] = await trial()
+                    except OriginFailure as failure:
+                        findings[capability] = _failed(failure)
+                        done = done and not failure.fault.retryable
+        except TimeoutError:
+            done = False
+        finally:
+            await self._clean_up(tried.written)
+        return Probed(findings, done)
+
+    async def _clean_up(self, written: set[Ref]) -> None:
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                if not written:
+                    return
+                await asyncio.gather(*(self._store.delete(ref, inf) for ref in written))
+                page = await self._store.list(self._bucket, self._directory, "", MAX_LEFT_BEHIND)
+                oldest = self._clock.wall() - LEFT_BEHIND_SECONDS
+                for info in page.objects:
+                    if info.last_modified < oldest:
+                        await self._store.delete(Ref(self._bucket, info.key), inf)
+        except (OriginFailure, TimeoutError) as failure:
+            log.warning("objects below %s could not be removed: %s", self._directory, failure or "no answer")
+
+
+def _failed(failure: OriginFailure) -> Finding:
+    if failure.fault is Fault.UNSUPPORTED:
+        return Finding(State.UNSUPPORTED, "answered with 501")
+    return Finding(State.UNKNOWN, f"the probe failed: {failure}")
+
+
+class _Trial:
+    """The single trials. `written` are the objects that may be there afterwards."""
+
+    def __init__(self, store: Origin, multipart: MultipartStore, bucket: str, name: str) -> None:
+        self.written: set[Ref] = set()
+        self._store = store
+        self._multipart = multipart
+        self._bucket = bucket
+        self._name = name
+
+    def _ref(self, name: str) -> Ref:
+        ref = Ref(self._bucket, f"{self._name}/{name}")
+        self.written.add(ref)
+        return ref
+
+    async def create(self) -> Finding:
+        """If-None-Match: * on PUT."""
+        ref = self._ref("create")
+        if not await _accepted(self._store.put(ref, b"1", inf, if_absent=True)):
+            return Finding(State.NEVER_HOLDS, "If-None-Match: * is refused where there is no object")
+        return _ignored_if(await _accepted(self._store.put(ref, b"2", inf, if_absent=True)))
+
+    async def replace(self) -> Finding:
+        """If-Match on PUT, with the ETag of a HEAD and with a wrong one."""
+        ref = self._ref("replace")
+        found = await self._stored(ref)
+        if not await _accepted(self._store.put(ref, b"2", inf, if_match=found.etag)):
+            return await self._denied(ref, found)
+        return _ignored_if(await _accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
+
+    async def delete(self) -> Finding:
+        """If-Match on DELETE, with a wrong ETag and with that of a HEAD."""
+        ref = self._ref("delete")
+        found = await self._stored(ref)
+        await _accepted(self._store.delete(ref, inf, if_match=WRONG_ETAG))
+        if await self._store.head(ref) is None:
+            return _ignored_if(True)
+        if not await _accepted(self._store.delete(ref, inf, if_match=found.etag)):
+            return await self._denied(ref, found)
+        return WORKS
+
+    async def multipart(self) -> Finding:
+        """If-None-Match: * on CompleteMultipartUpload."""
+        ref = self._ref("parts")
+        await self._store.put(ref, b"1", inf)
+        return _ignored_if(await _accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
+
+    async def metadata(self) -> Finding:
+        """User metadata, by HEAD."""
+        ref = self._ref("metadata")
+        await self._store.put(ref, b"1", inf, metadata=METADATA)
+        found = await self._store.head(ref)
+        return _as_stored("metadata", METADATA, found.metadata if found else {})
+
+    async def copy(self) -> Finding:
+        """CopyObject onto itself, with other metadata and the same attributes."""
+        ref = self._ref("copy")
+        await self._store.put(ref, b"1", inf, metadata={"old": "1"}, attributes=ATTRIBUTES)
+        before = await self._store.describe(ref, inf)
+        attributes = before.attributes if before else {}
+        await self._store.copy(ref, inf, metadata=METADATA, attributes=attributes)
+        after = await self._store.describe(ref, inf)
+        wanted = {**METADATA, **ATTRIBUTES}
+        finding = _as_stored("attributes", wanted, {**after.metadata, **after.attributes} if after else {})
+        if finding is WORKS and await _accepted(
+            self._store.copy(ref, inf, if_match=WRONG_ETAG, metadata=METADATA, attributes=attributes)
+        ):
+            return Finding(State.WORKS, "but its condition is ignored")
+        return finding
+
+    async def listing(self) -> Finding:
+        """The order of keys, over pages."""
+        refs = [self._ref(f"listed/{name}") for name in LISTED]
+        await asyncio.gather(*(self._store.put(ref, b"", inf) for ref in reversed(refs)))
+        listed: list[str] = []
+        cursor = ""
+        for _ in refs:
+            page = await self._store.list(self._bucket, f"{self._name}/listed/", cursor, 2)
+            listed += [info.key for info in page.objects]
+            cursor = page.cursor
+            if not cursor:
+                break
+        if listed == [ref.key for ref in refs]:
+            return WORKS
+        shown = [key.removeprefix(f"{self._name}/listed/") for key in listed]
+        return Finding(State.BROKEN, f"{list(LISTED)} were listed as {shown}")
+
+    async def _stored(self, ref: Ref) -> Info:
+        await self._store.put(ref, b"1", inf)
+        found = await self._store.head(ref)
+        if found is None:
+            raise OriginFailure(Fault.SERVER, "head", ref, "an object just stored is missing", "404")
+        return found
+
+    async def _denied(self, ref: Ref, found: Info) -> Finding:
+        """What it means that the store denies `If-Match` with the ETag of `found`."""
+        again = await self._store.head(ref)
+        if again is not None and same_etag(again.etag, found.etag):
+            return Finding(State.NEVER_HOLDS, f"the ETag just looked up, {found.etag}, does not match itself")
+        return Finding(
+            State.NEVER_HOLDS, f"two HEADs of one object give the ETags {found.etag} and {again and again.etag}"
+        )
+
+
+async def _accepted(write: Awaitable[object]) -> bool:
+    """Whether the write was done; False if its condition was said not to hold. Raises OriginFailure."""
+    try:
+        await write
+    except OriginFailure as failure:
+        if failure.fault is not Fault.CHANGED:
+            raise
+        return False
+    return True
+
+
+def _ignored_if(accepted: bool) -> Finding:
+    return Finding(State.IGNORED, "a write is done although its condition does not hold") if accepted else WORKS
+
+
+def _as_stored(what: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
+    wrong = {name: found.get(name) for name, text in wanted.items() if found.get(name) != text}
+    return Finding(State.BROKEN, f"{what} come back as {wrong}") if wrong else WORKS

@@ -1,0 +1,1 @@
+"""Protocol servers of the node: `grpc` and `resp`. A server translates, and decides nothing."""

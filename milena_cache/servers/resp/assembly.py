@@ -1,0 +1,91 @@
+"""Coordination. Puts the Redis door together from the parts of a node."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from milena_cache.configuration.config import Config
+from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.ownership import Ownership
+from milena_cache.objects.names import Buckets
+from milena_cache.reads.reader import Node
+from milena_cache.servers.grpc.methods import CacheService
+from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.invalidations import Invalidations
+from milena_cache.servers.resp.server import RedisDoor
+from milena_cache.servers.resp.state.client_registry import Clients
+from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.cursors import Cursors
+from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.status import Report
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.open_files import open_files_limit
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.process.facts import ProcessFacts
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+# Descriptors that clients of the Redis door must leave: for metrics and health, gRPC, the journal, the router.
+RESERVED_FILES = 256
+
+
+def allowed_connections(wanted: int, open_files: int, s3_concurrency: int) -> int:
+    """Return how many connections, at most `wanted`, leave room for the rest below a limit of `open_files`."""
+    reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
+    return max(1, min(wanted, open_files - reserved))
+
+
+def redis_door(
+    *,
+    config: Config,
+    node: Node,
+    buckets: Buckets,
+    ownership: Ownership,
+    service: CacheService,
+    report: Report,
+    calls: CallCounts,
+    limiter: TokenBucket,
+    identity: NodeIdentity,
+    clock: Clock,
+    budget: ByteBudget,
+) -> RedisDoor:
+    """The door, not yet listening. `budget`: the process's bytes in flight."""
+    most = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
+    if most < config.resp_max_connections:
+        log.warning(
+            "RESP_MAX_CONNECTIONS is %d, and only %d fit below the limit of open files, which is %d (ulimit -n)",
+            config.resp_max_connections,
+            most,
+            open_files_limit(),
+        )
+        config = replace(config, resp_max_connections=most)
+    hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
+    tracking = Tracking(config.tracking_max_keys)
+    clients = Clients()
+    context = Context(
+        node=node,
+        buckets=buckets,
+        ownership=ownership,
+        service=service,
+        report=report,
+        calls=calls,
+        limiter=limiter,
+        identity=identity,
+        tracking=tracking,
+        clock=clock,
+        config=config,
+        timeout=config.request_timeout,
+        clients=clients,
+        hits=hits,
+        budget=budget,
+        # Greater than any that an earlier process of this node gave.
+        cursors=Cursors(int(clock.wall() * 1e6)),
+        facts=ProcessFacts(),
+        table=command_table(),
+    )
+    invalidations = Invalidations(tracking, clients, node.memory.changes, node.memory, node.dirty, clock)
+    return RedisDoor(context, hits, invalidations)

@@ -1,0 +1,149 @@
+"""Pure. CLIENT: what a connection says about itself, and asks about itself and others.
+
+CLIENT TRACKING and its relatives are in `tracking_commands`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.servers.resp.commands.connection.client_kill import kill
+from milena_cache.servers.resp.commands.connection.client_list import info, list_
+from milena_cache.servers.resp.commands.connection.handshake import printable
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.subcommands import bare, wrong_form
+from milena_common.resp.encoding import OK, Raw
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+
+def on_or_off(word: bytes) -> bool:
+    """Raises Refused for what is neither."""
+    if word.upper() not in (b"ON", b"OFF"):
+        raise Refused(SYNTAX)
+    return word.upper() == b"ON"
+
+
+def identity(context: Context, session: Session, words: list[bytes]) -> int:
+    return session.id
+
+
+def getname(context: Context, session: Session, words: list[bytes]) -> str | None:
+    return session.name or None
+
+
+def setname(context: Context, session: Session, words: list[bytes]) -> Raw:
+    session.name = printable(words[2], "Client names")
+    return Raw(OK)
+
+
+def setinfo(context: Context, session: Session, words: list[bytes]) -> Raw:
+    match words[2].upper():
+        case b"LIB-NAME":
+            session.lib_name = printable(words[3], "lib-name")
+        case b"LIB-VER":
+            session.lib_ver = printable(words[3], "lib-ver")
+        case _:
+            raise Refused(f"ERR Unrecognized option '{words[2][:128].decode(errors='replace')}'")
+    return Raw(OK)
+
+
+def no_evict(context: Context, session: Session, words: list[bytes]) -> Raw:
+    session.no_evict = on_or_off(words[2])
+    return Raw(OK)
+
+
+def no_touch(context: Context, session: Session, words: list[bytes]) -> Raw:
+    session.no_touch = on_or_off(words[2])
+    return Raw(OK)
+
+
+def defer(context: Context, session: Session, words: list[bytes]) -> Raw:
+    deferring = on_or_off(words[2])
+    if deferring and not session.resp3:
+        raise Refused("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
+    session.deferring = deferring
+    return Raw(OK)
+
+
+def reply(context: Context, session: Session, words: list[bytes]) -> Raw:
+    match words[2].upper():
+        case b"ON":
+            session.mute = 0
+        case b"OFF":
+            session.mute = -1
+        case b"SKIP":
+            if session.mute >= 0:
+                session.mute = 2  # this one and the next
+        case _:
+            raise Refused(SYNTAX)
+    return Raw(OK)
+
+
+def unblock(context: Context, session: Session, words: list[bytes]) -> int:
+    if len(words) > 4:
+        raise wrong_form("client", words[1])
+    if len(words) == 4 and words[3].upper() not in (b"TIMEOUT", b"ERROR"):
+        raise Refused("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    integer(words[2])
+    return 0  # no command here blocks its client
+
+
+def _subcommand(
+    name: str, handler: Handler, arity: int, since: str, usage: str, summary: str, *flags: str, **more: Any
+) -> Command:
+    return Command(
+        f"client|{name}",
+        handler,
+        arity,
+        flags=("noscript", "loading", "stale", *flags),
+        categories=("@connection",),
+        group="connection",
+        since=since,
+        usage=usage,
+        summary=summary,
+        **more,
+    )
+
+
+_ALL = "O(N) where N is the number of client connections"
+_KILL = "<ip:port> | <option> <value> [<option> <value> ...]: ID, ADDR, LADDR, TYPE, USER, MAXAGE, SKIPME"
+_LIST = "[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <id> ...]"
+
+COMMANDS = (
+    Command("client", bare, -2, group="connection", since="2.4.0", summary="A container for client commands."),
+    _subcommand("id", identity, 2, "5.0.0", "", "Returns the unique client ID of the connection."),
+    _subcommand("getname", getname, 2, "2.6.9", "", "Returns the name of the connection."),
+    _subcommand("setname", setname, 3, "2.6.9", "<name>", "Sets the connection name."),
+    _subcommand(
+        "setinfo", setinfo, 4, "7.2.0", "(LIB-NAME|LIB-VER) <value>", "Sets information specific to the client."
+    ),
+    _subcommand("list", list_, -2, "2.4.0", _LIST, "Lists open connections.", "admin", complexity=_ALL),
+    _subcommand("info", info, 2, "6.2.0", "", "Returns information about the connection."),
+    _subcommand("kill", kill, -3, "2.4.0", _KILL, "Terminates open connections.", "admin", complexity=_ALL),
+    _subcommand("no-evict", no_evict, 3, "7.0.0", "(ON|OFF)", "Is noted; no client is ever evicted.", "admin"),
+    _subcommand(
+        "no-touch", no_touch, 3, "7.2.0", "(ON|OFF)", "Is noted; reads count for the order of eviction in any case."
+    ),
+    _subcommand("reply", reply, 3, "3.2.0", "(ON|OFF|SKIP)", "Instructs the server whether to reply to commands."),
+    _subcommand(
+        "unblock",
+        unblock,
+        -3,
+        "5.0.0",
+        "<client-id> [TIMEOUT|ERROR]",
+        "Answers 0: no command here blocks its client.",
+        "admin",
+    ),
+    _subcommand(
+        "defer",
+        defer,
+        3,
+        "7.4.0",
+        "(ON|OFF)",
+        "Milena's own: answers that have to wait come later, as pushes, and hold up no others.",
+        behind_all=True,
+    ),
+)

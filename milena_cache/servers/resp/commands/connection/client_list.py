@@ -1,0 +1,111 @@
+"""Pure. A line about each connection: CLIENT LIST and CLIENT INFO, with Redis's fields.
+
+Those about what the door does not have (databases, subscriptions, transactions) are constant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused, integer
+from milena_common.resp.encoding import Verbatim
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.client_registry import Client
+    from milena_cache.servers.resp.state.context import Context
+
+# Connections are of the first two; the others are words that Redis knows.
+NORMAL = "normal"
+PUBSUB = "pubsub"
+TYPES = (NORMAL, PUBSUB, "master", "replica", "slave")
+
+
+def client_type(word: bytes) -> str:
+    """Raises Refused for what is no type."""
+    name = word.decode(errors="replace").lower()
+    if name not in TYPES:
+        raise Refused(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
+    return name
+
+
+def type_of(session: Session) -> str:
+    """Return the type of a connection, of those in TYPES."""
+    return PUBSUB if session.subscribed else NORMAL
+
+
+def line(context: Context, client: Client) -> str:
+    session = client.session
+    now = context.clock.now()
+    follower = context.tracking.of(session.id)
+    unsent, unread = client.unsent, client.unread
+    fields = {
+        "id": session.id,
+        "addr": session.addr,
+        "laddr": session.laddr,
+        "fd": -1,
+        "name": session.name,
+        "age": int(now - session.created_at),
+        "idle": int(now - session.last_at),
+        "flags": _flags(session, tracks=follower is not None)
+        + ("B" if follower and follower.options.bcast else "")
+        + ("R" if follower and follower.broken else ""),
+        "db": 0,
+        "sub": int(session.subscribed),
+        "psub": 0,
+        "ssub": 0,
+        "multi": 0 if session.refusing else -1,
+        "watch": 0,
+        "qbuf": unread,
+        "qbuf-free": 0,
+        "argv-mem": 0,
+        "multi-mem": 0,
+        "rbs": 0,
+        "rbp": 0,
+        "obl": 0,
+        "oll": 0,
+        "omem": unsent,
+        "tot-mem": unsent + unread,
+        "events": "r",
+        "cmd": session.last_command or "NULL",
+        "user": "default",
+        "redir": follower.options.redirect if follower else -1,
+        "resp": session.protocol,
+        "lib-name": session.lib_name,
+        "lib-ver": session.lib_ver,
+        "tot-net-in": session.received,
+        "tot-net-out": session.sent,
+        "tot-cmds": session.commands,
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _flags(session: Session, *, tracks: bool) -> str:
+    flags = "P" if session.subscribed else ""
+    flags += "t" if tracks else ""
+    flags += "e" if session.no_evict else ""
+    flags += "T" if session.no_touch else ""
+    flags += "c" if session.closing else ""
+    return flags or "N"
+
+
+def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    client = context.clients.by_id.get(session.id)
+    return Verbatim(f"{line(context, client)}\n" if client else "")
+
+
+def list_(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    clients = context.clients.by_id
+    chosen = list(clients.values())
+    match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
+        case [b""]:
+            pass
+        case [b"TYPE", name]:
+            kind = client_type(name)
+            chosen = [client for client in chosen if type_of(client.session) == kind]
+        case [b"ID", _, *_]:
+            wanted = [integer(word, "ERR Invalid client ID") for word in words[3:]]
+            chosen = [clients[number] for number in wanted if number in clients]
+        case _:
+            raise Refused(SYNTAX)
+    return Verbatim("".join(f"{line(context, client)}\n" for client in chosen))

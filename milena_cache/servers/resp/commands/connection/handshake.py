@@ -1,0 +1,185 @@
+"""Pure. The commands by which a connection begins and ends: HELLO, AUTH, PING and the like.
+
+There are no users and no passwords: who reaches the door may use it. AUTH answers as a Redis does that has none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+# What programs are told that ask which Redis this is: they decide by it which commands they may use.
+REDIS_VERSION = "7.4.0"
+USER = b"default"
+
+NO_PASSWORD = (
+    "ERR AUTH <password> called without any password configured for the default user. "
+    "Are you sure your configuration is correct?"
+)
+WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
+
+
+def printable(word: bytes, what: str) -> str:
+    """A name that CLIENT LIST can show. Raises Refused."""
+    if any(not 0x21 <= byte <= 0x7E for byte in word):
+        raise Refused(f"ERR {what} cannot contain spaces, newlines or special characters.")
+    return word.decode()
+
+
+def ping(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) > 2:
+        raise Refused("ERR wrong number of arguments for 'ping' command")
+    if session.subscribed and not session.resp3:
+        # As a message, which is all that such a client reads.
+        return [b"pong", words[1] if len(words) == 2 else b""]
+    return words[1] if len(words) == 2 else Simple("PONG")
+
+
+def echo(context: Context, session: Session, words: list[bytes]) -> bytes:
+    return words[1]
+
+
+def hello(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
+    protocol = session.protocol
+    if len(words) > 1:
+        protocol = integer(words[1], "ERR Protocol version is not an integer or out of range")
+        if protocol not in (RESP2, RESP3):
+            raise Refused("NOPROTO unsupported protocol version")
+    name = None
+    at = 2
+    while at < len(words):
+        match words[at].upper():
+            case b"AUTH" if len(words) > at + 2:
+                _check_user(words[at + 1])
+                at += 3
+            case b"SETNAME" if len(words) > at + 1:
+                name = printable(words[at + 1], "Client names")
+                at += 2
+            case option:
+                del option
+                shown = words[at][:128].decode(errors="replace")
+                raise Refused(f"ERR Syntax error in HELLO option '{shown}'")
+    if name is not None:
+        session.name = name
+    session.protocol = protocol
+    if protocol == RESP2:
+        session.deferring = False
+    return {
+        "server": "redis",
+        "version": REDIS_VERSION,
+        "proto": protocol,
+        "id": session.id,
+        "mode": "cluster",
+        "role": "master",
+        "modules": [],
+    }
+
+
+def auth(context: Context, session: Session, words: list[bytes]) -> Raw:
+    if len(words) > 3:
+        raise Refused(SYNTAX)
+    if len(words) == 2:
+        raise Refused(NO_PASSWORD)
+    _check_user(words[1])
+    return Raw(OK)
+
+
+def _check_user(name: bytes) -> None:
+    if name != USER:
+        raise Refused(WRONG_USER)
+
+
+def select(context: Context, session: Session, words: list[bytes]) -> Raw:
+    if integer(words[1]) != 0:
+        raise Refused("ERR SELECT is not allowed in cluster mode")
+    return Raw(OK)
+
+
+def quit_(context: Context, session: Session, words: list[bytes]) -> Raw:
+    session.closing = True
+    return Raw(OK)
+
+
+def reset(context: Context, session: Session, words: list[bytes]) -> Simple:
+    context.tracking.stop(session.id)
+    session.reset()
+    return Simple("RESET")
+
+
+_FLAGS = ("noscript", "loading", "stale", "fast")
+_CONNECTION = ("@connection",)
+COMMANDS = (
+    Command(
+        "ping",
+        ping,
+        -1,
+        flags=("fast",),
+        categories=_CONNECTION,
+        group="connection",
+        summary="Returns the server's liveliness response.",
+    ),
+    Command(
+        "echo",
+        echo,
+        2,
+        flags=("loading", "stale", "fast"),
+        categories=_CONNECTION,
+        group="connection",
+        summary="Returns the given string.",
+    ),
+    Command(
+        "hello",
+        hello,
+        -1,
+        flags=(*_FLAGS, "no_auth", "allow_busy"),
+        categories=_CONNECTION,
+        group="connection",
+        since="6.0.0",
+        summary="Handshakes with the Redis server.",
+        behind_all=True,
+    ),
+    Command(
+        "auth",
+        auth,
+        -2,
+        flags=(*_FLAGS, "no_auth", "allow_busy"),
+        categories=_CONNECTION,
+        group="connection",
+        summary="Authenticates the connection.",
+    ),
+    Command(
+        "select",
+        select,
+        2,
+        flags=("loading", "stale", "fast"),
+        categories=_CONNECTION,
+        group="connection",
+        summary="Changes the selected database.",
+    ),
+    Command(
+        "quit",
+        quit_,
+        -1,
+        flags=(*_FLAGS, "no_auth", "allow_busy"),
+        categories=_CONNECTION,
+        group="connection",
+        summary="Closes the connection.",
+    ),
+    Command(
+        "reset",
+        reset,
+        1,
+        flags=(*_FLAGS, "no_auth", "allow_busy"),
+        categories=_CONNECTION,
+        group="connection",
+        since="6.2.0",
+        summary="Resets the connection.",
+        behind_all=True,
+    ),
+)

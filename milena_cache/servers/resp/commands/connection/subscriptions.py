@@ -1,0 +1,123 @@
+"""Pure. SUBSCRIBE and its relatives, for the one channel that a node has: `__redis__:invalidate`.
+
+RESP2 has no pushes. A RESP2 client that keeps values has its reads tracked for a second connection (CLIENT TRACKING
+ON REDIRECT), and that one has to subscribe to this channel, on which the keys come as messages. There is no PUBLISH
+and no other channel: a subscription that could never bring anything is refused, in place of waiting for ever.
+
+A RESP2 connection that has subscribed takes only the commands that Redis allows there, since its client could not
+tell their answers from messages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_common.resp.encoding import Raw, bulk, null, push
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+CHANNEL: Final = b"__redis__:invalidate"
+NO_OTHER: Final = (
+    f"ERR the only channel is {CHANNEL.decode()}, on which CLIENT TRACKING ON REDIRECT tells of changed keys; "
+    "there is no publish/subscribe besides"
+)
+_ALLOWED: Final = frozenset(
+    (
+        "subscribe",
+        "unsubscribe",
+        "psubscribe",
+        "punsubscribe",
+        "ssubscribe",
+        "sunsubscribe",
+        "ping",
+        "quit",
+        "reset",
+    )
+)
+
+
+def check_subscriber(session: Session, command: Command) -> None:
+    """Refuse a command that a RESP2 connection with a subscription must not send. Raises Refused."""
+    if session.subscribed and not session.resp3 and command.name not in _ALLOWED:
+        raise Refused(
+            f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
+            "allowed in this context"
+        )
+
+
+def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
+    """Return a message of publish/subscribe as `session` reads it; `elements` are encoded already."""
+    if session.resp3:
+        return push(kind, *elements)
+    return b"*%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
+
+
+def subscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """Subscribe to the channel; one message for each name. Raises Refused if any name is of another channel."""
+    if any(name != CHANNEL for name in words[1:]):
+        raise Refused(NO_OTHER)
+    session.subscribed = True
+    return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(words) - 1))
+
+
+def unsubscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """Unsubscribe from the named channels, from all without names; one message for each."""
+    names = words[1:]
+    if not names:
+        ended = bulk(CHANNEL) if session.subscribed else null(session.protocol)
+        session.subscribed = False
+        return Raw(message(session, b"unsubscribe", ended, b":0\r\n"))
+    parts = []
+    for name in names:
+        if name == CHANNEL:
+            session.subscribed = False
+        parts.append(message(session, b"unsubscribe", bulk(name), b":%d\r\n" % session.subscribed))
+    return Raw(b"".join(parts))
+
+
+def refuse(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """Refuse patterns and shard channels: nothing is ever published on them. Raises Refused."""
+    raise Refused(NO_OTHER)
+
+
+def unsubscribe_none(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """Answer for patterns and shard channels, of which there are no subscriptions."""
+    kind = words[0].lower()
+    count = b":%d\r\n" % (session.subscribed if kind == b"punsubscribe" else 0)
+    names = [bulk(name) for name in words[1:]] or [null(session.protocol)]
+    return Raw(b"".join(message(session, kind, name, count) for name in names))
+
+
+_FLAGS = ("pubsub", "noscript", "loading", "stale")
+COMMANDS = tuple(
+    Command(
+        name,
+        handler,
+        arity,
+        flags=_FLAGS,
+        categories=("@pubsub", "@slow"),
+        group="pubsub",
+        since=since,
+        summary=summary,
+        complexity="O(N) where N is the number of channels",
+        # It changes what the answers before it may be mixed with.
+        behind_all=True,
+    )
+    for name, handler, arity, since, summary in (
+        (
+            "subscribe",
+            subscribe,
+            -2,
+            "2.0.0",
+            "Listens for messages of __redis__:invalidate; no other channel is there.",
+        ),
+        ("unsubscribe", unsubscribe, -1, "2.0.0", "Stops listening to messages of channels."),
+        ("psubscribe", refuse, -2, "2.0.0", "Is refused: there are no channels that a pattern could match."),
+        ("punsubscribe", unsubscribe_none, -1, "2.0.0", "Answers that there is no such subscription."),
+        ("ssubscribe", refuse, -2, "7.0.0", "Is refused: there are no shard channels."),
+        ("sunsubscribe", unsubscribe_none, -1, "7.0.0", "Answers that there is no such subscription."),
+    )
+)

@@ -1,0 +1,205 @@
+"""Coordination. Commands on when a key ends.
+
+The end is the object's own: it is in S3, and holds on every node. So a command that changes it writes the object
+anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from milena_cache.memory.lru import Entry
+from milena_cache.objects.names import Object
+from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
+from milena_cache.servers.resp.commands.data.reading import look
+from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms, end_in_ms
+from milena_cache.servers.resp.dispatch.command import Command, Handler, Refused
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
+
+_NO_KEY, _NO_END = -2, -1
+
+
+def _telling(make: Callable[[int, int], int]) -> Handler:
+    """A command that tells what `make` makes of a key's end and of now, both in milliseconds since 1970."""
+
+    def handler(context: Context, session: Session, words: list[bytes]) -> Any:
+        def tell(entry: Entry, _: int) -> int:
+            if entry.value is None:
+                return _NO_KEY
+            return make(as_ms(entry.expires_at), as_ms(context.clock.wall())) if entry.expires_at else _NO_END
+
+        return look(context, session, words[1], tell)
+
+    return handler
+
+
+def _in_seconds(milliseconds: int) -> int:
+    return (milliseconds + 500) // 1000
+
+
+@dataclass(slots=True)
+class _Conditions:
+    """On what an end is changed; the names are the options'."""
+
+    nx: bool = False
+    xx: bool = False
+    gt: bool = False
+    lt: bool = False
+
+    def allow(self, current: float, end: float) -> bool:
+        """`current` is 0 for a key without an end, which is later than any."""
+        if (self.nx and current) or (self.xx and not current):
+            return False
+        if self.gt and (not current or end <= current):
+            return False
+        return not (self.lt and current and end >= current)
+
+
+def conditions(words: list[bytes]) -> _Conditions:
+    """What follows the end in `EXPIRE key end …`. Raises Refused."""
+    found = _Conditions()
+    for word in words:
+        match word.upper():
+            case b"NX":
+                found.nx = True
+            case b"XX":
+                found.xx = True
+            case b"GT":
+                found.gt = True
+            case b"LT":
+                found.lt = True
+            case _:
+                raise Refused(f"ERR Unsupported option {word[:128].decode(errors='replace')}")
+    if found.nx and (found.xx or found.gt or found.lt):
+        raise Refused("ERR NX and XX, GT or LT options at the same time are not compatible")
+    if found.gt and found.lt:
+        raise Refused("ERR GT and LT options at the same time are not compatible")
+    return found
+
+
+def _ending(name: str, *, seconds: bool, absolute: bool) -> Handler:
+    """EXPIRE and its kin."""
+
+    def handler(context: Context, session: Session, words: list[bytes]) -> Any:
+        del session
+        wished = conditions(words[3:])
+        now_ms = as_ms(context.clock.wall())
+        end_ms = end_in_ms(words[2], name, now_ms, seconds=seconds, absolute=absolute, positive=False)
+        end = as_moment(end_ms)
+        wanted, owned_since = context.place(words[1])
+
+        def decide(entry: Entry) -> NewValue | Otherwise:
+            if entry.value is None or not wished.allow(entry.expires_at, end):
+                return KEEP
+            return NewValue(entry.value, end, only_end=True) if end_ms > now_ms else DELETE
+
+        return _changes(context, wanted, owned_since, decide)
+
+    return handler
+
+
+def persist(context: Context, session: Session, words: list[bytes]) -> Any:
+    del session
+    wanted, owned_since = context.place(words[1])
+
+    def decide(entry: Entry) -> NewValue | Otherwise:
+        if entry.value is None or not entry.expires_at:
+            return KEEP
+        return NewValue(entry.value, only_end=True)
+
+    return _changes(context, wanted, owned_since, decide)
+
+
+async def _changes(context: Context, wanted: Object, owned_since: int, decide: Decide) -> int:
+    """Whether something was changed, as Redis says it."""
+    return int((await context.node.modify(wanted, decide, context.timeout, owned_since)).ack is not None)
+
+
+def _reader(name: str, handler: Handler, summary: str, since: str) -> Command:
+    return Command(
+        name,
+        handler,
+        2,
+        "read",
+        (1, 1, 1),
+        "get",
+        ("readonly", "fast"),
+        ("keyspace",),
+        summary=summary,
+        since=since,
+    )
+
+
+def _writer(name: str, handler: Handler, arity: Literal[2, -3], summary: str, since: str) -> Command:
+    return Command(
+        name,
+        handler,
+        arity,
+        "modify",
+        (1, 1, 1),
+        "put",
+        ("write", "fast"),
+        ("keyspace",),
+        summary=summary,
+        since=since,
+    )
+
+
+COMMANDS = (
+    _reader(
+        "ttl",
+        _telling(lambda end, now: _in_seconds(max(0, end - now))),
+        "Returns the expiration time in seconds of a key.",
+        "1.0.0",
+    ),
+    _reader(
+        "pttl",
+        _telling(lambda end, now: max(0, end - now)),
+        "Returns the expiration time in milliseconds of a key.",
+        "2.6.0",
+    ),
+    _reader(
+        "expiretime",
+        _telling(lambda end, _: _in_seconds(end)),
+        "Returns the expiration time of a key as a Unix timestamp.",
+        "7.0.0",
+    ),
+    _reader(
+        "pexpiretime",
+        _telling(lambda end, _: end),
+        "Returns the expiration time of a key as a Unix milliseconds timestamp.",
+        "7.0.0",
+    ),
+    _writer(
+        "expire",
+        _ending("expire", seconds=True, absolute=False),
+        -3,
+        "Sets the expiration time of a key in seconds.",
+        "1.0.0",
+    ),
+    _writer(
+        "pexpire",
+        _ending("pexpire", seconds=False, absolute=False),
+        -3,
+        "Sets the expiration time of a key in milliseconds.",
+        "2.6.0",
+    ),
+    _writer(
+        "expireat",
+        _ending("expireat", seconds=True, absolute=True),
+        -3,
+        "Sets the expiration time of a key to a Unix timestamp.",
+        "1.2.0",
+    ),
+    _writer(
+        "pexpireat",
+        _ending("pexpireat", seconds=False, absolute=True),
+        -3,
+        "Sets the expiration time of a key to a Unix milliseconds timestamp.",
+        "2.6.0",
+    ),
+    _writer("persist", persist, 2, "Removes the expiration time of a key.", "2.2.0"),
+)

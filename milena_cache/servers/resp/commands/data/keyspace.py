@@ -1,0 +1,275 @@
+"""Coordination. Commands on keys, whatever their values are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from itertools import islice
+from typing import Any
+
+from milena_cache.memory.lru import Entry
+from milena_cache.objects.expiry import has_ended
+from milena_cache.objects.write_request import Change
+from milena_cache.servers.resp.commands.data.reading import (
+    MAX_KEYS_AT_ONCE,
+    Place,
+    exist,
+    look,
+    place_all,
+    places,
+    read,
+)
+from milena_cache.servers.resp.commands.data.writing import write_all
+from milena_cache.servers.resp.dispatch.command import Command, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.state.context import Context
+from milena_common.cluster.slots import slot_of
+from milena_common.resp.encoding import Simple
+
+# Among so many keys RANDOMKEY chooses.
+_CHOICE = 1000
+# Up to so many bytes Redis keeps a value together with its key's object; an integer has no more digits.
+_EMBEDDED = 44
+_MOST_DIGITS = 20
+
+
+def exists(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) > MAX_KEYS_AT_ONCE:
+        return _exists_many(context, session, words[1:])
+    there = exist(context, places(context, session, words[1:]))
+    return sum(there) if isinstance(there, list) else _number(there)
+
+
+async def _exists_many(context: Context, session: Session, keys: list[bytes]) -> int:
+    there = exist(context, await place_all(context, session, keys, reading=True))
+    return sum(there if isinstance(there, list) else await there)
+
+
+async def _number(there: Awaitable[list[bool]]) -> int:
+    return sum(await there)
+
+
+def delete(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) > MAX_KEYS_AT_ONCE:
+        return _delete_many(context, session, words[1:])
+    wanted = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
+    there = exist(context, wanted, counted=False)
+    if isinstance(there, list):
+        return _delete(context, wanted, sum(there))
+    return _delete_later(context, wanted, there)
+
+
+async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
+    wanted = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
+    there = exist(context, wanted, counted=False)
+    answer = _delete(context, wanted, sum(there if isinstance(there, list) else await there))
+    return answer if isinstance(answer, int) else await answer
+
+
+def _delete(context: Context, wanted: list[Place], number: int) -> Any:
+    """Also what does not exist is deleted: the knowledge that it does not may be some seconds old."""
+    return write_all(context, (Change(place, None, owned_since=since) for place, since in wanted), number)
+
+
+async def _delete_later(context: Context, wanted: list[Place], there: Awaitable[list[bool]]) -> int:
+    answer = _delete(context, wanted, sum(await there))
+    return answer if isinstance(answer, int) else await answer
+
+
+def type_(context: Context, session: Session, words: list[bytes]) -> Any:
+    return look(context, session, words[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
+
+
+def dbsize(context: Context, session: Session, words: list[bytes]) -> Any:
+    """What the node holds: only S3 could count the bucket."""
+    del session, words
+    return len(context.node.memory) + len(context.node.dirty.entries)
+
+
+def randomkey(context: Context, session: Session, words: list[bytes]) -> Any:
+    """A key that the node holds; which one is left to the clock."""
+    del session, words
+    node = context.node
+    for held in (node.dirty.entries, node.memory):
+        start = int(context.clock.now() * 1e6) % max(1, min(len(held), _CHOICE))
+        for key in (*islice(held, start, start + _CHOICE), *islice(held, start)):
+            if _is_there(context, key):
+                return key
+    return None
+
+
+def _is_there(context: Context, key: bytes) -> bool:
+    """Whether what the node holds of `key` is an object of its own."""
+    node = context.node
+    if context.ownership.since[slot_of(key)] < 0:
+        return False
+    dirty = node.dirty.entries.get(key)
+    if dirty is not None:
+        return not node.writes.is_gone(dirty)
+    entry = node.memory.peek(key)
+    return entry is not None and entry.value is not None and not has_ended(entry.expires_at, context.clock.wall())
+
+
+def encoding(context: Context, session: Session, words: list[bytes]) -> Any:
+    """What Redis would hold the value in."""
+    return read(context, session, words[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
+
+
+def encoded_as(value: bytes) -> bytes:
+    """int for a 64-bit integer, embstr for what is short, else raw."""
+    if len(value) <= _MOST_DIGITS:
+        try:
+            integer(value)
+        except Refused:
+            pass
+        else:
+            return b"int"
+    return b"embstr" if len(value) <= _EMBEDDED else b"raw"
+
+
+def freq(context: Context, session: Session, words: list[bytes]) -> Any:
+    def refused(entry: Entry, _: int) -> None:
+        if entry.value is not None:
+            raise Refused(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
+                "switching between policies at runtime LRU and LFU data will take some time to adjust."
+            )
+
+    return look(context, session, words[2], refused)
+
+
+def idletime(context: Context, session: Session, words: list[bytes]) -> Any:
+    """Nobody notes when a key was last read, so none has been idle."""
+    return look(context, session, words[2], lambda entry, _: None if entry.value is None else 0)
+
+
+_READ = ("readonly", "fast")
+_KEYSPACE = ("keyspace",)
+_ALL = "O(N) where N is the number of keys."
+
+COMMANDS = (
+    Command(
+        "del",
+        delete,
+        -2,
+        "modify",
+        (1, -1, 1),
+        "delete",
+        ("write",),
+        _KEYSPACE,
+        summary="Deletes one or more keys.",
+        complexity=_ALL,
+    ),
+    Command(
+        "unlink",
+        delete,
+        -2,
+        "modify",
+        (1, -1, 1),
+        "delete",
+        ("write", "fast"),
+        _KEYSPACE,
+        summary="Deletes one or more keys.",
+        since="4.0.0",
+        complexity=_ALL,
+    ),
+    Command(
+        "exists",
+        exists,
+        -2,
+        "read",
+        (1, -1, 1),
+        "get",
+        _READ,
+        _KEYSPACE,
+        summary="Determines whether one or more keys exist.",
+        complexity=_ALL,
+    ),
+    Command(
+        "touch",
+        exists,
+        -2,
+        "read",
+        (1, -1, 1),
+        "get",
+        _READ,
+        _KEYSPACE,
+        summary="Returns the number of existing keys out of those specified.",
+        since="3.2.1",
+        complexity=_ALL,
+    ),
+    Command(
+        "type",
+        type_,
+        2,
+        "read",
+        (1, 1, 1),
+        "get",
+        _READ,
+        _KEYSPACE,
+        summary="Determines the type of value stored at a key.",
+    ),
+    Command(
+        "dbsize",
+        dbsize,
+        1,
+        flags=_READ,
+        categories=_KEYSPACE,
+        group="server",
+        summary="Returns the number of keys that this node holds in memory.",
+    ),
+    Command(
+        "randomkey",
+        randomkey,
+        1,
+        flags=("readonly",),
+        categories=_KEYSPACE,
+        summary="Returns a key that this node holds in memory.",
+    ),
+    Command(
+        "object",
+        bare,
+        -2,
+        "read",
+        (2, 2, 1),
+        summary="A container for object introspection commands.",
+        since="2.2.3",
+        complexity="Depends on subcommand.",
+    ),
+    Command(
+        "object|encoding",
+        encoding,
+        3,
+        "read",
+        (2, 2, 1),
+        flags=("readonly",),
+        categories=_KEYSPACE,
+        summary="Returns what Redis would hold the value in: int, embstr or raw.",
+        since="2.2.3",
+        usage="<key>",
+    ),
+    Command(
+        "object|freq",
+        freq,
+        3,
+        "read",
+        (2, 2, 1),
+        flags=("readonly",),
+        categories=_KEYSPACE,
+        summary="Refused for keys that exist: how often they are read is not counted.",
+        since="4.0.0",
+        usage="<key>",
+    ),
+    Command(
+        "object|idletime",
+        idletime,
+        3,
+        "read",
+        (2, 2, 1),
+        flags=("readonly",),
+        categories=_KEYSPACE,
+        summary="Returns 0 for keys that exist: when they were last read is not noted.",
+        since="2.2.3",
+        usage="<key>",
+    ),
+)

@@ -1,0 +1,40 @@
+"""Coordination. MILENA.REFRESH: has keys read from S3 anew, after something else has written the bucket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milena_cache.servers.resp.commands.data.reading import MAX_KEYS_AT_ONCE, place_all, places
+from milena_cache.servers.resp.dispatch.command import Command
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
+
+
+def refresh(context: Context, session: Session, words: list[bytes]) -> Any:
+    """The number of copies that were dropped."""
+    if len(words) > MAX_KEYS_AT_ONCE:
+        return _refresh_many(context, session, words[1:])
+    wanted = places(context, session, words[1:], reading=False)
+    return context.node.refresher.now(place.filed_as for place, _ in wanted).refreshed
+
+
+async def _refresh_many(context: Context, session: Session, keys: list[bytes]) -> int:
+    wanted = await place_all(context, session, keys, reading=False)
+    return (await context.node.refresher.keys(place.filed_as for place, _ in wanted)).refreshed
+
+
+COMMANDS = (
+    Command(
+        "milena.refresh",
+        refresh,
+        -2,
+        "write",
+        (1, -1, 1),
+        "refresh",
+        ("fast",),
+        ("keyspace",),
+        summary="Drops the node's copies of keys; S3 and what is dirty stay as they are.",
+        complexity="O(N) where N is the number of keys.",
+        since="7.0.0",
+    ),
+)

@@ -1,0 +1,142 @@
+"""Coordination. SCAN: the keys of the default bucket that this node owns, as S3 lists them, page by page.
+
+Over what S3 lists lies what is dirty: written and not there yet, or deleted and still there. Each page stands for
+the keys from behind the last one of the page before to its own last one, in the order of their bytes; so every key
+is told once, whatever is uploaded meanwhile. What was dirty before S3 was asked counts: it may be uploaded after S3
+has looked and before it has answered. For the same reason a delete counts that has reached S3 meanwhile, so that
+nothing is left of it to see in what is dirty; see `recent_uploads`.
+
+Each node tells its own keys. An object whose own end has come is told until somebody notices that it has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milena_cache.objects.object_store import Page
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.glob import Glob
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.cursors import Place
+from milena_cache.writeback.recent_uploads import Listing
+from milena_common.api.keys import MAX_KEY_BYTES, cache_key, split_cache_key
+from milena_common.cluster.slots import slot_of
+
+# COUNT is a wish: fewer keys than this in one request to S3 would only cost time, and more it does not give.
+LEAST, MOST = 100, 1000
+DEFAULT_COUNT = 10
+
+_BEGINNING = Place(b"", "", b"")
+# What keys are spelled with that would else be taken for those of another bucket.
+_SCHEME = b"s3://"
+
+
+def scan(context: Context, session: Session, words: list[bytes]) -> Any:
+    del session
+    cursor = _cursor(words[1])
+    glob = Glob(b"*")
+    count = DEFAULT_COUNT
+    type_ = b"string"
+    at = 2
+    while at < len(words):
+        option = words[at].upper()
+        if at + 1 == len(words):
+            raise Refused(SYNTAX)
+        if option == b"COUNT":
+            count = integer(words[at + 1])
+            if count < 1:
+                raise Refused(SYNTAX)
+        elif option == b"MATCH":
+            glob = Glob(words[at + 1])
+        elif option == b"TYPE":
+            type_ = words[at + 1].lower()
+        else:
+            raise Refused(SYNTAX)
+        at += 2
+    if cursor:
+        place = context.cursors.find(cursor, context.clock.now())
+        if place is None:
+            raise Refused("ERR invalid cursor: it is not known here, or not any more; begin with 0")
+    else:
+        place = _BEGINNING._replace(prefix=listed_prefix(glob.literal))
+    if type_ != b"string" or len(place.prefix) > MAX_KEY_BYTES:
+        return [b"0", []]
+    return _page(context, place, glob, max(LEAST, min(count, MOST)))
+
+
+async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
+    while True:
+        with context.node.writes.recent.listing() as listing:
+            before = _dirty(context, place)
+            page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
+            if listing.complete:
+                return _merged(context, place, glob, page, before, listing)
+
+
+def _merged(
+    context: Context, place: Place, glob: Glob, page: Page, before: list[bytes], listing: Listing
+) -> list[Any]:
+    """The answer: `page`, and what was dirty `before` S3 was asked for it, as they are now."""
+    listed = [info.key.encode() for info in page.objects]
+    end = listed[-1] if listed else place.last
+    found = {*listed, *before}
+    if page.cursor:
+        found = {key for key in found if key <= end}
+    since = context.ownership.since
+    entries = context.node.dirty.entries
+    told = []
+    for key in sorted(found):
+        filed_as = cache_key("", key)
+        dirty = entries.get(filed_as)
+        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(filed_as) is False:
+            continue
+        if since[slot_of(filed_as)] >= 0 and glob.matches(filed_as):
+            told.append(filed_as)
+    if not page.cursor:
+        return [b"0", told]
+    number = context.cursors.add(Place(place.prefix, page.cursor, end), context.clock.now())
+    return [b"%d" % number, told]
+
+
+def _dirty(context: Context, place: Place) -> list[bytes]:
+    """The keys that are dirty, and not deleted, behind the last one that was told."""
+    keys = []
+    for filed_as, entry in context.node.dirty.entries.items():
+        bucket, key = split_cache_key(filed_as)
+        if not bucket and key > place.last and key.startswith(place.prefix) and not entry.deleted:
+            keys.append(key)
+    return keys
+
+
+def listed_prefix(literal: bytes) -> bytes:
+    """What S3 is asked for when all that is wanted begins with `literal`: there keys are UTF-8, and bare."""
+    if literal.startswith(_SCHEME):
+        return _SCHEME
+    literal = literal.partition(b"\0")[0]
+    try:
+        literal.decode()
+    except UnicodeDecodeError as error:
+        return literal[: error.start]
+    return literal
+
+
+def _cursor(word: bytes) -> int:
+    if not word.isdigit() or int(word[:21]) >= 2**64:
+        raise Refused("ERR invalid cursor")
+    return int(word)
+
+
+COMMANDS = (
+    Command(
+        "scan",
+        scan,
+        -2,
+        operation="list",
+        flags=("readonly",),
+        categories=("keyspace", "read", "slow"),
+        summary="Iterates over the keys of the default bucket that this node owns.",
+        since="2.8.0",
+        complexity="O(1) for every call. O(N) for a complete iteration.",
+    ),
+)

@@ -1,0 +1,86 @@
+"""Pure. The options of SET and GETEX.
+
+They may come in any order and in upper or lower case. Which of them exclude each other, and in which order what is
+wrong is noticed, is as in Redis (`src/t_string.c`: parseExtendedStringArgumentsOrReply).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from milena_cache.servers.resp.commands.data.timestamps import end_in_ms
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused
+from milena_common.api.durability import Durability, check_durability
+
+# Option: whether its number is in seconds, and whether it is a moment (else a duration).
+_ENDS = {
+    b"EX": (True, False),
+    b"PX": (False, False),
+    b"EXAT": (True, True),
+    b"PXAT": (False, True),
+}
+
+# Those of SET whose effect depends on what there is.
+DEPENDS = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
+
+
+@dataclass(slots=True)
+class Options:
+    """What was said. `end` is the option that names an end, "" if none does, and `number` what follows it."""
+
+    end: bytes = b""
+    number: bytes = b""
+    only_if_absent: bool = False
+    only_if_there: bool = False
+    get: bool = False
+    keep_ttl: bool = False
+    persist: bool = False
+    durability: Durability | None = None
+
+    def end_ms(self, command: str, now_ms: int) -> int:
+        """The end in milliseconds since 1970; only if `end` is there. Raises Refused."""
+        seconds, absolute = _ENDS[self.end]
+        return end_in_ms(self.number, command, now_ms, seconds=seconds, absolute=absolute, positive=True)
+
+
+def set_options(words: list[bytes]) -> Options:
+    """Of `SET key value …`. Raises Refused, or InvalidRequest for a durability that there is not."""
+    options = Options()
+    at, size = 3, len(words)
+    while at < size:
+        option = words[at].upper()
+        at += 1
+        if option == b"NX" and not options.only_if_there:
+            options.only_if_absent = True
+        elif option == b"XX" and not options.only_if_absent:
+            options.only_if_there = True
+        elif option == b"GET":
+            options.get = True
+        elif option == b"KEEPTTL" and not options.end:
+            options.keep_ttl = True
+        elif option in _ENDS and options.end in (b"", option) and not options.keep_ttl and at < size:
+            options.end, options.number = option, words[at]
+            at += 1
+        elif option == b"DURABILITY" and at < size:
+            options.durability = check_durability(words[at].decode(errors="replace").lower())
+            at += 1
+        else:
+            raise Refused(SYNTAX)
+    return options
+
+
+def getex_options(words: list[bytes]) -> Options:
+    """Of `GETEX key …`. Raises Refused."""
+    options = Options()
+    at, size = 2, len(words)
+    while at < size:
+        option = words[at].upper()
+        at += 1
+        if option == b"PERSIST" and not options.end:
+            options.persist = True
+        elif option in _ENDS and options.end in (b"", option) and not options.persist and at < size:
+            options.end, options.number = option, words[at]
+            at += 1
+        else:
+            raise Refused(SYNTAX)
+    return options

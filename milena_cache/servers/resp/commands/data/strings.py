@@ -1,0 +1,354 @@
+"""Coordination. Commands on values: what Redis calls strings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine
+from typing import Any
+
+from milena_cache.memory.lru import Entry
+from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.objects.names import Object
+from milena_cache.objects.write_request import Ack, Change
+from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
+from milena_cache.servers.resp.commands.data.reading import (
+    MAX_KEYS_AT_ONCE,
+    Place,
+    for_each,
+    look,
+    place_all,
+    places,
+    read,
+)
+from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
+from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms
+from milena_cache.servers.resp.commands.data.writing import write_all
+from milena_cache.servers.resp.dispatch.command import Command, Refused, integer, wrong_arity
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
+from milena_common.api.keys import check_value_size
+from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
+
+
+def get(context: Context, session: Session, words: list[bytes]) -> Any:
+    wanted, owned_since = context.place(words[1])
+    if session.tracking:
+        context.tracking.read(session.id, wanted.filed_as)
+    reply = context.node.lookup(wanted, owned_since)
+    return reply.entry.value if reply is not None else _read(context, wanted, owned_since)
+
+
+async def _read(context: Context, wanted: Object, owned_since: int) -> bytes | None:
+    return (await context.node.get(wanted, context.timeout, owned_since)).entry.value
+
+
+def strlen(context: Context, session: Session, words: list[bytes]) -> Any:
+    return look(context, session, words[1], lambda _, size: size)
+
+
+def getrange(context: Context, session: Session, words: list[bytes]) -> Any:
+    start, end = integer(words[2]), integer(words[3])
+    return read(context, session, words[1], lambda entry: part_of(entry.value or b"", start, end))
+
+
+def part_of(value: bytes, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end`, both included; negative ones count from the end."""
+    size = len(value)
+    if start < 0 and end < 0 and start > end:
+        return b""
+    start = max(0, start + size if start < 0 else start)
+    end = max(0, end + size if end < 0 else end)
+    return value[start : end + 1]
+
+
+class _Room:
+    """What the values of one answer may still take, in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._left = most
+
+    def take(self, size: int) -> None:
+        """Raises Refused if that is too much."""
+        self._left -= size
+        if self._left < 0:
+            raise Refused(
+                f"ERR the answer has more than {self._most} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
+            )
+
+
+def mget(context: Context, session: Session, words: list[bytes]) -> Any:
+    keys = words[1:]
+    most = max(context.config.resp_output_bytes, context.config.max_value_bytes)
+    room = _Room(most)
+    missing = null(session.protocol)
+    parts: list[bytes] = []
+    number = 0
+    if len(keys) > MAX_KEYS_AT_ONCE:
+        return _mget_many(context, session, keys, room)
+    if not session.tracking:
+        number = context.hits.answer(keys, context.clock.now(), parts, most)
+    if number == len(keys):
+        return Pieces((b"*%d\r\n" % number, *parts))
+    room.take(sum(map(len, parts)))
+
+    others = _values(context, places(context, session, keys[number:]), room, missing)
+    parts.insert(0, b"*%d\r\n" % len(keys))
+    return Pieces((*parts, *others)) if isinstance(others, list) else _and_others(parts, others)
+
+
+def _values(
+    context: Context, wanted: list[Place], room: _Room, missing: bytes
+) -> list[bytes] | Coroutine[Any, Any, list[bytes]]:
+    """The encoded values of `wanted`."""
+
+    def encoded(value: bytes | None) -> bytes:
+        room.take(len(value or b""))
+        return missing if value is None else bulk(value)
+
+    def known(place: Place) -> bytes | None:
+        reply = context.node.lookup(*place)
+        return None if reply is None else encoded(reply.entry.value)
+
+    async def ask(place: Place) -> bytes:
+        wanted, owned_since = place
+        return encoded((await context.node.get(wanted, context.timeout, owned_since)).entry.value)
+
+    return for_each(wanted, known, ask, context.timeout)
+
+
+async def _mget_many(context: Context, session: Session, keys: list[bytes], room: _Room) -> Pieces:
+    missing = null(session.protocol)
+    wanted = await place_all(context, session, keys, reading=True)
+    values = _values(context, wanted, room, missing)
+    return Pieces((b"*%d\r\n" % len(keys), *(values if isinstance(values, list) else await values)))
+
+
+async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pieces:
+    return Pieces((*parts, *await others))
+
+
+def mset(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) % 2 == 0:
+        raise wrong_arity("mset")
+    for value in words[2::2]:
+        check_value_size(len(value), context.config.max_value_bytes)
+    if len(words) > 2 * MAX_KEYS_AT_ONCE:
+        return _mset_many(context, session, words)
+    return _mset(context, places(context, session, words[1::2], reading=False), words)
+
+
+async def _mset_many(context: Context, session: Session, words: list[bytes]) -> Raw:
+    answer = _mset(context, await place_all(context, session, words[1::2], reading=False), words)
+    return answer if isinstance(answer, Raw) else await answer
+
+
+def _mset(context: Context, wanted: list[Place], words: list[bytes]) -> Any:
+    changes = (
+        Change(place, value, owned_since=owned_since)
+        for (place, owned_since), value in zip(wanted, words[2::2], strict=True)
+    )
+    return write_all(context, changes, Raw(OK))
+
+
+def set_(context: Context, session: Session, words: list[bytes]) -> Any:
+    if len(words) == 3 and not session.tracking:
+        since = context.ownership.mine_since(words[1])
+        if since >= 0 and context.node.writes.overwrite(words[1], words[2], since):
+            return Raw(OK)
+    options = Options() if len(words) == 3 else set_options(words)
+    end_ms = options.end_ms("set", _now_ms(context)) if options.end else 0
+    wanted, owned_since = context.place(words[1])
+    value = words[2]
+    expires_at = as_moment(end_ms) if end_ms else NEVER
+    if is_modifying(words):
+        return _set_if(context, options, wanted, owned_since, value, expires_at)
+    change = Change(wanted, value, owned_since=owned_since, expires_at=expires_at)
+    acknowledged = context.node.writes.begin(change, options.durability, context.timeout)
+    return Raw(OK) if isinstance(acknowledged, Ack) else _then_ok(acknowledged)
+
+
+async def _then_ok(acknowledged: Awaitable[Ack]) -> Raw:
+    await acknowledged
+    return Raw(OK)
+
+
+def is_modifying(words: list[bytes]) -> bool:
+    """Whether what a SET does depends on what there is."""
+    return len(words) > 3 and not DEPENDS.isdisjoint(word.upper() for word in words[3:])
+
+
+async def _set_if(
+    context: Context,
+    options: Options,
+    wanted: Object,
+    owned_since: int,
+    value: bytes,
+    expires_at: float,
+) -> bytes | Raw | None:
+    check_value_size(len(value), context.config.max_value_bytes)
+
+    def allowed(entry: Entry) -> bool:
+        there = entry.value is not None
+        return not (options.only_if_absent and there) and not (options.only_if_there and not there)
+
+    def decide(entry: Entry) -> NewValue | Otherwise:
+        if not allowed(entry):
+            return KEEP
+        if expires_at and has_ended(expires_at, context.clock.wall()):
+            return DELETE
+        return NewValue(value, entry.expires_at if options.keep_ttl else expires_at)
+
+    before = (
+        await context.node.modify(
+            wanted, decide, context.timeout, owned_since, options.durability, counted=options.get
+        )
+    ).before
+    if options.get:
+        return before.value
+    return Raw(OK) if allowed(before) else None
+
+
+def getdel(context: Context, session: Session, words: list[bytes]) -> Any:
+    wanted, owned_since = context.place(words[1])
+    return _before(context, wanted, owned_since, lambda entry: DELETE)
+
+
+def getex(context: Context, session: Session, words: list[bytes]) -> Any:
+    options = getex_options(words)
+    if not options.end and not options.persist:
+        return get(context, session, words)
+    wanted, owned_since = context.place(words[1])
+
+    def decide(entry: Entry) -> NewValue | Otherwise:
+        if entry.value is None:
+            return KEEP
+        now_ms = _now_ms(context)
+        end_ms = options.end_ms("getex", now_ms) if options.end else 0
+        if not end_ms:
+            return NewValue(entry.value, only_end=True) if entry.expires_at else KEEP
+        return NewValue(entry.value, as_moment(end_ms), only_end=True) if end_ms > now_ms else DELETE
+
+    return _before(context, wanted, owned_since, decide)
+
+
+async def _before(context: Context, wanted: Object, owned_since: int, decide: Decide) -> bytes | None:
+    return (await context.node.modify(wanted, decide, context.timeout, owned_since, counted=True)).before.value
+
+
+def _now_ms(context: Context) -> int:
+    return as_ms(context.clock.wall())
+
+
+_READ = ("readonly", "fast")
+_STRING = ("string",)
+
+COMMANDS = (
+    Command(
+        "get",
+        get,
+        2,
+        "read",
+        (1, 1, 1),
+        "get",
+        _READ,
+        _STRING,
+        "string",
+        "Returns the string value of a key.",
+    ),
+    Command(
+        "mget",
+        mget,
+        -2,
+        "read",
+        (1, -1, 1),
+        "get",
+        _READ,
+        _STRING,
+        "string",
+        "Returns the string values of one or more keys.",
+        complexity="O(N) where N is the number of keys to retrieve.",
+    ),
+    Command(
+        "getex",
+        getex,
+        -2,
+        "modify",
+        (1, 1, 1),
+        "get",
+        ("write", "fast"),
+        _STRING,
+        "string",
+        "Returns the string value of a key after setting its expiration time.",
+        "6.2.0",
+    ),
+    Command(
+        "getdel",
+        getdel,
+        2,
+        "modify",
+        (1, 1, 1),
+        "delete",
+        ("write", "fast"),
+        _STRING,
+        "string",
+        "Returns the string value of a key after deleting the key.",
+        "6.2.0",
+    ),
+    Command(
+        "strlen",
+        strlen,
+        2,
+        "read",
+        (1, 1, 1),
+        "get",
+        _READ,
+        _STRING,
+        "string",
+        "Returns the length of a string value.",
+        "2.2.0",
+    ),
+    *(
+        Command(
+            name,
+            getrange,
+            4,
+            "read",
+            (1, 1, 1),
+            "get",
+            ("readonly",),
+            _STRING,
+            "string",
+            "Returns a substring of the string stored at a key.",
+            since,
+            "O(N) where N is the length of the returned string.",
+        )
+        for name, since in (("getrange", "2.4.0"), ("substr", "1.0.0"))
+    ),
+    Command(
+        "set",
+        set_,
+        -3,
+        "write",
+        (1, 1, 1),
+        "put",
+        ("write", "denyoom"),
+        _STRING,
+        "string",
+        "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
+        alone=is_modifying,
+    ),
+    Command(
+        "mset",
+        mset,
+        -3,
+        "modify",
+        (1, -1, 2),
+        "put",
+        ("write", "denyoom"),
+        _STRING,
+        "string",
+        "Creates or modifies the string values of one or more keys.",
+        "1.0.1",
+        "O(N) where N is the number of keys to set.",
+    ),
+)

@@ -1,0 +1,45 @@
+"""Pure. Every command that the door knows, by name in upper case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from milena_cache.servers.resp.commands.connection import client, subscriptions, transactions
+from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
+from milena_cache.servers.resp.commands.connection import handshake as greeting
+from milena_cache.servers.resp.commands.connection import milena_hello as identity
+from milena_cache.servers.resp.commands.data import expiry, keyspace, scan, strings
+from milena_cache.servers.resp.commands.data import refresh as refreshing
+from milena_cache.servers.resp.commands.server import cluster, command_docs, info, latency, server, slowlog
+from milena_cache.servers.resp.commands.server import config as config_commands
+from milena_cache.servers.resp.commands.server import memory as memory_commands
+from milena_cache.servers.resp.commands.server import milena_call as call
+from milena_cache.servers.resp.dispatch.command import Command
+from milena_cache.servers.resp.dispatch.subcommands import assembled
+
+MODULES = (
+    strings,
+    keyspace,
+    expiry,
+    scan,
+    call,
+    client,
+    cluster,
+    command_docs,
+    config_commands,
+    greeting,
+    identity,
+    info,
+    latency,
+    memory_commands,
+    refreshing,
+    server,
+    slowlog,
+    subscriptions,
+    tracking_commands,
+    transactions,
+)
+
+
+def command_table() -> Mapping[bytes, Command]:
+    return assembled(command for module in MODULES for command in module.COMMANDS)

@@ -1,0 +1,1 @@
+"""Commands about the server: INFO, CONFIG, COMMAND, CLUSTER, MEMORY, LATENCY, SLOWLOG, and MILENA.CALL."""

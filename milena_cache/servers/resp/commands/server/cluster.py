@@ -1,0 +1,170 @@
+"""Coordination. CLUSTER: the ring, as Redis Cluster tells it, so that its clients find a key's owner by themselves.
+
+The ring has no replicas; a node that leaves it gives its slots to others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import sha1
+from itertools import islice
+from typing import Any
+
+from milena_cache.servers.resp.dispatch.command import Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.state.context import Context
+from milena_common.cluster.slots import SLOTS, slot_of
+from milena_common.resp.encoding import Raw, Verbatim
+
+# Keys that are looked at before others have their turn.
+STEP = 2000
+MOST = 2**63
+
+
+def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    ring = context.ring.members(context.ownership)
+    assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
+    epoch = context.ownership.epoch
+    fields = {
+        "cluster_state": "ok" if assigned == SLOTS else "fail",
+        "cluster_slots_assigned": assigned,
+        "cluster_slots_ok": assigned,
+        "cluster_slots_pfail": 0,
+        "cluster_slots_fail": 0,
+        "cluster_known_nodes": len(ring),
+        "cluster_size": sum(bool(node.ranges) for node, _ in ring),
+        "cluster_current_epoch": epoch,
+        "cluster_my_epoch": epoch,
+        "cluster_stats_messages_sent": 0,
+        "cluster_stats_messages_received": 0,
+        "total_cluster_links_buffer_limit_exceeded": 0,
+    }
+    return Verbatim("".join(f"{name}:{value}\r\n" for name, value in fields.items()))
+
+
+def my_id(context: Context, session: Session, words: list[bytes]) -> str:
+    me = context.ownership.me
+    return next(
+        (node.id for node in context.ownership.nodes if node.address == me),
+        sha1(me.encode(), usedforsecurity=False).hexdigest(),
+    )
+
+
+def nodes(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    return Verbatim(context.ring.nodes(context.ownership))
+
+
+def slots(context: Context, session: Session, words: list[bytes]) -> Raw:
+    return context.ring.slots(context.ownership)
+
+
+def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    ring = context.ring
+    return [
+        {
+            "slots": ranges,
+            "nodes": [
+                {
+                    "id": node.id,
+                    "port": address.port,
+                    "ip": address.host,
+                    "endpoint": address.host,
+                    "role": "master",
+                    "replication-offset": 0,
+                    "health": "online",
+                }
+            ],
+        }
+        for (node, address), ranges in zip(
+            ring.members(context.ownership), ring.ranges(context.ownership), strict=True
+        )
+    ]
+
+
+def keyslot(context: Context, session: Session, words: list[bytes]) -> int:
+    return slot_of(words[2])
+
+
+async def countkeysinslot(context: Context, session: Session, words: list[bytes]) -> int:
+    return len(
+        await _held(
+            context, _slot(words[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty.entries)
+        )
+    )
+
+
+async def getkeysinslot(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
+    most = integer(words[3])
+    slot = _slot(words[2], "ERR Invalid slot or number of keys")
+    if most < 0:
+        raise Refused("ERR Invalid slot or number of keys")
+    return await _held(context, slot, most)
+
+
+async def _held(context: Context, slot: int, most: int) -> list[bytes]:
+    """At most `most` keys of the slot that this node holds, clean or dirty."""
+    memory, dirty = context.node.memory, context.node.dirty.entries
+    keys = [*memory, *(key for key in dirty if key not in memory)]
+    found: list[bytes] = []
+    for start in range(0, len(keys), STEP):
+        for key in islice(keys, start, start + STEP):
+            if slot_of(key) != slot:
+                continue
+            write, entry = dirty.get(key), memory.peek(key)
+            if not write.deleted if write else entry is not None and entry.value is not None:
+                found.append(key)
+        if len(found) >= most:
+            break
+        await asyncio.sleep(0)
+    return found[:most]
+
+
+def replicas(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    name = words[2].decode(errors="replace")
+    if all(node.id != name for node, _ in context.ring.members(context.ownership)):
+        raise Refused(f"ERR Unknown node {name[:128]}")
+    return []
+
+
+def links(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    return []
+
+
+def _slot(word: bytes, refusal: str) -> int:
+    slot = integer(word)
+    if not 0 <= slot < SLOTS:
+        raise Refused(refusal)
+    return slot
+
+
+def _subcommand(name: str, handler: Handler, arity: int, since: str, usage: str, summary: str) -> Command:
+    return Command(
+        f"cluster|{name}",
+        handler,
+        arity,
+        flags=("stale", "loading") if arity == 2 else ("stale",),
+        group="cluster",
+        since=since,
+        usage=usage,
+        summary=summary,
+    )
+
+
+COMMANDS = (
+    Command("cluster", bare, -2, group="cluster", since="3.0.0", summary="A container for cluster commands."),
+    _subcommand("info", info, 2, "3.0.0", "", "Returns information about the state of a node."),
+    _subcommand("myid", my_id, 2, "3.0.0", "", "Returns the ID of a node."),
+    _subcommand("nodes", nodes, 2, "3.0.0", "", "Returns the cluster configuration for a node."),
+    _subcommand("slots", slots, 2, "3.0.0", "", "Returns the mapping of cluster slots to nodes."),
+    _subcommand("shards", shards, 2, "7.0.0", "", "Returns the mapping of cluster slots to shards."),
+    _subcommand("keyslot", keyslot, 3, "3.0.0", "<key>", "Returns the hash slot for a key."),
+    _subcommand(
+        "countkeysinslot", countkeysinslot, 3, "3.0.0", "<slot>", "Returns how many keys of a slot this node holds."
+    ),
+    _subcommand(
+        "getkeysinslot", getkeysinslot, 4, "3.0.0", "<slot> <count>", "Returns keys of a slot that this node holds."
+    ),
+    _subcommand("replicas", replicas, 3, "5.0.0", "<node-id>", "Returns nothing: there are no replicas."),
+    _subcommand("links", links, 2, "7.0.0", "", "Returns nothing: nodes do not talk to each other."),
+)

@@ -1,0 +1,216 @@
+"""Pure. COMMAND: what commands there are, as clients that look for the keys of a command want to know it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, Refused
+from milena_cache.servers.resp.dispatch.glob import Glob
+from milena_cache.servers.resp.dispatch.subcommands import find
+from milena_common.resp.encoding import Simple
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+# What a command does to its keys, in Redis's words: its own flag, and those of its keys.
+OF_ACCESS: dict[Access, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "none": ((), ()),
+    "read": (("readonly",), ("RO", "access")),
+    "write": (("write",), ("OW", "update")),
+    "modify": (("write",), ("RW", "access", "update")),
+}
+# Categories that follow from flags, for all commands.
+OF_FLAG = {"readonly": ("read",), "write": ("write",), "admin": ("admin", "dangerous"), "fast": ("fast",)}
+
+
+def flags_of(command: Command) -> list[str]:
+    given = () if command.subcommands else OF_ACCESS[command.access][0]
+    return list(dict.fromkeys((*given, *command.flags)))
+
+
+def categories_of(command: Command) -> list[str]:
+    flags = flags_of(command)
+    implied = [category for flag in flags for category in OF_FLAG.get(flag, ())]
+    speed = () if "fast" in flags else ("slow",)
+    named = [category.removeprefix("@") for category in command.categories]
+    return [f"@{category}" for category in dict.fromkeys((*implied, *named, *speed))]
+
+
+def described(command: Command) -> list[Any]:
+    """As COMMAND INFO has it."""
+    # What a container says about keys is true of its subcommands only.
+    first, last, step = (0, 0, 0) if command.subcommands else command.keys
+    specs = []
+    if first:
+        search = {"type": "index", "spec": {"index": first}}
+        found = {"lastkey": last if last < 0 else last - first, "keystep": step, "limit": 0}
+        specs.append(
+            {
+                "flags": {Simple(flag) for flag in OF_ACCESS[command.access][1]},
+                "begin_search": search,
+                "find_keys": {"type": "range", "spec": found},
+            }
+        )
+    return [
+        command.name,
+        command.arity,
+        {Simple(flag) for flag in flags_of(command)},
+        first,
+        last,
+        step,
+        {Simple(category) for category in categories_of(command)},
+        [],
+        specs,
+        [described(each) for each in command.subcommands],
+    ]
+
+
+def documented(command: Command) -> dict[str, Any]:
+    """As COMMAND DOCS has it."""
+    docs: dict[str, Any] = {
+        "summary": command.summary,
+        "since": command.since,
+        "group": command.group,
+        "complexity": command.complexity,
+    }
+    if command.subcommands:
+        docs["subcommands"] = {each.name: documented(each) for each in command.subcommands}
+    return docs
+
+
+def _every(context: Context) -> Iterator[Command]:
+    for command in context.table.values():
+        yield command
+        yield from command.subcommands
+
+
+def _named(context: Context, words: Iterable[bytes]) -> Iterator[tuple[bytes, Command | None]]:
+    by_name = {command.name.encode(): command for command in _every(context)}
+    return ((word, by_name.get(word.lower())) for word in words)
+
+
+def command(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    return [described(each) for each in context.table.values()]
+
+
+def count(context: Context, session: Session, words: list[bytes]) -> int:
+    return len(context.table)
+
+
+def info(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    if len(words) == 2:
+        return command(context, session, words)
+    return [described(each) if each else None for _, each in _named(context, words[2:])]
+
+
+def docs(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
+    if len(words) == 2:
+        return {each.name: documented(each) for each in context.table.values()}
+    return {each.name: documented(each) for _, each in _named(context, words[2:]) if each}
+
+
+def getkeys(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
+    asked = words[2:]
+    found = find(context.table, asked)
+    if found is None:
+        raise Refused("ERR Invalid command specified")
+    if not found.keys[0]:
+        raise Refused("ERR The command has no key arguments")
+    if not found.accepts(len(asked)):
+        raise Refused("ERR Invalid number of arguments specified for command")
+    return found.keys_in(asked)
+
+
+def list_(context: Context, session: Session, words: list[bytes]) -> list[str]:
+    chosen: Callable[[Command], bool]
+    match [word.upper() for word in words[2:4]]:
+        case []:
+            return [each.name for each in context.table.values()]
+        case [b"FILTERBY", b"MODULE"] if len(words) == 5:
+            return []
+        case [b"FILTERBY", b"ACLCAT"] if len(words) == 5:
+            category = f"@{words[4].decode(errors='replace').lower()}"
+            chosen = lambda each: category in categories_of(each)  # noqa: E731
+        case [b"FILTERBY", b"PATTERN"] if len(words) == 5:
+            pattern = Glob(words[4].lower())
+            chosen = lambda each: pattern.matches(each.name.encode())  # noqa: E731
+        case _:
+            raise Refused(SYNTAX)
+    return [each.name for each in _every(context) if chosen(each)]
+
+
+_FLAGS = ("loading", "stale")
+_CONNECTION = ("@connection",)
+COMMANDS = (
+    Command(
+        "command",
+        command,
+        -1,
+        flags=_FLAGS,
+        categories=_CONNECTION,
+        group="server",
+        since="2.8.13",
+        complexity="O(N) where N is the total number of commands",
+        summary="Returns detailed information about all commands.",
+    ),
+    Command(
+        "command|count",
+        count,
+        2,
+        flags=_FLAGS,
+        categories=_CONNECTION,
+        group="server",
+        since="2.8.13",
+        summary="Returns a count of commands.",
+    ),
+    Command(
+        "command|info",
+        info,
+        -2,
+        flags=_FLAGS,
+        categories=_CONNECTION,
+        group="server",
+        since="2.8.13",
+        complexity="O(N) where N is the number of commands to look up",
+        usage="[<command-name> ...]",
+        summary="Returns information about one, multiple or all commands.",
+    ),
+    Command(
+        "command|docs",
+        docs,
+        -2,
+        flags=_FLAGS,
+        categories=_CONNECTION,
+        group="server",
+        since="7.0.0",
+        complexity="O(N) where N is the number of commands to look up",
+        usage="[<command-name> ...]",
+        summary="Returns documentary information about one, multiple or all commands.",
+    ),
+    Command(
+        "command|getkeys",
+        getkeys,
+        -4,
+        flags=_FLAGS,
+        categories=_CONNECTION,
+        group="server",
+        since="2.8.13",
+        complexity="O(N) where N is the number of arguments to the command",
+        usage="<full-command>",
+        summary="Extracts the key names from an arbitrary command.",
+    ),
+    Command(
+        "command|list",
+        list_,
+        -2,
+        flags=_FLAGS,
+        categories=_CONNECTION,
+        group="server",
+        since="7.0.0",
+        complexity="O(N) where N is the total number of commands",
+        usage="[FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",
+        summary="Returns a list of command names.",
+    ),
+)

@@ -1,0 +1,184 @@
+"""Pure. CONFIG: the node's settings under Redis's names.
+
+They come from the environment, so CONFIG SET changes only what is about watching, until the node stops; for the
+others it answers as Redis does for those that cannot be changed while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
+from milena_cache.servers.resp.commands.server.slowlog import MAX_ENTRIES
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.glob import Glob
+from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_common.resp.encoding import OK, Raw
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+GREATEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """`change` takes an integer from `lowest` to `greatest`; None: it cannot be changed."""
+
+    value: Callable[[Context], object]
+    change: Callable[[Context, int], None] | None = None
+    lowest: int = 0
+    greatest: int = GREATEST
+
+    def parsed(self, text: bytes) -> int:
+        """Raises Refused with the reason alone."""
+        try:
+            number = integer(text)
+        except Refused:
+            raise Refused("argument couldn't be parsed into an integer") from None
+        if not self.lowest <= number <= self.greatest:
+            raise Refused(f"argument must be between {self.lowest} and {self.greatest} inclusive")
+        return number
+
+
+def _constant(value: object) -> Setting:
+    return Setting(lambda context: value)
+
+
+def _set_slower_than(context: Context, number: int) -> None:
+    context.slow.log.slower_than = number
+
+
+def _set_max_len(context: Context, number: int) -> None:
+    context.slow.log.resize(number)
+
+
+def _set_threshold(context: Context, number: int) -> None:
+    context.slow.latency.threshold = number
+
+
+def _output_limit(context: Context) -> str:
+    most = context.config.resp_output_bytes
+    return f"normal {most} 0 0 slave {most} 0 0 pubsub {most} 0 0"
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "appendfsync": _constant("always"),
+    "appendonly": _constant("yes"),
+    "bind": Setting(lambda context: context.config.resp.host if context.config.resp else ""),
+    "client-output-buffer-limit": Setting(_output_limit),
+    "cluster-enabled": _constant("yes"),
+    "cluster-require-full-coverage": _constant("no"),
+    "databases": _constant(1),
+    "latency-monitor-threshold": Setting(lambda context: context.slow.latency.threshold, _set_threshold),
+    "loglevel": Setting(lambda context: context.config.log_level),
+    "maxclients": Setting(lambda context: context.config.resp_max_connections),
+    "maxmemory": Setting(lambda context: context.node.memory.max_bytes),
+    "maxmemory-policy": _constant(POLICY),
+    "notify-keyspace-events": _constant(""),
+    "port": Setting(lambda context: context.config.resp.port if context.config.resp else 0),
+    "proto-max-bulk-len": Setting(lambda context: context.config.max_value_bytes),
+    "requirepass": _constant(""),
+    "save": _constant(""),
+    "slowlog-log-slower-than": Setting(lambda context: context.slow.log.slower_than, _set_slower_than, -1),
+    "slowlog-max-len": Setting(lambda context: context.slow.log.max_len, _set_max_len, 0, MAX_ENTRIES),
+    "timeout": Setting(lambda context: round(context.config.resp_idle)),
+    "tracking-table-max-keys": Setting(lambda context: context.config.tracking_max_keys),
+}
+
+
+def get(context: Context, session: Session, words: list[bytes]) -> dict[str, str]:
+    patterns = [Glob(word.lower()) for word in words[2:]]
+    return {
+        name: str(setting.value(context))
+        for name, setting in SETTINGS.items()
+        if any(pattern.matches(name.encode()) for pattern in patterns)
+    }
+
+
+def set_(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """All of the changes, or none."""
+    if len(words) % 2:
+        raise Refused(SYNTAX)
+    changes: dict[str, tuple[Callable[[Context, int], None], int]] = {}
+    names = [word.decode(errors="replace").lower() for word in words[2::2]]
+    for name in names:
+        if name not in SETTINGS:
+            raise Refused(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
+    for name, value in zip(names, words[3::2], strict=True):
+        setting = SETTINGS[name]
+        if setting.change is None:
+            raise _failed(name, "can't set immutable config")
+        if name in changes:
+            raise _failed(name, "duplicate parameter")
+        try:
+            changes[name] = setting.change, setting.parsed(value)
+        except Refused as refusal:
+            raise _failed(name, str(refusal)) from None
+    for change, number in changes.values():
+        change(context, number)
+    context.slow.thresholds_changed()
+    return Raw(OK)
+
+
+def _failed(name: str, reason: str) -> Refused:
+    return Refused(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+
+
+def resetstat(context: Context, session: Session, words: list[bytes]) -> Raw:
+    context.figures.reset(totals(context))
+    context.stats.reset()
+    return Raw(OK)
+
+
+def rewrite(context: Context, session: Session, words: list[bytes]) -> Any:
+    raise Refused("ERR The server is running without a config file")
+
+
+_ADMIN = ("admin", "noscript", "loading", "stale")
+COMMANDS = (
+    Command("config", bare, -2, group="server", since="2.0.0", summary="A container for configuration commands."),
+    Command(
+        "config|get",
+        get,
+        -3,
+        flags=_ADMIN,
+        group="server",
+        since="2.0.0",
+        complexity="O(N) when N is the number of configuration parameters provided",
+        usage="<pattern> [<pattern> ...]",
+        summary="Returns the effective values of configuration parameters.",
+    ),
+    Command(
+        "config|set",
+        set_,
+        -4,
+        flags=_ADMIN,
+        group="server",
+        since="2.0.0",
+        complexity="O(N) when N is the number of configuration parameters provided",
+        usage="<directive> <value> [<directive> <value> ...]",
+        summary="Sets configuration parameters until the node stops.",
+    ),
+    Command(
+        "config|resetstat",
+        resetstat,
+        2,
+        flags=_ADMIN,
+        group="server",
+        since="2.0.0",
+        summary="Resets the statistics that INFO shows.",
+    ),
+    Command(
+        "config|rewrite",
+        rewrite,
+        2,
+        flags=_ADMIN,
+        group="server",
+        since="2.8.0",
+        summary="Answers an error: the configuration is the environment.",
+    ),
+)

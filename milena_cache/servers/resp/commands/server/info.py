@@ -1,0 +1,38 @@
+"""Pure. INFO: the sections that were asked for, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from milena_cache.servers.resp.commands.server.info_sections import DEFAULT, SECTIONS
+from milena_cache.servers.resp.dispatch.command import Command
+from milena_common.resp.encoding import Verbatim
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+EVERYTHING = ("all", "everything")
+
+
+def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    asked = {word.decode(errors="replace").lower() for word in words[1:]} or {"default"}
+    texts = []
+    for name, section in SECTIONS.items():
+        if name.lower() in asked or asked.intersection(EVERYTHING) or (name in DEFAULT and "default" in asked):
+            fields = "".join(f"{field}:{value}\r\n" for field, value in section(context).items())
+            texts.append(f"# {name}\r\n{fields}")
+    return Verbatim("\r\n".join(texts))
+
+
+COMMANDS = (
+    Command(
+        "info",
+        info,
+        -1,
+        flags=("loading", "stale"),
+        categories=("@dangerous",),
+        group="server",
+        summary="Returns information and statistics about the server.",
+    ),
+)

@@ -1,0 +1,150 @@
+"""Pure. LATENCY: when commands took long, by the second, for those who draw it.
+
+There is one class of events here, `command`: a command took `latency-monitor-threshold` milliseconds or more from
+its coming to its answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_common.resp.encoding import Verbatim
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+SAMPLES = 160
+COMMAND = "command"
+
+
+class LatencyMonitor:
+    """Samples of (seconds since 1970, milliseconds): of each second the longest. `threshold` 0: none are taken."""
+
+    def __init__(self, threshold: int = 0) -> None:
+        self.threshold = threshold  # milliseconds
+        self.samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES)
+        self.longest = 0
+
+    def add(self, at: float, took: float) -> None:
+        """Both in seconds."""
+        second, milliseconds = int(at), round(took * 1000)
+        self.longest = max(self.longest, milliseconds)
+        if self.samples and self.samples[-1][0] == second:
+            milliseconds = max(self.samples.pop()[1], milliseconds)
+        self.samples.append((second, milliseconds))
+
+    def reset(self) -> bool:
+        """Forget everything; whether there was something."""
+        had = bool(self.samples)
+        self.samples.clear()
+        self.longest = 0
+        return had
+
+
+def latest(context: Context, session: Session, words: list[bytes]) -> Any:
+    monitor = context.slow.latency
+    return [[COMMAND, *monitor.samples[-1], monitor.longest]] if monitor.samples else []
+
+
+def history(context: Context, session: Session, words: list[bytes]) -> Any:
+    return list(context.slow.latency.samples) if words[2].lower() == COMMAND.encode() else []
+
+
+def reset(context: Context, session: Session, words: list[bytes]) -> int:
+    wanted = [word.lower() for word in words[2:]] or [COMMAND.encode()]
+    return int(COMMAND.encode() in wanted and context.slow.latency.reset())
+
+
+def graph(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    """A bar a sample, as text."""
+    monitor = context.slow.latency
+    if words[2].lower() != COMMAND.encode() or not monitor.samples:
+        shown = words[2].decode(errors="replace")
+        raise Refused(f"ERR No samples available for event '{shown}'")
+    now = int(context.clock.wall())
+    shortest = min(milliseconds for _, milliseconds in monitor.samples)
+    lines = [f"{COMMAND} - high {monitor.longest} ms, low {shortest} ms (all time high {monitor.longest} ms)"]
+    lines += [
+        f"{now - second:6d} s ago {milliseconds:8d} ms {'#' * max(1, 50 * milliseconds // monitor.longest)}"
+        for second, milliseconds in monitor.samples
+        if monitor.longest
+    ]
+    return Verbatim("\n".join(lines) + "\n")
+
+
+def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    monitor = context.slow.latency
+    if not monitor.threshold:
+        return Verbatim(
+            "Latency monitoring is disabled in this node. You may use "
+            '"CONFIG SET latency-monitor-threshold <milliseconds>." in order to enable it.\n'
+        )
+    if not monitor.samples:
+        return Verbatim(f"No command took {monitor.threshold} ms or more since the monitoring began.\n")
+    times = [milliseconds for _, milliseconds in monitor.samples]
+    said = (
+        f"Commands took {monitor.threshold} ms or more in {len(times)} seconds: "
+        f"{sum(times) / len(times):.0f} ms on average, {monitor.longest} ms at most. SLOWLOG GET shows which.\n"
+        "A read that is not in memory, and a write in durability 'through', take as long as S3 does: "
+        "INFO milena has both counts.\n"
+    )
+    reasons = context.report.degraded()
+    return Verbatim(said + "".join(f"{reason}\n" for reason in reasons))
+
+
+ADMIN = ("admin", "noscript", "loading", "stale")
+COMMANDS = (
+    Command("latency", bare, -2, group="server", since="2.8.13", summary="A container for latency diagnostics."),
+    Command(
+        "latency|latest",
+        latest,
+        2,
+        flags=ADMIN,
+        group="server",
+        since="2.8.13",
+        summary="Returns the latest latency samples for all events.",
+    ),
+    Command(
+        "latency|history",
+        history,
+        3,
+        flags=ADMIN,
+        group="server",
+        since="2.8.13",
+        usage="<event>",
+        summary="Returns timestamp-latency samples for an event.",
+    ),
+    Command(
+        "latency|reset",
+        reset,
+        -2,
+        flags=ADMIN,
+        group="server",
+        since="2.8.13",
+        usage="[<event> ...]",
+        summary="Resets the latency data for one or more events.",
+    ),
+    Command(
+        "latency|graph",
+        graph,
+        3,
+        flags=ADMIN,
+        group="server",
+        since="2.8.13",
+        usage="<event>",
+        summary="Returns a latency graph for an event.",
+    ),
+    Command(
+        "latency|doctor",
+        doctor,
+        2,
+        flags=ADMIN,
+        group="server",
+        since="2.8.13",
+        summary="Returns a human-readable latency analysis report.",
+    ),
+)

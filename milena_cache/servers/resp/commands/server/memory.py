@@ -1,0 +1,130 @@
+"""Pure. MEMORY: what keys and the process cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.memory.lru import ENTRY_OVERHEAD
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_common.resp.encoding import OK, Raw, Verbatim
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+# From this share of LRU_BYTES on, memory is as good as full.
+FULL = 0.95
+
+
+def usage(context: Context, session: Session, words: list[bytes]) -> Any:
+    """Bytes that this node holds for a key, nothing if it holds nothing: S3 is not asked."""
+    if len(words) > 3 and (len(words) != 5 or words[3].upper() != b"SAMPLES" or integer(words[4]) < 0):
+        raise Refused(SYNTAX)
+    wanted, _ = context.place(words[2])
+    key = wanted.filed_as
+    entry, dirty = context.node.memory.peek(key), context.node.dirty.entries.get(key)
+    if dirty is not None:
+        return None if dirty.deleted else dirty.cost
+    return None if entry is None or entry.value is None else len(key) + entry.size + ENTRY_OVERHEAD
+
+
+def stats(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
+    memory, dirty, used = context.node.memory, context.node.dirty, context.facts.usage()
+    keys = len(memory) + len(dirty.entries)
+    held = memory.bytes + dirty.memory_bytes
+    overhead = ENTRY_OVERHEAD * len(memory)
+    waiting = sum(client.unread + client.unsent for client in context.clients.by_id.values())
+    return {
+        "peak.allocated": used.peak,
+        "total.allocated": used.resident,
+        "startup.allocated": 0,
+        "replication.backlog": 0,
+        "clients.slaves": 0,
+        "clients.normal": waiting,
+        "cluster.links": 0,
+        "aof.buffer": 0,
+        "lua.caches": 0,
+        "functions.caches": 0,
+        "db.0": {"overhead.hashtable.main": overhead, "overhead.hashtable.expires": 0},
+        "overhead.total": max(0, used.resident - held) + overhead,
+        "keys.count": keys,
+        "keys.bytes-per-key": held // keys if keys else 0,
+        "dataset.bytes": held,
+        "dataset.percentage": 100.0 * held / max(1, used.resident),
+        "peak.percentage": 100.0 * used.resident / max(1, used.peak),
+        "fragmentation": used.resident / max(1, held),
+        "fragmentation.bytes": max(0, used.resident - held),
+    }
+
+
+def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+    memory, used = context.node.memory, context.facts.usage()
+    findings = []
+    if memory.bytes > FULL * memory.max_bytes or len(memory) >= memory.max_entries:
+        evicted = sum(memory.evictions.values())
+        findings.append(
+            f"Memory is full: {len(memory)} entries of {memory.max_entries} (LRU_SIZE), {memory.bytes} bytes of "
+            f"{memory.max_bytes} (LRU_BYTES); {evicted} entries were evicted since the start."
+        )
+    if used.resident > FULL * context.facts.memory:
+        findings.append(
+            f"The process has {used.resident} of {context.facts.memory} bytes that it may have: lower LRU_BYTES."
+        )
+    findings += context.report.degraded()
+    return Verbatim("".join(f"{finding}\n" for finding in findings or ["Nothing to complain of."]))
+
+
+def purge(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """There is nothing that could be given back."""
+    return Raw(OK)
+
+
+COMMANDS = (
+    Command(
+        "memory",
+        bare,
+        -2,
+        "read",
+        (2, 2, 1),
+        group="server",
+        since="4.0.0",
+        summary="A container for memory diagnostics commands.",
+    ),
+    Command(
+        "memory|usage",
+        usage,
+        -3,
+        "read",
+        (2, 2, 1),
+        flags=("readonly",),
+        group="server",
+        since="4.0.0",
+        usage="<key> [SAMPLES <count>]",
+        summary="Returns the bytes that this node holds for a key.",
+    ),
+    Command(
+        "memory|stats",
+        stats,
+        2,
+        group="server",
+        since="4.0.0",
+        summary="Returns details about memory usage.",
+    ),
+    Command(
+        "memory|doctor",
+        doctor,
+        2,
+        group="server",
+        since="4.0.0",
+        summary="Returns a memory problems report.",
+    ),
+    Command(
+        "memory|purge",
+        purge,
+        2,
+        group="server",
+        since="4.0.0",
+        summary="Has no effect: what is freed is free at once.",
+    ),
+)

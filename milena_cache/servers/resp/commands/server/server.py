@@ -1,0 +1,90 @@
+"""Coordination. Commands about the server as a whole: TIME, ROLE, DEBUG SLEEP, and what a cluster is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.state.context import Context
+from milena_common.resp.encoding import OK, Raw
+
+# A sleeping command outlives its connection.
+MOST_SLEEP_SECONDS = 60.0
+
+
+def time(context: Context, session: Session, words: list[bytes]) -> list[str]:
+    microseconds = int(context.clock.wall() * 1e6)
+    return [str(microseconds // 10**6), str(microseconds % 10**6)]
+
+
+def role(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+    return ["master", 0, []]
+
+
+def accepted(context: Context, session: Session, words: list[bytes]) -> Raw:
+    """What makes no difference here: every node answers for its own slots, whoever asks."""
+    return Raw(OK)
+
+
+def sleep(context: Context, session: Session, words: list[bytes]) -> Any:
+    try:
+        seconds = float(words[2])
+    except ValueError:
+        seconds = 0.0
+    if not seconds <= MOST_SLEEP_SECONDS:  # not true of NaN either
+        raise Refused(f"ERR allowed are at most {MOST_SLEEP_SECONDS:g} seconds")
+    return _after(context, seconds)
+
+
+async def _after(context: Context, seconds: float) -> Raw:
+    await context.clock.sleep(max(0.0, seconds))
+    return Raw(OK)
+
+
+_CLUSTER = ("fast",)
+COMMANDS = (
+    Command(
+        "time",
+        time,
+        1,
+        flags=("loading", "stale", "fast"),
+        group="server",
+        since="2.6.0",
+        summary="Returns the server time.",
+    ),
+    Command(
+        "role",
+        role,
+        1,
+        flags=("noscript", "loading", "stale", "fast"),
+        categories=("@admin", "@dangerous"),
+        group="server",
+        since="2.8.12",
+        summary="Returns the replication role.",
+    ),
+    *(
+        Command(
+            name,
+            accepted,
+            1,
+            flags=_CLUSTER,
+            categories=("@connection",),
+            group="cluster",
+            since="3.0.0",
+            summary="Has no effect: a node answers for its own slots, and there are no replicas.",
+        )
+        for name in ("asking", "readonly", "readwrite")
+    ),
+    Command("debug", bare, -2, group="server", summary="A container for debugging commands."),
+    Command(
+        "debug|sleep",
+        sleep,
+        3,
+        flags=("admin", "noscript", "loading", "stale"),
+        group="server",
+        usage="<seconds>",
+        summary="Answers after so many seconds; only this connection's later answers wait for it.",
+    ),
+)

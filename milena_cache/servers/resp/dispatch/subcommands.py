@@ -1,0 +1,96 @@
+"""Pure. Commands that have subcommands: CLIENT, CONFIG and the like, and their HELP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from milena_cache.servers.resp.dispatch.command import Command, Refused, wrong_arity
+from milena_common.resp.encoding import Simple
+
+if TYPE_CHECKING:
+    from milena_cache.servers.resp.dispatch.session import Session
+    from milena_cache.servers.resp.state.context import Context
+
+
+def assembled(commands: Iterable[Command]) -> dict[bytes, Command]:
+    """The commands by name in upper case, each with its subcommands (`container|name`) from wherever they are."""
+    plain: dict[str, Command] = {}
+    below: dict[str, list[Command]] = {}
+    for command in commands:
+        container, bar, _ = command.name.partition("|")
+        if bar:
+            below.setdefault(container, []).append(command)
+        else:
+            plain[command.name] = command
+    for name, subcommands in below.items():
+        plain[name] = _container(plain[name], subcommands)
+    return {name.upper().encode(): command for name, command in plain.items()}
+
+
+def _container(command: Command, subcommands: list[Command]) -> Command:
+    if all(each.name != f"{command.name}|help" for each in subcommands):
+        subcommands.append(_help(command, subcommands))
+    by_word = {each.name.partition("|")[2].upper().encode(): each for each in subcommands}
+
+    def answer(context: Context, session: Session, words: list[bytes]) -> Any:
+        if len(words) == 1:
+            return command.handler(context, session, words)
+        subcommand = by_word.get(words[1].upper())
+        if subcommand is None:
+            raise unknown_subcommand(command.name, words[1])
+        session.last_command = subcommand.name
+        if not subcommand.accepts(len(words)):
+            raise wrong_arity(subcommand.name)
+        return subcommand.handler(context, session, words)
+
+    return replace(command, handler=answer, subcommands=tuple(subcommands))
+
+
+def _help(command: Command, subcommands: list[Command]) -> Command:
+    lines = [Simple(line) for line in _help_lines(command.name, subcommands)]
+    return Command(
+        f"{command.name}|help",
+        lambda context, session, words: lines,
+        2,
+        flags=("loading", "stale"),
+        group=command.group,
+        summary="Returns helpful text about the subcommands.",
+    )
+
+
+def _help_lines(name: str, subcommands: list[Command]) -> Iterator[str]:
+    yield f"{name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+    for each in sorted(subcommands, key=lambda each: each.name):
+        yield f"{each.name.partition('|')[2].upper()} {each.usage}".rstrip()
+        yield f"    {each.summary}"
+    yield "HELP"
+    yield "    Print this help."
+
+
+def bare(context: Context, session: Session, words: list[bytes]) -> Any:
+    """The handler of a container that is nothing without a subcommand; its arity refuses what would come here."""
+    raise wrong_arity(words[0].decode().lower())
+
+
+def unknown_subcommand(container: str, word: bytes) -> Refused:
+    shown = word[:128].decode(errors="replace")
+    return Refused(f"ERR unknown subcommand '{shown}'. Try {container.upper()} HELP.")
+
+
+def wrong_form(container: str, word: bytes) -> Refused:
+    """For words after a subcommand that has more than one form."""
+    shown = word[:128].decode(errors="replace")
+    return Refused(
+        f"ERR unknown subcommand or wrong number of arguments for '{shown}'. Try {container.upper()} HELP."
+    )
+
+
+def find(table: Mapping[bytes, Command], words: list[bytes]) -> Command | None:
+    """The command that `words` begin with: the subcommand, if it has such."""
+    command = table.get(words[0].upper())
+    if command is None or not command.subcommands or len(words) == 1:
+        return command
+    name = words[1].decode(errors="replace").lower()
+    return next((each for each in command.subcommands if each.name == f"{command.name}|{name}"), command)

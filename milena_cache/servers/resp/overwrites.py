@@ -1,0 +1,43 @@
+"""Coordination. SETs that are acknowledged by putting one value in the place of another: the short way of writes.
+
+As `hits` is for GETs. What is decided about such a SET, and whether it is one, is the business of `Writes`.
+"""
+
+from __future__ import annotations
+
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
+from milena_common.resp.encoding import OK
+
+
+class Overwrites:
+    """The short way of one connection's SETs."""
+
+    __slots__ = ("_counted", "_now", "_ownership", "_puts", "_writes")
+
+    def __init__(self, context: Context) -> None:
+        self._ownership = context.ownership
+        self._writes = context.node.writes
+        self._puts = context.calls["put"]
+        self._counted = context.stats["set"]
+        self._now = context.clock.now
+
+    def answer(self, session: Session, key: bytes, value: bytes, began: float, parts: list[bytes]) -> float:
+        """Make the SET and append its answer to `parts`; `began` and the result are monotonic seconds.
+
+        Return when it was done, or 0 if it is any other SET, with nothing done.
+        """
+        owned_since = self._ownership.mine_since(key)
+        if owned_since < 0 or not self._writes.overwrite(key, value, owned_since):
+            return 0.0
+        puts, counted = self._puts, self._counted
+        session.last_command = "set"
+        session.commands += 1
+        parts.append(OK)
+        done = self._now()
+        took = done - began
+        puts.requests += 1
+        puts.durations.observe(took)
+        counted.calls += 1
+        counted.seconds += took
+        return done

@@ -1,0 +1,117 @@
+"""Coordination. The Redis door: listens, takes connections, and ends those that say nothing or do not read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from milena_cache.servers.resp.commands.server.info_sections import totals
+from milena_cache.servers.resp.connection import Connection
+from milena_cache.servers.resp.invalidations import Invalidations
+from milena_cache.servers.resp.output_buffer import HIGH_WATER
+from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_common.network.addresses import Address
+from milena_common.network.listening import check_free, listen
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+SWEEP_SECONDS = 1.0
+# So many sweeps without a byte read, while answers wait: the client is gone or stuck.
+STALLED_SWEEPS = 20
+STOP_PAUSE_SECONDS = 0.02
+QUIET_SECONDS = 0.3
+LISTEN_SECONDS = 2.0
+
+
+class RedisDoor:
+    """The door of one node."""
+
+    def __init__(self, context: Context, hits: Hits, invalidations: Invalidations) -> None:
+        self.clients = context.clients
+        self.tracking = context.tracking
+        self._context = context
+        self._hits = hits
+        self._invalidations = invalidations
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._stalled: dict[int, int] = {}  # by connection, for how many sweeps
+
+    async def start(self, address: Address) -> Address:
+        """Listen; the address returned has the real port. Raises CannotListen."""
+        # Without it two processes could share the port: the loop sets SO_REUSEPORT, or a wildcard hides behind a
+        # listener on one interface.
+        check_free(address, "RESP_ADDR")
+        clients = self._context.clients
+        self._server, listens = await listen(
+            lambda: Connection(self._context, self._hits, clients.next_id()), address, "RESP_ADDR", backlog=BACKLOG
+        )
+        self._sweeper = asyncio.create_task(self._sweep_for_ever())
+        return listens
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await self._context.clock.sleep(SWEEP_SECONDS)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Disconnect who has been silent for RESP_IDLE_SECONDS, and who does not read; look for ended objects."""
+        self._invalidations.sweep()
+        clients = self._context.clients
+        stalled: dict[int, int] = {}
+        for number in tuple(clients.slow):
+            client = clients.by_id[number]
+            unsent = client.unsent
+            stuck = unsent == client.stalled_at and (unsent >= HIGH_WATER or client.session.closing)
+            sweeps = self._stalled.get(number, 0) + 1 if stuck else 0
+            client.stalled_at = unsent
+            if sweeps < STALLED_SWEEPS:
+                stalled[number] = sweeps
+                continue
+            log.warning(
+                "a client does not read its answers, %d bytes wait: disconnected; addr=%s name=%r",
+                unsent,
+                client.session.addr,
+                client.session.name,
+            )
+            client.disconnect("output")
+        self._stalled = stalled
+        self._context.figures.sample(self._context.clock.now(), totals(self._context))
+        now = self._context.clock.now()
+        for client in tuple(clients.by_id.values()):
+            if client.no_room_since and client.no_room_since < now - self._context.timeout:
+                client.no_room()
+        idle = self._context.config.resp_idle
+        if idle:
+            latest = self._context.clock.now() - idle
+            for client in tuple(clients.by_id.values()):
+                number, session = client.session.id, client.session
+                if session.last_at < latest and not (
+                    session.tracking or session.subscribed or client.waits or number in clients.slow
+                ):
+                    client.disconnect("idle")
+
+    def ring_changed(self) -> None:
+        """The node lost slots, or gained some."""
+        self._invalidations.ring_changed()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new connections, and give the commands in hand `grace` seconds."""
+        if self._server is None or self._sweeper is None:
+            return
+        self._sweeper.cancel()
+        self._server.close()
+        clients = self._context.clients
+        clock = self._context.clock
+        started = clock.now()
+        # A client may send a command just now. It is told who has its key, rather than nothing: so who speaks is
+        # listened to for a while, until it goes away by itself.
+        while clients.by_id and clock.now() < started + grace:
+            now = clock.now()
+            for client in tuple(clients.by_id.values()):
+                if now - client.session.last_at >= QUIET_SECONDS or now >= started + LISTEN_SECONDS:
+                    client.finish()
+            await clock.sleep(STOP_PAUSE_SECONDS)
+        for client in tuple(clients.by_id.values()):
+            client.disconnect("killed")

@@ -1,0 +1,79 @@
+"""Pure. The ring as Redis Cluster's clients read it, encoded once for each ring.
+
+Slots go to nodes one by one, so a ring of a few nodes has some ten thousand ranges, and CLUSTER SLOTS a megabyte.
+Clients ask for it when they start and whenever they are told MOVED: all of them at once when the ring changes.
+"""
+
+from __future__ import annotations
+
+from milena_cache.membership.ownership import Ownership, RingNode
+from milena_common.network.addresses import Address, parse_address
+from milena_common.resp.encoding import RESP2, Raw, encode
+
+# Redis Cluster's nodes talk to each other on a second port; here it is only a number in CLUSTER NODES.
+BUS_OFFSET = 10_000
+
+Member = tuple[RingNode, Address]
+
+
+class RingView:
+    """Answers for one ring after the other. Only nodes with a Redis door are told of: to a client of this protocol
+    the others do not exist.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = -1
+        self._members: list[Member] = []
+        self._slots: Raw | None = None
+        self._nodes = ""
+        self._ranges: list[Raw] = []
+
+    def members(self, ownership: Ownership) -> list[Member]:
+        """The nodes that speak the Redis protocol, and where."""
+        if ownership.epoch != self._epoch:
+            self._epoch = ownership.epoch
+            self._members = [
+                (node, parse_address(node.resp_address)) for node in ownership.nodes if node.resp_address
+            ]
+            self._slots, self._nodes, self._ranges = None, "", []
+        return self._members
+
+    def slots(self, ownership: Ownership) -> Raw:
+        """CLUSTER SLOTS: ascending ranges, each with its node."""
+        members = self.members(ownership)
+        if self._slots is None:
+            parts = []
+            for node, address in members:
+                encoded = encode([address.host, address.port, node.id, []], RESP2)
+                parts += [
+                    (first, b"*3\r\n:%d\r\n:%d\r\n%b" % (first, last, encoded)) for first, last in node.ranges
+                ]
+            self._slots = Raw(b"*%d\r\n%b" % (len(parts), b"".join([part for _, part in sorted(parts)])))
+        return self._slots
+
+    def ranges(self, ownership: Ownership) -> list[Raw]:
+        """For each of the members first and last slots, one after the other, as CLUSTER SHARDS has them."""
+        members = self.members(ownership)
+        if not self._ranges:
+            self._ranges = [
+                Raw(
+                    b"*%d\r\n%b"
+                    % (2 * len(node.ranges), b"".join([b":%d\r\n:%d\r\n" % ends for ends in node.ranges]))
+                )
+                for node, _ in members
+            ]
+        return self._ranges
+
+    def nodes(self, ownership: Ownership) -> str:
+        """CLUSTER NODES: a line about each node."""
+        members = self.members(ownership)
+        if not self._nodes:
+            self._nodes = "".join(f"{_line(node, address, ownership)}\n" for node, address in members)
+        return self._nodes
+
+
+def _line(node: RingNode, address: Address, ownership: Ownership) -> str:
+    flags = "myself,master" if node.address == ownership.me else "master"
+    slots = " ".join(str(first) if first == last else f"{first}-{last}" for first, last in node.ranges)
+    at = f"{address.host}:{address.port}@{address.port + BUS_OFFSET}"
+    return f"{node.id} {at} {flags} - 0 0 {ownership.epoch} connected {slots}".rstrip()

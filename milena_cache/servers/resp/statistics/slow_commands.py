@@ -1,0 +1,35 @@
+"""Pure. What to do about a command that took long: one comparison for those that did not."""
+
+from __future__ import annotations
+
+from math import inf
+
+from milena_cache.servers.resp.commands.server.latency import LatencyMonitor
+from milena_cache.servers.resp.commands.server.slowlog import SlowLog
+from milena_cache.servers.resp.dispatch.session import Session
+
+
+class SlowCommands:
+    """SLOWLOG and LATENCY. A command that took `after` seconds or more is of interest to one of them.
+
+    Call `thresholds_changed` after changing those.
+    """
+
+    def __init__(self) -> None:
+        self.log = SlowLog()
+        self.latency = LatencyMonitor()
+        self.after = 0.0
+        self.thresholds_changed()
+
+    def thresholds_changed(self) -> None:
+        log, latency = self.log, self.latency
+        self._log_after = log.slower_than / 1e6 if log.slower_than >= 0 else inf
+        self._latency_after = latency.threshold / 1000 if latency.threshold else inf
+        self.after = min(self._log_after, self._latency_after)
+
+    def add(self, wall: float, took: float, words: list[bytes], session: Session) -> None:
+        """A command took `took` seconds, until `wall`, in seconds since 1970."""
+        if took >= self._log_after:
+            self.log.add(wall - took, took, words, session.addr, session.name)
+        if took >= self._latency_after:
+            self.latency.add(wall, took)

@@ -1,0 +1,1 @@
+"""What every protocol of the node shares. `status`: readiness, degradation, and samples by name."""

@@ -1,0 +1,88 @@
+"""Coordination. After a start: what the journal holds becomes the dirty entries that it was.
+
+Values stay in the journal and are read when they are needed, so memory holds only what `dirty` counts for an entry.
+Whether S3 has some of them already, or something later that was written through, shows when they are uploaded; a
+read that comes before has S3 asked.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from milena_cache.journal.group_commit import Journal
+from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.objects.version import UNKNOWN
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 5.0
+
+# Older than every ownership: a record may have been overtaken before it could be taken out.
+UNCONFIRMED = -1
+
+
+class Replay(NamedTuple):
+    """How many records were found, and how many seconds it took."""
+
+    records: int
+    seconds: float
+
+
+async def replay(
+    journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, clock: Clock, directory: str
+) -> Replay:
+    """Fill `dirty` from `journal`, and have `writeback` upload it; to be awaited before anything is served."""
+    started = told_at = clock.now()
+    wall = clock.wall()
+    records = 0
+    async for found in journal.replay():
+        record = found.record
+        entry = DirtyEntry(
+            record.cache_key,
+            record.version,
+            None,
+            found.size,
+            record.base,
+            deleted=record.value is None,
+            conditional=record.conditional,
+            journaled=True,
+            owned_since=UNCONFIRMED,
+            since=started - max(0.0, wall - record.written_at),
+            expires_at=record.expires_at or NEVER,
+            keeps=record.base if record.keeps and isinstance(record.base, str) else "",
+        )
+        # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
+        entry.or_absent = True
+        records += 1
+        old = dirty.put(entry)
+        for seq in old.records() if old is not None else ():
+            journal.remove(seq, entry.key)
+        if found.damage:
+            dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
+        elif found.refusal:
+            reason, at = found.refusal
+            if reason:
+                dirty.kill(entry, reason, at)
+            else:  # refused once, and told to try again over whatever is there
+                entry.conditional = False
+                if not has_ended(entry.expires_at, wall):
+                    entry.base = UNKNOWN
+        if clock.now() - told_at >= PROGRESS_SECONDS:
+            told_at = clock.now()
+            log.info("replaying the journal: %d records so far", records)
+    for entry in dirty.entries.values():
+        writeback.acknowledged(entry)
+    result = Replay(records, clock.now() - started)
+    log.info(
+        "journal %s replayed in %.3g s: %d writes to upload, %d refused by S3 before, %d damaged records",
+        directory,
+        result.seconds,
+        len(dirty),
+        dirty.dead_letters,
+        journal.set_aside + dirty.damaged,
+    )
+    return result

@@ -1,0 +1,74 @@
+"""Coordination. Whether what this node has not uploaded from an earlier ownership of a slot may still be told.
+
+Somebody else may have acknowledged a later write meanwhile. If that is in S3, its version says so.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from milena_cache.memory.entries import Copies
+from milena_cache.objects.lineage import Lineages
+from milena_cache.objects.object_store import NO_METADATA, OriginFailure
+from milena_cache.objects.version import lineage_of, stamped
+from milena_cache.origin.requests import Origin
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_common.api.errors import OriginUnavailable
+from milena_common.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class Confirming:
+    """Asks S3 about dirty entries, in the turns of uploads."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        dirty: Dirty,
+        writeback: WriteBack,
+        copies: Copies,
+        clock: Clock,
+        lineages: Lineages,
+    ) -> None:
+        self._origin = origin
+        self._dirty = dirty
+        self._writeback = writeback
+        self._copies = copies
+        self._clock = clock
+        self._lineages = lineages
+
+    async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
+        """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
+
+        Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
+        """
+        key = entry.key
+        ref = self._writeback.ref_of(entry)
+        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+            # A put that comes meanwhile may be of an earlier ownership too.
+            while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
+                try:
+                    found = await self._origin.look(ref, give_up_at)
+                except OriginFailure as failure:
+                    if current.dead and failure.fault.of_object:
+                        current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
+                        continue
+                    raise failure.as_error() from None
+                if self._dirty.get(key) is not current:
+                    continue
+                metadata = found.metadata if found else NO_METADATA
+                version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.owned_since < 0
+                if self._lineages.undecided(lineage, late=late):
+                    raise OriginUnavailable(
+                        f"{ref}: an unknown lineage wrote it, and which ones are the cluster's shows when the ring "
+                        "is known"
+                    )
+                comparable = self._lineages.comparable(lineage, late=late)
+                if version is not None and comparable and version > current.version:
+                    log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
+                    self._writeback.settled(current)
+                    self._copies.forget(key)
+                else:
+                    current.owned_since = owned_since

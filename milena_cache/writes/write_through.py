@@ -1,0 +1,174 @@
+"""Coordination. Writes that S3 has before they are acknowledged.
+
+One holds its key's turn at S3 from its first attempt to its end, so that no upload of an older write runs beside
+it. If it succeeds, it takes the place of a dirty entry, whose record is taken out before the acknowledgement. If
+there is no room for that in the journal, a crash may bring the record back: a put is acknowledged all the same,
+because its version in S3 is the later one; a delete leaves no version, and is not. If it fails, the entry stays in
+force, and whether S3 has the write is found out when the entry is uploaded; without an entry, the copy must be
+confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from milena_cache.journal.group_commit import Journal
+from milena_cache.memory.entries import Copies
+from milena_cache.memory.lru import copy_of
+from milena_cache.objects.object_store import OriginFailure
+from milena_cache.objects.version import ABSENT, UNKNOWN, Base
+from milena_cache.objects.write_request import Ack, Change
+from milena_cache.origin.conditions import Capability
+from milena_cache.origin.requests import BACKOFF
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.uploads.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_common.api.durability import THROUGH
+from milena_common.api.errors import ConditionFailed, Unavailable
+from milena_common.runtime.clock import Clock
+
+# A put does not depend on the record being gone; but when it is, nothing of what others make of the object later
+# can be mistaken. So it waits as long as a healthy disk may need, in seconds.
+PUT_PATIENCE = 0.1
+
+
+class Through:
+    """Writes of one node through to S3, each with up to `retries` further attempts."""
+
+    def __init__(
+        self,
+        uploader: Uploader,
+        journal: Journal[DirtyEntry],
+        dirty: Dirty,
+        writeback: WriteBack,
+        copies: Copies,
+        clock: Clock,
+        draw: Callable[[], float],
+        retries: int,
+        put_patience: float = PUT_PATIENCE,
+    ) -> None:
+        self.conditions = uploader.conditions
+        self._uploader = uploader
+        self._journal = journal
+        self._dirty = dirty
+        self._writeback = writeback
+        self._copies = copies
+        self._clock = clock
+        self._draw = draw
+        self._retries = retries
+        self._put_patience = put_patience
+
+    def check_condition(self, change: Change) -> None:
+        """Raise FailedPrecondition for a conditional write that S3_CONDITIONS=require does not allow here."""
+        if change.conditional:
+            condition = Capability.CREATE if change.if_none_match else Capability.REPLACE
+            self.conditions.check(Capability.DELETE if change.value is None else condition)
+
+    async def write(self, change: Change, base: Base, give_up_at: float, *, decided: bool) -> Ack:
+        """Bring the change to S3; nothing is begun after `give_up_at` (monotonic seconds).
+
+        `decided`: the change's condition holds, and `base` is what S3 holds then; otherwise S3 decides.
+        Raises ConditionFailed; TimeoutError if the key's turn does not come; what S3's failures mean to callers.
+        """
+        key = change.wanted.filed_as
+        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+            self._copies.changing(key)
+            write = self._prepare(change, base, decided)
+            try:
+                landed = await self._attempts(write, give_up_at)
+            except BaseException as error:
+                self._failed(write, key, error)
+                if isinstance(error, Conflict):
+                    raise ConditionFailed(f"{write.ref}: {error}") from None
+                if isinstance(error, OriginFailure):
+                    raise error.as_error() from None
+                raise
+            finally:
+                self._copies.changing(key)
+            entry = self._dirty.get(key)
+            if entry is not None:
+                self._writeback.settled(entry)
+            etag = landed.base if isinstance(landed.base, str) else ""
+            if landed.how is Ending.SUPERSEDED:
+                self._copies.forget(key)
+                self._writeback.recent.forget(key)
+            else:
+                self._writeback.recent.add(key, exists=change.value is not None)
+                now = self._clock.now()
+                self._copies.keep(key, copy_of(change.value, etag, now, change.owned_since, change.expires_at))
+                self._copies.changes(key)
+            told = self._writeback.wrote(key, change.owned_since)
+            if told is not None:
+                await told
+            if not await self._let_go(key, change, give_up_at):
+                raise Unavailable(
+                    f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "
+                    "which a crash could bring back; delete it again when there is room"
+                )
+            return Ack(THROUGH, etag, None)
+
+    async def _let_go(self, key: bytes, change: Change, give_up_at: float) -> bool:
+        """Whether the write may be acknowledged as far as records of earlier ones are concerned."""
+        put = change.value is not None
+        patience = self._put_patience if put else max(0.0, give_up_at - self._clock.now())
+        try:
+            async with asyncio.timeout(patience):
+                return await self._journal.has_let_go(key) or put
+        except TimeoutError:
+            return put
+
+    def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
+        key = change.wanted.filed_as
+        entry = self._dirty.get(key)
+        version = self._journal.next_version(change.owned_since)
+        policy: Policy | None = "fail" if change.conditional else None
+        strict = change.conditional and not decided
+        unsure = or_absent = False
+        if strict:
+            base = change.if_match or ABSENT
+            # S3 compares ETags, also with that of an object that has come to its end.
+            unsure = bool(change.if_match) and self._copies.current(key, change.owned_since) != change.if_match
+        elif entry is not None:
+            base, unsure, or_absent = entry.base, entry.unsure, entry.or_absent
+        elif base is UNKNOWN:
+            base, or_absent = self._copies.base(key, change.owned_since)
+        return Write(
+            change.wanted.ref,
+            version,
+            change.value,
+            base,
+            policy,
+            unsure,
+            strict,
+            or_absent,
+            change.expires_at,
+            # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
+            keeps=change.keeps if entry is None or entry.keeps else "",
+        )
+
+    async def _attempts(self, write: Write, give_up_at: float) -> Landed:
+        failures = 0
+        ambiguous = False
+        while True:
+            try:
+                return await self._uploader.upload(write, give_up_at)
+            except OriginFailure as failure:
+                failures += 1
+                # One attempt that may have happened makes the whole write one that may have.
+                failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
+                pause = BACKOFF.delay(failures, self._draw)
+                too_late = self._clock.now() + pause >= give_up_at
+                if not failure.fault.retryable or failures > self._retries or too_late:
+                    raise
+            await self._clock.sleep(pause)
+
+    def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.base, entry.unsure = write.base, True
+            entry.or_absent = write.or_absent or write.value is None
+        elif isinstance(error, Conflict):
+            self._copies.forget(key)
+        elif not isinstance(error, OriginFailure) or error.ambiguous:
+            self._copies.distrust(key)

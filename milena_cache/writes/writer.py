@@ -1,0 +1,395 @@
+"""Coordination. What a put or delete does, by durability class, until it is acknowledged.
+
+    back      journal (fsync) ─▶ dirty entry ─▶ acknowledged;   write-back brings it to S3 later
+    memory                       dirty entry ─▶ acknowledged;   the same, but a crash loses it
+    through   S3 ─▶ copy in memory ─▶ acknowledged
+
+Invariants:
+1. After a write was acknowledged, no read that starts later gets an older value through this node: the dirty entry,
+   or the copy, is there before the acknowledgement, and reads of S3 that were under way are not believed.
+2. Writes of one key are ordered. Those in the journal by their numbers, which they get when they come. All others
+   take turns, and begin only when the key has nothing on its way into the journal.
+3. A write that failed without an acknowledgement may have happened only if its error says so. It never undoes an
+   acknowledged write: that stays dirty until S3 has it or something later.
+4. A caller that gives up cancels nothing that S3 or the disk was asked; but nothing is begun after it gave up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from milena_cache.journal.commit import JournalFull
+from milena_cache.journal.group_commit import Journal
+from milena_cache.journal.record import Damaged
+from milena_cache.memory.entries import Copies
+from milena_cache.objects.expiry import NEVER, has_ended, to_the_millisecond
+from milena_cache.objects.names import Object
+from milena_cache.objects.object_store import OriginFailure
+from milena_cache.objects.version import ABSENT, UNKNOWN, Base
+from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, etag_of
+from milena_cache.origin.requests import Origin
+from milena_cache.origin.s3.clock import CorrectedClock
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.expired_objects import Removal
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writes.journaled import Entering
+from milena_cache.writes.ownership_revalidation import Confirming
+from milena_cache.writes.write_through import Through
+from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
+from milena_common.api.errors import ConditionFailed, DeadlineExceeded, FailedPrecondition, MilenaError
+from milena_common.api.keys import check_value_size
+from milena_common.runtime.key_locks import Turns
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FORCED = ("dirty_limit", "journal_full", "draining")
+
+
+class Writes:
+    """One node's writes. `mode` is the class of those that name none."""
+
+    def __init__(
+        self,
+        *,
+        origin: Origin,
+        through: Through,
+        journal: Journal[DirtyEntry],
+        dirty: Dirty,
+        writeback: WriteBack,
+        copies: Copies,
+        clock: CorrectedClock,
+        mode: Durability,
+        max_value_bytes: int,
+    ) -> None:
+        self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
+        self.forced = dict.fromkeys(FORCED, 0)
+        self.removal = Removal(origin, through.conditions, dirty, copies, writeback.turns, clock)
+        self._confirming = Confirming(origin, dirty, writeback, copies, clock, journal.lineages)
+        self._origin = origin
+        self._through = through
+        self._dirty = dirty
+        self._writeback = writeback
+        self._copies = copies
+        self._clock = clock
+        self._mode = mode
+        self._max_value_bytes = max_value_bytes
+        self.recent = writeback.recent
+        self._turns = Turns()
+        self._entering = Entering(journal, dirty, writeback, copies, clock, self.acknowledged)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing is to become dirty any more, because the node stops."""
+        return self._entering.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._entering.draining = draining
+
+    # ---- the calls
+
+    async def put(
+        self,
+        wanted: Object,
+        value: bytes,
+        timeout: float,
+        *,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+        if_match: str = "",
+        if_none_match: str = "",
+        expires_at: float = NEVER,
+    ) -> Ack:
+        """Store the object; within `timeout` seconds, at least in the class that is asked for.
+
+        The object ends at `expires_at` (seconds since 1970; if that has been, this is a delete).
+
+        Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
+        time, in which case it may yet happen; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
+        words.
+        """
+        check_value_size(len(value), self._max_value_bytes)
+        etag = await asyncio.to_thread(etag_of, value) if len(value) >= LARGE_BYTES else ""
+        change = Change(wanted, value, etag, owned_since, if_match, if_none_match, expires_at)
+        return await self._make(change, durability or self._mode, timeout)
+
+    async def delete(
+        self,
+        wanted: Object,
+        timeout: float,
+        *,
+        owned_since: int = 0,
+        durability: Durability | None = None,
+        if_match: str = "",
+    ) -> Ack:
+        """Remove the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
+        change = Change(wanted, None, owned_since=owned_since, if_match=if_match)
+        return await self._make(change, durability or self._mode, timeout)
+
+    def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
+        """Acknowledge a put of the node's own class, if that is `memory`, and there is nothing to decide about it.
+
+        `key` is the cache key. False for all others, with nothing done.
+        """
+        return (
+            self._mode == MEMORY
+            and len(value) <= self._max_value_bytes
+            and key not in self._turns
+            and self._entering.overwrite(key, value, owned_since)
+        )
+
+    def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
+        """As `put` and `delete`, without a coroutine: the acknowledgement itself if there is nothing to wait for.
+
+        Raises InvalidRequest for a value that is too large; the future raises the rest. Nobody has to await it.
+        """
+        change = self._checked(change)
+        durability = durability or self._mode
+        entering = self._short_way(change, durability, timeout)
+        if isinstance(entering, Ack):
+            return entering
+        if entering is None:
+            return self._begin_long_way(change, durability, timeout)
+        acked: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        entering.add_done_callback(partial(self._has_entered, acked, change, timeout))
+        return acked
+
+    def _has_entered(
+        self, acked: asyncio.Future[Ack], change: Change, timeout: float, entering: asyncio.Future[None]
+    ) -> None:
+        error = entering.exception()
+        if isinstance(error, JournalFull):
+            self._begin_long_way(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
+        elif acked.done():
+            pass  # its caller gave up
+        elif error is not None:
+            acked.set_exception(error)
+            acked.exception()  # as above: that is no event for the log
+        else:
+            acked.set_result(Ack(BACK, change.etag, change.value))
+
+    async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        change = self._checked(change)
+        entering = self._short_way(change, durability, timeout)
+        if isinstance(entering, Ack):
+            return entering
+        if entering is not None:
+            try:
+                await entering
+            except JournalFull:
+                pass
+            else:
+                return Ack(BACK, change.etag, change.value)
+        return await self._long_way(change, durability, timeout)
+
+    def _checked(self, change: Change) -> Change:
+        """The change as it is to be made. Raises InvalidRequest for a value that is too large."""
+        if change.value is not None:
+            check_value_size(len(change.value), self._max_value_bytes)
+        if not change.expires_at:
+            return change
+        if has_ended(change.expires_at, self._clock.wall()):
+            return change._replace(value=None, etag="", expires_at=NEVER, keeps="")
+        return change._replace(expires_at=to_the_millisecond(change.expires_at))
+
+    def _short_way(
+        self, change: Change, durability: Durability, timeout: float
+    ) -> Ack | asyncio.Future[None] | None:
+        """Acknowledge, or begin, a write for which there is nothing to wait but the journal; None for others."""
+        key = change.wanted.filed_as
+        if durability is not THROUGH and not change.conditional and key not in self._turns:
+            if durability == BACK and not self._entering.refusal(change):
+                return self._entering.enter(change, UNKNOWN, timeout)
+            if durability == MEMORY:
+                value = change.value
+                if (
+                    value is not None
+                    and not change.expires_at
+                    and not change.etag
+                    and self._entering.overwrite(key, value, change.owned_since)
+                ):
+                    return Ack(MEMORY, "", value)
+                if key not in self._entering and self._entering.fits_in_memory(change):
+                    return self._entering.remember(change, UNKNOWN)
+        return None
+
+    # ---- writes that wait
+
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait_for(self, work: Coroutine[Any, Any, T], wanted: Object, timeout: float) -> T:
+        """What `work`, some writing of the object, gives; it goes on when the caller gives up.
+
+        Raises DeadlineExceeded after `timeout` seconds, or if it raises TimeoutError.
+        """
+        task = self._in_background(work)
+        await asyncio.wait((task,), timeout=timeout)
+        try:
+            if not task.done():
+                raise TimeoutError
+            return task.result()
+        except TimeoutError:
+            text = f"{wanted.ref}: not written within {timeout:.3g} s; it may yet happen"
+            raise DeadlineExceeded(text) from None
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may have given up; that is no event for the log
+
+    def _begin_long_way(self, change: Change, durability: Durability, timeout: float) -> asyncio.Task[Ack]:
+        task = self._in_background(self._long_way(change, durability, timeout))
+        self._turns.announce(change.wanted.filed_as, task)  # so that none behind it takes the short way
+        return task
+
+    async def _long_way(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        return await self.wait_for(self._take_turn(change, durability, timeout), change.wanted, timeout)
+
+    async def _take_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        give_up_at = self._clock.now() + timeout
+        async with self.turn(change.wanted.filed_as, timeout):
+            return await self.in_turn(change, durability, give_up_at)
+
+    @asynccontextmanager
+    async def turn(self, key: bytes, timeout: float) -> AsyncIterator[None]:
+        """Keep every other write of the key waiting.
+
+        Raises TimeoutError if the turn does not come within `timeout` seconds.
+        """
+        give_up_at = self._clock.now() + timeout
+        async with self._turns.turn(key, timeout):
+            while key in self._entering:
+                await self._entering.one_has_ended()
+                if self._clock.now() >= give_up_at:
+                    raise TimeoutError
+            yield
+
+    async def in_turn(self, change: Change, durability: Durability | None, give_up_at: float) -> Ack:
+        """Make the change, in its key's `turn`; raises as `put` does."""
+        change, durability, key = self._checked(change), durability or self._mode, change.wanted.filed_as
+        base: Base = UNKNOWN
+        self._through.check_condition(change)
+        decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
+        if decided:
+            base = await self._check_condition(change, give_up_at)
+        reason = ""
+        if durability == MEMORY:
+            if self._entering.fits_in_memory(change):
+                return self._entering.remember(change, base)
+            reason = "draining" if self.draining else "dirty_limit"
+        if durability == BACK:
+            reason = self._entering.refusal(change)
+            if not reason:
+                try:
+                    await self._entering.enter(change, base, max(0.0, give_up_at - self._clock.now()))
+                except JournalFull:
+                    reason = "journal_full"
+                else:
+                    return Ack(BACK, change.etag, change.value)
+        if reason:
+            self.forced[reason] += 1
+        try:
+            ack = await self._through.write(change, base, give_up_at, decided=decided)
+        except ConditionFailed:
+            raise
+        except MilenaError as error:
+            raise _because(error, reason) from None
+        self.acknowledged[THROUGH] += 1
+        return ack
+
+    async def _check_condition(self, change: Change, give_up_at: float) -> Base:
+        """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
+        wanted = change.wanted
+        entry = self._dirty.get(wanted.filed_as)
+        if entry is not None and entry.owned_since < change.owned_since:
+            await self.confirm(entry, change.owned_since, give_up_at)
+            entry = self._dirty.get(wanted.filed_as)
+        if entry is not None:
+            base = entry.base
+            current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
+        else:
+            base = current = self._copies.current(wanted.filed_as, change.owned_since)
+            if not change.is_met_by(current):
+                # The copy may be older than what the caller has seen.
+                try:
+                    found = await self._origin.look(wanted.ref, give_up_at)
+                except OriginFailure as failure:
+                    raise failure.as_error() from None
+                base = current = found.etag if found and not self.removal.is_over(found, wanted.ref) else ABSENT
+        if not change.is_met_by(current):
+            has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
+            asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
+            raise ConditionFailed(f"{wanted.ref}: {asked} was asked for, and {has}")
+        return base
+
+    def is_gone(self, entry: DirtyEntry) -> bool:
+        """Whether a dirty entry says that its object does not exist."""
+        return self._writeback.is_gone(entry)
+
+    def etag(self, entry: DirtyEntry) -> str:
+        """The ETag of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
+        if not entry.etag:
+            entry.etag = etag_of(self.value(entry))
+        return entry.etag
+
+    def value(self, entry: DirtyEntry) -> bytes:
+        """The value of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
+        try:
+            return self._writeback.value_of(entry)
+        except Damaged:
+            ref = self._writeback.ref_of(entry)
+            raise FailedPrecondition(
+                f"{ref}: the value that was acknowledged is damaged in the journal, and S3 has an older one; "
+                "write it anew, or give it up with `milena writeback drop`"
+            ) from None
+
+    # ---- the rest
+
+    async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
+        """Afterwards `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does."""
+        await self._confirming.confirm(entry, owned_since, give_up_at)
+
+    def forget(self, key: bytes) -> None:
+        """Somebody else may have written the object: S3 must be asked before an entry is told again."""
+        entry = self._dirty.get(key)
+        if entry is not None:
+            entry.owned_since = -1
+
+    async def finish(self, timeout: float) -> int:
+        """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+        await self.removal.finish()
+        return len(self._tasks)
+
+
+def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
+    if acked.done() or task.cancelled():
+        acked.cancel()
+    elif error := task.exception():
+        acked.set_exception(error)
+        acked.exception()  # its caller may have given up
+    else:
+        acked.set_result(task.result())
+
+
+def _because(error: MilenaError, reason: str) -> MilenaError:
+    """`error`, with why a write that asked for less had to go to S3."""
+    why = {
+        "dirty_limit": "write-back holds as much as DIRTY_MAX_BYTES allows",
+        "journal_full": "the journal's disk is full",
+        "draining": "the node is stopping",
+    }
+    return type(error)(f"{error}; the write had to go through S3, because {why[reason]}") if reason else error

@@ -1,0 +1,6 @@
+"""The commands for a running cluster: objects, ring, health, write-back, journal, S3.
+
+- `objects`, `recursive`, `transfer`, `local_files`: objects from and to files, one or many.
+- `ring`, `health`, `writeback`, `refresh`: what operators look at and change.
+- `journal`, `s3`, `node_program`: start a program of the node's package, where it is installed.
+"""

@@ -1,0 +1,130 @@
+"""Shell. What the options that every command has say: which cluster, and in what form the output is wanted."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import click
+
+from milena_client.admin import Admin
+from milena_client.cli.terminal.failures import printable
+from milena_client.cli.terminal.reporting import ReportingTransport
+from milena_client.core.calls import DEFAULT_TIMEOUT, Retries
+from milena_client.core.url import Target, from_environment, parse_duration, parse_url
+from milena_client.sync.client import Milena
+from milena_client.sync.direct import DirectTransport
+from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.transport import Transport
+from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
+
+FORMATS = ("table", "json", "raw")
+
+
+@dataclass
+class Session:
+    """The options, as far as they were given. `transport` and `clock` stand in for network and time in tests."""
+
+    url: str | None = None
+    bucket: str | None = None
+    timeout: float | None = None
+    output: str | None = None
+    transport: Transport | None = None
+    clock: BlockingClock = field(default_factory=BlockingSystemClock)
+
+    @property
+    def format(self) -> str:
+        """table for a person, raw for a program, unless the option says otherwise."""
+        return self.output or ("table" if sys.stdout.isatty() else "raw")
+
+    def client(self) -> Milena:
+        """A client of the cluster. Raises ConfigError."""
+        target = self._target()
+        timeout = target.timeout or DEFAULT_TIMEOUT
+        transport = self.transport
+        if transport is None:
+            router = GrpcTransport(target.address, target.note)
+            transport = router
+            if target.direct:
+                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.draw)
+        return Milena(
+            target.address,
+            bucket=target.bucket,
+            timeout=timeout,
+            transport=ReportingTransport(transport, _say),
+            clock=self.clock,
+        )
+
+    def admin(self) -> Admin:
+        """The operator's connection to the cluster. Raises ConfigError."""
+        target = self._target()
+        return Admin(
+            target.address,
+            bucket=target.bucket,
+            timeout=target.timeout or DEFAULT_TIMEOUT,
+            transport=ReportingTransport(self.transport or GrpcTransport(target.address, target.note), _say),
+            clock=self.clock,
+        )
+
+    def _target(self) -> Target:
+        target = from_environment(os.environ) if self.url is None else parse_url(self.url)
+        return replace(
+            target,
+            bucket=target.bucket if self.bucket is None else self.bucket,
+            timeout=self.timeout or target.timeout,
+        )
+
+
+def _say(line: str) -> None:
+    click.echo(f"milena: {printable(line)}", err=True)
+
+
+def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value is not None and param.name is not None:
+        setattr(ctx.find_root().ensure_object(Session), param.name, value)
+
+
+def _note_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    try:
+        _note(ctx, param, None if value is None else parse_duration(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_OUTPUT = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(FORMATS),
+    expose_value=False,
+    callback=_note,
+    help="Form of the output. Default: table on a terminal, raw (tab-separated lines) otherwise.",
+)
+_CLUSTER = (
+    click.option(
+        "--url",
+        metavar="milena://HOST[:PORT][/BUCKET]",
+        expose_value=False,
+        callback=_note,
+        help="The cluster. Default: the variable MILENA_URL, or the router on this machine.",
+    ),
+    click.option("--bucket", expose_value=False, callback=_note, help="The bucket, if not the nodes' default one."),
+    click.option(
+        "--timeout",
+        metavar="DURATION",
+        expose_value=False,
+        callback=_note_duration,
+        help="Time for each call, such as 500ms or 2s. Default: 10s.",
+    ),
+)
+
+
+def cluster_options(command: C) -> C:
+    """Options of every command that talks to a cluster; they may stand before or after its name."""
+    for option in (_OUTPUT, *reversed(_CLUSTER)):
+        command = option(command)
+    return command

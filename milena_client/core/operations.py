@@ -1,0 +1,208 @@
+"""Pure. Each operation as a value: the request to send, how to read its answer, and whether it may be repeated.
+
+The sync and the async client, single calls and batches all run these; nothing about a request or an answer is
+written twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from milena_client.core.values import (
+    Entry,
+    Flushed,
+    Key,
+    ObjectInfo,
+    Value,
+    Written,
+    encode_key,
+    encode_prefix,
+    encode_ttl,
+    encode_value,
+)
+from milena_common.api.durability import Durability, check_condition, check_durability
+from milena_common.api.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InternalError,
+    InvalidRequest,
+    KeyNotFound,
+)
+from milena_common.api.keys import MAX_VALUE_BYTES
+from milena_common.api.pb import router_server_pb2 as pb
+
+A = TypeVar("A")
+
+
+@dataclass(slots=True)
+class Operation(Generic[A]):
+    """`repeatable`: making the call twice does no harm, even if the first one arrived.
+
+    `name` and `subject` are for messages: "get", b"the key".
+    """
+
+    method: str
+    request: Message
+    read: Callable[[Any], A]
+    repeatable: bool
+    name: str
+    subject: bytes = b""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.subject.decode(errors='replace')!r}" if self.subject else self.name
+
+    def timed_out(self, seconds: float, error: DeadlineExceeded) -> DeadlineExceeded:
+        """`error` with what was not finished, and within what time."""
+        return DeadlineExceeded(f"{self}: not finished within {seconds:g} s ({error})")
+
+
+def get(key: Key, bucket: str) -> Operation[bytes | None]:
+    encoded = encode_key(key)
+    return Operation("Get", pb.GetRequest(key=encoded, bucket=bucket), _read_value, True, "get", encoded)
+
+
+def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
+    encoded = encode_key(key)
+    return Operation("Get", pb.GetRequest(key=encoded, bucket=bucket), _read_entry, True, "get", encoded)
+
+
+def exists(key: Key, bucket: str) -> Operation[bool]:
+    encoded = encode_key(key)
+    request = pb.GetRequest(key=encoded, bucket=bucket, metadata_only=True)
+    return Operation("Get", request, _read_exists, True, "exists", encoded)
+
+
+def put(
+    key: Key,
+    value: Value,
+    bucket: str,
+    durability: Durability | None = None,
+    if_match: str | None = None,
+    if_none_match: str | None = None,
+    ttl: float | None = None,
+    max_value_bytes: int = MAX_VALUE_BYTES,
+) -> Operation[Written]:
+    encoded = encode_key(key)
+    _check_condition(if_match, if_none_match)
+    request = pb.PutRequest(
+        key=encoded,
+        bucket=bucket,
+        value=encode_value(value, max_value_bytes),
+        durability=check_durability(durability or ""),
+        if_match=if_match,
+        if_none_match=if_none_match,
+        ttl_ms=encode_ttl(ttl),
+    )
+    return Operation("Put", request, _read_written, False, "set", encoded)
+
+
+def delete(
+    key: Key, bucket: str, durability: Durability | None = None, if_match: str | None = None
+) -> Operation[Written]:
+    encoded = encode_key(key)
+    _check_condition(if_match, None)
+    request = pb.DeleteRequest(
+        key=encoded, bucket=bucket, durability=check_durability(durability or ""), if_match=if_match
+    )
+    return Operation("Delete", request, _read_deleted, False, "delete", encoded)
+
+
+def _check_condition(if_match: str | None, if_none_match: str | None) -> None:
+    """As `check_condition`. A condition that is empty by mistake must not become a write without one."""
+    for name, condition in (("if_match", if_match), ("if_none_match", if_none_match)):
+        if condition == "":
+            raise InvalidRequest(f"{name}: is empty; leave it out to write without a condition")
+    check_condition(if_match or "", if_none_match or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing; `cursor` begins the next part and is "" at the end."""
+
+    objects: list[ObjectInfo]
+    cursor: str
+
+
+def scan(prefix: Key, bucket: str, cursor: str) -> Operation[Page]:
+    encoded = encode_prefix(prefix)
+    request = pb.ListRequest(prefix=encoded, bucket=bucket, cursor=cursor)
+    return Operation("List", request, _read_page, True, "scan", encoded)
+
+
+def flush(keys: Iterable[Key] = (), bucket: str = "") -> Operation[Flushed]:
+    """Of `keys` of `bucket`; without keys of everything, in all buckets."""
+    encoded = [encode_key(key) for key in keys]
+    request = pb.FlushRequest(keys=encoded, bucket=bucket if encoded else "")
+    return Operation("Flush", request, _read_flushed, True, "flush")
+
+
+def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[None]:
+    flushing = flush(keys, bucket)
+    if not keys:
+        raise TypeError("wait_durable wants keys; flush() waits for everything")
+
+    def read(response: pb.FlushResponse) -> None:
+        if response.failed:
+            raise FailedPrecondition(
+                f"wait_durable: S3 refuses {response.failed} of these writes for good; they are kept, and "
+                "`milena writeback failed` shows why"
+            )
+        if response.remaining:
+            raise DeadlineExceeded(f"wait_durable: {response.remaining} writes are not in S3 after {timeout:g} s")
+
+    return Operation("Flush", flushing.request, read, True, "wait_durable")
+
+
+def not_found(key: Key) -> KeyNotFound:
+    return KeyNotFound(f"there is no key {key!r}")
+
+
+def _read_value(response: pb.GetResponse) -> bytes | None:
+    return response.value if response.successful else None
+
+
+def _read_entry(response: pb.GetResponse) -> Entry | None:
+    if not response.successful:
+        return None
+    value = response.value
+    # Routers that do not send a size send the whole value.
+    size = response.size or len(value)
+    return Entry(
+        value,
+        response.etag,
+        response.age_seconds,
+        response.outcome,
+        response.node,
+        size,
+        response.dirty,
+        response.ttl_ms / 1000 if response.ttl_ms else None,
+    )
+
+
+def _read_exists(response: pb.GetResponse) -> bool:
+    return response.successful
+
+
+def _read_written(response: pb.PutResponse) -> Written:
+    if not response.successful:
+        raise InternalError("set: the router answered that it did not succeed, without a reason")
+    return Written(response.etag, response.node, response.durability)
+
+
+def _read_deleted(response: pb.DeleteResponse) -> Written:
+    if not response.successful:
+        raise InternalError("delete: the router answered that it did not succeed, without a reason")
+    return Written("", response.node, response.durability)
+
+
+def _read_flushed(response: pb.FlushResponse) -> Flushed:
+    return Flushed(response.remaining, response.failed, response.flushed)
+
+
+def _read_page(response: pb.ListResponse) -> Page:
+    objects = [ObjectInfo(item.key.decode(), item.size, item.etag, item.last_modified) for item in response.objects]
+    return Page(objects, response.cursor)

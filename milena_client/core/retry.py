@@ -1,0 +1,134 @@
+"""Pure. Whether a failed call is tried again, and after how long. Time and randomness are arguments.
+
+What may be repeated depends on what is certain:
+
+    error                          read    write   costs a token
+    RateLimited                    yes     yes     no
+    Overloaded, NoNodes, Moved,
+    NodeUnreachable, WrongNode     yes     yes     yes     (nothing was done)
+    any other Unavailable          yes     no      yes     (a write may have happened)
+    everything else                no      no
+
+**The budget.** Retries help against a lost packet and hurt in an outage, when every call would be made many
+times. So all calls of a client share a number of tokens: a retry takes one, a success gives a tenth of one
+back; with none left, failures are final at once. (gRPC's retry throttling, gRFC A6.) A rate limit costs none:
+the router has said that the request is welcome later, it answers these at next to no cost, and the calls of a
+client take turns (`milena_client.core.rate_limit_queue`).
+
+Every wait must end before the call's deadline. If it would not, the error that caused it is the answer: it
+says more than "timed out".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from milena_client.core.rate_limit_queue import Pace
+from milena_common.api.errors import (
+    DeadlineExceeded,
+    MilenaError,
+    Moved,
+    NodeUnreachable,
+    NoNodes,
+    Overloaded,
+    RateLimited,
+    Unavailable,
+    WrongNode,
+)
+from milena_common.runtime.backoff import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How a client tries failed calls again.
+
+    - `first`, `most`: bounds of the random pauses between attempts, in seconds; they grow from `first` to `most`.
+    - `tokens`: the retry budget of the client: how many retries there can be without a success between them, 0 for
+      none at all. A rate limit costs none.
+    - `refund`: how many tokens a success gives back.
+
+    The default is enough for a batch to wait out a lost node (64 calls in flight, a third of them to that node,
+    eight retries each within a lease); beyond that, retries are a tenth of the successes.
+    """
+
+    first: float = 0.05
+    most: float = 1.0
+    tokens: float = 200.0
+    refund: float = 0.1
+
+
+DEFAULT_RETRY = RetryPolicy()
+
+
+_NOTHING_DONE = (Overloaded, NoNodes, NodeUnreachable, Moved, WrongNode)
+
+
+class RetryBudget:
+    """The tokens that all calls of one client share.
+
+    Threads may race here, and then a token is lost or won; a lock on every call would cost more than that.
+    """
+
+    __slots__ = ("_most", "_refund", "_tokens")
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._most = policy.tokens
+        self._refund = policy.refund
+        self._tokens = policy.tokens
+
+    def succeeded(self) -> None:
+        if self._tokens < self._most:
+            self._tokens = min(self._most, self._tokens + self._refund)
+
+    def take(self) -> bool:
+        """Take one token; False if there is none left."""
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class Attempts:
+    """One call's failures so far. `deadline` is on the clock whose time `next_delay` is given."""
+
+    __slots__ = ("_backoff", "_budget", "_draw", "_failures", "_pace", "_repeatable", "deadline", "error")
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        budget: RetryBudget,
+        pace: Pace,
+        *,
+        repeatable: bool,
+        deadline: float,
+        draw: Callable[[], float],
+    ) -> None:
+        self._backoff = Backoff(policy.first, policy.most)
+        self._budget = budget
+        self._pace = pace
+        self._repeatable = repeatable
+        self._draw = draw
+        self._failures = 0
+        self.deadline = deadline
+        self.error: MilenaError | None = None  # what to raise once `next_delay` has said None
+
+    def next_delay(self, error: MilenaError, now: float) -> float | None:
+        """Seconds to wait before the next attempt, or None: the call has failed with `self.error`."""
+        if isinstance(error, DeadlineExceeded) and self.error is not None:
+            return None  # the time ran out over retries: the error before it is the cause
+        self.error = error
+        rate_limited = isinstance(error, RateLimited)
+        nothing_done = rate_limited or isinstance(error, _NOTHING_DONE)
+        if not nothing_done and not (self._repeatable and isinstance(error, Unavailable)):
+            return None
+        self._failures += 1
+        delay = self._backoff.delay(self._failures, self._draw)
+        if isinstance(error, RateLimited):
+            delay = max(delay, self._pace.refused(error.retry_after, now, had_turn=self._failures > 1))
+        elif isinstance(error, Overloaded):
+            # At random after the hint, or all callers that were rejected together would come back together.
+            delay += error.retry_after
+        if now + delay >= self.deadline or not (rate_limited or self._budget.take()):
+            return None
+        return delay

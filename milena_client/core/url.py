@@ -1,0 +1,127 @@
+"""Pure. Where the cluster is, from a URL: ``milena://host:50050/bucket?timeout=1s``.
+
+One string holds everything that differs between a laptop and production, so that it fits in one environment
+variable. Whatever the URL holds beyond what is known here is refused: a mistyped parameter that was ignored
+would be found at night.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, urlsplit
+
+from milena_common.api.errors import ConfigError, InvalidRequest
+from milena_common.api.keys import DEFAULT_BUCKET, check_bucket
+from milena_common.network.addresses import parse_address
+
+VARIABLE = "MILENA_URL"
+SCHEME = "milena://"
+DEFAULT_PORT = 50050
+DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
+LONGEST_TIMEOUT = 86_400.0
+
+_FORM = "milena://HOST[:PORT][/BUCKET][?timeout=1s&direct=true]"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a URL says. `timeout` is in seconds, None if the URL does not say; `bucket` "" is the default one.
+    `direct`: whether nodes may be called without the router between.
+
+    `note` is for the message when the address cannot be reached: where the address came from.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    bucket: str = ""
+    timeout: float | None = None
+    note: str = ""
+    direct: bool = True
+
+    def seconds(self, timeout: float | None, default: float) -> float:
+        """`timeout` if the caller gave one, else the URL's, else `default`."""
+        if timeout is not None:
+            return timeout
+        return default if self.timeout is None else self.timeout
+
+
+def as_target(address: str) -> Target:
+    """What a client's `address` says: a milena:// URL, or host:port, or host with the default port.
+
+    Raises ConfigError for a URL that says anything else, InvalidRequest for an address that is none.
+    """
+    if address.startswith(SCHEME):
+        return parse_url(address)
+    try:
+        if "@" in address:
+            raise ValueError("has a user or password, and Milena takes none")
+        return Target(str(parse_address(_with_port(address.removeprefix("http://").removesuffix("/")))))
+    except ValueError as error:
+        # Not repeated, as in `parse_url`.
+        raise InvalidRequest(f"address: {error}; allowed: HOST[:PORT], or {_FORM}") from None
+
+
+def _with_port(host: str) -> str:
+    """`host` with the default port unless it has one: a colon after the brackets of an IPv6 address begins it."""
+    return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``500ms``, ``1.5s``, ``2m`` or ``1.5`` (seconds). Raises ValueError that says what is allowed."""
+    match = _DURATION.fullmatch(text)
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise ValueError(f"got {text!r}; allowed: a duration such as 500ms, 1.5s or 2m, up to {LONGEST_TIMEOUT:g}s")
+    return seconds
+
+
+def parse_url(url: str) -> Target:
+    """What `url` says. Raises ConfigError that names the part and what is allowed."""
+    try:
+        return _parse(url)
+    except (ValueError, InvalidRequest) as error:
+        # The URL itself is not repeated: people put passwords into URLs, and this text goes into logs.
+        raise ConfigError([f"url: {error}; the form is {_FORM}"]) from None
+
+
+def _parse(url: str) -> Target:
+    if not url.startswith(SCHEME):
+        raise ValueError(f"does not begin with {SCHEME}")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("has a user or password, and Milena takes none")
+    if parts.fragment:
+        raise ValueError("has a #fragment")
+    address = str(parse_address(_with_port(parts.netloc)))
+    bucket = parts.path.strip("/")
+    if bucket not in ("", DEFAULT_BUCKET):
+        check_bucket(bucket)
+    timeout: float | None = None
+    direct = True
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name == "timeout":
+            try:
+                timeout = parse_duration(value)
+            except ValueError as error:
+                raise ValueError(f"timeout: {error}") from None
+        elif name == "direct":
+            if value not in ("true", "false"):
+                raise ValueError(f"direct: got {value!r}; allowed: true, false")
+            direct = value == "true"
+        else:
+            raise ValueError(f"parameter {name!r} is not known; allowed: timeout, direct")
+    return Target(address, bucket, timeout, direct=direct)
+
+
+def from_environment(environ: Mapping[str, str]) -> Target:
+    """What MILENA_URL says; empty and missing are the same: the router's default address on this machine."""
+    url = environ.get(VARIABLE, "").strip()
+    if not url:
+        return Target(note=f"{VARIABLE} is not set, so the default, milena://{DEFAULT_ADDRESS}, was tried")
+    try:
+        return replace(parse_url(url), note=f"the address is {VARIABLE}'s")
+    except ConfigError as error:
+        raise ConfigError([f"{VARIABLE}: {problem.removeprefix('url: ')}" for problem in error.problems]) from None

@@ -1,0 +1,170 @@
+"""Pure. What goes into the client and what comes out: keys, values, and the answers about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+from typing import TypeAlias, TypeVar
+
+from milena_client.core.url import LONGEST_TIMEOUT
+from milena_common.api.errors import InvalidRequest
+from milena_common.api.keys import DEFAULT_BUCKET, MAX_VALUE_BYTES, check_bucket, check_key, check_value_size
+
+Key: TypeAlias = str | bytes
+Value: TypeAlias = bytes | bytearray | memoryview
+# A key as the caller spelled it: results and errors are found under that spelling.
+KeyT = TypeVar("KeyT", bound=Key)
+
+# A hundred years. What is to exist for longer has no end.
+LONGEST_TTL = 100 * 366 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value and what is known about it.
+
+    - `value`: the bytes.
+    - `etag`: the ETag, quotes included; "" if it is not known yet.
+    - `age`: seconds since S3 last confirmed the node's copy.
+    - `outcome`: how the read was served: "hit", "stale" (older than TTL_SECONDS, renewed meanwhile), "stale_error"
+      (S3 fails), "miss", "revalidated" (S3 confirmed it), "changed", "coalesced" (with a read that was in flight),
+      "bypass" (too large to keep).
+    - `node`: the address of the node that answered.
+    - `size`: bytes of the value.
+    - `dirty`: True if it was acknowledged and S3 does not have it yet.
+    - `ttl`: seconds that the object will still exist; None: it stays.
+    """
+
+    value: bytes
+    etag: str
+    age: float
+    outcome: str
+    node: str
+    size: int
+    dirty: bool
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `set` and `delete` return.
+
+    - `etag`: the object's ETag, quotes included; "" of a delete.
+    - `node`: the address of the node that wrote it.
+    - `durability`: the class that was reached, "back", "through" or "memory". It may be safer than what was asked
+      for.
+    """
+
+    etag: str
+    node: str
+    durability: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What `flush` returns, as numbers of writes.
+
+    - `remaining`: not in S3 when the time was up.
+    - `failed`: refused by S3 for good (dead letters).
+    - `flushed`: waited for, and in S3 now.
+    """
+
+    remaining: int
+    failed: int
+    flushed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object as `scan` lists it.
+
+    - `key`: its key.
+    - `size`: bytes of its value.
+    - `etag`: its ETag, quotes included.
+    - `last_modified`: when S3 got it, in seconds since 1970.
+    """
+
+    key: str
+    size: int
+    etag: str
+    last_modified: float
+
+
+def encode_key(key: Key) -> bytes:
+    """The bytes of `key` (a str is UTF-8). Raises InvalidRequest for a key that S3 would refuse."""
+    encoded = _utf8(key, "key")
+    check_key(encoded)
+    return encoded
+
+
+def encode_prefix(prefix: Key) -> bytes:
+    """The bytes of a prefix of keys; unlike a key it may be empty. Raises InvalidRequest."""
+    encoded = _utf8(prefix, "prefix")
+    if encoded:
+        check_key(encoded)
+    return encoded
+
+
+def _utf8(text: Key, what: str) -> bytes:
+    if isinstance(text, str):
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"{what}: is not UTF-8 at character {error.start}; keys are UTF-8") from None
+    if isinstance(text, bytes):
+        return text
+    raise TypeError(f"a {what} is str or bytes, not {type(text).__name__}")
+
+
+def encode_value(value: Value, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
+    """The bytes of `value`.
+
+    Raises TypeError for anything that is not bytes already; InvalidRequest, before anything is copied, if it is
+    larger than `max_bytes`.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        check_value_size(value.nbytes if isinstance(value, memoryview) else len(value), max_bytes)
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str):
+        raise TypeError("a value is bytes, not str; encode it: value.encode()")
+    raise TypeError(f"a value is bytes, bytearray or memoryview, not {type(value).__name__}")
+
+
+def encode_ttl(seconds: float | None) -> int:
+    """Whole milliseconds, rounded up; 0 for None. Raises InvalidRequest."""
+    if seconds is None:
+        return 0
+    if not 0 < seconds <= LONGEST_TTL:
+        raise InvalidRequest(f"ttl: {seconds!r} is not more than 0 and at most {LONGEST_TTL:g} seconds")
+    return ceil(seconds * 1000)
+
+
+def key_list(keys: Iterable[KeyT]) -> list[KeyT]:
+    """The different keys in their order. Raises TypeError before anything is sent if one cannot be a key."""
+    if isinstance(keys, str | bytes):
+        raise TypeError(f"several keys are wanted, and this is one {type(keys).__name__}; put it in a list")
+    distinct = list(dict.fromkeys(keys))
+    if set(map(type, distinct)) <= {str, bytes}:
+        return distinct
+    for key in distinct:
+        if not isinstance(key, str | bytes):
+            raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
+    return distinct
+
+
+def checked_bucket(bucket: str) -> str:
+    """`bucket`, if S3 allows the name ("" and "default" are the default one). Raises InvalidRequest."""
+    if bucket not in ("", DEFAULT_BUCKET):
+        check_bucket(bucket)
+    return bucket
+
+
+def checked_timeout(seconds: float) -> float:
+    """`seconds`, if they are a time to wait. Raises InvalidRequest."""
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise InvalidRequest(f"timeout: {seconds!r} is not more than 0 and at most {LONGEST_TIMEOUT:g} seconds")
+    return seconds

@@ -1,0 +1,385 @@
+"""Coordination. The client for threads: methods that name operations, and run them through a `Caller`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from milena_client.core import operations
+from milena_client.core.batch import Begun, run_batch
+from milena_client.core.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries, first_attempt
+from milena_client.core.near_cache import NearCache
+from milena_client.core.options import CLIENT, Options, reduced
+from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
+from milena_client.core.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
+from milena_client.core.values import (
+    Entry,
+    Flushed,
+    Key,
+    KeyT,
+    ObjectInfo,
+    Value,
+    Written,
+    checked_bucket,
+    encode_value,
+    key_list,
+)
+from milena_client.sync.direct import DirectTransport
+from milena_common.api.durability import Durability
+from milena_common.api.errors import InvalidRequest, NodeLost
+from milena_common.api.keys import MAX_VALUE_BYTES
+from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.transport import Transport
+from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
+
+D = TypeVar("D")
+
+
+class Milena:
+    """A client of a Milena cluster. Thread-safe; a process needs one.
+
+    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. What the
+      arguments below give wins over what the URL says.
+    - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
+    - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
+      takes one of its own.
+    - `retry`: how failed calls are tried again.
+    - `direct`: True: calls go straight to the node that owns the key if the ring is known and the node can be
+      reached, and else through the router. False: always through the router. None: as the URL says, or else True.
+    - `near_cache`: keeps values in this process. What is read straight from a node, without a `timeout` of its own,
+      goes into it.
+    - `transport`, `clock`: stand in for network and time in tests.
+    - `note`: is added to the message when the router cannot be reached.
+
+    Nothing is connected before the first call. Raises InvalidRequest for an address, bucket or timeout that can
+    never work, ConfigError for a URL that is wrong.
+
+    Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for what can never work,
+    Unavailable and DeadlineExceeded for what may work later, RateLimited, Overloaded, AccessDenied. A `timeout` of
+    None is the client's. The attributes `address` and `options` are what the client was made of.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        bucket: str = "",
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        direct: bool | None = None,
+        near_cache: NearCache | None = None,
+        transport: Transport | None = None,
+        clock: BlockingClock | None = None,
+        note: str = "",
+    ) -> None:
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
+        direct = target.direct if direct is None else direct
+        replaced = transport is not None or clock is not None
+        self.options = Options(bucket, timeout, retry, direct, near_cache, note, replaced)
+        retries = self._retries = Retries(timeout, retry)
+        clock = clock or BlockingSystemClock()
+        if near_cache is not None:
+            if transport is not None or not direct:
+                raise InvalidRequest("near_cache: needs direct access to the nodes, which tell it of changes")
+            near_cache.claim()
+        if transport is None:
+            transport = GrpcTransport(address, note)
+            if direct:
+                transport = DirectTransport(transport, bucket, timeout, clock, retries.draw, near_cache)
+        self._transport = transport
+        self._direct = transport if isinstance(transport, DirectTransport) else None
+        self._near = near_cache
+        self._now = clock.now
+        self._caller = Caller(self._transport, retries, clock)
+        self._run = self._caller.run
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        near_cache: NearCache | None = None,
+    ) -> Self:
+        """Return the client that `url` describes: ``milena://host:50050/bucket?timeout=1s&direct=true``.
+
+        All parts but the host may be left out. `timeout`, in seconds, wins over the URL's; `retry` and `near_cache`
+        are those of the constructor. Raises ConfigError for a URL that is wrong, and names the part.
+        """
+        return cls._from_target(parse_url(url), timeout, retry, near_cache)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        near_cache: NearCache | None = None,
+    ) -> Self:
+        """Return the client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
+
+        `timeout`, in seconds, wins over the URL's; `retry` and `near_cache` are those of the constructor. Raises
+        ConfigError for a URL that is wrong.
+        """
+        return cls._from_target(from_environment(os.environ), timeout, retry, near_cache)
+
+    @classmethod
+    def _from_target(
+        cls, target: Target, timeout: float | None, retry: RetryPolicy, near_cache: NearCache | None
+    ) -> Self:
+        return cls(
+            target.address,
+            bucket=target.bucket,
+            timeout=target.seconds(timeout, DEFAULT_TIMEOUT),
+            retry=retry,
+            direct=target.direct,
+            near_cache=near_cache,
+            note=target.note,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self, self.address, self.options, CLIENT)
+
+    @overload
+    def get(self, key: Key, *, timeout: float | None = None) -> bytes | None: ...
+    @overload
+    def get(self, key: Key, default: D, *, timeout: float | None = None) -> bytes | D: ...
+    def get(self, key: Key, default: D | None = None, *, timeout: float | None = None) -> bytes | D | None:
+        """Return the value of `key`, or `default` if there is no such object."""
+        near = self._near
+        if near is not None:
+            kept = near.get(key)
+            if kept is not None:
+                return kept
+        first = None
+        direct = self._direct
+        # The short way sets up nothing for what may go wrong; whatever does is taken up by the general way.
+        if direct is not None and timeout is None and not self._retries.pace.queued:
+            began = self._now()
+            found = direct.ask(key) if near is None else near.through(key, direct.ask)
+            if type(found) is bytes:
+                return found
+            if found is None:
+                return default
+            # A connection that has ended meanwhile says nothing of the node: that was no attempt yet.
+            first = None if isinstance(found, NodeLost) else first_attempt(began, found)
+        value = self._run(operations.get(key, self._bucket), timeout, first)
+        if near is not None:
+            near.saw(key, value)
+        return default if value is None else value
+
+    def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
+        """Return the value of `key` with its ETag, age, outcome and node; None if there is no such object."""
+        entry = self._run(operations.get_entry(key, self._bucket), timeout)
+        if self._near is not None:
+            self._near.saw(key, None if entry is None else entry.value)
+        return entry
+
+    def set(
+        self,
+        key: Key,
+        value: Value,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Write `value` to `key`, and return its ETag, the node that wrote it and the durability that was reached.
+
+        - `durability`: return when the node's journal has it on disk ("back"), when S3 has it ("through"), or at
+          once ("memory": lost if the node dies within the next moments). None: as the nodes' WRITE_MODE says.
+        - `if_match`: write only over the object with this ETag, quotes included; `if_none_match`: "*": write only
+          where there is no object. Otherwise nothing is written, and ConditionFailed is raised.
+        - `ttl`: after so many seconds the object does not exist any more, for any reader; a read that finds it
+          removes it from S3. None: it stays.
+
+        After DeadlineExceeded or Unavailable it may or may not have been written. Raises TypeError for a value that
+        is not bytes, InvalidRequest for a key, a `ttl` or a condition that can never work.
+        """
+        operation = operations.put(
+            key, value, self._bucket, durability, if_match, if_none_match, ttl, self._max_value_bytes
+        )
+        try:
+            return self._run(operation, timeout)
+        finally:
+            self._wrote((key,))
+
+    def delete(
+        self,
+        key: Key,
+        *,
+        durability: Durability | None = None,
+        if_match: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Delete `key`, in S3 too. `durability` and `if_match` are those of `set`; the ETag that is returned is "".
+
+        A key that does not exist is no error, unless `if_match` is given: then it is ConditionFailed.
+        """
+        try:
+            return self._run(operations.delete(key, self._bucket, durability, if_match), timeout)
+        finally:
+            self._wrote((key,))
+
+    @property
+    def _max_value_bytes(self) -> int:
+        return self._direct.max_value_bytes if self._direct is not None else MAX_VALUE_BYTES
+
+    def _wrote(self, keys: Iterable[Key]) -> None:
+        """Keys have been written, or may have been."""
+        if self._near is not None:
+            self._near.drop(keys)
+
+    def exists(self, key: Key, *, timeout: float | None = None) -> bool:
+        """Return True if there is an object `key`. Its value is not transferred."""
+        return self._run(operations.exists(key, self._bucket), timeout)
+
+    def get_many(self, keys: Iterable[KeyT], *, timeout: float | None = None) -> dict[KeyT, bytes]:
+        """Return the values of those `keys` that exist, by the keys as they were given.
+
+        Each key has `timeout` seconds for itself. None: all are requested at once, and what has not arrived within
+        the client's timeout is requested key by key, with as much time again. Raises BatchError if some failed; it
+        has the results of the others.
+        """
+        wanted = key_list(keys)
+        begun: Begun[KeyT, Any] = Begun()
+        direct = self._direct
+        near = self._near
+        kept: dict[KeyT, bytes] = {}
+        if near is not None:
+            kept = near.get_many(wanted)
+            wanted = [key for key in wanted if key not in kept]
+        if wanted and direct is not None and timeout is None and not self._retries.pace.queued:
+            began = self._now()
+            answers = direct.ask_many(wanted) if near is None else near.through_many(wanted, direct.ask_many)
+            wanted = begun.take(wanted, answers, began)
+        begun.answers.update(kept)
+        if wanted:
+            run_batch(self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun, direct)
+        found = begun.answers
+        if near is not None:
+            for key in wanted:
+                near.saw(key, found[key])
+        if None not in found.values():
+            return found
+        return {key: value for key, value in found.items() if value is not None}
+
+    def set_many(
+        self,
+        values: Mapping[KeyT, Value],
+        *,
+        durability: Durability | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> dict[KeyT, Written]:
+        """Write all of `values`, a mapping from keys to values, in no particular order and not all or nothing.
+
+        `durability` and `ttl` are those of `set`, for each of them. Each key has `timeout` seconds for itself.
+        Raises BatchError if some failed; the others were written.
+        """
+        for value in values.values():
+            encode_value(value, self._max_value_bytes)
+        try:
+            return run_batch(
+                self._caller,
+                key_list(values),
+                lambda key: operations.put(
+                    key, values[key], self._bucket, durability, ttl=ttl, max_value_bytes=self._max_value_bytes
+                ),
+                timeout,
+                direct=self._direct,
+            )
+        finally:
+            self._wrote(values)
+
+    def delete_many(
+        self, keys: Iterable[KeyT], *, durability: Durability | None = None, timeout: float | None = None
+    ) -> None:
+        """Delete all `keys`, in S3 too, each within `timeout` seconds; `durability` is that of `set`.
+
+        Raises BatchError if some failed; the others were deleted.
+        """
+        wanted = key_list(keys)
+        try:
+            run_batch(
+                self._caller,
+                wanted,
+                lambda key: operations.delete(key, self._bucket, durability),
+                timeout,
+                direct=self._direct,
+            )
+        finally:
+            self._wrote(wanted)
+
+    def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
+        """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.
+
+        Return how many writes were waited for, are left, and were refused by S3 for good: of all clients and in all
+        buckets. What is left when the time is up raises nothing. Raises Unavailable if a node of the ring does not
+        answer. One that has left the ring is not asked: what its journal holds reaches S3 when it is back.
+        """
+        return self._run(operations.flush(), timeout)
+
+    def wait_durable(self, *keys: Key, timeout: float = FLUSH_TIMEOUT) -> None:
+        """Wait until S3 has the newest acknowledged writes of `keys`, for at most `timeout` seconds.
+
+        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 refused one for good,
+        Unavailable if a node of the ring does not answer, TypeError without keys.
+        """
+        self._run(operations.wait_durable(keys, self._bucket, timeout), timeout)
+
+    def scan(self, prefix: Key = "", *, timeout: float | None = None) -> Iterator[ObjectInfo]:
+        """Iterate over the objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.
+
+        A write that S3 does not have yet is not listed. Objects come a page at a time, and `timeout` seconds are
+        for one page. Raises InvalidRequest for a prefix that is no UTF-8.
+        """
+        cursor = ""
+        while True:
+            page = self._run(operations.scan(prefix, self._bucket, cursor), timeout)
+            yield from page.objects
+            cursor = page.cursor
+            if not cursor:
+                return
+
+    def __getitem__(self, key: Key) -> bytes:
+        """Return what `get` returns. Raises KeyNotFound, which is a KeyError, if there is no such object."""
+        value = self.get(key)
+        if value is None:
+            raise operations.not_found(key)
+        return value
+
+    def __setitem__(self, key: Key, value: Value) -> None:
+        """Write as `set` with its defaults does."""
+        self.set(key, value)
+
+    def __delitem__(self, key: Key) -> None:
+        """Delete as `delete` does: a key that does not exist is no error, since looking first would be a race."""
+        self.delete(key)
+
+    def __contains__(self, key: Key) -> bool:
+        """Return what `exists` returns."""
+        return self.exists(key)
+
+    # Without this, `for key in client` would ask for the keys 0, 1, 2, … by __getitem__.
+    __iter__ = None
+
+    def close(self) -> None:
+        """Close all connections. Calls in progress and later ones raise FailedPrecondition."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,190 @@
+"""Pure. A whole cluster as a dict: what the router answers, without network, nodes or S3. For tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import md5
+from math import ceil
+from typing import Any
+
+from google.protobuf.message import Message
+
+from milena_client.core.values import KeyT, Value, encode_key, encode_value
+from milena_common.api.durability import BACK, check_condition, check_durability
+from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError
+from milena_common.api.keys import cache_key, canonical_bucket, check_key
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slots import SLOTS, slot_of
+
+NODE = "127.0.0.1:50051"
+_PAGE = 1000
+
+
+class MemoryCluster:
+    """A cluster with one node: answers the router's methods from a dict, and fails when told to.
+
+    `now` gives seconds, for the age of cached copies.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._objects: dict[bytes, dict[bytes, bytes]] = {}  # bucket → key → value
+        self._cached: dict[bytes, float] = {}  # cache key → when it was read or written
+        self._ends: dict[bytes, float] = {}  # cache key → when the object ends
+        self._hits = 0
+        self._misses = 0
+        self._failure: MilenaError | None = None
+        self._failures_left: int | None = 0
+        self._members = [NODE]
+        self.closed = False
+
+    def add(self, objects: Mapping[KeyT, Value]) -> None:
+        """Put objects into the default bucket without writing them through the cache: their first get misses."""
+        bucket = self._objects.setdefault(b"", {})
+        bucket.update({encode_key(key): encode_value(value) for key, value in objects.items()})
+
+    def fail_with(self, error: MilenaError, times: int | None) -> None:
+        """Fail the next `times` calls, all if None."""
+        self._failure, self._failures_left = error, times
+
+    def answer(self, method: str, request: Any) -> Message:
+        """What the router would answer. Raises MilenaError as it would."""
+        if self.closed:
+            raise FailedPrecondition("this client is closed")
+        if self._failure is not None and self._failures_left != 0:
+            if self._failures_left is not None:
+                self._failures_left -= 1
+            raise self._failure
+        handler = getattr(self, f"_{method.lower()}")
+        answer: Message = handler(request)
+        return answer
+
+    def _bucket(self, name: str) -> tuple[str, dict[bytes, bytes]]:
+        canonical = canonical_bucket(name, "")
+        return canonical, self._objects.setdefault(canonical.encode(), {})
+
+    def _existing(self, bucket: str, key: bytes) -> bytes | None:
+        """The value of a key, unless its object has ended."""
+        objects = self._objects[bucket.encode()]
+        filed_as = cache_key(bucket, key)
+        if self._ends.get(filed_as, self._now() + 1) <= self._now():
+            del self._ends[filed_as]
+            objects.pop(key, None)
+        return objects.get(key)
+
+    def _get(self, request: pb.GetRequest) -> pb.GetResponse:
+        check_key(request.key)
+        bucket, _ = self._bucket(request.bucket)
+        filed_as = cache_key(bucket, request.key)
+        value = self._existing(bucket, request.key)
+        hit = filed_as in self._cached
+        self._hits += hit
+        self._misses += not hit
+        since = self._cached.setdefault(filed_as, self._now())
+        if value is None:
+            return pb.GetResponse(successful=False, outcome="negative_hit" if hit else "miss", node=NODE)
+        return pb.GetResponse(
+            successful=True,
+            value=b"" if request.metadata_only else value,
+            outcome="hit" if hit else "miss",
+            age_seconds=self._now() - since,
+            etag=etag_of(value),
+            node=NODE,
+            size=len(value),
+            ttl_ms=ceil((self._ends[filed_as] - self._now()) * 1000) if filed_as in self._ends else 0,
+        )
+
+    def _put(self, request: pb.PutRequest) -> pb.PutResponse:
+        check_key(request.key)
+        reached = check_durability(request.durability) or BACK
+        check_condition(request.if_match, request.if_none_match)
+        bucket, objects = self._bucket(request.bucket)
+        _hold(self._existing(bucket, request.key), request.if_match, request.if_none_match)
+        objects[request.key] = request.value
+        filed_as = cache_key(bucket, request.key)
+        self._cached[filed_as] = self._now()
+        self._ends.pop(filed_as, None)
+        if request.ttl_ms:
+            self._ends[filed_as] = self._now() + request.ttl_ms / 1000
+        return pb.PutResponse(successful=True, etag=etag_of(request.value), node=NODE, durability=reached)
+
+    def _delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
+        check_key(request.key)
+        reached = check_durability(request.durability) or BACK
+        check_condition(request.if_match, "")
+        bucket, objects = self._bucket(request.bucket)
+        _hold(self._existing(bucket, request.key), request.if_match, "")
+        objects.pop(request.key, None)
+        self._ends.pop(cache_key(bucket, request.key), None)
+        self._cached.pop(cache_key(bucket, request.key), None)
+        return pb.DeleteResponse(successful=True, node=NODE, durability=reached)
+
+    def _list(self, request: pb.ListRequest) -> pb.ListResponse:
+        bucket, objects = self._bucket(request.bucket)
+        after = request.cursor.encode()
+        existing = [key for key in [*objects] if self._existing(bucket, key) is not None]
+        keys = sorted(key for key in existing if key.startswith(request.prefix) and key > after)
+        page = keys[: request.limit or _PAGE]
+        return pb.ListResponse(
+            objects=[pb.ObjectInfo(key=key, size=len(objects[key]), etag=etag_of(objects[key])) for key in page],
+            cursor=page[-1].decode() if len(page) < len(keys) else "",
+        )
+
+    def _nodes(self, _: pb.NodesRequest) -> pb.NodesResponse:
+        nodes = [
+            pb.NodeInfo(address=address, node_id="fake", weight=1.0, slots=SLOTS, lease_remaining_seconds=5.0)
+            for address in self._members
+        ]
+        return pb.NodesResponse(epoch=1, nodes=nodes)
+
+    def _owner(self, request: pb.OwnerRequest) -> pb.OwnerResponse:
+        check_key(request.key)
+        slot = slot_of(cache_key(canonical_bucket(request.bucket, ""), request.key))
+        return pb.OwnerResponse(slot=slot, address=(self._members or [""])[0], epoch=1, owned_since=1)
+
+    def _stats(self, _: pb.StatsRequest) -> pb.StatsResponse:
+        values = {
+            "hits": self._hits,
+            "misses": self._misses,
+            "requests": self._hits + self._misses,
+            "entries": len(self._cached),
+        }
+        return pb.StatsResponse(nodes=[pb.NodeStats(address=address, values=values) for address in self._members])
+
+    def _flush(self, _: pb.FlushRequest) -> pb.FlushResponse:
+        return pb.FlushResponse()
+
+    def _failed(self, _: pb.FailedRequest) -> pb.FailedResponse:
+        return pb.FailedResponse()
+
+    def _settle(self, _: pb.SettleRequest) -> pb.SettleResponse:
+        return pb.SettleResponse()
+
+    def _refresh(self, request: pb.RefreshRequest) -> pb.RefreshResponse:
+        bucket, objects = self._bucket(request.bucket)
+        keys = request.keys or [key for key in objects if key.startswith(request.prefix)]
+        refreshed = {cache_key(bucket, key) for key in keys} & self._cached.keys()
+        for filed_as in refreshed:
+            del self._cached[filed_as]
+        return pb.RefreshResponse(refreshed=len(refreshed))
+
+    def _leave(self, request: pb.LeaveRequest) -> pb.LeaveResponse:
+        known = request.address in self._members
+        if known:
+            self._members.remove(request.address)
+        return pb.LeaveResponse(successful=known, epoch=2)
+
+
+def _hold(value: bytes | None, if_match: str, if_none_match: str) -> None:
+    """Raise ConditionFailed unless the object with this value (None: there is none) is what was asked for."""
+    if if_none_match and value is not None:
+        raise ConditionFailed("if_none_match: there is such an object")
+    if if_match and value is None:
+        raise ConditionFailed("if_match: there is no such object")
+    if if_match and value is not None and if_match != etag_of(value):
+        raise ConditionFailed(f"if_match: the object's ETag is {etag_of(value)}, not {if_match}")
+
+
+def etag_of(value: bytes) -> str:
+    """The ETag that S3 gives to an object written in one piece."""
+    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'

@@ -1,0 +1,41 @@
+"""Pure. What a process counts about the calls it answers: plain integers, exported when they are scraped."""
+
+from __future__ import annotations
+
+from milena_common.metrics.histogram import Histogram
+
+
+class OperationCounts:
+    """Requests, errors by code, and durations (seconds) of one operation.
+
+    `moved` are requests that were answered by the address of the node that has the key, which is no error.
+    """
+
+    __slots__ = ("durations", "errors", "moved", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.moved = 0
+        self.errors: dict[str, int] = {}
+        self.durations = Histogram()
+
+    def failed(self, code: str) -> None:
+        self.errors[code] = self.errors.get(code, 0) + 1
+
+
+class CallCounts:
+    """The counts of every operation of a door, by its name."""
+
+    def __init__(self, operations: tuple[str, ...]) -> None:
+        self.by_operation = {name: OperationCounts() for name in operations}
+
+    def __getitem__(self, operation: str) -> OperationCounts:
+        return self.by_operation[operation]
+
+    @property
+    def requests(self) -> int:
+        return sum(counts.requests for counts in self.by_operation.values())
+
+    @property
+    def errors(self) -> int:
+        return sum(sum(counts.errors.values()) for counts in self.by_operation.values())

@@ -1,0 +1,162 @@
+"""Shell. The operators' HTTP port: metrics, liveness, readiness, under the paths that people try first.
+
+It must answer when everything else is in trouble, and must not be the trouble. So everything is bounded:
+
+- A connection without a complete request is closed after IDLE_SECONDS, and any connection after a minute, whatever
+  it does. A scraper opens the next one without noticing.
+- There are at most MAX_CONNECTIONS. A further one takes the place of the connection that has been idle for the
+  longest, so that health is answered however many clients hold connections and ask nothing.
+- It is answered also while the process has no file descriptor left: see `milena_common.network.spare_listener`.
+- The text of all metrics is made for one request at a time; requests that came meanwhile get the same text. Making
+  it takes milliseconds of the event loop, which the data path needs, so it takes a tenth of the time at most.
+- A client that does not read its answers gets no further ones: the next request of a connection is looked at when
+  the answer before it has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from milena_common.network.addresses import Address
+from milena_common.network.listening import bind
+from milena_common.network.spare_listener import SpareListener
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTION_SECONDS = 60.0
+# A client that has connected sends a request at once; one that keeps the connection between scrapes opens another.
+IDLE_SECONDS = 5.0
+MAX_CONNECTIONS = 128
+BACKLOG = 128
+# Making metrics is followed by so many times the time it took before they are made again.
+SCRAPE_PAUSES = 9
+
+LIVE_PATHS = ("/livez", "/health/quick", "/-/healthy")
+READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
+
+
+class OpsServer:
+    """Serves `registry` and the answers of `not_ready` and `degraded`, which list why the process is so.
+
+    A degraded process is ready: it serves, and somebody should look at it.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        not_ready: Callable[[], list[str]],
+        degraded: Callable[[], list[str]] = list,
+    ) -> None:
+        self._registry = registry
+        self._not_ready = not_ready
+        self._degraded = degraded
+        self._listener: SpareListener | None = None
+        application = web.Application()
+        application.router.add_get("/metrics", self._metrics)
+        for path in LIVE_PATHS:
+            application.router.add_get(path, self._live)
+        for path in READY_PATHS:
+            application.router.add_get(path, self._ready)
+        log.addFilter(_is_ours)
+        self._runner = web.AppRunner(
+            application, access_log=None, logger=log, handle_signals=False, keepalive_timeout=IDLE_SECONDS
+        )
+        # Connections, the one first that has been without a request for the longest; false until it was seen open.
+        self._connections: dict[asyncio.BaseProtocol, bool] = {}
+        self._scraping = asyncio.Lock()
+        self._texts: dict[str, tuple[float, bytes]] = {}  # by content type: when it was begun, and what it is
+        self._next_text_at = 0.0
+
+    async def start(self, address: Address, variable: str) -> Address:
+        """Listen; the address returned has the real port. Raises CannotListen, naming `variable`."""
+        await self._runner.setup()
+        handler = self._runner.server
+        assert handler is not None
+        loop = asyncio.get_running_loop()
+
+        def connection() -> asyncio.Protocol:
+            self._make_room(handler.connections)
+            protocol: web.RequestHandler = handler()
+            self._connections[protocol] = False
+            loop.call_later(MAX_CONNECTION_SECONDS, self._end, protocol)
+            return protocol
+
+        sockets = bind(address, variable)
+        self._listener = SpareListener(sockets, connection)
+        self._listener.start(BACKLOG)
+        return Address(address.host, sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        await self._runner.cleanup()
+
+    def _make_room(self, opened: Iterable[asyncio.BaseProtocol]) -> None:
+        """End the connection that has been without a request for the longest, if there are too many."""
+        now_open = set(opened)
+        for protocol, seen in tuple(self._connections.items()):
+            if protocol in now_open:
+                self._connections[protocol] = True
+            elif seen:
+                del self._connections[protocol]
+        while len(self._connections) >= MAX_CONNECTIONS:
+            self._end(next(iter(self._connections)))
+
+    def _end(self, protocol: asyncio.BaseProtocol) -> None:
+        self._connections.pop(protocol, None)
+        assert isinstance(protocol, web.RequestHandler)
+        if protocol.transport is not None:
+            protocol.transport.abort()
+
+    async def _turn(self, request: web.Request) -> None:
+        """Return when the client has taken the connection's earlier answers, or nearly all of them."""
+        protocol = request.protocol
+        self._connections.pop(protocol, None)
+        self._connections[protocol] = True
+        await request.writer.drain()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        loop = asyncio.get_running_loop()
+        arrived = loop.time()
+        await self._turn(request)
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        async with self._scraping:
+            begun, text = self._texts.get(content_type, (-1.0, b""))
+            if begun < arrived:
+                await asyncio.sleep(max(0.0, self._next_text_at - loop.time()))
+                begun = loop.time()
+                text = encode(self._registry)
+                self._texts[content_type] = (begun, text)
+                ended = loop.time()
+                self._next_text_at = ended + SCRAPE_PAUSES * (ended - begun)
+            else:
+                await asyncio.sleep(0)  # one answer in one round of the loop
+        return web.Response(body=text, headers={"Content-Type": content_type})
+
+    async def _live(self, request: web.Request) -> web.Response:
+        await self._turn(request)
+        return web.json_response({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        await self._turn(request)
+        reasons = self._not_ready()
+        if reasons:
+            return web.json_response({"status": "not ready", "reasons": reasons}, status=503)
+        degraded = self._degraded()
+        if degraded:
+            return web.json_response({"status": "degraded", "reasons": degraded})
+        return web.json_response({"status": "ok"})
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what somebody sent that is no HTTP: they get their 400, and it is no event for the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)

@@ -1,0 +1,53 @@
+"""Pure. Milena's errors as lines of the Redis protocol, and back.
+
+An error's first word is its class's code word: stable, for programs. The rest is for people. The words that Redis
+itself has for the same thing are used where there are some (MOVED, CLUSTERDOWN, ERR). In Redis's MOVED an IPv6
+address stands without brackets: clients take what is before the last colon for the host.
+"""
+
+from __future__ import annotations
+
+import re
+from math import ceil
+
+from milena_common.api import errors
+from milena_common.api.errors import InternalError, MilenaError, Moved, RateLimited
+
+_RETRY_AFTER = re.compile(r"retry-after-ms=(\d{1,9}) ?(.*)", re.DOTALL)
+_MOVED = re.compile(r"(\d{1,5}) (\S*):(\d{1,5})")
+# Those that say more than a line can carry are raised where they happen.
+_LOCAL = (errors.BatchError, errors.ConfigError, errors.KeyNotFound)
+_BY_WORD = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, MilenaError) and kind not in (*_LOCAL, MilenaError)
+}
+
+
+def to_resp(error: MilenaError) -> str:
+    """The line for `error`, without the minus sign and the line's end."""
+    text = " ".join(str(error).split())
+    if isinstance(error, Moved):
+        host, _, port = error.address.rpartition(":")
+        return f"MOVED {error.slot} {host.strip('[]')}:{port}"
+    if isinstance(error, RateLimited):
+        text = f"retry-after-ms={ceil(error.retry_after * 1000)} {text}"
+    return f"{error.code} {text}"
+
+
+def from_resp(line: str) -> MilenaError:
+    """The error that `line`, without its minus sign, means. Words that are not Milena's give InternalError."""
+    word, _, text = line.partition(" ")
+    kind = _BY_WORD.get(word)
+    if kind is None:
+        return InternalError(line)
+    if kind is Moved:
+        match = _MOVED.fullmatch(text)
+        if match is None:
+            return InternalError(line)
+        host = match[2].strip("[]")
+        return Moved(int(match[1]), f"[{host}]:{match[3]}" if ":" in host else f"{host}:{match[3]}")
+    if kind is RateLimited:
+        match = _RETRY_AFTER.fullmatch(text)
+        return RateLimited(match[2], int(match[1]) / 1000) if match else RateLimited(text)
+    return kind(text)

@@ -1,0 +1,187 @@
+"""Shell. A node in the Redis protocol, for an event loop. Connects at first use, and again when it has to.
+
+Nobody waits long for a node that cannot be reached. The first connection is waited for, a second at most; after a
+failure it is tried again in the background, with growing pauses, while callers are told at once that there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Protocol
+
+from milena_common.api.errors import MilenaError, NodeLost, WrongNode
+from milena_common.network.addresses import parse_address
+from milena_common.process.distribution import installed_version
+from milena_common.resp.client_commands import greeting
+from milena_common.resp.identity import ANY, Identity
+from milena_common.resp.stream import RespStream
+from milena_common.runtime.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 1.0
+BACKOFF = Backoff(first=0.2, most=5.0)
+
+
+class Listener(Protocol):
+    """Who is told about a link's connections."""
+
+    def opened(self, link: RespLink, asked_at: float) -> None:
+        """A connection is there; the node answered what was asked at `asked_at`, monotonic seconds."""
+
+    def lost(self, link: RespLink) -> None:
+        """It is over."""
+
+    def pushed(self, message: list[Any]) -> None:
+        """A push that is not about a deferred answer: its kind, then its elements."""
+
+
+class RespLink:
+    """The node at `address` (host:port of its Redis door).
+
+    `timeout`, in seconds, is for requests that have none of their own, and `who` begins the text of every error.
+    `identity` is the node that must be there: another one refuses the connection before it is used.
+    `more` are commands that follow the greeting of each connection; it is not used before they have succeeded.
+
+    `reached`: there has been a connection.
+
+    `stream` is what to send commands to; None while there is no connection, or the node does not keep up with
+    reading: then `open` waits for it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float,
+        identity: Identity = ANY,
+        who: str = "",
+        name: str = "milena-client",
+        more: Sequence[bytes] = (),
+        listener: Listener | None = None,
+    ) -> None:
+        self.address = address
+        self.stream: RespStream | None = None
+        self.reached = False
+        self.error: MilenaError | None = None  # why there is no connection
+        self._timeout = timeout
+        self._who = who
+        self._commands = (*greeting(name, installed_version(), identity), *more)
+        self._listener = listener
+        self._connected: RespStream | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._room: asyncio.Event = asyncio.Event()
+        self._failures = 0
+        self._again_at = 0.0
+        self._closed = False
+
+    async def open(self, timeout: float) -> RespStream | None:
+        """What to send commands to, within `timeout` seconds. None, with the reason in `error`: there is none."""
+        if self.stream is not None:
+            return self.stream
+        if self._connected is not None:
+            try:
+                await asyncio.wait_for(self._room.wait(), timeout)
+            except TimeoutError:
+                self.error = NodeLost(f"{self._who}does not keep up with reading")
+            return self.stream
+        loop = asyncio.get_running_loop()
+        if self._closed or loop.time() < self._again_at:
+            return None
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
+        if not self._failures:
+            await asyncio.wait({self._connecting}, timeout=timeout)
+        return self.stream
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                host, port = parse_address(self.address)
+                _, stream = await asyncio.get_running_loop().create_connection(
+                    lambda: RespStream(self, self._timeout, self._who), host, port
+                )
+                await self._greet(stream)
+        except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
+            reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
+            if isinstance(error, WrongNode):
+                self.error = WrongNode(f"{self._who}is not at its address: {reason}")
+                if not self._failures:
+                    log.warning("%s", self.error)
+            else:
+                self.error = NodeLost(f"{self._who}cannot be reached: {reason}")
+            self._failures += 1
+            self._again_at = asyncio.get_running_loop().time() + BACKOFF.delay(self._failures, random.random)
+        finally:
+            self._connecting = None
+
+    async def _greet(self, stream: RespStream) -> None:
+        """Raises MilenaError, and ends the connection, if the node refuses a command."""
+        asked_at = monotonic()
+        try:
+            answers = await asyncio.gather(*[stream.request(command) for command in self._commands])
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        except BaseException:
+            stream.abort(NodeLost("was not greeted"))
+            raise
+        if self._closed:
+            stream.abort(NodeLost(f"{self._who}is not connected any more"))
+            return
+        self._failures = 0
+        self.reached = True
+        self._connected = self.stream = stream
+        self._room.set()
+        if self._listener is not None:
+            self._listener.opened(self, asked_at)
+
+    def paused(self) -> None:
+        self.stream = None
+        self._room.clear()
+
+    def resumed(self) -> None:
+        self.stream = None if self._closed else self._connected
+        self._room.set()
+
+    def lost(self, error: MilenaError) -> None:
+        if self._connected is None:
+            return  # it had not been greeted
+        self.error = error
+        self._connected = self.stream = None
+        self._room.set()
+        if self._listener is not None:
+            self._listener.lost(self)
+
+    def pushed(self, message: list[Any]) -> None:
+        if self._listener is not None:
+            self._listener.pushed(message)
+
+    async def close(self, grace: float, error: MilenaError) -> None:
+        """End the connection when nobody waits for an answer any more, at the latest after `grace` seconds.
+
+        Who waits then is given `error`, and who asks from now on gets no stream, and `error` too.
+        """
+        self._closed = True
+        self.error = error
+        stream, self.stream = self._connected, None
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if stream is None:
+            return
+        try:
+            if grace:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stream.idle(), grace)
+        finally:
+            stream.abort(error)
+
+    def break_off(self, error: MilenaError) -> None:
+        """Give `error` to all who wait, except those whose calls are to last."""
+        if self._connected is not None:
+            self._connected.break_off(error)

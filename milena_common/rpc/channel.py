@@ -1,0 +1,295 @@
+"""Shell. gRPC connections to the router, for threads and for an event loop: this package's only use of grpc.
+
+A channel connects at its first call and reconnects by itself, so there is nothing to open and no pool to size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
+from milena_common.rpc.status import from_grpc, is_answer
+from milena_common.runtime.event_loops import Home
+from milena_common.runtime.forks import leak, survive_forks, use_grpc
+from milena_common.runtime.patched import refuse_patched
+
+_METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
+    "Get": (pb.GetRequest, pb.GetResponse),
+    "Put": (pb.PutRequest, pb.PutResponse),
+    "Delete": (pb.DeleteRequest, pb.DeleteResponse),
+    "List": (pb.ListRequest, pb.ListResponse),
+    "Join": (pb.JoinRequest, pb.JoinResponse),
+    "Leave": (pb.LeaveRequest, pb.LeaveResponse),
+    "Nodes": (pb.NodesRequest, pb.NodesResponse),
+    "Owner": (pb.OwnerRequest, pb.OwnerResponse),
+    "Stats": (pb.StatsRequest, pb.StatsResponse),
+    "Flush": (pb.FlushRequest, pb.FlushResponse),
+    "Failed": (pb.FailedRequest, pb.FailedResponse),
+    "Settle": (pb.SettleRequest, pb.SettleResponse),
+    "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
+}
+
+_STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
+    "WatchRing": (pb.WatchRingRequest, pb.RingUpdate),
+}
+
+_CLOSED = "this client is closed"
+
+
+def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """The serialized request, and the metadata that says its size."""
+    serialized = request.SerializeToString()
+    return serialized, ((REQUEST_BYTES, str(len(serialized))),)
+
+
+def _methods(channel: Any) -> dict[str, Any]:
+    kinds = ((channel.unary_unary, _METHODS), (channel.unary_stream, _STREAMS))
+    return {
+        name: make(
+            f"/router_server.Router/{name}",
+            request_serializer=None if name in LARGE_REQUESTS else request.SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        for make, methods in kinds
+        for name, (request, answer) in methods.items()
+    }
+
+
+class _Router:
+    """Who is called, for messages about calls that did not get through. `closed`: by this client."""
+
+    __slots__ = ("_address", "_note", "closed")
+
+    def __init__(self, address: str, note: str) -> None:
+        self._address = address
+        self._note = note
+        self.closed = False
+
+    def error(
+        self,
+        method: str,
+        status: grpc.StatusCode,
+        details: str | None,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+    ) -> MilenaError:
+        """What a failed call means: what Milena answered, or why there was no answer of Milena's."""
+        metadata = tuple(metadata or ())
+        if not is_answer(metadata):
+            if status is grpc.StatusCode.UNAVAILABLE:
+                # gRPC's details repeat the address in several notations; the reason comes last.
+                reason = (details or "no answer").rsplit("remote host: ", 1)[-1][:200]
+                advice = f" ({self._note})" if self._note else ""
+                return Unavailable(
+                    f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
+                    f"is this its gRPC address?{advice}"
+                )
+            if status is grpc.StatusCode.CANCELLED:
+                if self.closed:
+                    return FailedPrecondition(_CLOSED)
+                return Unavailable(f"the router at {self._address}, or a proxy before it, broke off the call")
+            if status is grpc.StatusCode.UNIMPLEMENTED:
+                return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
+        return from_grpc(status, details, metadata)
+
+    def no_answer(self, timeout: float) -> DeadlineExceeded:
+        """For None in place of an answer: gRPC drops it if the time ends while it arrives (grpc/grpc#23559)."""
+        return DeadlineExceeded(f"the router at {self._address} did not answer within {timeout:.3g} s")
+
+
+class GrpcTransport:
+    """A `Transport` to the router at `address` (host:port); `note` is added when it cannot be reached.
+
+    The channel is made by the first call, so that a process may be forked before it. In a process that was forked
+    after it, every call raises FailedPrecondition.
+    """
+
+    def __init__(self, address: str, note: str = "") -> None:
+        self._address = address
+        self._router = _Router(address, note)
+        self._channel: grpc.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        self._connecting = threading.Lock()
+        refuse_patched(sys.modules)
+        survive_forks(self)
+
+    def _connected(self) -> dict[str, Any]:
+        """The methods by name. Raises FailedPrecondition if this is closed, or gRPC is the parent's."""
+        if self._router.closed:
+            raise FailedPrecondition(_CLOSED)
+        use_grpc()
+        with self._connecting:
+            if self._channel is None:
+                refuse_patched(sys.modules)  # which may have happened since
+                self._channel = grpc.insecure_channel(self._address, options=channel_options())
+                self._methods = _methods(self._channel)
+        return self._methods
+
+    def forked(self) -> None:
+        leak((self._channel, self._methods))
+        self._channel = None
+        self._methods = {}
+        self._connecting = threading.Lock()
+
+    def call(self, method: str, request: Message, timeout: float) -> Message:
+        methods = self._methods or self._connected()
+        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
+        try:
+            answer: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            raise self._error(method, error) from None
+        except ValueError:
+            raise FailedPrecondition(_CLOSED) from None
+        if answer is None:
+            raise self._router.no_answer(timeout)
+        return answer
+
+    def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
+        future: Future[Message] = Future()
+        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
+        try:
+            call = self._connected()[method].future(sent, timeout=timeout, metadata=metadata)
+        except FailedPrecondition as error:
+            future.set_exception(error)
+            return future
+        except ValueError:
+            future.set_exception(FailedPrecondition(_CLOSED))
+            return future
+
+        def finished(call: Any) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if call.code() is not grpc.StatusCode.OK:
+                future.set_exception(self._error(method, call))
+            elif (answer := call.result()) is None:
+                future.set_exception(self._router.no_answer(timeout))
+            else:
+                future.set_result(answer)
+
+        future.add_done_callback(lambda future: call.cancel() if future.cancelled() else None)
+        call.add_done_callback(finished)
+        return future
+
+    def watch(self, method: str, request: Message) -> Generator[Any, None, None]:
+        """The answers of a stream, as they come; blocks between them, until the router or `close` ends it.
+
+        Raises MilenaError, FailedPrecondition if this transport is closed.
+        """
+        try:
+            stream = self._connected()[method](request)
+        except ValueError:
+            raise FailedPrecondition(_CLOSED) from None
+        try:
+            yield from stream
+        except grpc.RpcError as error:
+            raise self._error(method, error) from None
+        finally:
+            stream.cancel()
+
+    def close(self) -> None:
+        self._router.closed = True
+        with self._connecting:
+            channel = self._channel
+        if channel is not None:
+            channel.close()
+
+    def _error(self, method: str, error: Any) -> MilenaError:
+        return self._router.error(method, error.code(), error.details(), error.trailing_metadata())
+
+
+class AsyncGrpcTransport:
+    """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed."""
+
+    def __init__(self, address: str, note: str = "") -> None:
+        self._address = address
+        self._router = _Router(address, note)
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        self._streams: set[Any] = set()
+        self._home = Home(self._begin_anew)
+        refuse_patched(sys.modules)
+        survive_forks(self)
+
+    def _begin_anew(self) -> None:
+        self._channel = None
+        self._methods = {}
+        self._streams = set()
+
+    def forked(self) -> None:
+        leak((self._channel, self._methods, self._streams))
+        self._begin_anew()
+        self._home.leave()
+
+    async def call(self, method: str, request: Message, timeout: float) -> Message:
+        if self._channel is None or not self._home.here():
+            self._connect()
+        sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
+        try:
+            answer: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
+        except grpc.aio.UsageError:
+            raise FailedPrecondition(_CLOSED) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._router.closed or (task is not None and task.cancelling()):
+                raise  # the caller gave up
+            raise FailedPrecondition(_CLOSED) from None
+        if answer is None:
+            raise self._router.no_answer(timeout)
+        return answer
+
+    async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
+        """The answers of a stream, as they come, until the router or `close` ends it.
+
+        Raises MilenaError, FailedPrecondition if this transport is closed.
+        """
+        if self._channel is None or not self._home.here():
+            self._connect()
+        stream = None
+        try:
+            stream = self._methods[method](request)
+            self._streams.add(stream)
+            async for answer in stream:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
+        except grpc.aio.UsageError:
+            raise FailedPrecondition(_CLOSED) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._router.closed or (task is not None and task.cancelling()):
+                raise  # the caller gave up
+            raise FailedPrecondition(_CLOSED) from None
+        finally:
+            if stream is not None:
+                self._streams.discard(stream)
+                stream.cancel()
+
+    async def close(self) -> None:
+        self._home.settle()
+        self._router.closed = True
+        # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
+        for stream in self._streams:
+            stream.cancel()
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _connect(self) -> None:
+        # A channel belongs to the running loop, and a client may be made before there is one.
+        if self._router.closed:
+            raise FailedPrecondition(_CLOSED)
+        self._home.settle()
+        refuse_patched(sys.modules)
+        use_grpc()
+        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        self._methods = _methods(self._channel)

@@ -1,0 +1,330 @@
+"""Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
+
+The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted;
+there is one for methods that answer once, one for those of them whose requests may be large, and one for streams.
+
+gRPC receives the whole request before it calls a method that is registered as unary, however large it is and
+however many there are. So methods with large requests are registered as taking a stream of requests, which is the
+same on the wire: their handler runs before anything is received, takes the bytes from the process's budget, and
+only then receives. What it rejects, it rejects without having received it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from types import MappingProxyType
+from typing import Any, NoReturn, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+
+from milena_common.api.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
+from milena_common.metrics.call_counts import CallCounts, OperationCounts
+from milena_common.network.addresses import Address
+from milena_common.network.listening import CannotListen, check_free
+from milena_common.resp.identity import METADATA, Identity
+from milena_common.rpc.options import ENVELOPE_BYTES, LARGE_REQUESTS, server_options
+from milena_common.rpc.receive import Receive
+from milena_common.rpc.status import to_grpc
+
+log = logging.getLogger(__name__)
+
+# Calls in hand at once. Past it gRPC answers RESOURCE_EXHAUSTED at once, which bounds memory in a flood.
+MAX_CONCURRENT_CALLS = 4096
+# What is left of a stop's time for streams whose readers take no more, and so cannot even be told that it is over.
+STREAM_SECONDS = 0.5
+# Details travel in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the answer is lost.
+MAX_DETAILS_BYTES = 1500
+
+
+class Message(Protocol):
+    """What is used of a protobuf message class."""
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Any: ...
+
+
+# Takes the request and the seconds that its caller still waits (None: for ever); gives the serialized answer.
+Method = Callable[[Any, float | None], Awaitable[bytes]]
+
+
+# As a `Method`, but gives any number of serialized answers.
+StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
+
+# Raises WrongNode if the process is not the one that a call is meant for.
+Check = Callable[[Identity], None]
+
+
+def _handler(
+    method: Method,
+    request: type[Message],
+    counts: OperationCounts,
+    calls: Calls,
+    budget: ByteBudget,
+    check: Check | None,
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        started = time.perf_counter()
+        counts.requests += 1
+        calls.begin()
+        try:
+            _check_identity(check, context)
+            remaining = _remaining(context)
+            if len(received) > SMALL_BYTES:
+                await CallBytes(budget).take(COPIES * len(received), remaining)
+                remaining = _remaining(context)
+            return await method(_parse(request, received), remaining)
+        except asyncio.CancelledError:
+            counts.failed("cancelled")
+            raise
+        except Exception as error:
+            problem = error
+        finally:
+            calls.end()
+            counts.durations.observe(time.perf_counter() - started)
+        # `abort` raises, and the error and its frames keep each other, and the request, until the garbage collector
+        # runs.
+        received = b""
+        await _refuse(problem, context, counts)
+
+    # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
+    return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _large_handler(
+    method: Method,
+    request: type[Message],
+    counts: OperationCounts,
+    calls: Calls,
+    receive: Receive,
+    check: Check | None,
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
+
+    async def answer(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        started = time.perf_counter()
+        counts.requests += 1
+        calls.begin()
+        try:
+            _check_identity(check, context)
+            received = await receive(context, _remaining(context))
+            # No name here for the message: the method drops it when it has what it needs of it.
+            working = method(_parse(request, received), _remaining(context))
+            del received
+            return await working
+        except asyncio.CancelledError:
+            counts.failed("cancelled")
+            raise
+        except Exception as error:
+            problem = error
+        finally:
+            calls.end()
+            counts.durations.observe(time.perf_counter() - started)
+        await _refuse(problem, context, counts)
+
+    return grpc.stream_unary_rpc_method_handler(answer)
+
+
+def _check_identity(check: Check | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """Raise what `check` raises for a call that says for which node it is meant."""
+    if check is not None:
+        for name, text in context.invocation_metadata() or ():
+            if name == METADATA:
+                check(Identity.from_metadata(str(text)))
+
+
+def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
+    """Seconds that the caller still waits, None without end. Raises DeadlineExceeded if it waits no more."""
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        raise DeadlineExceeded("the call's time was over before it was begun")
+    return remaining
+
+
+def _stream_handler(
+    method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
+) -> grpc.RpcMethodHandler[Any, Any]:
+    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        started = time.perf_counter()
+        counts.requests += 1
+        answered = False
+        try:
+            with streams:
+                async with aclosing(method(_parse(request, received), context.time_remaining())) as messages:
+                    async for message in messages:
+                        if not answered:
+                            # What its caller waited for; how long the stream goes on says nothing.
+                            counts.durations.observe(time.perf_counter() - started)
+                            answered = True
+                        await context.write(message)
+                return
+        except asyncio.CancelledError:
+            # That is how a stream ends which is open until its caller goes.
+            if not answered:
+                counts.failed("cancelled")
+            raise
+        except Exception as error:
+            problem = error
+        if not answered:
+            counts.durations.observe(time.perf_counter() - started)
+        await _refuse(problem, context, counts)
+
+    return grpc.unary_stream_rpc_method_handler(answer)
+
+
+async def _refuse(
+    problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
+) -> NoReturn:
+    """Answer a call with the status that `problem` is."""
+    if not isinstance(problem, MilenaError):
+        log.error("a call failed by a defect of this program", exc_info=problem)
+        problem = InternalError("a defect of Milena; the process's log has the details")
+    else:
+        problem.__traceback__ = None
+    status, details, metadata = to_grpc(problem)
+    if isinstance(problem, Moved):
+        counts.moved += 1
+    else:
+        counts.failed(status.name.lower())
+    details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
+    await context.abort(status, details, metadata)
+    raise AssertionError("abort always raises")
+
+
+def _parse(kind: type[Message], received: bytes) -> Any:
+    try:
+        return kind.FromString(received)
+    except DecodeError as error:
+        raise InvalidRequest(f"request: is not a message of this method ({error})") from None
+
+
+class Calls:
+    """How many calls are worked on."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._none: asyncio.Event | None = None
+
+    def begin(self) -> None:
+        self.number += 1
+
+    def end(self) -> None:
+        self.number -= 1
+        if self._none is not None and not self.number:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Return when no call is worked on."""
+        if self.number:
+            self._none = asyncio.Event()
+            await self._none.wait()
+
+
+class Streams:
+    """How many streams are open, and the most there may be; as a context, one more while it lasts."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.open = 0
+
+    def __enter__(self) -> None:
+        """Raises Overloaded if there is no room for another one."""
+        if self.open >= self.most:
+            raise Overloaded(f"{self.open} streams are open already; the process takes {self.most}")
+        self.open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.open -= 1
+
+
+class GrpcDoor:
+    """A gRPC server with one service, named `service`, and the standard health service.
+
+    `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are
+    received, within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds
+    the streams that are open at the same time; they take no room from the other calls. `check` raises WrongNode for
+    calls that are meant for another node.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        max_value_bytes: int,
+        budget: ByteBudget,
+        request_timeout: float,
+        max_streams: int = 0,
+        check: Check | None = None,
+    ) -> None:
+        self._service = service
+        self._check = check
+        self._budget = budget
+        self._receive = Receive(budget, max_value_bytes + ENVELOPE_BYTES, request_timeout)
+        self._calls = Calls()
+        self._streams = Streams(max_streams)
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(
+            options=server_options(max_value_bytes, request_timeout),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams,
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def bind(self, address: Address, variable: str) -> Address:
+        """Take the port; the address returned has the real one. Raises CannotListen, naming `variable`."""
+        check_free(address, variable)
+        try:
+            port = self._server.add_insecure_port(str(address))
+        except RuntimeError as error:
+            raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
+        return Address(address.host, port)
+
+    async def start(
+        self,
+        methods: Mapping[str, tuple[str, type[Message], Method]],
+        counts: CallCounts,
+        streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
+    ) -> None:
+        """Answer calls. `methods` maps a name to (operation name for the counts, request class, method).
+
+        So does `streams`, to methods that end by themselves when the process stops.
+        """
+        handlers = {
+            name: _large_handler(method, request, counts[operation], self._calls, self._receive, self._check)
+            if name in LARGE_REQUESTS
+            else _handler(method, request, counts[operation], self._calls, self._budget, self._check)
+            for name, (operation, request, method) in methods.items()
+        } | {
+            name: _stream_handler(method, request, counts[operation], self._streams)
+            for name, (operation, request, method) in streams.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
+        await self._server.start()
+        await self.set_serving(True)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What the health service says, for the process ("") and for the service by name."""
+        state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set("", state)
+        await self._health.set(self._service, state)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, and give those in hand `grace` seconds to finish. Streams are not waited for."""
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        if self._streams.open:
+            idle = asyncio.ensure_future(self._calls.none())
+            await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
+            await asyncio.wait((stopping,), timeout=STREAM_SECONDS)
+            if not stopping.done():
+                stopping.cancel()
+                await asyncio.wait((stopping,))
+                await self._server.stop(None)
+        else:
+            await stopping

@@ -1,0 +1,158 @@
+"""Coordination. Sends a request to the node that owns its key.
+
+Invariants:
+- A request goes to the owner in the newest ring, with the epoch since which it owns the slot.
+- A read that loses its node is sent once more, to the owner in the ring as it is then. A write is not: nobody
+  knows whether the lost node did it.
+- A write is acknowledged only when every later read will find it. If its key got another owner while it was under
+  way, that one may have read S3 just before the write arrived there; so it is made to forget the key first.
+- The caller is answered within its deadline, also when the node is silent: the node gets a little less time.
+- Each connection is for one process of one cluster, which another process at the same address refuses. A node that
+  was restarted is another process until it has joined: nothing was done, so the request waits a moment for that.
+- When a node's lease ends, calls that still wait for it are broken off at once, so that reads go to the new
+  owner instead of waiting for a process that may be gone. A node that leaves by itself finishes what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from milena_common.api.errors import NodeLost, NoNodes, WrongNode
+from milena_common.cluster.slot_assignment import Member, Owner
+from milena_common.resp.identity import Identity
+from milena_common.runtime.clock import Clock
+from milena_common.runtime.deadlines import inner
+from milena_router.forwarding.node_connection import NodeConnection
+from milena_router.ring.membership import Change, Membership
+
+LEAVE_GRACE_SECONDS = 10.0
+# With less than this left, another attempt is not worth while.
+LEAST_SECONDS = 0.005
+WARN_AGAIN_SECONDS = 60.0
+# A node that was restarted joins as soon as it listens. For so long, looking so often, a request waits for that.
+REJOIN_SECONDS = 1.0
+REJOIN_CHECK_SECONDS = 0.05
+
+Connect = Callable[[str, Mapping[str, str], Identity], NodeConnection]
+
+log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """Connections to the nodes of the newest ring of `membership`.
+
+    `connect` makes a connection, of the node's address, those of its further doors by name, and what it must be.
+    """
+
+    def __init__(self, membership: Membership, connect: Connect, clock: Clock) -> None:
+        self._membership = membership
+        self._cluster_id = membership.cluster_id
+        self._connect = connect
+        self._clock = clock
+        self._connections: dict[str, NodeConnection] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._warn_again: dict[str, float] = {}
+
+    async def read(self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float) -> bytes:
+        """The owner's answer to `build(owned_since)`, within `timeout` seconds.
+
+        Raises NoNodes, NodeLost (naming node and slot), or what the node answered.
+        """
+        deadline = self._clock.now() + inner(timeout)
+        try:
+            return (await self._ask_owner(cache_key, method, build, deadline))[0]
+        except NodeLost:
+            if deadline - self._clock.now() < LEAST_SECONDS:
+                raise
+            return (await self._ask_owner(cache_key, method, build, deadline))[0]
+
+    async def write(
+        self,
+        method: str,
+        cache_key: bytes,
+        build: Callable[[int], bytes],
+        forget: bytes,
+        timeout: float,
+    ) -> bytes:
+        """As `read`, but sent once; `forget` is the request for a node to forget the same key."""
+        deadline = self._clock.now() + inner(timeout)
+        answer, owner = await self._ask_owner(cache_key, method, build, deadline)
+        while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
+            await self._call(newer, "Forget", lambda _: forget, deadline)
+            owner = newer
+        return answer
+
+    async def _ask_owner(
+        self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float
+    ) -> tuple[bytes, Owner]:
+        """The answer of the owner, and who that is."""
+        give_up_at = min(deadline - LEAST_SECONDS, self._clock.now() + REJOIN_SECONDS)
+        while True:
+            owner = self._owner(cache_key)
+            try:
+                return await self._call(owner, method, build, deadline), owner
+            except WrongNode:
+                if self._clock.now() + REJOIN_CHECK_SECONDS >= give_up_at:
+                    raise
+            await self._clock.sleep(REJOIN_CHECK_SECONDS)
+
+    def _owner(self, cache_key: bytes) -> Owner:
+        owner = self._membership.ring.find(cache_key)
+        if not owner.address:
+            raise NoNodes(
+                f"no node in the ring (slot {owner.slot}): start a cache node with ROUTER_ADDR set to this "
+                "router's address, and look for 'Join' in the router's log"
+            )
+        return owner
+
+    async def _call(self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float) -> bytes:
+        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        try:
+            return await self._connection(owner.address).call(method, build(owner.owned_since), remaining)
+        except (NodeLost, WrongNode) as error:
+            self._warn(owner.address, error)
+            # Of the same class: whether the node may have done it decides what may be sent again.
+            raise type(error)(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
+
+    async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
+        """What the node at `address` answers. Raises as `NodeConnection.call` does."""
+        return await self._connection(address).call(method, request, timeout)
+
+    def ring_changed(self, change: Change) -> None:
+        """Let go of a node that left, and connect anew to one that came (back)."""
+        self._warn_again.pop(change.address, None)
+        gone = [self._connections.pop(change.address, None)]
+        if self._cluster_id != self._membership.cluster_id:
+            # Connections say which cluster they mean.
+            self._cluster_id = self._membership.cluster_id
+            gone += self._connections.values()
+            self._connections = {}
+        for connection in filter(None, gone):
+            grace = 0.0 if change.reason == "lease expired" else LEAVE_GRACE_SECONDS
+            task = asyncio.get_running_loop().create_task(connection.close(grace))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        connections = [*self._connections.values()]
+        self._connections.clear()
+        await asyncio.gather(*(connection.close(0) for connection in connections), *self._closing)
+
+    def _warn(self, address: str, error: NodeLost | WrongNode) -> None:
+        """A node may renew its lease and yet not be reachable: an operator must learn of it, but not each time."""
+        now = self._clock.now()
+        if now >= self._warn_again.get(address, now):
+            self._warn_again[address] = now + WARN_AGAIN_SECONDS
+            log.warning("node %s is in the ring, and %s", address, error)
+
+    def _connection(self, address: str) -> NodeConnection:
+        connection = self._connections.get(address)
+        if connection is None:
+            membership = self._membership
+            member = next((m for m in membership.ring.members if m.address == address), Member(address))
+            identity = Identity(membership.cluster_id, membership.default_bucket, member.node_id)
+            connection = self._connections[address] = self._connect(address, member.addresses, identity)
+        return connection

@@ -1,0 +1,90 @@
+"""Pure. What a joining node tells a router of the last ring, checked: from the message to `Knowledge`."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from milena_common.api.errors import InvalidRequest
+from milena_common.api.keys import check_bucket
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeReport, shortened
+from milena_common.cluster.slot_assignment import Member, Ring
+from milena_common.cluster.slot_map import SlotMap
+from milena_router.ring.membership import MAX_AHEAD_MS, MAX_MEMBERS
+from milena_router.ring.missing_nodes import MAX_MISSING
+from milena_router.ring.recovery import Knowledge, LastRing
+
+MAX_WEIGHT = 1000.0
+# Characters of a node's or a cluster's id.
+MAX_ID = 200
+# Characters of an address.
+MAX_ADDRESS = 300
+# As LEASE_SECONDS allows.
+MAX_LEASE_SECONDS = 3600.0
+
+
+def knowledge(request: pb.JoinRequest, wall: float) -> Knowledge:
+    """What `request` says of the ring; `wall` in seconds since 1970. Raises InvalidRequest for what cannot be."""
+    if len(request.cluster_id) > MAX_ID:
+        raise InvalidRequest(f"cluster_id: has {len(request.cluster_id)} characters; allowed are {MAX_ID}")
+    newest = int(wall * 1000) + MAX_AHEAD_MS
+    last = _last_ring(request, newest) if request.HasField("last_ring") else None
+    return Knowledge(request.cluster_id, min(request.ring_epoch, newest), last)
+
+
+def report(request: pb.JoinRequest | pb.LeaveRequest) -> NodeReport | None:
+    """What a node reports of its writes, cut to what is allowed; None from a node that makes no reports."""
+    if not request.HasField("dirty_entries"):
+        return None
+    degraded = shortened(request.degraded) if isinstance(request, pb.JoinRequest) else ()
+    return NodeReport(request.dirty_entries, request.dead_letters, degraded)
+
+
+def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
+    update = request.last_ring.ring
+    if not 0 < update.epoch <= newest:
+        raise InvalidRequest(f"last_ring: epoch {update.epoch} is not in 1 to {newest}")
+    if len(update.nodes) > MAX_MEMBERS:
+        raise InvalidRequest(f"last_ring: has {len(update.nodes)} nodes; allowed are {MAX_MEMBERS}")
+    if update.cluster_id != request.cluster_id:
+        raise InvalidRequest("last_ring: is of another cluster than cluster_id")
+    if update.default_bucket:
+        check_bucket(update.default_bucket)
+    try:
+        slot_map = SlotMap.from_update(update)
+        members = [
+            Member(
+                node.address,
+                node.node_id,
+                node.weight,
+                {"resp": node.resp_address} if node.resp_address else {},
+                node.journal_id,
+            )
+            for node in slot_map.nodes
+        ]
+        if any(not 0 < member.weight <= MAX_WEIGHT for member in members) or any(
+            len(name) > MAX_ID for member in members for name in (member.node_id, member.journal_id)
+        ):
+            raise ValueError("a node has a weight or an id that is not allowed")
+        if len(slot_map.missing) > MAX_MISSING or not all(map(_is_allowed, slot_map.missing)):
+            raise ValueError(f"missing: allowed are {MAX_MISSING} nodes, with an address, ids and a reason")
+        ranges = ((first, last, node.address, since) for first, last, node, since in slot_map.ranges)
+        ring = Ring.empty().restored(update.epoch, members, ranges)
+    except ValueError as error:
+        raise InvalidRequest(f"last_ring: {error}") from None
+    lease_seconds = request.last_ring.lease_seconds
+    if not 0 <= lease_seconds <= MAX_LEASE_SECONDS:
+        raise InvalidRequest(
+            f"last_ring: lease_seconds: got {lease_seconds:g}; allowed: 0 to {MAX_LEASE_SECONDS:g}"
+        )
+    bucket = update.default_bucket or request.default_bucket
+    return LastRing(ring, bucket, update.cluster_id, lease_seconds, slot_map.missing)
+
+
+def _is_allowed(node: MissingNode) -> bool:
+    return (
+        0 < len(node.address) <= MAX_ADDRESS
+        and max(len(node.node_id), len(node.journal_id)) <= MAX_ID
+        and len(node.reason) <= MAX_REASON
+        and isfinite(node.since)
+    )

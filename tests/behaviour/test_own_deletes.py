@@ -1,0 +1,80 @@
+"""A delete of ours leaves nothing in S3 that says whose it was: it must not be taken for somebody else's change."""
+
+from __future__ import annotations
+
+import asyncio
+
+from milena_cache.objects.object_store import Fault, Ref
+from tests.cache.rig import NodeUnderTest
+from tests.support.fake_clock import settle
+
+
+async def started() -> NodeUnderTest:
+    """A node whose `k` is in S3 as it wrote it; a conflict would keep a later write from S3."""
+    t = NodeUnderTest(mode="back", policy="fail")
+    await t.start()
+    await t.put("k", b"1")
+    await t.flush()
+    return t
+
+
+async def is_uploaded(t: NodeUnderTest, value: bytes) -> None:
+    await t.clock.advance(30)
+    assert t.uploader.conflicts["fail"] == 0
+    assert list(t.dirty.dead()) == []
+    assert t.s3_has("k") == value
+
+
+async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
+    t = await started()
+
+    def lose_answer(operation: str, ref: Ref) -> Fault | None:
+        if operation == "delete":
+            t.store.refuse = None
+            t.store.fail(Fault.INCOMPLETE, after_effect=True)
+        return None
+
+    t.store.refuse = lose_answer
+    t.store.write_gate.clear()
+    await t.delete("k")
+    await t.clock.advance(1)
+    await t.put("k", b"2")
+    t.store.write_gate.set()
+    await is_uploaded(t, b"2")
+
+
+async def test_a_put_while_a_delete_is_under_way_and_a_crash() -> None:
+    t = await started()
+    t.store.write_gate.clear()
+    await t.delete("k")
+    await t.clock.advance(1)
+    assert t.s3_has("k") is None
+    await t.put("k", b"2")
+    t = await t.crash()
+    t.store.write_gate.set()
+    await is_uploaded(t, b"2")
+
+
+async def test_a_put_soon_after_a_delete_and_a_crash_when_the_delete_had_landed() -> None:
+    t = await started()
+    t.store.write_gate.clear()
+    await t.delete("k")
+    await t.clock.advance(1)
+    await t.put("k", b"2")
+    t.store.write_gate.set()
+    await t.clock.advance(0.5)
+    t = await t.crash()
+    await is_uploaded(t, b"2")
+
+
+async def test_a_put_that_a_delete_through_was_about_to_replace_and_a_crash() -> None:
+    t = await started()
+    await t.put("k", b"2")
+    t.store.write_gate.clear()
+    deleting = asyncio.create_task(t.delete("k", durability="through"))
+    await settle()
+    assert t.s3_has("k") is None
+    crashed = await t.crash()
+    deleting.cancel()
+    t.store.write_gate.set()
+    await is_uploaded(crashed, b"2")

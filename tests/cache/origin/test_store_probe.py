@@ -1,0 +1,138 @@
+"""What the probe finds out about a store, and what it leaves there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from milena_cache.objects.object_store import Fault, Info, Page, Ref
+from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.conditions import Capability, Conditions, ConditionsMode, State
+from milena_cache.origin.requests import Origin
+from milena_cache.origin.store_probe import StoreProbe
+from tests.support.fake_clock import FakeClock
+from tests.support.s3.memory_store import MemoryStore, WithMetadata
+
+BUCKET = "bucket"
+CREATE, REPLACE, DELETE = Capability.CREATE, Capability.REPLACE, Capability.DELETE
+
+
+class Rig:
+    def __init__(self, store: MemoryStore, mode: ConditionsMode = "auto") -> None:
+        self.store = store
+        self.clock = FakeClock()
+        self.conditions = Conditions(mode)
+        self.origin = Origin(
+            store,
+            self.clock,
+            lambda: 0.5,
+            fresh=store,
+            retries=0,
+            concurrency=8,
+            place_timeout=5,
+            hedge_after=5,
+        )
+        self.probe = StoreProbe(
+            self.origin, store, BUCKET, "pre/", self.conditions, self.clock, random.Random(1).random
+        )
+
+    async def states(self) -> dict[Capability, State]:
+        await self.probe.run()
+        assert self.store.objects == {}
+        return {capability: self.conditions.state(capability) for capability in Capability}
+
+
+async def test_a_store_that_does_as_s3_does_works_and_is_left_empty() -> None:
+    rig = Rig(MemoryStore(BUCKET))
+    assert set((await rig.states()).values()) == {State.WORKS}
+    assert rig.conditions.degraded() == []
+    written = {key for operation, key in rig.store.calls if operation == "put"}
+    assert all(key.startswith("pre/.milena-probe/") for key in written)
+    assert len({key.split("/")[2] for key in written}) == 1
+
+
+@pytest.mark.parametrize("fault", [State.IGNORED, State.UNSUPPORTED, State.NEVER_HOLDS])
+@pytest.mark.parametrize(
+    ("operation", "capability"), [("create", CREATE), ("replace", REPLACE), ("delete", DELETE)]
+)
+async def test_each_condition_is_found_as_it_is(operation: str, capability: Capability, fault: State) -> None:
+    store = MemoryStore(BUCKET)
+    {State.IGNORED: store.ignoring, State.UNSUPPORTED: store.unsupporting, State.NEVER_HOLDS: store.denying}[
+        fault
+    ].add(operation)
+    states = await Rig(store).states()
+    assert states[capability] is fault
+    assert states[Capability.LISTING] is State.WORKS
+    # A multipart upload is a create here.
+    others = set(Capability) - {capability} - ({Capability.MULTIPART} if operation == "create" else set())
+    assert {states[each] for each in others} == {State.WORKS}
+
+
+class Forgetful(MemoryStore):
+    """Loses metadata."""
+
+    async def head(self, ref: Ref) -> Info | None:
+        value = self.objects.get(ref)
+        if value is not None:
+            self.objects[ref] = WithMetadata(value, {})
+        return await super().head(ref)
+
+
+async def test_metadata_that_does_not_come_back_is_broken() -> None:
+    states = await Rig(Forgetful(BUCKET)).states()
+    assert (states[Capability.METADATA], states[Capability.COPY]) == (State.BROKEN, State.BROKEN)
+
+
+class Utf16(MemoryStore):
+    """Lists in the order of UTF-16, as some stores do."""
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        page = await super().list(bucket, prefix, "", 1000)
+        found = sorted(page.objects, key=lambda info: info.key.encode("utf-16-be"))
+        start = int(cursor or 0)
+        return Page(found[start : start + limit], str(start + limit) if len(found) > start + limit else "")
+
+
+async def test_another_order_of_listings_is_broken() -> None:
+    assert (await Rig(Utf16(BUCKET)).states())[Capability.LISTING] is State.BROKEN
+
+
+async def test_a_bucket_that_takes_no_writes_leaves_all_unknown_and_is_not_asked_again() -> None:
+    store = MemoryStore(BUCKET)
+    store.refuse = lambda operation, _: Fault.DENIED if operation in ("put", "copy", "delete") else None
+    rig = Rig(store)
+    assert await rig.probe.run()
+    assert {rig.conditions.state(each) for each in Capability} == {State.UNKNOWN}
+    assert rig.conditions.not_ready() == []
+    assert all("unknown" in reason and "denied" in reason for reason in rig.conditions.degraded())
+
+
+async def test_off_probes_no_conditions() -> None:
+    states = await Rig(MemoryStore(BUCKET), "off").states()
+    assert {each for each, state in states.items() if state is State.UNKNOWN} == {
+        CREATE, REPLACE, DELETE, Capability.MULTIPART,
+    }  # fmt: skip
+
+
+async def test_a_node_is_ready_after_one_try_and_a_probe_that_failed_is_repeated() -> None:
+    store = MemoryStore(BUCKET)
+    rig = Rig(store)
+    outcomes: list[tuple[bool, str]] = []
+    watch = BucketWatch(rig.origin, BUCKET, rig.clock, lambda: 0.5)
+
+    async def probe() -> bool:
+        done = await rig.probe.run()
+        outcomes.append((done, watch.problem))
+        store.refuse = None
+        return done
+
+    watch = BucketWatch(rig.origin, BUCKET, rig.clock, lambda: 0.5, [probe])
+    store.refuse = lambda operation, _: Fault.SERVER if operation == "put" else None
+    running = asyncio.create_task(watch.run())
+    await rig.clock.advance(30)
+    await running
+    assert [done for done, _ in outcomes] == [False, True]
+    assert [bool(problem) for _, problem in outcomes] == [True, False]
+    assert rig.conditions.trusts(REPLACE)

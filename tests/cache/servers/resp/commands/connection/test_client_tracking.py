@@ -1,0 +1,334 @@
+"""CLIENT TRACKING as clients meet it: the commands, and the messages that come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import hiredis
+import pytest
+
+from milena_cache.servers.resp import invalidations
+from milena_cache.servers.resp.invalidations import MOST_SWEEPS, NAMED_AT_ONCE
+from milena_common.resp.encoding import bulk, command
+from tests.cache.servers.resp.commands.connection.test_subscriptions import MESSAGE, subscriber
+from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, parsed, ring
+
+INVALIDATE_K = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+
+
+def tracking(door: DoorUnderTest, *options: bytes, resp3: bool = True) -> WireClient:
+    client = door.connect(resp3=resp3)
+    assert client.now(b"CLIENT", b"TRACKING", b"ON", *options) == b"+OK\r\n"
+    return client
+
+
+def number(client: WireClient) -> bytes:
+    return b"%d" % client.session.id
+
+
+async def pushes(client: WireClient) -> bytes:
+    """What comes by itself."""
+    await client.idle()
+    return client.take()
+
+
+async def kept(door: DoorUnderTest, client: WireClient, key: bytes = b"k") -> None:
+    """The client reads `key`, which has a value, and has been told of nothing yet."""
+    door.t.in_s3(key.decode(), b"v")
+    assert await client.value(b"GET", key) == b"v"
+    assert await pushes(client) == b""
+
+
+async def test_a_write_by_anybody_is_told_once() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door), door.connect()
+    await kept(door, client)
+    for _ in range(2):
+        await other.ask(b"SET", b"k", b"w")
+    assert await pushes(client) == INVALIDATE_K
+    assert door.context.tracking.invalidations == 1
+
+
+async def test_an_own_write_is_told_behind_its_answer() -> None:
+    door = DoorUnderTest()
+    client = tracking(door)
+    await kept(door, client)
+    assert await client.ask(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
+    assert await pushes(client) == INVALIDATE_K
+
+
+async def test_noloop() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door, b"NOLOOP"), door.connect()
+    await kept(door, client)
+    assert client.now(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
+    assert await pushes(client) == b""
+    await other.ask(b"DEL", b"k")
+    assert await pushes(client) == INVALIDATE_K
+
+
+async def test_a_change_while_a_read_waits_is_told_before_and_behind_its_answer() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door), door.connect()
+    door.t.in_s3("k", b"old")
+    client.send(command(b"GET", b"k"))
+    client.send(command(b"GET", b"missing"))
+    door.context.tracking.changed(b"k")
+    await other.idle()
+    answers = client.take()
+    assert answers.startswith(INVALIDATE_K)
+    assert answers.endswith(INVALIDATE_K)
+    assert b"$3\r\nold\r\n" in answers
+
+
+async def test_broadcast() -> None:
+    door = DoorUnderTest()
+    client = tracking(door, b"BCAST", b"PREFIX", b"a:", b"PREFIX", b"k")
+    other = door.connect()
+    for key in (b"b:1", b"k"):
+        await other.ask(b"SET", key, b"w")
+    assert await pushes(client) == INVALIDATE_K
+
+
+async def test_a_redirection_tells_another_connection_until_that_is_gone() -> None:
+    door = DoorUnderTest()
+    listener = door.connect(resp3=True)
+    client, other = tracking(door, b"REDIRECT", number(listener)), door.connect()
+    assert client.now(b"CLIENT", b"GETREDIR") == b":%b\r\n" % number(listener)
+    await kept(door, client)
+    await other.ask(b"SET", b"k", b"w")
+    assert await pushes(listener) == INVALIDATE_K
+    assert client.take() == b""
+    assert await client.value(b"GET", b"k") == b"w"
+    listener.send(command(b"QUIT"))
+    await listener.idle()
+    await other.ask(b"SET", b"k", b"x")
+    assert await pushes(client) == b">2\r\n$21\r\ntracking-redir-broken\r\n:%b\r\n" % number(listener)
+    info = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
+    assert {bytes(flag) for flag in info[b"flags"]} == {b"on", b"broken_redirect"}
+
+
+async def test_who_speaks_resp2_is_told_nothing() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door, resp3=False), door.connect()
+    await kept(door, client)
+    await other.ask(b"SET", b"k", b"w")
+    assert await pushes(client) == b""
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        (b"MGET", b"a", b"k"),
+        (b"EXISTS", b"k"),
+        (b"STRLEN", b"k"),
+        (b"GETRANGE", b"k", b"0", b"1"),
+        (b"TTL", b"k"),
+    ],
+)
+async def test_whatever_reads_is_followed(read: tuple[bytes, ...]) -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door), door.connect()
+    await door.warm(other, "k", b"v")
+    await client.ask(*read)
+    await other.ask(b"SET", b"k", b"w")
+    assert INVALIDATE_K in await pushes(client)
+
+
+async def test_another_version_in_s3_is_told_when_it_is_found() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door), door.connect()
+    await kept(door, client)
+    door.t.in_s3("k", b"new")
+    door.t.clock.tick(111)
+    assert await other.value(b"GET", b"k") == b"new"
+    assert await pushes(client) == INVALIDATE_K
+
+
+async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door), door.connect()
+    await other.ask(b"SET", b"k", b"v", b"PX", b"2500")
+    assert await client.value(b"GET", b"k") == b"v"
+    for _ in range(2):
+        door.t.clock.tick(1)
+        door.door.sweep()
+        assert await pushes(client) == b""
+    door.t.clock.tick(1)
+    door.door.sweep()
+    assert await pushes(client) == INVALIDATE_K
+
+
+async def test_what_nobody_keeps_a_copy_of_is_told_after_a_while() -> None:
+    door = DoorUnderTest()
+    client = tracking(door)
+    door.context.tracking.read(client.session.id, b"k")
+    for _ in range(MOST_SWEEPS + 1):
+        assert await pushes(client) == b""
+        door.door.sweep()
+    assert await pushes(client) == INVALIDATE_K
+
+
+async def test_slots_that_come_or_go_empty_every_client() -> None:
+    door = DoorUnderTest()
+    client = tracking(door)
+    broadcast = tracking(door, b"BCAST", b"PREFIX", b"x")
+    await kept(door, client)
+    assert door.ownership.update(ring(ME, "127.0.0.1:50053", epoch=2))
+    door.door.ring_changed()
+    assert await pushes(client) == INVALIDATE_K
+    assert await pushes(broadcast) == EVERYTHING
+
+
+async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of_the_loop() -> None:
+    """coredis 6.9 drops nothing at a message without keys."""
+    door = DoorUnderTest()
+    client, redirected = tracking(door), door.connect()
+    sink = subscriber(door)
+    redirected.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", number(sink))
+    keys = [b"k%d" % at for at in range(NAMED_AT_ONCE + 10)]
+    for key in keys:
+        door.context.tracking.read(client.session.id, key)
+    door.context.tracking.read(redirected.session.id, keys[0])
+    door.door.ring_changed()
+    await asyncio.sleep(0)
+    door.context.tracking.read(client.session.id, b"read anew")
+    told: list[bytes] = []
+    reader = hiredis.Reader()
+    reader.feed(await pushes(client))
+    while message := reader.gets():
+        told += message[1]
+    assert told == keys
+    assert b"read anew" in door.context.tracking
+    assert door.context.tracking.keys == 1
+    assert await pushes(sink) == MESSAGE % (b"*1\r\n" + bulk(keys[0]))
+
+
+async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invalidations, "MOST_NAMED", 1)
+    door = DoorUnderTest()
+    client = tracking(door)
+    for key in (b"k", b"l"):
+        await kept(door, client, key)
+    door.door.ring_changed()
+    assert await pushes(client) == EVERYTHING
+
+
+async def test_who_resets_or_leaves_tracks_no_more() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door), tracking(door)
+    client.now(b"RESET")
+    assert door.context.tracking.clients == 1
+    other.connection.connection_lost(None)
+    assert not door.context.tracking.active
+
+
+def error(answer: bytes) -> str:
+    value: Any = parsed(answer)
+    assert isinstance(value, hiredis.ReplyError)
+    return str(value)
+
+
+# As a redis-server 7.0 answers.
+REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
+    ((b"TRACKING",), "ERR wrong number of arguments for 'client|tracking' command"),
+    ((b"TRACKING", b"MAYBE"), "ERR syntax error"),
+    ((b"TRACKING", b"ON", b"REDIRECT"), "ERR syntax error"),
+    ((b"TRACKING", b"ON", b"FOO"), "ERR syntax error"),
+    ((b"TRACKING", b"ON", b"REDIRECT", b"x"), "ERR value is not an integer or out of range"),
+    ((b"TRACKING", b"ON", b"REDIRECT", b"999"), "ERR The client ID you want redirect to does not exist"),
+    ((b"TRACKING", b"ON", b"REDIRECT", b"0"), "ERR The client ID you want redirect to does not exist"),
+    (
+        (b"TRACKING", b"ON", b"REDIRECT", b"1", b"REDIRECT", b"1"),
+        "ERR A client can only redirect to a single other client",
+    ),
+    ((b"TRACKING", b"ON", b"PREFIX", b"a"), "ERR PREFIX option requires BCAST mode to be enabled"),
+    ((b"TRACKING", b"ON", b"BCAST", b"OPTIN"), "ERR OPTIN and OPTOUT are not compatible with BCAST"),
+    ((b"TRACKING", b"ON", b"OPTIN", b"OPTOUT"), "ERR You can't specify both OPTIN mode and OPTOUT mode"),
+    (
+        (b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"a", b"PREFIX", b"ab"),
+        "ERR Prefix 'a' overlaps with another provided prefix 'ab'. Prefixes for a single client must not overlap.",
+    ),
+    (
+        (b"CACHING", b"YES"),
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
+        "enabled",
+    ),
+    ((b"CACHING",), "ERR wrong number of arguments for 'client|caching' command"),
+]
+
+
+@pytest.mark.parametrize(("words", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
+async def test_refusals(words: tuple[bytes, ...], refusal: str) -> None:
+    client = DoorUnderTest().connect()
+    assert error(client.now(b"CLIENT", *words)) == refusal
+
+
+SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
+    (
+        (b"BCAST", b"PREFIX", b"a"),
+        (b"TRACKING", b"ON"),
+        "ERR You can't switch BCAST mode on/off before disabling tracking for this client, and then re-enabling it "
+        "with a different mode.",
+    ),
+    (
+        (b"BCAST", b"PREFIX", b"a"),
+        (b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"ab"),
+        "ERR Prefix 'ab' overlaps with an existing prefix 'a'. Prefixes for a single client must not overlap.",
+    ),
+    (
+        (b"OPTIN",),
+        (b"TRACKING", b"ON", b"OPTOUT"),
+        "ERR You can't switch OPTIN/OPTOUT mode before disabling tracking for this client, and then re-enabling it "
+        "with a different mode.",
+    ),
+    (
+        (),
+        (b"CACHING", b"YES"),
+        "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.",
+    ),
+    (
+        (b"OPTIN",),
+        (b"CACHING", b"NO"),
+        "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.",
+    ),
+    ((b"OPTIN",), (b"CACHING", b"MAYBE"), "ERR syntax error"),
+]
+
+
+@pytest.mark.parametrize(("options", "words", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
+async def test_what_does_not_fit_what_was_said_before(
+    options: tuple[bytes, ...], words: tuple[bytes, ...], refusal: str
+) -> None:
+    client = tracking(DoorUnderTest(), *options)
+    assert error(client.now(b"CLIENT", *words)) == refusal
+
+
+async def test_trackinginfo_says_what_was_said() -> None:
+    door = DoorUnderTest()
+    client = door.connect()
+
+    def info() -> dict[bytes, Any]:
+        words = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    assert info() == {b"flags": [b"off"], b"redirect": -1, b"prefixes": []}
+    client.now(b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"b", b"PREFIX", b"a", b"NOLOOP")
+    assert info() == {b"flags": [b"on", b"bcast", b"noloop"], b"redirect": 0, b"prefixes": [b"a", b"b"]}
+    client.now(b"CLIENT", b"TRACKING", b"OFF")
+    client.now(b"CLIENT", b"TRACKING", b"ON", b"OPTIN")
+    client.now(b"CLIENT", b"CACHING", b"YES")
+    assert info()[b"flags"] == [b"on", b"optin", b"caching-yes"]
+
+
+async def test_optin() -> None:
+    door = DoorUnderTest()
+    client, other = tracking(door, b"OPTIN"), door.connect()
+    await kept(door, client, b"not")
+    client.now(b"CLIENT", b"CACHING", b"YES")
+    await kept(door, client)
+    for key in (b"not", b"k"):
+        await other.ask(b"SET", key, b"w")
+    assert await pushes(client) == INVALIDATE_K

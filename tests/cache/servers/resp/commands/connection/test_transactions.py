@@ -1,0 +1,103 @@
+"""There are no transactions: of one that a client believes to have failed, nothing is carried out."""
+
+from __future__ import annotations
+
+import hiredis
+import pytest
+
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.resp.encoding import command
+from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.support.fake_clock import settle
+
+
+async def started() -> DoorUnderTest:
+    door = DoorUnderTest(mode="back")
+    await door.t.start()
+    return door
+
+
+async def answers(client: WireClient, *sent: bytes) -> list[str]:
+    """The answers as text, an error with its code word."""
+    client.take()
+    client.send(b"".join(sent))
+    reader = hiredis.Reader()
+    reader.feed(await client.answers(len(sent)))
+    return [str(reader.gets()) for _ in sent]
+
+
+WRITES = (
+    command(b"SET", b"a", b"1"),
+    command(b"MSET", b"a", b"1", b"b", b"2"),
+    command(b"SET", b"a", b"1", b"NX", b"EX", b"9"),
+    command(b"DEL", b"there"),
+    command(b"GETDEL", b"there"),
+    command(b"EXPIRE", b"there", b"0"),
+    command(b"MILENA.CALL", b"Put", b"5000", pb.PutRequest(key=b"a", value=b"1").SerializeToString()),
+)
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("pieces", [1, 0])
+async def test_nothing_between_multi_and_exec_is_carried_out(write: bytes, pieces: int) -> None:
+    door = await started()
+    client = door.connect()
+    await door.warm(client, "there", b"x")
+    sent = (command(b"MULTI"), write, command(b"GET", b"there"), command(b"EXEC"))
+    if pieces:
+        told = [answer for each in sent for answer in await answers(client, each)]
+    else:
+        told = await answers(client, *sent)
+    assert told[0].startswith("ERR transactions are not supported")
+    assert told[1].startswith("ERR transactions are not supported")
+    assert told[2].startswith("ERR transactions are not supported")
+    assert told[3] == "EXECABORT Transaction discarded because of previous errors."
+    await settle()
+    assert await client.value(b"MGET", b"a", b"b", b"there") == [None, None, b"x"]
+    assert not door.t.dirty.entries
+    await door.t.stop()
+
+
+@pytest.mark.parametrize("end", [b"EXEC", b"DISCARD", b"RESET"])
+async def test_after_its_end_commands_are_carried_out_again(end: bytes) -> None:
+    door = await started()
+    client = door.connect()
+    await answers(client, command(b"MULTI"), command(b"PING"), command(end))
+    assert await client.ask(b"SET", b"a", b"1") == b"+OK\r\n"
+    assert await client.value(b"GET", b"a") == b"1"
+    await door.t.stop()
+
+
+async def test_another_connection_is_not_concerned() -> None:
+    door = await started()
+    client, other = door.connect(), door.connect()
+    await answers(client, command(b"MULTI"))
+    assert await other.ask(b"SET", b"a", b"1") == b"+OK\r\n"
+    await door.t.stop()
+
+
+async def test_a_transaction_that_waits_too_long_is_refused_as_a_whole() -> None:
+    """Were MULTI refused for its age alone, what comes after it in time would be carried out."""
+    door = await started()
+    client = door.connect()
+    door.t.store.gate.clear()
+    client.send(command(b"GET", b"cold") + command(b"HELLO", b"3") + command(b"MULTI"))
+    await settle()
+    door.t.clock.tick(door.config.request_timeout + 1)
+    door.t.store.gate.set()
+    await settle()
+    client.take()
+    assert (await client.ask(b"SET", b"a", b"1")).startswith(b"-ERR transactions")
+    await door.t.stop()
+
+
+async def test_without_multi_they_answer_as_redis_does() -> None:
+    door = await started()
+    client = door.connect()
+    assert await answers(client, command(b"EXEC"), command(b"DISCARD")) == [
+        "ERR EXEC without MULTI",
+        "ERR DISCARD without MULTI",
+    ]
+    assert client.now(b"UNWATCH") == b"+OK\r\n"
+    assert (await answers(client, command(b"WATCH", b"a")))[0].startswith("ERR transactions are not supported")
+    await door.t.stop()

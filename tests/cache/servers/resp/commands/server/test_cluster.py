@@ -1,0 +1,83 @@
+"""CLUSTER: the ring in Redis Cluster's words."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
+from milena_common.cluster.slots import SLOTS, slot_of
+from tests.cache.servers.resp.rig import ME, DoorUnderTest, ring
+
+OTHER = "127.0.0.1:50061"
+
+
+def node_id(address: str) -> bytes:
+    return sha1(address.encode()).hexdigest().encode()
+
+
+async def test_two_nodes() -> None:
+    door = DoorUnderTest()
+    door.ownership.update(ring(ME, OTHER, epoch=7))
+    client = door.connect()
+    half = SLOTS // 2
+    assert await client.value(b"CLUSTER", b"MYID") == node_id(ME)
+    assert await client.value(b"CLUSTER", b"SLOTS") == [
+        [0, half - 1, [b"127.0.0.1", 50052, node_id(ME), []]],
+        [half, SLOTS - 1, [b"127.0.0.1", 50062, node_id(OTHER), []]],
+    ]
+    assert (await client.value(b"CLUSTER", b"NODES")).decode().splitlines() == [
+        f"{node_id(ME).decode()} 127.0.0.1:50052@60052 myself,master - 0 0 7 connected 0-{half - 1}",
+        f"{node_id(OTHER).decode()} 127.0.0.1:50062@60062 master - 0 0 7 connected {half}-{SLOTS - 1}",
+    ]
+    shards = await client.value(b"CLUSTER", b"SHARDS")
+    assert [shard[:2] for shard in shards] == [[b"slots", [0, half - 1]], [b"slots", [half, SLOTS - 1]]]
+    assert shards[1][3][0][:6] == [b"id", node_id(OTHER), b"port", 50062, b"ip", b"127.0.0.1"]
+    told = dict(line.split(b":") for line in (await client.value(b"CLUSTER", b"INFO")).split())
+    assert (told[b"cluster_state"], told[b"cluster_size"], told[b"cluster_current_epoch"]) == (b"ok", b"2", b"7")
+    assert await client.value(b"CLUSTER", b"REPLICAS", node_id(OTHER)) == []
+    assert client.now(b"CLUSTER", b"REPLICAS", b"x") == b"-ERR Unknown node x\r\n"
+    assert await client.value(b"CLUSTER", b"LINKS") == []
+
+
+async def test_a_node_without_a_redis_door_is_none() -> None:
+    door = DoorUnderTest()
+    me, mute = MapNode(ME, "[::1]:6379", "a"), MapNode(OTHER, "", "b")
+    ranges = (MapRange(0, 0, me, 3), MapRange(1, 1, mute, 3), MapRange(2, SLOTS - 1, me, 3))
+    door.ownership.update(SlotMap(3, "bucket", (me, mute), ranges))
+    client = door.connect()
+    assert [part[:2] for part in await client.value(b"CLUSTER", b"SLOTS")] == [[0, 0], [2, SLOTS - 1]]
+    assert (await client.value(b"CLUSTER", b"NODES")).decode().split(" ", 1)[1] == (
+        f"::1:6379@16379 myself,master - 0 0 3 connected 0 2-{SLOTS - 1}\n"
+    )
+    assert b"cluster_state:fail\r\ncluster_slots_assigned:16383\r\n" in await client.value(b"CLUSTER", b"INFO")
+
+
+async def test_no_ring_is_known_yet() -> None:
+    door = DoorUnderTest()
+    door.context.ownership = type(door.ownership)(ME)
+    client = door.connect()
+    assert await client.value(b"CLUSTER", b"SLOTS") == []
+    assert await client.value(b"CLUSTER", b"MYID") == node_id(ME)
+    assert (await client.value(b"CLUSTER", b"INFO")).startswith(b"cluster_state:fail\r\n")
+
+
+async def test_keys_by_slot() -> None:
+    door = DoorUnderTest(mode="back")
+    await door.t.start()
+    client = door.connect()
+    await door.warm(client, "{tag}1", b"value")
+    assert await client.value(b"GET", b"{tag}nothing") is None
+    assert client.now(b"CLUSTER", b"KEYSLOT", b"{tag}1") == b":%d\r\n" % slot_of(b"tag")
+    slot = str(slot_of(b"tag")).encode()
+    assert await client.value(b"CLUSTER", b"COUNTKEYSINSLOT", slot) == 1
+    assert await client.value(b"SET", b"{tag}2", b"value") == b"OK"
+    assert await client.value(b"CLUSTER", b"COUNTKEYSINSLOT", slot) == 2
+    assert sorted(await client.value(b"CLUSTER", b"GETKEYSINSLOT", slot, b"9")) == [b"{tag}1", b"{tag}2"]
+    assert len(await client.value(b"CLUSTER", b"GETKEYSINSLOT", slot, b"1")) == 1
+    for words, refusal in (
+        (b"COUNTKEYSINSLOT 16384", b"ERR Invalid slot"),
+        (b"COUNTKEYSINSLOT x", b"ERR value is not an integer or out of range"),
+        (b"GETKEYSINSLOT 1 -1", b"ERR Invalid slot or number of keys"),
+    ):
+        assert await client.ask(b"CLUSTER", *words.split()) == b"-%b\r\n" % refusal
+    await door.t.stop()

@@ -1,0 +1,86 @@
+"""SLOWLOG: its bounds, and that a long one keeps nobody waiting. (Its form is held against Redis in tests/e2e.)"""
+
+from __future__ import annotations
+
+import asyncio
+
+from milena_cache.servers.resp.commands.server.slowlog import (
+    ENCODED_AT_ONCE,
+    MAX_ENTRIES,
+    MAX_LOG_BYTES,
+    MOST_BYTES,
+    SlowLog,
+)
+from tests.cache.servers.resp.rig import DoorUnderTest, parsed
+
+
+def filled(log: SlowLog, number: int, word: bytes = b"w", name: str = "") -> None:
+    for each in range(number):
+        log.add(float(each), 1.0, [b"GET", word], "10.0.0.1:5000", name)
+
+
+def test_the_newest_are_kept() -> None:
+    log = SlowLog(max_len=3)
+    filled(log, 5)
+    assert [entry.id for entry in log.newest(-1)] == [4, 3, 2]
+    assert [entry.id for entry in log.newest(2)] == [4, 3]
+    log.resize(1)
+    assert [entry.id for entry in log.newest(-1)] == [4]
+    log.resize(2)
+    filled(log, 1)
+    assert [entry.id for entry in log.newest(-1)] == [5, 4]
+    log.clear()
+    assert (len(log), log.bytes) == (0, 0)
+
+
+def test_the_log_is_bounded_in_bytes_too() -> None:
+    log = SlowLog(max_len=MAX_ENTRIES)
+    filled(log, 5 * MAX_ENTRIES, b"x" * 10_000, "n" * 10_000)
+    assert log.bytes <= MAX_LOG_BYTES
+    assert log.bytes == sum(
+        sum(map(len, entry.words)) + len(entry.addr) + len(entry.name) for entry in log.newest(-1)
+    )
+    assert {len(entry.name) for entry in log.newest(-1)} == {MOST_BYTES}
+    assert log.newest(1)[0].id == 5 * MAX_ENTRIES - 1
+
+
+async def test_a_greater_length_is_refused() -> None:
+    door = DoorUnderTest()
+    client = door.connect()
+    too_many = b"%d" % (MAX_ENTRIES + 1)
+    answer = str(await client.value(b"CONFIG", b"SET", b"slowlog-max-len", too_many))
+    assert f"between 0 and {MAX_ENTRIES}" in answer
+    assert await client.value(b"CONFIG", b"SET", b"slowlog-max-len", b"%d" % MAX_ENTRIES) == b"OK"
+    assert await client.value(b"CONFIG", b"GET", b"slowlog-max-len") == [b"slowlog-max-len", b"%d" % MAX_ENTRIES]
+
+
+async def test_others_have_their_turn_while_a_long_log_is_answered() -> None:
+    door = DoorUnderTest()
+    log = door.context.slow.log
+    log.resize(MAX_ENTRIES)
+    filled(log, MAX_ENTRIES)
+    slow, other = door.connect(), door.connect()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            assert other.now(b"PING") == b"+PONG\r\n"
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    answer = parsed(await slow.ask(b"SLOWLOG", b"GET", b"-1"))
+    task.cancel()
+    assert [entry[0] for entry in answer] == list(range(MAX_ENTRIES - 1, -1, -1))
+    assert answer[0] == [MAX_ENTRIES - 1, MAX_ENTRIES - 1, 1_000_000, [b"GET", b"w"], b"10.0.0.1:5000", b""]
+    assert turns >= MAX_ENTRIES // ENCODED_AT_ONCE
+
+
+async def test_a_short_and_a_long_answer_have_one_form() -> None:
+    door = DoorUnderTest()
+    client = door.connect()
+    filled(door.context.slow.log, 2 * ENCODED_AT_ONCE)
+    long = await client.value(b"SLOWLOG", b"GET", b"%d" % (ENCODED_AT_ONCE + 1))
+    short = await client.value(b"SLOWLOG", b"GET", b"%d" % ENCODED_AT_ONCE)
+    assert long[:-1] == short

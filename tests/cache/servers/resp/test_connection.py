@@ -1,0 +1,270 @@
+"""What a connection does with bytes, order, waiting and readers that do not read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from milena_cache.servers.resp.output_buffer import HIGH_WATER
+from milena_common.resp.encoding import bulk, command
+from tests.cache.servers.resp.rig import DoorUnderTest, WireClient, ring
+from tests.support.fake_clock import settle
+from tests.support.s3.memory_store import MemoryStore
+
+
+@asynccontextmanager
+async def door(variables: dict[str, str] | None = None, **node: object) -> AsyncIterator[DoorUnderTest]:
+    made = DoorUnderTest(variables, **node)
+    await made.t.start()
+    yield made
+    await made.t.stop()
+
+
+def gets(*keys: bytes) -> bytes:
+    return b"".join(command(b"GET", key) for key in keys)
+
+
+async def test_hits_are_answered_within_the_read_that_brought_them_in_one_write() -> None:
+    async with door() as d:
+        client = d.connect()
+        for key in ("a", "b"):
+            await d.warm(client, key, key.encode() * 3)
+        client.take()
+        writes = client.transport.writes
+        client.send(gets(b"a", b"b", b"a"))
+        assert client.take() == bulk(b"aaa") + bulk(b"bbb") + bulk(b"aaa")
+        assert client.transport.writes == writes + 1
+        assert d.t.node.reads.outcomes["hit"] == 3
+        assert d.calls["get"].requests == 5
+        assert sum(d.calls["get"].durations.counts) == 5
+
+
+@pytest.mark.parametrize("deferring", [False, True])
+async def test_a_miss_in_the_middle_is_answered_in_its_place_or_deferred(deferring: bool) -> None:
+    async with door() as d:
+        client = d.connect()
+        await d.warm(client, "a", b"1")
+        await d.warm(client, "c", b"3")
+        d.t.in_s3("b", b"2")
+        client.take()
+        client.session.deferring = deferring
+        client.session.protocol = 3 if deferring else 2
+        client.send(gets(b"a", b"b", b"c", b"none"))
+        if deferring:
+            assert client.take() == bulk(b"1") + b"-DEFERRED 1\r\n" + bulk(b"3") + b"-DEFERRED 2\r\n"
+            await settle()
+            assert client.take() == (b">3\r\n+deferred\r\n:1\r\n" + bulk(b"2") + b">3\r\n+deferred\r\n:2\r\n_\r\n")
+            assert d.context.clients.deferred == 2
+        else:
+            assert client.take() == bulk(b"1")
+            await settle()
+            assert client.take() == bulk(b"2") + bulk(b"3") + b"$-1\r\n"
+
+
+async def test_misses_of_one_read_are_asked_of_s3_together() -> None:
+    async with door() as d:
+        client = d.connect()
+        d.t.store.gate.clear()
+        client.send(gets(*(b"k%d" % number for number in range(20))))
+        await settle()
+        assert d.t.store.count("get") == 20
+        d.t.store.gate.set()
+        assert await client.answers(20) == b"$-1\r\n" * 20
+
+
+async def test_a_read_sees_the_write_before_it_and_not_the_one_after_it() -> None:
+    async with door(mode="back") as d:
+        client = d.connect()
+        d.t.in_s3("k", b"0")
+        client.send(
+            gets(b"k") + command(b"SET", b"k", b"1") + gets(b"k") + command(b"SET", b"k", b"2") + gets(b"k")
+        )
+        assert await client.answers(5) == b"".join((bulk(b"0"), b"+OK\r\n", bulk(b"1"), b"+OK\r\n", bulk(b"2")))
+
+
+async def test_a_client_that_does_not_read_gets_no_more_than_it_left_and_is_disconnected() -> None:
+    async with door({"RESP_OUTPUT_BYTES": "4MiB"}, max_bytes=10**7) as d:
+        client, other = d.connect(), d.connect()
+        value = b"v" * (HIGH_WATER // 4)
+        await d.warm(other, "big", value)
+        client.transport.client_reads = False
+        client.send(gets(*[b"big"] * 100))
+        held = client.transport.unsent
+        assert 4 * HIGH_WATER <= held < 5 * HIGH_WATER
+        assert not client.transport.reading
+        for _ in range(30):
+            d.door.sweep()
+        assert client.transport.ended == "aborted"
+        assert client.transport.unsent == held
+        await settle()
+        assert d.context.clients.disconnects["output"] == 1
+        assert other.now(b"GET", b"big") == bulk(value)
+        assert len(d.context.clients) == 1
+
+
+async def test_a_client_that_reads_on_gets_everything_in_order() -> None:
+    async with door(max_bytes=10**7) as d:
+        client = d.connect()
+        value = b"v" * (HIGH_WATER // 4)
+        await d.warm(client, "big", value)
+        client.take()
+        client.transport.client_reads = False
+        client.send(gets(*[b"big"] * 11) + command(b"SET", b"k", b"1") + gets(b"k"))
+        client.transport.client_takes()
+        await settle()
+        assert client.take() == bulk(value) * 11 + b"+OK\r\n" + bulk(b"1")
+        assert client.transport.reading
+
+
+async def test_pushes_to_a_client_that_does_not_read_are_bounded() -> None:
+    async with door({"RESP_OUTPUT_BYTES": "1KiB"}) as d:
+        client = d.connect()
+        client.transport.client_reads = False
+        while not client.transport.ended:
+            client.connection.push(b"+x\r\n" * 64)
+            assert client.transport.unsent < 2048
+        assert d.context.clients.disconnects["output"] == 1
+
+
+async def test_deferred_answers_wait_for_a_slow_reader() -> None:
+    async with door(max_bytes=10**7, max_value_bytes=10**7) as d:
+        client = d.connect()
+        await d.warm(client, "big", b"v" * (HIGH_WATER * 2))
+        for number in range(3):
+            d.t.in_s3(f"k{number}", b"%d" % number * (HIGH_WATER * 2))
+        client.session.deferring, client.session.protocol = True, 3
+        client.take()
+        client.send(gets(b"k0", b"k1", b"k2"))
+        client.transport.client_reads = False
+        await settle()
+        assert client.transport.unsent < 5 * HIGH_WATER
+        client.transport.client_takes()
+        await settle()
+        taken = client.take()
+        for number in range(3):
+            assert b"%d" % number * (HIGH_WATER * 2) in taken
+
+
+async def test_connections_over_the_limit_are_told_so_and_ended() -> None:
+    async with door({"RESP_MAX_CONNECTIONS": "2"}) as d:
+        clients = [d.connect() for _ in range(3)]
+        assert [client.transport.ended for client in clients] == ["", "", "closed"]
+        assert clients[2].take() == b"-ERR max number of clients reached\r\n"
+        assert d.context.clients.refused == 1
+        clients[0].transport.close()
+        await settle()
+        assert not d.connect().transport.ended
+
+
+async def test_who_is_silent_for_too_long_is_disconnected() -> None:
+    async with door({"RESP_IDLE_SECONDS": "60"}) as d:
+        silent, busy = d.connect(), d.connect()
+        d.t.clock.tick(59)
+        await busy.ask(b"GET", b"k")
+        d.door.sweep()
+        assert not silent.transport.ended
+        d.t.clock.tick(2)
+        d.door.sweep()
+        assert (silent.transport.ended, busy.transport.ended) == ("aborted", "")
+        assert d.context.clients.disconnects["idle"] == 1
+
+
+async def test_what_was_asked_before_the_client_closed_its_half_is_answered() -> None:
+    async with door() as d:
+        client = d.connect()
+        d.t.in_s3("k", b"1")
+        client.send(gets(b"k"))
+        assert client.connection.eof_received()
+        assert await client.answers(1) == bulk(b"1")
+        assert client.transport.ended == "closed"
+
+
+async def test_what_is_no_protocol_is_answered_after_what_was_before_it() -> None:
+    async with door() as d:
+        client = d.connect()
+        d.t.in_s3("k", b"1")
+        client.send(gets(b"k") + b"*1\r\n+no\r\n" + gets(b"k"))
+        await settle()
+        assert client.take() == bulk(b"1") + b"-ERR Protocol error: expected '$', got '+'\r\n"
+        assert client.transport.ended == "closed"
+        assert d.context.clients.disconnects["protocol"] == 1
+
+
+async def test_incomplete_commands_of_all_connections_wait_for_room_and_are_refused_when_their_time_is_up() -> None:
+    async with door(max_value_bytes=2**22) as d:
+        d.budget.limit = 12 * 10**6 + 1000
+        clients = [d.connect() for _ in range(4)]
+        value = b"x" * 4_000_000
+        head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$4000000\r\n"
+        for client in clients:
+            client.send(head + value[: 2**18])
+        assert [client.transport.reading for client in clients] == [True, True, True, False]
+        assert 12 * 10**6 <= d.budget.used <= d.budget.limit
+        clients[0].send(value[2**18 :] + b"\r\n")
+        assert await clients[0].answers(1) == b"+OK\r\n"
+        await settle()
+        assert clients[3].transport.reading, "there is room now"
+        clients[0].send(head)
+        assert not clients[0].transport.reading
+        d.t.clock.tick(d.config.request_timeout + 1)
+        d.door.sweep()
+        await settle()
+        clients[0].send(value + b"\r\n" + command(b"PING"))
+        answers = await clients[0].answers(2)
+        assert answers.startswith(b"-BUSY retry-after-ms=500 no room for the command within 5 s: ")
+        assert answers.endswith(b"+PONG\r\n")
+        assert d.budget.rejected == 1
+        for client in clients:
+            client.transport.abort()
+        await settle()
+        assert d.budget.used == 0
+
+
+async def test_keys_of_other_nodes_are_told_to_be_there() -> None:
+    async with door() as d:
+        d.ownership.update(ring("127.0.0.1:50051", "127.0.0.1:50061", epoch=2))
+        client = d.connect()
+        foo, bar = 12182, 5061  # the slots of "foo" and "bar"
+        assert client.now(b"GET", b"foo") == b"-MOVED %d 127.0.0.1:50062\r\n" % foo
+        assert await client.ask(b"GET", b"bar") == b"$-1\r\n"
+        assert bar < 8192 < foo
+
+
+async def test_over_the_rate_limit_it_is_refused_and_told_when_to_come_again() -> None:
+    async with door({"RATE_LIMIT": "2"}) as d:
+        client = d.connect()
+        client.send(gets(b"a", b"b", b"c"))
+        answers = await client.answers(3)
+        assert answers.startswith(b"$-1\r\n$-1\r\n-RATELIMIT retry-after-ms=500 ")
+        assert d.context.limiter.refused == 1
+
+
+async def test_a_stop_lets_what_was_begun_be_answered() -> None:
+    async with door() as d:
+        store: MemoryStore = d.t.store
+        waiting, idle = d.connect(), d.connect()
+        store.gate.clear()
+        waiting.send(gets(b"k"))
+        await settle()
+        for client in (waiting, idle):
+            client.connection.finish()
+        assert (waiting.transport.ended, idle.transport.ended) == ("", "closed")
+        store.gate.set()
+        assert await waiting.answers(1) == b"$-1\r\n"
+        assert waiting.transport.ended == "closed"
+
+
+async def test_a_lost_connection_leaves_nothing_behind() -> None:
+    async with door() as d:
+        client: WireClient = d.connect()
+        d.t.store.gate.clear()
+        client.send(gets(b"k", b"l"))
+        await settle()
+        client.transport.abort()
+        await settle()
+        assert not d.context.clients.by_id
+        d.t.store.gate.set()
+        await settle()
+        assert client.take() == b""

@@ -1,0 +1,268 @@
+"""The table of dirty entries: what passes from a write to the next of its key, and its counts against a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from milena_cache.objects.version import ABSENT, UNKNOWN, Version
+from milena_cache.writeback.dirty_table import ENTRY_OVERHEAD, KEEPING_FREE, Dirty, DirtyEntry
+
+MOST = 10**6
+
+
+def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any) -> DirtyEntry:
+    """A write as it comes to the table; `known` overrides what is known of it."""
+    return DirtyEntry(
+        key,
+        Version(1, seq),
+        value,
+        len(value or b""),
+        known.get("base", UNKNOWN),
+        deleted=value is None,
+        conditional=known.get("conditional", False),
+        journaled=known.get("journaled", True),
+        owned_since=0,
+        since=known.get("since", float(seq)),
+    )
+
+
+def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_write() -> None:
+    dirty = Dirty(MOST, MOST)
+    old = entry(1, base='"e"')
+    assert dirty.put(old) is None
+    old.queued, old.unsure = True, True
+    dirty.upload_began(old)
+    new = entry(2, base=ABSENT)
+    assert dirty.put(new) is old
+    assert dirty.get(b"k") is new
+    assert (new.base, new.unsure, new.uploading, new.queued, new.since) == ('"e"', True, True, True, 1.0)
+    assert not new.or_absent
+
+
+@pytest.mark.parametrize(("deleted", "or_absent"), [(True, False), (False, True), (True, True), (False, False)])
+def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, or_absent: bool) -> None:
+    dirty = Dirty(MOST, MOST)
+    old = entry(1, value=None if deleted else b"v")
+    old.or_absent = or_absent
+    dirty.put(old)
+    dirty.put(entry(2))
+    dirty.put(new := entry(3))
+    assert new.or_absent == (deleted or or_absent)
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "dead", "stays"),
+    [
+        (True, None, False, True),
+        (True, True, False, True),
+        (True, False, False, False),  # it was decided against the entry, which may overwrite anything
+        (True, False, True, True),
+        (True, True, True, True),
+        (False, True, False, False),
+        (False, None, False, False),
+    ],
+)
+def test_which_write_holds_s3_to_its_condition(asked: bool, before: bool | None, dead: bool, stays: bool) -> None:
+    dirty = Dirty(MOST, MOST)
+    if before is not None:
+        dirty.put(old := entry(1, conditional=before))
+        if dead:
+            dirty.kill(old, "refused", 0.0)
+    dirty.put(new := entry(2, conditional=asked))
+    assert new.conditional is stays
+
+
+def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
+    dirty = Dirty(MOST, 10)
+    dirty.put(fits := entry(1, b"a", b"x" * 10))
+    dirty.put(beyond := entry(2, b"b", b"x"))
+    assert (fits.value, beyond.value, beyond.size, beyond.deleted) == (b"x" * 10, None, 1, False)
+    assert dirty.memory_bytes == 10
+    assert dirty.bytes == 2 + 11 + 2 * ENTRY_OVERHEAD
+
+
+def test_a_value_that_is_nowhere_else_stays_in_memory() -> None:
+    dirty = Dirty(MOST, 0)
+    dirty.put(only := entry(1, value=b"x" * 10, journaled=False))
+    assert only.value == b"x" * 10
+    assert dirty.memory_bytes == 10
+
+
+def test_the_records_that_an_entry_stands_for() -> None:
+    kept, remembered = entry(7), entry(8, journaled=False)
+    assert (list(kept.records()), list(remembered.records())) == ([7], [])
+    kept.under = remembered.under = 5
+    assert (list(kept.records()), list(remembered.records())) == ([5, 7], [5])
+
+
+def test_room_is_what_the_budget_has_left() -> None:
+    dirty = Dirty(ENTRY_OVERHEAD + 12, MOST)
+    dirty.put(entry(1, b"k", b"v"))
+    assert (dirty.has_room(10, 0), dirty.has_room(11, 0)) == (True, False)
+
+
+def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> None:
+    limit = 2 * ENTRY_OVERHEAD
+    dirty = Dirty(2**40, limit)
+    entries = [entry(seq, b"%07d" % seq, b"v") for seq in range(1, 30_000)]
+    taken = 0
+    for each in entries:
+        if not dirty.has_room(each.cost, each.keeping):
+            break
+        dirty.put(each)
+        taken += 1
+    assert taken == (KEEPING_FREE + limit) // (ENTRY_OVERHEAD + 7)
+    assert dirty.keeping_bytes <= KEEPING_FREE + limit
+    assert dirty.memory_bytes <= limit
+    assert not dirty.fits_in_memory(1)
+    for each in entries[:taken]:
+        dirty.pop(each)
+    assert (dirty.keeping_bytes, dirty.memory_bytes, dirty.bytes) == (0, 0, 0)
+
+
+def test_a_revived_dead_letter_starts_anew() -> None:
+    dirty = Dirty(MOST, MOST)
+    dirty.put(refused := entry(1))
+    refused.failures = 3
+    dirty.kill(refused, "refused", 99.0)
+    assert (refused.dead, refused.dead_at, list(dirty.dead())) == ("refused", 99.0, [refused])
+    flushed = dirty.cut()
+    dirty.revive(refused)
+    assert (refused.dead, refused.failures, list(dirty.dead())) == ("", 0, [])
+    assert dirty.left_of(flushed) == 0
+    assert dirty.left_of(dirty.cut()) == 1
+
+
+@dataclass
+class Key:
+    """What the model knows of one key: each write that S3 does not have, oldest first, as [since, generation]."""
+
+    writes: list[list[float]] = field(default_factory=list)
+    going: int = 0  # how many of them an upload under way stands for
+    size: int = 0
+    held: int = 0
+    dead: bool = False
+    damaged: bool = False
+
+
+class DirtyMachine(RuleBasedStateMachine):
+    """The counts, kept up to date one by one, against sums over everything. Rules do what write-back does."""
+
+    MEMORY = 60
+    keys = st.sampled_from([b"a", b"bb", b"ccc", b"dddd"])
+
+    @initialize()
+    def start(self) -> None:
+        self.dirty = Dirty(10_000, self.MEMORY)
+        self.model: dict[bytes, Key] = {}
+        self.now = 0.0
+        self.generation = self.seq = 0
+
+    def live(self, *, uploading: bool) -> list[bytes]:
+        return [key for key, known in self.model.items() if not known.dead and bool(known.going) == uploading]
+
+    def dead_ones(self) -> list[bytes]:
+        return [key for key, known in self.model.items() if known.dead]
+
+    def of(self, key: bytes) -> DirtyEntry:
+        found = self.dirty.get(key)
+        assert found is not None
+        return found
+
+    def goes(self, key: bytes) -> None:
+        self.dirty.pop(self.of(key))
+        del self.model[key]
+
+    @rule(key=keys, size=st.sampled_from([None, 0, 10, 25]), journaled=st.booleans())
+    def put(self, key: bytes, size: int | None, journaled: bool) -> None:
+        held = sum(known.held for known in self.model.values())
+        fits = held + (size or 0) <= self.MEMORY
+        self.seq += 1
+        value = None if size is None else b"x" * size
+        journaled = journaled or not fits
+        self.dirty.put(entry(self.seq, key, value, journaled=journaled, since=self.now))
+        known = self.model.setdefault(key, Key())
+        if known.dead:
+            known = self.model[key] = Key()
+        known.writes.append([self.now, self.generation])
+        known.size, known.held = size or 0, (size or 0) if fits else 0
+
+    @precondition(lambda self: self.live(uploading=False))
+    @rule(data=st.data())
+    def upload(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(self.live(uploading=False)))
+        self.dirty.upload_began(self.of(key))
+        self.model[key].going = len(self.model[key].writes)
+
+    @precondition(lambda self: self.live(uploading=True))
+    @rule(data=st.data(), landed=st.booleans())
+    def upload_ends(self, data: st.DataObject, landed: bool) -> None:
+        key = data.draw(st.sampled_from(self.live(uploading=True)))
+        known, newest = self.model[key], self.of(key)
+        self.dirty.upload_ended(newest, landed=landed, now=self.now)
+        assert not newest.uploading
+        if landed:
+            # The age of what is left counts from here: it came while this upload was under way.
+            known.writes = [[self.now, generation] for _, generation in known.writes[known.going :]]
+            if not known.writes:
+                self.goes(key)
+        known.going = 0
+
+    @precondition(lambda self: self.live(uploading=False))
+    @rule(data=st.data(), damaged=st.booleans())
+    def refused(self, data: st.DataObject, damaged: bool) -> None:
+        key = data.draw(st.sampled_from(self.live(uploading=False)))
+        self.dirty.kill(self.of(key), "refused", self.now, damaged=damaged)
+        self.model[key].dead, self.model[key].damaged = True, damaged
+
+    @precondition(lambda self: self.dead_ones())
+    @rule(data=st.data(), drop=st.booleans())
+    def dealt_with(self, data: st.DataObject, drop: bool) -> None:
+        key = data.draw(st.sampled_from(self.dead_ones()))
+        known = self.model[key]
+        if drop or known.damaged:
+            self.goes(key)
+        else:
+            self.dirty.revive(self.of(key))
+            known.dead = False
+            known.writes = [[known.writes[0][0], self.generation]]
+
+    @precondition(lambda self: self.live(uploading=False))
+    @rule(data=st.data())
+    def overtaken_by_a_write_through(self, data: st.DataObject) -> None:
+        self.goes(data.draw(st.sampled_from(self.live(uploading=False))))
+
+    @rule()
+    def cut(self) -> None:
+        assert self.dirty.cut() == self.generation
+        self.generation += 1
+
+    @rule()
+    def time_passes(self) -> None:
+        self.now += 1
+
+    @invariant()
+    def the_counts_are_the_sums(self) -> None:
+        costs = {key: len(key) + known.size + ENTRY_OVERHEAD for key, known in self.model.items()}
+        assert self.dirty.entries.keys() == self.model.keys()
+        assert self.dirty.bytes == sum(costs.values())
+        assert self.dirty.memory_bytes == sum(known.held for known in self.model.values())
+        assert self.dirty.dead_letters == len(list(self.dirty.dead())) == len(self.dead_ones())
+        assert self.dirty.dead_bytes == sum(costs[key] for key in self.dead_ones())
+        assert self.dirty.damaged == sum(known.damaged for known in self.model.values())
+        assert len(self.dirty) == len(self.model) - len(self.dead_ones())
+
+    @invariant()
+    def what_is_left_and_how_old_it_is(self) -> None:
+        oldest = [known.writes[0] for known in self.model.values() if not known.dead]
+        for generation in range(self.generation + 1):
+            assert self.dirty.left_of(generation) == sum(since <= generation for _, since in oldest)
+        assert self.dirty.oldest_since(self.now) == min((since for since, _ in oldest), default=self.now)
+
+
+TestDirty = DirtyMachine.TestCase

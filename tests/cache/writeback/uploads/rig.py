@@ -1,0 +1,85 @@
+"""An uploader over fakes, and writes for it to bring to S3."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+import pytest
+
+from milena_cache.objects.lineage import Lineages
+from milena_cache.objects.object_store import OriginFailure, Ref
+from milena_cache.objects.version import UNKNOWN, Version, stamp
+from milena_cache.origin.conditions import Conditions
+from milena_cache.origin.requests import Origin
+from milena_cache.writeback.uploads.upload import Ending, Landed, Uploader, Write
+from tests.support.conditions import made_conditions
+from tests.support.fake_clock import FakeClock
+from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
+
+REF = Ref("bucket", "k")
+OURS = Version(5, 7)
+LINEAGE = "0123456789abcdef"
+OTHER_LINEAGE = "fedcba9876543210"
+DONE = Landed(Ending.UPLOADED, etag_of(b"ours"))
+ALREADY = Landed(Ending.ALREADY, etag_of(b"ours"))
+
+
+class Rig:
+    """An uploader in front of an S3 that a test may fill."""
+
+    def __init__(
+        self,
+        store: MemoryStore | None = None,
+        conditions: Conditions | None = None,
+        lineage: str = LINEAGE,
+    ) -> None:
+        self.clock = FakeClock()
+        self.store = store or MemoryStore("bucket")
+        origin = Origin(
+            self.store,
+            self.clock,
+            lambda: 0.5,
+            retries=3,
+            concurrency=10,
+            place_timeout=5,
+            fresh=self.store,
+            hedge_after=5.0,
+        )
+        self.uploader = Uploader(origin, conditions or made_conditions(), Lineages({}, lineage))
+
+    def holds(self, value: bytes | None, version: Version | None = None, lineage: str = LINEAGE) -> str:
+        """S3 holds `value` now, written by Milena if there is a `version`; its ETag."""
+        if value is None:
+            self.store.objects.pop(REF, None)
+            return ""
+        self.store.objects[REF] = WithMetadata(value, stamp(version, REF, lineage)) if version else value
+        return etag_of(value)
+
+    async def upload(self, write: Write) -> Landed:
+        return await self.uploader.upload(write, inf)
+
+    async def fails(self, write: Write) -> OriginFailure:
+        with pytest.raises(OriginFailure) as failed:
+            await self.upload(write)
+        return failed.value
+
+    @property
+    def asked(self) -> list[str]:
+        """What S3 was asked since the last time."""
+        asked = [operation for operation, _ in self.store.calls]
+        self.store.calls.clear()
+        return asked
+
+    @property
+    def has(self) -> bytes | None:
+        return self.store.objects.get(REF)
+
+
+def put(**known: Any) -> Write:
+    return replace(Write(REF, OURS, b"ours", UNKNOWN, "overwrite"), **known)
+
+
+def delete(**known: Any) -> Write:
+    return put(value=None, **known)

@@ -1,0 +1,226 @@
+"""One write on its way to S3: what it asks for first, and what it makes of each answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from milena_cache.objects.object_store import Fault, OriginFailure, Ref
+from milena_cache.objects.version import ABSENT, UNKNOWN, Version, stamped
+from milena_cache.writeback.uploads.upload import LOOK_FIRST_BYTES, MOST_ROUNDS, Conflict, Ending, Landed
+from tests.cache.writeback.uploads.rig import ALREADY, DONE, OURS, REF, Rig, delete, put
+from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
+
+# ---- the short ways
+
+
+@pytest.mark.parametrize("base", [UNKNOWN, ABSENT])
+async def test_a_new_object_is_created_with_one_request_and_bears_its_version(base: Any) -> None:
+    rig = Rig()
+    assert await rig.upload(put(base=base)) == DONE
+    assert rig.asked == ["put"]
+    assert isinstance(rig.has, WithMetadata)
+    assert stamped(rig.has.metadata, REF) == OURS
+
+
+async def test_a_known_object_is_written_over_with_one_request() -> None:
+    rig = Rig()
+    assert await rig.upload(put(base=rig.holds(b"theirs"))) == DONE
+    assert (rig.asked, rig.has) == (["put"], b"ours")
+
+
+@pytest.mark.parametrize("version", [None, Version(5, 6)])
+async def test_where_nothing_was_known_what_is_there_is_adopted(version: Version | None) -> None:
+    rig = Rig()
+    rig.holds(b"there", version)
+    assert await rig.upload(put(policy="fail")) == DONE
+    assert (rig.asked, rig.has) == (["put", "head", "put"], b"ours")
+
+
+async def test_a_large_value_is_not_sent_before_a_look() -> None:
+    rig = Rig()
+    for size, asked in ((LOOK_FIRST_BYTES, ["put"]), (LOOK_FIRST_BYTES + 1, ["head", "put"])):
+        rig.holds(None)
+        await rig.upload(put(value=bytes(size)))
+        assert rig.asked == asked
+    await rig.upload(put(value=bytes(LOOK_FIRST_BYTES + 1), base=rig.holds(b"known")))
+    assert rig.asked == ["put"]
+
+
+async def test_a_delete_looks_first_and_then_deletes_what_it_saw() -> None:
+    rig = Rig()
+    rig.holds(b"there")
+    assert await rig.upload(delete()) == Landed(Ending.DELETED, ABSENT)
+    assert (rig.asked, rig.has) == (["head", "delete"], None)
+    assert await rig.upload(delete()) == Landed(Ending.ALREADY, ABSENT)
+    assert rig.asked == ["head"]
+
+
+async def test_a_later_version_is_never_overwritten_or_deleted() -> None:
+    rig = Rig()
+    later = rig.holds(b"later", Version(6, 1))
+    for write in (put(), put(base='"old"'), put(base=ABSENT), put(policy=None), delete(), delete(base='"old"')):
+        assert await rig.upload(write) == Landed(Ending.SUPERSEDED, later)
+        assert rig.has == b"later"
+
+
+async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
+    rig = Rig()
+    for write in (put(), delete(), put(unsure=True)):
+        with pytest.raises(OriginFailure):
+            await rig.uploader.upload(write, rig.clock.now())
+    assert rig.asked == []
+
+
+# ---- answers that were lost
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "unsure"), [(Fault.TIMEOUT, True), (Fault.INCOMPLETE, True), (Fault.SERVER, False)]
+)
+@pytest.mark.parametrize("happened", [False, True])
+async def test_after_a_lost_answer_it_is_found_out(known: bool, fault: Fault, unsure: bool, happened: bool) -> None:
+    rig = Rig()
+    write = put(base=rig.holds(b"theirs") if known else ABSENT, policy="fail")
+    rig.store.fail(fault, after_effect=happened)
+    await rig.fails(write)
+    assert write.unsure is unsure
+    assert rig.asked == ["put"]
+    assert await rig.upload(write) == (ALREADY if happened else DONE)
+    assert rig.has == b"ours"
+    assert (
+        rig.asked
+        == {
+            (True, True): ["head"],
+            (True, False): ["head", "put"],
+            (False, True): ["put", "head"],
+            (False, False): ["put"],
+        }[unsure, happened]
+    )
+
+
+@pytest.mark.parametrize("fault", [Fault.CONNECT, Fault.THROTTLED, Fault.BUSY, Fault.DENIED, Fault.REFUSED])
+async def test_what_certainly_did_not_happen_needs_no_look(fault: Fault) -> None:
+    rig = Rig()
+    write = put(base=ABSENT)
+    rig.store.fail(fault)
+    assert (await rig.fails(write)).fault is fault
+    assert (write.unsure, rig.asked) == (False, ["put"])
+
+
+async def test_a_look_that_fails_leaves_the_doubt() -> None:
+    rig = Rig()
+    write = put(base=ABSENT, unsure=True)
+    for fault in (Fault.SERVER, Fault.DENIED, Fault.NO_BUCKET):
+        rig.store.fail(fault)
+        assert (await rig.fails(write)).fault is fault
+        assert (write.unsure, rig.asked) == (True, ["head"])
+    assert await rig.upload(write) == DONE
+    assert not write.unsure
+
+
+async def test_a_delete_whose_answer_was_lost_is_done() -> None:
+    rig = Rig()
+    write = delete(base=rig.holds(b"theirs"), policy="fail", unsure=True)
+    rig.holds(None)
+    assert await rig.upload(write) == Landed(Ending.ALREADY, ABSENT)
+
+
+@pytest.mark.parametrize("or_absent", [True, False])
+async def test_a_put_over_what_a_delete_of_ours_may_have_removed(or_absent: bool) -> None:
+    rig = Rig()
+    write = put(base='"gone"', or_absent=or_absent, policy="fail")
+    if or_absent:
+        assert await rig.upload(write) == DONE
+        assert (rig.asked, write.or_absent) == (["put", "head", "put"], False)
+    else:
+        with pytest.raises(Conflict, match="somebody else deleted it"):
+            await rig.upload(write)
+
+
+async def test_others_that_keep_changing_the_object_are_contention() -> None:
+    rig = Rig()
+    rig.store.refuse = lambda operation, _: Fault.CHANGED if operation == "put" else None
+    write = put()
+    assert (await rig.fails(write)).fault is Fault.BUSY
+    assert rig.asked == ["put", "head"] * (MOST_ROUNDS - 1) + ["put"]
+    rig.store.refuse = None
+    assert await rig.upload(write) == DONE
+
+
+# ---- an S3 that does not tell, or does not know conditions
+
+
+class WithoutHead(MemoryStore):
+    """Refuses every HEAD, without a reason, since the answer to a HEAD has no body."""
+
+    code = "HTTP 403"
+
+    async def head(self, ref: Ref) -> None:
+        self.calls.append(("head", ref.key))
+        raise OriginFailure(Fault.DENIED, "head", ref, self.code, "403")
+
+
+async def test_a_look_refused_without_a_reason_does_not_keep_a_write_from_being_tried_on_its_condition() -> None:
+    store = WithoutHead("bucket")
+    rig = Rig(store)
+    assert await rig.upload(put(base=ABSENT, unsure=True)) == DONE
+    assert rig.asked == ["head", "put"]
+    assert await rig.upload(put(base=rig.holds(b"seen"), unsure=True)) == DONE
+    assert await rig.upload(delete(base=rig.holds(b"seen"))) == Landed(Ending.DELETED, ABSENT)
+    store.code = "ExpiredToken"
+    assert (await rig.fails(put(unsure=True, base=ABSENT))).code == "ExpiredToken"
+
+
+async def test_a_look_refused_without_a_reason_lets_nothing_be_overwritten() -> None:
+    rig = Rig(WithoutHead("bucket"))
+    rig.holds(b"foreign")
+    for write in (put(unsure=True), put(base='"seen"', unsure=True), delete(base='"seen"')):
+        await rig.fails(write)
+        assert rig.has == b"foreign"
+
+
+@pytest.mark.parametrize("base", [UNKNOWN, ABSENT])
+async def test_a_delete_that_knows_no_object_has_no_condition_to_be_tried_on(base: Any) -> None:
+    rig = Rig(WithoutHead("bucket"))
+    rig.holds(b"foreign")
+    assert (await rig.fails(delete(base=base))).fault is Fault.DENIED
+    assert (rig.asked, rig.has) == (["head"], b"foreign")
+
+
+class Unconditional(MemoryStore):
+    """Knows no conditional writes."""
+
+    async def put(self, ref: Ref, value: bytes, *, if_match: str = "", if_absent: bool = False, **rest: Any) -> str:
+        if if_match or if_absent:
+            self.calls.append(("put", ref.key))
+            raise OriginFailure(Fault.UNSUPPORTED, "put", ref, "NotImplemented", "501")
+        return await super().put(ref, value, **rest)
+
+
+async def test_where_s3_knows_no_conditions_it_looks_before_every_write(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(Unconditional("bucket"))
+    assert await rig.upload(put(base=ABSENT)) == DONE
+    assert rig.asked == ["put", "head", "put"]
+    rig.holds(b"seen")
+    assert await rig.upload(put(base=etag_of(b"seen"))) == DONE
+    assert rig.asked == ["put", "head", "put"], "a store may know one condition and not the other"
+    rig.holds(b"seen")
+    assert await rig.upload(put(base=etag_of(b"seen"))) == DONE
+    assert rig.asked == ["head", "put"]
+    assert caplog.text.count("this S3 has no conditional writes") == 2
+    later = rig.holds(b"later", Version(9, 9))
+    assert await rig.upload(put()) == Landed(Ending.SUPERSEDED, later)
+    rig.holds(b"foreign")
+    with pytest.raises(Conflict):
+        await rig.upload(put(base='"seen"', policy="fail"))
+    assert rig.has == b"foreign"
+
+
+async def test_an_s3_that_does_not_know_plain_writes_either_is_told() -> None:
+    rig = Rig()
+    rig.store.refuse = lambda operation, _: Fault.UNSUPPORTED if operation == "put" else None
+    assert (await rig.fails(put())).fault is Fault.UNSUPPORTED
+    assert rig.asked == ["put", "head", "put"]

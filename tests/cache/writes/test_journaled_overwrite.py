@@ -1,0 +1,173 @@
+"""The short way of writes in the class `memory`: when a value may simply take the place of another."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from milena_cache.objects.object_store import Fault
+from milena_cache.objects.write_request import Ack, Change
+from milena_common.api.durability import Durability
+from tests.cache.rig import SOON, NodeUnderTest
+from tests.support.fake_clock import settle
+
+
+async def started(mode: Durability = "memory", **options: object) -> NodeUnderTest:
+    t = NodeUnderTest(mode=mode, **options)  # type: ignore[arg-type]
+    await t.start()
+    return t
+
+
+def overwritten(t: NodeUnderTest, value: bytes, owned_since: int = 0) -> bool:
+    return t.writes.overwrite(b"k", value, owned_since)
+
+
+def budgets_are_exact(t: NodeUnderTest) -> None:
+    entries = t.dirty.entries.values()
+    assert t.dirty.bytes == sum(entry.cost for entry in entries)
+    assert t.dirty.memory_bytes == sum(len(entry.value or b"") for entry in entries)
+    assert t.dirty.left_of(10**9) == len(t.dirty)
+
+
+async def test_what_waits_for_its_upload_in_memory_takes_another_value() -> None:
+    t = await started()
+    assert not overwritten(t, b"none is there")
+    await t.put("k", b"1")
+    entry = t.dirty.get(b"k")
+    assert overwritten(t, b"longer")
+    assert overwritten(t, b"2")
+    assert t.dirty.get(b"k") is entry
+    assert (await t.get("k")).entry.value == b"2"
+    assert t.writes.acknowledged["memory"] == 3
+    budgets_are_exact(t)
+    assert (await t.flush("k")).flushed == 1
+    assert t.s3_has("k") == b"2"
+    assert t.store.count("put") == 1
+    assert not overwritten(t, b"there is none any more")
+    await t.stop()
+
+
+async def test_who_asks_for_more_gets_more() -> None:
+    t = await started("back")
+    await t.put("k", b"1", durability="memory")
+    assert not overwritten(t, b"2")
+    await t.put("k", b"2")
+    assert (await (await t.crash()).get("k")).entry.value == b"2"
+
+
+@pytest.mark.parametrize("between", [False, True])
+async def test_what_the_journal_has_stays_there(between: bool) -> None:
+    t = await started()
+    await t.put("k", b"1", durability="back")
+    for value in (b"2", b"3") if between else (b"2",):
+        assert not overwritten(t, value)
+        await t.put("k", value)
+    assert (await t.get("k")).entry.value == (b"3" if between else b"2")
+    await t.journal.settled()
+    after = await t.crash()
+    assert (await after.get("k")).entry.value == b"1"
+    await after.stop()
+
+
+async def test_what_is_being_uploaded_stays_as_it_is() -> None:
+    t = await started()
+    await t.put("k", b"1")
+    t.store.gate.clear()
+    await t.clock.advance(2)
+    await t.store.arrived("put")
+    assert not overwritten(t, b"2")
+    await t.put("k", b"2")
+    t.store.gate.set()
+    await settle()
+    assert t.s3_has("k") == b"1"
+    assert (await t.get("k")).entry.value == b"2"
+    await t.clock.advance(2)
+    assert t.s3_has("k") == b"2"
+    await t.stop()
+
+
+async def test_an_end_does_not_pass_to_another_value() -> None:
+    t = await started()
+    await t.put("k", b"1", expires_at=t.clock.wall() + 0.5)
+    assert not overwritten(t, b"2")
+    await t.put("k", b"2")
+    await t.clock.advance(3)
+    assert (await t.get("k")).entry.value == b"2"
+    await t.stop()
+
+
+async def test_a_delete_and_a_write_on_a_condition_are_decided_the_long_way() -> None:
+    t = await started()
+    await t.delete("k")
+    assert not overwritten(t, b"1")
+    await t.put("l", b"1", if_none_match="*")
+    assert not t.writes.overwrite(b"l", b"2", 0)
+    await t.stop()
+
+
+async def test_a_dead_letter_is_revived_the_long_way() -> None:
+    t = await started()
+    t.store.refuse = lambda operation, ref: Fault.DENIED if operation == "put" else None
+    await t.put("k", b"1")
+    await t.clock.advance(2)
+    assert t.dirty.dead_letters == 1
+    t.store.refuse = None
+    assert not overwritten(t, b"2")
+    await t.put("k", b"2")
+    await t.clock.advance(2)
+    assert t.s3_has("k") == b"2"
+    assert t.dirty.dead_letters == 0
+    await t.stop()
+
+
+async def test_what_is_from_an_earlier_ownership_or_in_doubt_is_not_taken_over() -> None:
+    t = await started()
+    await t.put("k", b"1", owned_since=3)
+    assert not overwritten(t, b"2", owned_since=5)
+    assert overwritten(t, b"2", owned_since=3)
+    t.node.forget(t.object("k"))
+    assert not overwritten(t, b"3", owned_since=3)
+    await t.stop()
+
+
+async def test_whose_turn_it_is_comes_first() -> None:
+    t = await started()
+    await t.put("k", b"1")
+    async with t.writes.turn(b"k", SOON):
+        assert not overwritten(t, b"2")
+    begun = t.writes.begin(Change(t.object("k"), b"2"), "through", SOON)
+    assert not isinstance(begun, Ack)
+    assert not overwritten(t, b"3")
+    await begun
+    await t.stop()
+
+
+async def test_at_a_limit_or_at_the_end_it_is_decided_the_long_way() -> None:
+    t = await started(max_value_bytes=4000, dirty_memory_bytes=3000, dirty_max_bytes=5000)
+    await t.put("k", b"1" * 2000)
+    await t.put("other", b"1" * 900)
+    assert not overwritten(t, b"2" * 2500)
+    assert overwritten(t, b"2" * 2100)
+    assert not overwritten(t, b"2" * 4001)
+    assert overwritten(t, b"")
+    budgets_are_exact(t)
+    t.writes.draining = True
+    assert not overwritten(t, b"3")
+    await t.stop()
+
+
+async def test_the_budgets_stay_exact() -> None:
+    draw = random.Random(1)
+    t = await started(dirty_memory_bytes=3000, dirty_max_bytes=6000)
+    for _ in range(400):
+        size = draw.choice((0, 1, 500, 1500, 3000))
+        if not overwritten(t, bytes(size)):
+            durability: Durability = draw.choice(("memory", "back"))
+            await t.put("k", bytes(size), durability=durability)
+        if draw.random() < 0.1:
+            await t.clock.advance(2)
+        budgets_are_exact(t)
+    await t.flush()
+    assert (t.dirty.bytes, t.dirty.memory_bytes) == (0, 0)
+    await t.stop()

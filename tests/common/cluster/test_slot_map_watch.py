@@ -1,0 +1,263 @@
+"""Following the ring: newer rings only, through lost routers, and not where it is withheld."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from google.protobuf.message import Message
+
+from milena_common.api.errors import FailedPrecondition, MilenaError, Unavailable
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_map_watch import REFUSED_SECONDS, AsyncRingWatch, RingWatch
+from tests.support.fake_clock import FakeClock, settle
+
+SOON = 10.0
+NODES = (pb.RingNode(address="a:1", resp_address="a:2"),)
+
+LOST = Unavailable("the router cannot be reached")
+WITHHELD = FailedPrecondition("this router has DIRECT_ACCESS=false")
+END = None
+
+Event = pb.RingUpdate | MilenaError | None
+
+
+def ring(epoch: int) -> pb.RingUpdate:
+    return pb.RingUpdate(
+        epoch=epoch, nodes=NODES, slots=[pb.SlotRange(first=0, last=16383, owned_since=epoch)] if epoch else []
+    )
+
+
+class FakeRouter:
+    """What comes on its streams is put in by the test; an error or `END` ends the one that is open."""
+
+    def __init__(self) -> None:
+        self.asked: list[pb.WatchRingRequest] = []
+        self.open = 0
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def watch(self, method: str, request: Message) -> AsyncGenerator[pb.RingUpdate, None]:
+        assert method == "WatchRing"
+        assert isinstance(request, pb.WatchRingRequest)
+        self.asked.append(request)
+        self.open += 1
+        try:
+            while (event := await self.events.get()) is not END:
+                if isinstance(event, MilenaError):
+                    raise event
+                yield event
+        finally:
+            self.open -= 1
+
+
+class Rig:
+    def __init__(self, node_id: str = "") -> None:
+        self.clock = FakeClock()
+        self.router = FakeRouter()
+        self.seen: list[int] = []
+        self.watch = AsyncRingWatch(self.router, self.clock, lambda: 1.0, self.changed, node_id=node_id)
+
+    def changed(self, slot_map: SlotMap) -> None:
+        assert self.watch.current is slot_map
+        self.seen.append(slot_map.epoch)
+
+    async def happens(self, *events: Event) -> None:
+        for event in events:
+            self.router.events.put_nowait(event)
+        await settle()
+
+
+@asynccontextmanager
+async def following(node_id: str = "") -> AsyncGenerator[Rig, None]:
+    rig = Rig(node_id)
+    task = asyncio.create_task(rig.watch.run())
+    await settle()
+    yield rig
+    assert not task.done()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert not rig.router.open
+
+
+async def test_each_newer_ring_is_taken_over_and_announced() -> None:
+    async with following("me") as rig:
+        assert rig.watch.current.epoch == 0
+        await rig.happens(ring(5), ring(8))
+        assert rig.seen == [5, 8]
+        assert rig.watch.current.find(b"k").resp_address == "a:2"
+        assert rig.router.asked == [pb.WatchRingRequest(node_id="me")]
+
+
+async def test_never_back() -> None:
+    async with following() as rig:
+        await rig.happens(ring(8), ring(7), ring(8), ring(0))
+        await rig.happens(END)
+        await rig.clock.advance(5)
+        await rig.happens(ring(0), ring(6), ring(8), ring(9))
+        assert rig.seen == [8, 9]
+
+
+@pytest.mark.parametrize("end", [LOST, END])
+async def test_a_lost_router_leaves_the_last_ring_and_is_asked_again(end: Event) -> None:
+    async with following() as rig:
+        await rig.happens(ring(5), end)
+        assert rig.watch.current.epoch == 5
+        assert len(rig.router.asked) == 1
+        await rig.clock.advance(0.1)
+        assert len(rig.router.asked) == 2
+        await rig.happens(ring(5), ring(6))
+        assert rig.seen == [5, 6]
+        assert not rig.watch.refused
+
+
+async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_an_answer() -> None:
+    async with following() as rig:
+        for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
+            asked = len(rig.router.asked)
+            await rig.happens(LOST)
+            await rig.clock.advance(pause * 0.99)
+            assert len(rig.router.asked) == asked
+            await rig.clock.advance(pause * 0.02)
+            assert len(rig.router.asked) == asked + 1
+        await rig.happens(ring(1), LOST)
+        await rig.clock.advance(0.1)
+        assert len(rig.router.asked) == 9
+
+
+async def test_where_the_ring_is_withheld_it_is_asked_for_rarely() -> None:
+    async with following() as rig:
+        await rig.happens(WITHHELD)
+        assert rig.watch.refused
+        assert rig.seen == []
+        await rig.clock.advance(REFUSED_SECONDS - 1)
+        assert len(rig.router.asked) == 1
+        await rig.clock.advance(1)
+        assert len(rig.router.asked) == 2
+        await rig.happens(ring(5))
+        assert not rig.watch.refused
+        assert rig.seen == [5]
+
+
+async def test_it_is_logged_once_that_the_ring_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with following() as rig:
+        for _ in range(3):
+            await rig.happens(WITHHELD)
+            await rig.clock.advance(REFUSED_SECONDS)
+        assert [each.getMessage() for each in caplog.records] == [f"the router gives no ring: {WITHHELD}"]
+        await rig.happens(ring(5), WITHHELD)
+        assert len(caplog.records) == 2, "it had changed in between"
+
+
+async def test_a_router_that_begins_to_withhold_the_ring_takes_it_away() -> None:
+    async with following() as rig:
+        await rig.happens(ring(5), LOST)
+        await rig.clock.advance(1)
+        await rig.happens(WITHHELD)
+        assert rig.seen == [5, 0]
+        await rig.clock.advance(REFUSED_SECONDS)
+        await rig.happens(WITHHELD)
+        assert rig.seen == [5, 0]
+        await rig.clock.advance(REFUSED_SECONDS)
+        await rig.happens(ring(4), ring(5))
+        assert rig.seen == [5, 0, 5], "the same ring is welcome again, an older one is not"
+
+
+async def test_what_is_no_ring_is_survived() -> None:
+    async with following() as rig:
+        await rig.happens(ring(5), pb.RingUpdate(epoch=6, slots=[pb.SlotRange(first=1, last=0)]))
+        assert rig.watch.current.epoch == 5
+        await rig.clock.advance(1)
+        await rig.happens(ring(7))
+        assert rig.seen == [5, 7]
+
+
+# ---- for threads
+
+
+class ThreadedRouter:
+    """As `FakeRouter`; `close` ends what is open."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.events: queue.Queue[Event] = queue.Queue()
+
+    def watch(self, method: str, request: Message) -> Generator[pb.RingUpdate, None, None]:
+        self.asked += 1
+        while (event := self.events.get()) is not END:
+            if isinstance(event, MilenaError):
+                raise event
+            yield event
+
+    def close(self) -> None:
+        self.events.put(FailedPrecondition("this client is closed"))
+
+
+class Seen:
+    """Epochs, in the order in which they were announced."""
+
+    def __init__(self) -> None:
+        self.epochs: queue.Queue[int] = queue.Queue()
+
+    def __call__(self, slot_map: SlotMap) -> None:
+        self.epochs.put(slot_map.epoch)
+
+    def next(self) -> int:
+        return self.epochs.get(timeout=SOON)
+
+
+def test_a_thread_follows_the_ring() -> None:
+    router, seen = ThreadedRouter(), Seen()
+    watch = RingWatch(router, lambda: 0.0, seen)
+    assert watch.current.epoch == 0
+    router.events.put(ring(5))
+    watch.start()
+    watch.start()
+    assert seen.next() == 5
+    assert watch.current.epoch == 5
+    for event in (LOST, ring(4), END, ring(6)):
+        router.events.put(event)
+    assert seen.next() == 6
+    assert router.asked == 3
+    watch.close()
+    assert watch.current.epoch == 6
+    assert not watch.refused, "to be closed is not to be refused"
+
+
+def test_a_thread_that_is_refused_ends_when_it_is_told_to() -> None:
+    router, seen = ThreadedRouter(), Seen()
+    watch = RingWatch(router, lambda: 0.0, seen)
+    for event in (ring(5), WITHHELD):
+        router.events.put(event)
+    watch.start()
+    assert [seen.next(), seen.next()] == [5, 0]
+    assert watch.refused
+    watch.close()
+    assert all(thread.name != "milena ring watch" for thread in threading.enumerate())
+
+
+def test_closed_before_it_began() -> None:
+    watch = RingWatch(ThreadedRouter(), lambda: 0.0, Seen())
+    watch.close()
+    watch.start()
+    assert all(thread.name != "milena ring watch" for thread in threading.enumerate())
+
+
+def test_closed_by_whoever_is_told_of_a_ring() -> None:
+    router = ThreadedRouter()
+    closed = threading.Event()
+
+    def changed(_: SlotMap) -> None:
+        watch.close()
+        closed.set()
+
+    watch = RingWatch(router, lambda: 0.0, changed)
+    router.events.put(ring(5))
+    watch.start()
+    assert closed.wait(SOON)

@@ -1,0 +1,87 @@
+"""What the commands of the processes do with arguments, and without their packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from milena_cache.configuration import config as cache_config
+from milena_common.process.command import start
+from milena_router import config as router_config
+from tests.support.processes import ROOT
+
+COMMANDS = {
+    "milena-router": ("milena_router.command", router_config),
+    "milena-cache": ("milena_cache.command", cache_config),
+}
+
+commands = pytest.mark.parametrize("name", COMMANDS)
+
+
+def run(name: str, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    program = f"{before}\nfrom {COMMANDS[name][0]} import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={"PATH": os.defpath, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@commands
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_names_every_variable_and_starts_nothing(name: str, flag: str) -> None:
+    ended = run(name, flag)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"usage: {name}")
+    assert set(COMMANDS[name][1].variables()) <= set(ended.stdout.split())
+
+
+@commands
+def test_the_version_is_one_line(name: str) -> None:
+    ended = run(name, "--version")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith(f"{name} ")
+
+
+@commands
+@pytest.mark.parametrize("argument", ["help", "--port=1", "start"])
+def test_other_arguments_are_refused(name: str, argument: str) -> None:
+    ended = run(name, argument)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"{name}: takes no arguments, got {argument!r}; it is configured by environment")
+    assert ended.stderr.count("\n") == 1
+
+
+@commands
+@pytest.mark.parametrize("missing", ["uvloop", "aiohttp", "prometheus_client"])
+def test_a_missing_package_is_a_sentence_with_the_extra_to_install(name: str, missing: str) -> None:
+    ended = run(name, before=f"import sys; sys.modules[{missing!r}] = None")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f'{name}: the package {missing} is missing: pip install "milena-cache[server]"\n'
+
+
+def test_a_defect_of_the_program_is_no_missing_package() -> None:
+    def main() -> None:
+        raise ModuleNotFoundError("No module named 'milena_common.nothing'", name="milena_common.nothing")
+
+    with pytest.raises(ModuleNotFoundError):
+        start("milena-cache", "", [], list, main)
+
+
+def test_the_installed_commands_are_these(tmp_path: Path) -> None:
+    for name in COMMANDS:
+        ended = subprocess.run(
+            [Path(sys.executable).with_name(name), "--help"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert ended.stdout.startswith(f"usage: {name}"), ended.stderr

@@ -1,0 +1,374 @@
+"""The stream of answers, however it is cut into pieces, and what becomes of those who wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milena_common.api.errors import MilenaError, NodeLost, OriginUnavailable
+from milena_common.resp.client_commands import get
+from milena_common.resp.stream import NoAnswer, RespStream
+
+LONG = 60.0
+SHORT = 0.05
+
+
+class Watcher:
+    """An owner that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.error: MilenaError | None = None
+        self.pushes: list[list[Any]] = []
+
+    def paused(self) -> None:
+        self.told.append("paused")
+
+    def resumed(self) -> None:
+        self.told.append("resumed")
+
+    def lost(self, error: MilenaError) -> None:
+        self.error = error
+
+    def pushed(self, message: list[Any]) -> None:
+        self.pushes.append(message)
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"socket": socket.socket()})
+        self.written: list[bytes] = []
+        self.unsent = 0
+        self.aborted = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Rig:
+    """A stream whose bytes go to and come from a test."""
+
+    def __init__(self, timeout: float = LONG) -> None:
+        self.owner = Watcher()
+        self.wire = Wire()
+        self.stream = RespStream(self.owner, timeout, "node a:1 ")
+        self.stream.connection_made(self.wire)
+
+    def close(self) -> None:
+        self.wire.get_extra_info("socket").close()
+
+    def receive(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.stream.data_received(piece)
+
+
+def run(test: Callable[[Rig], Any], timeout: float = LONG) -> None:
+    async def body() -> None:
+        rig = Rig(timeout)
+        try:
+            await test(rig)
+            rig.stream.abort(NodeLost("the test is over"))
+        finally:
+            rig.close()
+
+    asyncio.run(body())
+
+
+# Answers, and what they mean.
+ANSWERS: list[tuple[bytes, Any]] = [
+    (b"$5\r\nvalue\r\n", b"value"),
+    (b"$0\r\n\r\n", b""),
+    (b"$6\r\n\r\n$1\r\n\r\n", b"\r\n$1\r\n"),
+    (b"_\r\n", None),
+    (b"$-1\r\n", None),
+    (b"+OK\r\n", b"OK"),
+    (b":5\r\n", 5),
+    (b"#f\r\n", False),
+    (b"*2\r\n$1\r\na\r\n_\r\n", [b"a", None]),
+    (b"-ORIGINDOWN S3 is down\r\n", OriginUnavailable),
+]
+
+
+def matches(answer: Any, expected: Any) -> bool:
+    return isinstance(answer, expected) if isinstance(expected, type) else bool(answer == expected)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(ANSWERS), st.booleans(), st.integers(0, 5))),
+    st.lists(st.integers(0, 500)),
+)
+def test_every_caller_gets_its_answer_however_the_stream_is_cut(
+    planned: list[tuple[tuple[bytes, Any], bool, int]], cuts: list[int]
+) -> None:
+    """Some answers are deferred, and come up to five answers later; some are pushes to nobody."""
+    stream: list[bytes] = []
+    late: list[tuple[int, bytes]] = []
+    for number, ((data, _), deferred, later) in enumerate(planned):
+        stream.append(b"-DEFERRED %d\r\n" % number if deferred else data)
+        if deferred:
+            late.append((number + later, b">3\r\n+deferred\r\n:%d\r\n%b" % (number, data)))
+        stream.extend(push for due, push in late if due == number)
+        stream.append(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n")
+    stream.extend(push for due, push in late if due >= len(planned))
+    whole = b"".join(stream)
+    edges = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
+
+    async def test(rig: Rig) -> None:
+        futures = [rig.stream.request(get(b"k")) for _ in planned]
+        await asyncio.sleep(0)
+        assert rig.wire.written == ([get(b"k") * len(planned)] if planned else [])
+        rig.receive(*(whole[start:end] for start, end in pairwise(edges)))
+        answers = await asyncio.gather(*futures)
+        assert all(matches(answer, meant) for answer, ((_, meant), _, _) in zip(answers, planned, strict=True))
+        await asyncio.sleep(0)
+        assert len(rig.owner.pushes) == len(planned)
+        assert rig.owner.error is None
+
+    run(test)
+
+
+def test_one_byte_at_a_time() -> None:
+    data = b"".join(answer for answer, _ in ANSWERS)
+
+    async def test(rig: Rig) -> None:
+        futures = [rig.stream.request(b"x") for _ in ANSWERS]
+        await asyncio.sleep(0)
+        rig.receive(*(data[at : at + 1] for at in range(len(data))))
+        for future, (_, meant) in zip(futures, ANSWERS, strict=True):
+            assert matches(await future, meant)
+
+    run(test)
+
+
+def test_what_is_asked_in_one_tick_leaves_in_one_write() -> None:
+    async def test(rig: Rig) -> None:
+        async def ask(key: bytes) -> None:
+            await rig.stream.request(key)
+            await rig.stream.request(key)
+
+        tasks = [asyncio.create_task(ask(b"%d" % number)) for number in range(5)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert rig.wire.written == [b"01234"]
+        rig.receive(b"+OK\r\n" * 5)
+        await asyncio.sleep(0)
+        assert rig.wire.written == [b"01234", b"01234"], "what the answers set off leaves in the same tick"
+        rig.receive(b"+OK\r\n" * 5)
+        await asyncio.gather(*tasks)
+
+    run(test)
+
+
+@pytest.mark.parametrize("data", [b"hello\r\n", b"$x\r\n", b"+OK\r\n+OK\r\n", b"HTTP/1.1 400 Bad Request\r\n"])
+def test_what_makes_no_sense_ends_the_connection(data: bytes) -> None:
+    async def test(rig: Rig) -> None:
+        first = rig.stream.request(b"x")
+        await asyncio.sleep(0)
+        rig.receive(data)
+        assert rig.wire.aborted
+        assert isinstance(rig.owner.error, NodeLost)
+        assert first.done()
+        assert isinstance(await rig.stream.request(b"y"), NodeLost)
+
+    run(test)
+
+
+def test_a_broken_connection_tells_all_who_wait_why() -> None:
+    async def test(rig: Rig) -> None:
+        parked, waiting = rig.stream.request(b"x"), rig.stream.request(b"y")
+        await asyncio.sleep(0)
+        rig.receive(b"-DEFERRED 1\r\n")
+        rig.stream.connection_lost(ConnectionResetError("reset by peer"))
+        for future in (parked, waiting):
+            assert str(await future) == "node a:1 broke off the connection: reset by peer"
+        with pytest.raises(NodeLost):
+            await rig.stream.call(b"z", LONG)
+
+    run(test)
+
+
+def test_a_caller_that_gave_up_is_passed_over() -> None:
+    async def test(rig: Rig) -> None:
+        first, second, third = (rig.stream.request(b"x") for _ in range(3))
+        await asyncio.sleep(0)
+        rig.receive(b"-DEFERRED 1\r\n")
+        first.cancel()
+        second.cancel()
+        rig.receive(b"$1\r\n2\r\n$1\r\n3\r\n>3\r\n+deferred\r\n:1\r\n$1\r\n1\r\n>3\r\n+deferred\r\n:9\r\n_\r\n")
+        assert await third == b"3"
+        assert rig.owner.error is None
+
+    run(test)
+
+
+def test_a_call_ends_when_its_time_is_over_and_its_answer_is_nobodys() -> None:
+    async def test(rig: Rig) -> None:
+        with pytest.raises(NoAnswer, match=r"node a:1 did not answer within 0\.05 s"):
+            await rig.stream.call(b"x", SHORT)
+        call = asyncio.create_task(rig.stream.call(b"y", LONG))
+        await asyncio.sleep(0)
+        rig.receive(b"$1\r\n1\r\n$1\r\n2\r\n")
+        assert await call == b"2"
+        assert rig.owner.error is None
+
+    run(test)
+
+
+def test_a_deferred_call_ends_when_its_time_is_over() -> None:
+    async def test(rig: Rig) -> None:
+        call = asyncio.create_task(rig.stream.call(b"y", SHORT))
+        await asyncio.sleep(0)
+        rig.receive(b"-DEFERRED 1\r\n")
+        with pytest.raises(NoAnswer):
+            await call
+        rig.receive(b">3\r\n+deferred\r\n:1\r\n$1\r\n2\r\n")
+
+    run(test)
+
+
+def test_requests_end_after_the_streams_own_time() -> None:
+    async def test(rig: Rig) -> None:
+        deferred, other = rig.stream.request(b"x"), rig.stream.request(b"y")
+        await asyncio.sleep(0)
+        rig.receive(b"-DEFERRED 1\r\n$1\r\n2\r\n")
+        assert isinstance(await deferred, NoAnswer)
+        assert await other == b"2"
+        assert rig.owner.error is None, "it has answered something"
+
+    run(test, SHORT)
+
+
+class Hurried(asyncio.SelectorEventLoop):
+    """A loop whose time a test moves on."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
+    """The node may have been held up, and then answer the commands of several writes at once."""
+
+    async def test(loop: Hurried) -> None:
+        rig = Rig(60)
+        early = rig.stream.request(b"x")
+        await asyncio.sleep(0)
+        loop.ahead += 50
+        late = rig.stream.request(b"y")
+        await asyncio.sleep(0)
+        rig.receive(b"-DEFERRED 1\r\n-DEFERRED 2\r\n")
+        loop.ahead += 20
+        assert isinstance(await early, NoAnswer)
+        assert not late.done()
+        rig.receive(b">3\r\n+deferred\r\n:2\r\n$1\r\n2\r\n")
+        assert await late == b"2"
+        rig.stream.abort(NodeLost("the test is over"))
+        rig.close()
+
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Hurried)
+        runner.run(test(loop))
+
+
+def test_a_node_that_says_nothing_at_all_is_lost() -> None:
+    async def test(rig: Rig) -> None:
+        assert isinstance(await rig.stream.request(b"x"), NoAnswer)
+        assert str(rig.owner.error) == "node a:1 has been silent for 0.05 s"
+        assert rig.wire.aborted
+
+    run(test, SHORT)
+
+
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way: str) -> None:
+    """On a slow line the first answer may be complete long after the stream's own time."""
+
+    async def test(rig: Rig) -> None:
+        call = asyncio.create_task(rig.stream.call(b"x" * 100, LONG))
+        rig.wire.unsent = 60 if way == "up" else 0
+        await asyncio.sleep(0)
+        other = rig.stream.request(b"y")
+        await asyncio.sleep(0)
+        if way == "down":
+            rig.receive(b"$6\r\nva")
+        assert isinstance(await other, NoAnswer)
+        assert rig.owner.error is None
+        rig.receive(b"" if way == "down" else b"$6\r\nva", b"lues\r\n")
+        assert await call == b"values"
+
+    run(test, SHORT)
+
+
+def test_a_node_that_says_no_more_is_lost_at_once() -> None:
+    """Also one that does not read, so that what is left to be sent would keep the connection open."""
+
+    async def test(rig: Rig) -> None:
+        waiting = rig.stream.request(b"x" * 100)
+        await asyncio.sleep(0)
+        rig.wire.unsent = 60
+        rig.stream.eof_received()
+        assert str(await waiting) == str(rig.owner.error) == "node a:1 broke off the connection"
+        assert rig.wire.aborted
+
+    run(test)
+
+
+def test_who_waits_is_given_an_error_of_his_own() -> None:
+    """Raised by each of them, one for all would collect the tracebacks of all."""
+
+    async def test(rig: Rig) -> None:
+        reads = [rig.stream.request(b"x") for _ in range(4)]
+        rig.stream.break_off(NodeLost("left"))
+        writes = [rig.stream.request(b"x") for _ in range(4)]
+        rig.stream.abort(NodeLost("gone"))
+        errors = await asyncio.gather(*reads, *writes)
+        assert [str(error) for error in errors] == ["left"] * 4 + ["gone"] * 4
+        assert len({id(error) for error in errors}) == 8
+
+    run(test)
+
+
+def test_breaking_off_leaves_calls_that_are_to_last() -> None:
+    async def test(rig: Rig) -> None:
+        read = asyncio.create_task(rig.stream.call(b"r", LONG))
+        write = asyncio.create_task(rig.stream.call(b"w", LONG, lasting=True))
+        await asyncio.sleep(0)
+        rig.stream.break_off(NodeLost("left"))
+        with pytest.raises(NodeLost, match="left"):
+            await read
+        idle = asyncio.create_task(rig.stream.idle())
+        await asyncio.sleep(0)
+        rig.receive(b"_\r\n$1\r\nw\r\n")
+        assert await write == b"w"
+        await idle
+
+    run(test)
+
+
+def test_who_is_slow_to_read_is_reported() -> None:
+    async def test(rig: Rig) -> None:
+        rig.stream.pause_writing()
+        rig.stream.resume_writing()
+        assert rig.owner.told == ["paused", "resumed"]
+
+    run(test)

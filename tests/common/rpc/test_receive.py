@@ -1,0 +1,214 @@
+"""Large requests over gRPC: their bytes are taken before they are received, and given back at each kind of end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import COPIES
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.network.addresses import Address
+from milena_common.rpc import receive as grpc_receive
+from milena_common.rpc.options import ENVELOPE_BYTES, REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
+from milena_common.rpc.server import GrpcDoor, Method
+from milena_common.rpc.status import from_grpc
+from tests.support.waiting import eventually
+
+SERVICE = "cache_server.Cache"
+SOON = 10.0
+MAX_VALUE = 2**20
+LIMIT = 4 * MAX_VALUE
+
+
+def put(size: int) -> bytes:
+    return pb.PutRequest(key=b"k", value=bytes(size)).SerializeToString()
+
+
+class Door:
+    """A door with the methods Put and Get, its budget, and a channel to it."""
+
+    def __init__(self, channel: grpc.aio.Channel, budget: ByteBudget) -> None:
+        self.channel = channel
+        self.budget = budget
+
+    def put(
+        self, request: bytes, *, announced: int | None = None, timeout: float = SOON
+    ) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+        """A unary client's call; `announced` None: it says its size, as Milena's clients do, -1: it does not."""
+        size = len(request) if announced is None else announced
+        metadata = ((REQUEST_BYTES, str(size)),) if size >= 0 else None
+        return self.channel.unary_unary(f"/{SERVICE}/Put")(request, timeout=timeout, metadata=metadata)
+
+    async def error(self, call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> Exception:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        error = caught.value
+        return from_grpc(error.code(), error.details(), error.trailing_metadata())
+
+    async def all_given_back(self) -> None:
+        await eventually(lambda: self.budget.used == 0)
+
+
+@asynccontextmanager
+async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[Door]:
+    budget = ByteBudget(LIMIT)
+    door = GrpcDoor(SERVICE, MAX_VALUE, budget, request_timeout)
+    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    methods = {"Put": ("put", pb.PutRequest, method), "Get": ("get", pb.GetRequest, method)}
+    await door.start(methods, CallCounts(("put", "get")))
+    try:
+        async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+            yield Door(channel, budget)
+    finally:
+        await door.stop(0)
+
+
+async def length(request: pb.PutRequest, _: float | None) -> bytes:
+    return b"%d" % len(request.value)
+
+
+@pytest.mark.parametrize("announced", [None, -1], ids=["announced", "unannounced"])
+async def test_a_unary_clients_request_is_served_and_its_bytes_are_given_back(announced: int | None) -> None:
+    async with door_to(length) as door:
+        for size in (0, 10, MAX_VALUE):
+            assert await door.put(put(size), announced=announced) == b"%d" % size
+        await door.all_given_back()
+
+
+async def test_a_request_that_is_announced_as_too_large_is_rejected_unread_and_the_limit_is_named() -> None:
+    async with door_to(length) as door:
+        error = await door.error(door.put(put(10), announced=5_000_000_000))
+        assert isinstance(error, InvalidRequest)
+        assert "5000000000" in str(error)
+        assert str(MAX_VALUE + ENVELOPE_BYTES) in str(error)
+        assert "MAX_VALUE_BYTES" in str(error)
+        assert door.budget.used == 0
+
+
+async def test_requests_beyond_the_budget_wait_for_those_before_them() -> None:
+    working, most, go_on = 0, 0, asyncio.Event()
+
+    async def method(request: pb.PutRequest, _: float | None) -> bytes:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        await go_on.wait()
+        working -= 1
+        return b"done"
+
+    async with door_to(method) as door:
+        calls = [asyncio.ensure_future(_answer(door.put(put(MAX_VALUE // 2)))) for _ in range(8)]
+        await eventually(lambda: door.budget.waiting > 0 and working == 2)
+        assert door.budget.used <= LIMIT
+        go_on.set()
+        assert await asyncio.gather(*calls) == [b"done"] * 8
+        assert most == 2
+        await door.all_given_back()
+
+
+async def _answer(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+    return await call
+
+
+async def test_what_finds_no_room_in_its_time_is_told_to_come_back() -> None:
+    async with door_to(length, request_timeout=0.05) as door:
+        assert door.budget.try_take(LIMIT)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await door.channel.unary_unary(f"/{SERVICE}/Put")(
+                put(1000), metadata=((REQUEST_BYTES, "1000"),), timeout=None
+            )
+        error = caught.value
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), Overloaded)
+        assert "MAX_IN_FLIGHT_BYTES" in str(error.details())
+        assert "retry-after-ms" in dict(error.trailing_metadata() or ())
+        door.budget.release(LIMIT)
+        assert await door.put(put(5)) == b"5"
+
+
+async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> None:
+    begun = asyncio.Event()
+
+    async def method(_: pb.PutRequest, __: float | None) -> bytes:
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    async with door_to(method) as door:
+        # While it works.
+        call = door.put(put(MAX_VALUE))
+        await begun.wait()
+        assert door.budget.used == COPIES * len(put(MAX_VALUE))
+        call.cancel()
+        await door.all_given_back()
+        # While it waits for room.
+        assert door.budget.try_take(LIMIT)
+        call = door.put(put(MAX_VALUE))
+        await eventually(lambda: door.budget.waiting == 1)
+        call.cancel()
+        await eventually(lambda: door.budget.waiting == 0)
+        door.budget.release(LIMIT)
+        await door.all_given_back()
+        # While its request is awaited, which never comes.
+        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(metadata=((REQUEST_BYTES, "1000"),))
+        await eventually(lambda: door.budget.used == COPIES * 1000)
+        stream.cancel()
+        await door.all_given_back()
+
+
+async def test_a_request_that_does_not_arrive_ends_in_its_time() -> None:
+    async with door_to(length, request_timeout=0.05) as door:
+        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(metadata=((REQUEST_BYTES, "1000"),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream
+        error = caught.value
+        assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), DeadlineExceeded)
+        await door.all_given_back()
+
+
+async def test_a_call_without_a_request_is_invalid() -> None:
+    async with door_to(length) as door:
+        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(iter(()), timeout=SOON)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await door.all_given_back()
+
+
+async def test_a_request_larger_than_announced_is_counted_as_large_as_it_is() -> None:
+    held: list[int] = []
+
+    async with door_to(length) as door:
+
+        async def method(request: pb.PutRequest, _: float | None) -> bytes:
+            held.append(door.budget.used)
+            return b""
+
+        inner = GrpcDoor(SERVICE, MAX_VALUE, door.budget, SOON)
+        address = inner.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+        await inner.start({"Put": ("put", pb.PutRequest, method)}, CallCounts(("put",)))
+        async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+            await Door(channel, door.budget).put(put(MAX_VALUE), announced=1)
+        await inner.stop(0)
+    assert held == [COPIES * len(put(MAX_VALUE))]
+
+
+async def test_an_unannounced_request_that_is_far_too_large_is_given_up_while_it_arrives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = iter([0, COPIES * max(MAX_VALUE + ENVELOPE_BYTES, SMALLEST_FRAME_LIMIT) + 1])
+    monkeypatch.setattr(grpc_receive, "resident_bytes", lambda: next(sizes))
+    async with door_to(length) as door:
+        stream = door.channel.stream_unary(f"/{SERVICE}/Put")(timeout=SOON)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stream
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "MAX_VALUE_BYTES" in str(caught.value.details())
+        await door.all_given_back()

@@ -1,0 +1,283 @@
+"""The gRPC door, over a real socket: what its callers see, and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from milena_common.api.errors import InvalidRequest, NodeLost, RateLimited
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.network.addresses import Address
+from milena_common.network.listening import CannotListen
+from milena_common.rpc.options import channel_options
+from milena_common.rpc.server import GrpcDoor, Method
+from milena_common.rpc.status import from_grpc
+from tests.support.waiting import eventually
+
+ANY_PORT = Address("127.0.0.1", 0)
+SERVICE = "cache_server.Cache"
+REQUEST = pb.GetRequest(key=b"k").SerializeToString()
+SOON = 10.0
+
+
+class Door:
+    """A running door with one method, and a channel to it."""
+
+    def __init__(
+        self,
+        door: GrpcDoor,
+        address: Address,
+        counts: CallCounts,
+        channel: grpc.aio.Channel,
+        budget: ByteBudget,
+    ) -> None:
+        self.door = door
+        self.budget = budget
+        self.address = address
+        self.counts = counts["get"]
+        self.channel = channel
+
+    def call(self, request: bytes = REQUEST, timeout: float | None = SOON) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
+        return self.channel.unary_unary(f"/{SERVICE}/Get")(request, timeout=timeout)
+
+    async def refused(self, request: bytes = REQUEST) -> grpc.aio.AioRpcError:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await self.call(request)
+        return error.value
+
+
+@asynccontextmanager
+async def door_to(method: Method) -> AsyncIterator[Door]:
+    budget = ByteBudget(10_000)
+    door = GrpcDoor(SERVICE, 1000, budget, 5)
+    address = door.bind(ANY_PORT, "LISTEN_ADDR")
+    counts = CallCounts(("get",))
+    await door.start({"Get": ("get", pb.GetRequest, method)}, counts)
+    try:
+        async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+            yield Door(door, address, counts, channel, budget)
+    finally:
+        await door.stop(0)
+
+
+async def answer(request: pb.GetRequest, _: float | None) -> bytes:
+    return b"answer to " + request.key
+
+
+async def test_a_methods_bytes_are_the_answer() -> None:
+    async with door_to(answer) as door:
+        assert await door.call() == b"answer to k"
+        assert (door.counts.requests, door.counts.errors) == (1, {})
+        assert sum(door.counts.durations.counts) == 1
+
+
+async def test_the_method_learns_how_long_its_caller_waits() -> None:
+    seen: list[float | None] = []
+
+    async def method(_: pb.GetRequest, remaining: float | None) -> bytes:
+        seen.append(remaining)
+        return b""
+
+    async with door_to(method) as door:
+        await door.call(timeout=None)
+        await door.call(timeout=7)
+    assert seen[0] is None
+    assert seen[1] is not None
+    assert seen[1] == pytest.approx(7, abs=2)
+
+
+async def test_an_error_of_ours_is_its_status_with_code_word() -> None:
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        raise NodeLost("node a:1 is gone: ü")
+
+    async with door_to(method) as door:
+        error = await door.refused()
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert error.details() == "node a:1 is gone: ü"
+        assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), NodeLost)
+        assert door.counts.errors == {"unavailable": 1}
+        assert sum(door.counts.durations.counts) == 1
+
+
+async def test_a_request_beyond_the_budget_waits_for_the_one_before_it() -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        entered.set()
+        await go_on.wait()
+        return b"done"
+
+    large = pb.GetRequest(key=b"x" * 100_000).SerializeToString()
+    async with door_to(method) as door:
+        first = asyncio.ensure_future(door.call(large))  # one is taken, however large
+        await entered.wait()
+        second = asyncio.ensure_future(door.call(large))
+        await eventually(lambda: door.budget.waiting == 1)
+        go_on.set()
+        assert await first == b"done"
+        assert await second == b"done"
+        assert await door.call(large) == b"done"
+
+
+async def test_a_rate_limit_says_when_to_come_back() -> None:
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        raise RateLimited("slow down", 0.0421)
+
+    async with door_to(method) as door:
+        error = await door.refused()
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert ("retry-after-ms", "43") in tuple(error.trailing_metadata())
+
+
+async def test_a_defect_is_internal_told_to_the_log_and_not_to_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        raise ZeroDivisionError("secret of the house")
+
+    async with door_to(method) as door:
+        error = await door.refused()
+        assert error.code() is grpc.StatusCode.INTERNAL
+        assert "secret" not in str(error.details())
+        assert door.counts.errors == {"internal": 1}
+        assert await door.refused()
+    record = caplog.records[0]
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert "secret of the house" in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\xff" * 10, b"\x0a\x7f", pb.GetRequest(key=b"k").SerializeToString() + b"\x12\x02\xff\xff"]
+)
+async def test_bytes_that_are_no_request_are_invalid_and_not_unknown(garbage: bytes) -> None:
+    async with door_to(answer) as door:
+        error = await door.refused(garbage)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert str(error.details()).startswith("request: ")
+        assert door.counts.errors == {"invalid_argument": 1}
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "🙂" * 100_000, "\ud800" * 10_000, "new\nline\x00"])
+async def test_an_error_of_any_length_arrives_with_its_status(text: str) -> None:
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        raise InvalidRequest("key: " + text)
+
+    async with door_to(method) as door:
+        error = await door.refused()
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert str(error.details()).startswith("key: ")
+
+
+async def test_a_method_that_is_not_there_is_unimplemented() -> None:
+    async with door_to(answer) as door:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await door.channel.unary_unary(f"/{SERVICE}/Fly")(b"", timeout=SOON)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_caller_that_gives_up_cancels_the_method_and_is_counted() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return b""
+
+    async with door_to(method) as door:
+        call = door.call()
+        await begun.wait()
+        call.cancel()
+        await asyncio.wait_for(ended.wait(), SOON)
+        await asyncio.sleep(0)
+        assert door.counts.errors == {"cancelled": 1}
+
+
+async def test_a_frame_over_the_transports_limit_reads_as_a_value_that_is_too_large() -> None:
+    async with door_to(answer) as door:
+        error = await door.refused(bytes(64 * 2**20 + 128 * 1024))
+        ours = from_grpc(error.code(), error.details(), error.trailing_metadata())
+        assert isinstance(ours, InvalidRequest)
+        assert str(64 * 2**20 + 128 * 1024) in str(ours)
+        assert await door.call() == b"answer to k"
+
+
+async def health(door: Door, service: str) -> int:
+    stub = health_pb2_grpc.HealthStub(door.channel)
+    return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=SOON)).status
+
+
+async def test_the_health_service_answers_for_the_process_and_the_service() -> None:
+    states = health_pb2.HealthCheckResponse
+    async with door_to(answer) as door:
+        assert [await health(door, name) for name in ("", SERVICE)] == [states.SERVING] * 2
+        await door.door.set_serving(False)
+        assert [await health(door, name) for name in ("", SERVICE)] == [states.NOT_SERVING] * 2
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await health(door, "no.such.Service")
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_calls_in_hand_finish_when_the_door_closes() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def method(_: pb.GetRequest, __: float | None) -> bytes:
+        begun.set()
+        await go_on.wait()
+        return b"finished"
+
+    async with door_to(method) as door:
+        call = door.call()
+        await begun.wait()
+        stopping = asyncio.ensure_future(door.door.stop(SOON))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert await call == b"finished"
+        await stopping
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 4096, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64]
+)
+async def test_garbage_ends_its_own_connection_and_no_other(garbage: bytes) -> None:
+    async with door_to(answer) as door:
+        assert await door.call() == b"answer to k"
+        reader, writer = await asyncio.open_connection(*door.address)
+        writer.write(garbage)
+        try:
+            async with asyncio.timeout(SOON):
+                while await reader.read(4096):
+                    pass
+        except ConnectionError:
+            pass
+        writer.close()
+        assert await door.call() == b"answer to k"
+
+
+async def test_a_port_in_use_is_named_with_its_variable_and_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListen, match=rf"^LISTEN_ADDR: cannot listen on 127.0.0.1:{port}: .*in use"):
+            GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
+
+
+async def test_two_doors_do_not_share_a_port() -> None:
+    async with door_to(answer) as door:
+        with pytest.raises(CannotListen, match="in use"):
+            GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(door.address, "LISTEN_ADDR")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+async def test_an_address_that_is_not_ours_is_named(host: str) -> None:
+    with pytest.raises(CannotListen, match=f"^LISTEN_ADDR: cannot listen on {host}:50051: "):
+        GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address(host, 50051), "LISTEN_ADDR")

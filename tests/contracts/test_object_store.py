@@ -1,0 +1,383 @@
+"""One contract for every `ObjectStore`: in memory, boto3, obstore with boto3, and the same as `origin` uses it.
+
+What the clients of S3 make of its failures is in `test_s3_failures`.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from math import inf
+from typing import Any
+
+import pytest
+from mypy_boto3_s3 import S3Client
+
+from milena_cache.objects.object_store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    ObjectStore,
+    OriginFailure,
+    Ref,
+    Stored,
+    ignore,
+)
+from milena_cache.origin.clients.boto3_client import Boto3Store
+from milena_cache.origin.clients.obstore_client import exact
+from milena_cache.origin.requests import Origin
+from milena_cache.origin.s3.clock import S3Clock
+from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3.settings import S3Settings
+from milena_cache.origin.s3_store import S3
+from milena_common.api.errors import FailedPrecondition
+from tests.support.fake_clock import FakeClock
+from tests.support.s3.fault_proxy import FaultProxy
+from tests.support.s3.memory_store import MemoryStore
+from tests.support.s3.moto_server import REGION
+
+MIB = 2**20
+
+ORDINARY_KEYS = [
+    "k", "a/b/c", "100%", "a%20b", "a%2Fb", "with space", "a+b", "a?b=c&d", "a#b", "~*'()!", "\\back\\slash",
+    '"quoted"', "<xml>&amp;", "ünïcode", "😀/🎉", ".hidden", "...", "a:b@c,d;e=f$g", "\u00a0\u2028", "x" * 1024,
+]  # fmt: skip
+ODD_KEYS = ["/lead", "trail/", "a//b", "//", "/", "a/./b", "a/../b", "tab\there", "\x01", "del\x7f"]
+
+
+class Unhurried(Origin):
+    """`Origin` as an `ObjectStore`: for callers that do not say when they give up."""
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        give_up_at: float = inf,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+    ) -> str:
+        return await super().put(
+            ref,
+            value,
+            give_up_at,
+            if_match=if_match,
+            if_absent=if_absent,
+            metadata=metadata,
+            attributes=attributes,
+        )
+
+    async def describe(self, ref: Ref, give_up_at: float = inf) -> Info | None:
+        return await super().describe(ref, give_up_at)
+
+    async def copy(
+        self,
+        ref: Ref,
+        give_up_at: float = inf,
+        *,
+        if_match: str = "",
+        metadata: Mapping[str, str],
+        attributes: Mapping[str, Any],
+    ) -> str:
+        return await super().copy(ref, give_up_at, if_match=if_match, metadata=metadata, attributes=attributes)
+
+    async def delete(self, ref: Ref, give_up_at: float = inf, *, if_match: str = "") -> None:
+        await super().delete(ref, give_up_at, if_match=if_match)
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        answer = await super().get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+        began()
+        return answer
+
+    def reconnect(self) -> None:
+        pass
+
+
+@pytest.fixture(name="settings")
+def _settings(s3_proxy: FaultProxy) -> S3Settings:
+    # Nothing here is about slowness, so a machine that is busy for a second must not look like an S3 that hangs.
+    return S3Settings(REGION, s3_proxy.endpoint_url, timeout=20, connect_timeout=20)
+
+
+@pytest.fixture(params=["memory", "s3", "boto3", "origin"])
+async def store(
+    request: pytest.FixtureRequest, credentials: Credentials, settings: S3Settings, bucket: str
+) -> AsyncIterator[ObjectStore]:
+    made: ObjectStore
+    if request.param == "memory":
+        made = MemoryStore(bucket)
+    else:
+        pair, thorough = S3(credentials, settings, FakeClock(), negative_ttl=0), Boto3Store(credentials, settings)
+        over_s3: dict[str, ObjectStore] = {
+            # obstore where it is exact, boto3 for the rest: obstore alone does not meet the contract.
+            "s3": pair,
+            "boto3": thorough,
+            "origin": Unhurried(
+                pair,
+                FakeClock(),
+                random.random,
+                fresh=pair.unpooled(),
+                retries=0,
+                concurrency=8,
+                place_timeout=20,
+                hedge_after=0,
+            ),
+        }
+        made = over_s3[request.param]
+    yield made
+    await made.close()
+
+
+async def test_an_object_is_stored_read_and_removed(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+    assert await store.head(ref) is None
+    etag = await store.put(ref, b"one")
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"one", etag)
+    info = await store.head(ref)
+    assert info is not None
+    assert (info.key, info.size, info.etag) == ("k", 3, etag)
+    second = await store.put(ref, b"two")
+    assert second != etag
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"two", second)
+    await store.delete(ref)
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+    await store.delete(ref)
+
+
+async def test_a_conditional_get_tells_whether_the_object_changed(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"one")
+    assert await store.get(ref, if_none_match=etag, max_bytes=MIB) is Absent.NOT_MODIFIED
+    newer = await store.put(ref, b"two")
+    assert await store.get(ref, if_none_match=etag, max_bytes=MIB) == Stored(b"two", newer)
+    await store.delete(ref)
+    assert await store.get(ref, if_none_match=newer, max_bytes=MIB) is Absent.MISSING
+
+
+async def test_a_put_over_a_certain_object_spares_any_other(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    first = await store.put(ref, b"one")
+    second = await store.put(ref, b"two", if_match=first)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"three", if_match=first)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"two", second)
+    await store.delete(ref)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"four", if_match=second)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+
+
+async def test_a_put_where_there_is_nothing_spares_what_is_there(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"", if_absent=True)
+    with pytest.raises(OriginFailure) as caught:
+        await store.put(ref, b"two", if_absent=True)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"", etag)
+    await store.delete(ref)
+    await store.put(ref, b"three", if_absent=True)
+
+
+async def test_a_delete_of_a_certain_object_spares_any_other(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    first = await store.put(ref, b"one")
+    second = await store.put(ref, b"two")
+    with pytest.raises(OriginFailure) as caught:
+        await store.delete(ref, if_match=first)
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"two", second)
+    await store.delete(ref, if_match=second)
+    assert await store.get(ref, max_bytes=MIB) is Absent.MISSING
+    await store.delete(ref, if_match=second)
+
+
+async def test_metadata_belongs_to_the_value_that_it_came_with(store: ObjectStore, bucket: str) -> None:
+    async def metadata() -> dict[str, str]:
+        info, got = await store.head(ref), await store.get(ref, max_bytes=MIB)
+        assert info is not None
+        assert isinstance(got, Stored)
+        assert got.metadata == info.metadata
+        return dict(info.metadata)
+
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"v", metadata={"Milena-Version": "7-12", "other": "a b=c;d"})
+    assert await metadata() == {"milena-version": "7-12", "other": "a b=c;d"}
+    got = await store.get(ref, max_bytes=MIB)
+    assert got == Stored(b"v", etag)
+    await store.put(ref, b"v", if_match=etag, metadata={"milena-version": "7-13"})
+    assert await metadata() == {"milena-version": "7-13"}
+    await store.put(ref, b"v")
+    assert await metadata() == {}
+
+
+@pytest.mark.parametrize("key", ["k", "a//b"])
+async def test_a_copy_keeps_the_value_and_what_it_repeats(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    attributes = {"ContentType": "text/html", "CacheControl": "max-age=60", "StorageClass": "STANDARD_IA"}
+    await store.put(ref, b"v", metadata={"old": "1"}, attributes=attributes)
+    before = await store.describe(ref)
+    assert before is not None
+    assert {name: before.attributes[name] for name in attributes} == attributes
+    etag = await store.copy(ref, if_match=before.etag, metadata={"new": "2"}, attributes=before.attributes)
+    after = await store.describe(ref)
+    assert after is not None
+    assert (after.etag, dict(after.metadata)) == (etag, {"new": "2"})
+    assert after.attributes == before.attributes
+    assert await store.get(ref, max_bytes=MIB) == Stored(b"v", etag)
+
+
+async def test_a_copy_spares_any_other_object(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    first = await store.put(ref, b"one")
+    # moto does not look at the condition of a copy, as `milena s3 check` says of it.
+    if isinstance(store, MemoryStore):
+        await store.put(ref, b"two", metadata={"n": "2"})
+        with pytest.raises(OriginFailure) as caught:
+            await store.copy(ref, if_match=first, metadata={"n": "3"}, attributes={})
+        assert caught.value.fault is Fault.CHANGED
+        found = await store.head(ref)
+        assert found is not None
+        assert dict(found.metadata) == {"n": "2"}
+    await store.delete(ref)
+    with pytest.raises(OriginFailure) as caught:
+        await store.copy(ref, if_match=first, metadata={"n": "3"}, attributes={})
+    assert caught.value.fault is Fault.CHANGED
+    assert await store.head(ref) is None
+
+
+async def test_a_copy_keeps_tags(store: ObjectStore, bucket: str, s3: S3Client) -> None:
+    if isinstance(store, MemoryStore):
+        return
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v", Tagging="team=x")
+    await store.copy(Ref(bucket, "k"), metadata={"new": "2"}, attributes={})
+    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "team", "Value": "x"}]
+
+
+@pytest.mark.parametrize("key", ["a/b", "<&>", *ODD_KEYS])
+async def test_conditions_and_metadata_hold_for_every_key(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    first = await store.put(ref, b"one", if_absent=True, metadata={"milena-version": "7-12"})
+    for found in (await store.head(ref), await store.get(ref, max_bytes=MIB)):
+        assert isinstance(found, Info | Stored)
+        assert (found.etag, dict(found.metadata)) == (first, {"milena-version": "7-12"})
+    second = await store.put(ref, b"two", if_match=first)
+    writes: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.put(ref, b"three", if_absent=True),
+        lambda: store.put(ref, b"three", if_match=first),
+        lambda: store.delete(ref, if_match=first),
+    ]
+    for write in writes:
+        with pytest.raises(OriginFailure) as caught:
+            await write()
+        assert caught.value.fault is Fault.CHANGED
+    await store.delete(ref, if_match=second)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB + 1])
+async def test_values_come_back_byte_for_byte(store: ObjectStore, bucket: str, size: int) -> None:
+    ref = Ref(bucket, "k")
+    value = random.Random(size).randbytes(size)
+    await store.put(ref, value)
+    got = await store.get(ref, max_bytes=size)
+    assert isinstance(got, Stored)
+    assert got.value == value
+    assert type(got.value) is bytes
+
+
+async def test_an_object_over_the_limit_is_refused_with_both_sizes(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    await store.put(ref, b"x" * 100)
+    with pytest.raises(FailedPrecondition, match=r"100 bytes.*99"):
+        await store.get(ref, max_bytes=99)
+
+
+@pytest.mark.parametrize("key", ORDINARY_KEYS + ODD_KEYS)
+async def test_every_key_is_exact(store: ObjectStore, bucket: str, key: str, s3: S3Client) -> None:
+    value = key.encode()
+    await store.put(Ref(bucket, key), value)
+    got = await store.get(Ref(bucket, key), max_bytes=MIB)
+    assert isinstance(got, Stored)
+    assert got.value == value
+    if isinstance(store, MemoryStore):
+        return
+    # Seen by somebody else, under the same name and no other.
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == value
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    if key not in (".", "/"):  # the stand-in has trouble removing those
+        await store.delete(Ref(bucket, key))
+        assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+async def test_listing_pages_in_the_order_of_keys(store: ObjectStore, bucket: str) -> None:
+    keys = ["a", "b/1", "b/2", "b/3 x", "b/😀", "c"]
+    for key in keys:
+        await store.put(Ref(bucket, key), b"12")
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = await store.list(bucket, "b/", cursor, 3)
+        found += [info.key for info in page.objects]
+        assert all(info.size == 2 for info in page.objects)
+        cursor = page.cursor
+        if not cursor:
+            break
+    assert found == ["b/1", "b/2", "b/3 x", "b/😀"]
+    assert (await store.list(bucket, "none", "", 3)).objects == []
+
+
+async def test_a_missing_bucket_is_not_a_missing_object(store: ObjectStore, bucket: str) -> None:
+    await store.check_bucket(bucket)
+    ref = Ref("no-such-bucket-here", "k")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.get(ref, max_bytes=MIB),
+        lambda: store.put(ref, b"v"),
+        lambda: store.put(ref, b"v", if_match='"etag"'),
+        lambda: store.put(ref, b"v", if_absent=True),
+        lambda: store.delete(ref, if_match='"etag"'),
+        lambda: store.list(ref.bucket, "", "", 10),
+        lambda: store.check_bucket(ref.bucket),
+    ]
+    for call in calls:
+        with pytest.raises(OriginFailure, match="no-such-bucket-here") as caught:
+            await call()
+        assert caught.value.fault is Fault.NO_BUCKET
+
+
+def test_which_keys_obstore_would_alter() -> None:
+    assert [key for key in ORDINARY_KEYS if not exact(key)] == []
+    assert [key for key in ODD_KEYS if exact(key)] == []
+
+
+@pytest.mark.parametrize("key", ["k", "/odd/"])
+async def test_a_description_tells_the_time_at_s3(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    await store.put(ref, b"v")
+    info = await store.describe(ref)
+    assert info is not None
+    assert info.server_date is not None
+    expected = 1_700_000_000.0 if isinstance(store, MemoryStore) else time.time()
+    assert abs(info.server_date - expected) < 60
+
+
+async def test_every_answer_tells_the_time_refusals_too(
+    credentials: Credentials, settings: S3Settings, bucket: str
+) -> None:
+    for name, clock in (("absent-bucket", S3Clock()), (bucket, S3Clock())):
+        store = Boto3Store(credentials, settings, clock=clock)
+        try:
+            await store.check_bucket(name)
+        except OriginFailure:
+            assert name == "absent-bucket"
+        assert abs(clock.skew(time.time(), time.monotonic())) < 60
+        assert clock.known
+        await store.close()

@@ -1,0 +1,140 @@
+"""Coordination. Clients that write, delete and read, and write down in a `History` what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+
+from milena_client import AsyncMilena, MilenaError, RetryPolicy
+from milena_common.api.durability import Durability
+from tests.faults.harness.history import History
+
+NO_RETRY = RetryPolicy(tokens=0)
+# Somebody who was refused does not ask again at once.
+PAUSE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of what clients do; the rest are puts. `through`: how many writes ask for S3 to have them first."""
+
+    reads: float = 0.2
+    deletes: float = 0.15
+    through: float = 0.0
+
+
+class Load:
+    """`clients` clients of the router at `address`; each writes its own part of the history's keys and reads all.
+
+    `reached` counts acknowledged writes by durability class, `errors` failed calls by what was said.
+    """
+
+    def __init__(self, address: str, history: History, clients: int, seed: int, mix: Mix = Mix()) -> None:
+        self.reached: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.history = history
+        self._address = address
+        self._mix = mix
+        self._keys = [history.keys[number::clients] for number in range(clients)]
+        self._randoms = [Random(f"{seed} {number}") for number in range(clients)]
+        self._may_go_on = asyncio.Event()
+        self._may_go_on.set()
+        self._at_work = 0
+        self._all_rest = asyncio.Event()
+        self._ending = False
+        self._left: int | None = None
+        self._enough = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The clients are at work inside the block; after it no call is under way."""
+        self._ending = False
+        work = [
+            asyncio.create_task(self._work(keys, random))
+            for keys, random in zip(self._keys, self._randoms, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            self._ending = True
+            self._may_go_on.set()
+            await asyncio.gather(*work)
+
+    async def write(self, number: int) -> None:
+        """Have the clients try so many writes."""
+        self._left = number
+        self._enough.clear()
+        async with self.running():
+            await self._enough.wait()
+        self._left = None
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Inside the block no call is under way."""
+        self._all_rest.clear()
+        self._may_go_on.clear()
+        await self._all_rest.wait()
+        try:
+            yield
+        finally:
+            self._may_go_on.set()
+
+    def _rests(self) -> None:
+        self._at_work -= 1
+        if not self._at_work:
+            self._all_rest.set()
+
+    async def _work(self, keys: Sequence[str], random: Random) -> None:
+        self._at_work += 1
+        try:
+            async with AsyncMilena(self._address, timeout=5, retry=NO_RETRY) as m:
+                while not self._ending and self._left != 0:
+                    if not self._may_go_on.is_set():
+                        self._rests()
+                        await self._may_go_on.wait()
+                        self._at_work += 1
+                    try:
+                        await self._one(m, keys, random)
+                    except MilenaError as error:
+                        self.errors[type(error).__name__] += 1
+                        await asyncio.sleep(PAUSE_SECONDS)
+        finally:
+            self._rests()
+
+    async def _one(self, m: AsyncMilena, keys: Sequence[str], random: Random) -> None:
+        mix = self._mix
+        draw = random.random()
+        if draw < mix.reads:
+            key = random.choice(self.history.keys)
+            mark = self.history.mark(key)
+            self.history.told(key, await m.get(key), mark)
+            return
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                self._enough.set()
+        write = self.history.begin(random.choice(keys), delete=draw < mix.reads + mix.deletes)
+        durability: Durability | None = "through" if random.random() < mix.through else None
+        if write.value is None:
+            written = await m.delete(write.key, durability=durability)
+        else:
+            written = await m.set(write.key, write.value, durability=durability)
+        self.history.acknowledge(write)
+        self.reached[written.durability] += 1
+
+
+async def read_all(address: str, history: History, where: str, patience: float = 30.0) -> None:
+    """Read every key, with all retries that it takes, and write down what is told. Raises MilenaError."""
+    several = asyncio.Semaphore(16)
+
+    async def read(m: AsyncMilena, key: str) -> None:
+        async with several:
+            mark = history.mark(key)
+            history.told(key, await m.get(key, timeout=patience), mark, where)
+
+    async with AsyncMilena(address, timeout=patience) as m:
+        await asyncio.gather(*(read(m, key) for key in history.keys))

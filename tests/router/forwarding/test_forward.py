@@ -1,0 +1,374 @@
+"""Forwarding: to the owner, within the deadline, a read twice if need be and a write once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from milena_common.api.errors import InvalidRequest, MilenaError, NodeLost, NodeUnreachable, NoNodes, WrongNode
+from milena_common.cluster.slot_assignment import Member
+from milena_common.cluster.slots import slot_of
+from milena_common.resp.identity import Identity
+from milena_common.runtime.deadlines import inner
+from milena_router.forwarding.forward import LEAVE_GRACE_SECONDS, WARN_AGAIN_SECONDS, Forwarder
+from milena_router.ring.leases import Leases
+from milena_router.ring.membership import Membership
+from tests.router.fake_nodes import FakeNodes
+from tests.support.fake_clock import FakeClock
+
+LEASE = 5.0
+KEY = b"photos/1.jpg"
+
+
+class Rig:
+    """A forwarder over fake nodes; `owner` and `other` are the ring's two, by whose KEY is."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.clock = FakeClock()
+        self.nodes = FakeNodes(self.clock, str.encode)
+        membership = Membership(LEASE, self.clock.now())
+        self.forwarder = Forwarder(membership, self.nodes.connect, self.clock)
+        self.leases = Leases(membership, self.clock, self.forwarder.ring_changed)
+        for address in addresses:
+            self.leases.join(Member(address), "b", 0)
+
+    @property
+    def owner(self) -> str:
+        return self.leases.ring.find(KEY).address
+
+    @property
+    def other(self) -> str:
+        (other,) = {member.address for member in self.leases.ring.members} - {self.owner}
+        return other
+
+    async def only_renews(self, address: str) -> None:
+        """Live through more than a lease, in which the node at `address` renews its lease and no other does."""
+        expiry = asyncio.create_task(self.leases.run())
+        for _ in range(6):
+            await self.clock.advance(1)
+            self.leases.join(Member(address), "b", 0)
+        expiry.cancel()
+
+    def send(
+        self, *, read: bool = True, timeout: float = 5.0, build: Callable[[int], bytes] = lambda _: b"request"
+    ) -> asyncio.Task[bytes]:
+        if read:
+            return asyncio.create_task(self.forwarder.read("Get", KEY, build, timeout))
+        return asyncio.create_task(self.forwarder.write("Put", KEY, build, b"forget it", timeout))
+
+    def move(self) -> None:
+        """Let nodes join until another one owns KEY."""
+        before, number = self.owner, 0
+        while self.owner == before:
+            number += 1
+            self.leases.join(Member(f"newcomer:{number}"), "b", 0)
+
+
+@pytest.fixture
+async def rig() -> Rig:
+    return Rig("a:1", "b:1")
+
+
+async def test_a_request_goes_to_the_owner_and_its_answer_comes_back(rig: Rig) -> None:
+    rig.nodes[rig.owner].answer = b"value"
+    assert await rig.send() == b"value"
+    ((method, request, timeout),) = rig.nodes[rig.owner].calls
+    assert (method, request) == ("Get", b"request")
+    assert timeout == pytest.approx(inner(5))
+    assert rig.nodes[rig.other].calls == []
+
+
+async def test_it_says_since_when_the_owner_has_the_slot(rig: Rig) -> None:
+    await rig.send(build=b"%d".__mod__)
+    assert rig.nodes[rig.owner].requests == [b"%d" % rig.leases.ring.find(KEY).owned_since]
+
+
+async def test_a_connection_is_kept(rig: Rig) -> None:
+    await rig.send()
+    await rig.send()
+    assert len(rig.nodes.connections) == 1
+
+
+async def test_a_connection_is_made_with_the_addresses_of_the_nodes_other_doors() -> None:
+    rig = Rig()
+    rig.leases.join(Member("a:1", addresses={"resp": "a:6379"}), "b", 0)
+    await rig.send()
+    assert rig.nodes.doors == {"a:1": {"resp": "a:6379"}}
+
+
+async def test_without_nodes_it_says_so_and_what_to_do() -> None:
+    with pytest.raises(NoNodes, match=rf"no node in the ring \(slot {slot_of(KEY)}\).*ROUTER_ADDR.*'Join'"):
+        await Rig().send()
+
+
+# ---- keys that move while they are written
+
+
+async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(rig: Rig) -> None:
+    """The new owner may have read S3 before the write arrived there, and would tell the old value afterwards."""
+
+    def move_and_answer(method: str, request: bytes) -> bytes:
+        rig.move()
+        return b"written"
+
+    first = rig.owner
+    rig.nodes[first].answer = move_and_answer
+    assert await rig.send(read=False) == b"written"
+    assert rig.nodes[rig.owner].calls[0][:2] == ("Forget", b"forget it")
+    assert len(rig.nodes[first].calls) == len(rig.nodes[rig.owner].calls) == 1
+
+
+async def test_a_write_that_its_new_owner_cannot_be_told_of_is_not_acknowledged(rig: Rig) -> None:
+    def move_and_answer(method: str, request: bytes) -> bytes:
+        rig.move()
+        rig.nodes[rig.owner].answer = NodeLost("cannot be reached")
+        return b"written"
+
+    rig.nodes[rig.owner].answer = move_and_answer
+    with pytest.raises(NodeLost, match="cannot be reached"):
+        await rig.send(read=False)
+
+
+async def test_a_write_after_which_the_ring_is_empty_is_told_to_nobody(rig: Rig) -> None:
+    def leave_and_answer(method: str, request: bytes) -> bytes:
+        for member in rig.leases.ring.members:
+            rig.leases.leave(member.address)
+        return b"written"
+
+    rig.nodes[rig.owner].answer = leave_and_answer
+    assert await rig.send(read=False) == b"written"
+
+
+async def test_a_write_whose_key_stayed_where_it_was_is_told_to_nobody(rig: Rig) -> None:
+    def change_and_answer(method: str, request: bytes) -> bytes:
+        rig.leases.leave(rig.other)
+        return b"written"
+
+    rig.nodes[rig.owner].answer = change_and_answer
+    assert await rig.send(read=False) == b"written"
+    assert len(rig.nodes[rig.owner].calls) == 1
+
+
+# ---- lost nodes
+
+
+async def test_a_lost_node_is_named_with_the_keys_slot(rig: Rig) -> None:
+    rig.nodes[rig.owner].answer = NodeLost("cannot be reached: connection refused")
+    for read in (True, False):
+        with pytest.raises(NodeLost) as lost:
+            await rig.send(read=read)
+        assert str(lost.value) == (
+            f"node {rig.owner}, which owns slot {slot_of(KEY)}, cannot be reached: connection refused"
+        )
+
+
+async def test_a_node_that_was_not_reached_is_told_from_one_that_may_have_done_it(rig: Rig) -> None:
+    for kind in (NodeLost, NodeUnreachable):
+        rig.nodes[rig.owner].answer = kind("gone")
+        for read in (True, False):
+            with pytest.raises(NodeLost) as lost:
+                await rig.send(read=read)
+            assert type(lost.value) is kind
+
+
+@pytest.mark.parametrize(("read", "calls"), [(True, 2), (False, 1)])
+async def test_a_read_is_sent_once_more_and_a_write_is_not(rig: Rig, read: bool, calls: int) -> None:
+    rig.nodes[rig.owner].answer = NodeLost("gone")
+    with pytest.raises(NodeLost):
+        await rig.send(read=read)
+    assert len(rig.nodes[rig.owner].calls) == calls
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_what_the_node_answers_is_not_asked_again(rig: Rig, read: bool) -> None:
+    refusal = InvalidRequest("key: no")
+    rig.nodes[rig.owner].answer = refusal
+    with pytest.raises(InvalidRequest) as raised:
+        await rig.send(read=read)
+    assert raised.value is refusal
+    assert len(rig.nodes[rig.owner].calls) == 1
+
+
+async def test_the_second_time_goes_by_the_newest_ring(rig: Rig) -> None:
+    owner, other = rig.owner, rig.other
+    old_since = rig.leases.ring.find(KEY).owned_since
+
+    def leave_and_refuse(_: str, __: bytes) -> bytes:
+        rig.leases.leave(owner)
+        raise NodeLost("gone")
+
+    rig.nodes[owner].answer = leave_and_refuse
+    rig.nodes[other].answer = b"from the new owner"
+    assert await rig.send(build=b"%d".__mod__) == b"from the new owner"
+    assert rig.nodes[owner].requests == [b"%d" % old_since]
+    assert rig.nodes[other].requests == [b"%d" % rig.leases.ring.epoch]
+
+
+async def test_a_read_whose_last_node_left_meanwhile_learns_that_there_is_none() -> None:
+    rig = Rig("a:1")
+
+    def leave_and_refuse(_: str, __: bytes) -> bytes:
+        rig.leases.leave("a:1")
+        raise NodeLost("gone")
+
+    rig.nodes["a:1"].answer = leave_and_refuse
+    with pytest.raises(NoNodes):
+        await rig.send()
+
+
+# ---- deadlines
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_silent_node_does_not_make_the_caller_wait_past_its_deadline(rig: Rig, read: bool) -> None:
+    rig.nodes[rig.owner].answer = None
+    call = rig.send(read=read, timeout=2.0)
+    await rig.clock.advance(inner(2.0) - 0.01)
+    assert not call.done()
+    await rig.clock.advance(0.02)
+    with pytest.raises(NodeLost, match=r"did not answer within 1\.8 s"):
+        call.result()
+    assert len(rig.nodes[rig.owner].calls) == 1, "no time is left to ask again"
+
+
+async def test_the_second_attempt_gets_what_the_first_left(rig: Rig) -> None:
+    def late_refusal(_: str, __: bytes) -> bytes:
+        rig.clock.tick(1.0)
+        raise NodeLost("gone")
+
+    rig.nodes[rig.owner].answer = late_refusal
+    with pytest.raises(NodeLost):
+        await rig.send(timeout=2.0)
+    assert [timeout for _, _, timeout in rig.nodes[rig.owner].calls] == pytest.approx([1.8, 0.8])
+
+
+@pytest.mark.parametrize("timeout", [0.0, -3.0, 0.01])
+async def test_a_caller_without_time_is_answered_all_the_same(rig: Rig, timeout: float) -> None:
+    rig.nodes[rig.owner].answer = None
+    call = rig.send(timeout=timeout)
+    await rig.clock.advance(0.1)
+    with pytest.raises(NodeLost):
+        call.result()
+
+
+# ---- the ring changing under calls
+
+
+async def test_when_a_lease_ends_waiting_reads_go_to_the_new_owner(rig: Rig) -> None:
+    owner, other = rig.owner, rig.other
+    rig.nodes[owner].answer = None
+    call = rig.send(timeout=60.0)
+    await rig.only_renews(other)
+    assert rig.nodes.connections[0][1].closed_with == 0
+    assert await call == other.encode()
+
+
+async def test_when_a_lease_ends_waiting_writes_are_answered_at_once(rig: Rig) -> None:
+    owner, other = rig.owner, rig.other
+    rig.nodes[owner].answer = None
+    call = rig.send(read=False, timeout=60.0)
+    await rig.only_renews(other)
+    with pytest.raises(NodeLost, match=f"node {owner}, .* left the ring while it was asked"):
+        call.result()
+    assert rig.nodes[other].calls == []
+
+
+async def test_a_node_that_leaves_may_finish_what_it_has(rig: Rig) -> None:
+    owner = rig.owner
+    rig.nodes[owner].answer = None
+    call = rig.send(timeout=60.0)
+    await rig.clock.advance(1)
+    rig.leases.leave(owner)
+    await rig.clock.advance(LEAVE_GRACE_SECONDS - 1)
+    assert rig.nodes.connections[0][1].closed_with == LEAVE_GRACE_SECONDS
+    assert not call.done()
+    await rig.clock.advance(2)
+    assert await call == rig.owner.encode(), "then it is a read that lost its node"
+
+
+async def test_a_node_that_comes_back_gets_a_new_connection(rig: Rig) -> None:
+    owner = rig.owner
+    await rig.send()
+    rig.leases.leave(owner)
+    rig.leases.join(Member(owner), "b", 0)
+    await rig.send()
+    assert [address for address, _ in rig.nodes.connections] == [owner, owner]
+
+
+async def test_a_restarted_node_gets_a_new_connection(rig: Rig) -> None:
+    owner = rig.owner
+    await rig.send()
+    rig.leases.join(Member(owner, node_id="new"), "b", 0)
+    await rig.send()
+    assert len(rig.nodes.connections) == 2
+
+
+async def test_a_node_that_cannot_be_called_is_a_warning_once_a_minute(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.nodes[rig.owner].answer = NodeLost("cannot be reached")
+    for expected in (1, 1):
+        with pytest.raises(NodeLost):
+            await rig.send()
+        assert len(caplog.records) == expected
+    rig.clock.tick(WARN_AGAIN_SECONDS)
+    with pytest.raises(NodeLost):
+        await rig.send()
+    assert caplog.messages == [f"node {rig.owner} is in the ring, and cannot be reached"] * 2
+
+
+async def test_closing_closes_every_connection(rig: Rig) -> None:
+    await rig.send()
+    await rig.forwarder.ask(rig.other, "Stats", b"", 1)
+    rig.leases.leave(rig.other)
+    closing = asyncio.create_task(rig.forwarder.close())
+    await rig.clock.advance(LEAVE_GRACE_SECONDS)
+    await closing
+    assert {connection.closed_with for _, connection in rig.nodes.connections} == {0, LEAVE_GRACE_SECONDS}
+
+
+async def test_a_caller_that_gives_up_is_not_answered_with_an_error(rig: Rig) -> None:
+    rig.nodes[rig.owner].answer = None
+    call = rig.send()
+    await rig.clock.advance(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert len(rig.nodes[rig.owner].calls) == 1
+
+
+async def test_ask_passes_on_what_the_node_says(rig: Rig) -> None:
+    assert await rig.forwarder.ask("b:1", "Stats", b"q", 3) == b"b:1"
+    assert rig.nodes["b:1"].calls == [("Stats", b"q", 3)]
+    rig.nodes["b:1"].answer = NodeLost("gone")
+    with pytest.raises(MilenaError, match="gone"):
+        await rig.forwarder.ask("b:1", "Stats", b"q", 3)
+
+
+async def test_a_connection_is_for_the_process_that_the_ring_has(rig: Rig) -> None:
+    await rig.send()
+    assert rig.nodes.identities[rig.owner] == Identity("", "b", "")
+
+
+async def test_a_restarted_node_is_waited_for_until_it_has_joined(rig: Rig) -> None:
+    """It refuses what is meant for the process before it; nothing was done, so a write waits as a read does."""
+    owner = rig.owner
+    rig.nodes[owner].answer = WrongNode("is another process")
+    reading, writing = rig.send(), rig.send(read=False)
+    await rig.clock.advance(0.2)
+    assert not reading.done()
+    rig.nodes[owner].answer = b"ok"
+    rig.leases.join(Member(owner, "new id"), "b", 0)
+    await rig.clock.advance(0.2)
+    assert (await reading, await writing) == (b"ok", b"ok")
+    assert rig.nodes.identities[owner].node_id == "new id"
+
+
+async def test_another_node_at_the_address_is_named_when_it_stays(rig: Rig) -> None:
+    rig.nodes[rig.owner].answer = WrongNode("is another process")
+    reading = rig.send()
+    await rig.clock.advance(1.5)
+    with pytest.raises(WrongNode, match=rf"node {rig.owner}, which owns slot"):
+        await reading

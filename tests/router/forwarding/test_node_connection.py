@@ -1,0 +1,358 @@
+"""The router's connection to a node, over a real socket: what each way of failing is told as."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from milena_client.testing.memory_cluster import MemoryCluster
+from milena_common.api.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    MilenaError,
+    NodeLost,
+    NodeUnreachable,
+    OriginUnavailable,
+)
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.network.addresses import Address
+from milena_common.resp.identity import ANY
+from milena_common.rpc.server import GrpcDoor
+from milena_router.forwarding.node_connection import GrpcNodeConnection, RespNodeConnection, connect
+from tests.support.fake_resp_node import FakeRespNode
+from tests.support.ports import ReservedPort
+from tests.support.waiting import wait_until
+
+SOON = 10.0
+REQUEST = pb.GetRequest(key=b"k").SerializeToString()
+
+
+class Node:
+    """A node that raises or answers what a test puts into `says`; None: nothing, until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.says: bytes | Exception | None = b""
+        self.asked = asyncio.Event()
+        self.given: list[float | None] = []
+
+    async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
+        self.given.append(remaining)
+        self.asked.set()
+        if self.says is None:
+            await asyncio.Event().wait()
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says or b""
+
+
+@pytest.fixture
+async def node() -> Node:
+    return Node()
+
+
+@pytest.fixture
+async def connection(node: Node) -> AsyncIterator[GrpcNodeConnection]:
+    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await door.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
+    connection = GrpcNodeConnection(str(address))
+    yield connection
+    await connection.close(0)
+    await door.stop(0)
+
+
+async def test_bytes_pass_through(node: Node, connection: GrpcNodeConnection) -> None:
+    node.says = b"\x00\xff any bytes"
+    assert await connection.call("Get", REQUEST, SOON) == b"\x00\xff any bytes"
+    assert node.given == [pytest.approx(SOON, abs=2)]
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidRequest("key: no"), AccessDenied("bucket"), OriginUnavailable("S3: 503 SlowDown")]
+)
+async def test_what_the_node_answers_arrives_as_it_was(
+    node: Node, connection: GrpcNodeConnection, error: MilenaError
+) -> None:
+    node.says = error
+    with pytest.raises(type(error), match=str(error)) as raised:
+        await connection.call("Get", REQUEST, SOON)
+    assert type(raised.value) is type(error)
+
+
+async def test_a_defect_of_the_node_is_no_lost_node(node: Node, connection: GrpcNodeConnection) -> None:
+    node.says = ZeroDivisionError()
+    with pytest.raises(InternalError):
+        await connection.call("Get", REQUEST, SOON)
+
+
+async def test_a_method_that_the_node_does_not_have_is_internal(connection: GrpcNodeConnection) -> None:
+    with pytest.raises(InternalError, match="UNIMPLEMENTED"):
+        await connection.call("Fly", REQUEST, SOON)
+
+
+async def test_a_node_that_is_not_there_is_lost_at_once() -> None:
+    with ReservedPort() as nobody:
+        connection = GrpcNodeConnection(nobody.address)
+        started = time.monotonic()
+        with pytest.raises(NodeUnreachable, match=r"^cannot be reached: "):
+            await connection.call("Get", REQUEST, SOON)
+        assert time.monotonic() - started < SOON / 2
+        await connection.close(0)
+
+
+async def test_a_node_that_ends_with_a_call_in_hand_may_have_done_it() -> None:
+    node = grpc.aio.server()
+    asked = asyncio.Event()
+
+    async def never(_: bytes, __: Any) -> bytes:
+        asked.set()
+        return await asyncio.Future()
+
+    handlers = {"Put": grpc.unary_unary_rpc_method_handler(never)}
+    node.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    alive = GrpcNodeConnection(f"127.0.0.1:{node.add_insecure_port('127.0.0.1:0')}")
+    await node.start()
+    call = asyncio.create_task(alive.call("Put", REQUEST, SOON))
+    await asked.wait()
+    await node.stop(0)
+    with pytest.raises(NodeLost) as lost:
+        await call
+    assert type(lost.value) is NodeLost
+    await alive.close(0)
+
+
+async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connection: GrpcNodeConnection) -> None:
+    node.says = None
+    with pytest.raises(NodeLost, match=r"^did not answer within 0\.2 s"):
+        await connection.call("Get", REQUEST, 0.2)
+
+
+async def test_an_answer_that_grpc_has_dropped_and_one_that_is_empty(
+    node: Node, connection: GrpcNodeConnection
+) -> None:
+    """If the time ends while the answer arrives, the status is OK, and there is no message."""
+    assert await connection.call("Get", REQUEST, SOON) == b""
+    server = grpc.aio.server()
+
+    async def nothing(_: bytes, __: Any) -> AsyncIterator[bytes]:
+        for none in ():
+            yield none
+
+    handlers = {"Get": grpc.unary_stream_rpc_method_handler(nothing)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    dropping = GrpcNodeConnection(f"127.0.0.1:{port}")
+    with pytest.raises(NodeLost, match="did not answer"):
+        await dropping.call("Get", REQUEST, SOON)
+    await dropping.close(0)
+    await server.stop(0)
+
+
+async def test_a_port_that_accepts_and_says_nothing_is_lost_when_its_time_is_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection = GrpcNodeConnection(f"127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(NodeLost):
+            await connection.call("Get", REQUEST, 0.3)
+        await connection.close(0)
+
+
+async def test_closing_breaks_off_what_waits(node: Node, connection: GrpcNodeConnection) -> None:
+    node.says = None
+    call = asyncio.create_task(connection.call("Get", REQUEST, SOON))
+    await node.asked.wait()
+    await connection.close(0)
+    with pytest.raises(NodeLost, match="left the ring while it was asked"):
+        await asyncio.wait_for(call, SOON / 2)
+
+
+async def test_closing_with_grace_lets_calls_finish(node: Node, connection: GrpcNodeConnection) -> None:
+    gate = asyncio.Event()
+
+    async def slowly(_: pb.GetRequest, __: float | None) -> bytes:
+        node.asked.set()
+        await gate.wait()
+        return b"late"
+
+    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
+    await door.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
+    graceful = GrpcNodeConnection(str(address))
+    call = asyncio.create_task(graceful.call("Get", REQUEST, SOON))
+    await node.asked.wait()
+    closing = asyncio.create_task(graceful.close(SOON))
+    await asyncio.sleep(0.02)
+    with pytest.raises(NodeLost, match="left the ring"):
+        await graceful.call("Get", REQUEST, SOON)
+    gate.set()
+    assert await call == b"late"
+    await closing
+    await door.stop(0)
+
+
+async def test_after_closing_the_node_has_left(connection: GrpcNodeConnection) -> None:
+    await connection.call("Get", REQUEST, SOON)
+    await connection.close(0)
+    with pytest.raises(NodeLost, match="left the ring"):
+        await connection.call("Get", REQUEST, SOON)
+
+
+async def test_a_caller_that_gives_up_is_cancelled(node: Node, connection: GrpcNodeConnection) -> None:
+    node.says = None
+    call = asyncio.create_task(connection.call("Get", REQUEST, SOON))
+    await node.asked.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+# ---- the Redis protocol
+
+
+@pytest.fixture
+def door() -> Iterator[FakeRespNode]:
+    door = FakeRespNode(MemoryCluster(lambda: 0.0).answer)
+    yield door
+    door.close()
+
+
+class Other:
+    """The connection that is there for what does not go over the Redis protocol."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.closed_with: float | None = None
+
+    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+        self.calls.append(method)
+        return b"other"
+
+    async def close(self, grace: float) -> None:
+        self.closed_with = grace
+
+
+@pytest.fixture
+async def resp(door: FakeRespNode) -> AsyncIterator[RespNodeConnection]:
+    resp = RespNodeConnection(door.address, Other())
+    yield resp
+    await resp.close(0)
+
+
+async def until(what: Callable[[], Any]) -> None:
+    await asyncio.to_thread(wait_until, "what the test waits for", what, SOON)
+
+
+async def test_what_clients_wait_for_goes_over_the_redis_protocol(
+    door: FakeRespNode, resp: RespNodeConnection
+) -> None:
+    put = pb.PutRequest(key=b"k", value=b"v" * 100_000, owned_since=7).SerializeToString()
+    assert pb.PutResponse.FromString(await resp.call("Put", put, SOON)).successful
+    assert pb.GetResponse.FromString(await resp.call("Get", REQUEST, SOON)).value == b"v" * 100_000
+    door.says = lambda words: b"$2\r\n\x08\x01\r\n"
+    assert await resp.call("Forget", REQUEST, SOON) == b"\x08\x01"
+    assert await resp.call("Delete", REQUEST, SOON) == b"\x08\x01"
+    assert [words[:2] for words in door.received] == [
+        [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Forget", b"Delete")
+    ]
+    assert door.received[0][3] == put
+    assert door.connections == 1
+
+
+async def test_rare_methods_do_not(door: FakeRespNode) -> None:
+    other = Other()
+    resp = RespNodeConnection(door.address, other)
+    assert await resp.call("Stats", b"", SOON) == b"other"
+    assert door.received == []
+    await resp.close(0)
+    assert other.closed_with == 0
+
+
+async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -> None:
+    with ReservedPort() as nobody:
+        other = Other()
+        resp = RespNodeConnection(nobody.address, other)
+        assert await resp.call("Get", REQUEST, SOON) == b"other"
+        assert await resp.call("Put", REQUEST, SOON) == b"other"
+        await resp.close(0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"-ERR key: no\r\n", InvalidRequest),
+        (b"-ORIGINDOWN S3: 503\r\n", OriginUnavailable),
+        (b"-TIMEOUT S3 took too long\r\n", DeadlineExceeded),
+        (b"*0\r\n", InternalError),
+    ],
+)
+async def test_what_the_door_answers_is_raised(
+    door: FakeRespNode, resp: RespNodeConnection, line: bytes, kind: type[MilenaError]
+) -> None:
+    door.says = lambda words: line if words[0] == b"MILENA.CALL" else None
+    with pytest.raises(kind) as raised:
+        await resp.call("Get", REQUEST, SOON)
+    assert type(raised.value) is kind
+
+
+async def test_a_slow_read_holds_up_nobody(door: FakeRespNode, resp: RespNodeConnection) -> None:
+    door.defers = lambda words: words[1] == b"Get"
+    slow = asyncio.create_task(resp.call("Get", REQUEST, SOON))
+    assert await resp.call("Put", pb.PutRequest(key=b"k", value=b"v").SerializeToString(), SOON)
+    assert not slow.done()
+    door.release()
+    assert pb.GetResponse.FromString(await slow).value == b"v"
+
+
+async def test_a_silent_door_is_a_lost_node_when_its_time_is_over(
+    door: FakeRespNode, resp: RespNodeConnection
+) -> None:
+    await resp.call("Get", REQUEST, SOON)
+    door.silent = True
+    with pytest.raises(NodeLost, match=r"^did not answer within 0\.2 s"):
+        await resp.call("Get", REQUEST, 0.2)
+
+
+async def test_a_broken_connection_is_a_lost_node(door: FakeRespNode, resp: RespNodeConnection) -> None:
+    door.defers = lambda words: True
+    call = asyncio.create_task(resp.call("Put", REQUEST, SOON))
+    await until(lambda: door.held)
+    door.disconnect()
+    with pytest.raises(NodeLost, match=r"^broke off the connection"):
+        await call
+
+
+async def test_closing_a_connection_to_the_redis_door(door: FakeRespNode) -> None:
+    door.defers = lambda words: True
+    for grace, ends in ((0, False), (SOON, True)):
+        resp = RespNodeConnection(door.address, Other())
+        call = asyncio.create_task(resp.call("Get", REQUEST, SOON))
+        await until(lambda: door.held)
+        closing = asyncio.create_task(resp.close(grace))
+        await asyncio.sleep(0)
+        with pytest.raises(NodeLost, match="left the ring"):
+            await resp.call("Get", REQUEST, SOON)
+        if ends:
+            door.release()
+            await call
+        else:
+            with pytest.raises(NodeLost, match="left the ring while it was asked"):
+                await call
+            door.held.clear()
+        await closing
+
+
+async def test_which_connection_a_node_gets() -> None:
+    for addresses, kind in (({"resp": "a:1"}, RespNodeConnection), ({"ops": "a:1"}, GrpcNodeConnection)):
+        connection = connect("127.0.0.1:1", addresses, ANY)
+        assert type(connection) is kind
+        await connection.close(0)

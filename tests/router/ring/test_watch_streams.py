@@ -1,0 +1,199 @@
+"""Streams of the ring, over a real gRPC door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from prometheus_client import generate_latest
+
+from milena_common.api.errors import FailedPrecondition
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slot_assignment import Member
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.rpc.status import from_grpc
+from milena_router.metrics import router_registry
+from milena_router.ring.membership import Membership
+from milena_router.ring.watch_streams import RingWatchers
+from tests.router.rig import SOON, Router, running_router
+from tests.support.fake_clock import settle
+from tests.support.processes import Metrics
+
+A, B = "node-a:50051", "node-b:50051"
+Call = grpc.aio.UnaryStreamCall[pb.WatchRingRequest, pb.RingUpdate]
+
+
+@pytest.fixture
+async def router() -> AsyncIterator[Router]:
+    async with running_router() as router:
+        yield router
+
+
+def watch(router: Router, node_id: str = "") -> Call:
+    call: Call = router.stub.WatchRing(pb.WatchRingRequest(node_id=node_id))
+    return call
+
+
+async def following(call: Call) -> pb.RingUpdate:
+    """The next update of a stream that goes on."""
+    update = await asyncio.wait_for(call.read(), SOON)
+    assert isinstance(update, pb.RingUpdate)
+    return update
+
+
+async def join(router: Router, address: str, node_id: str = "", **doors: str) -> None:
+    request = pb.JoinRequest(address=address, node_id=node_id, addresses=doors, default_bucket="photos")
+    await router.stub.Join(request, timeout=SOON)
+
+
+async def leave(router: Router, address: str) -> None:
+    await router.stub.Leave(pb.LeaveRequest(address=address), timeout=SOON)
+
+
+async def nobody_watches(router: Router) -> None:
+    for _ in range(1000):
+        if not router.watchers.open:
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError(f"{router.watchers.open} watch")
+
+
+async def test_the_ring_comes_at_once_also_when_it_is_empty(router: Router) -> None:
+    assert (await following(watch(router))).epoch == 0
+    await join(router, A, "1", resp="a:6379", ops="a:9091")
+    await join(router, B)
+    update = await following(watch(router))
+    ring = router.leases.ring
+    assert (update.epoch, update.default_bucket) == (ring.epoch, "photos")
+    assert list(update.nodes) == [
+        pb.RingNode(address=A, resp_address="a:6379", node_id="1", weight=1),
+        pb.RingNode(address=B, weight=1),
+    ]
+    slot_map = SlotMap.from_update(update)
+    for key in (b"1", b"2", b"3", b"4"):
+        target = slot_map.find(key)
+        assert (target.slot, target.address, target.owned_since) == ring.find(key)
+
+
+async def test_then_comes_every_change(router: Router) -> None:
+    call = watch(router)
+    epochs = [(await following(call)).epoch]
+    for change in (
+        join(router, A, "1"),
+        join(router, B, "1"),
+        join(router, A, "2"),
+        leave(router, B),
+    ):
+        await change
+        update = await following(call)
+        assert update.epoch == router.leases.ring.epoch
+        epochs.append(update.epoch)
+    assert epochs == sorted(set(epochs))
+    assert [node.node_id for node in update.nodes] == ["2"]
+
+
+async def test_a_lease_that_ended_is_a_change(router: Router) -> None:
+    await join(router, A)
+    call = watch(router)
+    await following(call)
+    running = asyncio.create_task(router.leases.run())
+    await router.clock.advance(60)
+    assert list((await following(call)).nodes) == []
+    running.cancel()
+
+
+async def test_a_renewed_lease_is_no_change(router: Router) -> None:
+    await join(router, A)
+    call = watch(router)
+    first = await following(call)
+    for _ in range(3):
+        await join(router, A)
+    await join(router, B)
+    assert [node.address for node in (await following(call)).nodes] == [A, B]
+    assert first.epoch < router.leases.ring.epoch
+
+
+async def test_a_node_that_opens_another_door_is_a_change(router: Router) -> None:
+    await join(router, A, "1", ops="a:9091")
+    call = watch(router)
+    before = await following(call)
+    await join(router, A, "1", ops="a:9091", resp="a:6379")
+    after = await following(call)
+    assert [node.resp_address for node in after.nodes] == ["a:6379"]
+    assert after.epoch > before.epoch
+    assert list(after.slots) == list(before.slots), "the slots are owned since when they were"
+
+
+async def test_a_slow_reader_gets_the_newest_ring_only() -> None:
+    membership = Membership(5.0, 0.0)
+    watching = RingWatchers(membership, direct_access=True)
+    updates = watching.watch(pb.WatchRingRequest(), None)
+    await anext(updates)
+    for number in range(5):
+        membership.ring = membership.ring.with_members([Member(f"n{number}:1")], membership.ring.epoch + 1)
+        watching.ring_changed()
+    assert pb.RingUpdate.FromString(await anext(updates)).epoch == 5
+    waiting = asyncio.ensure_future(anext(updates, None))
+    await settle()
+    assert not waiting.done()
+    watching.stop()
+    assert await waiting is None
+
+
+async def test_the_message_is_made_once_for_all_watchers() -> None:
+    membership = Membership(5.0, 0.0)
+    membership.ring = membership.ring.with_members([Member("a:1"), Member("b:1")], 1)
+    watching = RingWatchers(membership, direct_access=True)
+    first, second = (watching.watch(pb.WatchRingRequest(), None) for _ in range(2))
+    assert await anext(first) is await anext(second)
+
+
+async def test_watchers_that_go_are_forgotten(router: Router) -> None:
+    calls = [watch(router) for _ in range(5)]
+    for call in calls:
+        await following(call)
+    assert router.watchers.open == 5
+    metrics = Metrics(
+        generate_latest(
+            router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
+        ).decode()
+    )
+    assert metrics.value("milena_router_ring_watchers") == 5
+    assert metrics.value("milena_router_requests_total", operation="watch_ring") == 5
+    for call in calls:
+        call.cancel()
+    await nobody_watches(router)
+    assert router.calls["watch_ring"].errors == {}
+
+
+async def test_streams_end_when_the_router_stops(router: Router) -> None:
+    call = watch(router)
+    await following(call)
+    router.watchers.stop()
+    assert await call.read() == grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK
+    assert router.watchers.open == 0
+    assert await watch(router).read() == grpc.aio.EOF
+
+
+async def test_without_direct_access_only_members_of_the_ring_may_watch() -> None:
+    async with running_router(direct_access=False) as router:
+        await join(router, A, "id-a")
+        await join(router, B)
+        for node_id in ("", "id-b"):
+            call = watch(router, node_id)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await following(call)
+            error = refused.value
+            ours = from_grpc(error.code(), error.details(), error.trailing_metadata())
+            assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert type(ours) is FailedPrecondition
+            assert "DIRECT_ACCESS=false" in str(ours)
+        member = watch(router, "id-a")
+        assert len((await following(member)).nodes) == 2
+        assert router.watchers.open == 1
+        assert router.calls["watch_ring"].errors == {"failed_precondition": 2}
+        await join(router, B, "id-b")
+        assert len((await following(watch(router, "id-b"))).nodes) == 2

@@ -1,0 +1,137 @@
+"""What operators ask a router: missing nodes, what nodes report, and refreshing keys."""
+
+from __future__ import annotations
+
+import grpc
+from prometheus_client import generate_latest
+
+from milena_common.api.errors import InvalidRequest, NodeLost, NoNodes
+from milena_common.api.keys import cache_key
+from milena_common.api.pb import cache_server_pb2 as cache_pb
+from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.missing_node import MissingNode
+from milena_common.cluster.slot_assignment import Ring
+from milena_router.metrics import router_registry
+from tests.router.rig import SOON, Router, running_router
+
+A, B = "a:1", "b:1"
+
+
+def joining(address: str, **more: object) -> pb.JoinRequest:
+    fields = {"node_id": f"id-{address}", "default_bucket": "photos", "journal_id": f"journal-{address}"}
+    return pb.JoinRequest(address=address, **fields | more)
+
+
+async def lose(router: Router, address: str) -> None:
+    """Let the lease of a node end, while the other one renews its own."""
+    kept = A if address == B else B
+    for _ in range(12):
+        await router.clock.advance(router.config.lease_seconds / 8)
+        await router.stub.Join(joining(kept, dirty_entries=0), timeout=SOON)
+        router.leases.membership.expire(router.clock.now(), router.clock.wall())
+
+
+async def test_nodes_shows_what_each_has_reported() -> None:
+    async with running_router() as router:
+        await router.stub.Join(joining(A, dirty_entries=3, dead_letters=1, degraded=["S3: down"]), timeout=SOON)
+        await router.stub.Join(pb.JoinRequest(address=B, default_bucket="photos"), timeout=SOON)
+        nodes = (await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)).nodes
+        assert [(n.HasField("dirty_entries"), n.dirty_entries, n.dead_letters, [*n.degraded]) for n in nodes] == [
+            (True, 3, 1, ["S3: down"]),
+            (False, 0, 0, []),
+        ]
+
+
+async def test_a_missing_node_is_shown_until_it_is_written_off() -> None:
+    async with running_router() as router:
+        await router.stub.Join(joining(A), timeout=SOON)
+        await router.stub.Join(joining(B, dirty_entries=9), timeout=SOON)
+        await lose(router, B)
+        (missing,) = (await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)).missing
+        assert MissingNode.from_message(missing).dirty_entries == 9
+        for address, found in ((A, False), (B, True), (B, False)):
+            request = pb.LeaveRequest(address=address, forget=True)
+            assert (await router.stub.Leave(request, timeout=SOON)).successful is found
+        answer = await router.stub.Nodes(pb.NodesRequest(), timeout=SOON)
+        assert ([node.address for node in answer.nodes], [*answer.missing]) == ([A], [])
+
+
+async def test_the_metrics_tell_of_each_missing_node() -> None:
+    async with running_router() as router:
+        await router.stub.Join(joining(A), timeout=SOON)
+        await router.stub.Join(joining(B, dirty_entries=9, dead_letters=1), timeout=SOON)
+        registry = router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
+        assert registry.get_sample_value("milena_router_missing_nodes") == 0
+        await lose(router, B)
+        assert registry.get_sample_value("milena_router_missing_nodes") == 1
+        labels = {"node": B, "journal": f"journal-{B}"}
+        name = "milena_router_missing_node_dirty_entries"
+        assert registry.get_sample_value(name, labels) == 10
+        await lose(router, A)
+        value = registry.get_sample_value(name, {"node": A, "journal": f"journal-{A}"})
+        assert value == 0
+        router.leases.membership.missing.restore([MissingNode("c:1", "", "", None, 0, 1.0, "lost")], ())
+        value = registry.get_sample_value(name, {"node": "c:1", "journal": ""})
+        assert value == -1, "it is not known how many"
+        assert generate_latest(registry)
+
+
+async def test_stats_passes_on_why_a_node_is_degraded() -> None:
+    async with running_router() as router:
+        await router.join(A)
+        router.nodes[A].answer = cache_pb.StatsResponse(degraded=["S3: down", "journal: full"]).SerializeToString()
+        (stats,) = (await router.stub.Stats(pb.StatsRequest(), timeout=SOON)).nodes
+        assert [*stats.degraded] == ["S3: down", "journal: full"]
+
+
+def owner_of(ring: Ring, key: bytes) -> str:
+    return ring.find(cache_key("", key)).address
+
+
+async def test_keys_are_refreshed_at_their_owners_and_a_prefix_everywhere() -> None:
+    async with running_router() as router:
+        await router.join(A, B)
+        for number, node in enumerate((A, B), 1):
+            answer = cache_pb.RefreshResponse(refreshed=number, dirty=10 * number)
+            router.nodes[node].answer = answer.SerializeToString()
+        keys = [b"k%d" % number for number in range(20)]
+        answer = await router.stub.Refresh(pb.RefreshRequest(keys=keys, bucket="photos"), timeout=SOON)
+        assert (answer.refreshed, answer.dirty) == (3, 30)
+        asked = {node: cache_pb.RefreshRequest.FromString(sent) for node, _, sent in router.asked()}
+        for node, request in asked.items():
+            assert [*request.keys] == [key for key in keys if owner_of(router.leases.ring, key) == node]
+            assert request.bucket == "photos"
+        for fake in router.nodes.nodes.values():
+            fake.calls.clear()
+        await router.stub.Refresh(pb.RefreshRequest(prefix=b"logs/"), timeout=SOON)
+        assert sorted(
+            (node, cache_pb.RefreshRequest.FromString(sent).prefix) for node, _, sent in router.asked()
+        ) == [
+            (A, b"logs/"),
+            (B, b"logs/"),
+        ]
+
+
+async def test_a_refresh_that_a_node_missed_says_which() -> None:
+    async with running_router() as router:
+        await router.join(A, B)
+        router.nodes[B].answer = NodeLost("cannot be reached")
+        status, error = await router.refusal("Refresh", pb.RefreshRequest(prefix=b"logs/"))
+        assert status is grpc.StatusCode.UNAVAILABLE
+        assert "node b:1 cannot be reached" in str(error)
+        assert {node for node, *_ in router.asked()} == {A, B}, "the others have done it"
+
+
+async def test_what_cannot_be_refreshed() -> None:
+    async with running_router() as router:
+        _, error = await router.refusal("Refresh", pb.RefreshRequest(prefix=b"x"))
+        assert isinstance(error, NoNodes)
+        await router.join(A)
+        for request in (
+            pb.RefreshRequest(keys=[b"k"], prefix=b"x"),
+            pb.RefreshRequest(keys=[b""]),
+            pb.RefreshRequest(prefix=b"x" * 1025),
+            pb.RefreshRequest(keys=[b"k"], bucket="No Bucket"),
+        ):
+            _, error = await router.refusal("Refresh", request)
+            assert isinstance(error, InvalidRequest), error

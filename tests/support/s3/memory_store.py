@@ -1,0 +1,255 @@
+"""An `ObjectStore` in memory, whose failures and delays are the test's to decide."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import md5
+from typing import Any
+
+from milena_cache.objects.object_store import (
+    NO_ATTRIBUTES,
+    NO_METADATA,
+    Absent,
+    Fault,
+    Info,
+    OriginFailure,
+    Page,
+    Ref,
+    Stored,
+    ignore,
+    too_large,
+)
+
+
+def etag_of(value: bytes) -> str:
+    """What S3 gives for an object of one part."""
+    return f'"{md5(value, usedforsecurity=False).hexdigest()}"'
+
+
+class WithMetadata(bytes):
+    """A value that was written with metadata. One that a test writes as plain bytes has none."""
+
+    metadata: Mapping[str, str]
+    attributes: Mapping[str, Any]
+
+    def __new__(
+        cls, value: bytes, metadata: Mapping[str, str], attributes: Mapping[str, Any] = NO_ATTRIBUTES
+    ) -> WithMetadata:
+        made = super().__new__(cls, value)
+        made.metadata = {name.lower(): text for name, text in metadata.items()}
+        made.attributes = dict(attributes)
+        return made
+
+
+def metadata_of(value: bytes) -> Mapping[str, str]:
+    return value.metadata if isinstance(value, WithMetadata) else NO_METADATA
+
+
+def attributes_of(value: bytes) -> Mapping[str, Any]:
+    return value.attributes if isinstance(value, WithMetadata) else NO_ATTRIBUTES
+
+
+class MemoryStore:
+    """`calls` records (operation, key). Faults queued with `fail` are met by the next calls, one each.
+
+    `objects` may be read and changed at any time, as by somebody else. Nothing comes between a condition that holds
+    and the effect. One that does not is told at once, also where a failure was to come after the effect: there is
+    none.
+
+    While `gate` is clear, every call waits at its start, after it was recorded. `read_gate` holds back the answer
+    of a get that has already read, `write_gate` that of a put or delete that has already happened. `down` makes
+    every call fail, `refuse` those for which it names a fault. `date` is the time of day at S3.
+
+    Operations in `ignoring` take conditions and ignore them, those in `denying` answer every condition with
+    CHANGED, those in `unsupporting` with UNSUPPORTED; the operations are "create", "replace", "delete" and "copy".
+    `spell` changes how a HEAD spells an ETag.
+    """
+
+    def __init__(self, *buckets: str) -> None:
+        self.objects: dict[Ref, bytes] = {}
+        self.buckets = set(buckets)
+        self.calls: list[tuple[str, str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.read_gate = asyncio.Event()
+        self.read_gate.set()
+        self.write_gate = asyncio.Event()
+        self.write_gate.set()
+        self.down: Fault | None = None
+        self.reconnects = 0
+        self.refuse: Callable[[str, Ref], Fault | None] | None = None
+        self.ignoring: set[str] = set()
+        self.denying: set[str] = set()
+        self.unsupporting: set[str] = set()
+        self.spell: Callable[[str], str] = lambda etag: etag
+        self.date: Callable[[], float | None] = lambda: 1_700_000_000.0
+        self._faults: deque[tuple[Fault, bool]] = deque()
+        self._arrived = asyncio.Condition()
+
+    def fail(self, fault: Fault, *, times: int = 1, after_effect: bool = False) -> None:
+        """The next `times` calls fail; with `after_effect` a write has happened before it does."""
+        self._faults.extend([(fault, after_effect)] * times)
+
+    def lose_waiting(self) -> None:
+        """The calls that wait at `gate` are never answered; later ones pass."""
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def recover(self) -> None:
+        """No call fails any more, unless `refuse` says so."""
+        self.down = None
+        self._faults.clear()
+
+    @property
+    def failing(self) -> bool:
+        """Whether the next call fails."""
+        return self.down is not None or bool(self._faults)
+
+    def count(self, operation: str) -> int:
+        return sum(1 for name, _ in self.calls if name == operation)
+
+    async def arrived(self, operation: str, times: int = 1) -> None:
+        """Return when so many calls of `operation` have begun."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: self.count(operation) >= times)
+
+    async def _enter(self, operation: str, ref: Ref) -> OriginFailure | None:
+        """Raise a failure that comes before the effect; return one that comes after it."""
+        self.calls.append((operation, ref.key))
+        async with self._arrived:
+            self._arrived.notify_all()
+        await self.gate.wait()
+        if self.down is not None:
+            raise _failure(self.down, operation, ref)
+        refused = self.refuse(operation, ref) if self.refuse is not None else None
+        if refused is not None:
+            raise _failure(refused, operation, ref)
+        if self._faults:
+            fault, after_effect = self._faults.popleft()
+            if not after_effect or operation not in ("put", "copy", "delete"):
+                raise _failure(fault, operation, ref)
+            return _failure(fault, operation, ref)
+        if ref.bucket not in self.buckets:
+            raise _failure(Fault.NO_BUCKET, operation, ref)
+        return None
+
+    async def get(
+        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+    ) -> Stored | Absent:
+        await self._enter("get", ref)
+        began()
+        value = self.objects.get(ref)
+        await self.read_gate.wait()
+        if value is None:
+            return Absent.MISSING
+        if if_none_match == etag_of(value):
+            return Absent.NOT_MODIFIED
+        if len(value) > max_bytes:
+            raise too_large(ref, len(value), max_bytes)
+        return Stored(bytes(value), etag_of(value), metadata_of(value))
+
+    def _meets(self, condition: str, ref: Ref, holds: bool) -> None:
+        """Raise what this store makes of a condition that `holds` or not."""
+        operation = condition if condition in ("delete", "copy") else "put"
+        if condition in self.unsupporting:
+            raise _failure(Fault.UNSUPPORTED, operation, ref)
+        if condition in self.denying or not (holds or condition in self.ignoring):
+            raise _failure(Fault.CHANGED, operation, ref)
+
+    async def head(self, ref: Ref) -> Info | None:
+        await self._enter("head", ref)
+        value = self.objects.get(ref)
+        if value is None:
+            return None
+        return Info(ref.key, len(value), self.spell(etag_of(value)), 0.0, metadata_of(value))
+
+    async def describe(self, ref: Ref) -> Info | None:
+        found = await self.head(ref)
+        if found is None:
+            return None
+        return replace(found, attributes=attributes_of(self.objects[ref]), server_date=self.date())
+
+    async def put(
+        self,
+        ref: Ref,
+        value: bytes,
+        *,
+        if_match: str = "",
+        if_absent: bool = False,
+        metadata: Mapping[str, str] = NO_METADATA,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
+    ) -> str:
+        failure = await self._enter("put", ref)
+        before = self.objects.get(ref)
+        if if_absent:
+            self._meets("create", ref, before is None)
+        if if_match:
+            self._meets("replace", ref, before is not None and etag_of(before) == if_match)
+        self.objects[ref] = WithMetadata(value, metadata, attributes) if metadata or attributes else value
+        await self.write_gate.wait()
+        if failure:
+            raise failure
+        return etag_of(value)
+
+    async def copy(
+        self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
+    ) -> str:
+        failure = await self._enter("copy", ref)
+        if "copying" in self.unsupporting:
+            raise _failure(Fault.UNSUPPORTED, "copy", ref)
+        before = self.objects.get(ref)
+        if before is None:
+            raise _failure(Fault.CHANGED, "copy", ref)
+        if if_match:
+            self._meets("copy", ref, etag_of(before) == if_match)
+        self.objects[ref] = WithMetadata(bytes(before), metadata, attributes)
+        await self.write_gate.wait()
+        if failure:
+            raise failure
+        return etag_of(before)
+
+    async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
+        await self.put(ref, value, if_absent=if_absent)
+
+    async def delete(self, ref: Ref, *, if_match: str = "") -> None:
+        failure = await self._enter("delete", ref)
+        before = self.objects.get(ref)
+        if if_match:
+            self._meets("delete", ref, before is None or etag_of(before) == if_match)
+        self.objects.pop(ref, None)
+        await self.write_gate.wait()
+        if failure:
+            raise failure
+
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+        await self._enter("list", Ref(bucket, prefix))
+        keys = sorted(
+            (ref.key for ref in self.objects if ref.bucket == bucket and ref.key.startswith(prefix)),
+            key=str.encode,
+        )
+        rest = [key for key in keys if key.encode() > cursor.encode()]
+        page = [
+            Info(key, len(value), etag_of(value), 0.0)
+            for key in rest[:limit]
+            for value in [self._value(bucket, key)]
+        ]
+        return Page(page, rest[limit - 1] if len(rest) > limit else "")
+
+    def _value(self, bucket: str, key: str) -> bytes:
+        return self.objects[Ref(bucket, key)]
+
+    async def check_bucket(self, bucket: str) -> None:
+        await self._enter("bucket", Ref(bucket, ""))
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
+
+    async def close(self) -> None:
+        pass
+
+
+def _failure(fault: Fault, operation: str, ref: Ref) -> OriginFailure:
+    return OriginFailure(fault, operation, ref, fault.name, fault.label)
