@@ -11,6 +11,8 @@ import asyncio
 
 from milena_common.limits.byte_budget import ByteBudget
 
+# Room in a message for key, bucket and the other fields beside the value.
+ENVELOPE_BYTES = 64 * 1024
 # Copies of a message that exist at the same time while it is received, parsed, built and sent: gRPC's own buffer,
 # the serialized message, and the value in it. Measured: bursts of requests take 2 to 3 times their bytes.
 COPIES = 3

@@ -6,8 +6,7 @@ not give back, so that a container at the limits that are shipped is not killed 
 
 from __future__ import annotations
 
-from milena_common.limits.call_bytes import COPIES
-from milena_common.rpc.options import ENVELOPE_BYTES
+from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES
 
 # An idle node or router with its libraries and connections, rounded up.
 BASE_BYTES = 96 * 2**20

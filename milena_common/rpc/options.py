@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from milena_common.limits.call_bytes import ENVELOPE_BYTES
+
 Options = list[tuple[str, int]]
 
-# Room in a message for key, bucket and the other fields beside the value.
-ENVELOPE_BYTES = 64 * 1024
 # The transport takes messages of so many bytes also where values may only be smaller, to reject them in words.
 SMALLEST_FRAME_LIMIT = 64 * 2**20
 # Methods of router and node whose requests carry a value, or any number of keys.

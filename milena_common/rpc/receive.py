@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.call_bytes import COPIES, CallBytes
+from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, CallBytes
 from milena_common.process.facts import resident_bytes
-from milena_common.rpc.options import ENVELOPE_BYTES, REQUEST_BYTES, SMALLEST_FRAME_LIMIT
+from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT
 
 # Requests above this size are received after a pause.
 LARGE_BYTES = 4 * 2**20

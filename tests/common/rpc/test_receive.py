@@ -12,11 +12,11 @@ import pytest
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.call_bytes import COPIES
+from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc import receive as grpc_receive
-from milena_common.rpc.options import ENVELOPE_BYTES, REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
+from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
 from milena_common.rpc.server import GrpcDoor, Method
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
