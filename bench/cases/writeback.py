@@ -14,7 +14,7 @@ from bench.nodes.grpc_client import NodeDoor
 from bench.pieces import BUCKET, CALLERS, Pieces
 from bench.workload.load import with_callers
 from bench.workload.new_objects import VALUE_BYTES
-from milena_cache.writeback.dirty_table import ENTRY_OVERHEAD
+from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_common.api.durability import THROUGH
 from tests.support.cluster import Cluster
 from tests.support.processes import Server

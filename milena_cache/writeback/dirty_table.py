@@ -17,10 +17,8 @@ from collections.abc import Iterator
 
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.version import Base, Version
+from milena_cache.objects.write_request import ENTRY_OVERHEAD
 
-# What keeping one entry takes beyond its key and value, in memory; also counted for the journal, whose record has
-# a head and an entry in its tree. Measured with `python -m bench --case replay`.
-ENTRY_OVERHEAD = 650
 # Bytes of keys and keeping that are not counted for DIRTY_MEMORY_BYTES: some 24,000 entries.
 KEEPING_FREE = 16 * 2**20
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from milena_cache.objects.object_store import Fault, Ref
-from milena_cache.writeback.dirty_table import ENTRY_OVERHEAD
+from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_common.api.errors import FailedPrecondition
 from tests.cache.rig import NodeUnderTest
 from tests.support.fake_clock import settle

@@ -12,7 +12,7 @@ import pytest
 
 from milena_cache.configuration import config as cache_config
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from milena_cache.writeback import dirty_table as dirty
+from milena_cache.objects import write_request
 from milena_client import RetryPolicy
 from milena_client.core.url import VARIABLE, parse_duration, parse_url
 from milena_common.api.errors import ConfigError
@@ -137,7 +137,7 @@ def test_what_looks_like_a_variable_is_one(document: Path) -> None:
 def test_the_memory_for_an_entry_is_as_documented() -> None:
     assert f"key, value and {ENTRY_OVERHEAD} bytes" in text(CONFIGURATION)
     for document in (CONFIGURATION, ROOT / "docs" / "durability.md"):
-        assert f"keys, values and {dirty.ENTRY_OVERHEAD} bytes for each" in text(document)
+        assert f"keys, values and {write_request.ENTRY_OVERHEAD} bytes for each" in text(document)
 
 
 def test_processes_that_are_started_get_variables_that_they_read() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version
-from milena_cache.writeback.dirty_table import ENTRY_OVERHEAD, KEEPING_FREE, Dirty, DirtyEntry
+from milena_cache.objects.write_request import ENTRY_OVERHEAD
+from milena_cache.writeback.dirty_table import KEEPING_FREE, Dirty, DirtyEntry
 
 MOST = 10**6
 
