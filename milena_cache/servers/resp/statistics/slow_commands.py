@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import inf
 
-from milena_cache.servers.resp.commands.server.latency import LatencyMonitor
-from milena_cache.servers.resp.commands.server.slowlog import SlowLog
 from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.statistics.latency_monitor import LatencyMonitor
+from milena_cache.servers.resp.statistics.slow_log import SlowLog
 
 
 class SlowCommands:

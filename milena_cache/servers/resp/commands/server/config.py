@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
-from milena_cache.servers.resp.commands.server.slowlog import MAX_ENTRIES
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.resp.encoding import OK, Raw
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ its coming to its answer.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from milena_cache.servers.resp.dispatch.command import Command, Refused
@@ -17,32 +16,7 @@ if TYPE_CHECKING:
     from milena_cache.servers.resp.dispatch.session import Session
     from milena_cache.servers.resp.state.context import Context
 
-SAMPLES = 160
 COMMAND = "command"
-
-
-class LatencyMonitor:
-    """Samples of (seconds since 1970, milliseconds): of each second the longest. `threshold` 0: none are taken."""
-
-    def __init__(self, threshold: int = 0) -> None:
-        self.threshold = threshold  # milliseconds
-        self.samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES)
-        self.longest = 0
-
-    def add(self, at: float, took: float) -> None:
-        """Both in seconds."""
-        second, milliseconds = int(at), round(took * 1000)
-        self.longest = max(self.longest, milliseconds)
-        if self.samples and self.samples[-1][0] == second:
-            milliseconds = max(self.samples.pop()[1], milliseconds)
-        self.samples.append((second, milliseconds))
-
-    def reset(self) -> bool:
-        """Forget everything; whether there was something."""
-        had = bool(self.samples)
-        self.samples.clear()
-        self.longest = 0
-        return had
 
 
 def latest(context: Context, session: Session, words: list[bytes]) -> Any:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from milena_cache.servers.resp.commands.server.slowlog import (
-    ENCODED_AT_ONCE,
-    MAX_ENTRIES,
-    MAX_LOG_BYTES,
-    MOST_BYTES,
-    SlowLog,
-)
+from milena_cache.servers.resp.commands.server.slowlog import ENCODED_AT_ONCE
+from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES, MAX_LOG_BYTES, MOST_BYTES, SlowLog
 from tests.cache.servers.resp.rig import DoorUnderTest, parsed
 
 
