@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from milena_cache.memory.lru import Entry
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.names import Object
 from milena_cache.objects.write_request import Ack, Change
+from milena_cache.writes.writer import Writes
 from milena_common.api.durability import ANY_OBJECT, Durability
 from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
 
 # Each round is up to three requests to S3. Writers that meet so often are in each other's way for good.
 MAX_ROUNDS = 20
-
-if TYPE_CHECKING:
-    from milena_cache.reads.reader import Node
-    from milena_cache.writes.writer import Writes
 
 
 class NewValue(NamedTuple):
@@ -49,6 +46,20 @@ KEEP: Literal[Otherwise.KEEP] = Otherwise.KEEP
 Decide = Callable[[Entry], NewValue | Otherwise]
 
 
+class Read(Protocol):
+    """The answer to a read."""
+
+    @property
+    def entry(self) -> Entry: ...
+
+
+class Reader(Protocol):
+    """What reads objects: the node."""
+
+    async def get(self, wanted: Object, timeout: float, owned_since: int = 0) -> Read:
+        """The object, within `timeout` seconds."""
+
+
 class Modified(NamedTuple):
     """What there was, and the acknowledgement of what was made of it; None if nothing was written."""
 
@@ -57,7 +68,7 @@ class Modified(NamedTuple):
 
 
 async def modify(
-    node: Node,
+    node: Reader,
     writes: Writes,
     clock: Clock,
     wanted: Object,
