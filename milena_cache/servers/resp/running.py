@@ -24,8 +24,9 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.output_buffer import Outbox
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.pending_replies import LARGE, UNKNOWN, Answer, InHand, Large, Waiting
+from milena_cache.servers.resp.state.pending_replies import LARGE, Answer, InHand, Large, Waiting
 from milena_cache.servers.resp.state.tracking import Work
+from milena_cache.servers.resp.unknown_command import UNKNOWN
 from milena_common.limits.token_bucket import over_limit
 from milena_common.resp.encoding import Pieces, Raw, encode
 

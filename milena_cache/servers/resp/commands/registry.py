@@ -16,6 +16,7 @@ from milena_cache.servers.resp.commands.server import memory as memory_commands
 from milena_cache.servers.resp.commands.server import milena_call as call
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.subcommands import assembled
+from milena_cache.servers.resp.state.context import Context
 
 MODULES = (
     strings,
@@ -41,5 +42,5 @@ MODULES = (
 )
 
 
-def command_table() -> Mapping[bytes, Command]:
+def command_table() -> Mapping[bytes, Command[Context]]:
     return assembled(command for module in MODULES for command in module.COMMANDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from milena_cache.servers.resp.dispatch.command import Command, Refused
 from milena_common.api.errors import Overloaded
@@ -23,7 +23,7 @@ def check_keys(keys: list[bytes]) -> None:
         raise Refused(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
 
 
-def check_transaction(command: Command) -> None:
+def check_transaction(command: Command[Any]) -> None:
     """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""
     if command.name not in ENDS_TRANSACTION:
         raise Refused(
@@ -32,7 +32,7 @@ def check_transaction(command: Command) -> None:
         )
 
 
-def check_deadline(command: Command, waited: float, timeout: float) -> None:
+def check_deadline(command: Command[Any], waited: float, timeout: float) -> None:
     """Refuse a command on keys whose bytes arrived more than `timeout` seconds ago.
 
     `waited` is the age of its bytes in seconds. Commands without keys cost next to nothing, and others depend on

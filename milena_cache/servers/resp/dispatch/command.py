@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.dispatch.session import Session
+
+# What a command works with: `milena_cache.servers.resp.state.context.Context`, which in turn has all commands.
+C = TypeVar("C")
 
 # Takes the command's words, its name included. Gives an answer (see `milena_common.resp.encoding`), or something to
 # be awaited that does. Raises Refused or MilenaError.
-Handler = Callable[["Context", "Session", list[bytes]], Any | Awaitable[Any]]
+Handler = Callable[[C, Session, list[bytes]], Any | Awaitable[Any]]
 
 # What a command does to its keys, for the order in which the commands of one connection take effect.
 Access = Literal["none", "read", "write", "modify"]
@@ -31,7 +32,7 @@ NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Command(Generic[C]):
     """`arity` counts the name; negative: at least so many. `keys`: first, last (negative: from the end) and step.
 
     `operation` is the label under which it is counted. `flags`, `categories`, `summary`, `since`, `complexity` and
@@ -43,7 +44,7 @@ class Command:
     """
 
     name: str
-    handler: Handler
+    handler: Handler[C]
     arity: int
     access: Access = "none"
     keys: tuple[int, int, int] = (0, 0, 0)
@@ -55,10 +56,10 @@ class Command:
     since: str = "1.0.0"
     complexity: str = "O(1)"
     usage: str = ""
-    subcommands: tuple[Command, ...] = ()
+    subcommands: tuple[Command[C], ...] = ()
     alone: Callable[[list[bytes]], bool] | None = None
     labelled: Callable[[list[bytes]], str] | None = None
-    about: Callable[[Context, list[bytes]], tuple[Access, list[bytes]]] | None = None
+    about: Callable[[C, list[bytes]], tuple[Access, list[bytes]]] | None = None
     behind_all: bool = False
 
     def access_of(self, words: list[bytes]) -> Access:

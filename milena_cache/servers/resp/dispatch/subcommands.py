@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused, wrong_arity
+from milena_cache.servers.resp.dispatch.command import C, Command, Refused, wrong_arity
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.resp.encoding import Simple
 
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
-
-def assembled(commands: Iterable[Command]) -> dict[bytes, Command]:
+def assembled(commands: Iterable[Command[C]]) -> dict[bytes, Command[C]]:
     """The commands by name in upper case, each with its subcommands (`container|name`) from wherever they are."""
-    plain: dict[str, Command] = {}
-    below: dict[str, list[Command]] = {}
+    plain: dict[str, Command[C]] = {}
+    below: dict[str, list[Command[C]]] = {}
     for command in commands:
         container, bar, _ = command.name.partition("|")
         if bar:
@@ -29,12 +26,12 @@ def assembled(commands: Iterable[Command]) -> dict[bytes, Command]:
     return {name.upper().encode(): command for name, command in plain.items()}
 
 
-def _container(command: Command, subcommands: list[Command]) -> Command:
+def _container(command: Command[C], subcommands: list[Command[C]]) -> Command[C]:
     if all(each.name != f"{command.name}|help" for each in subcommands):
         subcommands.append(_help(command, subcommands))
     by_word = {each.name.partition("|")[2].upper().encode(): each for each in subcommands}
 
-    def answer(context: Context, session: Session, words: list[bytes]) -> Any:
+    def answer(context: C, session: Session, words: list[bytes]) -> Any:
         if len(words) == 1:
             return command.handler(context, session, words)
         subcommand = by_word.get(words[1].upper())
@@ -48,7 +45,7 @@ def _container(command: Command, subcommands: list[Command]) -> Command:
     return replace(command, handler=answer, subcommands=tuple(subcommands))
 
 
-def _help(command: Command, subcommands: list[Command]) -> Command:
+def _help(command: Command[C], subcommands: list[Command[C]]) -> Command[C]:
     lines = [Simple(line) for line in _help_lines(command.name, subcommands)]
     return Command(
         f"{command.name}|help",
@@ -60,7 +57,7 @@ def _help(command: Command, subcommands: list[Command]) -> Command:
     )
 
 
-def _help_lines(name: str, subcommands: list[Command]) -> Iterator[str]:
+def _help_lines(name: str, subcommands: list[Command[C]]) -> Iterator[str]:
     yield f"{name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
     for each in sorted(subcommands, key=lambda each: each.name):
         yield f"{each.name.partition('|')[2].upper()} {each.usage}".rstrip()
@@ -69,7 +66,7 @@ def _help_lines(name: str, subcommands: list[Command]) -> Iterator[str]:
     yield "    Print this help."
 
 
-def bare(context: Context, session: Session, words: list[bytes]) -> Any:
+def bare(context: object, session: Session, words: list[bytes]) -> Any:
     """The handler of a container that is nothing without a subcommand; its arity refuses what would come here."""
     raise wrong_arity(words[0].decode().lower())
 
@@ -87,7 +84,7 @@ def wrong_form(container: str, word: bytes) -> Refused:
     )
 
 
-def find(table: Mapping[bytes, Command], words: list[bytes]) -> Command | None:
+def find(table: Mapping[bytes, Command[C]], words: list[bytes]) -> Command[C] | None:
     """The command that `words` begin with: the subcommand, if it has such."""
     command = table.get(words[0].upper())
     if command is None or not command.subcommands or len(words) == 1:

@@ -55,7 +55,7 @@ class Context:
     cursors: Cursors
     budget: ByteBudget
     facts: ProcessFacts
-    table: Mapping[bytes, Command] = field(default_factory=dict)
+    table: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)
@@ -83,7 +83,7 @@ class Context:
         wanted = self.buckets.resolve(bucket, bare)
         return wanted, self.ownership.owned_since(wanted.filed_as)
 
-    def touched(self, command: Command, words: list[bytes]) -> tuple[Access, list[bytes]]:
+    def touched(self, command: Command[Context], words: list[bytes]) -> tuple[Access, list[bytes]]:
         """What the command does to which objects, by cache key; as it is written if no object is named so."""
         if command.about is not None:
             return command.about(self, words)

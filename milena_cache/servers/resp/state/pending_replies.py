@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from milena_cache.servers.resp.dispatch.admission import no_room
-from milena_cache.servers.resp.dispatch.command import Access, Command, Refused
+from milena_cache.servers.resp.dispatch.command import Access, Command
 from milena_cache.servers.resp.state.tracking import Work
-from milena_common.api.keys import check_value_size
-from milena_common.resp.parser import NoRoom, TooLong
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 Answer = tuple[bytes, ...]
 
@@ -40,7 +33,7 @@ class Waiting:
     __slots__ = ("answer", "command", "deferred", "muted", "name", "started", "touched", "words", "work")
 
     def __init__(
-        self, answer: Answer | None, command: Command, name: str, words: list[bytes], started: float
+        self, answer: Answer | None, command: Command[Any], name: str, words: list[bytes], started: float
     ) -> None:
         self.answer = answer
         self.command = command
@@ -73,22 +66,3 @@ class InHand:
         self.number += one
         self.bytes += one * sum(map(len, words))
         self.full = self.number >= MOST_WAITING or self.bytes >= MOST_WAITING_BYTES
-
-
-def _unknown(context: Context, session: Session, words: list[bytes]) -> Any:
-    """What Redis says of a command that it does not know."""
-    if isinstance(words[0], TooLong):
-        check_value_size(words[0].size, context.config.max_value_bytes)
-    if isinstance(words[0], NoRoom):
-        raise no_room(context.budget.used, context.budget.limit, context.timeout)
-    shown = ""
-    for word in words[1:]:
-        if len(shown) >= 128:
-            break
-        shown += f"'{word[: 128 - len(shown)].decode(errors='replace')}' "
-    name = words[0][:128].decode(errors="replace")
-    raise Refused(f"ERR unknown command '{name}', with args beginning with: {shown}")
-
-
-# Stands for every command that there is not.
-UNKNOWN = Command("", _unknown, -1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import Command, Refused
 from milena_cache.servers.resp.dispatch.session import Session
@@ -33,7 +34,9 @@ class Bookkeeping:
         self._now = clock.now
         self._clock = clock
 
-    def answered(self, command: Command, name: str, words: list[bytes], session: Session, started: float) -> None:
+    def answered(
+        self, command: Command[Any], name: str, words: list[bytes], session: Session, started: float
+    ) -> None:
         """A command has its answer. `name` is its own or its subcommand's, `started` when it came."""
         took = self._now() - started
         counts = self._operations[command.operation_of(words)]
@@ -48,7 +51,7 @@ class Bookkeeping:
             self._slow.add(self._clock.wall(), took, words, session)
 
     def refusal(
-        self, error: BaseException, command: Command, name: str, words: list[bytes], *, begun: bool = True
+        self, error: BaseException, command: Command[Any], name: str, words: list[bytes], *, begun: bool = True
     ) -> bytes:
         """The line that answers a command which raised `error`; `begun`: what the command does had begun."""
         line, code = _line(error)

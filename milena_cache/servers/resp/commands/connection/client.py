@@ -5,18 +5,16 @@ CLIENT TRACKING and its relatives are in `tracking_commands`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.commands.connection.client_kill import kill
 from milena_cache.servers.resp.commands.connection.client_list import info, list_
 from milena_cache.servers.resp.commands.connection.handshake import printable
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import bare, wrong_form
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 
 def on_or_off(word: bytes) -> bool:
@@ -92,8 +90,8 @@ def unblock(context: Context, session: Session, words: list[bytes]) -> int:
 
 
 def _subcommand(
-    name: str, handler: Handler, arity: int, since: str, usage: str, summary: str, *flags: str, **more: Any
-) -> Command:
+    name: str, handler: Handler[Context], arity: int, since: str, usage: str, summary: str, *flags: str, **more: Any
+) -> Command[Context]:
     return Command(
         f"client|{name}",
         handler,

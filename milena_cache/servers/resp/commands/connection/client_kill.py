@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.commands.connection.client_list import client_type, type_of
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.client_registry import Client
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.client_registry import Client
-    from milena_cache.servers.resp.state.context import Context
 
 Meant = Callable[["Client"], bool]
 

@@ -5,15 +5,11 @@ Those about what the door does not have (databases, subscriptions, transactions)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.client_registry import Client
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.client_registry import Client
-    from milena_cache.servers.resp.state.context import Context
 
 # Connections are of the first two; the others are words that Redis knows.
 NORMAL = "normal"

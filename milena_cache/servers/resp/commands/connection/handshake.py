@@ -5,14 +5,12 @@ There are no users and no passwords: who reaches the door may use it. AUTH answe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 # What programs are told that ask which Redis this is: they decide by it which commands they may use.
 REDIS_VERSION = "7.4.0"

@@ -10,14 +10,12 @@ tell their answers from messages.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Raw, bulk, null, push
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 CHANNEL: Final = b"__redis__:invalidate"
 NO_OTHER: Final = (
@@ -39,7 +37,7 @@ _ALLOWED: Final = frozenset(
 )
 
 
-def check_subscriber(session: Session, command: Command) -> None:
+def check_subscriber(session: Session, command: Command[Context]) -> None:
     """Refuse a command that a RESP2 connection with a subscription must not send. Raises Refused."""
     if session.subscribed and not session.resp3 and command.name not in _ALLOWED:
         raise Refused(

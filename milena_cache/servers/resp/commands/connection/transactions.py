@@ -8,14 +8,10 @@ EXEC or DISCARD is refused, and EXEC answers as Redis does for a transaction tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 NOT_SUPPORTED = "ERR transactions are not supported"
 

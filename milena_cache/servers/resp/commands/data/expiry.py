@@ -22,7 +22,7 @@ from milena_cache.servers.resp.state.context import Context
 _NO_KEY, _NO_END = -2, -1
 
 
-def _telling(make: Callable[[int, int], int]) -> Handler:
+def _telling(make: Callable[[int, int], int]) -> Handler[Context]:
     """A command that tells what `make` makes of a key's end and of now, both in milliseconds since 1970."""
 
     def handler(context: Context, session: Session, words: list[bytes]) -> Any:
@@ -80,7 +80,7 @@ def conditions(words: list[bytes]) -> _Conditions:
     return found
 
 
-def _ending(name: str, *, seconds: bool, absolute: bool) -> Handler:
+def _ending(name: str, *, seconds: bool, absolute: bool) -> Handler[Context]:
     """EXPIRE and its kin."""
 
     def handler(context: Context, session: Session, words: list[bytes]) -> Any:
@@ -118,7 +118,7 @@ async def _changes(context: Context, wanted: Object, owned_since: int, decide: D
     return int((await context.node.modify(wanted, decide, context.timeout, owned_since)).ack is not None)
 
 
-def _reader(name: str, handler: Handler, summary: str, since: str) -> Command:
+def _reader(name: str, handler: Handler[Context], summary: str, since: str) -> Command[Context]:
     return Command(
         name,
         handler,
@@ -133,7 +133,9 @@ def _reader(name: str, handler: Handler, summary: str, since: str) -> Command:
     )
 
 
-def _writer(name: str, handler: Handler, arity: Literal[2, -3], summary: str, since: str) -> Command:
+def _writer(
+    name: str, handler: Handler[Context], arity: Literal[2, -3], summary: str, since: str
+) -> Command[Context]:
     return Command(
         name,
         handler,

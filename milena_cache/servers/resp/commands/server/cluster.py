@@ -138,7 +138,9 @@ def _slot(word: bytes, refusal: str) -> int:
     return slot
 
 
-def _subcommand(name: str, handler: Handler, arity: int, since: str, usage: str, summary: str) -> Command:
+def _subcommand(
+    name: str, handler: Handler[Context], arity: int, since: str, usage: str, summary: str
+) -> Command[Context]:
     return Command(
         f"cluster|{name}",
         handler,

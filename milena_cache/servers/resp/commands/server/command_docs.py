@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, Refused
 from milena_cache.servers.resp.dispatch.glob import Glob
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Simple
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 # What a command does to its keys, in Redis's words: its own flag, and those of its keys.
 OF_ACCESS: dict[Access, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -25,12 +23,12 @@ OF_ACCESS: dict[Access, tuple[tuple[str, ...], tuple[str, ...]]] = {
 OF_FLAG = {"readonly": ("read",), "write": ("write",), "admin": ("admin", "dangerous"), "fast": ("fast",)}
 
 
-def flags_of(command: Command) -> list[str]:
+def flags_of(command: Command[Context]) -> list[str]:
     given = () if command.subcommands else OF_ACCESS[command.access][0]
     return list(dict.fromkeys((*given, *command.flags)))
 
 
-def categories_of(command: Command) -> list[str]:
+def categories_of(command: Command[Context]) -> list[str]:
     flags = flags_of(command)
     implied = [category for flag in flags for category in OF_FLAG.get(flag, ())]
     speed = () if "fast" in flags else ("slow",)
@@ -38,7 +36,7 @@ def categories_of(command: Command) -> list[str]:
     return [f"@{category}" for category in dict.fromkeys((*implied, *named, *speed))]
 
 
-def described(command: Command) -> list[Any]:
+def described(command: Command[Context]) -> list[Any]:
     """As COMMAND INFO has it."""
     # What a container says about keys is true of its subcommands only.
     first, last, step = (0, 0, 0) if command.subcommands else command.keys
@@ -67,7 +65,7 @@ def described(command: Command) -> list[Any]:
     ]
 
 
-def documented(command: Command) -> dict[str, Any]:
+def documented(command: Command[Context]) -> dict[str, Any]:
     """As COMMAND DOCS has it."""
     docs: dict[str, Any] = {
         "summary": command.summary,
@@ -80,13 +78,13 @@ def documented(command: Command) -> dict[str, Any]:
     return docs
 
 
-def _every(context: Context) -> Iterator[Command]:
+def _every(context: Context) -> Iterator[Command[Context]]:
     for command in context.table.values():
         yield command
         yield from command.subcommands
 
 
-def _named(context: Context, words: Iterable[bytes]) -> Iterator[tuple[bytes, Command | None]]:
+def _named(context: Context, words: Iterable[bytes]) -> Iterator[tuple[bytes, Command[Context] | None]]:
     by_name = {command.name.encode(): command for command in _every(context)}
     return ((word, by_name.get(word.lower())) for word in words)
 
@@ -124,7 +122,7 @@ def getkeys(context: Context, session: Session, words: list[bytes]) -> list[byte
 
 
 def list_(context: Context, session: Session, words: list[bytes]) -> list[str]:
-    chosen: Callable[[Command], bool]
+    chosen: Callable[[Command[Context]], bool]
     match [word.upper() for word in words[2:4]]:
         case []:
             return [each.name for each in context.table.values()]

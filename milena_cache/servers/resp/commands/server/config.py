@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
 from milena_cache.servers.resp.dispatch.glob import Glob
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.resp.encoding import OK, Raw
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 GREATEST = 2**63 - 1
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from milena_cache.servers.resp.commands.server.info_sections import DEFAULT, SECTIONS
 from milena_cache.servers.resp.dispatch.command import Command
+from milena_cache.servers.resp.dispatch.session import Session
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 EVERYTHING = ("all", "everything")
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import sha1
-from typing import TYPE_CHECKING
 
 from milena_cache.objects.read_outcomes import HITS, MISSES
 from milena_cache.servers.resp.commands.connection.handshake import REDIS_VERSION
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.state.context import Context
+from milena_cache.servers.resp.state.context import Context
 
 Fields = Mapping[str, object]
 

@@ -6,15 +6,13 @@ its coming to its answer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 COMMAND = "command"
 

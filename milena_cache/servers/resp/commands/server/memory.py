@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw, Verbatim
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 # From this share of LRU_BYTES on, memory is as good as full.
 FULL = 0.95

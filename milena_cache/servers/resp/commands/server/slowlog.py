@@ -10,16 +10,14 @@ A long answer is made in parts, with others' turns in between.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import Command, Refused, integer
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import bare, wrong_form
+from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import SlowCommand
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
-
-if TYPE_CHECKING:
-    from milena_cache.servers.resp.dispatch.session import Session
-    from milena_cache.servers.resp.state.context import Context
 
 # Entries of an answer that are encoded before others have their turn: about 1 ms of work.
 ENCODED_AT_ONCE = 64
