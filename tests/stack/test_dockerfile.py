@@ -123,8 +123,11 @@ def test_what_is_copied_exists_and_enters_the_build() -> None:
 
 def test_every_package_is_in_the_image() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    top_level = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]}
-    assert top_level <= set(copied_from_the_tree())
+    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    top_level = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    packages = {name for name in top_level if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+    assert len(packages) == len(patterns) == 4
+    assert packages <= set(copied_from_the_tree())
 
 
 @pytest.mark.parametrize("path", [".env", ".git/config", ".venv/bin/python", "tests/stack/files.py", "k8s/base"])

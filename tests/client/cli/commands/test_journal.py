@@ -36,10 +36,11 @@ def journal(directory: Path, *arguments: str, code: str = "") -> subprocess.Comp
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """A directory with a program that says its arguments, and exits with their number and one."""
-    package = tmp_path / "milena_cache"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "journal_command.py").write_text(PROGRAM)
+    package = tmp_path / "milena_cache" / "journal" / "tools"
+    package.mkdir(parents=True)
+    for each in (package, package.parent, package.parent.parent):
+        (each / "__init__.py").write_text("")
+    (package / "command.py").write_text(PROGRAM)
     return tmp_path
 
 
