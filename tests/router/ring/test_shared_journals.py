@@ -13,17 +13,9 @@ from milena_common.api.errors import FailedPrecondition
 from milena_router.ring.membership import Membership
 from milena_router.ring.recovery import Lease, Recovery
 from milena_router.ring.shared_journals import without_copies
-from tests.router.ring.test_missing_nodes import LEASE, NOTHING, WALL, WRITES, A, B, C, Router
+from tests.router.ring.running_membership import LEASE, NOTHING, WALL, A, B, C, Router
 
 COPY = replace(B, address="copy:1", node_id="id-copy")
-
-
-@pytest.fixture
-def router() -> Router:
-    made = Router()
-    made.join(A)
-    made.join(B, WRITES)
-    return made
 
 
 def test_a_second_live_node_with_a_journal_is_rejected_and_the_error_names_both_and_what_to_do(
