@@ -167,9 +167,12 @@ class Pieces:
             code = child.wait(CHILD_SECONDS)
             assert code == 0, child.log_tail()
 
-    def _start(self, directory: Path, name: str, *arguments: str) -> Process:
+    def _start(self, directory: Path, name: str, module: str, *arguments: str) -> Process:
         variables = {"PYTHONPATH": str(self.build), **AWS_VARIABLES}
-        return Process(name, ("-m", *arguments), variables, directory, self.build)
+        if not (self.build / f"{module.replace('.', '/')}.py").exists():
+            # Earlier builds, which this one is compared with, have all modules of `bench` in one folder.
+            module = f"bench.{module.rpartition('.')[2]}"
+        return Process(name, ("-m", module, *arguments), variables, directory, self.build)
 
     def new_directory(self) -> Path:
         """An empty one."""

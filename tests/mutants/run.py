@@ -106,7 +106,14 @@ def copy(to: Path) -> None:
 
 
 def _chosen(bugs: Iterable[Bug], quick: bool) -> list[Bug]:
-    return [bug._replace(tests=_in_process(bug.tests)) if quick else bug for bug in bugs]
+    """Return `bugs` with the tests to run; if `quick`, without those that only tests with processes can notice."""
+    if not quick:
+        return [*bugs]
+    left = [bug._replace(tests=_in_process(bug.tests)) for bug in bugs]
+    for bug in left:
+        if not bug.tests:
+            print(f"not planted, since only tests that start processes notice it: {bug.name}")
+    return [bug for bug in left if bug.tests]
 
 
 def _in_process(tests: Iterable[str]) -> tuple[str, ...]:
