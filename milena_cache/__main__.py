@@ -23,9 +23,9 @@ from milena_cache.membership.late_writes import MovedWrites
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.peers import Neighbours
 from milena_cache.membership.registration import Identity, Registration
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
+from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.metrics import node_registry
 from milena_cache.objects.lineage import LINEAGE_DIGITS, lineage_of_cluster
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -39,7 +39,7 @@ from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3_store import S3
 from milena_cache.origin.store_probe import StoreProbe
-from milena_cache.reads.reader import Landing, Node
+from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.grpc.budgeted_get import BudgetedGet
 from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService, limited
 from milena_cache.servers.resp.assembly import redis_door
@@ -101,8 +101,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     journal, journal_identity = await _open_journal(config, clock)
     memory = Memory(config.max_entries, config.max_bytes)
     # A read and its hedge have had their time.
-    flights: Flights[Landing] = Flights(late_after=2 * config.hedge_after)
-    copies = Copies(memory, flights, config.freshness, clock)
+    fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
+    entries = Entries(memory, fetches, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     conditions = Conditions(config.s3_conditions)
     uploader = Uploader(origin, conditions, journal.lineages)
@@ -112,7 +112,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         dirty,
         journal,
         uploader,
-        copies,
+        entries,
         Turns(),
         config.buckets,
         reads,
@@ -126,11 +126,11 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     writes = Writes(
         origin=origin,
-        through=Through(uploader, journal, dirty, writeback, copies, clock, draw, config.s3_retries),
+        through=Through(uploader, journal, dirty, writeback, entries, clock, draw, config.s3_retries),
         journal=journal,
         dirty=dirty,
         writeback=writeback,
-        copies=copies,
+        entries=entries,
         clock=clock,
         mode=config.write_mode,
         max_value_bytes=config.max_value_bytes,
@@ -138,8 +138,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     node = Node(
         store=origin,
         memory=memory,
-        flights=flights,
-        copies=copies,
+        fetches=fetches,
+        entries=entries,
         dirty=dirty,
         writes=writes,
         reads=reads,

@@ -68,7 +68,7 @@ def node_registry(
         yield from _journal(journal, replayed, report)
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
-        yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.flights))
+        yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.fetches))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not report.not_ready()))
         yield gauge(
             "milena_cache_degraded", "1 if somebody should look at the node", float(bool(report.degraded()))

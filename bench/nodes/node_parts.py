@@ -13,10 +13,10 @@ from pathlib import Path
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.lmdb_disk import LmdbDisk
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
+from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import ObjectStore
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -26,7 +26,7 @@ from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import S3
-from milena_cache.reads.reader import Landing, Node
+from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import replay
@@ -82,8 +82,8 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
         fresh=store,
         hedge_after=5.0,
     )
-    flights: Flights[Landing] = Flights(late_after=5.0)
-    copies = Copies(memory, flights, freshness, clock)
+    fetches: SingleFlight[FetchResult] = SingleFlight(late_after=5.0)
+    entries = Entries(memory, fetches, freshness, clock)
     dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
     journal: Journal[DirtyEntry] = Journal(disk, clock)
     uploader = Uploader(origin, made_conditions(), journal.lineages)
@@ -92,7 +92,7 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
         dirty,
         journal,
         uploader,
-        copies,
+        entries,
         Turns(),
         BUCKETS,
         reads,
@@ -104,11 +104,11 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     )
     writes = Writes(
         origin=origin,
-        through=Through(uploader, journal, dirty, writeback, copies, clock, draw, RETRIES),
+        through=Through(uploader, journal, dirty, writeback, entries, clock, draw, RETRIES),
         journal=journal,
         dirty=dirty,
         writeback=writeback,
-        copies=copies,
+        entries=entries,
         clock=clock,
         mode=BACK,
         max_value_bytes=MAX_VALUE_BYTES,
@@ -116,8 +116,8 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     node = Node(
         store=origin,
         memory=memory,
-        flights=flights,
-        copies=copies,
+        fetches=fetches,
+        entries=entries,
         dirty=dirty,
         writes=writes,
         reads=reads,

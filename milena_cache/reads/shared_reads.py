@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from copy import copy
 from typing import TypeVar
 
-from milena_cache.memory.single_flight import Flight, Flights
+from milena_cache.memory.single_flight import SharedCall, SingleFlight
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Fault, OriginFailure
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -49,29 +49,29 @@ class SharedReads:
 
     async def wait(
         self,
-        flights: Flights[T],
-        flight: Flight[T],
+        reads: SingleFlight[T],
+        call: SharedCall[T],
         wanted: Object,
         timeout: float,
         operation: str,
         *,
-        has_copy: bool,
+        has_entry: bool,
     ) -> T | None:
         """Return what the flight brings within `timeout` seconds; None if the copy is to be served in its place.
 
         Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
         """
-        patience = min(timeout, self._revalidate_timeout) if has_copy else timeout
-        if not await flights.wait(flight, patience):
-            if has_copy:
+        patience = min(timeout, self._revalidate_timeout) if has_entry else timeout
+        if not await reads.wait(call, patience):
+            if has_entry:
                 self._failed(wanted, f"no answer to a {operation} of {wanted.ref} within {patience:.3g} s")
                 return None
             self._reads.outcomes["error"] += 1
             raise OriginUnavailable(f"S3 {operation} of {wanted.ref}: no answer within {timeout:.3g} s")
         try:
-            return flight.landed.result()
+            return call.outcome.result()
         except OriginFailure as failure:
-            if has_copy and not failure.fault.of_object:
+            if has_entry and not failure.fault.of_object:
                 return None
             self._reads.outcomes["error"] += 1
             raise failure.as_error() from None

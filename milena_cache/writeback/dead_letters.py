@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
-from milena_cache.objects.expiry import has_ended
+from milena_cache.memory.entries import Entries
+from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import UNKNOWN
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -24,7 +24,7 @@ class DeadLetters:
         self,
         dirty: Dirty,
         journal: Journal[DirtyEntry],
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         *,
         ref_of: Callable[[DirtyEntry], Ref],
@@ -33,7 +33,7 @@ class DeadLetters:
     ) -> None:
         self._dirty = dirty
         self._journal = journal
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._ref_of = ref_of
         self._again = again
@@ -52,7 +52,7 @@ class DeadLetters:
             )
         self._dirty.kill(entry, reason, at, damaged=damaged)
         if damaged:
-            self._copies.changes(entry.key)
+            self._entries.change_feed.notify(entry.key)
         elif entry.journaled:
             seq = entry.version.seq
             self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
@@ -68,7 +68,7 @@ class DeadLetters:
         """Try dead letters again, as they are over whatever S3 holds now; how many there were."""
         entries = [entry for entry in self.among(keys) if not entry.damaged]
         for entry in entries:
-            if not has_ended(entry.expires_at, self._clock.wall()):  # that one writes over nothing any more
+            if not is_expired(entry.expires_at, self._clock.wall()):  # that one writes over nothing any more
                 entry.base = UNKNOWN
             entry.conditional = False
             self._dirty.revive(entry)
@@ -89,6 +89,6 @@ class DeadLetters:
         for entry in entries:
             log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
             self._settled(entry)
-            self._copies.forget(entry.key)
+            self._entries.invalidate(entry.key)
         await self._journal.settled()
         return len(entries)

@@ -24,9 +24,9 @@ from math import inf
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged
-from milena_cache.memory.entries import Copies
-from milena_cache.memory.lru import copy_of
-from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.memory.entries import Entries
+from milena_cache.memory.lru import entry_of
+from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -64,7 +64,7 @@ class WriteBack:
         dirty: Dirty,
         journal: Journal[DirtyEntry],
         uploader: Uploader,
-        copies: Copies,
+        entries: Entries,
         turns: Turns,
         buckets: Buckets,
         reads: ReadCounts,
@@ -84,7 +84,7 @@ class WriteBack:
         self._dirty = dirty
         self._journal = journal
         self._uploader = uploader
-        self._copies = copies
+        self._entries = entries
         self.turns = turns
         self._buckets = buckets
         self._clock = clock
@@ -99,7 +99,7 @@ class WriteBack:
         self.failing = Failing(stuck_after)
         self._log = LogLimiter()
         self.dead_letters = DeadLetters(
-            dirty, journal, copies, clock, ref_of=self.ref_of, again=self._upload_now, settled=self.settled
+            dirty, journal, entries, clock, ref_of=self.ref_of, again=self._upload_now, settled=self.settled
         )
         self._load = UploadLoad(pace, dirty, reads, clock, delay)
         self.recent = RecentUploads()
@@ -220,7 +220,7 @@ class WriteBack:
                 if self._dirty.get(key) is entry:  # else a newer write has come, and waits already
                     self.results["expired"] += 1
                     self.settled(entry)
-                    self._copies.forget(key)
+                    self._entries.invalidate(key)
                     self.recent.add(key, exists=False)
                 return
             try:
@@ -266,11 +266,11 @@ class WriteBack:
 
         Until S3 has told its time the value is kept, and uploaded with its end: this machine's clock may be wrong.
         """
-        if entry.expires_at and not entry.deleted and has_ended(entry.expires_at, self._clock.wall()):
+        if entry.expires_at and not entry.deleted and is_expired(entry.expires_at, self._clock.wall()):
             if not self._clock.s3.known:
                 return True
             self._dirty.end(entry)
-            self._copies.changes(entry.key)
+            self._entries.change_feed.notify(entry.key)
         return entry.deleted
 
     def _may_be_in_s3(self, entry: DirtyEntry) -> bool:
@@ -337,13 +337,13 @@ class WriteBack:
         if how in (Ending.SUPERSEDED, Ending.KEPT_BESIDE):
             if how is Ending.SUPERSEDED:
                 log.info("%s: %s was not uploaded: a later write is in S3", write.ref, write.version)
-            self._copies.forget(entry.key)
+            self._entries.invalidate(entry.key)
             self.recent.forget(entry.key)
         else:
             self.recent.add(entry.key, exists=write.value is not None)
             etag = landed.base if isinstance(landed.base, str) else ""
             expires_at = NEVER if write.value is None else write.expires_at
-            self._copies.keep(entry.key, copy_of(write.value, etag, now, entry.owned_since, expires_at))
+            self._entries.keep(entry.key, entry_of(write.value, etag, now, entry.owned_since, expires_at))
 
     def settled(self, entry: DirtyEntry) -> None:
         """S3 has it or what is later; only in its key's turn."""

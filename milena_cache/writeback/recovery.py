@@ -11,7 +11,7 @@ import logging
 from typing import NamedTuple
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.version import UNKNOWN
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
@@ -69,7 +69,7 @@ async def replay(
                 dirty.kill(entry, reason, at)
             else:  # refused once, and told to try again over whatever is there
                 entry.conditional = False
-                if not has_ended(entry.expires_at, wall):
+                if not is_expired(entry.expires_at, wall):
                     entry.base = UNKNOWN
         if clock.now() - told_at >= PROGRESS_SECONDS:
             told_at = clock.now()

@@ -6,7 +6,7 @@ import asyncio
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Record, encode
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.version import UNKNOWN, Base
 from milena_cache.objects.write_request import Ack, Change
@@ -24,7 +24,7 @@ class Entering:
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         acknowledged: dict[str, int],
     ) -> None:
@@ -32,7 +32,7 @@ class Entering:
         self._journal = journal
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._acknowledged = acknowledged
         # By key, the last write that is on its way into the journal.
@@ -144,9 +144,9 @@ class Entering:
             not self._dirty.fits_in_memory(more) or not self._dirty.has_room(self._bytes + more, self._keeping)
         ):
             return False
-        self._copies.changing(key)
+        self._entries.fence_reads(key)
         self._dirty.revalue(entry, value, self._journal.next_version(owned_since))
-        self._copies.changes(key)
+        self._entries.change_feed.notify(key)
         self._acknowledged[MEMORY] += 1
         return True
 
@@ -155,7 +155,7 @@ class Entering:
         value = change.value
         or_absent = False
         if base is UNKNOWN and self._dirty.get(key) is None:
-            base, or_absent = self._copies.base(key, change.owned_since)
+            base, or_absent = self._entries.base(key, change.owned_since)
         entry = DirtyEntry(
             key,
             self._journal.next_version(change.owned_since),
@@ -175,7 +175,7 @@ class Entering:
         return entry
 
     def _is_dirty(self, entry: DirtyEntry) -> None:
-        self._copies.forget(entry.key)
+        self._entries.invalidate(entry.key)
         old = self._dirty.put(entry)
         if old is not None:
             records = list(old.records())

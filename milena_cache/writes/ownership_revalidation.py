@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.object_store import NO_METADATA, OriginFailure
 from milena_cache.objects.version import lineage_of, stamped
@@ -28,14 +28,14 @@ class Confirming:
         origin: Origin,
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         lineages: Lineages,
     ) -> None:
         self._origin = origin
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._lineages = lineages
 
@@ -69,6 +69,6 @@ class Confirming:
                 if version is not None and comparable and version > current.version:
                     log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
                     self._writeback.settled(current)
-                    self._copies.forget(key)
+                    self._entries.invalidate(key)
                 else:
                     current.owned_since = owned_since

@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Callable
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
-from milena_cache.memory.lru import copy_of
+from milena_cache.memory.entries import Entries
+from milena_cache.memory.lru import entry_of
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_cache.objects.write_request import Ack, Change
@@ -42,7 +42,7 @@ class Through:
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         draw: Callable[[], float],
         retries: int,
@@ -53,7 +53,7 @@ class Through:
         self._journal = journal
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._draw = draw
         self._retries = retries
@@ -73,7 +73,7 @@ class Through:
         """
         key = change.wanted.filed_as
         async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
-            self._copies.changing(key)
+            self._entries.fence_reads(key)
             write = self._prepare(change, base, decided)
             try:
                 landed = await self._attempts(write, give_up_at)
@@ -85,19 +85,19 @@ class Through:
                     raise error.as_error() from None
                 raise
             finally:
-                self._copies.changing(key)
+                self._entries.fence_reads(key)
             entry = self._dirty.get(key)
             if entry is not None:
                 self._writeback.settled(entry)
             etag = landed.base if isinstance(landed.base, str) else ""
             if landed.how is Ending.SUPERSEDED:
-                self._copies.forget(key)
+                self._entries.invalidate(key)
                 self._writeback.recent.forget(key)
             else:
                 self._writeback.recent.add(key, exists=change.value is not None)
                 now = self._clock.now()
-                self._copies.keep(key, copy_of(change.value, etag, now, change.owned_since, change.expires_at))
-                self._copies.changes(key)
+                self._entries.keep(key, entry_of(change.value, etag, now, change.owned_since, change.expires_at))
+                self._entries.change_feed.notify(key)
             told = self._writeback.wrote(key, change.owned_since)
             if told is not None:
                 await told
@@ -128,11 +128,11 @@ class Through:
         if strict:
             base = change.if_match or ABSENT
             # S3 compares ETags, also with that of an object that has come to its end.
-            unsure = bool(change.if_match) and self._copies.current(key, change.owned_since) != change.if_match
+            unsure = bool(change.if_match) and self._entries.current(key, change.owned_since) != change.if_match
         elif entry is not None:
             base, unsure, or_absent = entry.base, entry.unsure, entry.or_absent
         elif base is UNKNOWN:
-            base, or_absent = self._copies.base(key, change.owned_since)
+            base, or_absent = self._entries.base(key, change.owned_since)
         return Write(
             change.wanted.ref,
             version,
@@ -169,6 +169,6 @@ class Through:
             entry.base, entry.unsure = write.base, True
             entry.or_absent = write.or_absent or write.value is None
         elif isinstance(error, Conflict):
-            self._copies.forget(key)
+            self._entries.invalidate(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:
-            self._copies.distrust(key)
+            self._entries.mark_stale(key)

@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 from milena_cache.journal.commit import JournalFull
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged
-from milena_cache.memory.entries import Copies
-from milena_cache.objects.expiry import NEVER, has_ended, to_the_millisecond
+from milena_cache.memory.entries import Entries
+from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
@@ -63,26 +63,26 @@ class Writes:
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: CorrectedClock,
         mode: Durability,
         max_value_bytes: int,
     ) -> None:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
-        self.removal = Removal(origin, through.conditions, dirty, copies, writeback.turns, clock)
-        self._confirming = Confirming(origin, dirty, writeback, copies, clock, journal.lineages)
+        self.removal = Removal(origin, through.conditions, dirty, entries, writeback.turns, clock)
+        self._confirming = Confirming(origin, dirty, writeback, entries, clock, journal.lineages)
         self._origin = origin
         self._through = through
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._mode = mode
         self._max_value_bytes = max_value_bytes
         self.recent = writeback.recent
         self._turns = Turns()
-        self._entering = Entering(journal, dirty, writeback, copies, clock, self.acknowledged)
+        self._entering = Entering(journal, dirty, writeback, entries, clock, self.acknowledged)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -196,7 +196,7 @@ class Writes:
             check_value_size(len(change.value), self._max_value_bytes)
         if not change.expires_at:
             return change
-        if has_ended(change.expires_at, self._clock.wall()):
+        if is_expired(change.expires_at, self._clock.wall()):
             return change._replace(value=None, etag="", expires_at=NEVER, keeps="")
         return change._replace(expires_at=to_the_millisecond(change.expires_at))
 
@@ -320,7 +320,7 @@ class Writes:
             base = entry.base
             current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
         else:
-            base = current = self._copies.current(wanted.filed_as, change.owned_since)
+            base = current = self._entries.current(wanted.filed_as, change.owned_since)
             if not change.is_met_by(current):
                 # The copy may be older than what the caller has seen.
                 try:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import NEVER, has_ended, to_the_millisecond
+from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, stamp
 from milena_cache.reads.read_modify_write import DELETE, KEEP, NewValue, Otherwise
@@ -46,7 +46,7 @@ class Written(NamedTuple):
     expires_at: float = NEVER
 
     def at(self, wall: float) -> Value:
-        return None if has_ended(self.expires_at, wall) else self.value
+        return None if is_expired(self.expires_at, wall) else self.value
 
 
 def s3_time(clock: FakeClock) -> float:
@@ -118,7 +118,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.number += 1
         return b"%d" % self.number * (1 + self.number % 20)
 
-    def ends_after(self, seconds: float | None) -> float:
+    def expires_after(self, seconds: float | None) -> float:
         return NEVER if seconds is None else to_the_millisecond(s3_time(self.t.clock) + seconds)
 
     def write(
@@ -126,7 +126,7 @@ class WriteMachine(RuleBasedStateMachine):
     ) -> bool:
         """Put or delete; whether it was acknowledged."""
         t, truth = self.t, self.keys[key]
-        expires_at = self.ends_after(seconds)
+        expires_at = self.expires_after(seconds)
         try:
             if value is None:
                 ack = self.run(t.delete(key, durability=durability, timeout=PATIENCE, **condition))
@@ -179,7 +179,7 @@ class WriteMachine(RuleBasedStateMachine):
                 decided.append(Written(None))
                 return DELETE
             keep = NewValue(new, entry.expires_at)
-            decision = keep if what == "put" else NewValue(entry.value, self.ends_after(seconds))
+            decision = keep if what == "put" else NewValue(entry.value, self.expires_after(seconds))
             decided.append(Written(decision.value, decision.expires_at))
             return decision
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
-from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, has_ended
+from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, is_expired
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -19,7 +19,7 @@ from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.reads.read_modify_write import Decide, Modified
-from milena_cache.reads.reader import Landing, Node, Reply
+from milena_cache.reads.reader import FetchResult, Node, Reply
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import Flushed
 from milena_cache.writeback.loop import WriteBack
@@ -102,8 +102,8 @@ class NodeUnderTest:
             fresh=self.store,
             hedge_after=5.0,
         )
-        flights: Flights[Landing] = Flights(late_after=LATE)
-        copies = Copies(self.memory, flights, freshness, corrected)
+        fetches: SingleFlight[FetchResult] = SingleFlight(late_after=LATE)
+        entries = Entries(self.memory, fetches, freshness, corrected)
         self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
         self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock, lineage)
         self.uploader = Uploader(origin, conditions or made_conditions(), self.journal.lineages)
@@ -113,7 +113,7 @@ class NodeUnderTest:
             self.dirty,
             self.journal,
             self.uploader,
-            copies,
+            entries,
             Turns(),
             self.buckets,
             reads,
@@ -131,7 +131,7 @@ class NodeUnderTest:
                 self.journal,
                 self.dirty,
                 self.writeback,
-                copies,
+                entries,
                 corrected,
                 lambda: 0.5,
                 retries=0,
@@ -140,7 +140,7 @@ class NodeUnderTest:
             journal=self.journal,
             dirty=self.dirty,
             writeback=self.writeback,
-            copies=copies,
+            entries=entries,
             clock=corrected,
             mode=mode,
             max_value_bytes=max_value_bytes,
@@ -148,8 +148,8 @@ class NodeUnderTest:
         self.node = Node(
             store=origin,
             memory=self.memory,
-            flights=flights,
-            copies=copies,
+            fetches=fetches,
+            entries=entries,
             dirty=self.dirty,
             writes=self.writes,
             reads=reads,
@@ -200,7 +200,7 @@ class NodeUnderTest:
         found = self.s3_has(key)
         if found is None:
             return None
-        ended = has_ended(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
+        ended = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
         return None if ended else found
 
     def ends(self, key: str) -> float:

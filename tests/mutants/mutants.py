@@ -310,8 +310,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/reads/reader.py",
-                "        if entry.expires_at and self._has_ended(entry):\n            return self._ended",
-                "        if False:\n            return self._ended",
+                "        if entry.expires_at and self._is_expired(entry):\n            return self._expired",
+                "        if False:\n            return self._expired",
             ),
         ),
         (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", NODE, CHANGES),
@@ -402,7 +402,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/expired_objects.py",
-                "            return\n        self._copies.changes(key)\n",
+                "            return\n        self._entries.change_feed.notify(key)\n",
                 "            return\n",
             ),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from milena_cache.objects.expiry import NEVER, ends_after, remaining_ms
+from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.service.status import Report
@@ -141,7 +141,7 @@ class CacheService:
             durability=check_durability(request.durability),
             if_match=request.if_match,
             if_none_match=request.if_none_match,
-            expires_at=ends_after(request.ttl_ms, self._node.clock.wall()) if request.ttl_ms else NEVER,
+            expires_at=expires_after(request.ttl_ms, self._node.clock.wall()) if request.ttl_ms else NEVER,
         )
         del request, value  # the request is another copy of the value
         ack = await put

@@ -87,5 +87,5 @@ def redis_door(
         facts=ProcessFacts(),
         table=command_table(),
     )
-    invalidations = Invalidations(tracking, clients, node.memory.changes, node.memory, node.dirty, clock)
+    invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
     return RedisDoor(context, hits, invalidations)

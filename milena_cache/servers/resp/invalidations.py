@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from itertools import islice
 
-from milena_cache.memory.change_feed import Changes
+from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import Memory
 from milena_cache.servers.resp.commands.connection.subscriptions import CHANNEL, message
 from milena_cache.servers.resp.state.client_registry import Clients
@@ -35,16 +35,22 @@ class Invalidations:
     """What is told to the `clients` of one node."""
 
     def __init__(
-        self, tracking: Tracking, clients: Clients, changes: Changes, memory: Memory, dirty: Dirty, clock: Clock
+        self,
+        tracking: Tracking,
+        clients: Clients,
+        change_feed: ChangeFeed,
+        memory: Memory,
+        dirty: Dirty,
+        clock: Clock,
     ) -> None:
         self._tracking = tracking
         self._clients = clients
-        self._changes = changes
+        self._change_feed = change_feed
         self._memory = memory
         self._dirty = dirty
         self._clock = clock
         tracking.wake = self._wake
-        changes.on_change = self._changed
+        change_feed.on_change = self._changed
 
     def ring_changed(self) -> None:
         """This node lost slots, or gained some: tell of the keys that clients may have from before.
@@ -75,7 +81,7 @@ class Invalidations:
         """Tell of objects that have ended; to be called every second."""
         if self._tracking.active:
             self._look()
-        self._changes.due(self._clock.wall())
+        self._change_feed.due(self._clock.wall())
 
     def _look(self) -> None:
         fresh = self._tracking.fresh
@@ -95,7 +101,7 @@ class Invalidations:
         entry = self._dirty.get(key) or self._memory.get(key)
         if entry is None:
             return False
-        return not entry.expires_at or self._changes.ends(key, entry.expires_at)
+        return not entry.expires_at or self._change_feed.expect_expiry(key, entry.expires_at)
 
     # Sending.
 

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from milena_cache.objects.etags import same_etag
-from milena_cache.objects.expiry import expiry_of, has_ended
+from milena_cache.objects.expiry import expiry_of, is_expired
 from milena_cache.objects.object_store import Info, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamped
 
@@ -89,7 +89,7 @@ def settle(
         return Settled(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
     if version == ours and not deleting:
         return Settled(Verdict.DONE, found.etag)
-    if has_ended(expiry_of(found.metadata, ref), wall):
+    if is_expired(expiry_of(found.metadata, ref), wall):
         known = not (strict and isinstance(base, str))
     else:
         is_base = isinstance(base, str) and (base == found.etag or same_etag(base, found.etag))

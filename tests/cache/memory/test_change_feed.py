@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from milena_cache.memory.change_feed import Changes
+from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import ENTRY_OVERHEAD
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault
@@ -40,7 +40,7 @@ ENDS = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
 def followed(t: NodeUnderTest) -> list[bytes]:
     """The keys that are told to have changed, from now on."""
     told: list[bytes] = []
-    t.node.changes.on_change = told.append
+    t.node.change_feed.on_change = told.append
     return told
 
 
@@ -123,25 +123,25 @@ async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
 
 
 def test_ends_are_told_when_they_are_due_and_no_more_of_them_kept_than_there_is_room_for() -> None:
-    changes = Changes(max_ends=2)
+    feed = ChangeFeed(max_expiries=2)
     told: list[bytes] = []
-    changes.on_change = told.append
-    assert changes.ends(b"late", 30.0)
-    assert changes.ends(b"early", 10.0)
-    assert not changes.ends(b"one too many", 20.0)
-    assert changes.due(9.9) == 0
-    assert changes.due(10.0) == 1
+    feed.on_change = told.append
+    assert feed.expect_expiry(b"late", 30.0)
+    assert feed.expect_expiry(b"early", 10.0)
+    assert not feed.expect_expiry(b"one too many", 20.0)
+    assert feed.due(9.9) == 0
+    assert feed.due(10.0) == 1
     assert told == [b"early"]
-    assert changes.ends(b"middle", 20.0)
-    assert changes.due(100.0) == 2
+    assert feed.expect_expiry(b"middle", 20.0)
+    assert feed.due(100.0) == 2
     assert told == [b"early", b"middle", b"late"]
-    assert changes.due(100.0) == 0
+    assert feed.due(100.0) == 0
 
 
 def test_without_anybody_who_follows_nothing_is_kept() -> None:
-    changes = Changes()
-    changes(b"k")
-    assert changes.due(100.0) == 0
+    feed = ChangeFeed()
+    feed.notify(b"k")
+    assert feed.due(100.0) == 0
 
 
 class ChangesMachine(RuleBasedStateMachine):
@@ -175,7 +175,7 @@ class ChangesMachine(RuleBasedStateMachine):
         """What was known of before belongs to a node that is no more, or to slots that were another's."""
         self.following.clear()
         self.kept.clear()
-        node.changes.on_change = self.changed
+        node.change_feed.on_change = self.changed
 
     def changed(self, key: bytes) -> None:
         self.following = {client: about for client, about in self.following.items() if about != key}

@@ -124,7 +124,7 @@ class DoorUnderTest:
         self.invalidations = Invalidations(
             self.context.tracking,
             self.context.clients,
-            self.t.memory.changes,
+            self.t.memory.change_feed,
             self.t.memory,
             self.t.dirty,
             self.t.clock,

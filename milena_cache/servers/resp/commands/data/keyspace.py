@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import has_ended
+from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.write_request import Change
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
@@ -107,7 +107,7 @@ def _is_there(context: Context, key: bytes) -> bool:
     if dirty is not None:
         return not node.writes.is_gone(dirty)
     entry = node.memory.peek(key)
-    return entry is not None and entry.value is not None and not has_ended(entry.expires_at, context.clock.wall())
+    return entry is not None and entry.value is not None and not is_expired(entry.expires_at, context.clock.wall())
 
 
 def encoding(context: Context, session: Session, words: list[bytes]) -> Any:

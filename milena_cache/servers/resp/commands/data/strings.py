@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Object
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
@@ -194,7 +194,7 @@ async def _set_if(
     def decide(entry: Entry) -> NewValue | Otherwise:
         if not allowed(entry):
             return KEEP
-        if expires_at and has_ended(expires_at, context.clock.wall()):
+        if expires_at and is_expired(expires_at, context.clock.wall()):
             return DELETE
         return NewValue(value, entry.expires_at if options.keep_ttl else expires_at)
 
