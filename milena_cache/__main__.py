@@ -19,9 +19,9 @@ from milena_cache.journal.identity import JournalIdentity, note_node
 from milena_cache.journal.lmdb_disk import LmdbDisk
 from milena_cache.journal.trial import trial
 from milena_cache.membership.identity import NodeIdentity
-from milena_cache.membership.late_writes import MovedWrites
+from milena_cache.membership.late_writes import LateWriteInvalidation
 from milena_cache.membership.ownership import Ownership
-from milena_cache.membership.peers import Neighbours
+from milena_cache.membership.peers import Peers
 from milena_cache.membership.registration import Identity, Registration
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Memory
@@ -47,9 +47,9 @@ from milena_cache.service.status import Report
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import replay
-from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
-from milena_cache.writes.write_through import Through
+from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.errors import ConfigError
 from milena_common.cluster.slot_map import SlotMap
@@ -64,7 +64,7 @@ from milena_common.process import run as process
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcDoor
 from milena_common.runtime.clock import Clock, SystemClock
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 
 log = logging.getLogger("milena_cache")
 
@@ -113,20 +113,20 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         journal,
         uploader,
         entries,
-        Turns(),
+        KeyLocks(),
         config.buckets,
         reads,
         clock,
         draw,
         # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
-        pace=Pace(min(config.flush_concurrency, config.s3_concurrency), draw),
+        throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), draw),
         delay=config.flush_delay,
         policy=config.write_conflict,
         stuck_after=config.stuck_after,
     )
     writes = Writes(
         origin=origin,
-        through=Through(uploader, journal, dirty, writeback, entries, clock, draw, config.s3_retries),
+        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, draw, config.s3_retries),
         journal=journal,
         dirty=dirty,
         writeback=writeback,
@@ -221,8 +221,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         journal_id=journal_identity.journal,
     )
 
-    neighbours = Neighbours(ownership.identity_at)
-    moved = MovedWrites(ownership, neighbours.forget, clock)
+    peers = Peers(ownership.identity_at)
+    moved = LateWriteInvalidation(ownership, peers.invalidate, clock)
     writeback.wrote = moved.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
@@ -296,7 +296,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             task.cancel()
         await writeback.stop()
         await moved.stop()
-        await neighbours.close()
+        await peers.close()
         await asyncio.gather(*(each.close() for each in report.registrations))
         await origin.close()
         await ops.stop()
@@ -349,7 +349,7 @@ async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEnt
     writes.draining = True
     with suppress(TimeoutError):
         await asyncio.wait_for(journal.settled(), SETTLE_SECONDS)
-    done = await writeback.flushes.flush(None, seconds)
+    done = await writeback.flush_waiters.wait_flushed(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 
 

@@ -208,7 +208,7 @@ def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
         (([policy], number) for policy, number in uploader.conflicts.items()),
     )
     yield gauge("milena_writeback_uploads", "Uploads in progress", writeback.uploads)
-    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.pace.limit)
+    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.throttle.limit)
     yield gauge(
         "milena_writeback_last_success_timestamp_seconds",
         "When S3 last took a write, seconds since 1970; 0: not yet",

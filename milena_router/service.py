@@ -76,7 +76,7 @@ class RouterService:
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
-        filed_as = self._file(request.bucket, request.key)
+        key = self._file(request.bucket, request.key)
 
         max_bytes = 0 if request.metadata_only else SMALL_BYTES
 
@@ -90,7 +90,7 @@ class RouterService:
             ).SerializeToString()
 
         deadline = self._clock.now() + timeout
-        answer = await self._forwarder.read("Get", filed_as, build, timeout)
+        answer = await self._forwarder.read("Get", key, build, timeout)
         held = None
         # A large value is asked for when there is room for it. It may have grown meanwhile, which is seldom.
         while size := omitted_bytes(answer):
@@ -98,14 +98,14 @@ class RouterService:
             if COPIES * size > held.held:
                 await held.take(COPIES * size - held.held, deadline - self._clock.now())
             max_bytes = size
-            answer = await self._forwarder.read("Get", filed_as, build, deadline - self._clock.now())
+            answer = await self._forwarder.read("Get", key, build, deadline - self._clock.now())
         if held is not None or len(answer) > 2 * SMALL_BYTES:
             (held or CallBytes(self._budget)).settle(COPIES * len(answer))
         return answer
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
-        filed_as = self._file(request.bucket, request.key)
+        key = self._file(request.bucket, request.key)
         value = request.value
         check_value_size(len(value), self._config.max_value_bytes)
         check_durability(request.durability)
@@ -126,11 +126,11 @@ class RouterService:
             node_request.owned_since = owned_since
             return node_request.SerializeToString()
 
-        return await self._forwarder.write("Put", filed_as, build, forget, timeout)
+        return await self._forwarder.write("Put", key, build, forget, timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
-        filed_as = self._file(request.bucket, request.key)
+        key = self._file(request.bucket, request.key)
         check_durability(request.durability)
         check_condition(request.if_match, "")
 
@@ -143,7 +143,7 @@ class RouterService:
                 if_match=request.if_match,
             ).SerializeToString()
 
-        return await self._forwarder.write("Delete", filed_as, build, _forget(request), timeout)
+        return await self._forwarder.write("Delete", key, build, _forget(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)

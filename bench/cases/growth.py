@@ -36,11 +36,11 @@ def _hits_in_process(pieces: Pieces) -> Iterator[Sequence[Variant]]:
 def _lookups(policy: Node, size: int) -> Callable[[], Figures]:
     def once() -> float:
         # New bytes, as every request brings them: their hash is not known yet, and they are not the stored ones.
-        wanted = [BUCKETS.resolve("", key(random.randrange(size))) for _ in range(_LOOKUPS)]
+        targets = [BUCKETS.resolve("", key(random.randrange(size))) for _ in range(_LOOKUPS)]
         lookup = policy.lookup
         gc.disable()
         started = time.thread_time()
-        for each in wanted:
+        for each in targets:
             if lookup(each) is None:
                 raise AssertionError(f"{each} is not cached")
         took = time.thread_time() - started

@@ -30,15 +30,15 @@ from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import replay
-from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
-from milena_cache.writes.write_through import Through
+from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import BACK
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.process.run import GC_THRESHOLD
 from milena_common.runtime.clock import SystemClock
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from tests.support.conditions import made_conditions
 
 BUCKETS = Buckets("bench")
@@ -93,18 +93,18 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
         journal,
         uploader,
         entries,
-        Turns(),
+        KeyLocks(),
         BUCKETS,
         reads,
         clock,
         draw,
-        pace=Pace(CONCURRENCY, draw),
+        throttle=UploadThrottle(CONCURRENCY, draw),
         delay=flush_delay,
         policy="overwrite",
     )
     writes = Writes(
         origin=origin,
-        through=Through(uploader, journal, dirty, writeback, entries, clock, draw, RETRIES),
+        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, draw, RETRIES),
         journal=journal,
         dirty=dirty,
         writeback=writeback,

@@ -26,7 +26,7 @@ async def milena(endpoint_url: str, number: int) -> Figures:
     # With this delay nothing begins before the flush says so.
     async with running_node(journal, endpoint_url, flush_delay=3600) as parts:
         started, cpu = time.perf_counter(), time.thread_time()
-        done = await parts.writeback.flushes.flush(None, 3600)
+        done = await parts.writeback.flush_waiters.wait_flushed(None, 3600)
         figures = _figures(number, time.perf_counter() - started, time.thread_time() - cpu)
         assert (done.flushed, parts.writeback.results["uploaded"]) == (number, number)
         return figures
@@ -40,7 +40,7 @@ async def obstore(endpoint_url: str, number: int) -> Figures:
     async def upload() -> None:
         for each in numbers:
             key, value = new_object()
-            ref = BUCKETS.filed(key).ref
+            ref = BUCKETS.object_at(key).ref
             await store.put(ref, value, if_absent=True, metadata=stamp(Version(1, each), ref))
 
     started, cpu = time.perf_counter(), time.thread_time()

@@ -30,10 +30,10 @@ async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) ->
     journal = Path("journal")
     await fill(journal, backlog)
     async with running_node(journal, endpoint_url) as parts:
-        wanted = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
-        for each in wanted:
-            parts.memory.put(each.filed_as, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
-        objects, lookup = cycle(wanted), parts.node.lookup
+        targets = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
+        for each in targets:
+            parts.memory.put(each.cache_key, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
+        objects, lookup = cycle(targets), parts.node.lookup
 
         async def call() -> None:
             assert lookup(next(objects)) is not None

@@ -26,7 +26,7 @@ class Waiting(NamedTuple, Generic[T]):
     token: T
     ended: Callable[[T, bool], None]
     future: asyncio.Future[None]
-    give_up_at: float
+    deadline: float
 
     def fail(self, error: Exception) -> None:
         self.ended(self.token, False)

@@ -377,7 +377,7 @@ class Journal(Generic[T]):
     def _tell_stuck(self, batch: list[Waiting[T]]) -> None:
         now = self._loop.time()
         for write in (*batch, *self._waiting):
-            if now >= write.give_up_at and not write.future.done():
+            if now >= write.deadline and not write.future.done():
                 error = DeadlineExceeded("the journal's disk has not answered in time; it may yet happen")
                 write.future.set_exception(error)
         self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)

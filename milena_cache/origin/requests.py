@@ -114,14 +114,14 @@ class Origin:
         code_of: Callable[[T], str] = lambda _: "200",
         *,
         writing: bool = False,
-        give_up_at: float = inf,
+        deadline: float = inf,
     ) -> T:
         places = self._places_to_write if writing else self._places_to_read
         retries = 0 if writing else self._retries
         failures = 0
         store = self._store
         while True:
-            await self._take(places, operation, ref, give_up_at)
+            await self._take(places, operation, ref, deadline)
             try:
                 if operation in HEDGED:
                     return await self._hedged(store, operation, once, code_of, places)
@@ -204,7 +204,7 @@ class Origin:
             self._next_reconnect = now + RECONNECT_SECONDS
             self._store.reconnect()
 
-    async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, give_up_at: float) -> None:
+    async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, deadline: float) -> None:
         """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
         try:
             async with asyncio.timeout(self._place_timeout):
@@ -212,7 +212,7 @@ class Origin:
         except TimeoutError:
             code = "S3_CONCURRENCY requests are in hand already"
             raise OriginFailure(Fault.THROTTLED, operation, ref, code, "local") from None
-        if self.clock.now() >= give_up_at:
+        if self.clock.now() >= deadline:
             places.release()
             raise OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
 
@@ -237,10 +237,10 @@ class Origin:
             self.observed(ref, found.metadata)
         return found
 
-    async def look(self, ref: Ref, give_up_at: float) -> Info | None:
-        """As `head`, as a step of a write: one attempt, not begun after `give_up_at`."""
+    async def look(self, ref: Ref, deadline: float) -> Info | None:
+        """As `head`, as a step of a write: one attempt, not begun after `deadline`."""
         found = await self._attempts(
-            "head", ref, lambda store, _: store.head(ref), _code_of_head, writing=True, give_up_at=give_up_at
+            "head", ref, lambda store, _: store.head(ref), _code_of_head, writing=True, deadline=deadline
         )
         return self._seen(ref, found)
 
@@ -248,14 +248,14 @@ class Origin:
         self,
         ref: Ref,
         value: bytes,
-        give_up_at: float,
+        deadline: float,
         *,
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
         attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
-        """As `ObjectStore.put`: one attempt, not begun after `give_up_at` (monotonic seconds)."""
+        """As `ObjectStore.put`: one attempt, not begun after `deadline` (monotonic seconds)."""
         etag = await self._attempts(
             "put",
             ref,
@@ -263,44 +263,44 @@ class Origin:
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             ),
             writing=True,
-            give_up_at=give_up_at,
+            deadline=deadline,
         )
         self.counts.bytes_written += len(value)
         return etag
 
-    async def describe(self, ref: Ref, give_up_at: float) -> Info | None:
+    async def describe(self, ref: Ref, deadline: float) -> Info | None:
         """As `look`, with the object's attributes and the time of day at S3."""
         found = await self._attempts(
-            "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, give_up_at=give_up_at
+            "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, deadline=deadline
         )
         return self._seen(ref, found)
 
     async def copy(
         self,
         ref: Ref,
-        give_up_at: float,
+        deadline: float,
         *,
         if_match: str = "",
         metadata: Mapping[str, str],
         attributes: Mapping[str, Any],
     ) -> str:
-        """As `ObjectStore.copy`: one attempt, not begun after `give_up_at`."""
+        """As `ObjectStore.copy`: one attempt, not begun after `deadline`."""
         return await self._attempts(
             "copy",
             ref,
             lambda store, _: store.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes),
             writing=True,
-            give_up_at=give_up_at,
+            deadline=deadline,
         )
 
-    async def delete(self, ref: Ref, give_up_at: float, *, if_match: str = "") -> None:
-        """As `ObjectStore.delete`: one attempt, not begun after `give_up_at`."""
+    async def delete(self, ref: Ref, deadline: float, *, if_match: str = "") -> None:
+        """As `ObjectStore.delete`: one attempt, not begun after `deadline`."""
         await self._attempts(
             "delete",
             ref,
             lambda store, _: store.delete(ref, if_match=if_match),
             writing=True,
-            give_up_at=give_up_at,
+            deadline=deadline,
         )
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:

@@ -196,8 +196,8 @@ class _Trial:
         attributes = before.attributes if before else {}
         await self._store.copy(ref, inf, metadata=METADATA, attributes=attributes)
         after = await self._store.describe(ref, inf)
-        wanted = {**METADATA, **ATTRIBUTES}
-        finding = _as_stored("attributes", wanted, {**after.metadata, **after.attributes} if after else {})
+        expected = {**METADATA, **ATTRIBUTES}
+        finding = _as_stored("attributes", expected, {**after.metadata, **after.attributes} if after else {})
         if finding is WORKS and await _accepted(
             self._store.copy(ref, inf, if_match=WRONG_ETAG, metadata=METADATA, attributes=attributes)
         ):
@@ -253,6 +253,6 @@ def _ignored_if(accepted: bool) -> Finding:
     return Finding(State.IGNORED, "a write is done although its condition does not hold") if accepted else WORKS
 
 
-def _as_stored(what: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
-    wrong = {name: found.get(name) for name, text in wanted.items() if found.get(name) != text}
+def _as_stored(what: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
+    wrong = {name: found.get(name) for name, text in expected.items() if found.get(name) != text}
     return Finding(State.BROKEN, f"{what} come back as {wrong}") if wrong else WORKS

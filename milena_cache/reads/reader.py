@@ -105,41 +105,41 @@ class Node:
 
     # Reading.
 
-    def lookup(self, wanted: Object, owned_since: int = 0) -> Reply | None:
+    def lookup(self, target: Object, owned_since: int = 0) -> Reply | None:
         """The answer from memory, if there is one that may be served without asking S3 first.
 
         Raises FailedPrecondition if a value that was acknowledged is damaged in the journal.
         """
-        dirty = self.dirty.entries.get(wanted.filed_as)
+        dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
-            return self._tell(dirty) if dirty.owned_since >= owned_since else None
-        entry = self.memory.get(wanted.filed_as)
+            return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None
+        entry = self.memory.get(target.cache_key)
         if entry is None or entry.owned_since < owned_since:
             return None
         age = self.clock.now() - entry.checked_at
-        window = self._freshness.window(wanted.filed_as, age, negative=entry.value is None)
+        window = self._freshness.window(target.cache_key, age, negative=entry.value is None)
         if entry.expires_at and self._is_expired(entry):
-            return self._expired(wanted, entry, age, window)
+            return self._expired(target, entry, age, window)
         if window is Window.FRESH:
             outcome = "hit" if entry.value is not None else "negative_hit"
         elif window is Window.GRACE:
             outcome = "stale"
-            self._refresh(wanted, entry)
+            self._refresh(target, entry)
         else:
             return None
         self.reads.outcomes[outcome] += 1
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, age)
 
-    def size_in_memory(self, wanted: Object) -> int:
+    def size_in_memory(self, target: Object) -> int:
         """Bytes in the value that is known of the object, dirty or a copy; 0 if there is none."""
-        dirty = self.dirty.entries.get(wanted.filed_as)
+        dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
             return dirty.size
-        entry = self.memory.get(wanted.filed_as)
+        entry = self.memory.get(target.cache_key)
         return entry.size if entry is not None else 0
 
-    def _tell(self, dirty: DirtyEntry) -> Reply:
+    def _reply_dirty(self, dirty: DirtyEntry) -> Reply:
         now = self.clock.now()
         if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):
             entry = Entry(None, "", now, dirty.owned_since)
@@ -152,51 +152,51 @@ class Node:
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, 0.0, dirty=True)
 
-    def _expired(self, wanted: Object, cached: Entry, age: float, window: Window) -> Reply | None:
+    def _expired(self, target: Object, cached: Entry, age: float, window: Window) -> Reply | None:
         """What is told of an object that has come to its end, as long as its copy may be believed."""
         if window is not Window.FRESH and window is not Window.GRACE:
             return None
-        self.writes.removal.noticed(wanted, cached.owned_since)
+        self.writes.reaper.noticed(target, cached.owned_since)
         self.reads.outcomes["negative_hit"] += 1
         return Reply("negative_hit", Entry(None, "", cached.checked_at, cached.owned_since), age)
 
-    async def _confirm(self, wanted: Object, timeout: float, owned_since: int) -> Reply | None:
+    async def _revalidate(self, target: Object, timeout: float, owned_since: int) -> Reply | None:
         """What `lookup` says once a dirty entry from an earlier ownership has been confirmed, or has gone."""
-        dirty = self.dirty.get(wanted.filed_as)
+        dirty = self.dirty.get(target.cache_key)
         if dirty is None or dirty.owned_since >= owned_since:
             return None
         try:
             async with asyncio.timeout(timeout):
-                await self.writes.confirm(dirty, owned_since, self.clock.now() + timeout)
+                await self.writes.revalidate(dirty, owned_since, self.clock.now() + timeout)
         except TimeoutError:
             self.reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 head of {wanted.ref}: no answer within {timeout:.3g} s") from None
+            raise OriginUnavailable(f"S3 head of {target.ref}: no answer within {timeout:.3g} s") from None
         except MilenaError:
             self.reads.outcomes["error"] += 1
             raise
-        return self.lookup(wanted, owned_since)
+        return self.lookup(target, owned_since)
 
-    async def get(self, wanted: Object, timeout: float, owned_since: int = 0) -> Reply:
+    async def get(self, target: Object, timeout: float, owned_since: int = 0) -> Reply:
         """The object, within `timeout` seconds.
 
         Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
         """
         return (
-            self.lookup(wanted, owned_since)
-            or await self._confirm(wanted, timeout, owned_since)
-            or await self._read_through(wanted, timeout, owned_since)
+            self.lookup(target, owned_since)
+            or await self._revalidate(target, timeout, owned_since)
+            or await self._read_through(target, timeout, owned_since)
         )
 
-    async def _read_through(self, wanted: Object, timeout: float, owned_since: int) -> Reply:
-        cached = self._servable_on_error(wanted, owned_since)
-        if cached is not None and self._shared.expects_failure(wanted):
-            self._refresh(wanted, cached)
+    async def _read_through(self, target: Object, timeout: float, owned_since: int) -> Reply:
+        cached = self._servable_on_error(target, owned_since)
+        if cached is not None and self._shared.expects_failure(target):
+            self._refresh(target, cached)
             return self._served_stale(cached)
-        call = self.fetches.join(wanted.filed_as, owned_since, self.clock.now())
+        call = self.fetches.join(target.cache_key, owned_since, self.clock.now())
         shared = call is not None
         if call is None:
-            call = self._start(wanted, owned_since)
-        fetched = await self._shared.wait(self.fetches, call, wanted, timeout, "get", has_entry=cached is not None)
+            call = self._start(target, owned_since)
+        fetched = await self._shared.wait(self.fetches, call, target, timeout, "get", has_entry=cached is not None)
         if fetched is None:
             assert cached is not None
             return self._served_stale(cached)
@@ -205,64 +205,64 @@ class Node:
         age = max(0.0, self.clock.now() - fetched.entry.checked_at)
         return Reply("coalesced" if shared else fetched.outcome, fetched.entry, age)
 
-    def _servable_on_error(self, wanted: Object, owned_since: int) -> Entry | None:
-        entry = self.memory.get(wanted.filed_as)
+    def _servable_on_error(self, target: Object, owned_since: int) -> Entry | None:
+        entry = self.memory.get(target.cache_key)
         if entry is None or entry.value is None or entry.owned_since < owned_since or self._is_expired(entry):
             return None
         age = self.clock.now() - entry.checked_at
-        return entry if self._freshness.may_serve_on_error(wanted.filed_as, age) else None
+        return entry if self._freshness.may_serve_on_error(target.cache_key, age) else None
 
     def _served_stale(self, cached: Entry) -> Reply:
         self.reads.outcomes["stale_error"] += 1
         self.reads.hit_bytes += cached.size
         return Reply("stale_error", cached, self.clock.now() - cached.checked_at)
 
-    def _refresh(self, wanted: Object, cached: Entry) -> None:
+    def _refresh(self, target: Object, cached: Entry) -> None:
         """Ask S3 about `cached` while nobody waits for it."""
-        joined = self.fetches.join(wanted.filed_as, cached.owned_since, self.clock.now())
-        if joined is None and self._shared.may_probe(wanted):
-            self._start(wanted, cached.owned_since)
+        joined = self.fetches.join(target.cache_key, cached.owned_since, self.clock.now())
+        if joined is None and self._shared.may_probe(target):
+            self._start(target, cached.owned_since)
 
-    def _start(self, wanted: Object, owned_since: int) -> SharedCall[FetchResult]:
+    def _start(self, target: Object, owned_since: int) -> SharedCall[FetchResult]:
         return self.fetches.start(
-            wanted.filed_as, owned_since, lambda call: self._fetch(wanted, owned_since, call), self.clock.now()
+            target.cache_key, owned_since, lambda call: self._fetch(target, owned_since, call), self.clock.now()
         )
 
-    async def _fetch(self, wanted: Object, owned_since: int, call: SharedCall[FetchResult]) -> FetchResult:
+    async def _fetch(self, target: Object, owned_since: int, call: SharedCall[FetchResult]) -> FetchResult:
         """Read the object from S3, conditionally if there is a copy, and keep what it brings."""
-        cached = self.memory.get(wanted.filed_as)
+        cached = self.memory.get(target.cache_key)
         if cached is not None:
             age = self.clock.now() - cached.checked_at
-            window = self._freshness.window(wanted.filed_as, age, negative=cached.value is None)
+            window = self._freshness.window(target.cache_key, age, negative=cached.value is None)
             if window is Window.FRESH and cached.owned_since >= owned_since and not self._is_expired(cached):
                 return FetchResult("revalidated", cached)  # somebody was faster
             if window is Window.GONE or cached.value is None or self._is_expired(cached):
                 cached = None
         asked_at = self.clock.now()
-        got = await self._shared.observed(wanted, self._ask(wanted.ref, cached, owned_since))
+        got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
         # The copy is as old as the question: S3 may have changed while the answer travelled.
         outcome = "changed" if cached else "miss"
         if isinstance(got, Absent):
             entry = Entry(None, "", asked_at, owned_since)
         else:
-            expires_at = expiry_of(got.metadata, wanted.ref)
+            expires_at = expiry_of(got.metadata, target.ref)
             entry = entry_of(got.value, got.etag, asked_at, owned_since, expires_at)
             if cached is not None and cached.value is got.value:
                 outcome = "revalidated"
             if self._is_expired(entry):
                 entry = Entry(None, "", asked_at, owned_since)
-                self.writes.removal.noticed(wanted, owned_since)
+                self.writes.reaper.noticed(target, owned_since)
         if not call.attached:
             self._entries.change_feed.notify(
-                wanted.filed_as
+                target.cache_key
             )  # readers are told what nobody will compare with anything
         else:
             call.attached = False
-            if not self._entries.keep(wanted.filed_as, entry):
+            if not self._entries.keep(target.cache_key, entry):
                 outcome = "bypass"
         return FetchResult(outcome, entry)
 
-    async def _ask(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
+    async def _request(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
         """What S3 holds; with the copy's own value if it is still that."""
         etag = cached.etag if cached is not None else ""
         if cached is None or cached.value is None or not etag:
@@ -279,28 +279,28 @@ class Node:
     def _is_expired(self, entry: Entry) -> bool:
         return bool(entry.expires_at) and is_expired(entry.expires_at, self.clock.wall())
 
-    async def exists(self, wanted: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
+    async def exists(self, target: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
         """Whether the object exists, and its size in bytes, without reading its value. Raises as `get` does."""
-        reply = self.lookup(wanted, owned_since) or await self._confirm(wanted, timeout, owned_since)
+        reply = self.lookup(target, owned_since) or await self._revalidate(target, timeout, owned_since)
         if reply is not None:
             return reply, reply.entry.size
-        key = wanted.filed_as
+        key = target.cache_key
         now = self.clock.now()
         known = self._existence.get(key, owned_since)
         if known is not None:
             self.reads.outcomes["hit"] += 1
             self.change_feed.notify(key)  # the reader is told what nobody will compare with anything
             return Reply("hit", known.stand_in(), now - known.checked_at), known.size or 0
-        cached = self._servable_on_error(wanted, owned_since)
-        if cached is not None and self._shared.expects_failure(wanted):
-            self._refresh(wanted, cached)
+        cached = self._servable_on_error(target, owned_since)
+        if cached is not None and self._shared.expects_failure(target):
+            self._refresh(target, cached)
             return self._served_stale(cached), cached.size
         heads = self._existence.heads
         call = heads.join(key, owned_since, now)
         outcome = "miss" if call is None else "coalesced"
         if call is None:
-            call = heads.start(key, owned_since, lambda call: self._head(wanted, owned_since, call), now)
-        found = await self._shared.wait(heads, call, wanted, timeout, "head", has_entry=cached is not None)
+            call = heads.start(key, owned_since, lambda call: self._head(target, owned_since, call), now)
+        found = await self._shared.wait(heads, call, target, timeout, "head", has_entry=cached is not None)
         if found is None:
             assert cached is not None
             return self._served_stale(cached), cached.size
@@ -308,14 +308,14 @@ class Node:
         age = max(0.0, self.clock.now() - found.checked_at)
         return Reply(outcome, found.stand_in(), age), found.size or 0
 
-    async def _head(self, wanted: Object, owned_since: int, call: SharedCall[Known]) -> Known:
+    async def _head(self, target: Object, owned_since: int, call: SharedCall[Known]) -> Known:
         """Ask S3 for the object without its value, and remember what it says."""
-        key = wanted.filed_as
+        key = target.cache_key
         asked_at = self.clock.now()
-        info = await self._shared.observed(wanted, self._store.head(wanted.ref))
-        ended = info is not None and self.writes.removal.is_over(info, wanted.ref)
+        info = await self._shared.observed(target, self._store.head(target.ref))
+        ended = info is not None and self.writes.reaper.is_over(info, target.ref)
         if ended:
-            self.writes.removal.noticed(wanted, owned_since)
+            self.writes.reaper.noticed(target, owned_since)
         if info is None or ended:
             known = Known(None, "", NEVER, asked_at, owned_since)
             if call.attached and key not in self.fetches:
@@ -323,7 +323,7 @@ class Node:
             else:
                 self.change_feed.notify(key)
             return known
-        known = Known(info.size, info.etag, expiry_of(info.metadata, wanted.ref), asked_at, owned_since)
+        known = Known(info.size, info.etag, expiry_of(info.metadata, target.ref), asked_at, owned_since)
         if call.attached:
             call.attached = False
             self._entries.found(key, known)
@@ -335,7 +335,7 @@ class Node:
 
     async def modify(
         self,
-        wanted: Object,
+        target: Object,
         decide: Decide,
         timeout: float,
         owned_since: int = 0,
@@ -349,10 +349,10 @@ class Node:
         """
         reader = self if counted else self.uncounted
         return await modify(
-            reader, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
+            reader, self.writes, self.clock, target, decide, timeout, owned_since=owned_since, durability=durability
         )
 
-    async def expire(self, wanted: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:
+    async def expire(self, target: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:
         """Have the object end at `expires_at` (seconds since 1970; 0: never); False if there is none.
 
         If that moment has been, the object is deleted. Raises as `modify` does.
@@ -362,14 +362,14 @@ class Node:
         def decide(entry: Entry) -> NewValue | Otherwise:
             if entry.value is None or entry.expires_at == expires_at:
                 return KEEP
-            return NewValue(entry.value, expires_at, only_end=True)
+            return NewValue(entry.value, expires_at, only_expiry=True)
 
-        return (await self.modify(wanted, decide, timeout, owned_since)).before.value is not None
+        return (await self.modify(target, decide, timeout, owned_since)).before.value is not None
 
-    def forget(self, wanted: Object) -> None:
+    def invalidate(self, target: Object) -> None:
         """Believe nothing of the object any more without asking S3: somebody else may have written it."""
-        self._entries.invalidate(wanted.filed_as)
-        self.writes.forget(wanted.filed_as)
+        self._entries.invalidate(target.cache_key)
+        self.writes.mark_unconfirmed(target.cache_key)
 
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
         """A page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""

@@ -28,16 +28,16 @@ class DeadLetters:
         clock: Clock,
         *,
         ref_of: Callable[[DirtyEntry], Ref],
-        again: Callable[[DirtyEntry], None],
-        settled: Callable[[DirtyEntry], None],
+        requeue: Callable[[DirtyEntry], None],
+        retire: Callable[[DirtyEntry], None],
     ) -> None:
         self._dirty = dirty
         self._journal = journal
         self._entries = entries
         self._clock = clock
         self._ref_of = ref_of
-        self._again = again
-        self._settled = settled
+        self._requeue = requeue
+        self._retire = retire
         self._log = LogLimiter()
 
     def add(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
@@ -71,10 +71,10 @@ class DeadLetters:
             if not is_expired(entry.expires_at, self._clock.wall()):  # that one writes over nothing any more
                 entry.base = UNKNOWN
             entry.conditional = False
-            self._dirty.revive(entry)
+            self._dirty.requeue(entry)
             for seq in entry.records():
                 self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
-            self._again(entry)
+            self._requeue(entry)
         await self._journal.settled()
         return len(entries)
 
@@ -88,7 +88,7 @@ class DeadLetters:
             self._journal.drop_set_aside()
         for entry in entries:
             log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
-            self._settled(entry)
+            self._retire(entry)
             self._entries.invalidate(entry.key)
         await self._journal.settled()
         return len(entries)

@@ -23,7 +23,7 @@ from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, is_skewed
 from milena_cache.writeback.dirty_table import Dirty
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ MAX_REMOVALS = 64
 PAUSE_SECONDS = 1.0
 
 
-class Removal:
+class ExpiredObjectReaper:
     """Removes objects of one node; `turns` are those of uploads."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Removal:
         conditions: Conditions,
         dirty: Dirty,
         entries: Entries,
-        turns: Turns,
+        s3_locks: KeyLocks,
         clock: CorrectedClock,
     ) -> None:
         self.removed = 0
@@ -51,7 +51,7 @@ class Removal:
         self._origin = origin
         self._dirty = dirty
         self._entries = entries
-        self._turns = turns
+        self._s3_locks = s3_locks
         self._clock = clock
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._not_before = -inf
@@ -71,21 +71,21 @@ class Removal:
             return False
         return is_expired(expiry_of(found.metadata, ref), date)
 
-    def noticed(self, wanted: Object, owned_since: int) -> None:
+    def noticed(self, target: Object, owned_since: int) -> None:
         """What a copy or S3 has of the object has come to its end; the slot is owned since `owned_since`."""
-        key = wanted.filed_as
+        key = target.cache_key
         if key in self._tasks:
             return
         self._entries.change_feed.notify(key)
         if len(self._tasks) < MAX_REMOVALS and self._clock.now() >= self._not_before:
-            task = asyncio.get_running_loop().create_task(self._remove(wanted, owned_since))
+            task = asyncio.get_running_loop().create_task(self._remove(target, owned_since))
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key))
 
-    async def _remove(self, wanted: Object, owned_since: int) -> None:
-        key, ref = wanted
+    async def _remove(self, target: Object, owned_since: int) -> None:
+        key, ref = target
         try:
-            async with self._turns.turn(key, None):
+            async with self._s3_locks.hold(key, None):
                 if key in self._dirty:
                     return  # the upload does what has to be done
                 asked_at = self._clock.now()

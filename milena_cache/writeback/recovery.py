@@ -56,7 +56,7 @@ async def replay(
             keeps=record.base if record.keeps and isinstance(record.base, str) else "",
         )
         # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
-        entry.or_absent = True
+        entry.maybe_absent = True
         records += 1
         old = dirty.put(entry)
         for seq in old.records() if old is not None else ():

@@ -64,18 +64,18 @@ def greeting(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
     )
 
 
-def get(filed_as: bytes) -> bytes:
+def get(key: bytes) -> bytes:
     """GET of a cache key."""
-    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(filed_as), filed_as)
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
-def mget(filed_as: Sequence[bytes]) -> bytes:
+def mget(keys: Sequence[bytes]) -> bytes:
     """MGET of cache keys."""
     try:
-        words = b"".join([_HEADS[len(key)] + key for key in filed_as])
+        words = b"".join([_HEADS[len(key)] + key for key in keys])
     except IndexError:
-        return command(b"MGET", *filed_as)
-    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(filed_as) + 1, words)
+        return command(b"MGET", *keys)
+    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, words)
 
 
 def values(reply: Any, number: int) -> list[Any]:

@@ -111,7 +111,7 @@ class CommandReader:
         return self.pending + self._taken + ARGUMENT_OVERHEAD * len(self._arguments)
 
     @property
-    def wanted(self) -> int:
+    def needed(self) -> int:
         """As `held`, once the argument is complete whose length has come: what there has to be room for."""
         return self.held + (max(0, self._need - self.pending) if self._stands_for is None else 0)
 

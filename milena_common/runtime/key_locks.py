@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 
-class Turns:
+class KeyLocks:
     """Locks by key, which exist only while somebody holds or awaits them."""
 
     def __init__(self) -> None:
@@ -39,15 +39,15 @@ class Turns:
         return lock
 
     @asynccontextmanager
-    async def turn(self, key: bytes, patience: float | None) -> AsyncIterator[None]:
+    async def hold(self, key: bytes, timeout: float | None) -> AsyncIterator[None]:
         """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order.
 
-        Raises TimeoutError if it does not come within `patience` seconds (None: ever), so that writes whose
+        Raises TimeoutError if it does not come within `timeout` seconds (None: ever), so that writes whose
         callers have given up do not pile up behind one that hangs.
         """
         lock = self._join(key)
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await lock.acquire()
             try:
                 yield

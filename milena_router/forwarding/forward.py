@@ -88,13 +88,13 @@ class Forwarder:
         self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float
     ) -> tuple[bytes, Owner]:
         """The answer of the owner, and who that is."""
-        give_up_at = min(deadline - LEAST_SECONDS, self._clock.now() + REJOIN_SECONDS)
+        rejoin_deadline = min(deadline - LEAST_SECONDS, self._clock.now() + REJOIN_SECONDS)
         while True:
             owner = self._owner(cache_key)
             try:
                 return await self._call(owner, method, build, deadline), owner
             except WrongNode:
-                if self._clock.now() + REJOIN_CHECK_SECONDS >= give_up_at:
+                if self._clock.now() + REJOIN_CHECK_SECONDS >= rejoin_deadline:
                     raise
             await self._clock.sleep(REJOIN_CHECK_SECONDS)
 

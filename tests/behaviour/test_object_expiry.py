@@ -195,7 +195,7 @@ async def test_who_notices_the_end_has_the_object_removed_once() -> None:
     await settle()
     assert [operation for operation, _ in t.store.calls] == ["head", "delete"]
     assert t.s3_has("k") is None
-    assert t.writes.removal.removed == 1
+    assert t.writes.reaper.removed == 1
     t.clock.tick(FRESHNESS.negative_ttl)
     assert await t.outcome("k") == ("miss", None)
 

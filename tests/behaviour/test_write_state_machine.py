@@ -253,7 +253,7 @@ class WriteMachine(RuleBasedStateMachine):
     @rule(key=KEYS, ahead=st.sampled_from([-(10**9), 10**9]))
     def another_cluster_writes(self, key: str, ahead: int) -> None:
         """A foreign write like any other, whatever its version is."""
-        entry = self.t.dirty.get(self.t.object(key).filed_as)
+        entry = self.t.dirty.get(self.t.object(key).cache_key)
         if entry is not None and entry.owned_since == UNCONFIRMED:
             return
         self.foreign = True
@@ -264,7 +264,7 @@ class WriteMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, delete=st.booleans())
     def foreign_write(self, key: str, delete: bool) -> None:
-        entry = self.t.dirty.get(self.t.object(key).filed_as)
+        entry = self.t.dirty.get(self.t.object(key).cache_key)
         if entry is not None and entry.owned_since == UNCONFIRMED:
             return  # it may have been overtaken, which only S3's object could tell
         self.foreign = True
@@ -356,7 +356,7 @@ class WriteMachine(RuleBasedStateMachine):
         assert dirty.bytes == sum(entry.cost for entry in entries)
         assert dirty.memory_bytes == sum(entry.in_memory for entry in entries)
         assert dirty.dead_letters == sum(bool(entry.dead) for entry in entries)
-        assert dirty.left_of(10**9) == len(dirty)
+        assert dirty.pending_before(10**9) == len(dirty)
         assert all(seq in self.t.disk.committed.records for entry in entries for seq in entry.records()), (
             "what is acknowledged is on the disk"
         )

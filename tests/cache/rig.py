@@ -24,12 +24,12 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import Flushed
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import Replay, replay
-from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Policy, Uploader
-from milena_cache.writes.write_through import Through
+from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
@@ -114,19 +114,19 @@ class NodeUnderTest:
             self.journal,
             self.uploader,
             entries,
-            Turns(),
+            KeyLocks(),
             self.buckets,
             reads,
             corrected,
             lambda: 0.5,
-            pace=Pace(concurrency, lambda: 0.5),
+            throttle=UploadThrottle(concurrency, lambda: 0.5),
             delay=delay,
             policy=policy,
             stuck_after=stuck_after,
         )
         self.writes = Writes(
             origin=origin,
-            through=Through(
+            write_through=WriteThrough(
                 self.uploader,
                 self.journal,
                 self.dirty,
@@ -135,7 +135,7 @@ class NodeUnderTest:
                 corrected,
                 lambda: 0.5,
                 retries=0,
-                put_patience=0.002,
+                put_timeout=0.002,
             ),
             journal=self.journal,
             dirty=self.dirty,
@@ -189,8 +189,8 @@ class NodeUnderTest:
         await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
-        filed = [self.object(key).filed_as for key in keys] if keys else None
-        return await self.writeback.flushes.flush(filed, timeout)
+        filed = [self.object(key).cache_key for key in keys] if keys else None
+        return await self.writeback.flush_waiters.wait_flushed(filed, timeout)
 
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))

@@ -90,7 +90,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "        async with self.turns.turn(key, None):\n",
+                "        async with self.s3_locks.hold(key, None):\n",
                 "        if True:\n",
             ),
             Change("milena_cache/writeback/loop.py", "not entry.uploading and not entry.dead", "not entry.dead"),
@@ -194,7 +194,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "an unfinished delete makes what comes after it a conflict",
-        (Change("milena_cache/writeback/loop.py", "or_absent=entry.or_absent", "or_absent=False"),),
+        (Change("milena_cache/writeback/loop.py", "maybe_absent=entry.maybe_absent", "maybe_absent=False"),),
         ("tests/behaviour/test_own_deletes.py", KILLS, SICK),
     ),
     Bug(
@@ -235,7 +235,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a flush does not wait",
-        (Change("milena_cache/writeback/flush.py", "while self._left(waiter):", "while False:"),),
+        (Change("milena_cache/writeback/flush.py", "while self._number_pending(waiter):", "while False:"),),
         (f"{ORDER}::test_a_flush_returns_when_s3_has_what_was_dirty", STOP),
     ),
     Bug(
@@ -243,7 +243,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/write_through.py",
-                "                self._writeback.settled(entry)\n",
+                "                self._writeback.retire(entry)\n",
                 "                self._dirty.pop(entry)\n",
             ),
         ),
@@ -251,7 +251,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a write in the class memory takes out the record below it",
-        (Change("milena_cache/writes/journaled.py", "entry.under = records.pop()", "pass"),),
+        (Change("milena_cache/writes/journaled.py", "entry.shadowed_seq = records.pop()", "pass"),),
         (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE, STOP),
     ),
     Bug(
@@ -268,7 +268,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/reads/reader.py",
-                "return self._tell(dirty) if dirty.owned_since >= owned_since else None",
+                "return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None",
                 "pass",
             ),
         ),
@@ -483,7 +483,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/writer.py",
-                "        self._turns.announce(change.wanted.filed_as, task)",
+                "        self._write_locks.announce(change.target.cache_key, task)",
                 "        pass",
             ),
         ),

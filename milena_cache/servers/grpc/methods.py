@@ -89,12 +89,12 @@ class CacheService:
         answer = self.get_now(request)
         if answer is not None:
             return answer
-        wanted = self._buckets.resolve(request.bucket, request.key)
+        target = self._buckets.resolve(request.bucket, request.key)
         get = self._node.exists if request.metadata_only else self._get
-        return self._got(request, *await get(wanted, self._timeout(remaining), request.owned_since))
+        return self._got(request, *await get(target, self._timeout(remaining), request.owned_since))
 
-    async def _get(self, wanted: Object, timeout: float, owned_since: int) -> tuple[Reply, int]:
-        reply = await self._node.get(wanted, timeout, owned_since)
+    async def _get(self, target: Object, timeout: float, owned_since: int) -> tuple[Reply, int]:
+        reply = await self._node.get(target, timeout, owned_since)
         return reply, reply.entry.size
 
     def size_in_memory(self, request: pb.GetRequest) -> int:
@@ -105,8 +105,8 @@ class CacheService:
 
     def get_now(self, request: pb.GetRequest) -> bytes | None:
         """The answer to a Get if it is in memory, else None. Raises as `get` does."""
-        wanted = self._buckets.resolve(request.bucket, request.key)
-        reply = self._node.lookup(wanted, request.owned_since)
+        target = self._buckets.resolve(request.bucket, request.key)
+        reply = self._node.lookup(target, request.owned_since)
         return None if reply is None else self._got(request, reply, reply.entry.size)
 
     def _got(self, request: pb.GetRequest, reply: Reply, size: int) -> bytes:
@@ -129,12 +129,12 @@ class CacheService:
         ).SerializeToString()
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
-        wanted = self._buckets.resolve(request.bucket, request.key)
+        target = self._buckets.resolve(request.bucket, request.key)
         check_condition(request.if_match, request.if_none_match)
         value = request.value
         self.received_bytes += len(value)
         put = self._node.writes.put(
-            wanted,
+            target,
             value,
             self._timeout(remaining),
             owned_since=request.owned_since,
@@ -150,10 +150,10 @@ class CacheService:
         ).SerializeToString()
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
-        wanted = self._buckets.resolve(request.bucket, request.key)
+        target = self._buckets.resolve(request.bucket, request.key)
         check_condition(request.if_match, "")
         ack = await self._node.writes.delete(
-            wanted,
+            target,
             self._timeout(remaining),
             owned_since=request.owned_since,
             durability=check_durability(request.durability),
@@ -180,21 +180,21 @@ class CacheService:
         ).SerializeToString()
 
     async def forget(self, request: pb.ForgetRequest, _: float | None) -> bytes:
-        self._node.forget(self._buckets.resolve(request.bucket, request.key))
+        self._node.invalidate(self._buckets.resolve(request.bucket, request.key))
         return pb.ForgetResponse(successful=True).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
         if request.keys and request.prefix:
             raise InvalidRequest("keys, prefix: allowed is one of them")
         if request.keys:
-            done = await self._node.refresher.keys(self._filed(request.bucket, request.keys))
+            done = await self._node.refresher.keys(self._cache_keys(request.bucket, request.keys))
         else:
             done = await self._node.refresher.matching(self._buckets.files_below(request.bucket, request.prefix))
         return pb.RefreshResponse(refreshed=done.refreshed, dirty=done.dirty).SerializeToString()
 
     async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
-        keys = self._filed(request.bucket, request.keys) if request.keys else None
-        done = await self._writeback.flushes.flush(keys, self._timeout(remaining))
+        keys = self._cache_keys(request.bucket, request.keys) if request.keys else None
+        done = await self._writeback.flush_waiters.wait_flushed(keys, self._timeout(remaining))
         return pb.FlushResponse(
             remaining=done.remaining, failed=done.failed, flushed=done.flushed
         ).SerializeToString()
@@ -221,18 +221,18 @@ class CacheService:
     async def settle(self, request: pb.SettleRequest, _: float | None) -> bytes:
         if bool(request.keys) == request.all:
             raise InvalidRequest("keys, all: allowed is one of them, the keys of dead letters or all")
-        keys = None if request.all else self._filed(request.bucket, request.keys)
+        keys = None if request.all else self._cache_keys(request.bucket, request.keys)
         match request.action:
             case "retry":
-                settled = await self._writeback.dead_letters.retry(keys)
+                retried = await self._writeback.dead_letters.retry(keys)
             case "drop":
-                settled = await self._writeback.dead_letters.drop(keys)
+                retried = await self._writeback.dead_letters.drop(keys)
             case _:
                 raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
-        return pb.SettleResponse(settled=settled).SerializeToString()
+        return pb.SettleResponse(settled=retried).SerializeToString()
 
-    def _filed(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
-        return [self._buckets.resolve(bucket, key).filed_as for key in keys]
+    def _cache_keys(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
+        return [self._buckets.resolve(bucket, key).cache_key for key in keys]
 
     def _timeout(self, remaining: float | None) -> float:
         return inner(self._request_timeout if remaining is None else remaining)

@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 RESERVED_FILES = 256
 
 
-def allowed_connections(wanted: int, open_files: int, s3_concurrency: int) -> int:
-    """Return how many connections, at most `wanted`, leave room for the rest below a limit of `open_files`."""
+def allowed_connections(requested: int, open_files: int, s3_concurrency: int) -> int:
+    """Return how many connections, at most `requested`, leave room for the rest below a limit of `open_files`."""
     reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
-    return max(1, min(wanted, open_files - reserved))
+    return max(1, min(requested, open_files - reserved))
 
 
 def redis_door(

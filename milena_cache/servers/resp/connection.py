@@ -320,12 +320,12 @@ class Connection(asyncio.Protocol):
 
     def _count(self) -> bool:
         """Count what this connection holds; False if nothing may be read until there is room for what arrives."""
-        in_flight, in_hand, wanted = self._in_flight, self._running.in_hand.bytes, self._reader.wanted
-        if not in_flight.counted and self._out.writable and in_hand < SMALL and wanted < SMALL:
+        in_flight, in_hand, needed = self._in_flight, self._running.in_hand.bytes, self._reader.needed
+        if not in_flight.counted and self._out.writable and in_hand < SMALL and needed < SMALL:
             return True
         in_flight.hold(in_hand + self._out.unsent)
         try:
-            return in_flight.arrive(wanted + self._waiting_bytes, self._now())
+            return in_flight.arrive(needed + self._waiting_bytes, self._now())
         except Overloaded:
             self._reject()
             return True

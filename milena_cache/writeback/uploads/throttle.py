@@ -45,7 +45,7 @@ BUSY_SHARE = 0.4
 BURST_SECONDS = 0.005
 
 
-class Pace:
+class UploadThrottle:
     """`most` uploads at once when all is well. Times are monotonic seconds; `draw` gives numbers in [0, 1)."""
 
     def __init__(self, most: int, draw: Callable[[], float]) -> None:

@@ -91,7 +91,7 @@ async def test_every_way_to_another_answer_is_told() -> None:
     await settle()
     await t.put("k", b"four")
     tells()
-    t.node.forget(t.object("k"))
+    t.node.invalidate(t.object("k"))
     assert tells(), "forgotten"
     await t.get("k")
     await t.get("a")
@@ -196,7 +196,7 @@ class ChangesMachine(RuleBasedStateMachine):
     async def read(self, key: str) -> bytes | None:
         """One client's read; what it was told."""
         self.reads += 1
-        client, filed_as = self.reads, self.t.object(key).filed_as
+        client, filed_as = self.reads, self.t.object(key).cache_key
         self.following[client] = filed_as
         try:
             value = (await self.t.get(key, self.epoch)).entry.value
@@ -209,7 +209,7 @@ class ChangesMachine(RuleBasedStateMachine):
 
     def check(self, key: str, value: bytes | None) -> None:
         for about, kept in self.kept.values():
-            if about == self.t.object(key).filed_as:
+            if about == self.t.object(key).cache_key:
                 agree = (kept is None) == (value is None) if THERE in (kept, value) else kept == value
                 assert agree, (key, kept, value)
 
@@ -224,7 +224,7 @@ class ChangesMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def exists(self, key: str) -> None:
         self.reads += 1
-        client, filed_as = self.reads, self.t.object(key).filed_as
+        client, filed_as = self.reads, self.t.object(key).cache_key
         self.following[client] = filed_as
 
         async def look_and_check() -> None:
@@ -310,7 +310,7 @@ class ChangesMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:
-        self.t.node.forget(self.t.object(key))
+        self.t.node.invalidate(self.t.object(key))
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 6.0, 105.0, 130.0, 170.0]))
     def time_passes(self, seconds: float) -> None:

@@ -36,24 +36,24 @@ def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_writ
     dirty = Dirty(MOST, MOST)
     old = entry(1, base='"e"')
     assert dirty.put(old) is None
-    old.queued, old.unsure = True, True
+    old.queued, old.indeterminate = True, True
     dirty.upload_began(old)
     new = entry(2, base=ABSENT)
     assert dirty.put(new) is old
     assert dirty.get(b"k") is new
-    assert (new.base, new.unsure, new.uploading, new.queued, new.since) == ('"e"', True, True, True, 1.0)
-    assert not new.or_absent
+    assert (new.base, new.indeterminate, new.uploading, new.queued, new.since) == ('"e"', True, True, True, 1.0)
+    assert not new.maybe_absent
 
 
-@pytest.mark.parametrize(("deleted", "or_absent"), [(True, False), (False, True), (True, True), (False, False)])
-def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, or_absent: bool) -> None:
+@pytest.mark.parametrize(("deleted", "maybe_absent"), [(True, False), (False, True), (True, True), (False, False)])
+def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absent: bool) -> None:
     dirty = Dirty(MOST, MOST)
     old = entry(1, value=None if deleted else b"v")
-    old.or_absent = or_absent
+    old.maybe_absent = maybe_absent
     dirty.put(old)
     dirty.put(entry(2))
     dirty.put(new := entry(3))
-    assert new.or_absent == (deleted or or_absent)
+    assert new.maybe_absent == (deleted or maybe_absent)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_value_that_is_nowhere_else_stays_in_memory() -> None:
 def test_the_records_that_an_entry_stands_for() -> None:
     kept, remembered = entry(7), entry(8, journaled=False)
     assert (list(kept.records()), list(remembered.records())) == ([7], [])
-    kept.under = remembered.under = 5
+    kept.shadowed_seq = remembered.shadowed_seq = 5
     assert (list(kept.records()), list(remembered.records())) == ([5, 7], [5])
 
 
@@ -132,11 +132,11 @@ def test_a_revived_dead_letter_starts_anew() -> None:
     refused.failures = 3
     dirty.kill(refused, "refused", 99.0)
     assert (refused.dead, refused.dead_at, list(dirty.dead())) == ("refused", 99.0, [refused])
-    flushed = dirty.cut()
-    dirty.revive(refused)
+    flushed = dirty.checkpoint()
+    dirty.requeue(refused)
     assert (refused.dead, refused.failures, list(dirty.dead())) == ("", 0, [])
-    assert dirty.left_of(flushed) == 0
-    assert dirty.left_of(dirty.cut()) == 1
+    assert dirty.pending_before(flushed) == 0
+    assert dirty.pending_before(dirty.checkpoint()) == 1
 
 
 @dataclass
@@ -205,7 +205,7 @@ class DirtyMachine(RuleBasedStateMachine):
     def upload_ends(self, data: st.DataObject, landed: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=True)))
         known, newest = self.model[key], self.of(key)
-        self.dirty.upload_ended(newest, landed=landed, now=self.now)
+        self.dirty.upload_finished(newest, succeeded=landed, now=self.now)
         assert not newest.uploading
         if landed:
             # The age of what is left counts from here: it came while this upload was under way.
@@ -229,7 +229,7 @@ class DirtyMachine(RuleBasedStateMachine):
         if drop or known.damaged:
             self.goes(key)
         else:
-            self.dirty.revive(self.of(key))
+            self.dirty.requeue(self.of(key))
             known.dead = False
             known.writes = [[known.writes[0][0], self.generation]]
 
@@ -240,7 +240,7 @@ class DirtyMachine(RuleBasedStateMachine):
 
     @rule()
     def cut(self) -> None:
-        assert self.dirty.cut() == self.generation
+        assert self.dirty.checkpoint() == self.generation
         self.generation += 1
 
     @rule()
@@ -262,7 +262,7 @@ class DirtyMachine(RuleBasedStateMachine):
     def what_is_left_and_how_old_it_is(self) -> None:
         oldest = [known.writes[0] for known in self.model.values() if not known.dead]
         for generation in range(self.generation + 1):
-            assert self.dirty.left_of(generation) == sum(since <= generation for _, since in oldest)
+            assert self.dirty.pending_before(generation) == sum(since <= generation for _, since in oldest)
         assert self.dirty.oldest_since(self.now) == min((since for since, _ in oldest), default=self.now)
 
 

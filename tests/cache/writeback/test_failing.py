@@ -110,7 +110,7 @@ async def test_when_s3_takes_nothing_it_is_tried_rarely() -> None:
     for number in range(500):
         await t.put(f"k{number}", b"v")
     await t.clock.advance(10)
-    assert t.writeback.pace.down
+    assert t.writeback.throttle.down
     t.store.calls.clear()
     await t.clock.advance(60)
     assert len(t.store.calls) <= 60 / PROBE_SECONDS + 60

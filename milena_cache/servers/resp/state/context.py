@@ -80,8 +80,8 @@ class Context:
             bucket, bare = split_cache_key(key)
         except UnicodeDecodeError:
             raise InvalidRequest("bucket: is not UTF-8") from None
-        wanted = self.buckets.resolve(bucket, bare)
-        return wanted, self.ownership.owned_since(wanted.filed_as)
+        target = self.buckets.resolve(bucket, bare)
+        return target, self.ownership.owned_since(target.cache_key)
 
     def touched(self, command: Command[Context], words: list[bytes]) -> tuple[Access, list[bytes]]:
         """What the command does to which objects, by cache key; as it is written if no object is named so."""
@@ -92,13 +92,13 @@ class Context:
             return access, []
         keys = command.keys_in(words)
         if any(key.startswith(SCHEME) for key in keys):
-            keys = [self._filed_as(key) if key.startswith(SCHEME) else key for key in keys]
+            keys = [self._cache_key(key) if key.startswith(SCHEME) else key for key in keys]
         return access, keys
 
-    def _filed_as(self, key: bytes) -> bytes:
+    def _cache_key(self, key: bytes) -> bytes:
         try:
             bucket, bare = split_cache_key(key)
-            return self.buckets.resolve(bucket, bare).filed_as
+            return self.buckets.resolve(bucket, bare).cache_key
         except (MilenaError, UnicodeDecodeError):
             return key
 

@@ -23,16 +23,16 @@ from milena_cache.writeback.uploads.throttle import (
     MAX_PROBES,
     PROBE_SECONDS,
     SAME_EVENT_SECONDS,
-    Pace,
+    UploadThrottle,
 )
 
 MOST = 64
 NUMBERS = count()
 
 
-def pace(most: int = MOST) -> Pace:
+def pace(most: int = MOST) -> UploadThrottle:
     """One whose pauses are as long as they can be."""
-    return Pace(most, lambda: 1.0)
+    return UploadThrottle(most, lambda: 1.0)
 
 
 IDLE = UploadSlots(10**6)
@@ -46,25 +46,25 @@ def slots(number: int) -> UploadSlots:
     return busy
 
 
-def wait(of: Pace, now: float, under_way: int = 0) -> float:
+def wait(of: UploadThrottle, now: float, under_way: int = 0) -> float:
     """Seconds until the next fresh upload may begin, or while S3 is down the next retry."""
     busy = slots(under_way)
     return of.wait(now, busy, retry=of.down, fresh_wait=False)
 
 
-def fail(of: Pace, now: float) -> bool:
+def fail(of: UploadThrottle, now: float) -> bool:
     """Another key fails."""
     return of.failed(now, b"%d" % next(NUMBERS))
 
 
-def down(most: int = MOST) -> Pace:
+def down(most: int = MOST) -> UploadThrottle:
     """One for which S3 has just gone down, at 0 s."""
     slow = pace(most)
     assert [fail(slow, 0.0) for _ in range(DOWN_AFTER)] == [False] * (DOWN_AFTER - 1) + [True]
     return slow
 
 
-def gap(needed: Pace, now: float = 1e6) -> float:
+def gap(needed: UploadThrottle, now: float = 1e6) -> float:
     """Seconds between two uploads that begin as soon as they may, when a burst is over."""
     while wait(needed, now) == 0:
         needed.began(now, retry=False)

@@ -100,8 +100,8 @@ def list_(context: Context, session: Session, words: list[bytes]) -> Verbatim:
             kind = client_type(name)
             chosen = [client for client in chosen if type_of(client.session) == kind]
         case [b"ID", _, *_]:
-            wanted = [integer(word, "ERR Invalid client ID") for word in words[3:]]
-            chosen = [clients[number] for number in wanted if number in clients]
+            ids = [integer(word, "ERR Invalid client ID") for word in words[3:]]
+            chosen = [clients[number] for number in ids if number in clients]
         case _:
             raise Refused(SYNTAX)
     return Verbatim("".join(f"{line(context, client)}\n" for client in chosen))

@@ -89,33 +89,33 @@ def _ending(name: str, *, seconds: bool, absolute: bool) -> Handler[Context]:
         now_ms = as_ms(context.clock.wall())
         end_ms = end_in_ms(words[2], name, now_ms, seconds=seconds, absolute=absolute, positive=False)
         end = as_moment(end_ms)
-        wanted, owned_since = context.place(words[1])
+        target, owned_since = context.place(words[1])
 
         def decide(entry: Entry) -> NewValue | Otherwise:
             if entry.value is None or not wished.allow(entry.expires_at, end):
                 return KEEP
-            return NewValue(entry.value, end, only_end=True) if end_ms > now_ms else DELETE
+            return NewValue(entry.value, end, only_expiry=True) if end_ms > now_ms else DELETE
 
-        return _changes(context, wanted, owned_since, decide)
+        return _changes(context, target, owned_since, decide)
 
     return handler
 
 
 def persist(context: Context, session: Session, words: list[bytes]) -> Any:
     del session
-    wanted, owned_since = context.place(words[1])
+    target, owned_since = context.place(words[1])
 
     def decide(entry: Entry) -> NewValue | Otherwise:
         if entry.value is None or not entry.expires_at:
             return KEEP
-        return NewValue(entry.value, only_end=True)
+        return NewValue(entry.value, only_expiry=True)
 
-    return _changes(context, wanted, owned_since, decide)
+    return _changes(context, target, owned_since, decide)
 
 
-async def _changes(context: Context, wanted: Object, owned_since: int, decide: Decide) -> int:
+async def _changes(context: Context, target: Object, owned_since: int, decide: Decide) -> int:
     """Whether something was changed, as Redis says it."""
-    return int((await context.node.modify(wanted, decide, context.timeout, owned_since)).ack is not None)
+    return int((await context.node.modify(target, decide, context.timeout, owned_since)).ack is not None)
 
 
 def _reader(name: str, handler: Handler[Context], summary: str, since: str) -> Command[Context]:

@@ -52,27 +52,27 @@ async def _number(there: Awaitable[list[bool]]) -> int:
 def delete(context: Context, session: Session, words: list[bytes]) -> Any:
     if len(words) > MAX_KEYS_AT_ONCE:
         return _delete_many(context, session, words[1:])
-    wanted = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
-    there = exist(context, wanted, counted=False)
+    targets = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
+    there = exist(context, targets, counted=False)
     if isinstance(there, list):
-        return _delete(context, wanted, sum(there))
-    return _delete_later(context, wanted, there)
+        return _delete(context, targets, sum(there))
+    return _delete_later(context, targets, there)
 
 
 async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
-    wanted = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
-    there = exist(context, wanted, counted=False)
-    answer = _delete(context, wanted, sum(there if isinstance(there, list) else await there))
+    targets = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
+    there = exist(context, targets, counted=False)
+    answer = _delete(context, targets, sum(there if isinstance(there, list) else await there))
     return answer if isinstance(answer, int) else await answer
 
 
-def _delete(context: Context, wanted: list[Place], number: int) -> Any:
+def _delete(context: Context, targets: list[Place], number: int) -> Any:
     """Also what does not exist is deleted: the knowledge that it does not may be some seconds old."""
-    return write_all(context, (Change(place, None, owned_since=since) for place, since in wanted), number)
+    return write_all(context, (Change(place, None, owned_since=since) for place, since in targets), number)
 
 
-async def _delete_later(context: Context, wanted: list[Place], there: Awaitable[list[bool]]) -> int:
-    answer = _delete(context, wanted, sum(await there))
+async def _delete_later(context: Context, targets: list[Place], there: Awaitable[list[bool]]) -> int:
+    answer = _delete(context, targets, sum(await there))
     return answer if isinstance(answer, int) else await answer
 
 

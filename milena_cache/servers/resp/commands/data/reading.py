@@ -34,8 +34,8 @@ def look(context: Context, session: Session, key: bytes, tell: Callable[[Entry, 
 
 
 async def _look(context: Context, place: Place, tell: Callable[[Entry, int], Any]) -> Any:
-    wanted, owned_since = place
-    reply, size = await context.node.exists(wanted, context.timeout, owned_since)
+    target, owned_since = place
+    reply, size = await context.node.exists(target, context.timeout, owned_since)
     return tell(reply.entry, size)
 
 
@@ -47,14 +47,14 @@ def read(context: Context, session: Session, key: bytes, tell: Callable[[Entry],
 
 
 async def _read(context: Context, place: Place, tell: Callable[[Entry], Any]) -> Any:
-    wanted, owned_since = place
-    return tell((await context.node.get(wanted, context.timeout, owned_since)).entry)
+    target, owned_since = place
+    return tell((await context.node.get(target, context.timeout, owned_since)).entry)
 
 
 def _place(context: Context, session: Session, key: bytes) -> Place:
     place = context.place(key)
     if session.tracking:
-        context.tracking.read(session.id, place[0].filed_as)
+        context.tracking.read(session.id, place[0].cache_key)
     return place
 
 
@@ -67,15 +67,15 @@ def places(context: Context, session: Session, keys: Sequence[bytes], *, reading
 
 async def place_all(context: Context, session: Session, keys: Sequence[bytes], *, reading: bool) -> list[Place]:
     """As `places`, for very many keys: others have their turn meanwhile."""
-    wanted: list[Place] = []
+    targets: list[Place] = []
     for start in range(0, len(keys), MAX_KEYS_AT_ONCE):
-        wanted += places(context, session, keys[start : start + MAX_KEYS_AT_ONCE], reading=reading)
+        targets += places(context, session, keys[start : start + MAX_KEYS_AT_ONCE], reading=reading)
         await asyncio.sleep(0)
-    return wanted
+    return targets
 
 
 def exist(
-    context: Context, wanted: Sequence[Place], *, counted: bool = True
+    context: Context, targets: Sequence[Place], *, counted: bool = True
 ) -> list[bool] | Coroutine[Any, Any, list[bool]]:
     """Which of them exist. `counted`: this is a read, and in the hit ratio."""
     node = context.node if counted else context.node.uncounted
@@ -88,11 +88,11 @@ def exist(
         reply, _ = await node.exists(place[0], context.timeout, place[1])
         return reply.entry.value is not None
 
-    return for_each(wanted, known, ask, context.timeout)
+    return for_each(targets, known, ask, context.timeout)
 
 
 def for_each(
-    wanted: Sequence[Place],
+    targets: Sequence[Place],
     known: Callable[[Place], T | None],
     ask: Callable[[Place], Coroutine[Any, Any, T]],
     timeout: float,
@@ -102,13 +102,13 @@ def for_each(
 
     The first error ends it. Awaiting raises DeadlineExceeded after `timeout` seconds, for all of them together.
     """
-    if len(wanted) > MAX_KEYS_AT_ONCE:
-        return _within(timeout, _in_parts(wanted, known, ask))
-    answers = [known(place) for place in wanted]
+    if len(targets) > MAX_KEYS_AT_ONCE:
+        return _within(timeout, _in_parts(targets, known, ask))
+    answers = [known(place) for place in targets]
     unknown = [number for number, answer in enumerate(answers) if answer is None]
     if not unknown:
         return [answer for answer in answers if answer is not None]
-    return _within(timeout, _fill_in(wanted, answers, unknown, ask))
+    return _within(timeout, _fill_in(targets, answers, unknown, ask))
 
 
 async def _within(timeout: float, work: Coroutine[Any, Any, T]) -> T:
@@ -122,20 +122,20 @@ async def _within(timeout: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _in_parts(
-    wanted: Sequence[Place],
+    targets: Sequence[Place],
     known: Callable[[Place], T | None],
     ask: Callable[[Place], Coroutine[Any, Any, T]],
 ) -> list[T]:
     answers: list[T | None] = []
-    for start in range(0, len(wanted), MAX_KEYS_AT_ONCE):
-        answers += map(known, wanted[start : start + MAX_KEYS_AT_ONCE])
+    for start in range(0, len(targets), MAX_KEYS_AT_ONCE):
+        answers += map(known, targets[start : start + MAX_KEYS_AT_ONCE])
         await asyncio.sleep(0)
     unknown = [number for number, answer in enumerate(answers) if answer is None]
-    return await _fill_in(wanted, answers, unknown, ask)
+    return await _fill_in(targets, answers, unknown, ask)
 
 
 async def _fill_in(
-    wanted: Sequence[Place],
+    targets: Sequence[Place],
     answers: list[T | None],
     unknown: list[int],
     ask: Callable[[Place], Coroutine[Any, Any, T]],
@@ -144,7 +144,7 @@ async def _fill_in(
 
     async def work() -> None:
         for number in left:
-            answers[number] = await ask(wanted[number])
+            answers[number] = await ask(targets[number])
 
     try:
         async with asyncio.TaskGroup() as group:

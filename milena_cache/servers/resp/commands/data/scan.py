@@ -87,12 +87,12 @@ def _merged(
     entries = context.node.dirty.entries
     told = []
     for key in sorted(found):
-        filed_as = cache_key("", key)
-        dirty = entries.get(filed_as)
-        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(filed_as) is False:
+        entry_key = cache_key("", key)
+        dirty = entries.get(entry_key)
+        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
             continue
-        if since[slot_of(filed_as)] >= 0 and glob.matches(filed_as):
-            told.append(filed_as)
+        if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
+            told.append(entry_key)
     if not page.cursor:
         return [b"0", told]
     number = context.cursors.add(Place(place.prefix, page.cursor, end), context.clock.now())
@@ -102,8 +102,8 @@ def _merged(
 def _dirty(context: Context, place: Place) -> list[bytes]:
     """The keys that are dirty, and not deleted, behind the last one that was told."""
     keys = []
-    for filed_as, entry in context.node.dirty.entries.items():
-        bucket, key = split_cache_key(filed_as)
+    for entry_key, entry in context.node.dirty.entries.items():
+        bucket, key = split_cache_key(entry_key)
         if not bucket and key > place.last and key.startswith(place.prefix) and not entry.deleted:
             keys.append(key)
     return keys

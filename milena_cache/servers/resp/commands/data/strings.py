@@ -30,15 +30,15 @@ from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 
 
 def get(context: Context, session: Session, words: list[bytes]) -> Any:
-    wanted, owned_since = context.place(words[1])
+    target, owned_since = context.place(words[1])
     if session.tracking:
-        context.tracking.read(session.id, wanted.filed_as)
-    reply = context.node.lookup(wanted, owned_since)
-    return reply.entry.value if reply is not None else _read(context, wanted, owned_since)
+        context.tracking.read(session.id, target.cache_key)
+    reply = context.node.lookup(target, owned_since)
+    return reply.entry.value if reply is not None else _read(context, target, owned_since)
 
 
-async def _read(context: Context, wanted: Object, owned_since: int) -> bytes | None:
-    return (await context.node.get(wanted, context.timeout, owned_since)).entry.value
+async def _read(context: Context, target: Object, owned_since: int) -> bytes | None:
+    return (await context.node.get(target, context.timeout, owned_since)).entry.value
 
 
 def strlen(context: Context, session: Session, words: list[bytes]) -> Any:
@@ -97,9 +97,9 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
 
 
 def _values(
-    context: Context, wanted: list[Place], room: _Room, missing: bytes
+    context: Context, targets: list[Place], room: _Room, missing: bytes
 ) -> list[bytes] | Coroutine[Any, Any, list[bytes]]:
-    """The encoded values of `wanted`."""
+    """The encoded values of `targets`."""
 
     def encoded(value: bytes | None) -> bytes:
         room.take(len(value or b""))
@@ -110,16 +110,16 @@ def _values(
         return None if reply is None else encoded(reply.entry.value)
 
     async def ask(place: Place) -> bytes:
-        wanted, owned_since = place
-        return encoded((await context.node.get(wanted, context.timeout, owned_since)).entry.value)
+        target, owned_since = place
+        return encoded((await context.node.get(target, context.timeout, owned_since)).entry.value)
 
-    return for_each(wanted, known, ask, context.timeout)
+    return for_each(targets, known, ask, context.timeout)
 
 
 async def _mget_many(context: Context, session: Session, keys: list[bytes], room: _Room) -> Pieces:
     missing = null(session.protocol)
-    wanted = await place_all(context, session, keys, reading=True)
-    values = _values(context, wanted, room, missing)
+    targets = await place_all(context, session, keys, reading=True)
+    values = _values(context, targets, room, missing)
     return Pieces((b"*%d\r\n" % len(keys), *(values if isinstance(values, list) else await values)))
 
 
@@ -142,10 +142,10 @@ async def _mset_many(context: Context, session: Session, words: list[bytes]) -> 
     return answer if isinstance(answer, Raw) else await answer
 
 
-def _mset(context: Context, wanted: list[Place], words: list[bytes]) -> Any:
+def _mset(context: Context, targets: list[Place], words: list[bytes]) -> Any:
     changes = (
         Change(place, value, owned_since=owned_since)
-        for (place, owned_since), value in zip(wanted, words[2::2], strict=True)
+        for (place, owned_since), value in zip(targets, words[2::2], strict=True)
     )
     return write_all(context, changes, Raw(OK))
 
@@ -157,12 +157,12 @@ def set_(context: Context, session: Session, words: list[bytes]) -> Any:
             return Raw(OK)
     options = Options() if len(words) == 3 else set_options(words)
     end_ms = options.end_ms("set", _now_ms(context)) if options.end else 0
-    wanted, owned_since = context.place(words[1])
+    target, owned_since = context.place(words[1])
     value = words[2]
     expires_at = as_moment(end_ms) if end_ms else NEVER
     if is_modifying(words):
-        return _set_if(context, options, wanted, owned_since, value, expires_at)
-    change = Change(wanted, value, owned_since=owned_since, expires_at=expires_at)
+        return _set_if(context, options, target, owned_since, value, expires_at)
+    change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
     acknowledged = context.node.writes.begin(change, options.durability, context.timeout)
     return Raw(OK) if isinstance(acknowledged, Ack) else _then_ok(acknowledged)
 
@@ -180,7 +180,7 @@ def is_modifying(words: list[bytes]) -> bool:
 async def _set_if(
     context: Context,
     options: Options,
-    wanted: Object,
+    target: Object,
     owned_since: int,
     value: bytes,
     expires_at: float,
@@ -200,7 +200,7 @@ async def _set_if(
 
     before = (
         await context.node.modify(
-            wanted, decide, context.timeout, owned_since, options.durability, counted=options.get
+            target, decide, context.timeout, owned_since, options.durability, counted=options.get
         )
     ).before
     if options.get:
@@ -209,15 +209,15 @@ async def _set_if(
 
 
 def getdel(context: Context, session: Session, words: list[bytes]) -> Any:
-    wanted, owned_since = context.place(words[1])
-    return _before(context, wanted, owned_since, lambda entry: DELETE)
+    target, owned_since = context.place(words[1])
+    return _before(context, target, owned_since, lambda entry: DELETE)
 
 
 def getex(context: Context, session: Session, words: list[bytes]) -> Any:
     options = getex_options(words)
     if not options.end and not options.persist:
         return get(context, session, words)
-    wanted, owned_since = context.place(words[1])
+    target, owned_since = context.place(words[1])
 
     def decide(entry: Entry) -> NewValue | Otherwise:
         if entry.value is None:
@@ -225,14 +225,14 @@ def getex(context: Context, session: Session, words: list[bytes]) -> Any:
         now_ms = _now_ms(context)
         end_ms = options.end_ms("getex", now_ms) if options.end else 0
         if not end_ms:
-            return NewValue(entry.value, only_end=True) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_moment(end_ms), only_end=True) if end_ms > now_ms else DELETE
+            return NewValue(entry.value, only_expiry=True) if entry.expires_at else KEEP
+        return NewValue(entry.value, as_moment(end_ms), only_expiry=True) if end_ms > now_ms else DELETE
 
-    return _before(context, wanted, owned_since, decide)
+    return _before(context, target, owned_since, decide)
 
 
-async def _before(context: Context, wanted: Object, owned_since: int, decide: Decide) -> bytes | None:
-    return (await context.node.modify(wanted, decide, context.timeout, owned_since, counted=True)).before.value
+async def _before(context: Context, target: Object, owned_since: int, decide: Decide) -> bytes | None:
+    return (await context.node.modify(target, decide, context.timeout, owned_since, counted=True)).before.value
 
 
 def _now_ms(context: Context) -> int:

@@ -38,7 +38,7 @@ def totals(context: Context) -> dict[str, int]:
         "hits": reads.hits,
         "misses": reads.misses,
         "evictions": sum(context.node.memory.evictions.values()),
-        "expired": context.node.writes.removal.removed,
+        "expired": context.node.writes.reaper.removed,
     }
 
 

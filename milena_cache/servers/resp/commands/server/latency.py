@@ -27,8 +27,8 @@ def history(context: Context, session: Session, words: list[bytes]) -> Any:
 
 
 def reset(context: Context, session: Session, words: list[bytes]) -> int:
-    wanted = [word.lower() for word in words[2:]] or [COMMAND.encode()]
-    return int(COMMAND.encode() in wanted and context.slow.latency.reset())
+    names = [word.lower() for word in words[2:]] or [COMMAND.encode()]
+    return int(COMMAND.encode() in names and context.slow.latency.reset())
 
 
 def graph(context: Context, session: Session, words: list[bytes]) -> Verbatim:

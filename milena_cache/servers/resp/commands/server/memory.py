@@ -19,8 +19,8 @@ def usage(context: Context, session: Session, words: list[bytes]) -> Any:
     """Bytes that this node holds for a key, nothing if it holds nothing: S3 is not asked."""
     if len(words) > 3 and (len(words) != 5 or words[3].upper() != b"SAMPLES" or integer(words[4]) < 0):
         raise Refused(SYNTAX)
-    wanted, _ = context.place(words[2])
-    key = wanted.filed_as
+    target, _ = context.place(words[2])
+    key = target.cache_key
     entry, dirty = context.node.memory.peek(key), context.node.dirty.entries.get(key)
     if dirty is not None:
         return None if dirty.deleted else dirty.cost

@@ -44,12 +44,12 @@ def call(context: Context, session: Session, words: list[bytes]) -> Any:
     if name not in OWNED:
         return method(request, seconds)
     if not request.owned_since:
-        wanted = context.buckets.resolve(request.bucket, request.key)
-        request.owned_since = context.ownership.owned_since(wanted.filed_as)
+        target = context.buckets.resolve(request.bucket, request.key)
+        request.owned_since = context.ownership.owned_since(target.cache_key)
     if name != "Get":
         return method(request, seconds)
     if session.tracking:
-        context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).filed_as)
+        context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
     answer = service.get_now(request)
     return method(request, seconds) if answer is None else answer
 
@@ -70,7 +70,7 @@ def about(context: Context, words: list[bytes]) -> tuple[Access, list[bytes]]:
     _, message, _ = context.service.methods()[name]
     try:
         request: Any = message.FromString(words[3])
-        key = context.buckets.resolve(request.bucket, request.key).filed_as
+        key = context.buckets.resolve(request.bucket, request.key).cache_key
     except (DecodeError, MilenaError):
         return "none", []
     return "read" if name == "Get" else "modify", [key]

@@ -92,7 +92,7 @@ async def damaged(d: DoorUnderTest) -> None:
 
 async def forgotten(d: DoorUnderTest) -> None:
     await put(d)
-    d.t.node.forget(d.t.object("k"))
+    d.t.node.invalidate(d.t.object("k"))
 
 
 async def large(d: DoorUnderTest) -> None:
