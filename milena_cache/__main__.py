@@ -15,7 +15,7 @@ from milena_cache.configuration.config import Config, load
 from milena_cache.exit_code import exit_code
 from milena_cache.journal.disk import CannotOpen
 from milena_cache.journal.group_commit import Journal
-from milena_cache.journal.identity import JournalIdentity, note_node
+from milena_cache.journal.identity import JournalIdentity, record_node
 from milena_cache.journal.lmdb_disk import LmdbDisk
 from milena_cache.journal.trial import trial
 from milena_cache.membership.identity import NodeIdentity
@@ -82,7 +82,7 @@ RING_PAUSE_SECONDS = 1.0
 async def serve(config: Config, stop: asyncio.Event) -> int:
     """Run a cache node until `stop` is set, and return the exit code. Raises CannotListen or ConfigError."""
     clock = CorrectedClock(SystemClock(), S3Clock())
-    draw = random.random
+    rng = random.random
     budget = ByteBudget(config.max_in_flight_bytes)
     make_session(config.s3)  # what is wrong with it is found now
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
@@ -90,7 +90,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     origin = Origin(
         store,
         clock,
-        draw,
+        rng,
         fresh=(fresh := store.unpooled()),
         retries=config.s3_retries,
         concurrency=config.s3_concurrency,
@@ -117,16 +117,16 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         config.buckets,
         reads,
         clock,
-        draw,
+        rng,
         # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
-        throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), draw),
+        throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng),
         delay=config.flush_delay,
         policy=config.write_conflict,
         stuck_after=config.stuck_after,
     )
     writes = Writes(
         origin=origin,
-        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, draw, config.s3_retries),
+        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, rng, config.s3_retries),
         journal=journal,
         dirty=dirty,
         writeback=writeback,
@@ -151,19 +151,19 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     calls = CallCounts((*OPERATIONS, "other"))
     bucket, prefix = config.buckets.default, config.buckets.prefix
-    probe = StoreProbe(origin, store.thorough, bucket, prefix, conditions, clock, draw)
-    watch = BucketWatch(origin, bucket, clock, draw, [probe.run])
+    probe = StoreProbe(origin, store.thorough, bucket, prefix, conditions, clock, rng)
+    watch = BucketWatch(origin, bucket, clock, rng, [probe.run])
     me = NodeIdentity(
         config.buckets.default,
         uuid.uuid4().hex,
-        journal.disk.notes().get("cluster", ""),
+        journal.disk.metadata().get("cluster", ""),
         lambda: bool(dirty.entries),
-        lambda cluster_id: journal.chore(lambda disk: disk.note("cluster", cluster_id)),
+        lambda cluster_id: journal.defer(lambda disk: disk.set_metadata("cluster", cluster_id)),
     )
     door = GrpcDoor(SERVICE, config.max_value_bytes, budget, config.request_timeout, check=me.check)
     address = door.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or derive_advertised(address, config.routers))
-    _note_user(config, journal_identity, advertised)
+    _record_user(config, journal_identity, advertised)
     report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
     report.concerns += [conditions, s3_watch := S3Watch(origin, bucket, clock)]
     service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
@@ -242,7 +242,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             connection,
             identity,
             clock,
-            draw,
+            rng,
             lambda: journal.versions.epoch,
             lambda: ownership.slot_map,
             me,
@@ -253,7 +253,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             AsyncRingWatch(
                 connection,
                 clock,
-                draw,
+                rng,
                 ring_changed,
                 node_id=identity.node_id,
                 refused_pause=RING_PAUSE_SECONDS,
@@ -314,24 +314,24 @@ async def _open_journal(config: Config, clock: Clock) -> tuple[Journal[DirtyEntr
         # In a thread: the event loop has other work at a start only in tests, and must stay there for it.
         await asyncio.to_thread(trial, directory)
         disk = LmdbDisk(directory, config.dirty_max_bytes)
-        noted = disk.notes().get("origin", origin)
-        if noted != origin and disk.records(-1, 1):
+        recorded = disk.metadata().get("origin", origin)
+        if recorded != origin and disk.records(-1, 1):
             await disk.close()
             raise CannotOpen(
-                f"{directory}: has writes for {noted}, and S3_BUCKET and S3_PREFIX say {origin}; start with the "
+                f"{directory}: has writes for {recorded}, and S3_BUCKET and S3_PREFIX say {origin}; start with the "
                 "old ones until `milena writeback status` shows none, or use another directory"
             )
         journal: Journal[DirtyEntry] = Journal(disk, clock, secrets.token_hex(LINEAGE_DIGITS // 2))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
-    journal.chore(lambda disk: disk.note("origin", origin))
+    journal.defer(lambda disk: disk.set_metadata("origin", origin))
     return journal, disk.identity
 
 
-def _note_user(config: Config, identity: JournalIdentity, node: str) -> None:
+def _record_user(config: Config, identity: JournalIdentity, node: str) -> None:
     """Note beside the journal which node uses it. It is for people: a full disk does not prevent a start."""
     try:
-        note_node(Path(config.journal), identity, node)
+        record_node(Path(config.journal), identity, node)
     except OSError as error:
         log.warning("journal %s: could not note that this node uses it: %s", config.journal, error.strerror)
 
@@ -348,7 +348,7 @@ async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEnt
     """Bring what is dirty to S3 while the node is still in the ring, so that the next owner finds it there."""
     writes.draining = True
     with suppress(TimeoutError):
-        await asyncio.wait_for(journal.settled(), SETTLE_SECONDS)
+        await asyncio.wait_for(journal.sync_barrier(), SETTLE_SECONDS)
     done = await writeback.flush_waiters.wait_flushed(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 

@@ -80,7 +80,7 @@ def node_registry(
         )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
         yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
-        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.refused)
+        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(report.joined))
 
     return registry(collect)
@@ -133,7 +133,7 @@ def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
 def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
     yield gauge("milena_resp_connections", "Open connections of the Redis door", len(clients))
     yield counter("milena_resp_accepted_connections", "Connections since the start", clients.accepted)
-    yield counter("milena_resp_refused_connections", "Connections over RESP_MAX_CONNECTIONS", clients.refused)
+    yield counter("milena_resp_refused_connections", "Connections over RESP_MAX_CONNECTIONS", clients.rejected)
     yield counters(
         "milena_resp_disconnects",
         "Connections that the node ended, by reason",

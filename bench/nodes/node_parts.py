@@ -70,12 +70,12 @@ class NodeParts:
 
 def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: float = FLUSH_DELAY) -> NodeParts:
     """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
-    clock, draw = CorrectedClock(SystemClock(), S3Clock()), random.random
+    clock, rng = CorrectedClock(SystemClock(), S3Clock()), random.random
     freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
     origin = Origin(
         store,
         clock,
-        draw,
+        rng,
         retries=RETRIES,
         concurrency=2 * CONCURRENCY,
         place_timeout=5,
@@ -97,14 +97,14 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
         BUCKETS,
         reads,
         clock,
-        draw,
-        throttle=UploadThrottle(CONCURRENCY, draw),
+        rng,
+        throttle=UploadThrottle(CONCURRENCY, rng),
         delay=flush_delay,
         policy="overwrite",
     )
     writes = Writes(
         origin=origin,
-        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, draw, RETRIES),
+        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, rng, RETRIES),
         journal=journal,
         dirty=dirty,
         writeback=writeback,

@@ -27,8 +27,8 @@ _DRAWN = 20_000
 
 
 def measure(address: str, pid: int, connections: int, keys: int, seconds: float) -> Figures:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     names = [key(random.randrange(keys)) for _ in range(_DRAWN)]
     commands = cycle([b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name) for name in names])
     with ExitStack() as stack:

@@ -102,10 +102,10 @@ def burst(case: str, through_router: bool, count: int, size: int, seconds: float
                 )
             print(f"{case} {'through the router' if through_router else 'at the node'}: {dict(answers)}")
             fine = True
-            for process, most in allowed.items():
+            for process, limit in allowed.items():
                 peak = memory(process, "VmHWM")
-                fine = fine and 0 < peak <= most
-                print(f"  {'router' if process is router else 'node':6} peak {peak:6.0f} MiB, allowed {most:6.0f}")
+                fine = fine and 0 < peak <= limit
+                print(f"  {'router' if process is router else 'node':6} peak {peak:6.0f} MiB, allowed {limit:6.0f}")
             return fine
 
 

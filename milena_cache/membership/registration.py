@@ -25,7 +25,7 @@ from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.1, most=2.0)
+BACKOFF = Backoff(first=0.1, max_delay=2.0)
 CALL_SECONDS = 2.0
 LOG_AGAIN_SECONDS = 60.0
 
@@ -59,7 +59,7 @@ class Registration:
         connection: AsyncTransport,
         identity: Identity,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         newest_epoch: Callable[[], int],
         ring: Callable[[], SlotMap],
         cluster: NodeIdentity,
@@ -75,7 +75,7 @@ class Registration:
         self._connection = connection
         self._identity = identity
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._newest_epoch = newest_epoch
         self._lease_until = 0.0
         self._epoch = 0
@@ -108,7 +108,7 @@ class Registration:
                         self._identity.address,
                         error,
                     )
-                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+                await self._clock.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 if failures:
                     log.info("router %s answers again after %d failed attempts", self.router, failures)

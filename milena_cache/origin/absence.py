@@ -18,7 +18,7 @@ from milena_cache.objects.object_store import Info, Ref
 from milena_common.runtime.clock import Clock
 
 # Absent objects that are remembered; the one that was learnt first is forgotten first.
-MOST = 100_000
+MAX_KNOWN = 100_000
 
 
 class Absence:
@@ -54,7 +54,7 @@ class Absence:
         if found is None and self._ttl > 0 and self._asking.get(ref) is asyncio.current_task():
             self._known[ref] = asked_at
             self._known.move_to_end(ref)
-            if len(self._known) > MOST:
+            if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return found
 

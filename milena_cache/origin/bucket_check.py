@@ -20,7 +20,7 @@ from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.5, most=10.0)
+BACKOFF = Backoff(first=0.5, max_delay=10.0)
 
 _ADVICE = {
     Fault.NO_BUCKET: "create the bucket, or correct S3_BUCKET, AWS_REGION or S3_ENDPOINT_URL",
@@ -51,14 +51,14 @@ class BucketWatch:
         store: Origin,
         bucket: str,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         probes: Sequence[Probe] = (),
     ) -> None:
         self.problem = f"the bucket {bucket} has not been reached yet"
         self._store = store
         self._bucket = bucket
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._probes = list(probes)
 
     async def run(self) -> None:
@@ -74,7 +74,7 @@ class BucketWatch:
             if not self._probes:
                 return
             failures += 1
-            await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+            await self._clock.sleep(BACKOFF.delay(failures, self._rng))
 
     async def _reach(self) -> None:
         """Return when the bucket answers."""
@@ -88,6 +88,6 @@ class BucketWatch:
                 if problem != self.problem:
                     log.error("%s; trying again until it works", problem)
                 self.problem = problem
-                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+                await self._clock.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 return

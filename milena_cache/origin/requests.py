@@ -40,7 +40,7 @@ T = TypeVar("T")
 # One request to a store; the second argument is to be called when S3 begins to answer.
 Once = Callable[[ObjectStore, Callable[[], None]], Awaitable[T]]
 
-BACKOFF = Backoff(first=0.05, most=2.0)
+BACKOFF = Backoff(first=0.05, max_delay=2.0)
 # Reads: sending them twice changes nothing.
 HEDGED = frozenset(("get", "head", "list", "bucket"))
 # After these the same connection, or one as old, is not tried again.
@@ -83,7 +83,7 @@ class Origin:
         self,
         store: ObjectStore,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         *,
         fresh: ObjectStore,
         retries: int,
@@ -100,7 +100,7 @@ class Origin:
         self._hedge_after = hedge_after
         self._next_reconnect = -inf
         self.clock = clock
-        self._draw = draw
+        self._rng = rng
         self._retries = retries
         self._places_to_read = asyncio.Semaphore(concurrency)
         self._places_to_write = asyncio.Semaphore(concurrency)
@@ -133,7 +133,7 @@ class Origin:
                 store = self._fresh if failure.fault in BROKEN else self._store
             finally:
                 places.release()
-            await self.clock.sleep(BACKOFF.delay(failures, self._draw))
+            await self.clock.sleep(BACKOFF.delay(failures, self._rng))
 
     async def _request(
         self,

@@ -55,7 +55,7 @@ REGION_PAUSE_SECONDS = 10.0
 # An answer that is not believed is logged once in so many seconds for each operation and code, of which so many are
 # remembered.
 LOG_SECONDS = 60.0
-MOST_KINDS = 100
+MAX_KINDS = 100
 DAMAGED = "damaged value"
 # A key that is in no bucket, by which the start check reads.
 CHECK_KEY = ".milena-check/no-such-object"
@@ -382,7 +382,7 @@ class S3:
         if failure.fault is Fault.UNEXPECTED or failure.code == DAMAGED:
             kind, now = (failure.operation, failure.code), self._clock.now()
             if now - self._logged_at.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
-                if len(self._logged_at) >= MOST_KINDS:
+                if len(self._logged_at) >= MAX_KINDS:
                     self._logged_at.clear()
                 self._logged_at[kind] = now
                 log.warning("not believed, and tried again: %s (said once a minute)", failure)

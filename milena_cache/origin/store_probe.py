@@ -51,7 +51,7 @@ class Probed(NamedTuple):
 
 
 class StoreProbe:
-    """Probes one bucket. `draw` gives random numbers from 0 to 1."""
+    """Probes one bucket. `rng` gives random numbers from 0 to 1."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class StoreProbe:
         prefix: str,
         conditions: Conditions,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
         self._store = store
         self._multipart = multipart
@@ -69,7 +69,7 @@ class StoreProbe:
         self._directory = f"{prefix}{DIRECTORY}"
         self._conditions = conditions
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
 
     async def run(self) -> bool:
         """Probe, have `conditions` learn it and log what does not work; False if it has to be tried again."""
@@ -84,7 +84,7 @@ class StoreProbe:
 
     async def probe(self) -> Probed:
         """Find out what works, in at most PROBE_SECONDS, and remove what that took."""
-        name = f"{self._directory}{int(self._draw() * 2**52):013x}"
+        name = f"{self._directory}{int(self._rng() * 2**52):013x}"
         tried = _Trial(self._store, self._multipart, self._bucket, name)
         trials: dict[Capability, Callable[[], Awaitable[Finding]]] = {
             Capability.CREATE: tried.create,

@@ -87,7 +87,7 @@ class Report:
     @property
     def damaged(self) -> int:
         """Records of the journal that are not what was written."""
-        return self._journal.set_aside + self._node.dirty.damaged
+        return self._journal.quarantined + self._node.dirty.damaged
 
     def degraded(self) -> list[str]:
         """What an operator should look at, though the node serves."""

@@ -55,7 +55,7 @@ class DeadLetters:
             self._entries.change_feed.notify(entry.key)
         elif entry.journaled:
             seq = entry.version.seq
-            self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
+            self._journal.defer(lambda disk: disk.reject(seq, reason, at))
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """The dead letters among `keys`, all if None; who died first comes first."""
@@ -73,9 +73,9 @@ class DeadLetters:
             entry.conditional = False
             self._dirty.requeue(entry)
             for seq in entry.records():
-                self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
+                self._journal.defer(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
             self._requeue(entry)
-        await self._journal.settled()
+        await self._journal.sync_barrier()
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
@@ -85,10 +85,10 @@ class DeadLetters:
         """
         entries = self.among(keys)
         if keys is None:
-            self._journal.drop_set_aside()
+            self._journal.drop_quarantined()
         for entry in entries:
             log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
             self._retire(entry)
             self._entries.invalidate(entry.key)
-        await self._journal.settled()
+        await self._journal.sync_barrier()
         return len(entries)

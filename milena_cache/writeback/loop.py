@@ -49,7 +49,7 @@ from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.1, most=5.0)
+BACKOFF = Backoff(first=0.1, max_delay=5.0)
 # An upload that is so much later than it should be may come after other nodes have owned the key's slot.
 LATE_SECONDS = 1.0
 
@@ -69,7 +69,7 @@ class WriteBack:
         buckets: Buckets,
         reads: ReadCounts,
         clock: CorrectedClock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         *,
         throttle: UploadThrottle,
         delay: float,
@@ -88,7 +88,7 @@ class WriteBack:
         self.s3_locks = s3_locks
         self._buckets = buckets
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._delay = delay
         self._policy: Policy = policy
         self._queued = UploadQueue()
@@ -130,7 +130,7 @@ class WriteBack:
         entry.failures = failure.tries
         entry.queued = True
         stuck = self.failing.is_stuck(failure, now)
-        backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._draw)
+        backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._rng)
         self._queued.add_retry(entry.key, now + backoff)
         if failure.tries == STUCK_TRIES and self._log.allow(now):
             text = "%s: not in S3 after %d attempts: %s%s"
@@ -163,7 +163,7 @@ class WriteBack:
                 await self._run()
             except Exception:  # a defect; acknowledged writes must not stay here because of it
                 log.exception("write-back stopped, and begins again")
-                await self._clock.sleep(BACKOFF.most)
+                await self._clock.sleep(BACKOFF.max_delay)
 
     async def _run(self) -> None:
         while True:

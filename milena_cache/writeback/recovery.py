@@ -36,7 +36,7 @@ async def replay(
     journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, clock: Clock, directory: str
 ) -> Replay:
     """Fill `dirty` from `journal`, and have `writeback` upload it; to be awaited before anything is served."""
-    started = told_at = clock.now()
+    started = logged_at = clock.now()
     wall = clock.wall()
     records = 0
     async for found in journal.replay():
@@ -63,16 +63,16 @@ async def replay(
             journal.remove(seq, entry.key)
         if found.damage:
             dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
-        elif found.refusal:
-            reason, at = found.refusal
+        elif found.rejection:
+            reason, at = found.rejection
             if reason:
                 dirty.kill(entry, reason, at)
             else:  # refused once, and told to try again over whatever is there
                 entry.conditional = False
                 if not is_expired(entry.expires_at, wall):
                     entry.base = UNKNOWN
-        if clock.now() - told_at >= PROGRESS_SECONDS:
-            told_at = clock.now()
+        if clock.now() - logged_at >= PROGRESS_SECONDS:
+            logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
     for entry in dirty.entries.values():
         writeback.acknowledged(entry)
@@ -83,6 +83,6 @@ async def replay(
         result.seconds,
         len(dirty),
         dirty.dead_letters,
-        journal.set_aside + dirty.damaged,
+        journal.quarantined + dirty.damaged,
     )
     return result

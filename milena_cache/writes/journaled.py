@@ -46,7 +46,7 @@ class JournaledWrites:
 
     async def wait_for_commit(self) -> None:
         """Return when some of them are in the journal, or could not be put there."""
-        await self._journal.commit_ended()
+        await self._journal.wait_commit()
 
     def rejection(self, change: Change) -> str:
         """Why the change cannot enter the journal: one of `writes.FORCED`, "" if it can."""

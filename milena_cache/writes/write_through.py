@@ -44,7 +44,7 @@ class WriteThrough:
         writeback: WriteBack,
         entries: Entries,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         retries: int,
         put_timeout: float = PUT_TIMEOUT,
     ) -> None:
@@ -55,7 +55,7 @@ class WriteThrough:
         self._writeback = writeback
         self._entries = entries
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._retries = retries
         self._put_timeout = put_timeout
 
@@ -159,7 +159,7 @@ class WriteThrough:
                 failures += 1
                 # One attempt that may have happened makes the whole write one that may have.
                 failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
-                pause = BACKOFF.delay(failures, self._draw)
+                pause = BACKOFF.delay(failures, self._rng)
                 too_late = self._clock.now() + pause >= deadline
                 if not failure.fault.retryable or failures > self._retries or too_late:
                     raise

@@ -31,7 +31,7 @@ from milena_common.runtime.forks import survive_forks
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
-BACKOFF = Backoff(first=0.2, most=5.0)
+BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
 class _Mine(threading.local):

@@ -75,7 +75,7 @@ def split_cache_key(cache_key: bytes) -> tuple[str, bytes]:
     return canonical_bucket(bucket.decode(), ""), key
 
 
-def check_value_size(size: int, most: int) -> None:
-    """Raise InvalidRequest, with both sizes, if a value of `size` bytes is over `most`."""
-    if size > most:
-        raise InvalidRequest(f"value: has {size} bytes; allowed are at most {most} (MAX_VALUE_BYTES)")
+def check_value_size(size: int, limit: int) -> None:
+    """Raise InvalidRequest, with both sizes, if a value of `size` bytes is over `limit`."""
+    if size > limit:
+        raise InvalidRequest(f"value: has {size} bytes; allowed are at most {limit} (MAX_VALUE_BYTES)")

@@ -25,7 +25,7 @@ from milena_common.runtime.backoff import Backoff
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
-BACKOFF = Backoff(first=0.2, most=5.0)
+BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
 class Listener(Protocol):

@@ -35,14 +35,14 @@ from milena_common.resp.plain_commands import (
 
 Command = list[bytes]
 
-MOST_ARGUMENTS: Final = 1024 * 1024
-MOST_INLINE: Final = 64 * 1024
+MAX_ARGUMENTS: Final = 1024 * 1024
+MAX_INLINE: Final = 64 * 1024
 # What an argument takes beside its bytes: an object, and a place in a list.
 ARGUMENT_OVERHEAD: Final = 48
 # What Redis takes in one argument (proto-max-bulk-len).
-_MOST_SKIPPED: Final = 512 * 1024 * 1024
+_MAX_SKIPPED: Final = 512 * 1024 * 1024
 _SMALL_PIECE = 4096
-_MOST_TOGETHER = 1024 * 1024
+_MAX_TOGETHER = 1024 * 1024
 
 
 class ProtocolError(Exception):
@@ -73,9 +73,9 @@ class CommandReader:
         "_bulk",
         "_chunks",
         "_left",
-        "_most_bulk",
-        "_most_bytes",
-        "_most_plain",
+        "_max_bulk",
+        "_max_bytes",
+        "_max_plain",
         "_need",
         "_plain",
         "_skip",
@@ -86,10 +86,10 @@ class CommandReader:
         "pending",
     )
 
-    def __init__(self, most_bulk: int, most_bytes: int) -> None:
-        self._most_bulk = most_bulk
-        self._most_bytes = most_bytes
-        self._most_plain = min(MAX_BYTES, most_bulk)  # so that nothing among them can be too long
+    def __init__(self, max_bulk: int, max_bytes: int) -> None:
+        self._max_bulk = max_bulk
+        self._max_bytes = max_bytes
+        self._max_plain = min(MAX_BYTES, max_bulk)  # so that nothing among them can be too long
         # The command under way: arguments read, arguments to come, and the length of the one that is being read.
         self._arguments: Command = []
         self._left = 0
@@ -157,7 +157,7 @@ class CommandReader:
 
     def put(self, data: bytes) -> Command | None:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
-        return None if self.pending or self._left else words_of_set(data, self._most_bulk)
+        return None if self.pending or self._left else words_of_set(data, self._max_bulk)
 
     def feed(self, data: bytes) -> None:
         """Keep `data` to be read; `more` says whether something can be read now."""
@@ -174,8 +174,8 @@ class CommandReader:
         self.pending += self.fed
         self.more = self.pending >= self._need
 
-    def read(self, into: Callable[[Command], object], most: int = MOST_ARGUMENTS) -> None:
-        """Give the next commands to `into`, about `most` arguments in all; `more` says whether there may be others.
+    def read(self, into: Callable[[Command], object], max_arguments: int = MAX_ARGUMENTS) -> None:
+        """Give the next commands to `into`, about `max_arguments` arguments in all; `more`: there may be others.
 
         Raises ProtocolError, after the commands before it.
         """
@@ -190,13 +190,13 @@ class CommandReader:
         if isinstance(data, bytearray):
             data = self._chunks[0] = bytes(data)
         if not self._left:
-            commands, at = commands_of(data, self._at, self._most_plain, most)
+            commands, at = commands_of(data, self._at, self._max_plain, max_arguments)
             if commands:
                 self._went_on(data, at)
                 for words in commands:
                     into(words)
                 return
-        at, left = self._read(data, into, most)
+        at, left = self._read(data, into, max_arguments)
         self._went_on(data, at)
         if left > 0:  # all was read that could be, and what is left over is not complete
             self.more = False
@@ -231,18 +231,18 @@ class CommandReader:
         chunks = self._chunks
         if len(data) >= _SMALL_PIECE:
             chunks.append(data)
-        elif chunks and isinstance(last := chunks[-1], bytearray) and len(last) < _MOST_TOGETHER:
+        elif chunks and isinstance(last := chunks[-1], bytearray) and len(last) < _MAX_TOGETHER:
             last += data
         else:
             chunks.append(bytearray(data))
 
-    def _read(self, data: bytes, into: Callable[[Command], object], most: int) -> tuple[int, int]:
-        """Return where the unread bytes begin, and how many of `most` arguments are left."""
+    def _read(self, data: bytes, into: Callable[[Command], object], max_arguments: int) -> tuple[int, int]:
+        """Return where the unread bytes begin, and how many of `max_arguments` arguments are left."""
         at = self._at
         size = len(data)
         self._need = 0
-        while at < size and most > 0:
-            most -= 1
+        while at < size and max_arguments > 0:
+            max_arguments -= 1
             if self._left == 0:
                 if data[at] != 0x2A:  # *
                     after = self._inline(data, at, into)
@@ -250,9 +250,9 @@ class CommandReader:
                         return at, 1
                     at = after
                     continue
-                end = data.find(b"\r\n", at, at + MOST_INLINE)
+                end = data.find(b"\r\n", at, at + MAX_INLINE)
                 if end < 0:
-                    if size - at >= MOST_INLINE:
+                    if size - at >= MAX_INLINE:
                         raise ProtocolError("Protocol error: too big mbulk count string")
                     return at, 1
                 digits = data[at + 1 : end]
@@ -262,7 +262,7 @@ class CommandReader:
                     count = 0
                 else:
                     raise ProtocolError("Protocol error: invalid multibulk length")
-                if count > MOST_ARGUMENTS:
+                if count > MAX_ARGUMENTS:
                     raise ProtocolError("Protocol error: invalid multibulk length")
                 at = end + 2
                 self._left = count
@@ -275,9 +275,9 @@ class CommandReader:
                     self._complete(b"", into)
                 continue
             if self._bulk < 0:
-                end = data.find(b"\r\n", at, at + MOST_INLINE)
+                end = data.find(b"\r\n", at, at + MAX_INLINE)
                 if end < 0:
-                    if size - at >= MOST_INLINE:
+                    if size - at >= MAX_INLINE:
                         raise ProtocolError("Protocol error: too big bulk count string")
                     return at, 1
                 if data[at] != 0x24:  # $
@@ -287,10 +287,10 @@ class CommandReader:
                 if (
                     not digits.isdigit()
                     or len(digits) > 10
-                    or (length := int(digits)) > max(self._most_bulk, _MOST_SKIPPED)
+                    or (length := int(digits)) > max(self._max_bulk, _MAX_SKIPPED)
                 ):
                     raise ProtocolError("Protocol error: invalid bulk length")
-                if length > self._most_bulk and self._stands_for is None:
+                if length > self._max_bulk and self._stands_for is None:
                     self._stands_for = TooLong(length)
                     self._arguments.clear()
                     self._taken = 0
@@ -298,8 +298,8 @@ class CommandReader:
                     self._skip = length + 2
                     at = end + 2
                     continue
-                if self._taken + length > self._most_bytes:
-                    raise ProtocolError(f"Protocol error: a command has more than {self._most_bytes} bytes")
+                if self._taken + length > self._max_bytes:
+                    raise ProtocolError(f"Protocol error: a command has more than {self._max_bytes} bytes")
                 self._bulk = length
                 at = end + 2
             end = at + self._bulk
@@ -309,7 +309,7 @@ class CommandReader:
             self._complete(data[at:end], into)
             self._bulk = -1
             at = end + 2
-        return at, most if at < size else 1
+        return at, max_arguments if at < size else 1
 
     def _complete(self, argument: bytes, into: Callable[[Command], object]) -> None:
         """An argument is there, and perhaps the command."""
@@ -324,9 +324,9 @@ class CommandReader:
 
     def _inline(self, data: bytes, at: int, into: Callable[[Command], object]) -> int:
         """Where the next command begins, -1 if the line is not complete."""
-        end = data.find(b"\n", at, at + MOST_INLINE)
+        end = data.find(b"\n", at, at + MAX_INLINE)
         if end < 0:
-            if len(data) - at >= MOST_INLINE:
+            if len(data) - at >= MAX_INLINE:
                 raise ProtocolError("Protocol error: too big inline request")
             return -1
         words = split_words(data[at:end].removesuffix(b"\r"))

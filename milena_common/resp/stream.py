@@ -28,9 +28,9 @@ Reply = asyncio.Future[Any]
 
 # A sweep comes so many times in a timeout, and not more often than this.
 _SWEEPS = 16
-_LEAST_SWEEP_SECONDS = 0.02
+_MIN_SWEEP_SECONDS = 0.02
 # Beyond so many bytes that the node has not taken, callers wait.
-_MOST_UNSENT = 1 << 20
+_MAX_UNSENT = 1 << 20
 # So many commands do not wait for the end of the tick: the node works on them while the others are made.
 _AT_ONCE = 32
 _NOT_ENOUGH: Final = object()
@@ -191,7 +191,7 @@ class RespStream(asyncio.Protocol):
     def _sweep_within(self, timeout: float) -> None:
         """Let a sweep come soon enough for a call with `timeout` seconds."""
         now = self._loop.time()
-        at = now + max(timeout / _SWEEPS, _LEAST_SWEEP_SECONDS)
+        at = now + max(timeout / _SWEEPS, _MIN_SWEEP_SECONDS)
         if self._sweeper is not None:
             if self._sweep_at <= at:
                 return
@@ -205,7 +205,7 @@ class RespStream(asyncio.Protocol):
         if now - self._sweep_at > self._timeout / 4 and not self._was_late:
             # This process was asleep. Answers may have come meanwhile: let them be read first.
             self._was_late = True
-            self._sweep_within(_LEAST_SWEEP_SECONDS)
+            self._sweep_within(_MIN_SWEEP_SECONDS)
             return
         self._was_late = False
         heard = True
@@ -243,7 +243,7 @@ class RespStream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_MOST_UNSENT)
+        self._transport.set_write_buffer_limits(high=_MAX_UNSENT)
         end = self._transport.get_extra_info("socket")
         end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 

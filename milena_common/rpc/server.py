@@ -231,14 +231,14 @@ class Calls:
 class Streams:
     """How many streams are open, and the most there may be; as a context, one more while it lasts."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_open: int) -> None:
+        self.max_open = max_open
         self.open = 0
 
     def __enter__(self) -> None:
         """Raises Overloaded if there is no room for another one."""
-        if self.open >= self.most:
-            raise Overloaded(f"{self.open} streams are open already; the process takes {self.most}")
+        if self.open >= self.max_open:
+            raise Overloaded(f"{self.open} streams are open already; the process takes {self.max_open}")
         self.open += 1
 
     def __exit__(self, *_: object) -> None:

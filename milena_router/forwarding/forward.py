@@ -29,7 +29,7 @@ from milena_router.ring.membership import Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0
 # With less than this left, another attempt is not worth while.
-LEAST_SECONDS = 0.005
+MIN_SECONDS = 0.005
 WARN_AGAIN_SECONDS = 60.0
 # A node that was restarted joins as soon as it listens. For so long, looking so often, a request waits for that.
 REJOIN_SECONDS = 1.0
@@ -64,7 +64,7 @@ class Forwarder:
         try:
             return (await self._ask_owner(cache_key, method, build, deadline))[0]
         except NodeLost:
-            if deadline - self._clock.now() < LEAST_SECONDS:
+            if deadline - self._clock.now() < MIN_SECONDS:
                 raise
             return (await self._ask_owner(cache_key, method, build, deadline))[0]
 
@@ -88,7 +88,7 @@ class Forwarder:
         self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float
     ) -> tuple[bytes, Owner]:
         """The answer of the owner, and who that is."""
-        rejoin_deadline = min(deadline - LEAST_SECONDS, self._clock.now() + REJOIN_SECONDS)
+        rejoin_deadline = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
         while True:
             owner = self._owner(cache_key)
             try:
@@ -108,7 +108,7 @@ class Forwarder:
         return owner
 
     async def _call(self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float) -> bytes:
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_SECONDS)
         try:
             return await self._connection(owner.address).call(method, build(owner.owned_since), remaining)
         except (NodeLost, WrongNode) as error:

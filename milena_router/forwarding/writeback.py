@@ -21,7 +21,7 @@ ACTIONS = ("retry", "drop")
 
 FAILED = 1000
 # An answer must fit into a message, with keys of 1 KiB and S3's words for each.
-MOST_FAILED = 10_000
+MAX_FAILED = 10_000
 
 
 class WriteBack:
@@ -46,7 +46,7 @@ class WriteBack:
 
     async def failed(self, request: pb.FailedRequest, timeout: float) -> pb.FailedResponse:
         """The dead letters of all nodes, those that failed first first."""
-        limit = min(request.limit or FAILED, MOST_FAILED)
+        limit = min(request.limit or FAILED, MAX_FAILED)
         answers = await self._ask_all("Failed", pb.FailedRequest(limit=limit).SerializeToString(), timeout)
         parts = [pb.FailedResponse.FromString(answer) for answer in answers]
         writes = sorted((write for part in parts for write in part.writes), key=lambda write: write.failed_at)

@@ -150,7 +150,7 @@ async def test_where_s3_has_nothing_it_is_not_asked() -> None:
     assert t.store.calls == []
     assert t.writeback.results["expired"] == 1
     assert await t.outcome("k") == ("miss", None)
-    await t.journal.settled()
+    await t.journal.sync_barrier()
     assert not t.disk.committed.records
     await t.stop()
 

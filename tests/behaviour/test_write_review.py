@@ -590,6 +590,6 @@ async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
     await t.clock.advance(11)  # the backlog is being uploaded, 400 a second
     began = len(t.dirty)
     assert began > 1000
-    settled = asyncio.create_task(t.journal.settled())
+    settled = asyncio.create_task(t.journal.sync_barrier())
     await t.clock.advance(1)
     assert settled.done(), f"{began} were dirty, {len(t.dirty)} are"

@@ -374,7 +374,7 @@ class WriteMachine(RuleBasedStateMachine):
             assert self.t.s3_tells(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
             assert self.run(self.t.another().outcome(key))[1] in truth.allowed
         assert len(self.t.dirty) == 0
-        self.run(self.t.journal.settled())
+        self.run(self.t.journal.sync_barrier())
         kept = {seq for entry in self.t.dirty.entries.values() for seq in entry.records()}
         assert set(self.t.disk.committed.records) == kept, "no record is left behind"
         self.run(self.t.stop())

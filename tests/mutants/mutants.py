@@ -150,12 +150,12 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/journal/version_allocator.py",
-                'max(int(wall * 1000), int(notes.get("epoch", 0)))',
+                'max(int(wall * 1000), int(metadata.get("epoch", 0)))',
                 "int(wall)",
             ),
             Change(
                 "milena_cache/journal/version_allocator.py",
-                'max(int(wall * 1_000_000), int(notes.get("reserved", 0)))',
+                'max(int(wall * 1_000_000), int(metadata.get("reserved", 0)))',
                 "0",
             ),
         ),

@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
         return _adopt(options.directory)
     try:
         with closing(LmdbReader(options.directory)) as reader:
-            journal = Opened(reader, reader.notes.get("origin", ""))
+            journal = Opened(reader, reader.metadata.get("origin", ""))
             work: Callable[[Opened, argparse.Namespace], int] = options.work
             code = work(journal, options)
             sys.stdout.flush()

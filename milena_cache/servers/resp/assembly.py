@@ -54,15 +54,15 @@ def redis_door(
     budget: ByteBudget,
 ) -> RedisDoor:
     """The door, not yet listening. `budget`: the process's bytes in flight."""
-    most = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
-    if most < config.resp_max_connections:
+    allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
+    if allowed < config.resp_max_connections:
         log.warning(
             "RESP_MAX_CONNECTIONS is %d, and only %d fit below the limit of open files, which is %d (ulimit -n)",
             config.resp_max_connections,
-            most,
+            allowed,
             open_files_limit(),
         )
-        config = replace(config, resp_max_connections=most)
+        config = replace(config, resp_max_connections=allowed)
     hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
     tracking = Tracking(config.tracking_max_keys)
     clients = Clients()

@@ -51,16 +51,16 @@ class Connection(asyncio.Protocol):
     """One client's connection. `number` is its id."""
 
     def __init__(self, context: Context, hits: Hits, number: int) -> None:
-        most = context.config.max_value_bytes
+        max_value_bytes = context.config.max_value_bytes
         self._context = context
         self._hits = hits
         self._number = number
-        self._reader = CommandReader(most + _OVERHEAD_BYTES, 2 * most + _OVERHEAD_BYTES)
+        self._reader = CommandReader(max_value_bytes + _OVERHEAD_BYTES, 2 * max_value_bytes + _OVERHEAD_BYTES)
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
         self._overwrites = Overwrites(context)
         self._limited = context.config.rate_limit > 0
-        self._most_unsent = context.config.resp_output_bytes
+        self._max_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
         self._share = context.share
         self._overload = context.overload
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._running = Running(self._context, self.session, self._out, self._answered)
         clients = self._context.clients
         if len(clients) >= self._context.config.resp_max_connections:
-            clients.refused += 1
+            clients.rejected += 1
             self._out.end()
             self._transport.write(error_line("ERR max number of clients reached"))
             self._transport.close()
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
             return False
         unsent = self._out.unsent
         self._in_flight.hold(self._running.in_hand.bytes + unsent)
-        return unsent >= self._most_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
+        return unsent >= self._max_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
     def _answer_gets(self, keys: list[bytes], now: float) -> bool:
         """Answer GETs for a slice, as far as nothing has to wait, and leave the others; True if none are left."""

@@ -20,14 +20,14 @@ from milena_common.resp.encoding import RESP2, RESP3, bulk, null, push
 from milena_common.runtime.clock import Clock
 
 # So many keys are looked at in one step of the loop, and the rest after a pause.
-MOST_KEYS = 5_000
+MAX_KEYS = 5_000
 PAUSE_SECONDS = 0.01
 # So many sweeps a second apart; no read takes longer. Of what is not in memory then, nobody would notice a change.
-MOST_SWEEPS = 60
+MAX_SWEEPS = 60
 
 # A ring change names so many tracked keys, so many in one step of the loop: a few milliseconds each. With more in
 # the table, clients are told to drop everything: the messages would be large, and late for what moved.
-MOST_NAMED = 100_000
+MAX_NAMED = 100_000
 NAMED_AT_ONCE = 2_000
 
 
@@ -60,7 +60,7 @@ class Invalidations:
         """
         if not self._tracking.active:
             return
-        if self._tracking.keys > MOST_NAMED:
+        if self._tracking.keys > MAX_NAMED:
             self._tracking.flush_all()
         else:
             self._tracking.flush_unnamed()
@@ -85,15 +85,15 @@ class Invalidations:
 
     def _look(self) -> None:
         fresh = self._tracking.fresh
-        looked_at = [*islice(fresh.items(), MOST_KEYS)]
+        looked_at = [*islice(fresh.items(), MAX_KEYS)]
         for key, sweeps in looked_at:
             del fresh[key]
             if not self._is_followed(key):
-                if sweeps < MOST_SWEEPS:
+                if sweeps < MAX_SWEEPS:
                     fresh[key] = sweeps + 1
                 else:
                     self._tracking.changed(key)
-        if len(looked_at) == MOST_KEYS and fresh:
+        if len(looked_at) == MAX_KEYS and fresh:
             asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._look)
 
     def _is_followed(self, key: bytes) -> bool:

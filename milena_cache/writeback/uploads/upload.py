@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 # Above this, a look before is cheaper than a value that is sent and refused.
 LOOK_FIRST_BYTES = 2**20
 # Others may change the object between our look and our write; after so many rounds that is contention.
-MOST_ROUNDS = 5
+MAX_ROUNDS = 5
 # Of an upload that no other writer disturbs: refused, looked at, refused, looked at, written without a condition. A
 # look at an object that is not there takes `s3` a GET besides.
-MOST_REQUESTS = 5
+MAX_REQUESTS = 5
 
 Policy = Literal["overwrite", "fail", "keep-both"]
 POLICIES: tuple[Policy, ...] = ("overwrite", "fail", "keep-both")
@@ -110,7 +110,7 @@ class Uploader:
         # What the last look in this upload found, and what the last look before a refused attempt had found.
         looked: Base = UNKNOWN
         denied: Base = UNKNOWN
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             rejected: OriginFailure | None = None
             found: Info | None = None
             if write.indeterminate or self._must_look(write):

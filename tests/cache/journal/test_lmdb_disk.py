@@ -82,9 +82,9 @@ def numbers(disk: Disk, after: int = -1, limit: int = 1000) -> list[int]:
 
 async def test_a_new_disk_is_empty(opener: Opener) -> None:
     disk = opener.disk
-    assert disk.notes() == {}
+    assert disk.metadata() == {}
     assert list(disk.records(-1, 10)) == []
-    assert disk.refusals() == {}
+    assert disk.rejections() == {}
     assert disk.damaged() == 0
     await disk.roll_back()
     assert disk.read(1) is None
@@ -93,16 +93,16 @@ async def test_a_new_disk_is_empty(opener: Opener) -> None:
 async def test_what_was_committed_is_there_for_the_next_process(opener: Opener) -> None:
     disk = await opener.begin()
     disk.put(1, b"one")
-    disk.note("epoch", "7")
-    disk.refuse(1, "AccessDenied: né", 1.5)
+    disk.set_metadata("epoch", "7")
+    disk.reject(1, "AccessDenied: né", 1.5)
     await disk.commit()
     disk.put(2, b"two")
-    disk.note("epoch", "8")
+    disk.set_metadata("epoch", "8")
     await disk.commit()
     disk = await opener.reopen()
     assert [(seq, bytes(raw)) for seq, raw in disk.records(-1, 10)] == [(1, b"one"), (2, b"two")]
-    assert disk.notes() == {"epoch": "8"}
-    assert disk.refusals() == {1: ("AccessDenied: né", 1.5)}
+    assert disk.metadata() == {"epoch": "8"}
+    assert disk.rejections() == {1: ("AccessDenied: né", 1.5)}
     await disk.roll_back()
     assert disk.read(1) == b"one"
     disk.put(3, b"three")
@@ -124,20 +124,20 @@ async def test_a_roll_back_forgets_the_transaction_and_begins_the_next(opener: O
     disk = await opener.begin()
     disk.put(1, b"one")
     disk.put(2, b"two")
-    disk.note("epoch", "1")
+    disk.set_metadata("epoch", "1")
     await disk.commit()
     disk.put(3, b"three")
     disk.put(4, bytes(LARGE_BYTES))
     disk.remove(1)
-    disk.refuse(2, "no", 1.0)
-    disk.set_aside(2)
-    disk.note("epoch", "2")
+    disk.reject(2, "no", 1.0)
+    disk.quarantine(2)
+    disk.set_metadata("epoch", "2")
     await disk.roll_back()
     disk.put(5, b"five")
     await disk.commit()
     assert [disk.read(seq) for seq in range(1, 6)] == [b"one", b"two", None, None, b"five"]
     disk = await opener.reopen()
-    assert (disk.notes(), disk.refusals(), disk.damaged()) == ({"epoch": "1"}, {}, 0)
+    assert (disk.metadata(), disk.rejections(), disk.damaged()) == ({"epoch": "1"}, {}, 0)
 
 
 async def test_an_empty_transaction_commits(opener: Opener) -> None:
@@ -166,27 +166,27 @@ async def test_removing_takes_out_everything_that_has_the_number(opener: Opener)
     disk = await opener.begin()
     for seq in (1, 2, 3):
         disk.put(seq, b"v")
-    disk.refuse(1, "no", 1.0)
-    disk.set_aside(2)
+    disk.reject(1, "no", 1.0)
+    disk.quarantine(2)
     await disk.commit()
     for seq in (1, 2, 99):
         disk.remove(seq)
     await disk.commit()
     disk = await opener.reopen()
-    assert (numbers(disk), disk.refusals(), disk.damaged()) == ([3], {}, 0)
+    assert (numbers(disk), disk.rejections(), disk.damaged()) == ([3], {}, 0)
 
 
 async def test_a_refusal_can_be_noted_anew_and_taken_back(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2):
         disk.put(seq, b"v")
-        disk.refuse(seq, "no", 1.0)
+        disk.reject(seq, "no", 1.0)
     await disk.commit()
-    disk.refuse(1, "still no", 2.0)
-    disk.accept(2)
+    disk.reject(1, "still no", 2.0)
+    disk.clear_rejection(2)
     await disk.commit()
     disk = await opener.reopen()
-    assert (numbers(disk), disk.refusals()) == ([1, 2], {1: ("still no", 2.0), 2: ("", 0.0)})
+    assert (numbers(disk), disk.rejections()) == ([1, 2], {1: ("still no", 2.0), 2: ("", 0.0)})
 
 
 async def test_what_is_set_aside_is_no_record_any_more_and_is_kept(opener: Opener) -> None:
@@ -194,14 +194,14 @@ async def test_what_is_set_aside_is_no_record_any_more_and_is_kept(opener: Opene
     for seq in (1, 2, 3):
         disk.put(seq, b"v")
     await disk.commit()
-    disk.set_aside(1)
-    disk.set_aside(3)
+    disk.quarantine(1)
+    disk.quarantine(3)
     await disk.commit()
     assert disk.read(1) is None
     disk = await opener.reopen()
     assert (numbers(disk), disk.damaged()) == ([2], 2)
     await disk.roll_back()
-    disk.drop_set_aside()
+    disk.drop_quarantined()
     await disk.commit()
     disk = await opener.reopen()
     assert (numbers(disk), disk.damaged()) == ([2], 0)

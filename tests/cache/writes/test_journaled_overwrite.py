@@ -64,7 +64,7 @@ async def test_what_the_journal_has_stays_there(between: bool) -> None:
         assert not overwritten(t, value)
         await t.put("k", value)
     assert (await t.get("k")).entry.value == (b"3" if between else b"2")
-    await t.journal.settled()
+    await t.journal.sync_barrier()
     after = await t.crash()
     assert (await after.get("k")).entry.value == b"1"
     await after.stop()

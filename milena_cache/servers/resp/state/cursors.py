@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MOST = 1000
+MAX_CURSORS = 1000
 SECONDS = 600.0
 
 
@@ -51,6 +51,6 @@ class Cursors:
         """The places are in the order in which their time ends."""
         while self._places:
             number, (until, _) = next(iter(self._places.items()))
-            if until > now and len(self._places) <= MOST:
+            if until > now and len(self._places) <= MAX_CURSORS:
                 return
             del self._places[number]

@@ -10,8 +10,8 @@ from milena_cache.servers.resp.state.tracking import Work
 Answer = tuple[bytes, ...]
 
 # Commands of one connection that may wait for their answers at once, and bytes of their words.
-MOST_WAITING = 1024
-MOST_WAITING_BYTES = 32 * 2**20
+MAX_WAITING = 1024
+MAX_WAITING_BYTES = 32 * 2**20
 
 # From this size a value is not copied together with other answers.
 LARGE = 32 * 1024
@@ -65,4 +65,4 @@ class InHand:
     def _count(self, one: int, words: list[bytes]) -> None:
         self.number += one
         self.bytes += one * sum(map(len, words))
-        self.full = self.number >= MOST_WAITING or self.bytes >= MOST_WAITING_BYTES
+        self.full = self.number >= MAX_WAITING or self.bytes >= MAX_WAITING_BYTES

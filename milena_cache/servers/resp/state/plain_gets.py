@@ -29,10 +29,10 @@ class Hits:
         self._surely_fresh = freshness.ttl * (1.0 - freshness.jitter)
         self._reads = reads
 
-    def answer(self, keys: list[bytes], now: float, parts: list[bytes], most_bytes: int) -> int:
+    def answer(self, keys: list[bytes], now: float, parts: list[bytes], max_bytes: int) -> int:
         """Append the answers to the first of `keys` to `parts`, and return how many that were.
 
-        `now` is monotonic seconds. It stops before the values have more than `most_bytes` bytes, but for the first.
+        `now` is monotonic seconds. It stops before the values have more than `max_bytes` bytes, but for the first.
         """
         entries = self._memory.entries
         get, used = entries.get, entries.move_to_end
@@ -65,7 +65,7 @@ class Hits:
             if value is None or (size := len(value)) >= LARGE:
                 break
             served += size
-            if served > most_bytes and answered:
+            if served > max_bytes and answered:
                 served -= size
                 break
             if size != length:

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import NamedTuple
 
 # What is kept of a command: so many words, and so many bytes of each.
-MOST_WORDS = 32
-MOST_BYTES = 128
+MAX_WORDS = 32
+MAX_BYTES = 128
 # What `slowlog-max-len` may be, and how many bytes of words and names all entries have: the oldest go beyond that.
 MAX_ENTRIES = 10_000
 MAX_LOG_BYTES = 2**20
@@ -48,7 +48,7 @@ class SlowLog:
 
     def add(self, at: float, took: float, words: list[bytes], addr: str, name: str) -> None:
         """`at` in seconds since 1970, `took` in seconds."""
-        name = name[:MOST_BYTES]
+        name = name[:MAX_BYTES]
         entry = SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(words), addr, name)
         self._next += 1
         self._entries.appendleft(entry)
@@ -73,9 +73,9 @@ def _size(entry: SlowCommand) -> int:
 
 
 def _trimmed(words: list[bytes]) -> list[bytes]:
-    kept = words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 1]
+    kept = words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1]
     shown = [
-        word if len(word) <= MOST_BYTES else b"%b... (%d more bytes)" % (word[:MOST_BYTES], len(word) - MOST_BYTES)
+        word if len(word) <= MAX_BYTES else b"%b... (%d more bytes)" % (word[:MAX_BYTES], len(word) - MAX_BYTES)
         for word in kept
     ]
     if len(words) > len(kept):

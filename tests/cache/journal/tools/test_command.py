@@ -50,12 +50,12 @@ def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[in
         await disk.roll_back()
         for number, raw in raws:
             disk.put(FIRST + number, raw)
-        disk.refuse(FIRST + 2, "S3 put of s3://b/k: AccessDenied: no\x1b[31m", WALL + 9)
-        disk.accept(FIRST + 3)  # refused once
+        disk.reject(FIRST + 2, "S3 put of s3://b/k: AccessDenied: no\x1b[31m", WALL + 9)
+        disk.clear_rejection(FIRST + 3)  # refused once
         for number in aside:
-            disk.set_aside(FIRST + number)
+            disk.quarantine(FIRST + number)
         if origin:
-            disk.note("origin", origin)
+            disk.set_metadata("origin", origin)
         await disk.commit()
         await disk.close()
 

@@ -152,7 +152,7 @@ async def test_connections_over_the_limit_are_told_so_and_ended() -> None:
         clients = [d.connect() for _ in range(3)]
         assert [client.transport.ended for client in clients] == ["", "", "closed"]
         assert clients[2].take() == b"-ERR max number of clients reached\r\n"
-        assert d.context.clients.refused == 1
+        assert d.context.clients.rejected == 1
         clients[0].transport.close()
         await settle()
         assert not d.connect().transport.ended
@@ -238,7 +238,7 @@ async def test_over_the_rate_limit_it_is_refused_and_told_when_to_come_again() -
         client.send(gets(b"a", b"b", b"c"))
         answers = await client.answers(3)
         assert answers.startswith(b"$-1\r\n$-1\r\n-RATELIMIT retry-after-ms=500 ")
-        assert d.context.limiter.refused == 1
+        assert d.context.limiter.rejected == 1
 
 
 async def test_a_stop_lets_what_was_begun_be_answered() -> None:

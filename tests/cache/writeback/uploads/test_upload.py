@@ -10,7 +10,7 @@ from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version, stamped
 from milena_cache.writeback.uploads.upload import (
     LOOK_FIRST_BYTES,
-    MOST_ROUNDS,
+    MAX_ROUNDS,
     Conflict,
     UploadOutcome,
     UploadResult,
@@ -153,7 +153,7 @@ async def test_others_that_keep_changing_the_object_are_contention() -> None:
     rig.store.refuse = lambda operation, _: Fault.CHANGED if operation == "put" else None
     write = put()
     assert (await rig.fails(write)).fault is Fault.BUSY
-    assert rig.asked == ["put", "head"] * (MOST_ROUNDS - 1) + ["put"]
+    assert rig.asked == ["put", "head"] * (MAX_ROUNDS - 1) + ["put"]
     rig.store.refuse = None
     assert await rig.upload(write) == DONE
 

@@ -10,7 +10,7 @@ import pytest
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN
 from milena_cache.origin.conditions import MAX_EXCEPTIONS, Capability, State
-from milena_cache.writeback.uploads.upload import MOST_REQUESTS, Conflict, UploadOutcome, UploadResult, Write
+from milena_cache.writeback.uploads.upload import MAX_REQUESTS, Conflict, UploadOutcome, UploadResult, Write
 from tests.cache.writeback.uploads.rig import DONE, REF, Rig, delete, put
 from tests.support.conditions import made_conditions
 from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
@@ -113,7 +113,7 @@ async def test_a_condition_that_never_holds_costs_a_bounded_number_of_requests(
     rig.holds(there)
     await rig.upload(write)
     assert rig.has == write.value
-    assert len(rig.asked) <= MOST_REQUESTS
+    assert len(rig.asked) <= MAX_REQUESTS
     assert rig.uploader.conditions.exceptions == 1
     assert caplog.text.count("although the object is what the condition names") == 1
 

@@ -30,7 +30,7 @@ from milena_common.resp.encoding import Simple
 _CHOICE = 1000
 # Up to so many bytes Redis keeps a value together with its key's object; an integer has no more digits.
 _EMBEDDED = 44
-_MOST_DIGITS = 20
+_MAX_DIGITS = 20
 
 
 def exists(context: Context, session: Session, words: list[bytes]) -> Any:
@@ -117,7 +117,7 @@ def encoding(context: Context, session: Session, words: list[bytes]) -> Any:
 
 def encoded_as(value: bytes) -> bytes:
     """int for a 64-bit integer, embstr for what is short, else raw."""
-    if len(value) <= _MOST_DIGITS:
+    if len(value) <= _MAX_DIGITS:
         try:
             integer(value)
         except Refused:

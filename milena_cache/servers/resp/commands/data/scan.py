@@ -24,7 +24,7 @@ from milena_common.api.keys import MAX_KEY_BYTES, cache_key, split_cache_key
 from milena_common.cluster.slots import slot_of
 
 # COUNT is a wish: fewer keys than this in one request to S3 would only cost time, and more it does not give.
-LEAST, MOST = 100, 1000
+MIN_KEYS, MAX_KEYS = 100, 1000
 DEFAULT_COUNT = 10
 
 _BEGINNING = Place(b"", "", b"")
@@ -62,7 +62,7 @@ def scan(context: Context, session: Session, words: list[bytes]) -> Any:
         place = _BEGINNING._replace(prefix=listed_prefix(glob.literal))
     if type_ != b"string" or len(place.prefix) > MAX_KEY_BYTES:
         return [b"0", []]
-    return _page(context, place, glob, max(LEAST, min(count, MOST)))
+    return _page(context, place, glob, max(MIN_KEYS, min(count, MAX_KEYS)))
 
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:

@@ -63,30 +63,30 @@ def part_of(value: bytes, start: int, end: int) -> bytes:
 class _Room:
     """What the values of one answer may still take, in bytes."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._left = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._remaining = limit
 
     def take(self, size: int) -> None:
         """Raises Refused if that is too much."""
-        self._left -= size
-        if self._left < 0:
+        self._remaining -= size
+        if self._remaining < 0:
             raise Refused(
-                f"ERR the answer has more than {self._most} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
+                f"ERR the answer has more than {self._limit} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
             )
 
 
 def mget(context: Context, session: Session, words: list[bytes]) -> Any:
     keys = words[1:]
-    most = max(context.config.resp_output_bytes, context.config.max_value_bytes)
-    room = _Room(most)
+    limit = max(context.config.resp_output_bytes, context.config.max_value_bytes)
+    room = _Room(limit)
     missing = null(session.protocol)
     parts: list[bytes] = []
     number = 0
     if len(keys) > MAX_KEYS_AT_ONCE:
         return _mget_many(context, session, keys, room)
     if not session.tracking:
-        number = context.hits.answer(keys, context.clock.now(), parts, most)
+        number = context.hits.answer(keys, context.clock.now(), parts, limit)
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
     room.take(sum(map(len, parts)))

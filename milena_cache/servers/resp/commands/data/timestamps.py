@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from milena_cache.servers.resp.dispatch.command import Refused, integer
 
-_MOST = 2**63 - 1
+_MAX = 2**63 - 1
 # What an object's metadata can tell: 15 digits, which are exact in a float too.
 LATEST_MS = 10**15 - 1
 
@@ -24,11 +24,11 @@ def end_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absolute
         raise invalid
     if seconds:
         # C's division of the bounds, which is towards zero.
-        if not -((2**63) // 1000) <= number <= _MOST // 1000:
+        if not -((2**63) // 1000) <= number <= _MAX // 1000:
             raise invalid
         number *= 1000
     if not absolute:
-        if number > _MOST - now_ms:
+        if number > _MAX - now_ms:
             raise invalid
         number += now_ms
     return number

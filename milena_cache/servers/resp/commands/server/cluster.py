@@ -19,7 +19,7 @@ from milena_common.resp.encoding import Raw, Verbatim
 
 # Keys that are looked at before others have their turn.
 STEP = 2000
-MOST = 2**63
+MAX_COUNT = 2**63
 
 
 def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
@@ -95,15 +95,15 @@ async def countkeysinslot(context: Context, session: Session, words: list[bytes]
 
 
 async def getkeysinslot(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
-    most = integer(words[3])
+    limit = integer(words[3])
     slot = _slot(words[2], "ERR Invalid slot or number of keys")
-    if most < 0:
+    if limit < 0:
         raise Refused("ERR Invalid slot or number of keys")
-    return await _held(context, slot, most)
+    return await _held(context, slot, limit)
 
 
-async def _held(context: Context, slot: int, most: int) -> list[bytes]:
-    """At most `most` keys of the slot that this node holds, clean or dirty."""
+async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
+    """At most `limit` keys of the slot that this node holds, clean or dirty."""
     memory, dirty = context.node.memory, context.node.dirty.entries
     keys = [*memory, *(key for key in dirty if key not in memory)]
     found: list[bytes] = []
@@ -114,10 +114,10 @@ async def _held(context: Context, slot: int, most: int) -> list[bytes]:
             write, entry = dirty.get(key), memory.peek(key)
             if not write.deleted if write else entry is not None and entry.value is not None:
                 found.append(key)
-        if len(found) >= most:
+        if len(found) >= limit:
             break
         await asyncio.sleep(0)
-    return found[:most]
+    return found[:limit]
 
 
 def replicas(context: Context, session: Session, words: list[bytes]) -> list[Any]:

@@ -59,8 +59,8 @@ def _set_threshold(context: Context, number: int) -> None:
 
 
 def _output_limit(context: Context) -> str:
-    most = context.config.resp_output_bytes
-    return f"normal {most} 0 0 slave {most} 0 0 pubsub {most} 0 0"
+    limit = context.config.resp_output_bytes
+    return f"normal {limit} 0 0 slave {limit} 0 0 pubsub {limit} 0 0"
 
 
 SETTINGS: Mapping[str, Setting] = {

@@ -31,7 +31,7 @@ def totals(context: Context) -> dict[str, int]:
         sent += session.sent
     return {
         "connections": clients.accepted,
-        "refused": clients.refused,
+        "refused": clients.rejected,
         "commands": commands,
         "received": received,
         "sent": sent,
@@ -259,7 +259,7 @@ def milena(context: Context) -> Fields:
         "ring_epoch": context.ownership.epoch,
         "ring_slots": context.ownership.slots,
         "deferred_answers": context.clients.deferred,
-        "rate_limited": context.limiter.refused,
+        "rate_limited": context.limiter.rejected,
         "invalidations": context.tracking.invalidations,
         **{f"reads_{outcome}": reads.outcomes[outcome] for outcome in (*HITS, *MISSES)},
         **{name: _plain(value) for name, value in context.report.values().items()},

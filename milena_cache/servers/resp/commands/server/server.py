@@ -11,7 +11,7 @@ from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
 # A sleeping command outlives its connection.
-MOST_SLEEP_SECONDS = 60.0
+MAX_SLEEP_SECONDS = 60.0
 
 
 def time(context: Context, session: Session, words: list[bytes]) -> list[str]:
@@ -33,8 +33,8 @@ def sleep(context: Context, session: Session, words: list[bytes]) -> Any:
         seconds = float(words[2])
     except ValueError:
         seconds = 0.0
-    if not seconds <= MOST_SLEEP_SECONDS:  # not true of NaN either
-        raise Refused(f"ERR allowed are at most {MOST_SLEEP_SECONDS:g} seconds")
+    if not seconds <= MAX_SLEEP_SECONDS:  # not true of NaN either
+        raise Refused(f"ERR allowed are at most {MAX_SLEEP_SECONDS:g} seconds")
     return _after(context, seconds)
 
 

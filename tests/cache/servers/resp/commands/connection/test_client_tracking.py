@@ -9,7 +9,7 @@ import hiredis
 import pytest
 
 from milena_cache.servers.resp import invalidations
-from milena_cache.servers.resp.invalidations import MOST_SWEEPS, NAMED_AT_ONCE
+from milena_cache.servers.resp.invalidations import MAX_SWEEPS, NAMED_AT_ONCE
 from milena_common.resp.encoding import bulk, command
 from tests.cache.servers.resp.commands.connection.test_subscriptions import MESSAGE, subscriber
 from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, parsed, ring
@@ -165,7 +165,7 @@ async def test_what_nobody_keeps_a_copy_of_is_told_after_a_while() -> None:
     door = DoorUnderTest()
     client = tracking(door)
     door.context.tracking.read(client.session.id, b"k")
-    for _ in range(MOST_SWEEPS + 1):
+    for _ in range(MAX_SWEEPS + 1):
         assert await pushes(client) == b""
         door.door.sweep()
     assert await pushes(client) == INVALIDATE_K
@@ -207,7 +207,7 @@ async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of
 
 
 async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invalidations, "MOST_NAMED", 1)
+    monkeypatch.setattr(invalidations, "MAX_NAMED", 1)
     door = DoorUnderTest()
     client = tracking(door)
     for key in (b"k", b"l"):

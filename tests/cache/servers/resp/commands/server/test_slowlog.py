@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from milena_cache.servers.resp.commands.server.slowlog import ENCODED_AT_ONCE
-from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES, MAX_LOG_BYTES, MOST_BYTES, SlowLog
+from milena_cache.servers.resp.statistics.slow_log import MAX_BYTES, MAX_ENTRIES, MAX_LOG_BYTES, SlowLog
 from tests.cache.servers.resp.rig import DoorUnderTest, parsed
 
 
@@ -35,7 +35,7 @@ def test_the_log_is_bounded_in_bytes_too() -> None:
     assert log.bytes == sum(
         sum(map(len, entry.words)) + len(entry.addr) + len(entry.name) for entry in log.newest(-1)
     )
-    assert {len(entry.name) for entry in log.newest(-1)} == {MOST_BYTES}
+    assert {len(entry.name) for entry in log.newest(-1)} == {MAX_BYTES}
     assert log.newest(1)[0].id == 5 * MAX_ENTRIES - 1
 
 
