@@ -17,7 +17,7 @@ from milena_cache.objects.read_outcomes import HITS, MISSES
 from milena_cache.origin.bucket_check import BucketWatch
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.status import Report
@@ -145,7 +145,7 @@ def test_every_method_is_in_the_protocol() -> None:
 def test_every_command_of_the_redis_protocol_is_in_the_table() -> None:
     known = {
         name
-        for command in command_table().values()
+        for command in command_registry().values()
         for name in (command.name, *(below.name.replace("|", " ") for below in command.subcommands))
     }
     chapter = section(PROTOCOL, "The Redis protocol").partition("### Commands\n")[2].partition("\n### ")[0]

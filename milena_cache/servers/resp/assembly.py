@@ -11,13 +11,13 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.server import RedisDoor
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.status import Report
 from milena_common.limits.byte_budget import ByteBudget
@@ -63,7 +63,7 @@ def redis_door(
             open_files_limit(),
         )
         config = replace(config, resp_max_connections=allowed)
-    hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
+    hits = PlainGets(node.memory, node.dirty, ownership, config.freshness, node.reads)
     tracking = Tracking(config.tracking_max_keys)
     clients = Clients()
     context = Context(
@@ -71,7 +71,7 @@ def redis_door(
         buckets=buckets,
         ownership=ownership,
         service=service,
-        report=report,
+        status=report,
         calls=calls,
         limiter=limiter,
         identity=identity,
@@ -80,12 +80,12 @@ def redis_door(
         config=config,
         timeout=config.request_timeout,
         clients=clients,
-        hits=hits,
+        plain_gets=hits,
         budget=budget,
         # Greater than any that an earlier process of this node gave.
         cursors=Cursors(int(clock.wall() * 1e6)),
         facts=ProcessFacts(),
-        table=command_table(),
+        commands=command_registry(),
     )
     invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
     return RedisDoor(context, hits, invalidations)

@@ -19,12 +19,12 @@ from typing import Any
 from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
 from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_transaction
 from milena_cache.servers.resp.dispatch.command import wrong_arity
-from milena_cache.servers.resp.dispatch.command_ordering import KeyOrder
+from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
-from milena_cache.servers.resp.output_buffer import Outbox
+from milena_cache.servers.resp.output_buffer import OutputBuffer
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.pending_replies import LARGE, Answer, InHand, Large, Waiting
+from milena_cache.servers.resp.state.pending_replies import LARGE, CommandsInFlight, Large, PendingReply, Reply
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
 from milena_common.limits.token_bucket import over_limit
@@ -32,31 +32,31 @@ from milena_common.resp.encoding import Pieces, Raw, encode
 
 
 class Running:
-    """The commands that have begun. `answered` is called when the answer to one that waited has come."""
+    """The commands that have begun. `replied` is called when the answer to one that waited has come."""
 
-    def __init__(self, context: Context, session: Session, out: Outbox, answered: Callable[[], None]) -> None:
+    def __init__(self, context: Context, session: Session, out: OutputBuffer, on_reply: Callable[[], None]) -> None:
         self._context = context
         self._session = session
         self._out = out
-        self._answered = answered
+        self._on_reply = on_reply
         self._now = context.clock.now
-        self._books = context.books
+        self._command_metrics = context.command_metrics
         self._limited = context.config.rate_limit > 0
         self._timeout = context.timeout
-        self._busy = KeyOrder()
+        self._busy = CommandOrdering()
         self._next_deferred = 0
-        self.order: deque[Waiting] = deque()
-        self.in_hand = InHand()
+        self.pending: deque[PendingReply] = deque()
+        self.in_flight = CommandsInFlight()
         self.at = 0.0  # when the latest command began, in monotonic seconds
 
     def begin(self, words: list[bytes]) -> bool:
         """Begin a command; False if it must wait for those before it."""
-        if self.in_hand.number:
-            command = find(self._context.table, words)
+        if self.in_flight.number:
+            command = find(self._context.commands, words)
             if command is not None:
                 if command.behind_all:
                     return False
-                if self.order and self._busy.conflicts(*self._context.touched(command, words)):
+                if self.pending and self._busy.conflicts(*self._context.touched(command, words)):
                     return False
         self.run(words)
         return True
@@ -66,12 +66,12 @@ class Running:
         context, session = self._context, self._session
         self.at = started = self._now()
         session.commands += 1
-        command = context.table.get(words[0].upper(), UNKNOWN)
+        command = context.commands.get(words[0].upper(), UNKNOWN)
         session.last_command = command.name
         begun = False
         work: Work | None = None
         try:
-            if session.refusing:
+            if session.rejecting:
                 check_transaction(command)
             if not command.accepts(len(words)):
                 raise wrong_arity(command.name)
@@ -91,35 +91,35 @@ class Running:
                 work = context.tracking.begin(session.id, *context.touched(command, words))
             result = command.handler(context, session, words)
             if isinstance(result, CoroutineType | asyncio.Future):
-                waiting = Waiting(None, command, session.last_command, words, started)
-                waiting.work = work
-                self._wait(waiting, result)
+                pending = PendingReply(None, command, session.last_command, words, started)
+                pending.work = work
+                self._wait(pending, result)
                 return
-            answer = self._encode(result)
+            reply = self._encode(result)
         except Exception as error:
-            answer = (self._books.refusal(error, command, session.last_command, words, begun=begun),)
+            reply = (self._command_metrics.error_reply(error, command, session.last_command, words, begun=begun),)
             if work is not None:
                 work.failed = True
-        self._books.answered(command, session.last_command, words, session, started)
-        self._put(() if session.mute and self._muted() else answer, work)
+        self._command_metrics.replied(command, session.last_command, words, session, started)
+        self._put(() if session.mute and self._muted() else reply, work)
 
     def lost(self) -> None:
         """Forget the answers that are due: the connection is gone."""
-        for waiting in self.order:
-            self._end_work(waiting.work)
-        self.order.clear()
+        for pending in self.pending:
+            self._finish_work(pending.work)
+        self.pending.clear()
 
-    def _put(self, answer: Answer, work: Work | None = None) -> None:
+    def _put(self, reply: Reply, work: Work | None = None) -> None:
         """Send an answer behind all that are due."""
-        if self.order:
-            waiting = Waiting(answer, UNKNOWN, "", [], 0.0)
-            waiting.work = work
-            self.order.append(waiting)
+        if self.pending:
+            pending = PendingReply(reply, UNKNOWN, "", [], 0.0)
+            pending.work = work
+            self.pending.append(pending)
         else:
-            self._out.add(answer)
-            self._end_work(work)
+            self._out.add(reply)
+            self._finish_work(work)
 
-    def _end_work(self, work: Work | None) -> None:
+    def _finish_work(self, work: Work | None) -> None:
         """The answer is on its way to a client that tracks."""
         if work is not None:
             self._context.tracking.end(work)
@@ -130,51 +130,51 @@ class Running:
             self._session.mute -= 1
         return True
 
-    def _wait(self, waiting: Waiting, result: Any) -> None:
+    def _wait(self, pending: PendingReply, result: Any) -> None:
         """The answer comes later."""
-        self.in_hand.begin(waiting.words)
-        waiting.muted = bool(self._session.mute) and self._muted()
+        self.in_flight.begin(pending.words)
+        pending.muted = bool(self._session.mute) and self._muted()
         if self._session.deferring:
             self._next_deferred += 1
-            waiting.deferred = self._next_deferred
+            pending.deferred = self._next_deferred
             self._context.clients.deferred += 1
-            if not waiting.muted:
-                self._put((b"-DEFERRED %d\r\n" % waiting.deferred,))
+            if not pending.muted:
+                self._put((b"-DEFERRED %d\r\n" % pending.deferred,))
         else:
-            self.order.append(waiting)
-            waiting.touched = self._context.touched(waiting.command, waiting.words)
-            self._busy.add(*waiting.touched)
-        asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(waiting, task))
+            self.pending.append(pending)
+            pending.touched = self._context.touched(pending.command, pending.words)
+            self._busy.add(*pending.touched)
+        asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(pending, task))
 
-    def _finished(self, waiting: Waiting, task: asyncio.Future[Any]) -> None:
-        self.in_hand.end(waiting.words)
+    def _finished(self, pending: PendingReply, task: asyncio.Future[Any]) -> None:
+        self.in_flight.end(pending.words)
         self._session.last_at = self._now()
-        command = waiting.command
+        command = pending.command
         try:
-            answer = self._encode(task.result())
+            reply = self._encode(task.result())
         except (Exception, asyncio.CancelledError) as error:
-            answer = (self._books.refusal(error, command, waiting.name, waiting.words),)
-            if waiting.work is not None:
-                waiting.work.failed = True
-        self._books.answered(command, waiting.name, waiting.words, self._session, waiting.started)
-        if waiting.muted:
-            answer = ()
-        if not waiting.deferred:
-            self._busy.remove(*waiting.touched)
-            waiting.answer = answer
-            order = self.order
-            while order and order[0].answer is not None:
-                answered = order.popleft()
-                self._out.add(answered.answer or ())
-                self._end_work(answered.work)
-        elif answer:
-            kind = Large if isinstance(answer, Large) else tuple
-            self._out.add_when_read(kind((b">3\r\n+deferred\r\n:%d\r\n" % waiting.deferred, *answer)))
-        if waiting.deferred:
-            self._end_work(waiting.work)
-        self._answered()
+            reply = (self._command_metrics.error_reply(error, command, pending.name, pending.words),)
+            if pending.work is not None:
+                pending.work.failed = True
+        self._command_metrics.replied(command, pending.name, pending.words, self._session, pending.started)
+        if pending.muted:
+            reply = ()
+        if not pending.deferred:
+            self._busy.remove(*pending.touched)
+            pending.reply = reply
+            order = self.pending
+            while order and order[0].reply is not None:
+                replied = order.popleft()
+                self._out.add(replied.reply or ())
+                self._finish_work(replied.work)
+        elif reply:
+            kind = Large if isinstance(reply, Large) else tuple
+            self._out.add_when_read(kind((b">3\r\n+deferred\r\n:%d\r\n" % pending.deferred, *reply)))
+        if pending.deferred:
+            self._finish_work(pending.work)
+        self._on_reply()
 
-    def _encode(self, result: Any) -> Answer:
+    def _encode(self, result: Any) -> Reply:
         if type(result) is bytes and len(result) >= LARGE:
             return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
         if isinstance(result, Raw):

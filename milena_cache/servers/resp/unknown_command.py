@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.servers.resp.dispatch.admission import no_room
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.keys import check_value_size
@@ -24,7 +24,7 @@ def _unknown(context: Context, session: Session, words: list[bytes]) -> Any:
             break
         shown += f"'{word[: 128 - len(shown)].decode(errors='replace')}' "
     name = words[0][:128].decode(errors="replace")
-    raise Refused(f"ERR unknown command '{name}', with args beginning with: {shown}")
+    raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
 
 
 # Stands for every command that there is not.

@@ -42,5 +42,5 @@ MODULES = (
 )
 
 
-def command_table() -> Mapping[bytes, Command[Context]]:
+def command_registry() -> Mapping[bytes, Command[Context]]:
     return assembled(command for module in MODULES for command in module.COMMANDS)

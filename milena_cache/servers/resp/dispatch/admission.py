@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_common.api.errors import Overloaded
 
 # These end the state in which the commands of a refused transaction are refused.
-ENDS_TRANSACTION: Final = frozenset(("exec", "discard", "reset", "quit"))
+TRANSACTION_END: Final = frozenset(("exec", "discard", "reset", "quit"))
 
 # How long a client should wait after a refusal for overload, in milliseconds.
 RETRY_AFTER_MS: Final = 500
@@ -20,13 +20,13 @@ MAX_KEYS: Final = 65_536
 def check_keys(keys: list[bytes]) -> None:
     """Refuse a command with more than MAX_KEYS keys. Raises Refused."""
     if len(keys) > MAX_KEYS:
-        raise Refused(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
+        raise CommandError(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
 
 
 def check_transaction(command: Command[Any]) -> None:
     """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""
-    if command.name not in ENDS_TRANSACTION:
-        raise Refused(
+    if command.name not in TRANSACTION_END:
+        raise CommandError(
             "ERR transactions are not supported: MULTI was refused, and so is everything up to EXEC or DISCARD; "
             "nothing was done"
         )

@@ -23,7 +23,7 @@ Access = Literal["none", "read", "write", "modify"]
 Operation = Literal["get", "put", "delete", "list", "refresh", "other"]
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """A command that is answered by an error. The text begins with the code word, as in `ERR syntax error`."""
 
 
@@ -83,16 +83,16 @@ class Command(Generic[C]):
         return words[first:stop:step]
 
 
-def wrong_arity(name: str) -> Refused:
-    return Refused(f"ERR wrong number of arguments for '{name}' command")
+def wrong_arity(name: str) -> CommandError:
+    return CommandError(f"ERR wrong number of arguments for '{name}' command")
 
 
-def integer(word: bytes, refusal: str = NOT_AN_INTEGER) -> int:
+def integer(word: bytes, error: str = NOT_AN_INTEGER) -> int:
     """A 64-bit integer as Redis reads one. Raises Refused."""
     digits = word[1:] if word[:1] == b"-" else word
     if not digits.isdigit() or len(digits) > 19 or (digits[:1] == b"0" and word != b"0"):
-        raise Refused(refusal)
+        raise CommandError(error)
     value = int(word)
     if not -(2**63) <= value < 2**63:
-        raise Refused(refusal)
+        raise CommandError(error)
     return value

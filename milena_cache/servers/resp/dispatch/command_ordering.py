@@ -17,7 +17,7 @@ _EXCLUDES: dict[Access, tuple[Access, ...]] = {
 }
 
 
-class KeyOrder:
+class CommandOrdering:
     """The keys of the commands under way, by what those do."""
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class KeyOrder:
     def remove(self, access: Access, keys: list[bytes]) -> None:
         busy = self._keys[access]
         for key in keys:
-            left = busy[key] - 1
-            if left:
-                busy[key] = left
+            remaining = busy[key] - 1
+            if remaining:
+                busy[key] = remaining
             else:
                 del busy[key]

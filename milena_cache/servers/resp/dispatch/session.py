@@ -10,7 +10,7 @@ class Session:
     seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
     `subscribed`: it is told of changed keys on the channel __redis__:invalidate.
     `mute`: of how many commands, the present one included, there is no answer; negative: of all.
-    `refusing`: after MULTI, everything is refused up to EXEC or DISCARD. `waited`: seconds since the bytes of the
+    `rejecting`: after MULTI, everything is refused up to EXEC or DISCARD. `waited`: seconds since the bytes of the
     command that is being begun were read, 0 if they were read just now.
     """
 
@@ -32,7 +32,7 @@ class Session:
         "no_touch",
         "protocol",
         "received",
-        "refusing",
+        "rejecting",
         "sent",
         "subscribed",
         "tracking",
@@ -63,7 +63,7 @@ class Session:
         self.no_evict = False
         self.no_touch = False
         self.mute = 0
-        self.refusing = False
+        self.rejecting = False
         self.subscribed = False
         # Whether what it reads is tracked; the table of `tracking` has how.
         self.tracking = False

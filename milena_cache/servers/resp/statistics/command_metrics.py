@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
@@ -24,7 +24,7 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 
-class Bookkeeping:
+class CommandMetrics:
     """Of one door. It is on the way of every command but those GETs that are answered many at once."""
 
     def __init__(self, calls: CallCounts, stats: CommandStats, slow: SlowCommands, clock: Clock) -> None:
@@ -34,7 +34,7 @@ class Bookkeeping:
         self._now = clock.now
         self._clock = clock
 
-    def answered(
+    def replied(
         self, command: Command[Any], name: str, words: list[bytes], session: Session, started: float
     ) -> None:
         """A command has its answer. `name` is its own or its subcommand's, `started` when it came."""
@@ -50,7 +50,7 @@ class Bookkeeping:
         if took >= self._slow.after:
             self._slow.add(self._clock.wall(), took, words, session)
 
-    def refusal(
+    def error_reply(
         self, error: BaseException, command: Command[Any], name: str, words: list[bytes], *, begun: bool = True
     ) -> bytes:
         """The line that answers a command which raised `error`; `begun`: what the command does had begun."""
@@ -65,14 +65,14 @@ class Bookkeeping:
             counted.failed += 1
         else:
             counted.rejected += 1
-            counted.calls -= 1  # `answered` counts it
+            counted.calls -= 1  # `replied` counts it
         self._stats.erred(line)
         return line
 
 
 def _line(error: BaseException) -> tuple[bytes, str]:
     """The answer, and the gRPC status that the metrics have it under."""
-    if isinstance(error, Refused):
+    if isinstance(error, CommandError):
         return error_line(str(error)), to_grpc(InvalidRequest())[0].name.lower()
     if isinstance(error, asyncio.CancelledError):
         return error_line("UNAVAILABLE the node is stopping"), "cancelled"

@@ -14,14 +14,14 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.origin.bucket_check import BucketWatch
 from milena_cache.origin.requests import Origin
 from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.server import RedisDoor
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
 from milena_cache.service.status import Report
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
@@ -101,13 +101,13 @@ class DoorUnderTest:
             self.t.corrected,
         )
         self.service = CacheService(self.t.node, self.t.writeback, self.t.buckets, ME, 5.0, self.report)
-        self.hits = Hits(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
+        self.hits = PlainGets(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
         self.context = Context(
             node=self.t.node,
             buckets=self.t.buckets,
             ownership=self.ownership,
             service=self.service,
-            report=self.report,
+            status=self.report,
             calls=self.calls,
             limiter=TokenBucket(self.config.rate_limit, self.t.clock.now()),
             tracking=Tracking(self.config.tracking_max_keys),
@@ -116,10 +116,10 @@ class DoorUnderTest:
             timeout=self.config.request_timeout,
             clients=Clients(),
             budget=self.budget,
-            hits=self.hits,
+            plain_gets=self.hits,
             cursors=Cursors(1),
             facts=ProcessFacts(),
-            table=command_table(),
+            commands=command_registry(),
         )
         self.invalidations = Invalidations(
             self.context.tracking,

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.rig import MIB, DoorUnderTest, WireClient
 
 # What would wait, end the connection on purpose, or say something else each time.
 APART = {b"DEBUG", b"INFO", b"CLIENT", b"HELLO", b"QUIT", b"SLOWLOG", b"LATENCY", b"MEMORY", b"RANDOMKEY", b"TIME"}
 # Those of channels are answered once for each channel.
-NAMES = sorted(name for name in set(command_table()) - APART if not name.endswith(b"SUBSCRIBE"))
+NAMES = sorted(name for name in set(command_registry()) - APART if not name.endswith(b"SUBSCRIBE"))
 
 keys = st.sampled_from([b"k", b"l", b"{k}1", b"s3://other-bucket/k", b"", b"\xff", b"a\0b"])
 numbers = (b"0", b"-1", b"1", b"100", b"9223372036854775807", b"-9223372036854775808", b"9" * 30, b"1.5")

@@ -10,9 +10,9 @@ from typing import Any
 from milena_cache.servers.resp.commands.connection.client_kill import kill
 from milena_cache.servers.resp.commands.connection.client_list import info, list_
 from milena_cache.servers.resp.commands.connection.handshake import printable
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, Handler, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare, wrong_form
+from milena_cache.servers.resp.dispatch.subcommands import no_handler, wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
@@ -20,7 +20,7 @@ from milena_common.resp.encoding import OK, Raw
 def on_or_off(word: bytes) -> bool:
     """Raises Refused for what is neither."""
     if word.upper() not in (b"ON", b"OFF"):
-        raise Refused(SYNTAX)
+        raise CommandError(SYNTAX)
     return word.upper() == b"ON"
 
 
@@ -44,7 +44,7 @@ def setinfo(context: Context, session: Session, words: list[bytes]) -> Raw:
         case b"LIB-VER":
             session.lib_ver = printable(words[3], "lib-ver")
         case _:
-            raise Refused(f"ERR Unrecognized option '{words[2][:128].decode(errors='replace')}'")
+            raise CommandError(f"ERR Unrecognized option '{words[2][:128].decode(errors='replace')}'")
     return Raw(OK)
 
 
@@ -61,7 +61,7 @@ def no_touch(context: Context, session: Session, words: list[bytes]) -> Raw:
 def defer(context: Context, session: Session, words: list[bytes]) -> Raw:
     deferring = on_or_off(words[2])
     if deferring and not session.resp3:
-        raise Refused("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
+        raise CommandError("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
     session.deferring = deferring
     return Raw(OK)
 
@@ -76,7 +76,7 @@ def reply(context: Context, session: Session, words: list[bytes]) -> Raw:
             if session.mute >= 0:
                 session.mute = 2  # this one and the next
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return Raw(OK)
 
 
@@ -84,7 +84,7 @@ def unblock(context: Context, session: Session, words: list[bytes]) -> int:
     if len(words) > 4:
         raise wrong_form("client", words[1])
     if len(words) == 4 and words[3].upper() not in (b"TIMEOUT", b"ERROR"):
-        raise Refused("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+        raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
     integer(words[2])
     return 0  # no command here blocks its client
 
@@ -111,7 +111,9 @@ _KILL = "<ip:port> | <option> <value> [<option> <value> ...]: ID, ADDR, LADDR, T
 _LIST = "[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <id> ...]"
 
 COMMANDS = (
-    Command("client", bare, -2, group="connection", since="2.4.0", summary="A container for client commands."),
+    Command(
+        "client", no_handler, -2, group="connection", since="2.4.0", summary="A container for client commands."
+    ),
     _subcommand("id", identity, 2, "5.0.0", "", "Returns the unique client ID of the connection."),
     _subcommand("getname", getname, 2, "2.6.9", "", "Returns the name of the connection."),
     _subcommand("setname", setname, 3, "2.6.9", "<name>", "Sets the connection name."),

@@ -5,7 +5,7 @@ Those about what the door does not have (databases, subscriptions, transactions)
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
@@ -21,7 +21,7 @@ def client_type(word: bytes) -> str:
     """Raises Refused for what is no type."""
     name = word.decode(errors="replace").lower()
     if name not in TYPES:
-        raise Refused(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
+        raise CommandError(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
     return name
 
 
@@ -50,7 +50,7 @@ def line(context: Context, client: Client) -> str:
         "sub": int(session.subscribed),
         "psub": 0,
         "ssub": 0,
-        "multi": 0 if session.refusing else -1,
+        "multi": 0 if session.rejecting else -1,
         "watch": 0,
         "qbuf": unread,
         "qbuf-free": 0,
@@ -103,5 +103,5 @@ def list_(context: Context, session: Session, words: list[bytes]) -> Verbatim:
             ids = [integer(word, "ERR Invalid client ID") for word in words[3:]]
             chosen = [clients[number] for number in ids if number in clients]
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return Verbatim("".join(f"{line(context, client)}\n" for client in chosen))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Raw, bulk, null, push
@@ -40,7 +40,7 @@ _ALLOWED: Final = frozenset(
 def check_subscriber(session: Session, command: Command[Context]) -> None:
     """Refuse a command that a RESP2 connection with a subscription must not send. Raises Refused."""
     if session.subscribed and not session.resp3 and command.name not in _ALLOWED:
-        raise Refused(
+        raise CommandError(
             f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
             "allowed in this context"
         )
@@ -56,7 +56,7 @@ def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
 def subscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
     """Subscribe to the channel; one message for each name. Raises Refused if any name is of another channel."""
     if any(name != CHANNEL for name in words[1:]):
-        raise Refused(NO_OTHER)
+        raise CommandError(NO_OTHER)
     session.subscribed = True
     return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(words) - 1))
 
@@ -78,7 +78,7 @@ def unsubscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
 
 def refuse(context: Context, session: Session, words: list[bytes]) -> Raw:
     """Refuse patterns and shard channels: nothing is ever published on them. Raises Refused."""
-    raise Refused(NO_OTHER)
+    raise CommandError(NO_OTHER)
 
 
 def unsubscribe_none(context: Context, session: Session, words: list[bytes]) -> Raw:

@@ -8,7 +8,7 @@ EXEC or DISCARD is refused, and EXEC answers as Redis does for a transaction tha
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
@@ -18,29 +18,29 @@ NOT_SUPPORTED = "ERR transactions are not supported"
 
 def multi(context: Context, session: Session, words: list[bytes]) -> Raw:
     """Refuse, and from now on everything up to EXEC or DISCARD. Raises Refused."""
-    session.refusing = True
-    raise Refused(f"{NOT_SUPPORTED}: everything up to EXEC or DISCARD is refused")
+    session.rejecting = True
+    raise CommandError(f"{NOT_SUPPORTED}: everything up to EXEC or DISCARD is refused")
 
 
 def exec_(context: Context, session: Session, words: list[bytes]) -> Raw:
     """End the refused transaction. Raises Refused."""
-    if not session.refusing:
-        raise Refused("ERR EXEC without MULTI")
-    session.refusing = False
-    raise Refused("EXECABORT Transaction discarded because of previous errors.")
+    if not session.rejecting:
+        raise CommandError("ERR EXEC without MULTI")
+    session.rejecting = False
+    raise CommandError("EXECABORT Transaction discarded because of previous errors.")
 
 
 def discard(context: Context, session: Session, words: list[bytes]) -> Raw:
     """End the refused transaction. Raises Refused if there is none."""
-    if not session.refusing:
-        raise Refused("ERR DISCARD without MULTI")
-    session.refusing = False
+    if not session.rejecting:
+        raise CommandError("ERR DISCARD without MULTI")
+    session.rejecting = False
     return Raw(OK)
 
 
 def watch(context: Context, session: Session, words: list[bytes]) -> Raw:
     """Refuse: without transactions it would promise a check that never happens. Raises Refused."""
-    raise Refused(f"{NOT_SUPPORTED}, so there is nothing that WATCH could guard")
+    raise CommandError(f"{NOT_SUPPORTED}, so there is nothing that WATCH could guard")
 
 
 def unwatch(context: Context, session: Session, words: list[bytes]) -> Raw:

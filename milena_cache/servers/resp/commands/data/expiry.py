@@ -15,7 +15,7 @@ from milena_cache.objects.names import Object
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import look
 from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms, end_in_ms
-from milena_cache.servers.resp.dispatch.command import Command, Handler, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, Handler
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 
@@ -72,11 +72,11 @@ def conditions(words: list[bytes]) -> _Conditions:
             case b"LT":
                 found.lt = True
             case _:
-                raise Refused(f"ERR Unsupported option {word[:128].decode(errors='replace')}")
+                raise CommandError(f"ERR Unsupported option {word[:128].decode(errors='replace')}")
     if found.nx and (found.xx or found.gt or found.lt):
-        raise Refused("ERR NX and XX, GT or LT options at the same time are not compatible")
+        raise CommandError("ERR NX and XX, GT or LT options at the same time are not compatible")
     if found.gt and found.lt:
-        raise Refused("ERR GT and LT options at the same time are not compatible")
+        raise CommandError("ERR GT and LT options at the same time are not compatible")
     return found
 
 

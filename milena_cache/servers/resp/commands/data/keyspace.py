@@ -19,9 +19,9 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import Simple
@@ -120,7 +120,7 @@ def encoded_as(value: bytes) -> bytes:
     if len(value) <= _MAX_DIGITS:
         try:
             integer(value)
-        except Refused:
+        except CommandError:
             pass
         else:
             return b"int"
@@ -130,7 +130,7 @@ def encoded_as(value: bytes) -> bytes:
 def freq(context: Context, session: Session, words: list[bytes]) -> Any:
     def refused(entry: Entry, _: int) -> None:
         if entry.value is not None:
-            raise Refused(
+            raise CommandError(
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
                 "switching between policies at runtime LRU and LFU data will take some time to adjust."
             )
@@ -228,7 +228,7 @@ COMMANDS = (
     ),
     Command(
         "object",
-        bare,
+        no_handler,
         -2,
         "read",
         (2, 2, 1),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.objects.object_store import Page
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -42,22 +42,22 @@ def scan(context: Context, session: Session, words: list[bytes]) -> Any:
     while at < len(words):
         option = words[at].upper()
         if at + 1 == len(words):
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
         if option == b"COUNT":
             count = integer(words[at + 1])
             if count < 1:
-                raise Refused(SYNTAX)
+                raise CommandError(SYNTAX)
         elif option == b"MATCH":
             glob = Glob(words[at + 1])
         elif option == b"TYPE":
             type_ = words[at + 1].lower()
         else:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
         at += 2
     if cursor:
         place = context.cursors.find(cursor, context.clock.now())
         if place is None:
-            raise Refused("ERR invalid cursor: it is not known here, or not any more; begin with 0")
+            raise CommandError("ERR invalid cursor: it is not known here, or not any more; begin with 0")
     else:
         place = _BEGINNING._replace(prefix=listed_prefix(glob.literal))
     if type_ != b"string" or len(place.prefix) > MAX_KEY_BYTES:
@@ -123,7 +123,7 @@ def listed_prefix(literal: bytes) -> bytes:
 
 def _cursor(word: bytes) -> int:
     if not word.isdigit() or int(word[:21]) >= 2**64:
-        raise Refused("ERR invalid cursor")
+        raise CommandError("ERR invalid cursor")
     return int(word)
 
 

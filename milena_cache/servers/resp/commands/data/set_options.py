@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from milena_cache.servers.resp.commands.data.timestamps import end_in_ms
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError
 from milena_common.api.durability import Durability, check_durability
 
 # Option: whether its number is in seconds, and whether it is a moment (else a duration).
@@ -65,7 +65,7 @@ def set_options(words: list[bytes]) -> Options:
             options.durability = check_durability(words[at].decode(errors="replace").lower())
             at += 1
         else:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return options
 
 
@@ -82,5 +82,5 @@ def getex_options(words: list[bytes]) -> Options:
             options.end, options.number = option, words[at]
             at += 1
         else:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return options

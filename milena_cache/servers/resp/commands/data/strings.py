@@ -22,7 +22,7 @@ from milena_cache.servers.resp.commands.data.reading import (
 from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
 from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import Command, Refused, integer, wrong_arity
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.keys import check_value_size
@@ -71,7 +71,7 @@ class _Room:
         """Raises Refused if that is too much."""
         self._remaining -= size
         if self._remaining < 0:
-            raise Refused(
+            raise CommandError(
                 f"ERR the answer has more than {self._limit} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
             )
 
@@ -86,7 +86,7 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
     if len(keys) > MAX_KEYS_AT_ONCE:
         return _mget_many(context, session, keys, room)
     if not session.tracking:
-        number = context.hits.answer(keys, context.clock.now(), parts, limit)
+        number = context.plain_gets.serve(keys, context.clock.now(), parts, limit)
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
     room.take(sum(map(len, parts)))

@@ -6,7 +6,7 @@ is later than any in S3's metadata can be told becomes the last one that can.
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import Refused, integer
+from milena_cache.servers.resp.dispatch.command import CommandError, integer
 
 _MAX = 2**63 - 1
 # What an object's metadata can tell: 15 digits, which are exact in a float too.
@@ -19,7 +19,7 @@ def end_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absolute
     `positive`: only numbers above 0 are allowed, as with SET.
     """
     number = integer(word)
-    invalid = Refused(f"ERR invalid expire time in '{command}' command")
+    invalid = CommandError(f"ERR invalid expire time in '{command}' command")
     if positive and number <= 0:
         raise invalid
     if seconds:

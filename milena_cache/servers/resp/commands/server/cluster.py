@@ -10,9 +10,9 @@ from hashlib import sha1
 from itertools import islice
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, Handler, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import Raw, Verbatim
@@ -98,7 +98,7 @@ async def getkeysinslot(context: Context, session: Session, words: list[bytes]) 
     limit = integer(words[3])
     slot = _slot(words[2], "ERR Invalid slot or number of keys")
     if limit < 0:
-        raise Refused("ERR Invalid slot or number of keys")
+        raise CommandError("ERR Invalid slot or number of keys")
     return await _held(context, slot, limit)
 
 
@@ -123,7 +123,7 @@ async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
 def replicas(context: Context, session: Session, words: list[bytes]) -> list[Any]:
     name = words[2].decode(errors="replace")
     if all(node.id != name for node, _ in context.ring.members(context.ownership)):
-        raise Refused(f"ERR Unknown node {name[:128]}")
+        raise CommandError(f"ERR Unknown node {name[:128]}")
     return []
 
 
@@ -134,7 +134,7 @@ def links(context: Context, session: Session, words: list[bytes]) -> list[Any]:
 def _slot(word: bytes, refusal: str) -> int:
     slot = integer(word)
     if not 0 <= slot < SLOTS:
-        raise Refused(refusal)
+        raise CommandError(refusal)
     return slot
 
 
@@ -154,7 +154,7 @@ def _subcommand(
 
 
 COMMANDS = (
-    Command("cluster", bare, -2, group="cluster", since="3.0.0", summary="A container for cluster commands."),
+    Command("cluster", no_handler, -2, group="cluster", since="3.0.0", summary="A container for cluster commands."),
     _subcommand("info", info, 2, "3.0.0", "", "Returns information about the state of a node."),
     _subcommand("myid", my_id, 2, "3.0.0", "", "Returns the ID of a node."),
     _subcommand("nodes", nodes, 2, "3.0.0", "", "Returns the cluster configuration for a node."),

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.resp.encoding import OK, Raw
@@ -35,10 +35,10 @@ class Setting:
         """Raises Refused with the reason alone."""
         try:
             number = integer(text)
-        except Refused:
-            raise Refused("argument couldn't be parsed into an integer") from None
+        except CommandError:
+            raise CommandError("argument couldn't be parsed into an integer") from None
         if not self.lowest <= number <= self.greatest:
-            raise Refused(f"argument must be between {self.lowest} and {self.greatest} inclusive")
+            raise CommandError(f"argument must be between {self.lowest} and {self.greatest} inclusive")
         return number
 
 
@@ -100,12 +100,12 @@ def get(context: Context, session: Session, words: list[bytes]) -> dict[str, str
 def set_(context: Context, session: Session, words: list[bytes]) -> Raw:
     """All of the changes, or none."""
     if len(words) % 2:
-        raise Refused(SYNTAX)
+        raise CommandError(SYNTAX)
     changes: dict[str, tuple[Callable[[Context, int], None], int]] = {}
     names = [word.decode(errors="replace").lower() for word in words[2::2]]
     for name in names:
         if name not in SETTINGS:
-            raise Refused(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
+            raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
     for name, value in zip(names, words[3::2], strict=True):
         setting = SETTINGS[name]
         if setting.change is None:
@@ -114,7 +114,7 @@ def set_(context: Context, session: Session, words: list[bytes]) -> Raw:
             raise _failed(name, "duplicate parameter")
         try:
             changes[name] = setting.change, setting.parsed(value)
-        except Refused as refusal:
+        except CommandError as refusal:
             raise _failed(name, str(refusal)) from None
     for change, number in changes.values():
         change(context, number)
@@ -122,23 +122,25 @@ def set_(context: Context, session: Session, words: list[bytes]) -> Raw:
     return Raw(OK)
 
 
-def _failed(name: str, reason: str) -> Refused:
-    return Refused(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+def _failed(name: str, reason: str) -> CommandError:
+    return CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
 
 
 def resetstat(context: Context, session: Session, words: list[bytes]) -> Raw:
-    context.figures.reset(totals(context))
+    context.rates.reset(totals(context))
     context.stats.reset()
     return Raw(OK)
 
 
 def rewrite(context: Context, session: Session, words: list[bytes]) -> Any:
-    raise Refused("ERR The server is running without a config file")
+    raise CommandError("ERR The server is running without a config file")
 
 
 _ADMIN = ("admin", "noscript", "loading", "stale")
 COMMANDS = (
-    Command("config", bare, -2, group="server", since="2.0.0", summary="A container for configuration commands."),
+    Command(
+        "config", no_handler, -2, group="server", since="2.0.0", summary="A container for configuration commands."
+    ),
     Command(
         "config|get",
         get,

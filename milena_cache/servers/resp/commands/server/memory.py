@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw, Verbatim
 
@@ -18,7 +18,7 @@ FULL = 0.95
 def usage(context: Context, session: Session, words: list[bytes]) -> Any:
     """Bytes that this node holds for a key, nothing if it holds nothing: S3 is not asked."""
     if len(words) > 3 and (len(words) != 5 or words[3].upper() != b"SAMPLES" or integer(words[4]) < 0):
-        raise Refused(SYNTAX)
+        raise CommandError(SYNTAX)
     target, _ = context.place(words[2])
     key = target.cache_key
     entry, dirty = context.node.memory.peek(key), context.node.dirty.entries.get(key)
@@ -69,7 +69,7 @@ def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
         findings.append(
             f"The process has {used.resident} of {context.facts.memory} bytes that it may have: lower LRU_BYTES."
         )
-    findings += context.report.degraded()
+    findings += context.status.degraded()
     return Verbatim("".join(f"{finding}\n" for finding in findings or ["Nothing to complain of."]))
 
 
@@ -81,7 +81,7 @@ def purge(context: Context, session: Session, words: list[bytes]) -> Raw:
 COMMANDS = (
     Command(
         "memory",
-        bare,
+        no_handler,
         -2,
         "read",
         (2, 2, 1),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
@@ -34,7 +34,7 @@ def sleep(context: Context, session: Session, words: list[bytes]) -> Any:
     except ValueError:
         seconds = 0.0
     if not seconds <= MAX_SLEEP_SECONDS:  # not true of NaN either
-        raise Refused(f"ERR allowed are at most {MAX_SLEEP_SECONDS:g} seconds")
+        raise CommandError(f"ERR allowed are at most {MAX_SLEEP_SECONDS:g} seconds")
     return _after(context, seconds)
 
 
@@ -77,7 +77,7 @@ COMMANDS = (
         )
         for name in ("asking", "readonly", "readwrite")
     ),
-    Command("debug", bare, -2, group="server", summary="A container for debugging commands."),
+    Command("debug", no_handler, -2, group="server", summary="A container for debugging commands."),
     Command(
         "debug|sleep",
         sleep,

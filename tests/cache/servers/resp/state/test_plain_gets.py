@@ -130,7 +130,7 @@ async def in_state(state: State) -> DoorUnderTest:
 
 def answered(door: DoorUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
     parts: list[bytes] = []
-    number = door.hits.answer(keys, door.t.clock.now(), parts, 10**6)
+    number = door.hits.serve(keys, door.t.clock.now(), parts, 10**6)
     return number, b"".join(parts)
 
 
@@ -156,6 +156,6 @@ async def test_what_is_anything_else_goes_the_general_way(state: State) -> None:
 async def test_no_more_is_answered_at_once_than_was_allowed() -> None:
     door = await in_state(put)
     parts: list[bytes] = []
-    assert door.hits.answer([b"k"] * 10, door.t.clock.now(), parts, 3) == 3
-    assert door.hits.answer([b"k"] * 10, door.t.clock.now(), parts, 0) == 1
+    assert door.hits.serve([b"k"] * 10, door.t.clock.now(), parts, 3) == 3
+    assert door.hits.serve([b"k"] * 10, door.t.clock.now(), parts, 0) == 1
     await door.t.stop()

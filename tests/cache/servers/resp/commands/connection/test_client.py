@@ -153,7 +153,7 @@ async def test_deferring_needs_resp3_and_ends_with_it() -> None:
 async def test_help_names_every_subcommand() -> None:
     door = DoorUnderTest()
     client = door.connect()
-    for name, described in door.context.table.items():
+    for name, described in door.context.commands.items():
         if not described.subcommands:
             continue
         lines = [line.decode() for line in await client.value(name, b"HELP")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_cache.servers.resp.commands.server.info_sections import human
-from milena_cache.servers.resp.statistics.rates import SAMPLES, Figures
+from milena_cache.servers.resp.statistics.rates import SAMPLES, Rates
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
 
@@ -138,14 +138,14 @@ async def test_operations_a_second_are_those_of_the_last_sweeps() -> None:
 
 
 def test_no_growth_before_there_are_two_samples() -> None:
-    figures = Figures(0.0)
-    assert figures.a_second("x") == 0.0
+    figures = Rates(0.0)
+    assert figures.per_second("x") == 0.0
     figures.sample(1.0, {"x": 5})
-    assert figures.a_second("x") == 0.0
+    assert figures.per_second("x") == 0.0
     figures.sample(3.0, {"x": 15})
-    assert figures.a_second("x") == 5.0
+    assert figures.per_second("x") == 5.0
     figures.reset({"x": 15})
-    assert figures.a_second("x") == 0.0
+    assert figures.per_second("x") == 0.0
     assert figures.since_reset({"x": 16, "y": 1}) == {"x": 1, "y": 1}
 
 
