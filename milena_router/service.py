@@ -28,7 +28,7 @@ from milena_router.ring.leases import Leases
 OPERATIONS = (
     *("get", "put", "delete", "list"),
     *("join", "leave", "nodes", "owner", "stats"),
-    *("flush", "failed", "settle", "refresh"),
+    *("flush", "list_dead_letters", "resolve_dead_letters", "refresh"),
     "watch_ring",
 )
 
@@ -69,8 +69,8 @@ class RouterService:
             "Owner": ("owner", pb.OwnerRequest, self.owner),
             "Stats": ("stats", pb.StatsRequest, self.stats),
             "Flush": ("flush", pb.FlushRequest, self.flush),
-            "Failed": ("failed", pb.FailedRequest, self.failed),
-            "Settle": ("settle", pb.SettleRequest, self.settle),
+            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
+            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
             "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
@@ -119,14 +119,14 @@ class RouterService:
             if_none_match=request.if_none_match,
             ttl_ms=request.ttl_ms,
         )
-        forget = _forget(request)
+        invalidate = _invalidate_request(request)
         del request, value  # each is a copy of the value
 
         def build(owned_since: int) -> bytes:
             node_request.owned_since = owned_since
             return node_request.SerializeToString()
 
-        return await self._forwarder.write("Put", key, build, forget, timeout)
+        return await self._forwarder.write("Put", key, build, invalidate, timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
@@ -143,7 +143,7 @@ class RouterService:
                 if_match=request.if_match,
             ).SerializeToString()
 
-        return await self._forwarder.write("Delete", key, build, _forget(request), timeout)
+        return await self._forwarder.write("Delete", key, build, _invalidate_request(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
@@ -233,13 +233,15 @@ class RouterService:
         self._check_objects(request.bucket, request.keys)
         return (await self._writeback.flush(request, timeout)).SerializeToString()
 
-    async def failed(self, request: pb.FailedRequest, remaining: float | None) -> bytes:
-        return (await self._writeback.failed(request, await self._with_ring(remaining))).SerializeToString()
+    async def list_dead_letters(self, request: pb.ListDeadLettersRequest, remaining: float | None) -> bytes:
+        return (
+            await self._writeback.list_dead_letters(request, await self._with_ring(remaining))
+        ).SerializeToString()
 
-    async def settle(self, request: pb.SettleRequest, remaining: float | None) -> bytes:
+    async def resolve_dead_letters(self, request: pb.ResolveDeadLettersRequest, remaining: float | None) -> bytes:
         timeout = await self._with_ring(remaining)
         self._check_objects(request.bucket, request.keys)
-        return (await self._writeback.settle(request, timeout)).SerializeToString()
+        return (await self._writeback.resolve_dead_letters(request, timeout)).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, remaining: float | None) -> bytes:
         timeout = await self._with_ring(remaining)
@@ -299,8 +301,8 @@ def omitted_bytes(answer: bytes) -> int:
     return response.size if response.omitted else 0
 
 
-def _forget(request: pb.PutRequest | pb.DeleteRequest) -> bytes:
-    return cache_pb.ForgetRequest(key=request.key, bucket=request.bucket).SerializeToString()
+def _invalidate_request(request: pb.PutRequest | pb.DeleteRequest) -> bytes:
+    return cache_pb.InvalidateRequest(key=request.key, bucket=request.bucket).SerializeToString()
 
 
 def _node_address(text: str) -> str:

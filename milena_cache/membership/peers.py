@@ -37,8 +37,8 @@ class Peers:
         if stream is None:
             raise link.error or NodeLost(f"node {address} cannot be reached")
         bucket, object_key = split_cache_key(key)
-        request = pb.ForgetRequest(key=object_key, bucket=bucket).SerializeToString()
-        await stream.call(call("Forget", timeout, request), timeout)
+        request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
+        await stream.call(call("Invalidate", timeout, request), timeout)
 
     async def close(self) -> None:
         error = FailedPrecondition("the node stops")

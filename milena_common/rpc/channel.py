@@ -34,8 +34,8 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Owner": (pb.OwnerRequest, pb.OwnerResponse),
     "Stats": (pb.StatsRequest, pb.StatsResponse),
     "Flush": (pb.FlushRequest, pb.FlushResponse),
-    "Failed": (pb.FailedRequest, pb.FailedResponse),
-    "Settle": (pb.SettleRequest, pb.SettleResponse),
+    "ListDeadLetters": (pb.ListDeadLettersRequest, pb.ListDeadLettersResponse),
+    "ResolveDeadLetters": (pb.ResolveDeadLettersRequest, pb.ResolveDeadLettersResponse),
     "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
 }
 

@@ -73,14 +73,14 @@ class Forwarder:
         method: str,
         cache_key: bytes,
         build: Callable[[int], bytes],
-        forget: bytes,
+        invalidate: bytes,
         timeout: float,
     ) -> bytes:
-        """As `read`, but sent once; `forget` is the request for a node to forget the same key."""
+        """As `read`, but sent once; `invalidate` is the request for a node to forget the same key."""
         deadline = self._clock.now() + inner(timeout)
         answer, owner = await self._ask_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
-            await self._call(newer, "Forget", lambda _: forget, deadline)
+            await self._call(newer, "Invalidate", lambda _: invalidate, deadline)
             owner = newer
         return answer
 

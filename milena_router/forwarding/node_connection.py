@@ -21,7 +21,7 @@ from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_opt
 from milena_common.rpc.status import from_grpc, is_answer
 
 # What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
-FAST: Final = frozenset(("Get", "Put", "Delete", "Forget"))
+FAST: Final = frozenset(("Get", "Put", "Delete", "Invalidate"))
 # How long a node whose Redis door does not answer holds up the first call, which then goes over gRPC.
 CONNECT_SECONDS = 1.0
 # A node that has not said a word for so long, with commands before it, is given a new connection.

@@ -44,22 +44,30 @@ class WriteBack:
             flushed=sum(part.flushed for part in parts),
         )
 
-    async def failed(self, request: pb.FailedRequest, timeout: float) -> pb.FailedResponse:
+    async def list_dead_letters(
+        self, request: pb.ListDeadLettersRequest, timeout: float
+    ) -> pb.ListDeadLettersResponse:
         """The dead letters of all nodes, those that failed first first."""
         limit = min(request.limit or FAILED, MAX_FAILED)
-        answers = await self._ask_all("Failed", pb.FailedRequest(limit=limit).SerializeToString(), timeout)
-        parts = [pb.FailedResponse.FromString(answer) for answer in answers]
+        answers = await self._ask_all(
+            "ListDeadLetters", pb.ListDeadLettersRequest(limit=limit).SerializeToString(), timeout
+        )
+        parts = [pb.ListDeadLettersResponse.FromString(answer) for answer in answers]
         writes = sorted((write for part in parts for write in part.writes), key=lambda write: write.failed_at)
-        return pb.FailedResponse(writes=writes[:limit], total=sum(part.total for part in parts))
+        return pb.ListDeadLettersResponse(writes=writes[:limit], total=sum(part.total for part in parts))
 
-    async def settle(self, request: pb.SettleRequest, timeout: float) -> pb.SettleResponse:
+    async def resolve_dead_letters(
+        self, request: pb.ResolveDeadLettersRequest, timeout: float
+    ) -> pb.ResolveDeadLettersResponse:
         """Retry or drop dead letters, wherever they are. Raises InvalidRequest for any other action."""
         if request.action not in ACTIONS:
             raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: {', '.join(ACTIONS)}")
         if request.all == bool(request.keys):
             raise InvalidRequest("keys, all: allowed is one of them: some keys, or all dead letters")
-        answers = await self._ask_all("Settle", request.SerializeToString(), timeout)
-        return pb.SettleResponse(settled=sum(pb.SettleResponse.FromString(answer).settled for answer in answers))
+        answers = await self._ask_all("ResolveDeadLetters", request.SerializeToString(), timeout)
+        return pb.ResolveDeadLettersResponse(
+            resolved=sum(pb.ResolveDeadLettersResponse.FromString(answer).resolved for answer in answers)
+        )
 
     async def _ask_all(self, method: str, request: bytes, timeout: float) -> list[bytes]:
         addresses = [member.address for member in self._ring().members]

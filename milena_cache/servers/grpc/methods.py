@@ -24,7 +24,18 @@ from milena_common.runtime.deadlines import inner
 Named = tuple[str, type[Message], Method]
 
 SERVICE = "cache_server.Cache"
-OPERATIONS = ("get", "put", "delete", "list", "stats", "forget", "flush", "failed", "settle", "refresh")
+OPERATIONS = (
+    "get",
+    "put",
+    "delete",
+    "list",
+    "stats",
+    "invalidate",
+    "flush",
+    "list_dead_letters",
+    "resolve_dead_letters",
+    "refresh",
+)
 
 MAX_LIST = 1000
 # What RATE_LIMIT counts: the objects' methods, not those of operators and of the router itself.
@@ -74,10 +85,10 @@ class CacheService:
             "Delete": ("delete", pb.DeleteRequest, self.delete),
             "List": ("list", pb.ListRequest, self.list),
             "Stats": ("stats", pb.StatsRequest, self.stats),
-            "Forget": ("forget", pb.ForgetRequest, self.forget),
+            "Invalidate": ("invalidate", pb.InvalidateRequest, self.invalidate),
             "Flush": ("flush", pb.FlushRequest, self.flush),
-            "Failed": ("failed", pb.FailedRequest, self.failed),
-            "Settle": ("settle", pb.SettleRequest, self.settle),
+            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
+            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
             "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
@@ -179,9 +190,9 @@ class CacheService:
             degraded=self._report.degraded(),
         ).SerializeToString()
 
-    async def forget(self, request: pb.ForgetRequest, _: float | None) -> bytes:
+    async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:
         self._node.invalidate(self._buckets.resolve(request.bucket, request.key))
-        return pb.ForgetResponse(successful=True).SerializeToString()
+        return pb.InvalidateResponse(successful=True).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
         if request.keys and request.prefix:
@@ -199,7 +210,7 @@ class CacheService:
             remaining=done.remaining, failed=done.failed, flushed=done.flushed
         ).SerializeToString()
 
-    async def failed(self, request: pb.FailedRequest, _: float | None) -> bytes:
+    async def list_dead_letters(self, request: pb.ListDeadLettersRequest, _: float | None) -> bytes:
         failed = failed_writes(self._writeback, self._node.dirty, self._node.clock.now())
         writes = []
         for entry, reason, failed_at in failed[: request.limit or MAX_LIST]:
@@ -216,9 +227,9 @@ class CacheService:
                     node=self._address,
                 )
             )
-        return pb.FailedResponse(writes=writes, total=len(failed)).SerializeToString()
+        return pb.ListDeadLettersResponse(writes=writes, total=len(failed)).SerializeToString()
 
-    async def settle(self, request: pb.SettleRequest, _: float | None) -> bytes:
+    async def resolve_dead_letters(self, request: pb.ResolveDeadLettersRequest, _: float | None) -> bytes:
         if bool(request.keys) == request.all:
             raise InvalidRequest("keys, all: allowed is one of them, the keys of dead letters or all")
         keys = None if request.all else self._cache_keys(request.bucket, request.keys)
@@ -229,7 +240,7 @@ class CacheService:
                 retried = await self._writeback.dead_letters.drop(keys)
             case _:
                 raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
-        return pb.SettleResponse(settled=retried).SerializeToString()
+        return pb.ResolveDeadLettersResponse(resolved=retried).SerializeToString()
 
     def _cache_keys(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
         return [self._buckets.resolve(bucket, key).cache_key for key in keys]

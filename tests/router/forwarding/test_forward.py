@@ -116,7 +116,7 @@ async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(r
     first = rig.owner
     rig.nodes[first].answer = move_and_answer
     assert await rig.send(read=False) == b"written"
-    assert rig.nodes[rig.owner].calls[0][:2] == ("Forget", b"forget it")
+    assert rig.nodes[rig.owner].calls[0][:2] == ("Invalidate", b"forget it")
     assert len(rig.nodes[first].calls) == len(rig.nodes[rig.owner].calls) == 1
 
 

@@ -259,10 +259,10 @@ async def test_what_clients_wait_for_goes_over_the_redis_protocol(
     assert pb.PutResponse.FromString(await resp.call("Put", put, SOON)).successful
     assert pb.GetResponse.FromString(await resp.call("Get", REQUEST, SOON)).value == b"v" * 100_000
     door.says = lambda words: b"$2\r\n\x08\x01\r\n"
-    assert await resp.call("Forget", REQUEST, SOON) == b"\x08\x01"
+    assert await resp.call("Invalidate", REQUEST, SOON) == b"\x08\x01"
     assert await resp.call("Delete", REQUEST, SOON) == b"\x08\x01"
     assert [words[:2] for words in door.received] == [
-        [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Forget", b"Delete")
+        [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Invalidate", b"Delete")
     ]
     assert door.received[0][3] == put
     assert door.connections == 1

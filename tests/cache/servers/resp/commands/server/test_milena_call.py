@@ -128,7 +128,7 @@ async def test_calls_count_for_the_rate_limit() -> None:
         await got(client, b"k")
     refusal = parsed(client.now(*words("Get", pb.GetRequest(key=b"k"))))
     assert str(refusal).startswith("RATELIMIT retry-after-ms=500 ")
-    assert isinstance(await client.value(*words("Forget", pb.ForgetRequest(key=b"k"))), bytes)
+    assert isinstance(await client.value(*words("Invalidate", pb.InvalidateRequest(key=b"k"))), bytes)
 
 
 async def test_what_a_tracking_client_gets_is_followed() -> None:
