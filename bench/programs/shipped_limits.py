@@ -65,7 +65,7 @@ class Group:
 
     def _numbers(self, name: str) -> dict[str, int]:
         lines = (line.split() for line in (self._path / name).read_text().splitlines())
-        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+        return {argv[0]: int(argv[1]) for argv in lines if len(argv) == 2 and argv[1].isdigit()}
 
     def sample(self) -> None:
         """Take note of the memory that cannot be given up: without the pages of files."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from milena_common.api.errors import MilenaError, NodeLost, WrongNode
 from milena_common.network.addresses import parse_address
 from milena_common.process.distribution import installed_version
-from milena_common.resp.client_commands import greeting
+from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.stream import RespStream
 from milena_common.runtime.backoff import Backoff
@@ -71,7 +71,7 @@ class RespLink:
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
-        self._commands = (*greeting(name, installed_version(), identity), *more)
+        self._commands = (*handshake(name, installed_version(), identity), *more)
         self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -124,10 +124,10 @@ class RespLink:
         """Raises MilenaError, and ends the connection, if the node refuses a command."""
         asked_at = monotonic()
         try:
-            answers = await asyncio.gather(*[stream.request(command) for command in self._commands])
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
+            replies = await asyncio.gather(*[stream.request(command) for command in self._commands])
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
         except BaseException:
             stream.abort(NodeLost("was not greeted"))
             raise

@@ -25,12 +25,12 @@ from typing import Final, Self
 from milena_common.resp.plain_commands import (
     GET,
     MAX_BYTES,
+    after_gets,
+    argv_of_set,
     commands_of,
-    end_of_gets,
     is_incomplete,
     keys_of,
     short_gets,
-    words_of_set,
 )
 
 Command = list[bytes]
@@ -72,12 +72,12 @@ class CommandReader:
         "_at",
         "_bulk",
         "_chunks",
-        "_left",
         "_max_bulk",
         "_max_bytes",
         "_max_plain",
         "_need",
         "_plain",
+        "_remaining",
         "_skip",
         "_stands_for",
         "_taken",
@@ -92,7 +92,7 @@ class CommandReader:
         self._max_plain = min(MAX_BYTES, max_bulk)  # so that nothing among them can be too long
         # The command under way: arguments read, arguments to come, and the length of the one that is being read.
         self._arguments: Command = []
-        self._left = 0
+        self._remaining = 0
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
         self._skip = 0  # bytes to come of an argument that is not kept
@@ -124,7 +124,7 @@ class CommandReader:
         """Return the keys, if `data` is nothing but whole GETs and nothing came before; else None, and nothing is
         read. More than 16 KiB are not looked at: see `read_gets`.
         """
-        if self.pending or self._left or len(data) > MAX_BYTES or not data.startswith(GET):
+        if self.pending or self._remaining or len(data) > MAX_BYTES or not data.startswith(GET):
             return None
         return keys_of(data)
 
@@ -136,7 +136,7 @@ class CommandReader:
         if not self._plain:
             return None
         data, at = self._chunks[0], self._at
-        end = end_of_gets(data, at) if data.startswith(GET, at) else at
+        end = after_gets(data, at) if data.startswith(GET, at) else at
         keys = keys_of(bytes(data[at:end])) if end > at else None
         if keys is not None:
             self._went_on(data, end)
@@ -157,13 +157,13 @@ class CommandReader:
 
     def put(self, data: bytes) -> Command | None:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
-        return None if self.pending or self._left else words_of_set(data, self._max_bulk)
+        return None if self.pending or self._remaining else argv_of_set(data, self._max_bulk)
 
     def feed(self, data: bytes) -> None:
         """Keep `data` to be read; `more` says whether something can be read now."""
         if not self.pending:
             self._chunks.append(data)
-            self._plain = not self._left
+            self._plain = not self._remaining
         elif self._plain and self.pending < _SMALL_PIECE:
             self._chunks = [b"".join((self._chunks[0][self._at :], data))]
             self._at = 0
@@ -189,16 +189,16 @@ class CommandReader:
         data = self._chunks[0]
         if isinstance(data, bytearray):
             data = self._chunks[0] = bytes(data)
-        if not self._left:
+        if not self._remaining:
             commands, at = commands_of(data, self._at, self._max_plain, max_arguments)
             if commands:
                 self._went_on(data, at)
-                for words in commands:
-                    into(words)
+                for argv in commands:
+                    into(argv)
                 return
-        at, left = self._read(data, into, max_arguments)
+        at, remaining = self._read(data, into, max_arguments)
         self._went_on(data, at)
-        if left > 0:  # all was read that could be, and what is left over is not complete
+        if remaining > 0:  # all was read that could be, and what is left over is not complete
             self.more = False
             if self._chunks:
                 self._chunks[0] = data[self._at :]
@@ -206,7 +206,7 @@ class CommandReader:
 
     def reject(self) -> None:
         """Keep nothing of the command that is not complete: it becomes a `NoRoom`, and the connection goes on."""
-        if not self._left:
+        if not self._remaining:
             return
         self._stands_for = NoRoom()
         self._arguments.clear()
@@ -243,7 +243,7 @@ class CommandReader:
         self._need = 0
         while at < size and max_arguments > 0:
             max_arguments -= 1
-            if self._left == 0:
+            if self._remaining == 0:
                 if data[at] != 0x2A:  # *
                     after = self._inline(data, at, into)
                     if after < 0:
@@ -265,7 +265,7 @@ class CommandReader:
                 if count > MAX_ARGUMENTS:
                     raise ProtocolError("Protocol error: invalid multibulk length")
                 at = end + 2
-                self._left = count
+                self._remaining = count
                 continue
             if self._skip:
                 skipped = min(self._skip, size - at)
@@ -315,8 +315,8 @@ class CommandReader:
         """An argument is there, and perhaps the command."""
         self._arguments.append(argument)
         self._taken += len(argument)
-        self._left -= 1
-        if self._left == 0:
+        self._remaining -= 1
+        if self._remaining == 0:
             into(self._arguments if self._stands_for is None else [self._stands_for])
             self._arguments = []
             self._taken = 0
@@ -329,11 +329,11 @@ class CommandReader:
             if len(data) - at >= MAX_INLINE:
                 raise ProtocolError("Protocol error: too big inline request")
             return -1
-        words = split_words(data[at:end].removesuffix(b"\r"))
-        if words is None:
+        argv = split_inline(data[at:end].removesuffix(b"\r"))
+        if argv is None:
             raise ProtocolError("Protocol error: unbalanced quotes in request")
-        if words:
-            into(words)
+        if argv:
+            into(argv)
         return end + 1
 
 
@@ -342,19 +342,19 @@ _HEXADECIMAL = b"0123456789abcdefABCDEF"
 _SPACES = b" \t\n\v\f\r\0"
 
 
-def split_words(line: bytes) -> Command | None:
+def split_inline(line: bytes) -> Command | None:
     """The words of an inline command, "quoted" ones with escapes and 'quoted' ones without; None if quotes do not
     match. As Redis does it (`sdssplitargs`).
     """
     if b'"' not in line and b"'" not in line:
         return line.translate(None, b"\0").split() if b"\0" in line else line.split()
-    words: Command = []
+    argv: Command = []
     at, size = 0, len(line)
     while True:
         while at < size and line[at] in _SPACES:
             at += 1
         if at >= size:
-            return words
+            return argv
         word = bytearray()
         while at < size and line[at] not in _SPACES:
             quote = line[at]
@@ -366,7 +366,7 @@ def split_words(line: bytes) -> Command | None:
             if after < 0 or (after < size and line[after] not in _SPACES):
                 return None
             at = after
-        words.append(bytes(word))
+        argv.append(bytes(word))
 
 
 def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int:

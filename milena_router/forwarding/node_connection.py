@@ -13,10 +13,10 @@ from typing import Final, Protocol
 import grpc
 
 from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable
-from milena_common.resp import client_commands as resp_wire
+from milena_common.resp import client_commands as client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
-from milena_common.resp.stream import NoAnswer
+from milena_common.resp.stream import NoReply
 from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
 from milena_common.rpc.status import from_grpc, is_answer
 
@@ -110,8 +110,8 @@ class RespNodeConnection:
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:
-            answer = await stream.call(resp_wire.call(method, timeout, request), timeout)
-        except NoAnswer as silence:
+            answer = await stream.call(client_commands.call(method, timeout, request), timeout)
+        except NoReply as silence:
             raise NodeLost(str(silence)) from None
         if type(answer) is not bytes:
             raise InternalError(f"the node answered {method} with what is no message: {answer!r:.80}")

@@ -101,8 +101,8 @@ class Connection(asyncio.Protocol):
         self._commands.clear()
         self._running.lost()
         self._in_flight.end()
-        self._context.clients.ended(self)
-        self._overload.ended(self._number)
+        self._context.clients.remove(self)
+        self._overload.caught_up(self._number)
         self._context.tracking.stop(self._number)
 
     def pause_writing(self) -> None:
@@ -150,11 +150,11 @@ class Connection(asyncio.Protocol):
                     self._pause_until_scheduled()
                 self._share.used(took)
                 return
-            words = reader.put(data)
-            if words is not None:
-                done = self._overwrites.overwrite(session, words[1], words[2], now, out.parts)
+            argv = reader.put(data)
+            if argv is not None:
+                done = self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts)
                 if not done:
-                    self._running.run(words)
+                    self._running.run(argv)
                     self._count()
                 out.flush()
                 if not done:
@@ -274,14 +274,14 @@ class Connection(asyncio.Protocol):
         overwrite = self._overwrites.overwrite
         running.at = self._now()
         late = session.waited > self._context.timeout
-        refuses = late or self._overload.refuses(self._number, running.at)
+        rejects = late or self._overload.rejects(self._number, running.at)
         while True:
             while commands:
-                words = commands[0]
-                short = len(words) == 3 and words[0] == SET and not (late or session.closing) and self._is_plain()
-                if short and (done := overwrite(session, words[1], words[2], running.at, self._out.parts)):
+                argv = commands[0]
+                short = len(argv) == 3 and argv[0] == SET and not (late or session.closing) and self._is_plain()
+                if short and (done := overwrite(session, argv[1], argv[2], running.at, self._out.parts)):
                     running.at = done
-                elif running.in_flight.full or session.closing or self._is_behind() or not running.begin(words):
+                elif running.in_flight.full or session.closing or self._is_behind() or not running.begin(argv):
                     return False
                 if commands:  # the connection may have been lost meanwhile
                     commands.popleft()
@@ -293,7 +293,7 @@ class Connection(asyncio.Protocol):
                 return False
             try:
                 plain = self._is_plain()
-                if plain and refuses and self._overload.refuse(reader, session, self._out.parts):
+                if plain and rejects and self._overload.reject(reader, session, self._out.parts):
                     continue
                 keys = reader.read_gets() if plain else None
                 if keys is not None:
@@ -333,7 +333,7 @@ class Connection(asyncio.Protocol):
     @property
     def _pending_bytes(self) -> int:
         """Bytes of the commands that were read and have not begun, or are just beginning."""
-        return sum(len(word) for words in self._commands for word in words)
+        return sum(len(word) for argv in self._commands for word in argv)
 
     def no_room(self) -> None:
         """Refuse the command for whose bytes there was no room in time."""

@@ -14,7 +14,7 @@ from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import Memory
 from milena_cache.servers.resp.commands.connection.subscriptions import CHANNEL, message
 from milena_cache.servers.resp.state.client_registry import Clients
-from milena_cache.servers.resp.state.tracking import EVERYTHING, Told, Tracking
+from milena_cache.servers.resp.state.tracking import EVERYTHING, InvalidatedKeys, Tracking
 from milena_cache.writeback.dirty_table import Dirty
 from milena_common.resp.encoding import RESP2, RESP3, bulk, null, push
 from milena_common.runtime.clock import Clock
@@ -109,24 +109,24 @@ class Invalidations:
         asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        told_last: Told = {}
+        sent_last: InvalidatedKeys = {}
         pushed = b""
-        for target, (told, redirected) in self._by_connection().items():
+        for target, (keys, redirected) in self._by_connection().items():
             client = self._clients.by_id[target]
             if not client.session.resp3:
                 # Without a subscription, or for reads of its own, Redis has no message for such a client either.
                 if redirected and client.session.subscribed:
-                    client.push(message(client.session, b"message", bulk(CHANNEL), _array(told, RESP2)))
+                    client.push(message(client.session, b"message", bulk(CHANNEL), _array(keys, RESP2)))
                 continue
-            if not pushed or told != told_last:
-                told_last = told
-                pushed = push(b"invalidate", _array(told, RESP3))
+            if not pushed or keys != sent_last:
+                sent_last = keys
+                pushed = push(b"invalidate", _array(keys, RESP3))
             client.push(pushed)
 
-    def _by_connection(self) -> dict[int, tuple[Told, bool]]:
+    def _by_connection(self) -> dict[int, tuple[InvalidatedKeys, bool]]:
         """What is to be told, by the connection that is told it, and whether that is about another one's reads."""
-        gathered: dict[int, tuple[Told, bool]] = {}
-        for number, told in self._tracking.take().items():
+        gathered: dict[int, tuple[InvalidatedKeys, bool]] = {}
+        for number, keys in self._tracking.take().items():
             follower = self._tracking.of(number)
             if follower is None or number not in self._clients.by_id:
                 continue
@@ -137,12 +137,12 @@ class Invalidations:
                     self._clients.by_id[number].push(push(b"tracking-redir-broken", b":%d\r\n" % target))
                 continue
             before, redirected = gathered.setdefault(target, ({}, False))
-            both = EVERYTHING if before is EVERYTHING or told is EVERYTHING else {**before, **told}
+            both = EVERYTHING if before is EVERYTHING or keys is EVERYTHING else {**before, **keys}
             gathered[target] = both, redirected or target != number
         return gathered
 
 
-def _array(told: Told, protocol: int) -> bytes:
-    if told is EVERYTHING:
+def _array(keys: InvalidatedKeys, protocol: int) -> bytes:
+    if keys is EVERYTHING:
         return null(protocol)
-    return b"*%d\r\n%b" % (len(told), b"".join(map(bulk, told)))
+    return b"*%d\r\n%b" % (len(keys), b"".join(map(bulk, keys)))

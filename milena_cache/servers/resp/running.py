@@ -49,37 +49,37 @@ class Running:
         self.in_flight = CommandsInFlight()
         self.at = 0.0  # when the latest command began, in monotonic seconds
 
-    def begin(self, words: list[bytes]) -> bool:
+    def begin(self, argv: list[bytes]) -> bool:
         """Begin a command; False if it must wait for those before it."""
         if self.in_flight.number:
-            command = find(self._context.commands, words)
+            command = find(self._context.commands, argv)
             if command is not None:
                 if command.behind_all:
                     return False
-                if self.pending and self._busy.conflicts(*self._context.touched(command, words)):
+                if self.pending and self._busy.conflicts(*self._context.touched(command, argv)):
                     return False
-        self.run(words)
+        self.run(argv)
         return True
 
-    def run(self, words: list[bytes]) -> None:
+    def run(self, argv: list[bytes]) -> None:
         """Begin a command that has to wait for none before it."""
         context, session = self._context, self._session
         self.at = started = self._now()
         session.commands += 1
-        command = context.commands.get(words[0].upper(), UNKNOWN)
+        command = context.commands.get(argv[0].upper(), UNKNOWN)
         session.last_command = command.name
         begun = False
         work: Work | None = None
         try:
             if session.rejecting:
                 check_transaction(command)
-            if not command.accepts(len(words)):
+            if not command.accepts(len(argv)):
                 raise wrong_arity(command.name)
             if session.subscribed:
                 check_subscriber(session, command)
             if session.waited > self._timeout:
                 check_deadline(command, session.waited, self._timeout)
-            keys = command.keys_in(words)
+            keys = command.keys_in(argv)
             if keys:
                 if self._limited:
                     self._admit()
@@ -88,19 +88,19 @@ class Running:
                     context.check_slots(session, keys)
             begun = True
             if session.tracking:
-                work = context.tracking.begin(session.id, *context.touched(command, words))
-            result = command.handler(context, session, words)
+                work = context.tracking.begin(session.id, *context.touched(command, argv))
+            result = command.handler(context, session, argv)
             if isinstance(result, CoroutineType | asyncio.Future):
-                pending = PendingReply(None, command, session.last_command, words, started)
+                pending = PendingReply(None, command, session.last_command, argv, started)
                 pending.work = work
                 self._wait(pending, result)
                 return
             reply = self._encode(result)
         except Exception as error:
-            reply = (self._command_metrics.error_reply(error, command, session.last_command, words, begun=begun),)
+            reply = (self._command_metrics.error_reply(error, command, session.last_command, argv, begun=begun),)
             if work is not None:
                 work.failed = True
-        self._command_metrics.replied(command, session.last_command, words, session, started)
+        self._command_metrics.replied(command, session.last_command, argv, session, started)
         self._put(() if session.mute and self._muted() else reply, work)
 
     def lost(self) -> None:
@@ -132,7 +132,7 @@ class Running:
 
     def _wait(self, pending: PendingReply, result: Any) -> None:
         """The answer comes later."""
-        self.in_flight.begin(pending.words)
+        self.in_flight.begin(pending.argv)
         pending.muted = bool(self._session.mute) and self._muted()
         if self._session.deferring:
             self._next_deferred += 1
@@ -142,21 +142,21 @@ class Running:
                 self._put((b"-DEFERRED %d\r\n" % pending.deferred,))
         else:
             self.pending.append(pending)
-            pending.touched = self._context.touched(pending.command, pending.words)
+            pending.touched = self._context.touched(pending.command, pending.argv)
             self._busy.add(*pending.touched)
         asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(pending, task))
 
     def _finished(self, pending: PendingReply, task: asyncio.Future[Any]) -> None:
-        self.in_flight.end(pending.words)
+        self.in_flight.end(pending.argv)
         self._session.last_at = self._now()
         command = pending.command
         try:
             reply = self._encode(task.result())
         except (Exception, asyncio.CancelledError) as error:
-            reply = (self._command_metrics.error_reply(error, command, pending.name, pending.words),)
+            reply = (self._command_metrics.error_reply(error, command, pending.name, pending.argv),)
             if pending.work is not None:
                 pending.work.failed = True
-        self._command_metrics.replied(command, pending.name, pending.words, self._session, pending.started)
+        self._command_metrics.replied(command, pending.name, pending.argv, self._session, pending.started)
         if pending.muted:
             reply = ()
         if not pending.deferred:

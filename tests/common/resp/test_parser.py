@@ -19,7 +19,7 @@ from milena_common.resp.parser import (
     NoRoom,
     ProtocolError,
     TooLong,
-    split_words,
+    split_inline,
 )
 from milena_common.resp.plain_commands import MAX_BYTES, commands_of
 
@@ -350,10 +350,10 @@ def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
     ],
 )
 def test_words_of_a_line(line: bytes, found: list[bytes] | None) -> None:
-    assert split_words(line) == found
+    assert split_inline(line) == found
 
 
 @given(st.binary(max_size=40))
 def test_any_line_has_words_or_none(line: bytes) -> None:
-    found = split_words(line)
+    found = split_inline(line)
     assert found is None or all(isinstance(word, bytes) for word in found)

@@ -31,16 +31,16 @@ def _with_subcommands(command: Command[C], subcommands: list[Command[C]]) -> Com
         subcommands.append(_help(command, subcommands))
     by_word = {each.name.partition("|")[2].upper().encode(): each for each in subcommands}
 
-    def dispatch(context: C, session: Session, words: list[bytes]) -> Any:
-        if len(words) == 1:
-            return command.handler(context, session, words)
-        subcommand = by_word.get(words[1].upper())
+    def dispatch(context: C, session: Session, argv: list[bytes]) -> Any:
+        if len(argv) == 1:
+            return command.handler(context, session, argv)
+        subcommand = by_word.get(argv[1].upper())
         if subcommand is None:
-            raise unknown_subcommand(command.name, words[1])
+            raise unknown_subcommand(command.name, argv[1])
         session.last_command = subcommand.name
-        if not subcommand.accepts(len(words)):
+        if not subcommand.accepts(len(argv)):
             raise wrong_arity(subcommand.name)
-        return subcommand.handler(context, session, words)
+        return subcommand.handler(context, session, argv)
 
     return replace(command, handler=dispatch, subcommands=tuple(subcommands))
 
@@ -49,7 +49,7 @@ def _help(command: Command[C], subcommands: list[Command[C]]) -> Command[C]:
     lines = [Simple(line) for line in _help_lines(command.name, subcommands)]
     return Command(
         f"{command.name}|help",
-        lambda context, session, words: lines,
+        lambda context, session, argv: lines,
         2,
         flags=("loading", "stale"),
         group=command.group,
@@ -66,9 +66,9 @@ def _help_lines(name: str, subcommands: list[Command[C]]) -> Iterator[str]:
     yield "    Print this help."
 
 
-def no_handler(context: object, session: Session, words: list[bytes]) -> Any:
+def no_handler(context: object, session: Session, argv: list[bytes]) -> Any:
     """The handler of a container that is nothing without a subcommand; its arity refuses what would come here."""
-    raise wrong_arity(words[0].decode().lower())
+    raise wrong_arity(argv[0].decode().lower())
 
 
 def unknown_subcommand(parent: str, word: bytes) -> CommandError:
@@ -84,10 +84,10 @@ def wrong_form(parent: str, word: bytes) -> CommandError:
     )
 
 
-def find(commands: Mapping[bytes, Command[C]], words: list[bytes]) -> Command[C] | None:
-    """The command that `words` begin with: the subcommand, if it has such."""
-    command = commands.get(words[0].upper())
-    if command is None or not command.subcommands or len(words) == 1:
+def find(commands: Mapping[bytes, Command[C]], argv: list[bytes]) -> Command[C] | None:
+    """The command that `argv` begin with: the subcommand, if it has such."""
+    command = commands.get(argv[0].upper())
+    if command is None or not command.subcommands or len(argv) == 1:
         return command
-    name = words[1].decode(errors="replace").lower()
+    name = argv[1].decode(errors="replace").lower()
     return next((each for each in command.subcommands if each.name == f"{command.name}|{name}"), command)

@@ -68,7 +68,7 @@ class Clients:
         self.accepted += 1
         return self.accepted
 
-    def ended(self, client: Client) -> None:
+    def remove(self, client: Client) -> None:
         """Forget a connection that is no more."""
         self.slow.discard(client.session.id)
         if self.by_id.pop(client.session.id, None) is not None:

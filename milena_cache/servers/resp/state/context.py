@@ -83,14 +83,14 @@ class Context:
         target = self.buckets.resolve(bucket, object_key)
         return target, self.ownership.owned_since(target.cache_key)
 
-    def touched(self, command: Command[Context], words: list[bytes]) -> tuple[Access, list[bytes]]:
+    def touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
         """What the command does to which objects, by cache key; as it is written if no object is named so."""
         if command.about is not None:
-            return command.about(self, words)
-        access = command.access_of(words)
+            return command.about(self, argv)
+        access = command.access_of(argv)
         if access == "none":
             return access, []
-        keys = command.keys_in(words)
+        keys = command.keys_in(argv)
         if any(key.startswith(SCHEME) for key in keys):
             keys = [self._cache_key(key) if key.startswith(SCHEME) else key for key in keys]
         return access, keys

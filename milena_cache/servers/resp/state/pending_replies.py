@@ -30,15 +30,15 @@ class PendingReply:
     them.
     """
 
-    __slots__ = ("command", "deferred", "muted", "name", "reply", "started", "touched", "words", "work")
+    __slots__ = ("argv", "command", "deferred", "muted", "name", "reply", "started", "touched", "work")
 
     def __init__(
-        self, reply: Reply | None, command: Command[Any], name: str, words: list[bytes], started: float
+        self, reply: Reply | None, command: Command[Any], name: str, argv: list[bytes], started: float
     ) -> None:
         self.reply = reply
         self.command = command
         self.name = name
-        self.words = words
+        self.argv = argv
         self.started = started
         self.touched: tuple[Access, list[bytes]] = ("none", [])
         self.deferred = 0
@@ -56,13 +56,13 @@ class CommandsInFlight:
         self.full = False
         self.bytes = 0
 
-    def begin(self, words: list[bytes]) -> None:
-        self._count(1, words)
+    def begin(self, argv: list[bytes]) -> None:
+        self._count(1, argv)
 
-    def end(self, words: list[bytes]) -> None:
-        self._count(-1, words)
+    def end(self, argv: list[bytes]) -> None:
+        self._count(-1, argv)
 
-    def _count(self, one: int, words: list[bytes]) -> None:
+    def _count(self, one: int, argv: list[bytes]) -> None:
         self.number += one
-        self.bytes += one * sum(map(len, words))
+        self.bytes += one * sum(map(len, argv))
         self.full = self.number >= MAX_PENDING or self.bytes >= MAX_PENDING_BYTES

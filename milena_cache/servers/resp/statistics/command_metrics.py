@@ -35,27 +35,27 @@ class CommandMetrics:
         self._clock = clock
 
     def replied(
-        self, command: Command[Any], name: str, words: list[bytes], session: Session, started: float
+        self, command: Command[Any], name: str, argv: list[bytes], session: Session, started: float
     ) -> None:
         """A command has its answer. `name` is its own or its subcommand's, `started` when it came."""
         took = self._now() - started
-        counts = self._operations[command.operation_of(words)]
+        counts = self._operations[command.operation_of(argv)]
         # A command of many keys is that many reads, or writes: each has its outcome.
-        number = 1 if command.keys[1] >= 0 else len(command.keys_in(words)) or 1
+        number = 1 if command.keys[1] >= 0 else len(command.keys_in(argv)) or 1
         counts.requests += number
         counts.durations.observe_many(took, number)
         counted = self._stats[name]
         counted.calls += 1
         counted.seconds += took
         if took >= self._slow.after:
-            self._slow.add(self._clock.wall(), took, words, session)
+            self._slow.add(self._clock.wall(), took, argv, session)
 
     def error_reply(
-        self, error: BaseException, command: Command[Any], name: str, words: list[bytes], *, begun: bool = True
+        self, error: BaseException, command: Command[Any], name: str, argv: list[bytes], *, begun: bool = True
     ) -> bytes:
         """The line that answers a command which raised `error`; `begun`: what the command does had begun."""
         line, code = _line(error)
-        counts = self._operations[command.operation_of(words)]
+        counts = self._operations[command.operation_of(argv)]
         if isinstance(error, Moved):
             counts.moved += 1
         else:

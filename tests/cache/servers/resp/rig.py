@@ -248,18 +248,18 @@ class WireClient:
         self._taken += len(taken)
         return taken
 
-    def now(self, *words: bytes) -> bytes:
+    def now(self, *argv: bytes) -> bytes:
         """The answer's bytes, which must be there at once."""
         self.take()
-        self.send(command(*words))
+        self.send(command(*argv))
         answer = self.take()
-        assert answer, f"{words[0]!r} has to wait"
+        assert answer, f"{argv[0]!r} has to wait"
         return answer
 
-    async def ask(self, *words: bytes) -> bytes:
+    async def ask(self, *argv: bytes) -> bytes:
         """The answer's bytes."""
         self.take()
-        self.send(command(*words))
+        self.send(command(*argv))
         return await self.answers(1)
 
     async def answers(self, number: int) -> bytes:
@@ -277,9 +277,9 @@ class WireClient:
                     return taken
                 await asyncio.sleep(0)
 
-    async def value(self, *words: bytes) -> Any:
+    async def value(self, *argv: bytes) -> Any:
         """The answer as hiredis reads it; an error is a `hiredis.ReplyError`."""
-        return parsed(await self.ask(*words))
+        return parsed(await self.ask(*argv))
 
     async def idle(self) -> None:
         """Let everything that is ready happen."""

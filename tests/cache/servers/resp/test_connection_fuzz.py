@@ -68,7 +68,7 @@ def test_each_command_has_one_answer_whatever_its_arguments(
 ) -> None:
     async def test() -> None:
         client = a_door().connect()
-        answers, _ = await said_to(client, [command(*words) for words in sent])
+        answers, _ = await said_to(client, [command(*argv) for argv in sent])
         reader = hiredis.Reader()
         reader.feed(answers)
         answered = 0
@@ -81,7 +81,7 @@ def test_each_command_has_one_answer_whatever_its_arguments(
 
 
 @given_examples
-@given(st.lists(commands.map(lambda words: command(*words)) | rubbish, max_size=8), st.lists(st.integers(0, 500)))
+@given(st.lists(commands.map(lambda argv: command(*argv)) | rubbish, max_size=8), st.lists(st.integers(0, 500)))
 @example([b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"*a\r\n"], [3, 5])
 def test_the_answers_are_the_same_however_the_bytes_are_cut(
     caplog: pytest.LogCaptureFixture, sent: list[bytes], places: list[int]

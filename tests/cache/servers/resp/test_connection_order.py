@@ -46,15 +46,15 @@ async def test_what_waits_is_answered_in_the_protocol_in_which_it_was_asked() ->
 
 
 @pytest.mark.parametrize("words", [(b"HELLO", b"2"), (b"RESET",), (b"CLIENT", b"DEFER", b"OFF")])
-async def test_no_deferred_answer_comes_after_the_end_of_deferring(words: tuple[bytes, ...]) -> None:
+async def test_no_deferred_answer_comes_after_the_end_of_deferring(argv: tuple[bytes, ...]) -> None:
     door = await started()
     client = await deferring(door)
-    client.send(command(b"GET", b"none") + command(*words) + command(b"GET", b"nowhere"))
+    client.send(command(b"GET", b"none") + command(*argv) + command(b"GET", b"nowhere"))
     assert client.take() == b"-DEFERRED 1\r\n"
     await settle()
     answers = client.take()
     assert answers.startswith(push(1, b"_\r\n"))
-    assert answers.endswith(b"_\r\n" if words[0] == b"CLIENT" else b"$-1\r\n")
+    assert answers.endswith(b"_\r\n" if argv[0] == b"CLIENT" else b"$-1\r\n")
     assert b"DEFERRED" not in answers
     await door.t.stop()
 

@@ -24,50 +24,50 @@ def on_or_off(word: bytes) -> bool:
     return word.upper() == b"ON"
 
 
-def identity(context: Context, session: Session, words: list[bytes]) -> int:
+def identity(context: Context, session: Session, argv: list[bytes]) -> int:
     return session.id
 
 
-def getname(context: Context, session: Session, words: list[bytes]) -> str | None:
+def getname(context: Context, session: Session, argv: list[bytes]) -> str | None:
     return session.name or None
 
 
-def setname(context: Context, session: Session, words: list[bytes]) -> Raw:
-    session.name = printable(words[2], "Client names")
+def setname(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.name = printable(argv[2], "Client names")
     return Raw(OK)
 
 
-def setinfo(context: Context, session: Session, words: list[bytes]) -> Raw:
-    match words[2].upper():
+def setinfo(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    match argv[2].upper():
         case b"LIB-NAME":
-            session.lib_name = printable(words[3], "lib-name")
+            session.lib_name = printable(argv[3], "lib-name")
         case b"LIB-VER":
-            session.lib_ver = printable(words[3], "lib-ver")
+            session.lib_ver = printable(argv[3], "lib-ver")
         case _:
-            raise CommandError(f"ERR Unrecognized option '{words[2][:128].decode(errors='replace')}'")
+            raise CommandError(f"ERR Unrecognized option '{argv[2][:128].decode(errors='replace')}'")
     return Raw(OK)
 
 
-def no_evict(context: Context, session: Session, words: list[bytes]) -> Raw:
-    session.no_evict = on_or_off(words[2])
+def no_evict(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.no_evict = on_or_off(argv[2])
     return Raw(OK)
 
 
-def no_touch(context: Context, session: Session, words: list[bytes]) -> Raw:
-    session.no_touch = on_or_off(words[2])
+def no_touch(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.no_touch = on_or_off(argv[2])
     return Raw(OK)
 
 
-def defer(context: Context, session: Session, words: list[bytes]) -> Raw:
-    deferring = on_or_off(words[2])
+def defer(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    deferring = on_or_off(argv[2])
     if deferring and not session.resp3:
         raise CommandError("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
     session.deferring = deferring
     return Raw(OK)
 
 
-def reply(context: Context, session: Session, words: list[bytes]) -> Raw:
-    match words[2].upper():
+def reply(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    match argv[2].upper():
         case b"ON":
             session.mute = 0
         case b"OFF":
@@ -80,12 +80,12 @@ def reply(context: Context, session: Session, words: list[bytes]) -> Raw:
     return Raw(OK)
 
 
-def unblock(context: Context, session: Session, words: list[bytes]) -> int:
-    if len(words) > 4:
-        raise wrong_form("client", words[1])
-    if len(words) == 4 and words[3].upper() not in (b"TIMEOUT", b"ERROR"):
+def unblock(context: Context, session: Session, argv: list[bytes]) -> int:
+    if len(argv) > 4:
+        raise wrong_form("client", argv[1])
+    if len(argv) == 4 and argv[3].upper() not in (b"TIMEOUT", b"ERROR"):
         raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-    integer(words[2])
+    integer(argv[2])
     return 0  # no command here blocks its client
 
 

@@ -15,16 +15,16 @@ from milena_common.resp.encoding import OK, Raw
 Meant = Callable[["Client"], bool]
 
 
-def kill(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) == 3:
-        if not _kill(context, session, _by_addr(words[2])):
+def kill(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) == 3:
+        if not _kill(context, session, _by_addr(argv[2])):
             raise CommandError("ERR No such client")
         return Raw(OK)
-    if len(words) % 2:
+    if len(argv) % 2:
         raise CommandError(SYNTAX)
     conditions: list[Meant] = []
     spare_me = True
-    for option, value in zip(words[2::2], words[3::2], strict=True):
+    for option, value in zip(argv[2::2], argv[3::2], strict=True):
         if option.upper() == b"SKIPME":
             spare_me = _yes(value)
         else:

@@ -85,22 +85,22 @@ def _flags(session: Session, *, tracks: bool) -> str:
     return flags or "N"
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     client = context.clients.by_id.get(session.id)
     return Verbatim(f"{line(context, client)}\n" if client else "")
 
 
-def list_(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def list_(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     clients = context.clients.by_id
     chosen = list(clients.values())
-    match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
+    match [argv[2].upper() if len(argv) > 2 else b"", *argv[3:]]:
         case [b""]:
             pass
         case [b"TYPE", name]:
             kind = client_type(name)
             chosen = [client for client in chosen if type_of(client.session) == kind]
         case [b"ID", _, *_]:
-            ids = [integer(word, "ERR Invalid client ID") for word in words[3:]]
+            ids = [integer(word, "ERR Invalid client ID") for word in argv[3:]]
             chosen = [clients[number] for number in ids if number in clients]
         case _:
             raise CommandError(SYNTAX)

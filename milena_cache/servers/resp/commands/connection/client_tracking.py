@@ -13,9 +13,9 @@ from milena_common.resp.encoding import OK, Raw
 _DIFFERENT = "before disabling tracking for this client, and then re-enabling it with a different mode."
 
 
-def tracking(context: Context, session: Session, words: list[bytes]) -> Any:
-    options = _options(context, words)
-    match words[2].upper():
+def tracking(context: Context, session: Session, argv: list[bytes]) -> Any:
+    options = _options(context, argv)
+    match argv[2].upper():
         case b"ON":
             _check(context.tracking.of(session.id), options)
             context.tracking.follow(session, options)
@@ -26,12 +26,12 @@ def tracking(context: Context, session: Session, words: list[bytes]) -> Any:
     return Raw(OK)
 
 
-def _options(context: Context, words: list[bytes]) -> Options:
+def _options(context: Context, argv: list[bytes]) -> Options:
     redirect = 0
     flags: set[str] = set()
     prefixes: list[bytes] = []
-    rest = iter(words[3:])
-    left = len(words) - 3
+    rest = iter(argv[3:])
+    left = len(argv) - 3
     for word in rest:
         left -= 1
         match word.upper():
@@ -89,14 +89,14 @@ def _check_apart(prefix: bytes, other: bytes, which: str) -> None:
         )
 
 
-def caching(context: Context, session: Session, words: list[bytes]) -> Any:
+def caching(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     if follower is None:
         raise CommandError(
             "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
             "enabled"
         )
-    match words[2].upper():
+    match argv[2].upper():
         case b"YES":
             if not follower.options.optin:
                 raise CommandError("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.")
@@ -109,18 +109,18 @@ def caching(context: Context, session: Session, words: list[bytes]) -> Any:
     return Raw(OK)
 
 
-def getredir(context: Context, session: Session, words: list[bytes]) -> Any:
-    del words
+def getredir(context: Context, session: Session, argv: list[bytes]) -> Any:
+    del argv
     follower = context.tracking.of(session.id)
     return -1 if follower is None else follower.options.redirect
 
 
-def trackinginfo(context: Context, session: Session, words: list[bytes]) -> Any:
+def trackinginfo(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     flags = _flags(follower, session)
     return {
         "flags": set(flags) if session.resp3 else flags,
-        "redirect": getredir(context, session, words),
+        "redirect": getredir(context, session, argv),
         "prefixes": sorted(follower.prefixes) if follower is not None else [],
     }
 

@@ -30,38 +30,38 @@ def printable(word: bytes, what: str) -> str:
     return word.decode()
 
 
-def ping(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > 2:
+def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > 2:
         raise CommandError("ERR wrong number of arguments for 'ping' command")
     if session.subscribed and not session.resp3:
         # As a message, which is all that such a client reads.
-        return [b"pong", words[1] if len(words) == 2 else b""]
-    return words[1] if len(words) == 2 else Simple("PONG")
+        return [b"pong", argv[1] if len(argv) == 2 else b""]
+    return argv[1] if len(argv) == 2 else Simple("PONG")
 
 
-def echo(context: Context, session: Session, words: list[bytes]) -> bytes:
-    return words[1]
+def echo(context: Context, session: Session, argv: list[bytes]) -> bytes:
+    return argv[1]
 
 
-def hello(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
+def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     protocol = session.protocol
-    if len(words) > 1:
-        protocol = integer(words[1], "ERR Protocol version is not an integer or out of range")
+    if len(argv) > 1:
+        protocol = integer(argv[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (RESP2, RESP3):
             raise CommandError("NOPROTO unsupported protocol version")
     name = None
     at = 2
-    while at < len(words):
-        match words[at].upper():
-            case b"AUTH" if len(words) > at + 2:
-                _check_user(words[at + 1])
+    while at < len(argv):
+        match argv[at].upper():
+            case b"AUTH" if len(argv) > at + 2:
+                _check_user(argv[at + 1])
                 at += 3
-            case b"SETNAME" if len(words) > at + 1:
-                name = printable(words[at + 1], "Client names")
+            case b"SETNAME" if len(argv) > at + 1:
+                name = printable(argv[at + 1], "Client names")
                 at += 2
             case option:
                 del option
-                shown = words[at][:128].decode(errors="replace")
+                shown = argv[at][:128].decode(errors="replace")
                 raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
     if name is not None:
         session.name = name
@@ -79,12 +79,12 @@ def hello(context: Context, session: Session, words: list[bytes]) -> dict[str, A
     }
 
 
-def auth(context: Context, session: Session, words: list[bytes]) -> Raw:
-    if len(words) > 3:
+def auth(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    if len(argv) > 3:
         raise CommandError(SYNTAX)
-    if len(words) == 2:
+    if len(argv) == 2:
         raise CommandError(NO_PASSWORD)
-    _check_user(words[1])
+    _check_user(argv[1])
     return Raw(OK)
 
 
@@ -93,18 +93,18 @@ def _check_user(name: bytes) -> None:
         raise CommandError(WRONG_USER)
 
 
-def select(context: Context, session: Session, words: list[bytes]) -> Raw:
-    if integer(words[1]) != 0:
+def select(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    if integer(argv[1]) != 0:
         raise CommandError("ERR SELECT is not allowed in cluster mode")
     return Raw(OK)
 
 
-def quit_(context: Context, session: Session, words: list[bytes]) -> Raw:
+def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.closing = True
     return Raw(OK)
 
 
-def reset(context: Context, session: Session, words: list[bytes]) -> Simple:
+def reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
     context.tracking.stop(session.id)
     session.reset()
     return Simple("RESET")

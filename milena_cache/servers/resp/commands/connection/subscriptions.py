@@ -53,17 +53,17 @@ def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
     return b"*%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
 
 
-def subscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
+def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Subscribe to the channel; one message for each name. Raises Refused if any name is of another channel."""
-    if any(name != CHANNEL for name in words[1:]):
+    if any(name != CHANNEL for name in argv[1:]):
         raise CommandError(NO_OTHER)
     session.subscribed = True
-    return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(words) - 1))
+    return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(argv) - 1))
 
 
-def unsubscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
+def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Unsubscribe from the named channels, from all without names; one message for each."""
-    names = words[1:]
+    names = argv[1:]
     if not names:
         ended = bulk(CHANNEL) if session.subscribed else null(session.protocol)
         session.subscribed = False
@@ -76,16 +76,16 @@ def unsubscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
     return Raw(b"".join(parts))
 
 
-def refuse(context: Context, session: Session, words: list[bytes]) -> Raw:
+def refuse(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse patterns and shard channels: nothing is ever published on them. Raises Refused."""
     raise CommandError(NO_OTHER)
 
 
-def unsubscribe_none(context: Context, session: Session, words: list[bytes]) -> Raw:
+def unsubscribe_none(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Answer for patterns and shard channels, of which there are no subscriptions."""
-    kind = words[0].lower()
+    kind = argv[0].lower()
     count = b":%d\r\n" % (session.subscribed if kind == b"punsubscribe" else 0)
-    names = [bulk(name) for name in words[1:]] or [null(session.protocol)]
+    names = [bulk(name) for name in argv[1:]] or [null(session.protocol)]
     return Raw(b"".join(message(session, kind, name, count) for name in names))
 
 

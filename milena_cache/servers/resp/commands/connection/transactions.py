@@ -16,13 +16,13 @@ from milena_common.resp.encoding import OK, Raw
 NOT_SUPPORTED = "ERR transactions are not supported"
 
 
-def multi(context: Context, session: Session, words: list[bytes]) -> Raw:
+def multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse, and from now on everything up to EXEC or DISCARD. Raises Refused."""
     session.rejecting = True
     raise CommandError(f"{NOT_SUPPORTED}: everything up to EXEC or DISCARD is refused")
 
 
-def exec_(context: Context, session: Session, words: list[bytes]) -> Raw:
+def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the refused transaction. Raises Refused."""
     if not session.rejecting:
         raise CommandError("ERR EXEC without MULTI")
@@ -30,7 +30,7 @@ def exec_(context: Context, session: Session, words: list[bytes]) -> Raw:
     raise CommandError("EXECABORT Transaction discarded because of previous errors.")
 
 
-def discard(context: Context, session: Session, words: list[bytes]) -> Raw:
+def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the refused transaction. Raises Refused if there is none."""
     if not session.rejecting:
         raise CommandError("ERR DISCARD without MULTI")
@@ -38,12 +38,12 @@ def discard(context: Context, session: Session, words: list[bytes]) -> Raw:
     return Raw(OK)
 
 
-def watch(context: Context, session: Session, words: list[bytes]) -> Raw:
+def watch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse: without transactions it would promise a check that never happens. Raises Refused."""
     raise CommandError(f"{NOT_SUPPORTED}, so there is nothing that WATCH could guard")
 
 
-def unwatch(context: Context, session: Session, words: list[bytes]) -> Raw:
+def unwatch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Accept: no key is watched, which is what the client wants."""
     return Raw(OK)
 

@@ -33,10 +33,10 @@ _EMBEDDED = 44
 _MAX_DIGITS = 20
 
 
-def exists(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > MAX_KEYS_AT_ONCE:
-        return _exists_many(context, session, words[1:])
-    there = exist(context, places(context, session, words[1:]))
+def exists(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > MAX_KEYS_AT_ONCE:
+        return _exists_many(context, session, argv[1:])
+    there = exist(context, places(context, session, argv[1:]))
     return sum(there) if isinstance(there, list) else _number(there)
 
 
@@ -49,14 +49,14 @@ async def _number(there: Awaitable[list[bool]]) -> int:
     return sum(await there)
 
 
-def delete(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > MAX_KEYS_AT_ONCE:
-        return _delete_many(context, session, words[1:])
-    targets = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
+def delete(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > MAX_KEYS_AT_ONCE:
+        return _delete_many(context, session, argv[1:])
+    targets = list(dict.fromkeys(places(context, session, argv[1:], reading=False)))
     there = exist(context, targets, counted=False)
     if isinstance(there, list):
         return _delete(context, targets, sum(there))
-    return _delete_later(context, targets, there)
+    return _delete_after(context, targets, there)
 
 
 async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
@@ -71,24 +71,24 @@ def _delete(context: Context, targets: list[Place], number: int) -> Any:
     return write_all(context, (Change(place, None, owned_since=since) for place, since in targets), number)
 
 
-async def _delete_later(context: Context, targets: list[Place], there: Awaitable[list[bool]]) -> int:
+async def _delete_after(context: Context, targets: list[Place], there: Awaitable[list[bool]]) -> int:
     answer = _delete(context, targets, sum(await there))
     return answer if isinstance(answer, int) else await answer
 
 
-def type_(context: Context, session: Session, words: list[bytes]) -> Any:
-    return look(context, session, words[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
+def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return look(context, session, argv[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
 
 
-def dbsize(context: Context, session: Session, words: list[bytes]) -> Any:
+def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
     """What the node holds: only S3 could count the bucket."""
-    del session, words
+    del session, argv
     return len(context.node.memory) + len(context.node.dirty.entries)
 
 
-def randomkey(context: Context, session: Session, words: list[bytes]) -> Any:
+def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
     """A key that the node holds; which one is left to the clock."""
-    del session, words
+    del session, argv
     node = context.node
     for held in (node.dirty.entries, node.memory):
         start = int(context.clock.now() * 1e6) % max(1, min(len(held), _CHOICE))
@@ -110,9 +110,9 @@ def _is_there(context: Context, key: bytes) -> bool:
     return entry is not None and entry.value is not None and not is_expired(entry.expires_at, context.clock.wall())
 
 
-def encoding(context: Context, session: Session, words: list[bytes]) -> Any:
+def encoding(context: Context, session: Session, argv: list[bytes]) -> Any:
     """What Redis would hold the value in."""
-    return read(context, session, words[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
+    return read(context, session, argv[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
 
 
 def encoded_as(value: bytes) -> bytes:
@@ -127,7 +127,7 @@ def encoded_as(value: bytes) -> bytes:
     return b"embstr" if len(value) <= _EMBEDDED else b"raw"
 
 
-def freq(context: Context, session: Session, words: list[bytes]) -> Any:
+def freq(context: Context, session: Session, argv: list[bytes]) -> Any:
     def refused(entry: Entry, _: int) -> None:
         if entry.value is not None:
             raise CommandError(
@@ -135,12 +135,12 @@ def freq(context: Context, session: Session, words: list[bytes]) -> Any:
                 "switching between policies at runtime LRU and LFU data will take some time to adjust."
             )
 
-    return look(context, session, words[2], refused)
+    return look(context, session, argv[2], refused)
 
 
-def idletime(context: Context, session: Session, words: list[bytes]) -> Any:
+def idletime(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Nobody notes when a key was last read, so none has been idle."""
-    return look(context, session, words[2], lambda entry, _: None if entry.value is None else 0)
+    return look(context, session, argv[2], lambda entry, _: None if entry.value is None else 0)
 
 
 _READ = ("readonly", "fast")

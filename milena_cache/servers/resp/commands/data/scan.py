@@ -32,25 +32,25 @@ _BEGINNING = Place(b"", "", b"")
 _SCHEME = b"s3://"
 
 
-def scan(context: Context, session: Session, words: list[bytes]) -> Any:
+def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
     del session
-    cursor = _cursor(words[1])
+    cursor = _cursor(argv[1])
     glob = Glob(b"*")
     count = DEFAULT_COUNT
     type_ = b"string"
     at = 2
-    while at < len(words):
-        option = words[at].upper()
-        if at + 1 == len(words):
+    while at < len(argv):
+        option = argv[at].upper()
+        if at + 1 == len(argv):
             raise CommandError(SYNTAX)
         if option == b"COUNT":
-            count = integer(words[at + 1])
+            count = integer(argv[at + 1])
             if count < 1:
                 raise CommandError(SYNTAX)
         elif option == b"MATCH":
-            glob = Glob(words[at + 1])
+            glob = Glob(argv[at + 1])
         elif option == b"TYPE":
-            type_ = words[at + 1].lower()
+            type_ = argv[at + 1].lower()
         else:
             raise CommandError(SYNTAX)
         at += 2
@@ -85,18 +85,18 @@ def _merged(
         found = {key for key in found if key <= end}
     since = context.ownership.since
     entries = context.node.dirty.entries
-    told = []
+    keys = []
     for key in sorted(found):
         entry_key = cache_key("", key)
         dirty = entries.get(entry_key)
         if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
             continue
         if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
-            told.append(entry_key)
+            keys.append(entry_key)
     if not page.cursor:
-        return [b"0", told]
+        return [b"0", keys]
     number = context.cursors.add(Place(place.prefix, page.cursor, end), context.clock.now())
-    return [b"%d" % number, told]
+    return [b"%d" % number, keys]
 
 
 def _dirty(context: Context, place: Place) -> list[bytes]:

@@ -20,7 +20,7 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
-from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms
+from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.commands.data.writing import write_all
 from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.session import Session
@@ -29,8 +29,8 @@ from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 
 
-def get(context: Context, session: Session, words: list[bytes]) -> Any:
-    target, owned_since = context.place(words[1])
+def get(context: Context, session: Session, argv: list[bytes]) -> Any:
+    target, owned_since = context.place(argv[1])
     if session.tracking:
         context.tracking.read(session.id, target.cache_key)
     reply = context.node.lookup(target, owned_since)
@@ -41,13 +41,13 @@ async def _read(context: Context, target: Object, owned_since: int) -> bytes | N
     return (await context.node.get(target, context.timeout, owned_since)).entry.value
 
 
-def strlen(context: Context, session: Session, words: list[bytes]) -> Any:
-    return look(context, session, words[1], lambda _, size: size)
+def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return look(context, session, argv[1], lambda _, size: size)
 
 
-def getrange(context: Context, session: Session, words: list[bytes]) -> Any:
-    start, end = integer(words[2]), integer(words[3])
-    return read(context, session, words[1], lambda entry: part_of(entry.value or b"", start, end))
+def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
+    start, end = integer(argv[2]), integer(argv[3])
+    return read(context, session, argv[1], lambda entry: part_of(entry.value or b"", start, end))
 
 
 def part_of(value: bytes, start: int, end: int) -> bytes:
@@ -76,8 +76,8 @@ class _Room:
             )
 
 
-def mget(context: Context, session: Session, words: list[bytes]) -> Any:
-    keys = words[1:]
+def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
+    keys = argv[1:]
     limit = max(context.config.resp_output_bytes, context.config.max_value_bytes)
     room = _Room(limit)
     missing = null(session.protocol)
@@ -109,11 +109,11 @@ def _values(
         reply = context.node.lookup(*place)
         return None if reply is None else encoded(reply.entry.value)
 
-    async def ask(place: Place) -> bytes:
+    async def fetch(place: Place) -> bytes:
         target, owned_since = place
         return encoded((await context.node.get(target, context.timeout, owned_since)).entry.value)
 
-    return for_each(targets, known, ask, context.timeout)
+    return for_each(targets, known, fetch, context.timeout)
 
 
 async def _mget_many(context: Context, session: Session, keys: list[bytes], room: _Room) -> Pieces:
@@ -127,40 +127,40 @@ async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pie
     return Pieces((*parts, *await others))
 
 
-def mset(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) % 2 == 0:
+def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) % 2 == 0:
         raise wrong_arity("mset")
-    for value in words[2::2]:
+    for value in argv[2::2]:
         check_value_size(len(value), context.config.max_value_bytes)
-    if len(words) > 2 * MAX_KEYS_AT_ONCE:
-        return _mset_many(context, session, words)
-    return _mset(context, places(context, session, words[1::2], reading=False), words)
+    if len(argv) > 2 * MAX_KEYS_AT_ONCE:
+        return _mset_many(context, session, argv)
+    return _mset(context, places(context, session, argv[1::2], reading=False), argv)
 
 
-async def _mset_many(context: Context, session: Session, words: list[bytes]) -> Raw:
-    answer = _mset(context, await place_all(context, session, words[1::2], reading=False), words)
+async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    answer = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
     return answer if isinstance(answer, Raw) else await answer
 
 
-def _mset(context: Context, targets: list[Place], words: list[bytes]) -> Any:
-    changes = (
+def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:
+    writes = (
         Change(place, value, owned_since=owned_since)
-        for (place, owned_since), value in zip(targets, words[2::2], strict=True)
+        for (place, owned_since), value in zip(targets, argv[2::2], strict=True)
     )
-    return write_all(context, changes, Raw(OK))
+    return write_all(context, writes, Raw(OK))
 
 
-def set_(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) == 3 and not session.tracking:
-        since = context.ownership.mine_since(words[1])
-        if since >= 0 and context.node.writes.overwrite(words[1], words[2], since):
+def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) == 3 and not session.tracking:
+        since = context.ownership.mine_since(argv[1])
+        if since >= 0 and context.node.writes.overwrite(argv[1], argv[2], since):
             return Raw(OK)
-    options = Options() if len(words) == 3 else set_options(words)
-    end_ms = options.end_ms("set", _now_ms(context)) if options.end else 0
-    target, owned_since = context.place(words[1])
-    value = words[2]
-    expires_at = as_moment(end_ms) if end_ms else NEVER
-    if is_modifying(words):
+    options = Options() if len(argv) == 3 else set_options(argv)
+    expires_ms = options.expires_ms("set", _now_ms(context)) if options.expiry_option else 0
+    target, owned_since = context.place(argv[1])
+    value = argv[2]
+    expires_at = as_timestamp(expires_ms) if expires_ms else NEVER
+    if is_modifying(argv):
         return _set_if(context, options, target, owned_since, value, expires_at)
     change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
     acknowledged = context.node.writes.begin(change, options.durability, context.timeout)
@@ -172,9 +172,9 @@ async def _then_ok(acknowledged: Awaitable[Ack]) -> Raw:
     return Raw(OK)
 
 
-def is_modifying(words: list[bytes]) -> bool:
+def is_modifying(argv: list[bytes]) -> bool:
     """Whether what a SET does depends on what there is."""
-    return len(words) > 3 and not DEPENDS.isdisjoint(word.upper() for word in words[3:])
+    return len(argv) > 3 and not DEPENDS.isdisjoint(word.upper() for word in argv[3:])
 
 
 async def _set_if(
@@ -208,25 +208,25 @@ async def _set_if(
     return Raw(OK) if allowed(before) else None
 
 
-def getdel(context: Context, session: Session, words: list[bytes]) -> Any:
-    target, owned_since = context.place(words[1])
+def getdel(context: Context, session: Session, argv: list[bytes]) -> Any:
+    target, owned_since = context.place(argv[1])
     return _before(context, target, owned_since, lambda entry: DELETE)
 
 
-def getex(context: Context, session: Session, words: list[bytes]) -> Any:
-    options = getex_options(words)
-    if not options.end and not options.persist:
-        return get(context, session, words)
-    target, owned_since = context.place(words[1])
+def getex(context: Context, session: Session, argv: list[bytes]) -> Any:
+    options = getex_options(argv)
+    if not options.expiry_option and not options.persist:
+        return get(context, session, argv)
+    target, owned_since = context.place(argv[1])
 
     def decide(entry: Entry) -> NewValue | Otherwise:
         if entry.value is None:
             return KEEP
         now_ms = _now_ms(context)
-        end_ms = options.end_ms("getex", now_ms) if options.end else 0
-        if not end_ms:
+        expires_ms = options.expires_ms("getex", now_ms) if options.expiry_option else 0
+        if not expires_ms:
             return NewValue(entry.value, only_expiry=True) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_moment(end_ms), only_expiry=True) if end_ms > now_ms else DELETE
+        return NewValue(entry.value, as_timestamp(expires_ms), only_expiry=True) if expires_ms > now_ms else DELETE
 
     return _before(context, target, owned_since, decide)
 

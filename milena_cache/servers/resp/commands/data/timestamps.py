@@ -13,7 +13,7 @@ _MAX = 2**63 - 1
 LATEST_MS = 10**15 - 1
 
 
-def end_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absolute: bool, positive: bool) -> int:
+def expiry_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absolute: bool, positive: bool) -> int:
     """The end that `word` says, in milliseconds since 1970. Raises Refused.
 
     `positive`: only numbers above 0 are allowed, as with SET.
@@ -34,11 +34,11 @@ def end_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absolute
     return number
 
 
-def as_moment(end_ms: int) -> float:
+def as_timestamp(expires_ms: int) -> float:
     """The same in seconds since 1970, as the node wants it."""
-    return max(1, min(end_ms, LATEST_MS)) / 1000
+    return max(1, min(expires_ms, LATEST_MS)) / 1000
 
 
-def as_ms(moment: float) -> int:
+def as_ms(timestamp: float) -> int:
     """Seconds since 1970 in whole milliseconds."""
-    return round(moment * 1000)
+    return round(timestamp * 1000)

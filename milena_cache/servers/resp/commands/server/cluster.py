@@ -22,7 +22,7 @@ STEP = 2000
 MAX_COUNT = 2**63
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     ring = context.ring.members(context.ownership)
     assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
     epoch = context.ownership.epoch
@@ -43,7 +43,7 @@ def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
     return Verbatim("".join(f"{name}:{value}\r\n" for name, value in fields.items()))
 
 
-def my_id(context: Context, session: Session, words: list[bytes]) -> str:
+def my_id(context: Context, session: Session, argv: list[bytes]) -> str:
     me = context.ownership.me
     return next(
         (node.id for node in context.ownership.nodes if node.address == me),
@@ -51,15 +51,15 @@ def my_id(context: Context, session: Session, words: list[bytes]) -> str:
     )
 
 
-def nodes(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     return Verbatim(context.ring.nodes(context.ownership))
 
 
-def slots(context: Context, session: Session, words: list[bytes]) -> Raw:
+def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return context.ring.slots(context.ownership)
 
 
-def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     ring = context.ring
     return [
         {
@@ -82,21 +82,21 @@ def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
     ]
 
 
-def keyslot(context: Context, session: Session, words: list[bytes]) -> int:
-    return slot_of(words[2])
+def keyslot(context: Context, session: Session, argv: list[bytes]) -> int:
+    return slot_of(argv[2])
 
 
-async def countkeysinslot(context: Context, session: Session, words: list[bytes]) -> int:
+async def countkeysinslot(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(
         await _held(
-            context, _slot(words[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty.entries)
+            context, _slot(argv[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty.entries)
         )
     )
 
 
-async def getkeysinslot(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
-    limit = integer(words[3])
-    slot = _slot(words[2], "ERR Invalid slot or number of keys")
+async def getkeysinslot(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
+    limit = integer(argv[3])
+    slot = _slot(argv[2], "ERR Invalid slot or number of keys")
     if limit < 0:
         raise CommandError("ERR Invalid slot or number of keys")
     return await _held(context, slot, limit)
@@ -120,14 +120,14 @@ async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
     return found[:limit]
 
 
-def replicas(context: Context, session: Session, words: list[bytes]) -> list[Any]:
-    name = words[2].decode(errors="replace")
+def replicas(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
+    name = argv[2].decode(errors="replace")
     if all(node.id != name for node, _ in context.ring.members(context.ownership)):
         raise CommandError(f"ERR Unknown node {name[:128]}")
     return []
 
 
-def links(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def links(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return []
 
 

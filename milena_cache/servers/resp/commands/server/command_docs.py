@@ -84,33 +84,33 @@ def _every(context: Context) -> Iterator[Command[Context]]:
         yield from command.subcommands
 
 
-def _named(context: Context, words: Iterable[bytes]) -> Iterator[tuple[bytes, Command[Context] | None]]:
+def _named(context: Context, argv: Iterable[bytes]) -> Iterator[tuple[bytes, Command[Context] | None]]:
     by_name = {command.name.encode(): command for command in _every(context)}
-    return ((word, by_name.get(word.lower())) for word in words)
+    return ((word, by_name.get(word.lower())) for word in argv)
 
 
-def command(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def command(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return [described(each) for each in context.commands.values()]
 
 
-def count(context: Context, session: Session, words: list[bytes]) -> int:
+def count(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(context.commands)
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> list[Any]:
-    if len(words) == 2:
-        return command(context, session, words)
-    return [described(each) if each else None for _, each in _named(context, words[2:])]
+def info(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
+    if len(argv) == 2:
+        return command(context, session, argv)
+    return [described(each) if each else None for _, each in _named(context, argv[2:])]
 
 
-def docs(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
-    if len(words) == 2:
+def docs(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
+    if len(argv) == 2:
         return {each.name: documented(each) for each in context.commands.values()}
-    return {each.name: documented(each) for _, each in _named(context, words[2:]) if each}
+    return {each.name: documented(each) for _, each in _named(context, argv[2:]) if each}
 
 
-def getkeys(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
-    asked = words[2:]
+def getkeys(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
+    asked = argv[2:]
     found = find(context.commands, asked)
     if found is None:
         raise CommandError("ERR Invalid command specified")
@@ -121,18 +121,18 @@ def getkeys(context: Context, session: Session, words: list[bytes]) -> list[byte
     return found.keys_in(asked)
 
 
-def list_(context: Context, session: Session, words: list[bytes]) -> list[str]:
+def list_(context: Context, session: Session, argv: list[bytes]) -> list[str]:
     chosen: Callable[[Command[Context]], bool]
-    match [word.upper() for word in words[2:4]]:
+    match [word.upper() for word in argv[2:4]]:
         case []:
             return [each.name for each in context.commands.values()]
-        case [b"FILTERBY", b"MODULE"] if len(words) == 5:
+        case [b"FILTERBY", b"MODULE"] if len(argv) == 5:
             return []
-        case [b"FILTERBY", b"ACLCAT"] if len(words) == 5:
-            category = f"@{words[4].decode(errors='replace').lower()}"
+        case [b"FILTERBY", b"ACLCAT"] if len(argv) == 5:
+            category = f"@{argv[4].decode(errors='replace').lower()}"
             chosen = lambda each: category in categories_of(each)  # noqa: E731
-        case [b"FILTERBY", b"PATTERN"] if len(words) == 5:
-            pattern = Glob(words[4].lower())
+        case [b"FILTERBY", b"PATTERN"] if len(argv) == 5:
+            pattern = Glob(argv[4].lower())
             chosen = lambda each: pattern.matches(each.name.encode())  # noqa: E731
         case _:
             raise CommandError(SYNTAX)

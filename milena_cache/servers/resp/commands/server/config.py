@@ -88,8 +88,8 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
-def get(context: Context, session: Session, words: list[bytes]) -> dict[str, str]:
-    patterns = [Glob(word.lower()) for word in words[2:]]
+def get(context: Context, session: Session, argv: list[bytes]) -> dict[str, str]:
+    patterns = [Glob(word.lower()) for word in argv[2:]]
     return {
         name: str(setting.value(context))
         for name, setting in SETTINGS.items()
@@ -97,26 +97,26 @@ def get(context: Context, session: Session, words: list[bytes]) -> dict[str, str
     }
 
 
-def set_(context: Context, session: Session, words: list[bytes]) -> Raw:
+def set_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """All of the changes, or none."""
-    if len(words) % 2:
+    if len(argv) % 2:
         raise CommandError(SYNTAX)
-    changes: dict[str, tuple[Callable[[Context, int], None], int]] = {}
-    names = [word.decode(errors="replace").lower() for word in words[2::2]]
+    settings: dict[str, tuple[Callable[[Context, int], None], int]] = {}
+    names = [word.decode(errors="replace").lower() for word in argv[2::2]]
     for name in names:
         if name not in SETTINGS:
             raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
-    for name, value in zip(names, words[3::2], strict=True):
+    for name, value in zip(names, argv[3::2], strict=True):
         setting = SETTINGS[name]
         if setting.change is None:
             raise _failed(name, "can't set immutable config")
-        if name in changes:
+        if name in settings:
             raise _failed(name, "duplicate parameter")
         try:
-            changes[name] = setting.change, setting.parsed(value)
+            settings[name] = setting.change, setting.parsed(value)
         except CommandError as refusal:
             raise _failed(name, str(refusal)) from None
-    for change, number in changes.values():
+    for change, number in settings.values():
         change(context, number)
     context.slow.thresholds_changed()
     return Raw(OK)
@@ -126,13 +126,13 @@ def _failed(name: str, reason: str) -> CommandError:
     return CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
 
 
-def resetstat(context: Context, session: Session, words: list[bytes]) -> Raw:
+def resetstat(context: Context, session: Session, argv: list[bytes]) -> Raw:
     context.rates.reset(totals(context))
     context.stats.reset()
     return Raw(OK)
 
 
-def rewrite(context: Context, session: Session, words: list[bytes]) -> Any:
+def rewrite(context: Context, session: Session, argv: list[bytes]) -> Any:
     raise CommandError("ERR The server is running without a config file")
 
 

@@ -17,25 +17,25 @@ from milena_common.resp.encoding import Verbatim
 COMMAND = "command"
 
 
-def latest(context: Context, session: Session, words: list[bytes]) -> Any:
+def latest(context: Context, session: Session, argv: list[bytes]) -> Any:
     monitor = context.slow.latency
     return [[COMMAND, *monitor.samples[-1], monitor.longest]] if monitor.samples else []
 
 
-def history(context: Context, session: Session, words: list[bytes]) -> Any:
-    return list(context.slow.latency.samples) if words[2].lower() == COMMAND.encode() else []
+def history(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return list(context.slow.latency.samples) if argv[2].lower() == COMMAND.encode() else []
 
 
-def reset(context: Context, session: Session, words: list[bytes]) -> int:
-    names = [word.lower() for word in words[2:]] or [COMMAND.encode()]
+def reset(context: Context, session: Session, argv: list[bytes]) -> int:
+    names = [word.lower() for word in argv[2:]] or [COMMAND.encode()]
     return int(COMMAND.encode() in names and context.slow.latency.reset())
 
 
-def graph(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def graph(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     """A bar a sample, as text."""
     monitor = context.slow.latency
-    if words[2].lower() != COMMAND.encode() or not monitor.samples:
-        shown = words[2].decode(errors="replace")
+    if argv[2].lower() != COMMAND.encode() or not monitor.samples:
+        shown = argv[2].decode(errors="replace")
         raise CommandError(f"ERR No samples available for event '{shown}'")
     now = int(context.clock.wall())
     shortest = min(milliseconds for _, milliseconds in monitor.samples)
@@ -48,7 +48,7 @@ def graph(context: Context, session: Session, words: list[bytes]) -> Verbatim:
     return Verbatim("\n".join(lines) + "\n")
 
 
-def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     monitor = context.slow.latency
     if not monitor.threshold:
         return Verbatim(

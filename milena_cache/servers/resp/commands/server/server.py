@@ -14,23 +14,23 @@ from milena_common.resp.encoding import OK, Raw
 MAX_SLEEP_SECONDS = 60.0
 
 
-def time(context: Context, session: Session, words: list[bytes]) -> list[str]:
+def time(context: Context, session: Session, argv: list[bytes]) -> list[str]:
     microseconds = int(context.clock.wall() * 1e6)
     return [str(microseconds // 10**6), str(microseconds % 10**6)]
 
 
-def role(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def role(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return ["master", 0, []]
 
 
-def accepted(context: Context, session: Session, words: list[bytes]) -> Raw:
+def accepted(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """What makes no difference here: every node answers for its own slots, whoever asks."""
     return Raw(OK)
 
 
-def sleep(context: Context, session: Session, words: list[bytes]) -> Any:
+def sleep(context: Context, session: Session, argv: list[bytes]) -> Any:
     try:
-        seconds = float(words[2])
+        seconds = float(argv[2])
     except ValueError:
         seconds = 0.0
     if not seconds <= MAX_SLEEP_SECONDS:  # not true of NaN either

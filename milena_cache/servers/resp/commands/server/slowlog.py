@@ -25,10 +25,10 @@ DEFAULT_COUNT = 10
 NO_COUNT = "ERR count should be greater than or equal to -1"
 
 
-def get(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > 3:
-        raise wrong_form("slowlog", words[1])
-    number = integer(words[2], NO_COUNT) if len(words) == 3 else DEFAULT_COUNT
+def get(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > 3:
+        raise wrong_form("slowlog", argv[1])
+    number = integer(argv[2], NO_COUNT) if len(argv) == 3 else DEFAULT_COUNT
     if number < -1:
         raise CommandError(NO_COUNT)
     found = context.slow.log.newest(number)
@@ -43,11 +43,11 @@ async def _in_parts(found: list[SlowCommand], protocol: int) -> Pieces:
     return Pieces(pieces)
 
 
-def length(context: Context, session: Session, words: list[bytes]) -> int:
+def length(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(context.slow.log)
 
 
-def reset(context: Context, session: Session, words: list[bytes]) -> Raw:
+def reset(context: Context, session: Session, argv: list[bytes]) -> Raw:
     context.slow.log.clear()
     return Raw(OK)
 

@@ -143,10 +143,10 @@ def test_what_was_skipped_is_not_read_again() -> None:
     reader.feed(command(b"GET", b"k") * 2 + b"*2\r\n$3\r\nGE")
     assert reader.skip_gets() == 2
     reader.feed(b"T\r\n$1\r\nk\r\n" + command(b"PING"))
-    words: list[list[bytes]] = []
+    argv: list[list[bytes]] = []
     while reader.more:
-        reader.read(words.append)
-    assert words == [[b"GET", b"k"], [b"PING"]]
+        reader.read(argv.append)
+    assert argv == [[b"GET", b"k"], [b"PING"]]
 
 
 def test_a_transport_without_a_socket_has_nothing_unread() -> None:

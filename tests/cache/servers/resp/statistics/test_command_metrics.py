@@ -30,13 +30,13 @@ OTHER = "127.0.0.1:60051"
     ],
     ids=lambda value: value[0].decode() if isinstance(value, list) else "",
 )
-async def test_what_counts_as_a_read(words: list[bytes], reads: int) -> None:
+async def test_what_counts_as_a_read(argv: list[bytes], reads: int) -> None:
     door = DoorUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"v")
     door.t.in_s3("cold", b"v")
     before = door.t.node.reads.hits + door.t.node.reads.misses
-    assert not str(await client.value(*words)).startswith("ERR")
+    assert not str(await client.value(*argv)).startswith("ERR")
     assert door.t.node.reads.hits + door.t.node.reads.misses == before + reads
 
 
@@ -53,8 +53,8 @@ async def test_an_answer_that_says_who_has_the_key_is_no_error() -> None:
     door = DoorUnderTest()
     door.ownership.update(ring(OTHER, ME, epoch=2))
     client = door.connect()
-    for words in ([b"GET", b"b"], [b"SET", b"b", b"v"], [b"DEL", b"b"], [b"MILENA.REFRESH", b"b"]):
-        assert str(await client.value(*words)).startswith("MOVED ")
+    for argv in ([b"GET", b"b"], [b"SET", b"b", b"v"], [b"DEL", b"b"], [b"MILENA.REFRESH", b"b"]):
+        assert str(await client.value(*argv)).startswith("MOVED ")
     assert {name: counts.moved for name, counts in door.calls.by_operation.items() if counts.moved} == {
         "get": 1,
         "put": 1,

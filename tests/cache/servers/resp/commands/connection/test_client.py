@@ -51,16 +51,16 @@ FIELDS = (
         (b"CLIENT DEFER x", b"-ERR syntax error\r\n"),
     ],
 )
-async def test_what_redis_answers(words: bytes, answer: bytes) -> None:
-    assert DoorUnderTest().connect().now(*words.split(b" ")) == answer
+async def test_what_redis_answers(argv: bytes, answer: bytes) -> None:
+    assert DoorUnderTest().connect().now(*argv.split(b" ")) == answer
 
 
 async def test_a_line_about_each_connection() -> None:
     door = DoorUnderTest()
     door.connect()
     client = door.connect(resp3=True)
-    for words in (b"CLIENT SETNAME me", b"CLIENT SETINFO LIB-VER 1.2", b"CLIENT NO-EVICT ON"):
-        client.now(*words.split())
+    for argv in (b"CLIENT SETNAME me", b"CLIENT SETINFO LIB-VER 1.2", b"CLIENT NO-EVICT ON"):
+        client.now(*argv.split())
     await door.t.clock.advance(7)
     first, second = listed(await client.value(b"CLIENT", b"LIST"))
     assert list(first) == FIELDS.split()
@@ -93,13 +93,13 @@ async def test_a_line_about_each_connection() -> None:
         (b"KILL ADDR 127.0.0.1:40000 ID %(other)d", {"other"}),
     ],
 )
-async def test_kill(words: bytes, killed: set[str]) -> None:
+async def test_kill(argv: bytes, killed: set[str]) -> None:
     door = DoorUnderTest()
     clients = {"other": door.connect()}
     await door.t.clock.advance(5)
     me = clients["me"] = door.connect()
     ids = {name.encode(): client.session.id for name, client in clients.items()}
-    assert me.now(b"CLIENT", *(words % ids).split()) == b":%d\r\n" % len(killed)
+    assert me.now(b"CLIENT", *(argv % ids).split()) == b":%d\r\n" % len(killed)
     assert {name for name, client in clients.items() if client.transport.ended} == killed
 
 

@@ -261,9 +261,9 @@ REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
 
 
 @pytest.mark.parametrize(("words", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
-async def test_refusals(words: tuple[bytes, ...], refusal: str) -> None:
+async def test_refusals(argv: tuple[bytes, ...], refusal: str) -> None:
     client = DoorUnderTest().connect()
-    assert error(client.now(b"CLIENT", *words)) == refusal
+    assert error(client.now(b"CLIENT", *argv)) == refusal
 
 
 SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
@@ -300,10 +300,10 @@ SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
 
 @pytest.mark.parametrize(("options", "words", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
 async def test_what_does_not_fit_what_was_said_before(
-    options: tuple[bytes, ...], words: tuple[bytes, ...], refusal: str
+    options: tuple[bytes, ...], argv: tuple[bytes, ...], refusal: str
 ) -> None:
     client = tracking(DoorUnderTest(), *options)
-    assert error(client.now(b"CLIENT", *words)) == refusal
+    assert error(client.now(b"CLIENT", *argv)) == refusal
 
 
 async def test_trackinginfo_says_what_was_said() -> None:
@@ -311,8 +311,8 @@ async def test_trackinginfo_says_what_was_said() -> None:
     client = door.connect()
 
     def info() -> dict[bytes, Any]:
-        words = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
-        return dict(zip(words[::2], words[1::2], strict=True))
+        argv = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
+        return dict(zip(argv[::2], argv[1::2], strict=True))
 
     assert info() == {b"flags": [b"off"], b"redirect": -1, b"prefixes": []}
     client.now(b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"b", b"PREFIX", b"a", b"NOLOOP")

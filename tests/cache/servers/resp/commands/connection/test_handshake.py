@@ -39,8 +39,8 @@ NO_PASSWORD = (
         (b"CLIENT|ID", b"-ERR unknown command 'CLIENT|ID', with args beginning with: \r\n"),
     ],
 )
-async def test_what_redis_answers(words: bytes, answer: bytes) -> None:
-    assert DoorUnderTest().connect().now(*words.split()) == answer
+async def test_what_redis_answers(argv: bytes, answer: bytes) -> None:
+    assert DoorUnderTest().connect().now(*argv.split()) == answer
 
 
 async def test_hello_tells_about_the_server_in_the_protocol_that_was_asked_for() -> None:
@@ -68,8 +68,8 @@ async def test_a_hello_that_is_refused_changes_nothing() -> None:
 
 async def test_reset_makes_a_new_connection_of_it() -> None:
     client = DoorUnderTest().connect(resp3=True)
-    for words in (b"CLIENT SETNAME me", b"CLIENT DEFER ON", b"CLIENT NO-EVICT ON"):
-        assert client.now(*words.split()) == b"+OK\r\n"
+    for argv in (b"CLIENT SETNAME me", b"CLIENT DEFER ON", b"CLIENT NO-EVICT ON"):
+        assert client.now(*argv.split()) == b"+OK\r\n"
     assert client.now(b"RESET") == b"+RESET\r\n"
     assert client.now(b"CLIENT", b"GETNAME") == b"$-1\r\n"  # RESP2's null
     assert not client.session.deferring

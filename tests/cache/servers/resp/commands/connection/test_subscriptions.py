@@ -98,8 +98,8 @@ ANSWERS: list[tuple[tuple[bytes, ...], bytes]] = [
 
 
 @pytest.mark.parametrize(("words", "answer"), ANSWERS, ids=[str(number) for number in range(len(ANSWERS))])
-async def test_what_a_subscriber_may_say(words: tuple[bytes, ...], answer: bytes) -> None:
-    assert subscriber(DoorUnderTest()).now(*words) == answer
+async def test_what_a_subscriber_may_say(argv: tuple[bytes, ...], answer: bytes) -> None:
+    assert subscriber(DoorUnderTest()).now(*argv) == answer
 
 
 def test_who_is_not_subscribed_is_answered_with_null() -> None:
@@ -113,10 +113,10 @@ def test_who_is_not_subscribed_is_answered_with_null() -> None:
 @pytest.mark.parametrize(
     "words", [(b"GET", b"k"), (b"SET", b"k", b"v"), (b"HELLO", b"3"), (b"CLIENT", b"ID"), (b"ECHO", b"x")]
 )
-def test_a_resp2_subscriber_may_say_nothing_else(words: tuple[bytes, ...]) -> None:
+def test_a_resp2_subscriber_may_say_nothing_else(argv: tuple[bytes, ...]) -> None:
     door = DoorUnderTest()
-    answer = subscriber(door).now(*words)
-    assert answer.startswith(b"-ERR Can't execute '" + words[0].lower())
+    answer = subscriber(door).now(*argv)
+    assert answer.startswith(b"-ERR Can't execute '" + argv[0].lower())
     assert b"only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context" in answer
     assert subscriber(door, resp3=True).now(b"PING") == b"+PONG\r\n", "on RESP3 everything is allowed"
 
@@ -125,10 +125,10 @@ def test_a_resp2_subscriber_may_say_nothing_else(words: tuple[bytes, ...]) -> No
     "words",
     [(b"SUBSCRIBE", b"news"), (b"SUBSCRIBE", CHANNEL, b"news"), (b"PSUBSCRIBE", b"*"), (b"SSUBSCRIBE", CHANNEL)],
 )
-def test_channels_on_which_nothing_could_come_are_refused(words: tuple[bytes, ...]) -> None:
+def test_channels_on_which_nothing_could_come_are_refused(argv: tuple[bytes, ...]) -> None:
     door = DoorUnderTest()
     client = door.connect(resp3=False)
-    assert client.now(*words).startswith(b"-ERR the only channel is __redis__:invalidate, ")
+    assert client.now(*argv).startswith(b"-ERR the only channel is __redis__:invalidate, ")
     assert client.now(b"PING") == b"+PONG\r\n", "it has not subscribed to anything"
 
 

@@ -103,9 +103,9 @@ async def test_a_value_is_not_changed_by_changing_its_end() -> None:
         [b"EXPIRE", b"k", b"-1"],
     ],
 )
-async def test_an_end_that_has_been_removes_the_object(words: list[bytes]) -> None:
+async def test_an_end_that_has_been_removes_the_object(argv: list[bytes]) -> None:
     door = DoorUnderTest()
     client = door.connect()
     door.t.in_s3("k", b"v")
-    assert await client.value(*words) in (b"OK", b"v", 1)
+    assert await client.value(*argv) in (b"OK", b"v", 1)
     assert door.t.s3_has("k") is None

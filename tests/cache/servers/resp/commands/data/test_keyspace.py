@@ -15,7 +15,7 @@ async def test_whether_a_key_exists_is_asked_without_its_value() -> None:
     door = DoorUnderTest()
     client = door.connect()
     door.t.in_s3("k", bytes(1000))
-    for words, answer in (
+    for argv, answer in (
         ([b"EXISTS", b"k", b"l", b"k"], 2),
         ([b"TOUCH", b"k", b"l"], 1),
         ([b"TYPE", b"k"], b"string"),
@@ -25,7 +25,7 @@ async def test_whether_a_key_exists_is_asked_without_its_value() -> None:
         ([b"OBJECT", b"IDLETIME", b"k"], 0),
         ([b"OBJECT", b"IDLETIME", b"l"], None),
     ):
-        assert await client.value(*words) == answer
+        assert await client.value(*argv) == answer
     assert {operation for operation, _ in door.t.store.calls} == {"head"}
 
 
@@ -158,11 +158,11 @@ async def test_keys_of_other_nodes_are_told_to_be_there_by_every_command() -> No
 
 
 @pytest.mark.parametrize("words", [[b"DEL", b"k"], [b"UNLINK", b"l", b"k"]])
-async def test_a_write_behind_a_delete_comes_after_it(words: list[bytes]) -> None:
+async def test_a_write_behind_a_delete_comes_after_it(argv: list[bytes]) -> None:
     door = DoorUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     door.t.in_s3("k", b"old")
-    client.send(command(*words) + command(b"SET", b"k", b"new") + command(b"GET", b"k"))
+    client.send(command(*argv) + command(b"SET", b"k", b"new") + command(b"GET", b"k"))
     assert await client.answers(3) == b":1\r\n+OK\r\n$3\r\nnew\r\n"
     await door.t.stop()

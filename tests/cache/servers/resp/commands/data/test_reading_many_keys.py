@@ -29,9 +29,9 @@ async def test_others_are_answered_while_a_command_of_many_keys_is_carried_out(n
     door = await started(mode="memory", max_entries=10**5)
     client, other = door.connect(), door.connect()
     await door.warm(other, "hot", b"v")
-    words = [word for key in keys(NUMBER) for word in ((key, b"v") if name == b"MSET" else (key,))]
+    argv = [word for key in keys(NUMBER) for word in ((key, b"v") if name == b"MSET" else (key,))]
     before = door.t.node.reads.outcomes["hit"]
-    client.send(command(name, *words))
+    client.send(command(name, *argv))
     rounds = 0
     while not client.transport.sent:
         assert other.now(b"GET", b"hot") == bulk(b"v")

@@ -89,8 +89,8 @@ async def test_an_answer_of_mget_is_bounded() -> None:
     client = door.connect()
     await door.warm(client, "k", bytes(30_000))
     assert parsed(client.now(b"MGET", b"k", b"k")) == [bytes(30_000)] * 2
-    for words in ([b"k"] * 3, [b"absent", *[b"k"] * 3]):
-        answer = await client.value(b"MGET", *words)
+    for argv in ([b"k"] * 3, [b"absent", *[b"k"] * 3]):
+        answer = await client.value(b"MGET", *argv)
         assert str(answer).startswith("ERR the answer has more than 65536 bytes (RESP_OUTPUT_BYTES)")
     door.t.in_s3("l", bytes(30_000))
     door.t.in_s3("m", bytes(30_000))
@@ -106,8 +106,8 @@ async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> No
     )
     assert await client.value(b"MSET", mine, b"1", others, b"2") == b"OK"
     door.ownership.update(ring(ME, OTHER, epoch=2))
-    for words in ([b"MGET", mine, others], [b"MSET", mine, b"1", others, b"2"], [b"DEL", mine, also_mine]):
-        assert str(await client.value(*words)).startswith("CROSSSLOT ")
+    for argv in ([b"MGET", mine, others], [b"MSET", mine, b"1", others, b"2"], [b"DEL", mine, also_mine]):
+        assert str(await client.value(*argv)).startswith("CROSSSLOT ")
     client.now(b"CLIENT", b"DEFER", b"ON")
     assert str(parsed(client.now(b"MGET", mine, others))) == f"MOVED {slot_of(others)} 127.0.0.1:60052"
     await client.value(b"GET", mine)
@@ -117,8 +117,8 @@ async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> No
 async def test_a_refused_mset_has_written_nothing() -> None:
     door = DoorUnderTest(max_value_bytes=100)
     client = door.connect()
-    for words in ([b"k", b"v", b"", b"w"], [b"k", b"v", b"l", bytes(101)], [b"k", b"v", b"l"]):
-        assert isinstance(await client.value(b"MSET", *words), hiredis.ReplyError)
+    for argv in ([b"k", b"v", b"", b"w"], [b"k", b"v", b"l", bytes(101)], [b"k", b"v", b"l"]):
+        assert isinstance(await client.value(b"MSET", *argv), hiredis.ReplyError)
     assert door.t.store.objects == {}
 
 
@@ -226,7 +226,7 @@ async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> Non
         [b"GET", b"k"],
         [b"GET", b"l"],
     ]
-    client.send(b"".join(command(*words) for words in sent))
+    client.send(b"".join(command(*argv) for argv in sent))
     reader = hiredis.Reader()
     reader.feed(await client.answers(len(sent)))
     assert [reader.gets() for _ in sent] == [
@@ -260,9 +260,9 @@ async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
         [b"TTL", b"k"],
     )
     assert await client.value(b"CLIENT", b"TRACKING", b"ON") == b"OK"
-    for words in reads:
-        await client.ask(*words)
+    for argv in reads:
+        await client.ask(*argv)
         await client.idle()
         client.take()
         await other.value(b"SET", b"k", b"w")
-        assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]], words
+        assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]], argv

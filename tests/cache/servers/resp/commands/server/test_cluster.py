@@ -74,10 +74,10 @@ async def test_keys_by_slot() -> None:
     assert await client.value(b"CLUSTER", b"COUNTKEYSINSLOT", slot) == 2
     assert sorted(await client.value(b"CLUSTER", b"GETKEYSINSLOT", slot, b"9")) == [b"{tag}1", b"{tag}2"]
     assert len(await client.value(b"CLUSTER", b"GETKEYSINSLOT", slot, b"1")) == 1
-    for words, refusal in (
+    for argv, refusal in (
         (b"COUNTKEYSINSLOT 16384", b"ERR Invalid slot"),
         (b"COUNTKEYSINSLOT x", b"ERR value is not an integer or out of range"),
         (b"GETKEYSINSLOT 1 -1", b"ERR Invalid slot or number of keys"),
     ):
-        assert await client.ask(b"CLUSTER", *words.split()) == b"-%b\r\n" % refusal
+        assert await client.ask(b"CLUSTER", *argv.split()) == b"-%b\r\n" % refusal
     await door.t.stop()

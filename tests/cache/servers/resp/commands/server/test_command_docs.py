@@ -69,8 +69,8 @@ async def test_a_container_has_no_keys_and_its_subcommand_has() -> None:
 async def test_the_keys_of_a_command() -> None:
     client = DoorUnderTest().connect()
 
-    async def keys(*words: bytes) -> Any:
-        return await client.value(b"COMMAND", b"GETKEYS", *words)
+    async def keys(*argv: bytes) -> Any:
+        return await client.value(b"COMMAND", b"GETKEYS", *argv)
 
     assert await keys(b"get", b"a") == [b"a"]
     assert await keys(b"mset", b"a", b"1", b"b", b"2") == [b"a", b"b"]
@@ -87,8 +87,8 @@ async def test_the_keys_of_a_command() -> None:
 async def test_lists() -> None:
     client = DoorUnderTest().connect()
 
-    async def names(*words: bytes) -> Any:
-        return await client.value(b"COMMAND", b"LIST", *words)
+    async def names(*argv: bytes) -> Any:
+        return await client.value(b"COMMAND", b"LIST", *argv)
 
     assert b"get" in await names()
     assert b"client|id" not in await names()

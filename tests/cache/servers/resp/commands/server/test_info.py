@@ -82,8 +82,8 @@ async def test_commands_are_counted_whichever_way_they_go() -> None:
     await door.warm(client, "key", b"value")  # waits for S3
     client.send(command(b"GET", b"key") * 4)  # many at once
     client.send(command(b"GET", b"key") + command(b"PING"))  # one by one
-    for words in (b"CLIENT ID", b"GET", b"SELECT 1", b"NOSUCH"):
-        client.now(*words.split())
+    for argv in (b"CLIENT ID", b"GET", b"SELECT 1", b"NOSUCH"):
+        client.now(*argv.split())
     fields = await told(client, b"all")
     assert fields["cmdstat_get"].startswith("calls=6,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0")
     assert fields["cmdstat_select"].endswith("calls=1,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=1")

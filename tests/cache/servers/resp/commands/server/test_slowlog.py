@@ -33,7 +33,7 @@ def test_the_log_is_bounded_in_bytes_too() -> None:
     filled(log, 5 * MAX_ENTRIES, b"x" * 10_000, "n" * 10_000)
     assert log.bytes <= MAX_LOG_BYTES
     assert log.bytes == sum(
-        sum(map(len, entry.words)) + len(entry.addr) + len(entry.name) for entry in log.newest(-1)
+        sum(map(len, entry.argv)) + len(entry.addr) + len(entry.name) for entry in log.newest(-1)
     )
     assert {len(entry.name) for entry in log.newest(-1)} == {MAX_BYTES}
     assert log.newest(1)[0].id == 5 * MAX_ENTRIES - 1
