@@ -74,7 +74,7 @@ LEAVE_SECONDS = 1.0
 LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
-SETTLE_SECONDS = 1.0
+SYNC_SECONDS = 1.0
 # A router with DIRECT_ACCESS=false gives the ring to a node that has joined, which takes a moment.
 RING_PAUSE_SECONDS = 1.0
 
@@ -222,8 +222,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
 
     peers = Peers(ownership.identity_at)
-    moved = LateWriteInvalidation(ownership, peers.invalidate, clock)
-    writeback.wrote = moved.wrote
+    late_writes = LateWriteInvalidation(ownership, peers.invalidate, clock)
+    writeback.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
         changed = ownership.update(slot_map)
@@ -231,7 +231,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         if ownership.slot_map.cluster_id:
             journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
         if changed:
-            moved.ring_changed()
+            late_writes.ring_changed()
             redis.ring_changed()
 
     watches = []
@@ -295,7 +295,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         for task in (*background, *watching):
             task.cancel()
         await writeback.stop()
-        await moved.stop()
+        await late_writes.stop()
         await peers.close()
         await asyncio.gather(*(each.close() for each in report.registrations))
         await origin.close()
@@ -338,9 +338,9 @@ def _record_user(config: Config, identity: JournalIdentity, node: str) -> None:
 
 async def _either(*events: asyncio.Event) -> None:
     """Return when one of them is set."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for each in waiting:
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for each in tasks:
         each.cancel()
 
 
@@ -348,7 +348,7 @@ async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEnt
     """Bring what is dirty to S3 while the node is still in the ring, so that the next owner finds it there."""
     writes.draining = True
     with suppress(TimeoutError):
-        await asyncio.wait_for(journal.sync_barrier(), SETTLE_SECONDS)
+        await asyncio.wait_for(journal.sync_barrier(), SYNC_SECONDS)
     done = await writeback.flush_waiters.wait_flushed(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 

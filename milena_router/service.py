@@ -90,18 +90,18 @@ class RouterService:
             ).SerializeToString()
 
         deadline = self._clock.now() + timeout
-        answer = await self._forwarder.read("Get", key, build, timeout)
+        response = await self._forwarder.read("Get", key, build, timeout)
         held = None
         # A large value is asked for when there is room for it. It may have grown meanwhile, which is seldom.
-        while size := omitted_bytes(answer):
+        while size := omitted_bytes(response):
             held = held or CallBytes(self._budget)
             if COPIES * size > held.held:
                 await held.take(COPIES * size - held.held, deadline - self._clock.now())
             max_bytes = size
-            answer = await self._forwarder.read("Get", key, build, deadline - self._clock.now())
-        if held is not None or len(answer) > 2 * SMALL_BYTES:
-            (held or CallBytes(self._budget)).settle(COPIES * len(answer))
-        return answer
+            response = await self._forwarder.read("Get", key, build, deadline - self._clock.now())
+        if held is not None or len(response) > 2 * SMALL_BYTES:
+            (held or CallBytes(self._budget)).set_total(COPIES * len(response))
+        return response
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)
@@ -182,10 +182,10 @@ class RouterService:
         address = _node_address(request.address)
         if request.forget:
             await self._with_ring(remaining)
-            left = self._leases.forget(address)
+            successful = self._leases.write_off(address)
         else:
-            left = self._leases.leave(address, request.node_id, report(request))
-        return pb.LeaveResponse(successful=left, epoch=self._leases.ring.epoch).SerializeToString()
+            successful = self._leases.leave(address, request.node_id, report(request))
+        return pb.LeaveResponse(successful=successful, epoch=self._leases.ring.epoch).SerializeToString()
 
     async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
         ring = self._leases.ring
@@ -251,10 +251,10 @@ class RouterService:
 
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:
-            answer = await self._forwarder.ask(address, "Stats", b"", timeout)
+            response = await self._forwarder.request(address, "Stats", b"", timeout)
         except MilenaError as error:
             return pb.NodeStats(address=address, error=str(error))
-        stats = cache_pb.StatsResponse.FromString(answer)
+        stats = cache_pb.StatsResponse.FromString(response)
         return pb.NodeStats(
             address=address, values=dict(stats.values), not_ready=stats.not_ready, degraded=stats.degraded
         )
@@ -292,13 +292,13 @@ class RouterService:
 _OMITTED = cache_pb.GetResponse(omitted=True).SerializeToString()
 
 
-def omitted_bytes(answer: bytes) -> int:
+def omitted_bytes(response: bytes) -> int:
     """The size of the value that a node left out of its serialized answer to a Get; 0 if it left out none."""
     # The field is the last one; to look for its bytes there costs nothing for the answers that have it not.
-    if not answer.endswith(_OMITTED):
+    if not response.endswith(_OMITTED):
         return 0
-    response = cache_pb.GetResponse.FromString(answer)
-    return response.size if response.omitted else 0
+    parsed = cache_pb.GetResponse.FromString(response)
+    return parsed.size if parsed.omitted else 0
 
 
 def _invalidate_request(request: pb.PutRequest | pb.DeleteRequest) -> bytes:

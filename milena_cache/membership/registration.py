@@ -83,7 +83,7 @@ class Registration:
         self._cluster = cluster
         self._report = report
         self._granted = 0.0  # the longest lease, in seconds
-        self._asked = False
+        self._join_sent = False
         self._hurried = asyncio.Event()
 
     @property
@@ -147,41 +147,41 @@ class Registration:
             degraded=report.degraded,
             journal_id=me.journal_id,
         )
-        self._asked = True  # the router may take it in although its answer does not arrive
-        asked_at = self._clock.now()
+        self._join_sent = True  # the router may take it in although its answer does not arrive
+        requested_at = self._clock.now()
         was_joined = self.joined
-        answer: Any = await self._connection.call("Join", request, CALL_SECONDS)
+        response: Any = await self._connection.call("Join", request, CALL_SECONDS)
         ring = self._ring()
-        if answer.send_ring and ring.epoch:
+        if response.send_ring and ring.epoch:
             # Both in one message: what the router decides by must be of one moment.
             request.cluster_id = ring.cluster_id
             request.last_ring.ring.CopyFrom(ring.to_update())
             request.last_ring.lease_seconds = self._granted
-            asked_at = self._clock.now()
-            answer = await self._connection.call("Join", request, CALL_SECONDS)
+            requested_at = self._clock.now()
+            response = await self._connection.call("Join", request, CALL_SECONDS)
         # A router that grants no time is one that does not expire its members.
-        lease = answer.lease_seconds or 5.0
+        lease = response.lease_seconds or 5.0
         # Counted from the question, so that this clock's lease ends before the router's.
-        self._lease_until = asked_at + lease
+        self._lease_until = requested_at + lease
         self._granted = max(self._granted, lease)
-        self._cluster.answered(self.router, answer.cluster_id)
-        self._epoch = max(self._epoch, answer.epoch)
+        self._cluster.observe(self.router, response.cluster_id)
+        self._epoch = max(self._epoch, response.epoch)
         if not was_joined:
             log.info(
                 "joined router %s as %s: lease %.3g s, epoch %d, ring of %d",
                 self.router,
                 me.address,
                 lease,
-                answer.epoch,
-                answer.ring_size,
+                response.epoch,
+                response.ring_size,
             )
         return lease
 
     async def leave(self, timeout: float) -> None:
         """Leave the ring, if the router can be told within `timeout` seconds; its lease ends anyway."""
-        if not self._asked:
+        if not self._join_sent:
             return
-        self._asked = False
+        self._join_sent = False
         me, report = self._identity, self._report()
         request = pb.LeaveRequest(
             address=me.address,

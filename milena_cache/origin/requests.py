@@ -147,10 +147,10 @@ class Origin:
         started = self.clock.now()
         code = "cancelled"
         try:
-            answer = await once(store, began)
-            code = code_of(answer)
+            response = await once(store, began)
+            code = code_of(response)
             self.last_success = self.clock.now()
-            return answer
+            return response
         except MilenaError:
             code = "200"  # an answer that the node does not want: too large
             self.last_success = self.clock.now()
@@ -186,12 +186,12 @@ class Origin:
             await places.acquire()
             try:
                 second = asyncio.create_task(self._request(self._fresh, operation, once, code_of, ignore))
-                answer, by = await _first_answer(first, second)
+                response, by = await _first_response(first, second)
             finally:
                 places.release()
             if by is second and store is self._store and not began.is_set():
                 self._reconnect()
-            return answer
+            return response
         finally:
             for task in (first, second):
                 if task is not None and not task.cancel() and not task.cancelled():
@@ -217,16 +217,16 @@ class Origin:
             raise OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
-        answer = await self._attempts(
+        response = await self._attempts(
             "get",
             ref,
             lambda store, began: store.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began),
             _code_of_get,
         )
-        if isinstance(answer, Stored):
-            self.counts.bytes_read += len(answer.value)
-            self.observed(ref, answer.metadata)
-        return answer
+        if isinstance(response, Stored):
+            self.counts.bytes_read += len(response.value)
+            self.observed(ref, response.metadata)
+        return response
 
     async def head(self, ref: Ref) -> Info | None:
         found = await self._attempts("head", ref, lambda store, _: store.head(ref), _code_of_head)
@@ -315,28 +315,28 @@ class Origin:
         await asyncio.gather(self._store.close(), self._fresh.close())
 
 
-async def _first_answer(first: asyncio.Task[T], second: asyncio.Task[T]) -> tuple[T, asyncio.Task[T]]:
+async def _first_response(first: asyncio.Task[T], second: asyncio.Task[T]) -> tuple[T, asyncio.Task[T]]:
     """Return the answer that comes first, and the request that brought it. Raises what both failed with.
 
     A failure that may pass is no answer as long as the other request may still bring one.
     """
-    waiting = {first, second}
+    queued = {first, second}
     while True:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done, queued = await asyncio.wait(queued, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             error = task.exception()
-            if not waiting or not isinstance(error, OriginFailure) or not error.fault.retryable:
+            if not queued or not isinstance(error, OriginFailure) or not error.fault.retryable:
                 return task.result(), task
 
 
-def _code_of_head(answer: Info | None) -> str:
-    return "200" if answer else "404"
+def _code_of_head(response: Info | None) -> str:
+    return "200" if response else "404"
 
 
-def _code_of_get(answer: Stored | Absent) -> str:
-    if isinstance(answer, Stored):
+def _code_of_get(response: Stored | Absent) -> str:
+    if isinstance(response, Stored):
         return "200"
-    return "304" if answer is Absent.NOT_MODIFIED else "404"
+    return "304" if response is Absent.NOT_MODIFIED else "404"
 
 
 async def within(asking: Awaitable[T], timeout: float, what: str) -> T:

@@ -152,26 +152,26 @@ class _Trial:
     async def create(self) -> Finding:
         """If-None-Match: * on PUT."""
         ref = self._ref("create")
-        if not await _accepted(self._store.put(ref, b"1", inf, if_absent=True)):
+        if not await _is_accepted(self._store.put(ref, b"1", inf, if_absent=True)):
             return Finding(State.NEVER_HOLDS, "If-None-Match: * is refused where there is no object")
-        return _ignored_if(await _accepted(self._store.put(ref, b"2", inf, if_absent=True)))
+        return _ignored_if(await _is_accepted(self._store.put(ref, b"2", inf, if_absent=True)))
 
     async def replace(self) -> Finding:
         """If-Match on PUT, with the ETag of a HEAD and with a wrong one."""
         ref = self._ref("replace")
         found = await self._stored(ref)
-        if not await _accepted(self._store.put(ref, b"2", inf, if_match=found.etag)):
+        if not await _is_accepted(self._store.put(ref, b"2", inf, if_match=found.etag)):
             return await self._denied(ref, found)
-        return _ignored_if(await _accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
+        return _ignored_if(await _is_accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
 
     async def delete(self) -> Finding:
         """If-Match on DELETE, with a wrong ETag and with that of a HEAD."""
         ref = self._ref("delete")
         found = await self._stored(ref)
-        await _accepted(self._store.delete(ref, inf, if_match=WRONG_ETAG))
+        await _is_accepted(self._store.delete(ref, inf, if_match=WRONG_ETAG))
         if await self._store.head(ref) is None:
             return _ignored_if(True)
-        if not await _accepted(self._store.delete(ref, inf, if_match=found.etag)):
+        if not await _is_accepted(self._store.delete(ref, inf, if_match=found.etag)):
             return await self._denied(ref, found)
         return WORKS
 
@@ -179,7 +179,7 @@ class _Trial:
         """If-None-Match: * on CompleteMultipartUpload."""
         ref = self._ref("parts")
         await self._store.put(ref, b"1", inf)
-        return _ignored_if(await _accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
+        return _ignored_if(await _is_accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
 
     async def metadata(self) -> Finding:
         """User metadata, by HEAD."""
@@ -198,7 +198,7 @@ class _Trial:
         after = await self._store.describe(ref, inf)
         expected = {**METADATA, **ATTRIBUTES}
         finding = _as_stored("attributes", expected, {**after.metadata, **after.attributes} if after else {})
-        if finding is WORKS and await _accepted(
+        if finding is WORKS and await _is_accepted(
             self._store.copy(ref, inf, if_match=WRONG_ETAG, metadata=METADATA, attributes=attributes)
         ):
             return Finding(State.WORKS, "but its condition is ignored")
@@ -238,7 +238,7 @@ class _Trial:
         )
 
 
-async def _accepted(write: Awaitable[object]) -> bool:
+async def _is_accepted(write: Awaitable[object]) -> bool:
     """Whether the write was done; False if its condition was said not to hold. Raises OriginFailure."""
     try:
         await write

@@ -238,19 +238,19 @@ class Node:
                 return FetchResult("revalidated", cached)  # somebody was faster
             if window is Window.GONE or cached.value is None or self._is_expired(cached):
                 cached = None
-        asked_at = self.clock.now()
+        requested_at = self.clock.now()
         got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
         # The copy is as old as the question: S3 may have changed while the answer travelled.
         outcome = "changed" if cached else "miss"
         if isinstance(got, Absent):
-            entry = Entry(None, "", asked_at, owned_since)
+            entry = Entry(None, "", requested_at, owned_since)
         else:
             expires_at = expiry_of(got.metadata, target.ref)
-            entry = entry_of(got.value, got.etag, asked_at, owned_since, expires_at)
+            entry = entry_of(got.value, got.etag, requested_at, owned_since, expires_at)
             if cached is not None and cached.value is got.value:
                 outcome = "revalidated"
             if self._is_expired(entry):
-                entry = Entry(None, "", asked_at, owned_since)
+                entry = Entry(None, "", requested_at, owned_since)
                 self.writes.reaper.noticed(target, owned_since)
         if not call.attached:
             self._entries.change_feed.notify(
@@ -311,19 +311,19 @@ class Node:
     async def _head(self, target: Object, owned_since: int, call: SharedCall[Known]) -> Known:
         """Ask S3 for the object without its value, and remember what it says."""
         key = target.cache_key
-        asked_at = self.clock.now()
+        requested_at = self.clock.now()
         info = await self._shared.observed(target, self._store.head(target.ref))
         ended = info is not None and self.writes.reaper.is_over(info, target.ref)
         if ended:
             self.writes.reaper.noticed(target, owned_since)
         if info is None or ended:
-            known = Known(None, "", NEVER, asked_at, owned_since)
+            known = Known(None, "", NEVER, requested_at, owned_since)
             if call.attached and key not in self.fetches:
-                self._entries.keep(key, Entry(None, "", asked_at, owned_since))
+                self._entries.keep(key, Entry(None, "", requested_at, owned_since))
             else:
                 self.change_feed.notify(key)
             return known
-        known = Known(info.size, info.etag, expiry_of(info.metadata, target.ref), asked_at, owned_since)
+        known = Known(info.size, info.etag, expiry_of(info.metadata, target.ref), requested_at, owned_since)
         if call.attached:
             call.attached = False
             self._entries.found(key, known)

@@ -82,7 +82,7 @@ class SharedReads:
     async def observed(self, target: Object, request: Awaitable[T]) -> T:
         """Return what `request`, a read of the object from S3, brings. Raises what it raises."""
         try:
-            answer = await request
+            response = await request
         except OriginFailure as failure:
             if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
                 self._failed(target, str(failure), unconnected=failure.fault is Fault.CONNECT)
@@ -90,7 +90,7 @@ class SharedReads:
                 self._succeeded(target)  # it answers, and its refusal shall be heard
             raise
         self._succeeded(target)
-        return answer
+        return response
 
     def _failed(self, target: Object, what: str, *, unconnected: bool = False) -> None:
         if self._health.failed(target.cache_key, self._clock.now(), unconnected=unconnected):

@@ -88,7 +88,7 @@ class ExpiredObjectReaper:
             async with self._s3_locks.hold(key, None):
                 if key in self._dirty:
                     return  # the upload does what has to be done
-                asked_at = self._clock.now()
+                requested_at = self._clock.now()
                 found = await self._origin.describe(ref, inf)
                 if found is not None:
                     if not self.is_over(found, ref):
@@ -97,7 +97,7 @@ class ExpiredObjectReaper:
                     if self._is_over_at_s3(found, ref):
                         await self._delete(key, ref, found.etag)
                 if key not in self._dirty:
-                    self._entries.keep(key, Entry(None, "", asked_at, owned_since))
+                    self._entries.keep(key, Entry(None, "", requested_at, owned_since))
         except OriginFailure as failure:
             if failure.fault is Fault.CHANGED:
                 self._entries.invalidate(key)  # somebody else was faster

@@ -117,7 +117,7 @@ class AsyncDirectTransport:
         """
         home = self._home
         if not home.is_running() or home.thread != get_ident():
-            home.settle()
+            home.adopt()
         routes = self._routes
         filed = routes.filed(key)
         if filed is None:
@@ -130,7 +130,7 @@ class AsyncDirectTransport:
 
         All owners are asked at once.
         """
-        self._home.settle()
+        self._home.adopt()
         answers: list[Any] = [NOT_SENT] * len(keys)
         filed = self._routes.filed_many(keys)
         if filed is None:
@@ -146,7 +146,7 @@ class AsyncDirectTransport:
         return answers
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        self._home.settle()
+        self._home.adopt()
         if self._watching is None and not self._closed:
             self._watching = asyncio.create_task(self._watch.run())
         if method not in resp_wire.RESPONSES:
@@ -194,7 +194,7 @@ class AsyncDirectTransport:
         await link.close(LEAVE_GRACE_SECONDS, error)
 
     async def close(self) -> None:
-        self._home.settle()
+        self._home.adopt()
         self._closed = True
         if self._near is not None:
             self._near.close()

@@ -87,7 +87,7 @@ class Following:
             self.current = slot_map
             self._on_change(slot_map)
 
-    def ended(self, why: Exception | None) -> float:
+    def disconnected(self, why: Exception | None) -> float:
         """The stream is over; seconds to wait before asking again."""
         self._failures += 1
         if isinstance(why, FailedPrecondition):
@@ -125,7 +125,7 @@ class AsyncRingWatch:
     ) -> None:
         self._connection = connection
         self._clock = clock
-        self._on_ended = on_ended
+        self._on_disconnected = on_ended
         self._request = pb.WatchRingRequest(node_id=node_id)
         self._following = Following(on_change, rng, refused_pause)
 
@@ -149,8 +149,8 @@ class AsyncRingWatch:
                         self._following.received(update)
             except (MilenaError, ValueError) as error:
                 why = error
-            self._on_ended()
-            await self._clock.sleep(self._following.ended(why))
+            self._on_disconnected()
+            await self._clock.sleep(self._following.disconnected(why))
 
 
 class RingWatch:
@@ -209,4 +209,4 @@ class RingWatch:
                 why = error
             if self._closed.is_set():
                 return
-            self._closed.wait(self._following.ended(why))
+            self._closed.wait(self._following.disconnected(why))

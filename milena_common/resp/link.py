@@ -31,8 +31,8 @@ BACKOFF = Backoff(first=0.2, max_delay=5.0)
 class Listener(Protocol):
     """Who is told about a link's connections."""
 
-    def opened(self, link: RespLink, asked_at: float) -> None:
-        """A connection is there; the node answered what was asked at `asked_at`, monotonic seconds."""
+    def opened(self, link: RespLink, requested_at: float) -> None:
+        """A connection is there; the node answered what was asked at `requested_at`, monotonic seconds."""
 
     def lost(self, link: RespLink) -> None:
         """It is over."""
@@ -122,7 +122,7 @@ class RespLink:
 
     async def _greet(self, stream: RespStream) -> None:
         """Raises MilenaError, and ends the connection, if the node refuses a command."""
-        asked_at = monotonic()
+        requested_at = monotonic()
         try:
             replies = await asyncio.gather(*[stream.request(command) for command in self._commands])
             for reply in replies:
@@ -139,7 +139,7 @@ class RespLink:
         self._connected = self.stream = stream
         self._room.set()
         if self._listener is not None:
-            self._listener.opened(self, asked_at)
+            self._listener.opened(self, requested_at)
 
     def paused(self) -> None:
         self.stream = None

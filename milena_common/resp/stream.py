@@ -244,8 +244,8 @@ class RespStream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_MAX_UNSENT)
-        end = self._transport.get_extra_info("socket")
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def pause_writing(self) -> None:
         self._owner.paused()

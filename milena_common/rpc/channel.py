@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
-from milena_common.rpc.status import from_grpc, is_answer
+from milena_common.rpc.status import from_grpc, is_response
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
 from milena_common.runtime.patched import refuse_patched
@@ -58,21 +58,21 @@ def _methods(channel: Any) -> dict[str, Any]:
         name: make(
             f"/router_server.Router/{name}",
             request_serializer=None if name in LARGE_REQUESTS else request.SerializeToString,
-            response_deserializer=answer.FromString,
+            response_deserializer=response.FromString,
         )
         for make, methods in kinds
-        for name, (request, answer) in methods.items()
+        for name, (request, response) in methods.items()
     }
 
 
 class _Router:
     """Who is called, for messages about calls that did not get through. `closed`: by this client."""
 
-    __slots__ = ("_address", "_note", "closed")
+    __slots__ = ("_address", "_hint", "closed")
 
-    def __init__(self, address: str, note: str) -> None:
+    def __init__(self, address: str, hint: str) -> None:
         self._address = address
-        self._note = note
+        self._hint = hint
         self.closed = False
 
     def error(
@@ -84,11 +84,11 @@ class _Router:
     ) -> MilenaError:
         """What a failed call means: what Milena answered, or why there was no answer of Milena's."""
         metadata = tuple(metadata or ())
-        if not is_answer(metadata):
+        if not is_response(metadata):
             if status is grpc.StatusCode.UNAVAILABLE:
                 # gRPC's details repeat the address in several notations; the reason comes last.
                 reason = (details or "no answer").rsplit("remote host: ", 1)[-1][:200]
-                advice = f" ({self._note})" if self._note else ""
+                advice = f" ({self._hint})" if self._hint else ""
                 return Unavailable(
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
                     f"is this its gRPC address?{advice}"
@@ -101,7 +101,7 @@ class _Router:
                 return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
         return from_grpc(status, details, metadata)
 
-    def no_answer(self, timeout: float) -> DeadlineExceeded:
+    def no_response(self, timeout: float) -> DeadlineExceeded:
         """For None in place of an answer: gRPC drops it if the time ends while it arrives (grpc/grpc#23559)."""
         return DeadlineExceeded(f"the router at {self._address} did not answer within {timeout:.3g} s")
 
@@ -113,9 +113,9 @@ class GrpcTransport:
     after it, every call raises FailedPrecondition.
     """
 
-    def __init__(self, address: str, note: str = "") -> None:
+    def __init__(self, address: str, hint: str = "") -> None:
         self._address = address
-        self._router = _Router(address, note)
+        self._router = _Router(address, hint)
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._connecting = threading.Lock()
@@ -144,14 +144,14 @@ class GrpcTransport:
         methods = self._methods or self._connected()
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            answer: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
+            response: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._error(method, error) from None
         except ValueError:
             raise FailedPrecondition(_CLOSED) from None
-        if answer is None:
-            raise self._router.no_answer(timeout)
-        return answer
+        if response is None:
+            raise self._router.no_response(timeout)
+        return response
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
@@ -170,10 +170,10 @@ class GrpcTransport:
                 return
             if call.code() is not grpc.StatusCode.OK:
                 future.set_exception(self._error(method, call))
-            elif (answer := call.result()) is None:
-                future.set_exception(self._router.no_answer(timeout))
+            elif (response := call.result()) is None:
+                future.set_exception(self._router.no_response(timeout))
             else:
-                future.set_result(answer)
+                future.set_result(response)
 
         future.add_done_callback(lambda future: call.cancel() if future.cancelled() else None)
         call.add_done_callback(finished)
@@ -209,9 +209,9 @@ class GrpcTransport:
 class AsyncGrpcTransport:
     """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed."""
 
-    def __init__(self, address: str, note: str = "") -> None:
+    def __init__(self, address: str, hint: str = "") -> None:
         self._address = address
-        self._router = _Router(address, note)
+        self._router = _Router(address, hint)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
@@ -234,7 +234,7 @@ class AsyncGrpcTransport:
             self._connect()
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            answer: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
+            response: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
@@ -244,9 +244,9 @@ class AsyncGrpcTransport:
             if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
-        if answer is None:
-            raise self._router.no_answer(timeout)
-        return answer
+        if response is None:
+            raise self._router.no_response(timeout)
+        return response
 
     async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
         """The answers of a stream, as they come, until the router or `close` ends it.
@@ -259,8 +259,8 @@ class AsyncGrpcTransport:
         try:
             stream = self._methods[method](request)
             self._streams.add(stream)
-            async for answer in stream:
-                yield answer
+            async for response in stream:
+                yield response
         except grpc.aio.AioRpcError as error:
             raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
@@ -276,7 +276,7 @@ class AsyncGrpcTransport:
                 stream.cancel()
 
     async def close(self) -> None:
-        self._home.settle()
+        self._home.adopt()
         self._router.closed = True
         # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
         for stream in self._streams:
@@ -288,7 +288,7 @@ class AsyncGrpcTransport:
         # A channel belongs to the running loop, and a client may be made before there is one.
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
-        self._home.settle()
+        self._home.adopt()
         refuse_patched(sys.modules)
         use_grpc()
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())

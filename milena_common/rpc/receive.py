@@ -67,7 +67,7 @@ class Receive:
             raise DeadlineExceeded(f"the request did not arrive within {timeout:.3g} s") from None
         if not isinstance(received, bytes):
             raise InvalidRequest("request: the call ended without one")
-        held.settle(COPIES * len(received))
+        held.set_total(COPIES * len(received))
         return received
 
     async def _watched(self, context: Context) -> object:

@@ -71,7 +71,7 @@ def _handler(
     budget: ByteBudget,
     check: Check | None,
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         calls.begin()
@@ -93,10 +93,10 @@ def _handler(
         # `abort` raises, and the error and its frames keep each other, and the request, until the garbage collector
         # runs.
         received = b""
-        await _refuse(problem, context, counts)
+        await _reject(problem, context, counts)
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
-    return grpc.unary_unary_rpc_method_handler(answer)
+    return grpc.unary_unary_rpc_method_handler(response)
 
 
 def _large_handler(
@@ -109,7 +109,7 @@ def _large_handler(
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
 
-    async def answer(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def response(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         calls.begin()
@@ -128,9 +128,9 @@ def _large_handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        await _refuse(problem, context, counts)
+        await _reject(problem, context, counts)
 
-    return grpc.stream_unary_rpc_method_handler(answer)
+    return grpc.stream_unary_rpc_method_handler(response)
 
 
 def _check_identity(check: Check | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
@@ -152,35 +152,35 @@ def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 def _stream_handler(
     method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         started = time.perf_counter()
         counts.requests += 1
-        answered = False
+        responded = False
         try:
             with streams:
                 async with aclosing(method(_parse(request, received), context.time_remaining())) as messages:
                     async for message in messages:
-                        if not answered:
+                        if not responded:
                             # What its caller waited for; how long the stream goes on says nothing.
                             counts.durations.observe(time.perf_counter() - started)
-                            answered = True
+                            responded = True
                         await context.write(message)
                 return
         except asyncio.CancelledError:
             # That is how a stream ends which is open until its caller goes.
-            if not answered:
+            if not responded:
                 counts.failed("cancelled")
             raise
         except Exception as error:
             problem = error
-        if not answered:
+        if not responded:
             counts.durations.observe(time.perf_counter() - started)
-        await _refuse(problem, context, counts)
+        await _reject(problem, context, counts)
 
-    return grpc.unary_stream_rpc_method_handler(answer)
+    return grpc.unary_stream_rpc_method_handler(response)
 
 
-async def _refuse(
+async def _reject(
     problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
 ) -> NoReturn:
     """Answer a call with the status that `problem` is."""

@@ -62,11 +62,11 @@ class Forwarder:
         """
         deadline = self._clock.now() + inner(timeout)
         try:
-            return (await self._ask_owner(cache_key, method, build, deadline))[0]
+            return (await self._request_owner(cache_key, method, build, deadline))[0]
         except NodeLost:
             if deadline - self._clock.now() < MIN_SECONDS:
                 raise
-            return (await self._ask_owner(cache_key, method, build, deadline))[0]
+            return (await self._request_owner(cache_key, method, build, deadline))[0]
 
     async def write(
         self,
@@ -78,13 +78,13 @@ class Forwarder:
     ) -> bytes:
         """As `read`, but sent once; `invalidate` is the request for a node to forget the same key."""
         deadline = self._clock.now() + inner(timeout)
-        answer, owner = await self._ask_owner(cache_key, method, build, deadline)
+        response, owner = await self._request_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
             await self._call(newer, "Invalidate", lambda _: invalidate, deadline)
             owner = newer
-        return answer
+        return response
 
-    async def _ask_owner(
+    async def _request_owner(
         self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float
     ) -> tuple[bytes, Owner]:
         """The answer of the owner, and who that is."""
@@ -116,7 +116,7 @@ class Forwarder:
             # Of the same class: whether the node may have done it decides what may be sent again.
             raise type(error)(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
-    async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
+    async def request(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
         """What the node at `address` answers. Raises as `NodeConnection.call` does."""
         return await self._connection(address).call(method, request, timeout)
 

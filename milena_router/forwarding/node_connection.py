@@ -18,7 +18,7 @@ from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
 from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
-from milena_common.rpc.status import from_grpc, is_answer
+from milena_common.rpc.status import from_grpc, is_response
 
 # What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
 FAST: Final = frozenset(("Get", "Put", "Delete", "Invalidate"))
@@ -62,9 +62,9 @@ class GrpcNodeConnection:
         if method in LARGE_REQUESTS:
             metadata = (*(metadata or ()), (REQUEST_BYTES, str(len(request))))
         try:
-            answer: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
+            response: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            if is_answer(error.trailing_metadata()):
+            if is_response(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 # A call that finds no connection is not sent; one that loses its connection may have been done.
@@ -80,9 +80,9 @@ class GrpcNodeConnection:
             if task is not None and task.cancelling():
                 raise  # the caller gave up
             raise NodeLost("left the ring while it was asked") from None  # the channel was closed
-        if answer is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
+        if response is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
             raise NodeLost(f"did not answer within {timeout:.3g} s")
-        return answer
+        return response
 
     async def close(self, grace: float) -> None:
         await self._channel.close(grace)
@@ -110,12 +110,12 @@ class RespNodeConnection:
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:
-            answer = await stream.call(client_commands.call(method, timeout, request), timeout)
+            response = await stream.call(client_commands.call(method, timeout, request), timeout)
         except NoReply as silence:
             raise NodeLost(str(silence)) from None
-        if type(answer) is not bytes:
-            raise InternalError(f"the node answered {method} with what is no message: {answer!r:.80}")
-        return answer
+        if type(response) is not bytes:
+            raise InternalError(f"the node answered {method} with what is no message: {response!r:.80}")
+        return response
 
     async def close(self, grace: float) -> None:
         self._closed = True

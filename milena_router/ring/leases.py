@@ -75,9 +75,9 @@ class Leases:
             self._announce(change)
         return change is not None
 
-    def forget(self, address: str) -> bool:
+    def write_off(self, address: str) -> bool:
         """Write off the missing node at `address`; False if there is none."""
-        change = self.membership.forget(address, self._clock.wall())
+        change = self.membership.write_off(address, self._clock.wall())
         if change:
             self._announce(change)
         return change is not None
@@ -97,12 +97,12 @@ class Leases:
         Raises NoNodes, shortly before the time is up, if it still goes on then.
         """
         started = self._clock.now()
-        ended = asyncio.ensure_future(self._recovered.wait())
+        recovered = asyncio.ensure_future(self._recovered.wait())
         alarm = asyncio.ensure_future(self._clock.sleep(inner(timeout)))
         try:
-            await asyncio.wait((ended, alarm), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((recovered, alarm), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ended.cancel()
+            recovered.cancel()
             alarm.cancel()
         if self.recovering:
             why = f"the router has started and {self.why()}"

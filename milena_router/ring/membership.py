@@ -159,9 +159,9 @@ class Membership:
     def _members(self) -> list[Member]:
         return [lease.member for lease in self.leases.values()]
 
-    def forget(self, address: str, wall: float) -> Change | None:
+    def write_off(self, address: str, wall: float) -> Change | None:
         """Write off the missing node at `address`; None if there is none. Members are left alone."""
-        return self._changed("Forget", address, "written off", 0, wall) if self.missing.forget(address) else None
+        return self._changed("Forget", address, "written off", 0, wall) if self.missing.write_off(address) else None
 
     def leave(self, address: str, node_id: str, wall: float, report: NodeReport | None = None) -> Change | None:
         """Take out the node at `address`; None if there is none, or another one than `node_id` (if that is given).
@@ -175,10 +175,10 @@ class Membership:
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
             return None
         del self.leases[address]
-        self._left(lease, node_id, report, wall)
+        self._departed(lease, node_id, report, wall)
         return self._changed("Leave", address, "left", 0, wall)
 
-    def _left(self, lease: Lease, node_id: str, report: NodeReport | None, wall: float) -> None:
+    def _departed(self, lease: Lease, node_id: str, report: NodeReport | None, wall: float) -> None:
         """Remember a node that left with acknowledged writes."""
         last = report or (None if node_id else lease.report)
         if last is not None and last.has_writes:
@@ -244,8 +244,8 @@ class Membership:
         joined = self.leases.pop(address, None) is not None
         if joined or report is not None:
             # One that has not joined here yet is known by what it says of itself now.
-            self._left(lease or Lease(self.recovery.member(address, node_id), 0.0, 0.0), node_id, report, wall)
-        known = self.recovery.left(address, "" if joined else node_id)
+            self._departed(lease or Lease(self.recovery.member(address, node_id), 0.0, 0.0), node_id, report, wall)
+        known = self.recovery.withdraw(address, "" if joined else node_id)
         if not self.leases:
             self.recovery.emptied()
         return joined or known
@@ -272,7 +272,7 @@ class Membership:
         if recovered.last is not None:
             self.missing.restore(recovered.last.missing, members.values())
         for member in self.ring.members:
-            if member.address not in members and not recovery.has_left(member):
+            if member.address not in members and not recovery.has_withdrawn(member):
                 self.missing.lost(member, None, members.values(), wall, NOT_BACK)
         differences = _differences(self.ring.members, members)
         if recovered.last is not None and not differences and not recovered.superseded:

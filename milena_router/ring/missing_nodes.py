@@ -63,7 +63,7 @@ class MissingNodes:
         """Forget the node that `member` is: its journal is back in the ring."""
         self._nodes = [node for node in self._nodes if not _is_same(node, member)]
 
-    def forget(self, address: str) -> bool:
+    def write_off(self, address: str) -> bool:
         """Forget what was at `address`, written off by an operator; False if nothing was."""
         kept = [node for node in self._nodes if node.address != address]
         found = len(kept) < len(self._nodes)

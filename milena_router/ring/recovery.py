@@ -141,7 +141,7 @@ class Recovery:
         held = self._rings.get(known.cluster_id)
         return known.last is None and known.ring_epoch > (held.ring.epoch if held else 0)
 
-    def left(self, address: str, node_id: str) -> bool:
+    def withdraw(self, address: str, node_id: str) -> bool:
         """A node leaves by itself, and is not waited for; whether a known ring has it.
 
         `node_id` "": whichever process it is.
@@ -159,7 +159,7 @@ class Recovery:
         known = (each for each in self._members() if (each.address, each.node_id) == (address, node_id))
         return next(known, Member(address, node_id))
 
-    def has_left(self, member: Member) -> bool:
+    def has_withdrawn(self, member: Member) -> bool:
         """True if `member` of a known ring left by itself after this router's start."""
         return (member.address, member.node_id) in self._gone
 

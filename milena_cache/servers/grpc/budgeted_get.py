@@ -39,7 +39,7 @@ class BudgetedGet:
             await held.take(COPIES * size, remaining)
             if remaining is not None:
                 remaining = max(0.0, remaining - (self._clock.now() - began))
-        answer = await self._service.get(request, remaining)
-        if held is not None or len(answer) > SMALL_BYTES:
-            (held or CallBytes(self._budget)).settle(COPIES * len(answer))
-        return answer
+        response = await self._service.get(request, remaining)
+        if held is not None or len(response) > SMALL_BYTES:
+            (held or CallBytes(self._budget)).set_total(COPIES * len(response))
+        return response

@@ -97,9 +97,9 @@ class CacheService:
         return self._methods
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        answer = self.get_now(request)
-        if answer is not None:
-            return answer
+        response = self.get_now(request)
+        if response is not None:
+            return response
         target = self._buckets.resolve(request.bucket, request.key)
         get = self._node.exists if request.metadata_only else self._get
         return self._got(request, *await get(target, self._timeout(remaining), request.owned_since))

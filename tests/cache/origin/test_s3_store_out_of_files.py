@@ -11,7 +11,7 @@ import pytest
 
 from milena_cache.objects.object_store import Ref
 from milena_cache.origin.bucket_check import BucketWatch
-from milena_cache.origin.s3.answers import out_of_files
+from milena_cache.origin.s3.responses import out_of_files
 from milena_cache.servers.resp.assembly import RESERVED_FILES, allowed_connections
 from milena_common.api.errors import OriginUnavailable
 from tests.support.fake_clock import FakeClock, settle

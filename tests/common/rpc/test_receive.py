@@ -105,7 +105,7 @@ async def test_requests_beyond_the_budget_wait_for_those_before_them() -> None:
 
     async with door_to(method) as door:
         calls = [asyncio.ensure_future(_answer(door.put(put(MAX_VALUE // 2)))) for _ in range(8)]
-        await eventually(lambda: door.budget.waiting > 0 and working == 2)
+        await eventually(lambda: door.budget.queued > 0 and working == 2)
         assert door.budget.used <= LIMIT
         go_on.set()
         assert await asyncio.gather(*calls) == [b"done"] * 8
@@ -151,9 +151,9 @@ async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> N
         # While it waits for room.
         assert door.budget.try_take(LIMIT)
         call = door.put(put(MAX_VALUE))
-        await eventually(lambda: door.budget.waiting == 1)
+        await eventually(lambda: door.budget.queued == 1)
         call.cancel()
-        await eventually(lambda: door.budget.waiting == 0)
+        await eventually(lambda: door.budget.queued == 0)
         door.budget.release(LIMIT)
         await door.all_given_back()
         # While its request is awaited, which never comes.

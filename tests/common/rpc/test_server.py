@@ -121,7 +121,7 @@ async def test_a_request_beyond_the_budget_waits_for_the_one_before_it() -> None
         first = asyncio.ensure_future(door.call(large))  # one is taken, however large
         await entered.wait()
         second = asyncio.ensure_future(door.call(large))
-        await eventually(lambda: door.budget.waiting == 1)
+        await eventually(lambda: door.budget.queued == 1)
         go_on.set()
         assert await first == b"done"
         assert await second == b"done"

@@ -108,14 +108,14 @@ def test_a_journal_that_moved_within_the_lease_is_missing_no_more_when_it_is_let
 def test_a_missing_node_can_be_written_off_and_members_cannot(router: Router) -> None:
     router.after(2 * LEASE, A)
     ring = router.membership.ring
-    assert router.membership.forget(A.address, WALL) is None
-    change = router.membership.forget(B.address, WALL + router.now)
+    assert router.membership.write_off(A.address, WALL) is None
+    change = router.membership.write_off(B.address, WALL + router.now)
     assert change is not None
     assert (change.kind, change.address) == ("Forget", B.address)
     assert change.ring.epoch > ring.epoch, "the nodes keep the list with the ring, and must hear of it"
     assert list(change.ring.ranges()) == list(ring.ranges()), "and no slot moves for it"
     assert router.missing == []
-    assert router.membership.forget(B.address, WALL) is None
+    assert router.membership.write_off(B.address, WALL) is None
 
 
 def test_a_router_that_starts_anew_hears_of_missing_nodes_from_the_others(router: Router) -> None:

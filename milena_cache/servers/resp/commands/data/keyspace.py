@@ -62,8 +62,8 @@ def delete(context: Context, session: Session, argv: list[bytes]) -> Any:
 async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
     targets = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
     there = exist(context, targets, counted=False)
-    answer = _delete(context, targets, sum(there if isinstance(there, list) else await there))
-    return answer if isinstance(answer, int) else await answer
+    reply = _delete(context, targets, sum(there if isinstance(there, list) else await there))
+    return reply if isinstance(reply, int) else await reply
 
 
 def _delete(context: Context, targets: list[Place], number: int) -> Any:
@@ -72,8 +72,8 @@ def _delete(context: Context, targets: list[Place], number: int) -> Any:
 
 
 async def _delete_after(context: Context, targets: list[Place], there: Awaitable[list[bool]]) -> int:
-    answer = _delete(context, targets, sum(await there))
-    return answer if isinstance(answer, int) else await answer
+    reply = _delete(context, targets, sum(await there))
+    return reply if isinstance(reply, int) else await reply
 
 
 def type_(context: Context, session: Session, argv: list[bytes]) -> Any:

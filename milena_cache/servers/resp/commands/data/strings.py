@@ -138,8 +138,8 @@ def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    answer = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
-    return answer if isinstance(answer, Raw) else await answer
+    reply = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
+    return reply if isinstance(reply, Raw) else await reply
 
 
 def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:

@@ -50,8 +50,8 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         return method(request, seconds)
     if session.tracking:
         context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
-    answer = service.get_now(request)
-    return method(request, seconds) if answer is None else answer
+    reply = service.get_now(request)
+    return method(request, seconds) if reply is None else reply
 
 
 def _timeout_ms(word: bytes) -> int:
