@@ -29,7 +29,7 @@ from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.metrics import node_registry
 from milena_cache.objects.lineage import LINEAGE_DIGITS, lineage_of_cluster
 from milena_cache.objects.read_outcomes import ReadCounts
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.clients.boto3_session import make_session
 from milena_cache.origin.clock_watch import watch_clock
 from milena_cache.origin.conditions import Conditions
@@ -42,8 +42,8 @@ from milena_cache.origin.store_probe import StoreProbe
 from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.grpc.budgeted_get import BudgetedGet
 from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService, limited
-from milena_cache.servers.resp.assembly import redis_door
-from milena_cache.service.status import Report
+from milena_cache.servers.resp.assembly import resp_server
+from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import replay
@@ -62,7 +62,7 @@ from milena_common.metrics.http_server import OpsServer
 from milena_common.network.addresses import Address, parse_address
 from milena_common.process import run as process
 from milena_common.rpc.channel import AsyncGrpcTransport
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import Clock, SystemClock
 from milena_common.runtime.key_locks import KeyLocks
 
@@ -152,7 +152,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     calls = CallCounts((*OPERATIONS, "other"))
     bucket, prefix = config.buckets.default, config.buckets.prefix
     probe = StoreProbe(origin, store.thorough, bucket, prefix, conditions, clock, rng)
-    watch = BucketWatch(origin, bucket, clock, rng, [probe.run])
+    watch = BucketCheck(origin, bucket, clock, rng, [probe.run])
     me = NodeIdentity(
         config.buckets.default,
         uuid.uuid4().hex,
@@ -160,26 +160,26 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         lambda: bool(dirty.entries),
         lambda cluster_id: journal.defer(lambda disk: disk.set_metadata("cluster", cluster_id)),
     )
-    door = GrpcDoor(SERVICE, config.max_value_bytes, budget, config.request_timeout, check=me.check)
-    address = door.bind(config.listen, "LISTEN_ADDR")
+    server = GrpcServer(SERVICE, config.max_value_bytes, budget, config.request_timeout, check=me.check)
+    address = server.bind(config.listen, "LISTEN_ADDR")
     advertised = str(config.advertise or derive_advertised(address, config.routers))
     _record_user(config, journal_identity, advertised)
-    report = Report(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
-    report.concerns += [conditions, s3_watch := S3Watch(origin, bucket, clock)]
-    service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, report)
+    status = Status(node, origin.counts, calls, watch, journal, writeback, config.dirty_max_age, stop.is_set, clock)
+    status.concerns += [conditions, s3_watch := S3Watch(origin, bucket, clock)]
+    service = CacheService(node, writeback, config.buckets, advertised, config.request_timeout, status)
     try:
         replayed = await replay(journal, dirty, writeback, clock, str(config.journal))
     except CannotOpen as error:
         raise ConfigError([f"JOURNAL_DIR: {error}"]) from None
     ownership = Ownership(advertised)
     limiter = TokenBucket(config.rate_limit, clock.now())
-    redis = redis_door(
+    redis = resp_server(
         config=config,
         node=node,
         buckets=config.buckets,
         ownership=ownership,
         service=service,
-        report=report,
+        status=status,
         calls=calls,
         limiter=limiter,
         identity=me,
@@ -191,7 +191,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         node,
         origin.counts,
         service,
-        report,
+        status,
         writeback,
         uploader,
         journal,
@@ -202,10 +202,10 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         redis.tracking,
         budget,
     )
-    ops = OpsServer(registry, report.not_ready, report.degraded)
+    ops = OpsServer(registry, status.not_ready, status.degraded)
     resp_listens, resp_address = None, ""
     if config.resp is not None:
-        report.ring_epoch = lambda: ownership.epoch
+        status.ring_epoch = lambda: ownership.epoch
         resp_listens = await redis.start(config.resp)
         resp_address = advertised_resp(resp_listens, parse_address(advertised))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
@@ -246,9 +246,9 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             lambda: journal.versions.epoch,
             lambda: ownership.slot_map,
             me,
-            report.for_routers,
+            status.for_routers,
         )
-        report.registrations.append(registration)
+        status.registrations.append(registration)
         watches.append(
             AsyncRingWatch(
                 connection,
@@ -260,7 +260,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                 on_ended=registration.hurry,
             )
         )
-    await door.start(limited(BudgetedGet(service, budget, clock).methods(), limiter, clock), calls)
+    await server.start(limited(BudgetedGet(service, budget, clock).methods(), limiter, clock), calls)
     log.info(
         "cache node %s listens on %s, Redis door on %s, metrics on http://%s/metrics; "
         "bucket %s, %d entries, %d MiB",
@@ -274,19 +274,19 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     background = [asyncio.create_task(each) for each in (watch.run(), s3_watch.run(), writeback.run())]
     background.append(asyncio.create_task(watch_clock(origin, config.buckets.default, clock)))
-    background += [asyncio.create_task(each.run()) for each in report.registrations]
+    background += [asyncio.create_task(each.run()) for each in status.registrations]
     # A node that has left goes on watching: to requests that come late it can say who has their slots.
     watching = [asyncio.create_task(each.run()) for each in watches]
     try:
         await _either(stop, journal.failed)
-        await door.set_serving(False)
+        await server.set_serving(False)
         if not journal.failure:
             await _drain(writes, writeback, journal, config.drain)
         for task in background:
             task.cancel()
-        await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in report.registrations))
+        await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in status.registrations))
         await asyncio.sleep(LINGER_SECONDS)
-        await asyncio.gather(door.stop(STOP_GRACE_SECONDS), redis.stop(STOP_GRACE_SECONDS))
+        await asyncio.gather(server.stop(STOP_GRACE_SECONDS), redis.stop(STOP_GRACE_SECONDS))
         undone = await writes.finish(FINISH_SECONDS)
         if undone:
             log.error("%d writes, none of them acknowledged, were given up: S3 did not answer", undone)
@@ -297,7 +297,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await writeback.stop()
         await late_writes.stop()
         await peers.close()
-        await asyncio.gather(*(each.close() for each in report.registrations))
+        await asyncio.gather(*(each.close() for each in status.registrations))
         await origin.close()
         await ops.stop()
         await journal.close()

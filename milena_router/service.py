@@ -22,7 +22,7 @@ from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
-from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, report
+from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
 from milena_router.ring.leases import Leases
 
 OPERATIONS = (
@@ -57,7 +57,7 @@ class RouterService:
         self._budget = budget
 
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
-        """The service's methods, for a `GrpcDoor`."""
+        """The service's methods, for a `GrpcServer`."""
         return {
             "Get": ("get", pb.GetRequest, self.get),
             "Put": ("put", pb.PutRequest, self.put),
@@ -167,7 +167,7 @@ class RouterService:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses), request.journal_id)
         known = knowledge(request, self._clock.wall())
-        self._leases.join(member, request.default_bucket, request.epoch, known, report(request))
+        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request))
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,
@@ -184,7 +184,7 @@ class RouterService:
             await self._with_ring(remaining)
             successful = self._leases.write_off(address)
         else:
-            successful = self._leases.leave(address, request.node_id, report(request))
+            successful = self._leases.leave(address, request.node_id, node_status(request))
         return pb.LeaveResponse(successful=successful, epoch=self._leases.ring.epoch).SerializeToString()
 
     async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
@@ -201,9 +201,9 @@ class RouterService:
                 slots=slots.get(address, 0),
                 lease_remaining_seconds=lease.until - now,
                 member_seconds=now - lease.since,
-                dirty_entries=lease.report.dirty_entries if lease.report else None,
-                dead_letters=lease.report.dead_letters if lease.report else 0,
-                degraded=lease.report.degraded if lease.report else (),
+                dirty_entries=lease.node_status.dirty_entries if lease.node_status else None,
+                dead_letters=lease.node_status.dead_letters if lease.node_status else 0,
+                degraded=lease.node_status.degraded if lease.node_status else (),
             )
             for address, lease in sorted(membership.leases.items())
         ]

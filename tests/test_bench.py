@@ -13,15 +13,15 @@ import pytest
 
 from bench.__main__ import CASES, main, run_case
 from bench.against import compare, comparison_table, interval, run_against
-from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.case import Case, LeftOut, Samples, Target, Variant
 from bench.cores import apart
+from bench.fixtures import Pieces, Scale
 from bench.machine import machine_facts
 from bench.peers.redis_benchmark import figures, redis_benchmark
 from bench.peers.redis_benchmark import why_not as why_no_redis_benchmark
 from bench.peers.redis_server import RedisServer, why_not
 from bench.peers.resp_pipeline import RespPipeline
 from bench.peers.stub_process import ROOT
-from bench.pieces import Pieces, Scale
 from bench.report import as_json, table
 from bench.summary import percentile, summarize
 from bench.workload.load import with_callers, with_threads
@@ -37,7 +37,7 @@ def case(*targets: Target) -> Case:
     return Case("case", "two ways", "per_s", ["peer"], lambda _: nullcontext([]), targets)
 
 
-ROUNDS: dict[str, list[Figures]] = {
+ROUNDS: dict[str, list[Samples]] = {
     "own": [{"per_s": 100.0}, {"per_s": 300.0}, {"per_s": 200.0}],
     "peer": [{"per_s": 100.0}, {"per_s": 100.0}, {"per_s": 50.0}],
 }
@@ -83,7 +83,7 @@ def test_each_round_begins_with_another_variant(tmp_path: Path) -> None:
     ran: list[str] = []
 
     def variant(name: str) -> Variant:
-        def run() -> Figures:
+        def run() -> Samples:
             ran.append(name)
             return {"per_s": 1.0}
 
@@ -105,8 +105,8 @@ def test_the_interval_of_a_median_lies_between_two_of_the_values(number: int, bo
 
 
 def test_builds_are_compared_pair_by_pair_in_what_both_measure() -> None:
-    own: list[Figures] = [{"per_s": 10.0, "new": 1.0}, {"per_s": 30.0, "new": 1.0}, {"per_s": 20.0, "new": 1.0}]
-    other: list[Figures] = [{"per_s": 10.0}, {"per_s": 10.0}, {"per_s": 40.0}]
+    own: list[Samples] = [{"per_s": 10.0, "new": 1.0}, {"per_s": 30.0, "new": 1.0}, {"per_s": 20.0, "new": 1.0}]
+    other: list[Samples] = [{"per_s": 10.0}, {"per_s": 10.0}, {"per_s": 40.0}]
     (row,) = compare("v", own, other)
     assert (row.variant, row.figure, row.own, row.other) == ("v", "per_s", 20.0, 10.0)
     assert (row.ratio, row.low, row.high) == (1.0, 0.5, 3.0)
@@ -115,7 +115,7 @@ def test_builds_are_compared_pair_by_pair_in_what_both_measure() -> None:
 def test_each_build_begins_in_turn_and_peers_are_left_out(tmp_path: Path) -> None:
     ran: list[str] = []
 
-    def run(side: str) -> Figures:
+    def run(side: str) -> Samples:
         ran.append(side)
         return {"per_s": 2.0 if side == "own" else 1.0}
 

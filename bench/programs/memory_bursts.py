@@ -97,10 +97,10 @@ def burst(case: str, through_router: bool, count: int, size: int, seconds: float
                 (router.address, "router_server.Router") if through_router else (node.address, "cache_server.Cache")
             )
             with ThreadPoolExecutor(count) as callers:
-                answers = Counter(
+                responses = Counter(
                     callers.map(lambda number: call(address, service, case, number, size, seconds), range(count))
                 )
-            print(f"{case} {'through the router' if through_router else 'at the node'}: {dict(answers)}")
+            print(f"{case} {'through the router' if through_router else 'at the node'}: {dict(responses)}")
             fine = True
             for process, limit in allowed.items():
                 peak = memory(process, "VmHWM")

@@ -29,11 +29,11 @@ LIMITS = (b"MAX_VALUE_BYTES", b"MAX_IN_FLIGHT_BYTES", b"REQUEST_TIMEOUT_SECONDS"
 class Outcome:
     """How a put ended.
 
-    `answer` is "ok", "refused", "timed out" or "cut" (the connection ended without an answer); `named` is the limit
+    `response` is "ok", "refused", "timed out" or "cut" (the connection ended without an answer); `named` is the limit
     that the error names, "" if it names none; `sent` is in bytes of the value.
     """
 
-    answer: str
+    response: str
     named: str
     sent: int
 
@@ -66,13 +66,13 @@ async def put_grpc(
             writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b""))
             writer.write(_frame(_HEADERS, 4, 1, block))
             await call.send(b"\0" + struct.pack(">I", min(length, MAX_MESSAGE)) + head)
-            left = size
-            while left and not call.ended.is_set():
-                left -= await call.send(CHUNK[: min(left, len(CHUNK))])
-            if not left:
+            remaining = size
+            while remaining and not call.ended.is_set():
+                remaining -= await call.send(CHUNK[: min(remaining, len(CHUNK))])
+            if not remaining:
                 writer.write(_frame(_DATA, 1, 1, b""))
             await call.ended.wait()
-        return outcome(bytes(call.received), call.data, size - left, bool(call.received))
+        return outcome(bytes(call.received), call.data, size - remaining, bool(call.received))
     except TimeoutError:
         return Outcome("timed out", "", size)
     except OSError:
@@ -165,27 +165,27 @@ async def put_resp(host: str, port: int, key: bytes, size: int, seconds: float) 
     """Put `size` zero bytes by SET."""
     reader, writer = await asyncio.open_connection(host, port)
     answering = asyncio.create_task(reader.readline())
-    left = size
+    remaining = size
     try:
         async with asyncio.timeout(seconds + 5):
             writer.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n" % (len(key), key, size))
             with suppress(OSError):
-                while left and not answering.done():
-                    size_now = min(left, len(CHUNK))
+                while remaining and not answering.done():
+                    size_now = min(remaining, len(CHUNK))
                     writer.write(CHUNK[:size_now])
-                    left -= size_now
+                    remaining -= size_now
                     draining = asyncio.ensure_future(writer.drain())
                     await asyncio.wait((draining, answering), return_when=asyncio.FIRST_COMPLETED)
                     if not draining.done():
                         draining.cancel()
-                if not left:
+                if not remaining:
                     writer.write(b"\r\n")
-            answer = await answering
-        return outcome(answer, answer.startswith(b"+OK"), size - left, bool(answer))
+            response = await answering
+        return outcome(response, response.startswith(b"+OK"), size - remaining, bool(response))
     except TimeoutError:
-        return Outcome("timed out", "", size - left)
+        return Outcome("timed out", "", size - remaining)
     except OSError:
-        return Outcome("cut", "", size - left)
+        return Outcome("cut", "", size - remaining)
     finally:
         answering.cancel()
         writer.close()

@@ -193,16 +193,16 @@ def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float
                     small = "ok"
                 except Exception as error:
                     small = str(error)
-            named = all(each.answer != "refused" or each.named for each in outcomes)
+            named = all(each.respond != "refused" or each.named for each in outcomes)
             held = all(alive) and small == "ok" and named
             fine = fine and held
-            answers = Counter(f"{each.answer} {each.named}".strip() for each in outcomes)
+            responses = Counter(f"{each.respond} {each.named}".strip() for each in outcomes)
             peaks = " ".join(
                 f"{label} {member.group.anonymous_peak / MIB:.0f} of {limit / MIB:.0f} MiB"
                 for label, member, limit in (("router", router, router_limit), ("node", node, node_limit))
             )
             print(
-                f"{stack:10} {port:11} {what:11} {many} x {each / MIB:.0f} MiB in {took:.0f} s: {dict(answers)}; "
+                f"{stack:10} {port:11} {what:11} {many} x {each / MIB:.0f} MiB in {took:.0f} s: {dict(responses)}; "
                 f"sent {sum(each.sent for each in outcomes) / MIB:.0f} MiB; {peaks}; then a small put: {small}"
                 f"{'' if held else '   FAILED'}",
                 flush=True,

@@ -17,7 +17,7 @@ from typing import Any
 from milena_cache.membership.identity import NodeIdentity
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.backoff import Backoff
@@ -63,11 +63,11 @@ class Registration:
         newest_epoch: Callable[[], int],
         ring: Callable[[], SlotMap],
         cluster: NodeIdentity,
-        report: Callable[[], NodeReport],
+        status: Callable[[], NodeStatus],
     ) -> None:
         """`newest_epoch`: the greatest that this node has put into the version of a write.
 
-        `report` gives what this node tells of its writes, with each renewal and when it leaves.
+        `status` gives what this node tells of its writes, with each renewal and when it leaves.
 
         `ring`: the newest one, from whichever router.
         """
@@ -81,7 +81,7 @@ class Registration:
         self._epoch = 0
         self._ring = ring
         self._cluster = cluster
-        self._report = report
+        self._status = status
         self._granted = 0.0  # the longest lease, in seconds
         self._join_sent = False
         self._hurried = asyncio.Event()
@@ -132,7 +132,7 @@ class Registration:
 
     async def _join(self) -> float:
         """Join once; the lease in seconds."""
-        me, report = self._identity, self._report()
+        me, report = self._identity, self._status()
         request = pb.JoinRequest(
             address=me.address,
             node_id=me.node_id,
@@ -182,7 +182,7 @@ class Registration:
         if not self._join_sent:
             return
         self._join_sent = False
-        me, report = self._identity, self._report()
+        me, report = self._identity, self._status()
         request = pb.LeaveRequest(
             address=me.address,
             node_id=me.node_id,

@@ -43,7 +43,7 @@ def _advice(failure: OriginFailure) -> str:
 Probe = Callable[[], Awaitable[bool]]
 
 
-class BucketWatch:
+class BucketCheck:
     """`problem` says what is wrong with the bucket; "" once it has been reached and all `probes` were tried."""
 
     def __init__(

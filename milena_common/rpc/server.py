@@ -245,7 +245,7 @@ class Streams:
         self.open -= 1
 
 
-class GrpcDoor:
+class GrpcServer:
     """A gRPC server with one service, named `service`, and the standard health service.
 
     `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from milena_common.api.errors import NoNodes
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
@@ -52,25 +52,25 @@ class Leases:
         default_bucket: str,
         seen_epoch: int,
         known: Knowledge = NOTHING_KNOWN,
-        report: NodeReport | None = None,
+        node_status: NodeStatus | None = None,
     ) -> bool:
         """Whether the ring or a member changed. Raises FailedPrecondition for another default bucket or cluster."""
         now, wall = self._clock.now(), self._clock.wall()
-        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, report)
+        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status)
         if change:
             self._announce(change)
         return change is not None or self._recover()
 
-    def leave(self, address: str, node_id: str = "", report: NodeReport | None = None) -> bool:
+    def leave(self, address: str, node_id: str = "", node_status: NodeStatus | None = None) -> bool:
         """Whether there was such a node; with a `node_id`, only if it is that one.
 
-        `report` is the node's own of what it takes along, None if others say that it leaves.
+        `node_status` is the node's own of what it takes along, None if others say that it leaves.
         """
         if self.recovering:
-            known = self.membership.withdraw(address, node_id, self._clock.wall(), report)
+            known = self.membership.withdraw(address, node_id, self._clock.wall(), node_status)
             self._recover()
             return known
-        change = self.membership.leave(address, node_id, self._clock.wall(), report)
+        change = self.membership.leave(address, node_id, self._clock.wall(), node_status)
         if change:
             self._announce(change)
         return change is not None

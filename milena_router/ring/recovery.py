@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from milena_common.cluster.missing_node import MissingNode, NodeReport
+from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 
 # Nodes that cannot reach a router try again within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
@@ -69,7 +69,7 @@ class Knowledge:
 class Lease:
     """A member, when it came and when its lease ends (seconds on the router's monotonic clock).
 
-    `replaced_id` is that of the process that was at this address before. `report` is the member's last one, None
+    `replaced_id` is that of the process that was at this address before. `node_status` is the member's last one, None
     from a node that makes none.
     """
 
@@ -79,7 +79,7 @@ class Lease:
     replaced_id: str = ""
     default_bucket: str = ""
     cluster_id: str = ""
-    report: NodeReport | None = None
+    node_status: NodeStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)

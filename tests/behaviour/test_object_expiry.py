@@ -418,7 +418,7 @@ async def test_a_copied_object_and_a_malformed_end_end_nothing() -> None:
     assert await t.outcome("odd") == ("miss", b"odd")
 
 
-class Door:
+class TestedServer:
     """The gRPC methods of a node, whose answers are read."""
 
     def __init__(self, node: Node) -> None:
@@ -434,7 +434,7 @@ class Door:
 
 async def test_over_grpc() -> None:
     t = NodeUnderTest()
-    door = Door(t.node)
+    door = TestedServer(t.node)
     await door.put(1500)
     assert (await door.get()).ttl_ms == 1500
     t.clock.tick(1.4)

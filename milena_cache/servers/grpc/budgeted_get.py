@@ -26,7 +26,7 @@ class BudgetedGet:
         self._clock = clock
 
     def methods(self) -> Mapping[str, Named]:
-        """Return the service's methods with this Get in place of its own, for a `GrpcDoor`."""
+        """Return the service's methods with this Get in place of its own, for a `GrpcServer`."""
         return {**self._service.methods(), "Get": ("get", pb.GetRequest, self.get)}
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.reads.reader import Node, Reply
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.unfinished import failed_writes
 from milena_common.api.durability import check_condition, check_durability
@@ -69,14 +69,14 @@ class CacheService:
         buckets: Buckets,
         address: str,
         request_timeout: float,
-        report: Report,
+        status: Status,
     ) -> None:
         self._node = node
         self._writeback = writeback
         self._buckets = buckets
         self._address = address
         self._request_timeout = request_timeout
-        self._report = report
+        self._status = status
         self.received_bytes = 0
         self.sent_bytes = 0
         self._methods: Mapping[str, Named] = {
@@ -185,9 +185,9 @@ class CacheService:
 
     async def stats(self, _: pb.StatsRequest, __: float | None) -> bytes:
         return pb.StatsResponse(
-            values=self._report.values(),
-            not_ready="; ".join(self._report.not_ready()),
-            degraded=self._report.degraded(),
+            values=self._status.values(),
+            not_ready="; ".join(self._status.not_ready()),
+            degraded=self._status.degraded(),
         ).SerializeToString()
 
     async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:

@@ -13,13 +13,13 @@ from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import CacheService
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.invalidations import Invalidations
-from milena_cache.servers.resp.server import RedisDoor
+from milena_cache.servers.resp.server import RespServer
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
 from milena_common.limits.token_bucket import TokenBucket
@@ -39,20 +39,20 @@ def allowed_connections(requested: int, open_files: int, s3_concurrency: int) ->
     return max(1, min(requested, open_files - reserved))
 
 
-def redis_door(
+def resp_server(
     *,
     config: Config,
     node: Node,
     buckets: Buckets,
     ownership: Ownership,
     service: CacheService,
-    report: Report,
+    status: Status,
     calls: CallCounts,
     limiter: TokenBucket,
     identity: NodeIdentity,
     clock: Clock,
     budget: ByteBudget,
-) -> RedisDoor:
+) -> RespServer:
     """The door, not yet listening. `budget`: the process's bytes in flight."""
     allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
     if allowed < config.resp_max_connections:
@@ -71,7 +71,7 @@ def redis_door(
         buckets=buckets,
         ownership=ownership,
         service=service,
-        status=report,
+        status=status,
         calls=calls,
         limiter=limiter,
         identity=identity,
@@ -88,4 +88,4 @@ def redis_door(
         commands=command_registry(),
     )
     invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
-    return RedisDoor(context, hits, invalidations)
+    return RespServer(context, hits, invalidations)

@@ -25,7 +25,7 @@ QUIET_SECONDS = 0.3
 LISTEN_SECONDS = 2.0
 
 
-class RedisDoor:
+class RespServer:
     """The door of one node."""
 
     def __init__(self, context: Context, hits: PlainGets, invalidations: Invalidations) -> None:

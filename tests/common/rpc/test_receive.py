@@ -17,7 +17,7 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc import receive as grpc_receive
 from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
-from milena_common.rpc.server import GrpcDoor, Method
+from milena_common.rpc.server import GrpcServer, Method
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
 
@@ -31,7 +31,7 @@ def put(size: int) -> bytes:
     return pb.PutRequest(key=b"k", value=bytes(size)).SerializeToString()
 
 
-class Door:
+class TestedServer:
     """A door with the methods Put and Get, its budget, and a channel to it."""
 
     def __init__(self, channel: grpc.aio.Channel, budget: ByteBudget) -> None:
@@ -57,15 +57,15 @@ class Door:
 
 
 @asynccontextmanager
-async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[Door]:
+async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[TestedServer]:
     budget = ByteBudget(LIMIT)
-    door = GrpcDoor(SERVICE, MAX_VALUE, budget, request_timeout)
+    door = GrpcServer(SERVICE, MAX_VALUE, budget, request_timeout)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     methods = {"Put": ("put", pb.PutRequest, method), "Get": ("get", pb.GetRequest, method)}
     await door.start(methods, CallCounts(("put", "get")))
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield Door(channel, budget)
+            yield TestedServer(channel, budget)
     finally:
         await door.stop(0)
 
@@ -191,11 +191,11 @@ async def test_a_request_larger_than_announced_is_counted_as_large_as_it_is() ->
             held.append(door.budget.used)
             return b""
 
-        inner = GrpcDoor(SERVICE, MAX_VALUE, door.budget, SOON)
+        inner = GrpcServer(SERVICE, MAX_VALUE, door.budget, SOON)
         address = inner.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
         await inner.start({"Put": ("put", pb.PutRequest, method)}, CallCounts(("put",)))
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            await Door(channel, door.budget).put(put(MAX_VALUE), announced=1)
+            await TestedServer(channel, door.budget).put(put(MAX_VALUE), announced=1)
         await inner.stop(0)
     assert held == [COPIES * len(put(MAX_VALUE))]
 

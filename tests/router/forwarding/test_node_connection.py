@@ -27,7 +27,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.resp.identity import ANY
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 from milena_router.forwarding.node_connection import GrpcNodeConnection, RespNodeConnection, connect
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
@@ -62,7 +62,7 @@ async def node() -> Node:
 
 @pytest.fixture
 async def connection(node: Node) -> AsyncIterator[GrpcNodeConnection]:
-    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    door = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
     connection = GrpcNodeConnection(str(address))
@@ -184,7 +184,7 @@ async def test_closing_with_grace_lets_calls_finish(node: Node, connection: Grpc
         await gate.wait()
         return b"late"
 
-    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    door = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
     graceful = GrpcNodeConnection(str(address))

@@ -24,7 +24,7 @@ from milena_cache.servers.resp.statistics.command_metrics import CommandMetrics
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
 from milena_cache.servers.resp.statistics.rates import Rates
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.cluster.slots import slot_of
@@ -43,7 +43,7 @@ class Context:
     buckets: Buckets
     ownership: Ownership
     service: CacheService
-    status: Report
+    status: Status
     calls: CallCounts
     limiter: TokenBucket
     tracking: Tracking

@@ -11,19 +11,19 @@ import hiredis
 
 from milena_cache.configuration.config import Config, load
 from milena_cache.membership.ownership import Ownership
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.requests import Origin
 from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.invalidations import Invalidations
-from milena_cache.servers.resp.server import RedisDoor
+from milena_cache.servers.resp.server import RespServer
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.byte_budget import ByteBudget
@@ -51,7 +51,7 @@ def ring(*owners: str, epoch: int = 1) -> SlotMap:
     return SlotMap(epoch, BUCKET, tuple(nodes), tuple(ranges))
 
 
-class DoorUnderTest:
+class ServerUnderTest:
     """A door without a socket, in front of `t`. The node owns every slot, until `ownership` is told otherwise.
 
     `variables` are the node's environment beyond what it needs; `node` goes to NodeUnderTest.
@@ -89,11 +89,11 @@ class DoorUnderTest:
             fresh=self.t.store,
             hedge_after=5.0,
         )
-        self.report = Report(
+        self.report = Status(
             self.t.node,
             origin.counts,
             self.calls,
-            BucketWatch(origin, BUCKET, self.t.clock, lambda: 0.5),
+            BucketCheck(origin, BUCKET, self.t.clock, lambda: 0.5),
             self.t.journal,
             self.t.writeback,
             300.0,
@@ -129,7 +129,7 @@ class DoorUnderTest:
             self.t.dirty,
             self.t.clock,
         )
-        self.door = RedisDoor(self.context, self.hits, self.invalidations)
+        self.door = RespServer(self.context, self.hits, self.invalidations)
 
     def connect(self, *, resp3: bool = False) -> WireClient:
         """A new client of the door; needs a running loop."""

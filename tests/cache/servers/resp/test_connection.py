@@ -9,14 +9,14 @@ import pytest
 
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient, ring
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient, ring
 from tests.support.fake_clock import settle
 from tests.support.s3.memory_store import MemoryStore
 
 
 @asynccontextmanager
-async def door(variables: dict[str, str] | None = None, **node: object) -> AsyncIterator[DoorUnderTest]:
-    made = DoorUnderTest(variables, **node)
+async def door(variables: dict[str, str] | None = None, **node: object) -> AsyncIterator[ServerUnderTest]:
+    made = ServerUnderTest(variables, **node)
     await made.t.start()
     yield made
     await made.t.stop()

@@ -9,12 +9,12 @@ from milena_cache.servers.resp.server import STALLED_SWEEPS
 from milena_cache.servers.resp.state.pending_replies import MAX_PENDING
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import MIB, DoorUnderTest, WireClient, parsed
+from tests.cache.servers.resp.rig import MIB, ServerUnderTest, WireClient, parsed
 from tests.support.fake_clock import settle
 
 
-async def started(variables: dict[str, str] | None = None, **node: object) -> DoorUnderTest:
-    door = DoorUnderTest(variables, **node)
+async def started(variables: dict[str, str] | None = None, **node: object) -> ServerUnderTest:
+    door = ServerUnderTest(variables, **node)
     await door.t.start()
     return door
 

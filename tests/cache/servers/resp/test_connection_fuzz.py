@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import MIB, DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import MIB, ServerUnderTest, WireClient
 
 # What would wait, end the connection on purpose, or say something else each time.
 APART = {b"DEBUG", b"INFO", b"CLIENT", b"HELLO", b"QUIT", b"SLOWLOG", b"LATENCY", b"MEMORY", b"RANDOMKEY", b"TIME"}
@@ -52,8 +52,8 @@ async def said_to(client: WireClient, pieces: list[bytes]) -> tuple[bytes, str]:
     return client.take(), client.transport.ended
 
 
-def a_door() -> DoorUnderTest:
-    return DoorUnderTest({"RESP_OUTPUT_BYTES": "1MiB"}, max_value_bytes=1000)
+def a_door() -> ServerUnderTest:
+    return ServerUnderTest({"RESP_OUTPUT_BYTES": "1MiB"}, max_value_bytes=1000)
 
 
 given_examples = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

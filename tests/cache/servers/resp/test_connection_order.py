@@ -8,19 +8,19 @@ import pytest
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 from tests.support.fake_clock import settle
 
 BIG = 2 * HIGH_WATER
 
 
-async def started(**node: object) -> DoorUnderTest:
-    door = DoorUnderTest(**node)  # type: ignore[arg-type]
+async def started(**node: object) -> ServerUnderTest:
+    door = ServerUnderTest(**node)  # type: ignore[arg-type]
     await door.t.start()
     return door
 
 
-async def deferring(door: DoorUnderTest) -> WireClient:
+async def deferring(door: ServerUnderTest) -> WireClient:
     client = door.connect(resp3=True)
     assert client.now(b"CLIENT", b"DEFER", b"ON") == b"+OK\r\n"
     return client

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command, encode
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 from tests.support.fake_clock import settle
 
 T = TypeVar("T")
@@ -217,7 +217,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.run(self._start(mode, there))
 
     async def _start(self, mode: str, there: dict[bytes, bytes]) -> None:
-        self.door = DoorUnderTest(
+        self.door = ServerUnderTest(
             mode=mode,
             max_value_bytes=2 * HIGH_WATER,
             max_bytes=10**9,

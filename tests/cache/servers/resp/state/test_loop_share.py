@@ -6,7 +6,7 @@ import asyncio
 
 from milena_cache.servers.resp.state.loop_share import LOOP_SECONDS, MAX_SLICE_SECONDS, LoopShare
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 from tests.support.fake_clock import settle
 
 
@@ -64,9 +64,9 @@ async def test_work_as_bytes_arrive_is_bounded_for_each_round() -> None:
     assert not share.exhausted
 
 
-async def door_where_a_look_at_the_clock_takes(seconds: float) -> DoorUnderTest:
+async def door_where_a_look_at_the_clock_takes(seconds: float) -> ServerUnderTest:
     """A door with a key in memory, whose clock goes on by `seconds` whenever it is looked at."""
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     await door.t.start()
     client = door.connect()
     await door.warm(client, "k", b"v")

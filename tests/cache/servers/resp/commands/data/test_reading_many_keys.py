@@ -9,13 +9,13 @@ import pytest
 from milena_cache.servers.resp.commands.data.reading import MAX_KEYS_AT_ONCE
 from milena_cache.servers.resp.dispatch.admission import MAX_KEYS
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 
 NUMBER = 4 * MAX_KEYS_AT_ONCE
 
 
-async def started(variables: dict[str, str] | None = None, **node: object) -> DoorUnderTest:
-    door = DoorUnderTest(variables, **node)
+async def started(variables: dict[str, str] | None = None, **node: object) -> ServerUnderTest:
+    door = ServerUnderTest(variables, **node)
     await door.t.start()
     return door
 

@@ -7,7 +7,7 @@ import pytest
 from milena_cache.servers.resp.commands.server.info_sections import human
 from milena_cache.servers.resp.statistics.rates import SAMPLES, Rates
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 
 # What exporters and dashboards for Redis look for; a real redis-server 7 has every one of them.
 READ_BY_MONITORING = """
@@ -35,7 +35,7 @@ async def sections(client: WireClient, *asked: bytes) -> list[str]:
 
 
 async def test_the_fields_that_monitoring_reads() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     fields = await told(client)
     assert set(READ_BY_MONITORING.split()) <= set(fields)
     assert (fields["redis_mode"], fields["role"], fields["cluster_enabled"]) == ("cluster", "master", "1")
@@ -45,7 +45,7 @@ async def test_the_fields_that_monitoring_reads() -> None:
 
 
 async def test_the_sections_that_are_asked_for() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     some = ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "CPU", "Modules", "Errorstats"]
     assert await sections(client) == [*some, "Cluster", "Keyspace", "Milena"]
     assert await sections(client, b"default") == await sections(client)
@@ -65,7 +65,7 @@ async def test_the_sections_that_are_asked_for() -> None:
 
 
 async def test_hits_and_misses_are_milenas() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "key", b"value")
     for _ in range(3):
@@ -77,7 +77,7 @@ async def test_hits_and_misses_are_milenas() -> None:
 
 
 async def test_commands_are_counted_whichever_way_they_go() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "key", b"value")  # waits for S3
     client.send(command(b"GET", b"key") * 4)  # many at once
@@ -95,7 +95,7 @@ async def test_commands_are_counted_whichever_way_they_go() -> None:
 
 
 async def test_the_time_of_a_command_is_until_its_answer() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     client.send(b"DEBUG SLEEP 2\r\n")
     await door.t.clock.advance(2)
@@ -107,7 +107,7 @@ async def test_the_time_of_a_command_is_until_its_answer() -> None:
 
 
 async def test_resetstat_is_about_what_info_shows_and_not_about_the_metrics() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "key", b"value")
     client.now(b"GET", b"key")
@@ -125,7 +125,7 @@ async def test_resetstat_is_about_what_info_shows_and_not_about_the_metrics() ->
 
 
 async def test_operations_a_second_are_those_of_the_last_sweeps() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for _ in range(2 * SAMPLES):
         door.door.sweep()

@@ -10,7 +10,7 @@ import pytest
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.pb import router_server_pb2 as router_pb
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, parsed, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, parsed, ring
 
 OTHER = "127.0.0.1:60051"
 
@@ -24,7 +24,7 @@ async def got(client: WireClient, key: bytes, **more: Any) -> pb.GetResponse:
 
 
 async def test_objects_are_written_read_and_deleted() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     put = await client.value(*argv("Put", pb.PutRequest(key=b"k", value=b"v", if_none_match="*", ttl_ms=10_000)))
     assert pb.PutResponse.FromString(put).successful
@@ -42,7 +42,7 @@ async def test_objects_are_written_read_and_deleted() -> None:
 
 
 async def test_a_hit_is_answered_at_once() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"v")
     answer = pb.GetResponse.FromString(parsed(client.now(*argv("Get", pb.GetRequest(key=b"k")))))
@@ -53,7 +53,7 @@ async def test_a_hit_is_answered_at_once() -> None:
 
 
 async def test_the_router_s_messages_are_taken_too() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await client.value(*argv("Put", router_pb.PutRequest(key=b"k", value=b"v")))
     answer = await client.value(*argv("Get", router_pb.GetRequest(key=b"k")))
@@ -61,7 +61,7 @@ async def test_the_router_s_messages_are_taken_too() -> None:
 
 
 async def test_a_key_of_another_node_is_told_to_be_there_unless_the_router_sends_it() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     door.ownership.update(ring(OTHER, epoch=2))
     for method, request in (
@@ -75,7 +75,7 @@ async def test_a_key_of_another_node_is_told_to_be_there_unless_the_router_sends
 
 
 async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"v")
     door.t.in_s3("k", b"newer")
@@ -98,14 +98,14 @@ async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
     ],
 )
 async def test_what_is_no_call_is_refused(sent: list[bytes], answer: str) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     refusal = parsed(door.connect().now(b"MILENA.CALL", *sent))
     assert isinstance(refusal, hiredis.ReplyError)
     assert str(refusal).startswith(answer)
 
 
 async def test_calls_wait_for_nobody_on_a_connection_that_defers() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=True)
     client.now(b"CLIENT", b"DEFER", b"ON")
     await door.warm(door.connect(), "hot", b"h")
@@ -122,7 +122,7 @@ async def test_calls_wait_for_nobody_on_a_connection_that_defers() -> None:
 
 
 async def test_calls_count_for_the_rate_limit() -> None:
-    door = DoorUnderTest({"RATE_LIMIT": "2"})
+    door = ServerUnderTest({"RATE_LIMIT": "2"})
     client = door.connect()
     for _ in range(2):
         await got(client, b"k")
@@ -132,7 +132,7 @@ async def test_calls_count_for_the_rate_limit() -> None:
 
 
 async def test_what_a_tracking_client_gets_is_followed() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = door.connect(resp3=True), door.connect()
     await client.value(b"CLIENT", b"TRACKING", b"ON")
     for _ in range(2):  # a miss, and a hit
@@ -146,7 +146,7 @@ async def test_what_a_tracking_client_gets_is_followed() -> None:
 
 
 async def test_a_change_while_a_call_waits_is_told_behind_its_answer() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = door.connect(resp3=True), door.connect()
     await client.value(b"CLIENT", b"TRACKING", b"ON")
     door.t.in_s3("k", b"old")
