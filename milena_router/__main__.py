@@ -23,7 +23,7 @@ from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
-from milena_router.service import OPERATIONS, RouterService
+from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
 
 log = logging.getLogger("milena_router")
 
@@ -49,7 +49,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     limiter = TokenBucket(config.rate_limit, clock.now())
     service = RouterService(config, leases, forwarder, limiter, clock, budget)
     calls = CallCounts(OPERATIONS)
-    door = GrpcDoor("router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS)
+    door = GrpcDoor(
+        "router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
+    )
 
     def not_ready() -> list[str]:
         return ["stopping"] if stop.is_set() else []
@@ -62,7 +64,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
     address = door.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await door.start(service.methods(), calls, watchers.streams())
+    await door.start(service.methods(), calls, watchers.streams(), service.exchanges())
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)

@@ -34,6 +34,8 @@ OPERATIONS = (
 
 # What a member may say about itself; the router keeps it.
 MAX_ADDRESSES = 16
+# Nodes that can be in the ring at the same time: each renews its lease on a stream.
+MAX_LEASES = 4096
 
 
 class RouterService:
@@ -73,6 +75,10 @@ class RouterService:
             "Settle": ("settle", pb.SettleRequest, self.settle),
             "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
+
+    def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
+        """The methods that are called for each request of a stream, for a `GrpcDoor`."""
+        return {"KeepLease": ("join", pb.JoinRequest, self.join)}
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = await self._admit(remaining)

@@ -1,7 +1,8 @@
 """Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
 
 The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted;
-there is one for methods that answer once, one for those of them whose requests may be large, and one for streams.
+there is one for methods that answer once, one for those of them whose requests may be large, one for streams of
+answers, and one for exchanges: streams on which each request is answered in its turn.
 
 gRPC receives the whole request before it calls a method that is registered as unary, however large it is and
 however many there are. So methods with large requests are registered as taking a stream of requests, which is the
@@ -180,6 +181,39 @@ def _stream_handler(
     return grpc.unary_stream_rpc_method_handler(answer)
 
 
+def _exchange_handler(
+    method: Method, request: type[Message], counts: OperationCounts, streams: Streams, stopping: asyncio.Event
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Each request of the stream is a call of `method`; one that fails ends the stream, with its status."""
+
+    async def answer(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        stopped = asyncio.ensure_future(stopping.wait())
+        reading: asyncio.Future[Any] | None = None
+        try:
+            with streams:
+                while True:
+                    reading = asyncio.ensure_future(context.read())
+                    await asyncio.wait((reading, stopped), return_when=asyncio.FIRST_COMPLETED)
+                    if not reading.done() or (received := reading.result()) is grpc.aio.EOF:
+                        return
+                    started = time.perf_counter()
+                    counts.requests += 1
+                    try:
+                        message = await method(_parse(request, received), None)
+                    finally:
+                        counts.durations.observe(time.perf_counter() - started)
+                    await context.write(message)
+        except Exception as error:
+            problem = error
+        finally:
+            stopped.cancel()
+            if reading is not None:
+                reading.cancel()
+        await _refuse(problem, context, counts)
+
+    return grpc.stream_stream_rpc_method_handler(answer)
+
+
 async def _refuse(
     problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
 ) -> NoReturn:
@@ -250,8 +284,8 @@ class GrpcDoor:
 
     `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are
     received, within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds
-    the streams that are open at the same time; they take no room from the other calls. `check` raises WrongNode for
-    calls that are meant for another node.
+    the streams that are open at the same time, `max_exchanges` the exchanges; none of the three takes room from
+    another. `check` raises WrongNode for calls that are meant for another node.
     """
 
     def __init__(
@@ -261,6 +295,7 @@ class GrpcDoor:
         budget: ByteBudget,
         request_timeout: float,
         max_streams: int = 0,
+        max_exchanges: int = 0,
         check: Check | None = None,
     ) -> None:
         self._service = service
@@ -269,10 +304,12 @@ class GrpcDoor:
         self._receive = Receive(budget, max_value_bytes + ENVELOPE_BYTES, request_timeout)
         self._calls = Calls()
         self._streams = Streams(max_streams)
+        self._exchanges = Streams(max_exchanges)
+        self._stopping = asyncio.Event()
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
-            options=server_options(max_value_bytes, request_timeout),
-            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams,
+            options=server_options(max_value_bytes),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams + max_exchanges,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
@@ -290,10 +327,12 @@ class GrpcDoor:
         methods: Mapping[str, tuple[str, type[Message], Method]],
         counts: CallCounts,
         streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
+        exchanges: Mapping[str, tuple[str, type[Message], Method]] = MappingProxyType({}),
     ) -> None:
         """Answer calls. `methods` maps a name to (operation name for the counts, request class, method).
 
-        So does `streams`, to methods that end by themselves when the process stops.
+        So does `streams`, to methods that end by themselves when the process stops, and `exchanges`, to methods
+        that are called for each request of a stream.
         """
         handlers = {
             name: _large_handler(method, request, counts[operation], self._calls, self._receive, self._check)
@@ -303,6 +342,10 @@ class GrpcDoor:
         } | {
             name: _stream_handler(method, request, counts[operation], self._streams)
             for name, (operation, request, method) in streams.items()
+        }
+        handlers |= {
+            name: _exchange_handler(method, request, counts[operation], self._exchanges, self._stopping)
+            for name, (operation, request, method) in exchanges.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
         await self._server.start()
@@ -316,8 +359,9 @@ class GrpcDoor:
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, and give those in hand `grace` seconds to finish. Streams are not waited for."""
+        self._stopping.set()
         stopping = asyncio.ensure_future(self._server.stop(grace))
-        if self._streams.open:
+        if self._streams.open or self._exchanges.open:
             idle = asyncio.ensure_future(self._calls.none())
             await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()
