@@ -10,8 +10,8 @@ that this generator used: where that is near 100 % the figures are the generator
 generator the others. Exit code 1 if the goodput or the latency misses its bar, or the node lost its lease.
 
 The generators write requests that were made beforehand and only count answers, since a client library costs more
-than the servers: RESP over `--connections`, by default 50 or 8; gRPC as HTTP/2 frames, in at most as many streams as the server
-allows, cancelled at their deadline as gRPC clients do.
+than the servers: RESP over `--connections`, by default 50 or 8; gRPC as HTTP/2 frames, in at most as many streams
+as the server allows, cancelled at their deadline as gRPC clients do.
 """
 
 from __future__ import annotations
