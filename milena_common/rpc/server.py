@@ -17,8 +17,9 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -63,6 +64,10 @@ StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 # Raises WrongNode if the process is not the one that a call is meant for.
 Check = Callable[[Identity], None]
 
+# Handlers of calls that name the process they are meant for, by method and name. All callers of a process name it
+# alike; 64 names of 16 KiB, the most that metadata may have, are a megabyte.
+MAX_CHECKED_HANDLERS = 64
+
 
 def _handler(
     method: Method,
@@ -70,14 +75,15 @@ def _handler(
     counts: OperationCounts,
     calls: Calls,
     budget: ByteBudget,
-    check: Check | None,
-) -> grpc.RpcMethodHandler[Any, Any]:
+    check: Callable[[], None] | None,
+) -> Handler:
     async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         calls.begin()
         try:
-            _check_identity(check, context)
+            if check is not None:
+                check()
             remaining = _remaining(context)
             if len(received) > SMALL_BYTES:
                 await CallBytes(budget).take(COPIES * len(received), remaining)
@@ -106,8 +112,8 @@ def _large_handler(
     counts: OperationCounts,
     calls: Calls,
     receive: Receive,
-    check: Check | None,
-) -> grpc.RpcMethodHandler[Any, Any]:
+    check: Callable[[], None] | None,
+) -> Handler:
     """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
 
     async def answer(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
@@ -115,7 +121,8 @@ def _large_handler(
         counts.requests += 1
         calls.begin()
         try:
-            _check_identity(check, context)
+            if check is not None:
+                check()
             received = await receive(context, _remaining(context))
             # No name here for the message: the method drops it when it has what it needs of it.
             working = method(_parse(request, received), _remaining(context))
@@ -134,14 +141,6 @@ def _large_handler(
     return grpc.stream_unary_rpc_method_handler(answer)
 
 
-def _check_identity(check: Check | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Raise what `check` raises for a call that says for which node it is meant."""
-    if check is not None:
-        for name, text in context.invocation_metadata() or ():
-            if name == METADATA:
-                check(Identity.from_metadata(str(text)))
-
-
 def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     """Seconds that the caller still waits, None without end. Raises DeadlineExceeded if it waits no more."""
     remaining = context.time_remaining()
@@ -152,7 +151,7 @@ def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 
 def _stream_handler(
     method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
-) -> grpc.RpcMethodHandler[Any, Any]:
+) -> Handler:
     async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         started = time.perf_counter()
         counts.requests += 1
@@ -212,6 +211,42 @@ def _exchange_handler(
         await _refuse(problem, context, counts)
 
     return grpc.stream_stream_rpc_method_handler(answer)
+
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+# Makes the handler of a method, which calls the function that is given before everything else.
+MakeHandler: TypeAlias = "Callable[[Callable[[], None] | None], Handler]"
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """The handlers of one service, by path.
+
+    gRPC decodes a call's metadata for the choice of the handler, and a second time, in 3 µs, for a handler that
+    asks for it. So the identity in the metadata is part of the choice: handlers exist for each that occurs.
+    """
+
+    def __init__(self, makers: Mapping[str, MakeHandler], check: Check | None) -> None:
+        self._makers = makers
+        self._check = check
+        self._unchecked = {path: make(None) for path, make in makers.items()}
+        self._checked: dict[tuple[str, str | bytes], Handler] = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
+        """Return the handler of a call, None if the service has no such method."""
+        if self._check is not None:
+            for name, text in details.invocation_metadata:
+                if name == METADATA:
+                    return self._checked.get((details.method, text)) or self._checking(details.method, str(text))
+        return self._unchecked.get(details.method)
+
+    def _checking(self, path: str, text: str) -> Handler | None:
+        make = self._makers.get(path)
+        if make is None or self._check is None:
+            return None
+        if len(self._checked) >= MAX_CHECKED_HANDLERS:
+            self._checked.clear()
+        handler = self._checked[path, text] = make(partial(self._check, Identity.from_metadata(text)))
+        return handler
 
 
 async def _refuse(
@@ -311,7 +346,6 @@ class GrpcDoor:
             options=server_options(max_value_bytes),
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams + max_exchanges,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def bind(self, address: Address, variable: str) -> Address:
         """Take the port; the address returned has the real one. Raises CannotListen, naming `variable`."""
@@ -334,12 +368,15 @@ class GrpcDoor:
         So does `streams`, to methods that end by themselves when the process stops, and `exchanges`, to methods
         that are called for each request of a stream.
         """
-        handlers = {
-            name: _large_handler(method, request, counts[operation], self._calls, self._receive, self._check)
+        makers = {
+            f"/{self._service}/{name}": partial(
+                _large_handler, method, request, counts[operation], self._calls, self._receive
+            )
             if name in LARGE_REQUESTS
-            else _handler(method, request, counts[operation], self._calls, self._budget, self._check)
+            else partial(_handler, method, request, counts[operation], self._calls, self._budget)
             for name, (operation, request, method) in methods.items()
-        } | {
+        }
+        handlers = {
             name: _stream_handler(method, request, counts[operation], self._streams)
             for name, (operation, request, method) in streams.items()
         }
@@ -347,7 +384,10 @@ class GrpcDoor:
             name: _exchange_handler(method, request, counts[operation], self._exchanges, self._stopping)
             for name, (operation, request, method) in exchanges.items()
         }
+        # gRPC asks them in this order.
+        self._server.add_generic_rpc_handlers((_Handlers(makers, self._check),))
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._server.start()
         await self.set_serving(True)
 
