@@ -81,7 +81,9 @@ class RouterService:
         return {"KeepLease": ("join", pb.JoinRequest, self.join)}
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         filed_as = self._file(request.bucket, request.key)
 
         max_bytes = 0 if request.metadata_only else SMALL_BYTES
@@ -110,7 +112,9 @@ class RouterService:
         return answer
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         filed_as = self._file(request.bucket, request.key)
         value = request.value
         check_value_size(len(value), self._config.max_value_bytes)
@@ -135,7 +139,9 @@ class RouterService:
         return await self._forwarder.write("Put", filed_as, build, forget, timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         filed_as = self._file(request.bucket, request.key)
         check_durability(request.durability)
         check_condition(request.if_match, "")
@@ -152,7 +158,9 @@ class RouterService:
         return await self._forwarder.write("Delete", filed_as, build, _forget(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         # Any node can list, since it asks S3; going by the prefix spreads the work.
         serialized = request.SerializeToString()
         return await self._forwarder.read("List", request.prefix, lambda _: serialized, timeout)
@@ -263,12 +271,13 @@ class RouterService:
             address=address, values=dict(stats.values), not_ready=stats.not_ready, degraded=stats.degraded
         )
 
-    async def _admit(self, remaining: float | None) -> float:
-        """The request's seconds, after those that it had to wait for a ring. Raises RateLimited, NoNodes."""
+    def _admit(self, remaining: float | None) -> float:
+        """Return the request's seconds. Raises RateLimited."""
+        # No coroutine, since most requests wait for nothing here.
         wait = self._limiter.take(self._clock.now())
         if wait:
             raise over_limit("the router's", self._limiter.rate, wait)
-        return await self._with_ring(remaining)
+        return self._timeout(remaining)
 
     async def _with_ring(self, remaining: float | None) -> float:
         timeout = self._timeout(remaining)

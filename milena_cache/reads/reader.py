@@ -136,7 +136,7 @@ class Node:
         dirty = self.dirty.entries.get(wanted.filed_as)
         if dirty is not None:
             return dirty.size
-        entry = self.memory.get(wanted.filed_as)
+        entry = self.memory.peek(wanted.filed_as)
         return entry.size if entry is not None else 0
 
     def _tell(self, dirty: DirtyEntry) -> Reply:

@@ -48,7 +48,8 @@ class GrpcNodeConnection:
     """A `NodeConnection` over one gRPC channel, made at the first call. Each call says for which node it is."""
 
     def __init__(self, address: str, identity: Identity = ANY) -> None:
-        self._metadata = identity.metadata() if identity != ANY else None
+        # gRPC makes a Metadata of any other sequence with each call, by ten calls of Python.
+        self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
@@ -60,7 +61,7 @@ class GrpcNodeConnection:
             self._methods[method] = stub
         metadata = self._metadata
         if method in LARGE_REQUESTS:
-            metadata = (*(metadata or ()), (REQUEST_BYTES, str(len(request))))
+            metadata = grpc.aio.Metadata(*metadata, (REQUEST_BYTES, str(len(request))))
         try:
             answer: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:

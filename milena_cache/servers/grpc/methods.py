@@ -87,8 +87,10 @@ class CacheService:
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         answer = self.get_now(request)
-        if answer is not None:
-            return answer
+        return await self.fetch(request, remaining) if answer is None else answer
+
+    async def fetch(self, request: pb.GetRequest, remaining: float | None) -> bytes:
+        """Return the answer to a Get for which `get_now` has none."""
         wanted = self._buckets.resolve(request.bucket, request.key)
         get = self._node.exists if request.metadata_only else self._get
         return self._got(request, *await get(wanted, self._timeout(remaining), request.owned_since))
@@ -103,9 +105,14 @@ class CacheService:
             return 0
         return self._node.size_in_memory(self._buckets.resolve(request.bucket, request.key))
 
-    def get_now(self, request: pb.GetRequest) -> bytes | None:
-        """The answer to a Get if it is in memory, else None. Raises as `get` does."""
+    def get_now(self, request: pb.GetRequest, max_bytes: int | None = None) -> bytes | None:
+        """The answer to a Get if it is in memory, else None; None too for a value of more than `max_bytes`.
+
+        Raises as `get` does.
+        """
         wanted = self._buckets.resolve(request.bucket, request.key)
+        if max_bytes is not None and not request.metadata_only and self._node.size_in_memory(wanted) > max_bytes:
+            return None
         reply = self._node.lookup(wanted, request.owned_since)
         return None if reply is None else self._got(request, reply, reply.entry.size)
 

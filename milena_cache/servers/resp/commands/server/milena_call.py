@@ -51,7 +51,7 @@ def call(context: Context, session: Session, words: list[bytes]) -> Any:
     if session.tracking:
         context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).filed_as)
     answer = service.get_now(request)
-    return method(request, seconds) if answer is None else answer
+    return service.fetch(request, seconds) if answer is None else answer
 
 
 def _timeout_ms(word: bytes) -> int:
