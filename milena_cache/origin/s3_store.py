@@ -29,7 +29,7 @@ from milena_cache.objects.object_store import (
 from milena_cache.origin.absence import Absence
 from milena_cache.origin.clients.boto3_client import Boto3Store
 from milena_cache.origin.clients.obstore_client import ObstoreStore, Unreadable, exact
-from milena_cache.origin.s3.answers import REGION_CODES
+from milena_cache.origin.s3.answers import REGION_LOOKUP_CODES
 from milena_cache.origin.s3.clock import S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.digest import Md5Etags, md5_named_by
@@ -155,7 +155,7 @@ class S3:
         except Unreadable:
             self._unreadable += 1
             if self._unreadable == UNREADABLE_IN_A_ROW:
-                log.warning("this S3's answers lack headers that the fast client needs: reading by the other one")
+                log.warning("the fast client cannot read this S3's answers: reading by the other one")
             self.on_request(operation, "200", self._clock.now() - started)
             return None
         self._unreadable = 0
@@ -323,7 +323,9 @@ class S3:
         try:
             return await self._ask_authorized(ask, first, generation)
         except OriginFailure as failure:
-            if failure.code not in REGION_CODES or not await self._learn_region(ref.bucket, used, failure.region):
+            if failure.code not in REGION_LOOKUP_CODES or not await self._learn_region(
+                ref.bucket, used, failure.region
+            ):
                 raise
         generation = self._credentials.generation
         try:
