@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from math import inf
 
@@ -38,6 +38,7 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
 from milena_cache.writeback.flush import Flushes
 from milena_cache.writeback.recent_uploads import RecentUploads
+from milena_cache.writeback.stuck_writes import StuckWrites
 from milena_cache.writeback.upload_load import UploadLoad
 from milena_cache.writeback.uploads.queue import UploadQueue, Waiting
 from milena_cache.writeback.uploads.slots import UploadSlots
@@ -101,6 +102,12 @@ class WriteBack:
         self.dead_letters = DeadLetters(
             dirty, journal, copies, clock, ref_of=self.ref_of, again=self._upload_now, settled=self.settled
         )
+        self.stuck = StuckWrites(
+            *(dirty, journal, copies, self.failing, turns, clock),
+            ref_of=self.ref_of,
+            hasten=self._hasten,
+            settled=self.settled,
+        )
         self._load = UploadLoad(pace, dirty, reads, clock, delay)
         self.recent = RecentUploads()
 
@@ -123,6 +130,10 @@ class WriteBack:
 
     def _upload_now(self, entry: DirtyEntry) -> None:
         self._queue(entry, self._clock.now())
+
+    def _hasten(self, keys: Set[bytes]) -> None:
+        self._waiting.hasten(keys, self._clock.now())
+        self._wake.set()
 
     def _retry(self, entry: DirtyEntry, reason: str) -> None:
         now = self._clock.now()

@@ -45,7 +45,7 @@ class WriteBack:
         )
 
     async def failed(self, request: pb.FailedRequest, timeout: float) -> pb.FailedResponse:
-        """The dead letters of all nodes, those that failed first first."""
+        """The failed writes of all nodes, those that failed first first."""
         limit = min(request.limit or FAILED, MOST_FAILED)
         answers = await self._ask_all("Failed", pb.FailedRequest(limit=limit).SerializeToString(), timeout)
         parts = [pb.FailedResponse.FromString(answer) for answer in answers]
@@ -53,11 +53,11 @@ class WriteBack:
         return pb.FailedResponse(writes=writes[:limit], total=sum(part.total for part in parts))
 
     async def settle(self, request: pb.SettleRequest, timeout: float) -> pb.SettleResponse:
-        """Retry or drop dead letters, wherever they are. Raises InvalidRequest for any other action."""
+        """Retry or drop failed writes, wherever they are. Raises InvalidRequest for any other action."""
         if request.action not in ACTIONS:
             raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: {', '.join(ACTIONS)}")
         if request.all == bool(request.keys):
-            raise InvalidRequest("keys, all: allowed is one of them: some keys, or all dead letters")
+            raise InvalidRequest("keys, all: allowed is one of them: some keys, or all failed writes")
         answers = await self._ask_all("Settle", request.SerializeToString(), timeout)
         return pb.SettleResponse(settled=sum(pb.SettleResponse.FromString(answer).settled for answer in answers))
 

@@ -227,13 +227,13 @@ class CacheService:
 
     async def settle(self, request: pb.SettleRequest, _: float | None) -> bytes:
         if bool(request.keys) == request.all:
-            raise InvalidRequest("keys, all: allowed is one of them, the keys of dead letters or all")
+            raise InvalidRequest("keys, all: allowed is one of them, the keys of failed writes or all")
         keys = None if request.all else self._filed(request.bucket, request.keys)
         match request.action:
             case "retry":
-                settled = await self._writeback.dead_letters.retry(keys)
+                settled = self._writeback.stuck.retry(keys) + await self._writeback.dead_letters.retry(keys)
             case "drop":
-                settled = await self._writeback.dead_letters.drop(keys)
+                settled = await self._writeback.stuck.drop(keys) + await self._writeback.dead_letters.drop(keys)
             case _:
                 raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
         return pb.SettleResponse(settled=settled).SerializeToString()
