@@ -44,6 +44,8 @@ from milena_cache.writeback.uploads.queue import UploadQueue, Waiting
 from milena_cache.writeback.uploads.slots import UploadSlots
 from milena_cache.writeback.uploads.throttle import Pace
 from milena_cache.writeback.uploads.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import CallBytes
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.key_locks import Turns
 from milena_common.runtime.log_limiter import LogLimiter
@@ -58,7 +60,10 @@ RESULTS = (*(ending.value for ending in Ending), "retried", "refused", "expired"
 
 
 class WriteBack:
-    """Uploads what is in `dirty`, `pace.most` entries at once; `delay` in seconds."""
+    """Uploads what is in `dirty`, `pace.most` entries at once; `delay` in seconds.
+
+    Values that are read back from the journal count as bytes in flight, in `budget`, while they are uploaded.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class WriteBack:
         reads: ReadCounts,
         clock: CorrectedClock,
         draw: Callable[[], float],
+        budget: ByteBudget,
         *,
         pace: Pace,
         delay: float,
@@ -90,6 +96,7 @@ class WriteBack:
         self._buckets = buckets
         self._clock = clock
         self._draw = draw
+        self._budget = budget
         self._delay = delay
         self._policy: Policy = policy
         self._waiting = UploadQueue()
@@ -234,6 +241,8 @@ class WriteBack:
                     self._copies.forget(key)
                     self.recent.add(key, exists=False)
                 return
+            if entry.value is None and not entry.deleted:
+                CallBytes(self._budget).settle(entry.size)
             try:
                 value = None if entry.deleted else self.value_of(entry)
             except Damaged:

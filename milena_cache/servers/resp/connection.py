@@ -23,7 +23,7 @@ from collections import deque
 from typing import cast
 
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.in_flight import SMALL, InFlight
+from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, Outbox
 from milena_cache.servers.resp.overwrites import Overwrites
 from milena_cache.servers.resp.running import Running
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         if self._out.writable:
             return False
         unsent = self._out.unsent
-        self._in_flight.hold(self._running.in_hand.bytes + unsent)
+        self._in_flight.hold(COPIES * self._running.in_hand.bytes + unsent)
         return unsent >= self._most_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
     def _answer_gets(self, keys: list[bytes], now: float) -> bool:
@@ -323,9 +323,9 @@ class Connection(asyncio.Protocol):
         in_flight, in_hand, wanted = self._in_flight, self._running.in_hand.bytes, self._reader.wanted
         if not in_flight.counted and self._out.writable and in_hand < SMALL and wanted < SMALL:
             return True
-        in_flight.hold(in_hand + self._out.unsent)
+        in_flight.hold(COPIES * in_hand + self._out.unsent)
         try:
-            return in_flight.arrive(wanted + self._waiting_bytes, self._now())
+            return in_flight.arrive(COPIES * (wanted + self._waiting_bytes), self._now())
         except Overloaded:
             self._reject()
             return True
