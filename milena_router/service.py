@@ -17,7 +17,7 @@ from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.network.addresses import ALLOWED, parse_address
 from milena_common.rpc.server import Message, Method
 from milena_common.runtime.clock import Clock
-from milena_common.runtime.deadlines import inner
+from milena_common.runtime.deadlines import inner, time_for_room
 from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.refresh import refresh
@@ -62,7 +62,7 @@ class RouterService:
         """The service's methods, for a `GrpcDoor`."""
         return {
             "Get": ("get", pb.GetRequest, self.get),
-            "Put": ("put", pb.PutRequest, self.put),
+            "Put": ("put", cache_pb.PutRequest, self.put),
             "Delete": ("delete", pb.DeleteRequest, self.delete),
             "List": ("list", pb.ListRequest, self.list),
             "Join": ("join", pb.JoinRequest, self.join),
@@ -104,39 +104,29 @@ class RouterService:
         while size := omitted_bytes(answer):
             held = held or CallBytes(self._budget)
             if COPIES * size > held.held:
-                await held.take(COPIES * size - held.held, deadline - self._clock.now())
+                await held.take(COPIES * size - held.held, time_for_room(deadline - self._clock.now()))
             max_bytes = size
-            answer = await self._forwarder.read("Get", filed_as, build, deadline - self._clock.now())
+            answer = await self._forwarder.read("Get", filed_as, build, deadline - self._clock.now(), size)
         if held is not None or len(answer) > 2 * SMALL_BYTES:
             (held or CallBytes(self._budget)).settle(COPIES * len(answer))
         return answer
 
-    async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
+    async def put(self, request: cache_pb.PutRequest, remaining: float | None) -> bytes:
+        # The node's message has the router's fields and `owned_since`. So what was received is sent on, without a
+        # copy of the value in another message.
         timeout = self._admit(remaining)
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
         filed_as = self._file(request.bucket, request.key)
-        value = request.value
-        check_value_size(len(value), self._config.max_value_bytes)
+        check_value_size(len(request.value), self._config.max_value_bytes)
         check_durability(request.durability)
         check_condition(request.if_match, request.if_none_match)
-        node_request = cache_pb.PutRequest(
-            key=request.key,
-            bucket=request.bucket,
-            value=value,
-            durability=request.durability,
-            if_match=request.if_match,
-            if_none_match=request.if_none_match,
-            ttl_ms=request.ttl_ms,
-        )
-        forget = _forget(request)
-        del request, value  # each is a copy of the value
 
         def build(owned_since: int) -> bytes:
-            node_request.owned_since = owned_since
-            return node_request.SerializeToString()
+            request.owned_since = owned_since
+            return request.SerializeToString()
 
-        return await self._forwarder.write("Put", filed_as, build, forget, timeout)
+        return await self._forwarder.write("Put", filed_as, build, _forget(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -314,7 +304,7 @@ def omitted_bytes(answer: bytes) -> int:
     return response.size if response.omitted else 0
 
 
-def _forget(request: pb.PutRequest | pb.DeleteRequest) -> bytes:
+def _forget(request: cache_pb.PutRequest | pb.DeleteRequest) -> bytes:
     return cache_pb.ForgetRequest(key=request.key, bucket=request.bucket).SerializeToString()
 
 

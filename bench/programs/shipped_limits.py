@@ -207,6 +207,8 @@ def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float
                 f"{'' if held else '   FAILED'}",
                 flush=True,
             )
+            for text in {each.text for each in outcomes if each.answer == "refused" and not each.named}:
+                print(f"  names no limit: {text}")
             if not all(alive):
                 for member in members:
                     print(member.log.read_text()[-2000:], member.process.poll(), member.group.kills)

@@ -36,6 +36,7 @@ from milena_common.resp.identity import METADATA, Identity
 from milena_common.rpc.options import LARGE_REQUESTS, server_options
 from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
+from milena_common.runtime.deadlines import time_for_room
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _handler(
                 check()
             remaining = _remaining(context)
             if len(received) > SMALL_BYTES:
-                await CallBytes(budget).take(COPIES * len(received), remaining)
+                await CallBytes(budget).take(COPIES * len(received), time_for_room(remaining))
                 remaining = _remaining(context)
             return await method(_parse(request, received), remaining)
         except asyncio.CancelledError:
@@ -97,9 +98,7 @@ def _handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        # `abort` raises, and the error and its frames keep each other, and the request, until the garbage collector
-        # runs.
-        received = b""
+        received = b""  # see `_refuse`
         await _refuse(problem, context, counts)
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
@@ -255,9 +254,12 @@ async def _refuse(
     """Answer a call with the status that `problem` is."""
     if not isinstance(problem, MilenaError):
         log.error("a call failed by a defect of this program", exc_info=problem)
+    # gRPC keeps the error that `abort` raises, whose frames keep this call's context and `problem`: a circle that
+    # lasts until the garbage collector runs, for minutes. The frames of `problem`, and of the errors in whose place
+    # it was raised (`from None` hides those and keeps them), hold the request and the node's copy of it.
+    problem.__traceback__ = problem.__context__ = problem.__cause__ = None
+    if not isinstance(problem, MilenaError):
         problem = InternalError("a defect of Milena; the process's log has the details")
-    else:
-        problem.__traceback__ = None
     status, details, metadata = to_grpc(problem)
     if isinstance(problem, Moved):
         counts.moved += 1

@@ -15,6 +15,7 @@ from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
 from milena_common.runtime.clock import Clock
+from milena_common.runtime.deadlines import time_for_room
 
 
 class BudgetedGet:
@@ -40,7 +41,7 @@ class BudgetedGet:
         if size > SMALL_BYTES:
             began = self._clock.now()
             held = CallBytes(self._budget)
-            await held.take(COPIES * size, remaining)
+            await held.take(COPIES * size, time_for_room(remaining))
             if remaining is not None:
                 remaining = max(0.0, remaining - (self._clock.now() - began))
         answer = await (self._service.fetch if held is None else self._service.get)(request, remaining)
