@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0  # on a machine that is busy; a second otherwise
 
 
 class StubProcess(Process):
@@ -25,7 +26,7 @@ class StubProcess(Process):
             arguments += ["--keep", str(keep)]
         super().__init__("s3_stub", arguments, {"PYTHONPATH": str(ROOT)}, directory)
         try:
-            self.endpoint_url = self.wait_for_log("http://")
+            self.endpoint_url = self.wait_for_log("http://", START_SECONDS)
         except BaseException:
             self.close()
             raise

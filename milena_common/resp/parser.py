@@ -284,12 +284,10 @@ class CommandReader:
                     got = chr(data[at]) if 32 <= data[at] < 127 else "?"
                     raise ProtocolError(f"Protocol error: expected '$', got '{got}'")
                 digits = data[at + 1 : end]
-                if (
-                    not digits.isdigit()
-                    or len(digits) > 10
-                    or (length := int(digits)) > max(self._most_bulk, _MOST_SKIPPED)
-                ):
+                if not digits.isdigit() or len(digits) > 10:
                     raise ProtocolError("Protocol error: invalid bulk length")
+                if (length := int(digits)) > max(self._most_bulk, _MOST_SKIPPED):
+                    raise ProtocolError(f"Protocol error: invalid bulk length {length}, over MAX_VALUE_BYTES")
                 if length > self._most_bulk and self._stands_for is None:
                     self._stands_for = TooLong(length)
                     self._arguments.clear()
