@@ -272,7 +272,7 @@ class WriteBack:
                 self._not_landed(write, self._newest(key), failure)
             except BaseException as error:
                 self._dirty.upload_ended(self._newest(key), landed=False, now=self._clock.now())
-                self._retry(self._newest(key), repr(error))
+                self._retry(self._newest(key), self._broken_off(key, error))
                 raise
             else:
                 if write.value is None:
@@ -280,6 +280,14 @@ class WriteBack:
                     await self._journal.has_let_go(key)
                 self._landed(write, self._newest(key), landed)
         self.flushes.progress(key)
+
+    def _broken_off(self, key: bytes, error: BaseException) -> str:
+        """Return the reason why an upload ended with `error`, which is not S3's."""
+        if not isinstance(error, asyncio.CancelledError):
+            return repr(error)
+        # The node stops. What S3 said to an earlier attempt tells an operator more than that this one was stopped.
+        before = self.failing.get(key)
+        return before.reason if before is not None else "broken off when the node stopped"
 
     def is_gone(self, entry: DirtyEntry) -> bool:
         """Whether it says that its object does not exist: it is a delete, or the object has come to its end.

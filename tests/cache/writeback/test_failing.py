@@ -267,6 +267,22 @@ async def test_what_a_stop_leaves_behind_is_named_with_its_reason_and_not_withou
     await t.stop()
 
 
+async def test_an_upload_that_a_stop_breaks_off_keeps_the_reason_of_the_attempt_before() -> None:
+    t = await started()
+    await t.put("bad", b"v")
+    await t.clock.advance(3)
+    t.store.gate.clear()
+    await t.put("new", b"v")
+    await t.clock.advance(30)
+    assert len(t.dirty) == 2
+    await t.writeback.stop()
+    bad, new = unfinished(t.dirty, t.writeback)
+    assert "the last one with: S3 put of s3://bucket/bad" in bad
+    assert new.endswith("1 attempts failed, the last one with: broken off when the node stopped")
+    t.store.gate.set()
+    await t.stop()
+
+
 def test_a_key_is_stuck_after_tries_and_time_and_others_success() -> None:
     failing = Failing(STUCK_AFTER)
     for tries in range(1, STUCK_TRIES):
