@@ -339,11 +339,11 @@ class Connection(asyncio.Protocol):
         """Refuse the command for whose bytes there was no room in time."""
         self._in_flight.reject()
         self._reject()
-        self._turn_later()
 
     def _reject(self) -> None:
-        self._reader.reject()
+        self._reader.reject(self._commands.append)
         self._in_flight.arrive(0, 0.0)
+        self._turn_later()
 
     # ---- sending
 
