@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
             or self._limited
             or session.tracking
             or session.mute
-            or (session.refusing or session.subscribed)
+            or (session.in_transaction or session.subscribed)
             or running.in_hand.full
             or (not self._out.writable and self._is_behind())
         )

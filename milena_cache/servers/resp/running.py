@@ -71,8 +71,8 @@ class Running:
         begun = False
         work: Work | None = None
         try:
-            if session.refusing:
-                check_transaction(command)
+            if session.in_transaction:
+                check_transaction(session, command)
             if not command.accepts(len(words)):
                 raise wrong_arity(command.name)
             if session.subscribed:
