@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         if not self._out.lost:  # else the door watches until the last byte has been taken
             self._context.clients.slow.discard(self._number)
         self._out.resumed()
-        self._arrived = self._now()
+        self._arrived = self._running.slow_until = self._now()
         self._turn_later()
 
     def eof_received(self) -> bool:
@@ -257,6 +257,9 @@ class Connection(asyncio.Protocol):
         self._out.flush()
         if self._out.lost:
             return
+        if goes_on and self._running.ready:
+            self._pause_for_turn()  # what is parked has begun: also an end waits for it
+            return
         left = bool(self._commands) or self._reader.more
         if self.session.closing or (self._no_more and not left) or (self._broken and not self._commands):
             self._end()
@@ -275,6 +278,11 @@ class Connection(asyncio.Protocol):
         running.at = self._now()
         late = session.waited > self._context.timeout
         refuses = late or self._overload.refuses(self._number, running.at)
+        while running.ready and not self._is_behind() and running.begin_ready():
+            if running.at >= until:
+                return running.ready or bool(commands) or reader.more
+        if running.ready:
+            return False  # the client has to read first
         while True:
             while commands:
                 words = commands[0]
@@ -311,7 +319,7 @@ class Connection(asyncio.Protocol):
         if self._out.lost or self._working:
             return
         self._out.flush()
-        if self._commands or self._reader.more or self._in_flight.counted:
+        if self._running.ready or self._commands or self._reader.more or self._in_flight.counted:
             self._turn_later()
         elif self.session.closing or self._no_more:
             self._work()
