@@ -19,7 +19,7 @@ from bench.peers.stub_process import ROOT
 from bench.report import as_json, table
 from bench.summary import Result, summarize
 
-_PARTS = (reads, clients, redis_door, growth, writes, writeback)
+_PARTS = (reads, clients, resp_server, growth, writes, writeback)
 CASES = {case.name: case for part in _PARTS for case in part.CASES}
 
 RESULTS = ROOT / "bench" / "results"

@@ -28,7 +28,7 @@ def print_samples(samples: Samples) -> None:
     print(_MARK + json.dumps(samples), flush=True)
 
 
-def samples(line: str) -> Samples:
+def printed(line: str) -> Samples:
     """The figures in such a line."""
     samples: Samples = json.loads(line.partition(_MARK)[2])
     return samples

@@ -159,7 +159,7 @@ class Fixtures:
     def samples(self, *arguments: str) -> Samples:
         """What a module of this benchmark measures in a process and a working directory of its own."""
         with self.while_it_lasts() as directory, self._start(directory, "child", *arguments) as child:
-            return samples(child.wait_for_log("figures: ", CHILD_SECONDS))
+            return printed(child.wait_for_log("figures: ", CHILD_SECONDS))
 
     def done(self, *arguments: str) -> None:
         """Run a module of this benchmark to its end."""

@@ -118,6 +118,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         reads,
         clock,
         rng,
+        budget,
         # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
         throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng),
         delay=config.flush_delay,

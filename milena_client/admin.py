@@ -102,7 +102,9 @@ class NodeStats:
 
 @dataclass(frozen=True, slots=True)
 class FailedWrite:
-    """A dead letter: a write that was acknowledged, and that S3 refuses for good. Reads still return it.
+    """A write that was acknowledged and that S3 does not take. Reads still return it.
+
+    It is a dead letter, which S3 refuses for good, or stuck: its uploads fail while others succeed.
 
     - `key`: its key.
     - `bucket`: its bucket; "" is the default one.
@@ -126,7 +128,7 @@ class FailedWrite:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetters:
-    """Dead letters.
+    """Dead letters and stuck writes.
 
     - `writes`: those that failed first are first.
     - `total`: how many there are, also beyond the limit that was asked for.
@@ -239,7 +241,7 @@ class Admin:
         return self._run(Operation("Refresh", request, _read_refreshed, True, "refresh"))
 
     def failed(self, limit: int = 1000) -> DeadLetters:
-        """Return at most `limit` dead letters of all nodes and buckets.
+        """Return at most `limit` dead letters and stuck writes of all nodes and buckets.
 
         This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring does not answer.
         """
@@ -250,7 +252,7 @@ class Admin:
         )
 
     def retry(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
-        """Upload the dead letters of `keys`, or `all` of them, again; return how many there were.
+        """Upload the failed writes of `keys`, or `all` of them, again at once; return how many there were.
 
         For the time after the cause, such as the bucket's policy, was mended. Raises InvalidRequest for both, or
         neither, of `keys` and `all`.
@@ -258,7 +260,7 @@ class Admin:
         return self._resolve("retry", keys, all)
 
     def drop(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
-        """Delete the dead letters of `keys`, or `all` of them, for good; return how many there were.
+        """Delete the failed writes of `keys`, or `all` of them, for good; return how many there were.
 
         Reads then return what S3 has. Raises InvalidRequest for both, or neither, of `keys` and `all`.
         """
@@ -267,7 +269,7 @@ class Admin:
     def _resolve(self, action: Literal["retry", "drop"], keys: Iterable[Key], all: bool) -> int:
         encoded = [encode_key(key) for key in key_list(keys)]
         if all == bool(encoded):
-            raise InvalidRequest(f"keys, all: {action} wants one of them: some keys, or all dead letters")
+            raise InvalidRequest(f"keys, all: {action} wants one of them: some keys, or all failed writes")
         request = pb.ResolveDeadLettersRequest(
             action=action, keys=encoded, bucket="" if all else self._bucket, all=all
         )

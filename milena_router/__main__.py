@@ -23,7 +23,7 @@ from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
-from milena_router.service import OPERATIONS, RouterService
+from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
 
 log = logging.getLogger("milena_router")
 
@@ -50,7 +50,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     service = RouterService(config, leases, forwarder, limiter, clock, budget)
     calls = CallCounts(OPERATIONS)
     server = GrpcServer(
-        "router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS
+        "router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
     )
 
     def not_ready() -> list[str]:
@@ -64,7 +64,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
     address = server.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await server.start(service.methods(), calls, watchers.streams())
+    await server.start(service.methods(), calls, watchers.streams(), service.exchanges())
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)

@@ -17,7 +17,7 @@ from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.network.addresses import ALLOWED, parse_address
 from milena_common.rpc.server import Message, Method
 from milena_common.runtime.clock import Clock
-from milena_common.runtime.deadlines import inner
+from milena_common.runtime.deadlines import inner, time_for_room
 from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.refresh import refresh
@@ -34,6 +34,8 @@ OPERATIONS = (
 
 # What a member may say about itself; the router keeps it.
 MAX_ADDRESSES = 16
+# Nodes that can be in the ring at the same time: each renews its lease on a stream.
+MAX_LEASES = 4096
 
 
 class RouterService:
@@ -60,7 +62,7 @@ class RouterService:
         """The service's methods, for a `GrpcServer`."""
         return {
             "Get": ("get", pb.GetRequest, self.get),
-            "Put": ("put", pb.PutRequest, self.put),
+            "Put": ("put", cache_pb.PutRequest, self.put),
             "Delete": ("delete", pb.DeleteRequest, self.delete),
             "List": ("list", pb.ListRequest, self.list),
             "Join": ("join", pb.JoinRequest, self.join),
@@ -74,8 +76,14 @@ class RouterService:
             "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
+    def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
+        """The methods that are called for each request of a stream, for a `GrpcDoor`."""
+        return {"KeepLease": ("join", pb.JoinRequest, self.join)}
+
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         key = self._file(request.bucket, request.key)
 
         max_bytes = 0 if request.metadata_only else SMALL_BYTES
@@ -96,40 +104,34 @@ class RouterService:
         while size := omitted_bytes(response):
             held = held or CallBytes(self._budget)
             if COPIES * size > held.held:
-                await held.take(COPIES * size - held.held, deadline - self._clock.now())
+                await held.take(COPIES * size - held.held, time_for_room(deadline - self._clock.now()))
             max_bytes = size
-            response = await self._forwarder.read("Get", key, build, deadline - self._clock.now())
+            response = await self._forwarder.read("Get", key, build, deadline - self._clock.now(), size)
         if held is not None or len(response) > 2 * SMALL_BYTES:
             (held or CallBytes(self._budget)).set_total(COPIES * len(response))
         return response
 
-    async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+    async def put(self, request: cache_pb.PutRequest, remaining: float | None) -> bytes:
+        # The node's message has the router's fields and `owned_since`. So what was received is sent on, without a
+        # copy of the value in another message.
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         key = self._file(request.bucket, request.key)
-        value = request.value
-        check_value_size(len(value), self._config.max_value_bytes)
+        check_value_size(len(request.value), self._config.max_value_bytes)
         check_durability(request.durability)
         check_condition(request.if_match, request.if_none_match)
-        node_request = cache_pb.PutRequest(
-            key=request.key,
-            bucket=request.bucket,
-            value=value,
-            durability=request.durability,
-            if_match=request.if_match,
-            if_none_match=request.if_none_match,
-            ttl_ms=request.ttl_ms,
-        )
-        invalidate = _invalidate_request(request)
-        del request, value  # each is a copy of the value
 
         def build(owned_since: int) -> bytes:
-            node_request.owned_since = owned_since
-            return node_request.SerializeToString()
+            request.owned_since = owned_since
+            return request.SerializeToString()
 
-        return await self._forwarder.write("Put", key, build, invalidate, timeout)
+        return await self._forwarder.write("Put", key, build, _invalidate_request(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         key = self._file(request.bucket, request.key)
         check_durability(request.durability)
         check_condition(request.if_match, "")
@@ -146,7 +148,9 @@ class RouterService:
         return await self._forwarder.write("Delete", key, build, _invalidate_request(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
-        timeout = await self._admit(remaining)
+        timeout = self._admit(remaining)
+        if self._leases.recovering:
+            timeout = await self._leases.published(timeout)
         # Any node can list, since it asks S3; going by the prefix spreads the work.
         serialized = request.SerializeToString()
         return await self._forwarder.read("List", request.prefix, lambda _: serialized, timeout)
@@ -259,12 +263,13 @@ class RouterService:
             address=address, values=dict(stats.values), not_ready=stats.not_ready, degraded=stats.degraded
         )
 
-    async def _admit(self, remaining: float | None) -> float:
-        """The request's seconds, after those that it had to wait for a ring. Raises RateLimited, NoNodes."""
+    def _admit(self, remaining: float | None) -> float:
+        """Return the request's seconds. Raises RateLimited."""
+        # No coroutine, since most requests wait for nothing here.
         wait = self._limiter.take(self._clock.now())
         if wait:
             raise over_limit("the router's", self._limiter.rate, wait)
-        return await self._with_ring(remaining)
+        return self._timeout(remaining)
 
     async def _with_ring(self, remaining: float | None) -> float:
         timeout = self._timeout(remaining)
@@ -301,7 +306,7 @@ def omitted_bytes(response: bytes) -> int:
     return parsed.size if parsed.omitted else 0
 
 
-def _invalidate_request(request: pb.PutRequest | pb.DeleteRequest) -> bytes:
+def _invalidate_request(request: cache_pb.PutRequest | pb.DeleteRequest) -> bytes:
     return cache_pb.InvalidateRequest(key=request.key, bucket=request.bucket).SerializeToString()
 
 

@@ -39,8 +39,8 @@ MEMBERSHIP = {
     "LeaveResponse": SUCCESSFUL,
 }
 
-# What answers again and again, with messages of these names.
-STREAMS = {"WatchRing": ("WatchRingRequest", "RingUpdate")}
+# What answers again and again, with messages of these names; the second one is asked again and again too.
+STREAMS = {"WatchRing": ("WatchRingRequest", "RingUpdate"), "KeepLease": ("JoinRequest", "JoinResponse")}
 
 
 def fields(message: Descriptor) -> dict[int, tuple[object, ...]]:
@@ -94,7 +94,7 @@ def test_streams() -> None:
     for name, (request, answer) in STREAMS.items():
         assert described[name].input_type is ROUTER.message_types_by_name[request]
         assert described[name].output_type is ROUTER.message_types_by_name[answer]
-        assert not described[name].client_streaming
+        assert described[name].client_streaming == (name == "KeepLease")
 
 
 @pytest.mark.parametrize(

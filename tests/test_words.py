@@ -151,7 +151,9 @@ def definitions(tree: ast.AST) -> Iterator[str]:
 def trees() -> dict[str, ast.Module]:
     """The modules by path, without generated ones."""
     paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py")) if "pb" not in path.parts]
-    return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (*paths, *map(ROOT.joinpath, SCRIPTS))}
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (*paths, *map(ROOT.joinpath, SCRIPTS))
+    }
 
 
 def found() -> Iterator[tuple[str, str]]:
@@ -166,9 +168,9 @@ def metrics() -> Iterator[str]:
     """The names of the metrics, as the modules that define them spell them."""
     for tree in trees().values():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if re.fullmatch(r"milena_[a-z0-9_]+", node.value):
-                    yield node.value
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and re.fullmatch(r"milena_[a-z0-9_]+", text):
+                yield text
 
 
 def proto_names() -> Iterator[str]:

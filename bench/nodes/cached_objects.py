@@ -28,7 +28,7 @@ from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService
-from milena_cache.servers.resp.assembly import redis_door
+from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.service.status import Status
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
@@ -82,13 +82,13 @@ async def serve(number: int, value_bytes: int) -> None:
     address = str(server.bind(Address("127.0.0.1", 0), "port"))
     service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, status)
     await server.start(service.methods(), calls)
-    redis = redis_door(
+    redis = resp_server(
         config=load(Environment(_VARIABLES), 2**30),
         node=parts.node,
         buckets=BUCKETS,
         ownership=_owner_of_everything(address),
         service=service,
-        report=status,
+        status=status,
         calls=calls,
         limiter=TokenBucket(0, clock.now()),
         identity=NodeIdentity(BUCKETS.default, "bench"),

@@ -35,6 +35,7 @@ from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import BACK
+from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.process.run import GC_THRESHOLD
 from milena_common.runtime.clock import SystemClock
@@ -98,6 +99,7 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
         reads,
         clock,
         rng,
+        ByteBudget(memory_limit() // 4),
         throttle=UploadThrottle(CONCURRENCY, rng),
         delay=flush_delay,
         policy="overwrite",

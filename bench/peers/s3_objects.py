@@ -50,6 +50,7 @@ def _error(status: int, code: str, message: str) -> Response:
 
 
 _NO_SUCH_KEY = _error(404, "NoSuchKey", "The specified key does not exist.")
+_NOT_IMPLEMENTED = _error(501, "NotImplemented", "This is a stub for benchmarks.")
 _PRECONDITION_FAILED = _error(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.")
 
 
@@ -90,7 +91,8 @@ class Objects:
             return self._put(path, fields, body)
         if method == "DELETE":
             return self._delete(path, fields)
-        return _error(405, "MethodNotAllowed", "The specified method is not allowed against this resource.")
+        # Multipart uploads. Answered with anything that may pass, a node would go on asking for one.
+        return _NOT_IMPLEMENTED
 
     def _find(self, path: str) -> _Object | None:
         if path in self._objects:
@@ -153,7 +155,7 @@ class Objects:
             return self._delete_many(bucket, body.decode())
         if method == "GET" and parameters.get("list-type") == "2":
             return self._list(bucket, parameters)
-        return _error(501, "NotImplemented", "This is a stub for benchmarks.")
+        return _NOT_IMPLEMENTED
 
     def _delete_many(self, bucket: str, document: str) -> Response:
         keys = re.findall(r"<Key>(.*?)</Key>", document, re.DOTALL)

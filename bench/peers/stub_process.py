@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.support.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0  # on a machine that is busy; a second otherwise
 
 
 class StubProcess(Process):
@@ -25,12 +26,12 @@ class StubProcess(Process):
             arguments += ["--keep", str(keep)]
         super().__init__("s3_stub", arguments, {"PYTHONPATH": str(ROOT)}, directory)
         try:
-            self.endpoint_url = self.wait_for_log("http://")
+            self.endpoint_url = self.wait_for_log("http://", START_SECONDS)
         except BaseException:
             self.close()
             raise
 
-    def _ask(self, method: str, target: str) -> bytes:
+    def _request(self, method: str, target: str) -> bytes:
         connection = http.client.HTTPConnection(self.endpoint_url.removeprefix("http://"), timeout=5)
         try:
             connection.request(method, target)
@@ -40,8 +41,8 @@ class StubProcess(Process):
 
     def requests(self) -> dict[str, int]:
         """Requests since the start, by method; a method that was not used is missing."""
-        counts: dict[str, int] = json.loads(self._ask("GET", "/_stub/stats"))
+        counts: dict[str, int] = json.loads(self._request("GET", "/_stub/stats"))
         return counts
 
     def set_latency(self, seconds: float) -> None:
-        self._ask("POST", f"/_stub/latency?ms={seconds * 1000:g}")
+        self._request("POST", f"/_stub/latency?ms={seconds * 1000:g}")

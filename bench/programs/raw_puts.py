@@ -8,6 +8,7 @@ said beforehand.
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 
 _INITIAL_WINDOW = 4
 # What a message of gRPC can say of its length.
 MAX_MESSAGE = 2**32 - 1
+# DEADLINE_EXCEEDED as gRPC's servers write it: without Huffman coding, and not as an index of an earlier header, as
+# each connection has one call only.
+DEADLINE_STATUS = re.compile(rb"grpc-status.4(?!\d)", re.DOTALL)
 # What errors name, so that callers know which limit to look for.
 LIMITS = (b"MAX_VALUE_BYTES", b"MAX_IN_FLIGHT_BYTES", b"REQUEST_TIMEOUT_SECONDS", b"RATE_LIMIT")
 
@@ -29,21 +33,26 @@ LIMITS = (b"MAX_VALUE_BYTES", b"MAX_IN_FLIGHT_BYTES", b"REQUEST_TIMEOUT_SECONDS"
 class Outcome:
     """How a put ended.
 
-    `response` is "ok", "refused", "timed out" or "cut" (the connection ended without an answer); `named` is the limit
-    that the error names, "" if it names none; `sent` is in bytes of the value.
+    `answer` is "ok", "refused", "deadline" (the one that the call itself gave was over), "timed out" (there was no
+    answer even then) or "cut" (the connection ended without an answer); `named` is the limit that the error names,
+    "" if it names none; `sent` is in bytes of the value; `text` is what can be read of an error.
     """
 
     response: str
     named: str
     sent: int
+    text: str = ""
 
 
 def outcome(received: bytes, ok: bool, sent: int, answered: bool) -> Outcome:
     """Judge by what the server sent."""
     if ok:
         return Outcome("ok", "", sent)
+    text = "".join(chr(byte) if 32 <= byte < 127 else "|" for byte in received[-600:])
     named = next((limit.decode() for limit in LIMITS if limit in received), "")
-    return Outcome("refused" if answered else "cut", named, sent)
+    if not named and DEADLINE_STATUS.search(received):
+        return Outcome("deadline", "", sent, text)
+    return Outcome("refused" if answered else "cut", named, sent, text)
 
 
 async def put_grpc(

@@ -193,10 +193,10 @@ def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float
                     small = "ok"
                 except Exception as error:
                     small = str(error)
-            named = all(each.respond != "refused" or each.named for each in outcomes)
+            named = all(each.response != "refused" or each.named for each in outcomes)
             held = all(alive) and small == "ok" and named
             fine = fine and held
-            responses = Counter(f"{each.respond} {each.named}".strip() for each in outcomes)
+            responses = Counter(f"{each.response} {each.named}".strip() for each in outcomes)
             peaks = " ".join(
                 f"{label} {member.group.anonymous_peak / MIB:.0f} of {limit / MIB:.0f} MiB"
                 for label, member, limit in (("router", router, router_limit), ("node", node, node_limit))
@@ -207,6 +207,8 @@ def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float
                 f"{'' if held else '   FAILED'}",
                 flush=True,
             )
+            for text in {each.text for each in outcomes if each.response == "refused" and not each.named}:
+                print(f"  names no limit: {text}")
             if not all(alive):
                 for member in members:
                     print(member.log.read_text()[-2000:], member.process.poll(), member.group.kills)

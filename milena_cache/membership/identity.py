@@ -35,6 +35,8 @@ class NodeIdentity:
         self._keep = keep
         self._of_ring = ""
         self._of_routers: dict[str, str] = {}
+        # What `check` has accepted since the last change of what is known: callers repeat it with each gRPC call.
+        self._accepted: Identity | None = None
 
     @property
     def _known(self) -> set[str]:
@@ -57,6 +59,7 @@ class NodeIdentity:
             self._learnt()
 
     def _learnt(self) -> None:
+        self._accepted = None
         known = self._known
         if known and min(known) != self._kept:
             self._kept = min(known)
@@ -64,9 +67,12 @@ class NodeIdentity:
 
     def check(self, meant: Identity) -> None:
         """Raises WrongNode if a connection is for another cluster, bucket or process."""
+        if meant == self._accepted:
+            return
         known = self._known
         mine = meant.cluster_id if meant.cluster_id in known else min(known, default="")
         if meant.cluster_id and not mine and not meant.node_id:
             # Of this cluster or not, it cannot tell yet; a caller that names the process means this one.
             raise WrongNode("the node at this address has not joined a cluster yet; nothing was done")
         Identity(mine, self.bucket, self.node_id).check(meant)
+        self._accepted = meant

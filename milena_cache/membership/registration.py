@@ -2,6 +2,8 @@
 
 It joins again every third of the lease, so that two renewals may be lost before the lease is. While the router
 cannot be reached it tries with jittered backoff, for ever; the log says so once a minute, not at each attempt.
+Renewals go over a stream that stays open: a router that gets more calls than it can answer ends those that wait to
+be begun, and a renewal must not be one of them.
 
 A router that was started anew does not know the ring, and asks for the one that this node holds: it is sent then,
 and not with each renewal.
@@ -19,7 +21,7 @@ from milena_common.api.errors import MilenaError
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
-from milena_common.rpc.transport import AsyncTransport
+from milena_common.rpc.transport import ExchangingTransport
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.clock import Clock
 
@@ -56,7 +58,7 @@ class Registration:
     def __init__(
         self,
         router: str,
-        connection: AsyncTransport,
+        connection: ExchangingTransport,
         identity: Identity,
         clock: Clock,
         rng: Callable[[], float],
@@ -150,7 +152,7 @@ class Registration:
         self._join_sent = True  # the router may take it in although its answer does not arrive
         requested_at = self._clock.now()
         was_joined = self.joined
-        response: Any = await self._connection.call("Join", request, CALL_SECONDS)
+        response: Any = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
         ring = self._ring()
         if response.send_ring and ring.epoch:
             # Both in one message: what the router decides by must be of one moment.
@@ -158,7 +160,7 @@ class Registration:
             request.last_ring.ring.CopyFrom(ring.to_update())
             request.last_ring.lease_seconds = self._granted
             requested_at = self._clock.now()
-            response = await self._connection.call("Join", request, CALL_SECONDS)
+            response = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
         # A router that grants no time is one that does not expire its members.
         lease = response.lease_seconds or 5.0
         # Counted from the question, so that this clock's lease ends before the router's.

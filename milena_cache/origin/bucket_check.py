@@ -21,6 +21,8 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(first=0.5, max_delay=10.0)
+# Of probes, which write: a store on which one fails for ever is to have no load of them.
+PROBE_BACKOFF = Backoff(first=0.5, max_delay=600.0)
 
 _ADVICE = {
     Fault.NO_BUCKET: "create the bucket, or correct S3_BUCKET, AWS_REGION or S3_ENDPOINT_URL",
@@ -74,7 +76,7 @@ class BucketCheck:
             if not self._probes:
                 return
             failures += 1
-            await self._clock.sleep(BACKOFF.delay(failures, self._rng))
+            await self._clock.sleep(PROBE_BACKOFF.delay(failures, self._rng))
 
     async def _reach(self) -> None:
         """Return when the bucket answers."""

@@ -32,6 +32,9 @@ class Capability(Enum):
     METADATA = "user_metadata"
     LISTING = "listing_order"
 
+    # Every upload looks several up. Enum's own hash is a function in Python.
+    __hash__ = object.__hash__
+
 
 class State(Enum):
     """How a capability was found.
@@ -89,11 +92,11 @@ class Conditions:
 
     def sends(self, capability: Capability) -> bool:
         """True if a write should carry this condition."""
-        return self.mode != "off" and self.state(capability) in (State.WORKS, State.UNKNOWN)
+        return self.mode != "off" and self.findings[capability].state in (State.WORKS, State.UNKNOWN)
 
     def trusts(self, capability: Capability) -> bool:
         """True if the condition alone keeps a write from what it must not overwrite, so that no look is needed."""
-        return self.sends(capability) and self.state(capability) is State.WORKS
+        return self.mode != "off" and self.findings[capability].state is State.WORKS
 
     @property
     def copies(self) -> bool:

@@ -51,7 +51,11 @@ class Probed(NamedTuple):
 
 
 class StoreProbe:
-    """Probes one bucket. `rng` gives random numbers from 0 to 1."""
+    """Probes one bucket. `draw` gives random numbers from 0 to 1.
+
+    What was found out once is not tried again: a store on which one trial fails for ever, as a gateway that answers
+    multipart uploads with 500, would else be sent all 35 requests each time.
+    """
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class StoreProbe:
         self._conditions = conditions
         self._clock = clock
         self._rng = rng
+        off = (*CONDITIONAL_WRITES, Capability.MULTIPART) if conditions.mode == "off" else ()
+        self._untried = [each for each in _TRIALS if each not in off]
 
     async def run(self) -> bool:
         """Probe, have `conditions` learn it and log what does not work; False if it has to be tried again."""
@@ -83,35 +89,25 @@ class StoreProbe:
         return done
 
     async def probe(self) -> Probed:
-        """Find out what works, in at most PROBE_SECONDS, and remove what that took."""
+        """Find out what works of what is not known yet, in at most PROBE_SECONDS, and remove what that took."""
         name = f"{self._directory}{int(self._rng() * 2**52):013x}"
         tried = _Trial(self._store, self._multipart, self._bucket, name)
-        trials: dict[Capability, Callable[[], Awaitable[Finding]]] = {
-            Capability.CREATE: tried.create,
-            Capability.REPLACE: tried.replace,
-            Capability.DELETE: tried.delete,
-            Capability.MULTIPART: tried.multipart,
-            Capability.METADATA: tried.metadata,
-            Capability.COPY: tried.copy,
-            Capability.LISTING: tried.listing,
-        }
         findings: dict[Capability, Finding] = {}
-        done = True
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                for capability, trial in trials.items():
-                    if self._conditions.mode == "off" and capability in (*CONDITIONAL_WRITES, Capability.MULTIPART):
-                        continue
+                for capability in [*self._untried]:
                     try:
-                        findings[capability] = await trial()
+                        findings[capability] = await _TRIALS[capability](tried)
                     except OriginFailure as failure:
                         findings[capability] = _failed(failure)
-                        done = done and not failure.fault.retryable
+                        if failure.fault.retryable:
+                            continue
+                    self._untried.remove(capability)
         except TimeoutError:
-            done = False
+            pass  # what was not tried is left for the next time
         finally:
             await self._clean_up(tried.written)
-        return Probed(findings, done)
+        return Probed(findings, not self._untried)
 
     async def _clean_up(self, written: set[Ref]) -> None:
         try:
@@ -236,6 +232,17 @@ class _Trial:
         return Finding(
             State.NEVER_HOLDS, f"two HEADs of one object give the ETags {found.etag} and {again and again.etag}"
         )
+
+
+_TRIALS: Mapping[Capability, Callable[[_Trial], Awaitable[Finding]]] = {
+    Capability.CREATE: _Trial.create,
+    Capability.REPLACE: _Trial.replace,
+    Capability.DELETE: _Trial.delete,
+    Capability.MULTIPART: _Trial.multipart,
+    Capability.METADATA: _Trial.metadata,
+    Capability.COPY: _Trial.copy,
+    Capability.LISTING: _Trial.listing,
+}
 
 
 async def _is_accepted(write: Awaitable[object]) -> bool:

@@ -136,7 +136,7 @@ class Node:
         dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
             return dirty.size
-        entry = self.memory.get(target.cache_key)
+        entry = self.memory.peek(target.cache_key)
         return entry.size if entry is not None else 0
 
     def _reply_dirty(self, dirty: DirtyEntry) -> Reply:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from math import inf
 
@@ -38,11 +38,14 @@ from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.recent_uploads import RecentUploads
+from milena_cache.writeback.stuck_writes import StuckWrites
 from milena_cache.writeback.upload_load import UploadLoad
 from milena_cache.writeback.uploads.queue import QueuedUpload, UploadQueue
 from milena_cache.writeback.uploads.slots import UploadSlots
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.call_bytes import CallBytes
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.key_locks import KeyLocks
 from milena_common.runtime.log_limiter import LogLimiter
@@ -57,7 +60,10 @@ RESULTS = (*(outcome.value for outcome in UploadOutcome), "retried", "refused", 
 
 
 class WriteBack:
-    """Uploads what is in `dirty`, `throttle.most` entries at once; `delay` in seconds."""
+    """Uploads what is in `dirty`, `pace.most` entries at once; `delay` in seconds.
+
+    Values that are read back from the journal count as bytes in flight, in `budget`, while they are uploaded.
+    """
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class WriteBack:
         reads: ReadCounts,
         clock: CorrectedClock,
         rng: Callable[[], float],
+        budget: ByteBudget,
         *,
         throttle: UploadThrottle,
         delay: float,
@@ -89,6 +96,7 @@ class WriteBack:
         self._buckets = buckets
         self._clock = clock
         self._rng = rng
+        self._budget = budget
         self._delay = delay
         self._policy: Policy = policy
         self._queued = UploadQueue()
@@ -100,6 +108,12 @@ class WriteBack:
         self._log = LogLimiter()
         self.dead_letters = DeadLetters(
             dirty, journal, entries, clock, ref_of=self.ref_of, requeue=self._upload_now, retire=self.retire
+        )
+        self.stuck = StuckWrites(
+            *(dirty, journal, entries, self.failing, s3_locks, clock),
+            ref_of=self.ref_of,
+            hasten=self._hasten,
+            retire=self.retire,
         )
         self._load = UploadLoad(throttle, dirty, reads, clock, delay)
         self.recent = RecentUploads()
@@ -123,6 +137,10 @@ class WriteBack:
 
     def _upload_now(self, entry: DirtyEntry) -> None:
         self._queue(entry, self._clock.now())
+
+    def _hasten(self, keys: Set[bytes]) -> None:
+        self._queued.hasten(keys, self._clock.now())
+        self._wake.set()
 
     def _retry(self, entry: DirtyEntry, reason: str) -> None:
         now = self._clock.now()
@@ -225,6 +243,8 @@ class WriteBack:
                     self._entries.invalidate(key)
                     self.recent.add(key, exists=False)
                 return
+            if entry.value is None and not entry.deleted:
+                CallBytes(self._budget).set_total(entry.size)
             try:
                 value = None if entry.deleted else self.value_of(entry)
             except Damaged:
@@ -254,7 +274,7 @@ class WriteBack:
                 self._upload_failed(write, self._newest(key), failure)
             except BaseException as error:
                 self._dirty.upload_finished(self._newest(key), succeeded=False, now=self._clock.now())
-                self._retry(self._newest(key), repr(error))
+                self._retry(self._newest(key), self._broken_off(key, error))
                 raise
             else:
                 if write.value is None:
@@ -262,6 +282,14 @@ class WriteBack:
                     await self._journal.has_let_go(key)
                 self._uploaded(write, self._newest(key), result)
         self.flush_waiters.progress(key)
+
+    def _broken_off(self, key: bytes, error: BaseException) -> str:
+        """Return the reason why an upload ended with `error`, which is not S3's."""
+        if not isinstance(error, asyncio.CancelledError):
+            return repr(error)
+        # The node stops. What S3 said to an earlier attempt tells an operator more than that this one was stopped.
+        before = self.failing.get(key)
+        return before.reason if before is not None else "broken off when the node stopped"
 
     def is_gone(self, entry: DirtyEntry) -> bool:
         """Whether it says that its object does not exist: it is a delete, or the object has come to its end.

@@ -3,5 +3,6 @@
 - `command`: the console commands before anything is wired; `run`: from the environment to the exit code.
 - `env`: reads configuration and reports every problem at once.
 - `logs`, `native_log`: one line for each event, also for what native libraries write.
-- `facts`: what the operating system knows of the process; `distribution`: its package name and version.
+- `facts`: what the operating system knows of the process; `heap`: gives freed memory back to it.
+- `distribution`: its package name and version.
 """

@@ -11,7 +11,9 @@ but GETs is taken apart by a few calls over all of them at once.
 Limits and their error texts are Redis's (`src/networking.c`: processMultibulkBuffer, processInlineBuffer). The two
 bytes that end a bulk string are skipped, and not looked at, as there. A bulk string that is too long here, and not
 for Redis, is skipped as well, and its command becomes a `TooLong`: so the client can be told, and the connection
-goes on. The same holds for a command for which the process has no room (`reject`), which becomes a `NoRoom`.
+goes on. The same holds for a command for which the process has no room (`reject`), which becomes a `NoRoom`. Both
+are returned before the rest is skipped: a client that reads while it writes learns of it at once, and need not send
+what is thrown away. When many large commands come at once, skipping them all takes most of the time there is.
 
 **Parts.** `feed` only keeps bytes; `read` and `read_gets` take a part of them apart, so that the caller can bound
 the time that it spends on one connection before it turns to others. What is not read yet is not copied again.
@@ -72,6 +74,7 @@ class CommandReader:
         "_at",
         "_bulk",
         "_chunks",
+        "_dropped",
         "_max_bulk",
         "_max_bytes",
         "_max_plain",
@@ -79,7 +82,6 @@ class CommandReader:
         "_plain",
         "_remaining",
         "_skip",
-        "_stands_for",
         "_taken",
         "fed",
         "more",
@@ -96,7 +98,7 @@ class CommandReader:
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
         self._skip = 0  # bytes to come of an argument that is not kept
-        self._stands_for: TooLong | NoRoom | None = None  # what the command becomes, of which nothing is kept
+        self._dropped = False  # the rest of the command is skipped; what stands for it has been returned
         self._chunks: list[bytes | bytearray] = []
         self._at = 0  # where in the first chunk the unread bytes begin
         self._need = 0  # there is nothing to be read before so many bytes are there
@@ -113,7 +115,7 @@ class CommandReader:
     @property
     def needed(self) -> int:
         """As `held`, once the argument is complete whose length has come: what there has to be room for."""
-        return self.held + (max(0, self._need - self.pending) if self._stands_for is None else 0)
+        return self.held + (max(0, self._need - self.pending) if not self._dropped else 0)
 
     @property
     def pieces(self) -> int:
@@ -204,13 +206,11 @@ class CommandReader:
                 self._chunks[0] = data[self._at :]
                 self._at = 0
 
-    def reject(self) -> None:
-        """Keep nothing of the command that is not complete: it becomes a `NoRoom`, and the connection goes on."""
-        if not self._remaining:
+    def reject(self, into: Callable[[Command], object]) -> None:
+        """Keep nothing of the command that is not complete: give `into` a `NoRoom` for it, and skip the rest."""
+        if not self._remaining or self._dropped:
             return
-        self._stands_for = NoRoom()
-        self._arguments.clear()
-        self._taken = 0
+        self._drop(NoRoom(), into)
         if self._bulk >= 0:
             self._skip = self._bulk + 2
             self._bulk = -1
@@ -284,17 +284,13 @@ class CommandReader:
                     got = chr(data[at]) if 32 <= data[at] < 127 else "?"
                     raise ProtocolError(f"Protocol error: expected '$', got '{got}'")
                 digits = data[at + 1 : end]
-                if (
-                    not digits.isdigit()
-                    or len(digits) > 10
-                    or (length := int(digits)) > max(self._max_bulk, _MAX_SKIPPED)
-                ):
+                if not digits.isdigit() or len(digits) > 10:
                     raise ProtocolError("Protocol error: invalid bulk length")
-                if length > self._max_bulk and self._stands_for is None:
-                    self._stands_for = TooLong(length)
-                    self._arguments.clear()
-                    self._taken = 0
-                if self._stands_for is not None:
+                if (length := int(digits)) > max(self._max_bulk, _MAX_SKIPPED):
+                    raise ProtocolError(f"Protocol error: invalid bulk length {length}, over MAX_VALUE_BYTES")
+                if length > self._max_bulk and not self._dropped:
+                    self._drop(TooLong(length), into)
+                if self._dropped:
                     self._skip = length + 2
                     at = end + 2
                     continue
@@ -311,16 +307,25 @@ class CommandReader:
             at = end + 2
         return at, max_arguments if at < size else 1
 
+    def _drop(self, word: TooLong | NoRoom, into: Callable[[Command], object]) -> None:
+        """Let `word` stand for the command that is not complete, of which nothing is kept."""
+        self._dropped = True
+        self._arguments.clear()
+        self._taken = 0
+        into([word])
+
     def _complete(self, argument: bytes, into: Callable[[Command], object]) -> None:
         """An argument is there, and perhaps the command."""
+        self._remaining -= 1
+        if self._dropped:
+            self._dropped = self._remaining > 0
+            return
         self._arguments.append(argument)
         self._taken += len(argument)
-        self._remaining -= 1
         if self._remaining == 0:
-            into(self._arguments if self._stands_for is None else [self._stands_for])
+            into(self._arguments)
             self._arguments = []
             self._taken = 0
-            self._stands_for = None
 
     def _inline(self, data: bytes, at: int, into: Callable[[Command], object]) -> int:
         """Where the next command begins, -1 if the line is not complete."""

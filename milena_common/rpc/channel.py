@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -39,6 +40,12 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
 }
 
+# Calls that are made on a stream that stays open, one after the other, and the method that a router without the
+# stream has for them.
+_EXCHANGES: Mapping[str, tuple[type[Message], type[Message], str]] = {
+    "KeepLease": (pb.JoinRequest, pb.JoinResponse, "Join"),
+}
+
 _STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "WatchRing": (pb.WatchRingRequest, pb.RingUpdate),
 }
@@ -62,6 +69,13 @@ def _methods(channel: Any) -> dict[str, Any]:
         )
         for make, methods in kinds
         for name, (request, response) in methods.items()
+    } | {
+        name: channel.stream_stream(
+            f"/router_server.Router/{name}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        for name, (request, response, _) in _EXCHANGES.items()
     }
 
 
@@ -215,6 +229,7 @@ class AsyncGrpcTransport:
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
+        self._exchanges: dict[str, Any] = {}  # open streams, by method
         self._home = Home(self._begin_anew)
         refuse_patched(sys.modules)
         survive_forks(self)
@@ -223,9 +238,10 @@ class AsyncGrpcTransport:
         self._channel = None
         self._methods = {}
         self._streams = set()
+        self._exchanges = {}
 
     def forked(self) -> None:
-        leak((self._channel, self._methods, self._streams))
+        leak((self._channel, self._methods, self._streams, self._exchanges))
         self._begin_anew()
         self._home.leave()
 
@@ -248,6 +264,42 @@ class AsyncGrpcTransport:
             raise self._router.no_response(timeout)
         return response
 
+    async def exchange(self, method: str, request: Message, timeout: float) -> Message:
+        """As `call`, on a stream that stays open for the next one; one call at a time.
+
+        On a router that has no such stream it is a call. Raises MilenaError; the next one opens a new stream then.
+        """
+        if self._channel is None or not self._home.here():
+            self._connect()
+        stream = self._exchanges.pop(method, None)
+        response: Any = None
+        try:
+            with self._errors(method):
+                async with asyncio.timeout(timeout):
+                    if stream is None or stream.done():
+                        self._streams.discard(stream)
+                        stream = self._methods[method]()
+                        self._streams.add(stream)
+                    try:
+                        await stream.write(request)
+                        response = await stream.read()
+                    except grpc.aio.AioRpcError as error:
+                        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                            return await self.call(_EXCHANGES[method][2], request, timeout)
+                        if error.code() is grpc.StatusCode.INTERNAL and not is_response(error.trailing_metadata()):
+                            raise self._ended(method) from None  # the stream ended while the request was written
+                        raise
+        except TimeoutError:
+            raise self._router.no_response(timeout) from None
+        finally:
+            if response is None or response is grpc.aio.EOF:
+                self._drop(stream)
+            else:
+                self._exchanges[method] = stream
+        if response is grpc.aio.EOF:
+            raise self._ended(method)
+        return cast(Message, response)
+
     async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
         """The answers of a stream, as they come, until the router or `close` ends it.
 
@@ -257,23 +309,38 @@ class AsyncGrpcTransport:
             self._connect()
         stream = None
         try:
-            stream = self._methods[method](request)
-            self._streams.add(stream)
-            async for response in stream:
-                yield response
+            with self._errors(method):
+                stream = self._methods[method](request)
+                self._streams.add(stream)
+                async for response in stream:
+                    yield response
+        finally:
+            self._drop(stream)
+
+    @contextmanager
+    def _errors(self, method: str) -> Iterator[None]:
+        """Raise what gRPC raises inside as the MilenaError that it means."""
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
             raise FailedPrecondition(_CLOSED) from None
+        except asyncio.InvalidStateError:
+            raise self._ended(method) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
-        finally:
-            if stream is not None:
-                self._streams.discard(stream)
-                stream.cancel()
+
+    def _ended(self, method: str) -> Unavailable:
+        return Unavailable(f"the router at {self._address} ended the stream of {method}")
+
+    def _drop(self, stream: Any) -> None:
+        if stream is not None:
+            self._streams.discard(stream)
+            stream.cancel()
 
     async def close(self) -> None:
         self._home.adopt()

@@ -10,9 +10,11 @@ from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloade
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, CallBytes
 from milena_common.process.facts import resident_bytes
+from milena_common.process.heap import trim_heap
 from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT
+from milena_common.runtime.deadlines import inner, time_for_room
 
-# Requests above this size are received after a pause.
+# Requests above this size are received after a pause, and what the allocator keeps of them is given back.
 LARGE_BYTES = 4 * 2**20
 PAUSE_SECONDS = 0.005
 # How often the size of the process is looked at while a request of unknown size arrives. Over a fast network some
@@ -54,19 +56,24 @@ class Receive:
                 f"{ENVELOPE_BYTES} for the other fields)"
             )
         timeout = self._timeout if remaining is None else remaining
+        deadline = asyncio.get_running_loop().time() + inner(timeout)
         held = CallBytes(self._budget)
-        await held.take(self._unknown if announced is None else COPIES * announced, timeout)
+        await held.take(self._unknown if announced is None else COPIES * announced, time_for_room(timeout))
         if announced is not None and announced > LARGE_BYTES:
             # gRPC begins one call in a turn of the event loop, and a turn that copies a large value takes tens of
             # milliseconds. Without a pause the last of many calls that come together would be begun too late.
             await asyncio.sleep(PAUSE_SECONDS)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(deadline):
                 received = await (context.read() if announced is not None else self._watched(context))
         except TimeoutError:
             raise DeadlineExceeded(f"the request did not arrive within {timeout:.3g} s") from None
         if not isinstance(received, bytes):
             raise InvalidRequest("request: the call ended without one")
+        if len(received) > LARGE_BYTES:
+            # gRPC gathered it in pieces of some kilobytes. They are free now, but would stay in the process
+            # beside the copies that follow, and those are all that the budget counts.
+            trim_heap()
         held.set_total(COPIES * len(received))
         return received
 

@@ -1,7 +1,8 @@
 """Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
 
 The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted;
-there is one for methods that answer once, one for those of them whose requests may be large, and one for streams.
+there is one for methods that answer once, one for those of them whose requests may be large, one for streams of
+answers, and one for exchanges: streams on which each request is answered in its turn.
 
 gRPC receives the whole request before it calls a method that is registered as unary, however large it is and
 however many there are. So methods with large requests are registered as taking a stream of requests, which is the
@@ -16,8 +17,9 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -34,6 +36,7 @@ from milena_common.resp.identity import METADATA, Identity
 from milena_common.rpc.options import LARGE_REQUESTS, server_options
 from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
+from milena_common.runtime.deadlines import time_for_room
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,10 @@ StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 # Raises WrongNode if the process is not the one that a call is meant for.
 Check = Callable[[Identity], None]
 
+# Handlers of calls that name the process they are meant for, by method and name. All callers of a process name it
+# alike; 64 names of 16 KiB, the most that metadata may have, are a megabyte.
+MAX_CHECKED_HANDLERS = 64
+
 
 def _handler(
     method: Method,
@@ -69,17 +76,18 @@ def _handler(
     counts: OperationCounts,
     calls: Calls,
     budget: ByteBudget,
-    check: Check | None,
-) -> grpc.RpcMethodHandler[Any, Any]:
+    check: Callable[[], None] | None,
+) -> Handler:
     async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         calls.begin()
         try:
-            _check_identity(check, context)
+            if check is not None:
+                check()
             remaining = _remaining(context)
             if len(received) > SMALL_BYTES:
-                await CallBytes(budget).take(COPIES * len(received), remaining)
+                await CallBytes(budget).take(COPIES * len(received), time_for_room(remaining))
                 remaining = _remaining(context)
             return await method(_parse(request, received), remaining)
         except asyncio.CancelledError:
@@ -90,9 +98,7 @@ def _handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        # `abort` raises, and the error and its frames keep each other, and the request, until the garbage collector
-        # runs.
-        received = b""
+        received = b""  # see `_refuse`
         await _reject(problem, context, counts)
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
@@ -105,8 +111,8 @@ def _large_handler(
     counts: OperationCounts,
     calls: Calls,
     receive: Receive,
-    check: Check | None,
-) -> grpc.RpcMethodHandler[Any, Any]:
+    check: Callable[[], None] | None,
+) -> Handler:
     """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
 
     async def response(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
@@ -114,7 +120,8 @@ def _large_handler(
         counts.requests += 1
         calls.begin()
         try:
-            _check_identity(check, context)
+            if check is not None:
+                check()
             received = await receive(context, _remaining(context))
             # No name here for the message: the method drops it when it has what it needs of it.
             working = method(_parse(request, received), _remaining(context))
@@ -133,14 +140,6 @@ def _large_handler(
     return grpc.stream_unary_rpc_method_handler(response)
 
 
-def _check_identity(check: Check | None, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    """Raise what `check` raises for a call that says for which node it is meant."""
-    if check is not None:
-        for name, text in context.invocation_metadata() or ():
-            if name == METADATA:
-                check(Identity.from_metadata(str(text)))
-
-
 def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
     """Seconds that the caller still waits, None without end. Raises DeadlineExceeded if it waits no more."""
     remaining = context.time_remaining()
@@ -151,7 +150,7 @@ def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 
 def _stream_handler(
     method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
-) -> grpc.RpcMethodHandler[Any, Any]:
+) -> Handler:
     async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         started = time.perf_counter()
         counts.requests += 1
@@ -180,15 +179,87 @@ def _stream_handler(
     return grpc.unary_stream_rpc_method_handler(response)
 
 
+def _exchange_handler(
+    method: Method, request: type[Message], counts: OperationCounts, streams: Streams, stopping: asyncio.Event
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """Each request of the stream is a call of `method`; one that fails ends the stream, with its status."""
+
+    async def response(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        stopped = asyncio.ensure_future(stopping.wait())
+        reading: asyncio.Future[Any] | None = None
+        try:
+            with streams:
+                while True:
+                    reading = asyncio.ensure_future(context.read())
+                    await asyncio.wait((reading, stopped), return_when=asyncio.FIRST_COMPLETED)
+                    if not reading.done() or (received := reading.result()) is grpc.aio.EOF:
+                        return
+                    started = time.perf_counter()
+                    counts.requests += 1
+                    try:
+                        message = await method(_parse(request, received), None)
+                    finally:
+                        counts.durations.observe(time.perf_counter() - started)
+                    await context.write(message)
+        except Exception as error:
+            problem = error
+        finally:
+            stopped.cancel()
+            if reading is not None:
+                reading.cancel()
+        await _reject(problem, context, counts)
+
+    return grpc.stream_stream_rpc_method_handler(response)
+
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+# Makes the handler of a method, which calls the function that is given before everything else.
+MakeHandler: TypeAlias = "Callable[[Callable[[], None] | None], Handler]"
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """The handlers of one service, by path.
+
+    gRPC decodes a call's metadata for the choice of the handler, and a second time, in 3 µs, for a handler that
+    asks for it. So the identity in the metadata is part of the choice: handlers exist for each that occurs.
+    """
+
+    def __init__(self, makers: Mapping[str, MakeHandler], check: Check | None) -> None:
+        self._makers = makers
+        self._check = check
+        self._unchecked = {path: make(None) for path, make in makers.items()}
+        self._checked: dict[tuple[str, str | bytes], Handler] = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
+        """Return the handler of a call, None if the service has no such method."""
+        if self._check is not None:
+            for name, text in details.invocation_metadata:
+                if name == METADATA:
+                    return self._checked.get((details.method, text)) or self._checking(details.method, str(text))
+        return self._unchecked.get(details.method)
+
+    def _checking(self, path: str, text: str) -> Handler | None:
+        make = self._makers.get(path)
+        if make is None or self._check is None:
+            return None
+        if len(self._checked) >= MAX_CHECKED_HANDLERS:
+            self._checked.clear()
+        handler = self._checked[path, text] = make(partial(self._check, Identity.from_metadata(text)))
+        return handler
+
+
 async def _reject(
     problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
 ) -> NoReturn:
     """Answer a call with the status that `problem` is."""
     if not isinstance(problem, MilenaError):
         log.error("a call failed by a defect of this program", exc_info=problem)
+    # gRPC keeps the error that `abort` raises, whose frames keep this call's context and `problem`: a circle that
+    # lasts until the garbage collector runs, for minutes. The frames of `problem`, and of the errors in whose place
+    # it was raised (`from None` hides those and keeps them), hold the request and the node's copy of it.
+    problem.__traceback__ = problem.__context__ = problem.__cause__ = None
+    if not isinstance(problem, MilenaError):
         problem = InternalError("a defect of Milena; the process's log has the details")
-    else:
-        problem.__traceback__ = None
     status, details, metadata = to_grpc(problem)
     if isinstance(problem, Moved):
         counts.moved += 1
@@ -250,8 +321,8 @@ class GrpcServer:
 
     `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are
     received, within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds
-    the streams that are open at the same time; they take no room from the other calls. `check` raises WrongNode for
-    calls that are meant for another node.
+    the streams that are open at the same time, `max_exchanges` the exchanges; none of the three takes room from
+    another. `check` raises WrongNode for calls that are meant for another node.
     """
 
     def __init__(
@@ -261,6 +332,7 @@ class GrpcServer:
         budget: ByteBudget,
         request_timeout: float,
         max_streams: int = 0,
+        max_exchanges: int = 0,
         check: Check | None = None,
     ) -> None:
         self._service = service
@@ -269,12 +341,13 @@ class GrpcServer:
         self._receive = Receive(budget, max_value_bytes + ENVELOPE_BYTES, request_timeout)
         self._calls = Calls()
         self._streams = Streams(max_streams)
+        self._exchanges = Streams(max_exchanges)
+        self._stopping = asyncio.Event()
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(
-            options=server_options(max_value_bytes, request_timeout),
-            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams,
+            options=server_options(max_value_bytes),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS + max_streams + max_exchanges,
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def bind(self, address: Address, variable: str) -> Address:
         """Take the port; the address returned has the real one. Raises CannotListen, naming `variable`."""
@@ -290,21 +363,33 @@ class GrpcServer:
         methods: Mapping[str, tuple[str, type[Message], Method]],
         counts: CallCounts,
         streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
+        exchanges: Mapping[str, tuple[str, type[Message], Method]] = MappingProxyType({}),
     ) -> None:
         """Answer calls. `methods` maps a name to (operation name for the counts, request class, method).
 
-        So does `streams`, to methods that end by themselves when the process stops.
+        So does `streams`, to methods that end by themselves when the process stops, and `exchanges`, to methods
+        that are called for each request of a stream.
         """
-        handlers = {
-            name: _large_handler(method, request, counts[operation], self._calls, self._receive, self._check)
+        makers = {
+            f"/{self._service}/{name}": partial(
+                _large_handler, method, request, counts[operation], self._calls, self._receive
+            )
             if name in LARGE_REQUESTS
-            else _handler(method, request, counts[operation], self._calls, self._budget, self._check)
+            else partial(_handler, method, request, counts[operation], self._calls, self._budget)
             for name, (operation, request, method) in methods.items()
-        } | {
+        }
+        handlers = {
             name: _stream_handler(method, request, counts[operation], self._streams)
             for name, (operation, request, method) in streams.items()
         }
+        handlers |= {
+            name: _exchange_handler(method, request, counts[operation], self._exchanges, self._stopping)
+            for name, (operation, request, method) in exchanges.items()
+        }
+        # gRPC asks them in this order.
+        self._server.add_generic_rpc_handlers((_Handlers(makers, self._check),))
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._server.start()
         await self.set_serving(True)
 
@@ -316,8 +401,9 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, and give those in hand `grace` seconds to finish. Streams are not waited for."""
+        self._stopping.set()
         stopping = asyncio.ensure_future(self._server.stop(grace))
-        if self._streams.open:
+        if self._streams.open or self._exchanges.open:
             idle = asyncio.ensure_future(self._calls.none())
             await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()

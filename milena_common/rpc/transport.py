@@ -35,3 +35,10 @@ class AsyncTransport(Protocol):
 
     async def close(self) -> None:
         """End the connection. Calls made afterwards raise FailedPrecondition."""
+
+
+class ExchangingTransport(AsyncTransport, Protocol):
+    """Carries calls of one method on a stream that stays open too, where other calls do not hold them up."""
+
+    async def exchange(self, method: str, request: Message, timeout: float) -> Message:
+        """Return the answer, within `timeout` seconds; one at a time. Raises MilenaError."""

@@ -45,10 +45,14 @@ class KeyLocks:
         Raises TimeoutError if it does not come within `timeout` seconds (None: ever), so that writes whose
         callers have given up do not pile up behind one that hangs.
         """
+        free = key not in self._locks
         lock = self._join(key)
         try:
-            async with asyncio.timeout(timeout):
-                await lock.acquire()
+            if free:
+                await lock.acquire()  # at once; a timer would be a twentieth of an upload's processor time
+            else:
+                async with asyncio.timeout(timeout):
+                    await lock.acquire()
             try:
                 yield
             finally:

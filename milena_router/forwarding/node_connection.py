@@ -1,4 +1,4 @@
-"""Shell. The router's connections to one node: in the Redis protocol what clients wait for, over gRPC the rest.
+"""Shell. The router's connections to one node: in the Redis protocol what is small and usual, over gRPC the rest.
 
 Requests and answers are bytes here: the router builds the one and passes the other on as it came.
 """
@@ -22,6 +22,12 @@ from milena_common.rpc.status import from_grpc, is_response
 
 # What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
 FAST: Final = frozenset(("Get", "Put", "Delete", "Invalidate"))
+# Requests and answers above this many bytes go over gRPC. In the Redis protocol, which has one connection with its
+# commands in order, a large request would hold up all others for that node while it is sent, and for as long as the
+# node has no room for it; and when its caller gives up, what was handed to the connection would have to be sent all
+# the same. Meanwhile the call has ended and its bytes are back in the budget, so the next large request would be in
+# memory beside it. A gRPC call that is given up drops what it has not sent, and does not receive the rest.
+LARGE_BYTES = 2**20
 # How long a node whose Redis door does not answer holds up the first call, which then goes over gRPC.
 CONNECT_SECONDS = 1.0
 # A node that has not said a word for so long, with commands before it, is given a new connection.
@@ -33,8 +39,8 @@ _NO_CONNECTION: Final = "failed to connect to all addresses"
 class NodeConnection(Protocol):
     """A way to call one node."""
 
-    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
-        """The node's answer, within `timeout` seconds.
+    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+        """The node's answer, within `timeout` seconds. `answer_bytes`: its expected size, 0 if it is small.
 
         Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, and
         what the node answered otherwise.
@@ -48,11 +54,12 @@ class GrpcNodeConnection:
     """A `NodeConnection` over one gRPC channel, made at the first call. Each call says for which node it is."""
 
     def __init__(self, address: str, identity: Identity = ANY) -> None:
-        self._metadata = identity.metadata() if identity != ANY else None
+        # gRPC makes a Metadata of any other sequence with each call, by ten calls of Python.
+        self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
-    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
         stub = self._methods.get(method)
         if stub is None:
             # Without serializers gRPC passes bytes through.
@@ -60,7 +67,7 @@ class GrpcNodeConnection:
             self._methods[method] = stub
         metadata = self._metadata
         if method in LARGE_REQUESTS:
-            metadata = (*(metadata or ()), (REQUEST_BYTES, str(len(request))))
+            metadata = grpc.aio.Metadata(*metadata, (REQUEST_BYTES, str(len(request))))
         try:
             response: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
@@ -91,7 +98,8 @@ class GrpcNodeConnection:
 class RespNodeConnection:
     """A `NodeConnection` in the Redis protocol, to the door at `address`; `other` has what does not go there.
 
-    That is methods that are rare, and all of them while the door cannot be reached, or another node is there.
+    That is methods that are rare, requests and answers above LARGE_BYTES, and everything while the door cannot be
+    reached, or another node is there.
     """
 
     def __init__(self, address: str, other: NodeConnection, identity: Identity = ANY) -> None:
@@ -99,11 +107,12 @@ class RespNodeConnection:
         self._other = other
         self._closed = False
 
-    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
         if self._closed:
             raise NodeLost("left the ring")
-        stream = self._link.stream if method in FAST else None
-        if stream is None and method in FAST:
+        fast = method in FAST and len(request) <= LARGE_BYTES and answer_bytes <= LARGE_BYTES
+        stream = self._link.stream if fast else None
+        if stream is None and fast:
             started = monotonic()
             stream = await self._link.open(min(timeout / 2, CONNECT_SECONDS))
             timeout -= monotonic() - started

@@ -47,7 +47,7 @@ class WriteBack:
     async def list_dead_letters(
         self, request: pb.ListDeadLettersRequest, timeout: float
     ) -> pb.ListDeadLettersResponse:
-        """The dead letters of all nodes, those that failed first first."""
+        """The failed writes of all nodes, those that failed first first."""
         limit = min(request.limit or FAILED, MAX_FAILED)
         responses = await self._request_all(
             "ListDeadLetters", pb.ListDeadLettersRequest(limit=limit).SerializeToString(), timeout
@@ -59,11 +59,11 @@ class WriteBack:
     async def resolve_dead_letters(
         self, request: pb.ResolveDeadLettersRequest, timeout: float
     ) -> pb.ResolveDeadLettersResponse:
-        """Retry or drop dead letters, wherever they are. Raises InvalidRequest for any other action."""
+        """Retry or drop failed writes, wherever they are. Raises InvalidRequest for any other action."""
         if request.action not in ACTIONS:
             raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: {', '.join(ACTIONS)}")
         if request.all == bool(request.keys):
-            raise InvalidRequest("keys, all: allowed is one of them: some keys, or all dead letters")
+            raise InvalidRequest("keys, all: allowed is one of them: some keys, or all failed writes")
         responses = await self._request_all("ResolveDeadLetters", request.SerializeToString(), timeout)
         return pb.ResolveDeadLettersResponse(
             resolved=sum(pb.ResolveDeadLettersResponse.FromString(response).resolved for response in responses)

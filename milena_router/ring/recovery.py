@@ -69,8 +69,8 @@ class Knowledge:
 class Lease:
     """A member, when it came and when its lease ends (seconds on the router's monotonic clock).
 
-    `replaced_id` is that of the process that was at this address before. `node_status` is the member's last one, None
-    from a node that makes none.
+    `replaced_id` is that of the process that was at this address before. `node_status` is the member's last one,
+    None from a node that makes none.
     """
 
     member: Member

@@ -29,6 +29,7 @@ from milena_cache.writeback.uploads.upload import Policy, Uploader
 from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
+from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.key_locks import KeyLocks
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, settle
@@ -90,6 +91,7 @@ class NodeUnderTest:
             self.s3_clock.observed(date - 0.5, self.clock.now(), self.clock.now())
         corrected = self.corrected = CorrectedClock(self.clock, self.s3_clock)
         self.disk = disk or MemoryDisk()
+        self.budget = ByteBudget(10**6)
         self.buckets = buckets or Buckets(BUCKET)
         self.memory = Memory(max_entries, max_bytes)
         origin = Origin(
@@ -119,6 +121,7 @@ class NodeUnderTest:
             reads,
             corrected,
             lambda: 0.5,
+            self.budget,
             throttle=UploadThrottle(concurrency, lambda: 0.5),
             delay=delay,
             policy=policy,

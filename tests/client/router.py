@@ -69,7 +69,7 @@ def router(
         )
 
     with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, options=server_options(64 * 2**20, 5))
+        server = grpc.server(pool, options=server_options(64 * 2**20))
         handlers = {method: handler(method) for method in methods}
         if watch is not None:
             handlers["WatchRing"] = grpc.unary_stream_rpc_method_handler(

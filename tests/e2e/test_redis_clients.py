@@ -219,6 +219,43 @@ def test_redis_py(one: Address, protocol: int) -> None:
 
 
 @PROTOCOLS
+def test_redis_py_writes_nothing_in_a_transaction_that_it_reports_as_failed(one: Address, protocol: int) -> None:
+    key = f"transaction:{protocol}"
+    with redis.Redis(
+        host=one.host, port=one.port, protocol=protocol, decode_responses=True, single_connection_client=True
+    ) as client:
+        with pytest.raises(redis.ResponseError, match="transactions are not supported"):
+            client.pipeline().set(key, "written").get(key).execute()
+        with pytest.raises(redis.ResponseError, match="transactions are not supported"):
+            client.transaction(lambda pipeline: pipeline.multi(), key)
+        # A caller that waits for each answer, and gives up, goes on with the connection.
+        assert client.execute_command("MULTI") == "OK"
+        with pytest.raises(redis.ResponseError, match="transactions are not supported"):
+            client.set(key, "written")
+        assert client.execute_command("DISCARD") == "OK"
+        assert client.get(key) is None
+        assert client.set(key, "later")
+
+
+def test_redis_py_hears_of_changed_keys_on_one_resp2_connection(one: Address) -> None:
+    with (
+        redis.Redis(host=one.host, port=one.port, protocol=2) as client,
+        client.pubsub() as listener,
+    ):
+        listener.execute_command("CLIENT", "ID")
+        number = listener.parse_response()
+        listener.execute_command("CLIENT", "TRACKING", "ON", "REDIRECT", number, "BCAST", "PREFIX", "heard:")
+        assert listener.parse_response() == b"OK"
+        listener.subscribe("__redis__:invalidate")
+        client.set("heard:1", "value")
+        wait_until(
+            "the key is named",
+            lambda: (listener.get_message(timeout=1) or {}).get("data") == [b"heard:1"],
+            PATIENCE_SECONDS,
+        )
+
+
+@PROTOCOLS
 def test_redis_py_asks_about_the_server(one: Address, protocol: int) -> None:
     with redis.Redis(
         host=one.host, port=one.port, protocol=protocol, decode_responses=True, client_name="test"

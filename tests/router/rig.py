@@ -25,7 +25,7 @@ from milena_router.forwarding.forward import Forwarder
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
-from milena_router.service import OPERATIONS, RouterService
+from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
 from tests.router.fake_nodes import FakeNodes
 from tests.support.fake_clock import FakeClock
 
@@ -57,7 +57,7 @@ class Router:
         self.calls = CallCounts(OPERATIONS)
         self.address: Address
         self.stub: pb_grpc.RouterStub
-        self.door = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS)
+        self.door = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)
         self.channel: grpc.aio.Channel
 
     async def join(self, *addresses: str, bucket: str = "photos") -> None:
@@ -80,7 +80,9 @@ class Router:
 async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True) -> AsyncIterator[Router]:
     router = Router(rate_limit, direct_access=direct_access)
     router.address = router.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
-    await router.door.start(router.service.methods(), router.calls, router.watchers.streams())
+    await router.door.start(
+        router.service.methods(), router.calls, router.watchers.streams(), router.service.exchanges()
+    )
     try:
         async with grpc.aio.insecure_channel(str(router.address)) as router.channel:
             router.stub = pb_grpc.RouterStub(router.channel)

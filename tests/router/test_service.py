@@ -420,6 +420,7 @@ async def test_a_large_value_is_fetched_from_the_node_when_there_is_room_for_it(
     joined.nodes[owner].answer = answer
     assert (await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)).value == value
     assert used == [0, COPIES * len(value)]
+    assert joined.nodes[owner].announced == [0, len(value)]
     assert len(joined.asked()) == 2
     await eventually(lambda: joined.budget.used == 0)
 

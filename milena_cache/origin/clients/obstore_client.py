@@ -30,7 +30,7 @@ from milena_cache.objects.object_store import (
     ignore,
     too_large,
 )
-from milena_cache.origin.clients.obstore_errors import is_local, judge, unreadable
+from milena_cache.origin.clients.obstore_errors import UNUSED_PROXY, is_local, judge, unreadable
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.origin.s3.settings import S3Settings
@@ -48,8 +48,6 @@ POOL_IDLE_SECONDS = 20.0
 MAX_VALUE_BYTES = 2**30
 # obstore asks for new credentials so many seconds before the end that it was given.
 OBSTORE_AHEAD_SECONDS = 300.0
-# Where no proxy is to be used one has to be named all the same, which is then excluded. Nothing is sent to it.
-UNUSED_PROXY = "http://127.0.0.1:9"
 
 _ALTERED = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
 
@@ -110,7 +108,7 @@ class ObstoreStore:
         if store is None:
             settings = self._settings
             options: ClientConfig = {
-                # obstore follows redirects of reads by itself; never from https to http.
+                # Redirects that obstore follows by itself never lead from https to http.
                 "allow_http": settings.endpoint_url.startswith("http://"),
                 "connect_timeout": timedelta(seconds=settings.connect_timeout),
                 # Bounds each request whatever its size; `timeout` of the settings is what usually ends it.
@@ -126,7 +124,8 @@ class ObstoreStore:
             if settings.ca_bundle:
                 options["root_certificate"] = Path(settings.ca_bundle).read_bytes()
             endpoint, virtual = settings.endpoint_of(bucket, self.region(bucket))
-            # An explicit proxy keeps obstore from reading the environment; excluding S3's host means no proxy.
+            # An explicit proxy keeps obstore from reading the environment. Excluding S3's host means no proxy for
+            # it, and none that works for the host that a redirect names.
             options["proxy_url"] = settings.proxy_url or UNUSED_PROXY
             if not settings.proxy_url:
                 options["proxy_excludes"] = urlsplit(endpoint).hostname or ""

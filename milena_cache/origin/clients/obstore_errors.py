@@ -14,6 +14,10 @@ import re
 from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
 from milena_cache.origin.s3.responses import NO_DOCUMENT, ErrorDocument, error_document, meaning, out_of_files
 
+# obstore follows redirects, and has no setting against it. Without a proxy this one is named, with S3's host
+# excluded, so that only a redirect to another host is sent to it, and nothing listens there.
+UNUSED_PROXY = "http://127.0.0.1:9"
+
 _DUMP = "\n\nDebug source:\n"
 _RESPONSE = re.compile(
     r"Error performing [A-Z]+ \S+ in \S+ - "
@@ -23,8 +27,11 @@ _RESPONSE = re.compile(
 _KIND = re.compile(r"^ +kind: (\w+)", re.M)
 # EMFILE and ENFILE, met while a connection was opened or a name was looked up.
 _NO_FILES = re.compile(r"^ +code: (?:23|24),$", re.M)
-# A 3xx without a Location, which is how S3 answers a request for a bucket in another region.
-_BARE_REDIRECT = re.compile(r"^ +inner: BareRedirect,$", re.M)
+# A 3xx without a Location, which is how S3 answers a request for a bucket in another region; one whose Location
+# obstore does not follow any further; and one to another host, for which it tries `UNUSED_PROXY`.
+_REDIRECT = re.compile(
+    rf"^ +inner: BareRedirect,$|^ +kind: Redirect,$|^ +{re.escape(UNUSED_PROXY.removeprefix('http://'))},$", re.M
+)
 _NOT_DELETED = re.compile(r'^    source: DeleteFailed \{\n.*\n +code: "(.*)",\n +message: "(.*)",$', re.M)
 _UNREADABLE = re.compile(
     r"^    source: (?:Invalid(?:Metadata|CacheControl|Content\w+) \{|Header \{\n +source: MissingContentLength,)$",
@@ -53,11 +60,11 @@ _STATUS_OF_DELETE = {
 def unreadable(error: Exception) -> bool:
     """Return True if there is an answer that obstore cannot read, or does not show.
 
-    Its head has text beyond ASCII or no Content-Length, or it is a redirect without a Location, of whose code and
-    region obstore says nothing. S3 has not done what such a redirect answers.
+    Its head has text beyond ASCII or no Content-Length, or it is a redirect that leads nowhere or to another host,
+    of whose code and region obstore says nothing. S3 has not done what such a redirect answers.
     """
     dump = str(error).partition(_DUMP)[2]
-    return _UNREADABLE.search(dump) is not None or _BARE_REDIRECT.search(dump) is not None
+    return _UNREADABLE.search(dump) is not None or _REDIRECT.search(dump) is not None
 
 
 def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = False) -> OriginFailure | Absent:

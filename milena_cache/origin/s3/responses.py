@@ -54,6 +54,8 @@ REGION_CODES = frozenset(
         "Redirect",
     )
 )
+# After these the region of the bucket is looked up. The last one is said while names of a new bucket spread.
+REGION_LOOKUP_CODES = REGION_CODES | {"TemporaryRedirect"}
 
 # Said of the account, the credentials, the region or the bucket: every request meets them until someone acts.
 ACCOUNT_CODES = REGION_CODES | frozenset(

@@ -98,8 +98,10 @@ class CacheService:
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         response = self.get_now(request)
-        if response is not None:
-            return response
+        return await self.fetch(request, remaining) if response is None else response
+
+    async def fetch(self, request: pb.GetRequest, remaining: float | None) -> bytes:
+        """Return the answer to a Get for which `get_now` has none."""
         target = self._buckets.resolve(request.bucket, request.key)
         get = self._node.exists if request.metadata_only else self._get
         return self._got(request, *await get(target, self._timeout(remaining), request.owned_since))
@@ -114,9 +116,14 @@ class CacheService:
             return 0
         return self._node.size_in_memory(self._buckets.resolve(request.bucket, request.key))
 
-    def get_now(self, request: pb.GetRequest) -> bytes | None:
-        """The answer to a Get if it is in memory, else None. Raises as `get` does."""
+    def get_now(self, request: pb.GetRequest, max_bytes: int | None = None) -> bytes | None:
+        """The answer to a Get if it is in memory, else None; None too for a value of more than `max_bytes`.
+
+        Raises as `get` does.
+        """
         target = self._buckets.resolve(request.bucket, request.key)
+        if max_bytes is not None and not request.metadata_only and self._node.size_in_memory(target) > max_bytes:
+            return None
         reply = self._node.lookup(target, request.owned_since)
         return None if reply is None else self._got(request, reply, reply.entry.size)
 
@@ -231,13 +238,13 @@ class CacheService:
 
     async def resolve_dead_letters(self, request: pb.ResolveDeadLettersRequest, _: float | None) -> bytes:
         if bool(request.keys) == request.all:
-            raise InvalidRequest("keys, all: allowed is one of them, the keys of dead letters or all")
+            raise InvalidRequest("keys, all: allowed is one of them, the keys of failed writes or all")
         keys = None if request.all else self._cache_keys(request.bucket, request.keys)
         match request.action:
             case "retry":
-                retried = await self._writeback.dead_letters.retry(keys)
+                retried = self._writeback.stuck.retry(keys) + await self._writeback.dead_letters.retry(keys)
             case "drop":
-                retried = await self._writeback.dead_letters.drop(keys)
+                retried = await self._writeback.stuck.drop(keys) + await self._writeback.dead_letters.drop(keys)
             case _:
                 raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
         return pb.ResolveDeadLettersResponse(resolved=retried).SerializeToString()

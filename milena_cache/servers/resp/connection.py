@@ -23,7 +23,7 @@ from collections import deque
 from typing import cast
 
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.in_flight import SMALL, InFlight
+from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
 from milena_cache.servers.resp.output_buffer import HIGH_WATER, OutputBuffer
 from milena_cache.servers.resp.overwrites import Overwrites
 from milena_cache.servers.resp.running import Running
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         if not self._out.lost:  # else the door watches until the last byte has been taken
             self._context.clients.slow.discard(self._number)
         self._out.resumed()
-        self._arrived = self._now()
+        self._arrived = self._running.slow_until = self._now()
         self._schedule()
 
     def eof_received(self) -> bool:
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
             or self._limited
             or session.tracking
             or session.mute
-            or (session.rejecting or session.subscribed)
+            or (session.in_transaction or session.subscribed)
             or running.in_flight.full
             or (not self._out.writable and self._is_behind())
         )
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         if self._out.writable:
             return False
         unsent = self._out.unsent
-        self._in_flight.hold(self._running.in_flight.bytes + unsent)
+        self._in_flight.hold(COPIES * self._running.in_flight.bytes + unsent)
         return unsent >= self._max_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
     def _reply_gets(self, keys: list[bytes], now: float) -> bool:
@@ -257,6 +257,9 @@ class Connection(asyncio.Protocol):
         self._out.flush()
         if self._out.lost:
             return
+        if goes_on and self._running.ready:
+            self._pause_until_scheduled()  # what is parked has begun: also an end waits for it
+            return
         more = bool(self._commands) or self._reader.more
         if self.session.closing or (self._no_more and not more) or (self._broken and not self._commands):
             self._close()
@@ -275,6 +278,11 @@ class Connection(asyncio.Protocol):
         running.at = self._now()
         late = session.waited > self._context.timeout
         rejects = late or self._overload.rejects(self._number, running.at)
+        while running.ready and not self._is_behind() and running.begin_ready():
+            if running.at >= until:
+                return running.ready or bool(commands) or reader.more
+        if running.ready:
+            return False  # the client has to read first
         while True:
             while commands:
                 argv = commands[0]
@@ -311,7 +319,7 @@ class Connection(asyncio.Protocol):
         if self._out.lost or self._working:
             return
         self._out.flush()
-        if self._commands or self._reader.more or self._in_flight.counted:
+        if self._running.ready or self._commands or self._reader.more or self._in_flight.counted:
             self._schedule()
         elif self.session.closing or self._no_more:
             self._work()
@@ -323,9 +331,9 @@ class Connection(asyncio.Protocol):
         in_flight, begun, needed = self._in_flight, self._running.in_flight.bytes, self._reader.needed
         if not in_flight.counted and self._out.writable and begun < SMALL and needed < SMALL:
             return True
-        in_flight.hold(begun + self._out.unsent)
+        in_flight.hold(COPIES * begun + self._out.unsent)
         try:
-            return in_flight.arrive(needed + self._pending_bytes, self._now())
+            return in_flight.arrive(COPIES * (needed + self._pending_bytes), self._now())
         except Overloaded:
             self._reject()
             return True
@@ -339,11 +347,11 @@ class Connection(asyncio.Protocol):
         """Refuse the command for whose bytes there was no room in time."""
         self._in_flight.reject()
         self._reject()
-        self._schedule()
 
     def _reject(self) -> None:
-        self._reader.reject()
+        self._reader.reject(self._commands.append)
         self._in_flight.arrive(0, 0.0)
+        self._schedule()
 
     # ---- sending
 

@@ -17,6 +17,9 @@ from typing import Final
 from milena_common.limits.byte_budget import ByteBudget
 
 SMALL: Final = 64 * 1024
+# Copies of a large argument that exist at the same time: the one that was read, and the one in the record that
+# waits to be written to the journal.
+COPIES: Final = 2
 
 
 class InFlight:

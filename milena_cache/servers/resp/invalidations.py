@@ -124,7 +124,10 @@ class Invalidations:
             client.push(pushed)
 
     def _by_connection(self) -> dict[int, tuple[InvalidatedKeys, bool]]:
-        """What is to be told, by the connection that is told it, and whether that is about another one's reads."""
+        """Return what is to be told, by the connection that is told it, and whether any of it was redirected there.
+
+        A client may redirect to itself: so a RESP2 client with one connection says that its keys come as messages.
+        """
         gathered: dict[int, tuple[InvalidatedKeys, bool]] = {}
         for number, keys in self._tracking.take().items():
             follower = self._tracking.of(number)
@@ -138,7 +141,7 @@ class Invalidations:
                 continue
             before, redirected = gathered.setdefault(target, ({}, False))
             both = EVERYTHING if before is EVERYTHING or keys is EVERYTHING else {**before, **keys}
-            gathered[target] = both, redirected or target != number
+            gathered[target] = both, redirected or bool(follower.options.redirect)
         return gathered
 
 

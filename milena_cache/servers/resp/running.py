@@ -2,7 +2,10 @@
 
 A command that has its answer at once takes nothing here. One that waits (for S3, for the journal) does not hold up
 the commands behind it, only their answers. But commands take effect in their order: one that reads a key waits for
-those before it that write the key, and the other way round.
+those before it that write the key, and the other way round. It is parked for that, and commands on other keys go
+on; commands without keys wait, since what they change (the protocol, a transaction) may concern the parked ones.
+Parked commands have a place among the answers and count as begun: 1024 at most, with those under way. The
+connection begins them in its own turns.
 
 On a connection that defers, nothing is held up: its commands are taken for concurrent ones. What changes the form
 of answers waits until all before it are there.
@@ -18,7 +21,7 @@ from typing import Any
 
 from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
 from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_transaction
-from milena_cache.servers.resp.dispatch.command import wrong_arity
+from milena_cache.servers.resp.dispatch.command import Access, Command, wrong_arity
 from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
@@ -43,42 +46,76 @@ class Running:
         self._command_metrics = context.command_metrics
         self._limited = context.config.rate_limit > 0
         self._timeout = context.timeout
-        self._busy = CommandOrdering()
+        self._busy: CommandOrdering[PendingReply] = CommandOrdering()
         self._next_deferred = 0
         self.pending: deque[PendingReply] = deque()
         self.in_flight = CommandsInFlight()
         self.at = 0.0  # when the latest command began, in monotonic seconds
+        self.slow_until = 0.0  # when the client last began to read again, in monotonic seconds
+
+    @property
+    def ready(self) -> bool:
+        """Whether parked commands may be free to begin."""
+        return self._busy.may_have_ready
 
     def begin(self, argv: list[bytes]) -> bool:
-        """Begin a command; False if it must wait for those before it."""
+        """Begin or park a command; False if it must wait for those before it."""
         if self.in_flight.number:
             command = find(self._context.commands, argv)
             if command is not None:
                 if command.behind_all:
                     return False
-                if self.pending and self._busy.conflicts(*self._context.touched(command, argv)):
-                    return False
+                if self.pending:
+                    access, keys = self._context.touched(command, argv)
+                    if self._busy.conflicts(access, keys):
+                        return self._park(command, argv, access, keys)
+                    if self._busy.parked and not keys:
+                        return False
         self.run(argv)
         return True
 
-    def run(self, argv: list[bytes]) -> None:
-        """Begin a command that has to wait for none before it."""
+    def _park(self, command: Command[Context], argv: list[bytes], access: Access, keys: list[bytes]) -> bool:
+        """Keep a command that conflicts until it may begin; False if it cannot be kept."""
+        session = self._session
+        if session.deferring or (session.tracking and self._context.tracking.selects(session.id)):
+            # What is deferred has no place among the answers; CLIENT CACHING is about the command that begins next.
+            return False
+        self.at = self._now()
+        place = PendingReply(None, command, command.name, argv, self.at - session.waited)
+        place.muted = bool(session.mute) and self._muted()
+        place.touched = access, keys
+        self.in_flight.begin(argv)
+        self.pending.append(place)
+        self._busy.park(place, access, keys)
+        return True
+
+    def begin_ready(self) -> bool:
+        """Begin one parked command; False if none may begin."""
+        place = self._busy.next_ready()
+        if place is None:
+            return False
+        self.run(place.argv, place)
+        return True
+
+    def run(self, argv: list[bytes], place: PendingReply | None = None) -> None:
+        """Begin a command that has to wait for none before it; `place` is the one that it has if it was parked."""
         context, session = self._context, self._session
         self.at = started = self._now()
         session.commands += 1
         command = context.commands.get(argv[0].upper(), UNKNOWN)
         session.last_command = command.name
+        waited = session.waited if place is None else started - max(place.started, self.slow_until)
         begun = False
         work: Work | None = None
         try:
-            if session.rejecting:
-                check_transaction(command)
+            if session.in_transaction:
+                check_transaction(session, command)
             if not command.accepts(len(argv)):
                 raise wrong_arity(command.name)
             if session.subscribed:
                 check_subscriber(session, command)
-            if session.waited > self._timeout:
-                check_deadline(command, session.waited, self._timeout)
+            if waited > self._timeout:
+                check_deadline(command, waited, self._timeout)
             keys = command.keys_in(argv)
             if keys:
                 if self._limited:
@@ -91,9 +128,9 @@ class Running:
                 work = context.tracking.begin(session.id, *context.touched(command, argv))
             result = command.handler(context, session, argv)
             if isinstance(result, CoroutineType | asyncio.Future):
-                pending = PendingReply(None, command, session.last_command, argv, started)
-                pending.work = work
-                self._wait(pending, result)
+                pending = place or PendingReply(None, command, session.last_command, argv, started)
+                pending.name, pending.started, pending.work = session.last_command, started, work
+                self._wait(pending, result, parked=place is not None)
                 return
             reply = self._encode(result)
         except Exception as error:
@@ -101,13 +138,19 @@ class Running:
             if work is not None:
                 work.failed = True
         self._command_metrics.replied(command, session.last_command, argv, session, started)
-        self._put(() if session.mute and self._muted() else reply, work)
+        if place is not None:
+            self.in_flight.end(argv)
+            place.work = work
+            self._fill(place, reply)
+        else:
+            self._put(() if session.mute and self._muted() else reply, work)
 
     def lost(self) -> None:
         """Forget the answers that are due: the connection is gone."""
         for pending in self.pending:
             self._finish_work(pending.work)
         self.pending.clear()
+        self._busy = CommandOrdering()  # what is parked never begins
 
     def _put(self, reply: Reply, work: Work | None = None) -> None:
         """Send an answer behind all that are due."""
@@ -130,8 +173,16 @@ class Running:
             self._session.mute -= 1
         return True
 
-    def _wait(self, pending: PendingReply, result: Any) -> None:
-        """The answer comes later."""
+    def _wait(self, pending: PendingReply, result: Any, *, parked: bool) -> None:
+        """The answer comes later. A command that was `parked` has its place already."""
+        if parked:
+            self._busy.add(*pending.touched)
+        else:
+            self._take_place(pending)
+        busy = self._busy
+        asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(pending, task, busy))
+
+    def _take_place(self, pending: PendingReply) -> None:
         self.in_flight.begin(pending.argv)
         pending.muted = bool(self._session.mute) and self._muted()
         if self._session.deferring:
@@ -144,9 +195,10 @@ class Running:
             self.pending.append(pending)
             pending.touched = self._context.touched(pending.command, pending.argv)
             self._busy.add(*pending.touched)
-        asyncio.ensure_future(result).add_done_callback(lambda task: self._finished(pending, task))
 
-    def _finished(self, pending: PendingReply, task: asyncio.Future[Any]) -> None:
+    def _finished(
+        self, pending: PendingReply, task: asyncio.Future[Any], busy: CommandOrdering[PendingReply]
+    ) -> None:
         self.in_flight.end(pending.argv)
         self._session.last_at = self._now()
         command = pending.command
@@ -157,22 +209,24 @@ class Running:
             if pending.work is not None:
                 pending.work.failed = True
         self._command_metrics.replied(command, pending.name, pending.argv, self._session, pending.started)
-        if pending.muted:
-            reply = ()
         if not pending.deferred:
-            self._busy.remove(*pending.touched)
-            pending.reply = reply
-            order = self.pending
-            while order and order[0].reply is not None:
-                replied = order.popleft()
-                self._out.add(replied.reply or ())
-                self._finish_work(replied.work)
-        elif reply:
+            busy.remove(*pending.touched)
+            self._fill(pending, reply)
+        elif reply and not pending.muted:
             kind = Large if isinstance(reply, Large) else tuple
             self._out.add_when_read(kind((b">3\r\n+deferred\r\n:%d\r\n" % pending.deferred, *reply)))
         if pending.deferred:
             self._finish_work(pending.work)
         self._on_reply()
+
+    def _fill(self, pending: PendingReply, reply: Reply) -> None:
+        """Keep an answer in its place, and send those that have their turn now."""
+        pending.reply = () if pending.muted else reply
+        order = self.pending
+        while order and order[0].reply is not None:
+            replied = order.popleft()
+            self._out.add(replied.reply or ())
+            self._finish_work(replied.work)
 
     def _encode(self, result: Any) -> Reply:
         if type(result) is bytes and len(result) >= LARGE:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from collections.abc import Set
+from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 from typing import NamedTuple
@@ -33,6 +34,11 @@ class UploadQueue:
     def add_retry(self, key: bytes, due: float) -> None:
         """Have `key` go when it is due."""
         heappush(self._retries, (due, next(self._order), key))
+
+    def hasten(self, keys: Set[bytes], due: float) -> None:
+        """Have those of `keys` that wait for a retry go at `due`, in place of the end of their backoff."""
+        self._retries = [(due if key in keys else then, order, key) for then, order, key in self._retries]
+        heapify(self._retries)
 
     def due(
         self, now: float, *, hurry: bool, newest: bool = False

@@ -174,9 +174,10 @@ def _backlog(admin: Admin) -> str:
 @cluster_options
 @click.pass_obj
 def failed(session: Session, limit: int) -> None:
-    """List the dead letters: writes that were acknowledged, and that S3 refuses for good.
+    """List the failed writes: acknowledged, and not taken by S3.
 
-    They are kept, and reads answer them. raw is one a line, beginning with the key.
+    S3 refuses dead letters for good; stuck writes fail again and again while others succeed. They are kept, and
+    reads answer them. raw is one a line, beginning with the key.
     """
     with session.admin() as admin:
         letters = admin.failed(limit)
@@ -191,12 +192,12 @@ def failed(session: Session, limit: int) -> None:
 
 @writeback.command()
 @click.argument("keys", nargs=-1, metavar="KEY...")
-@click.option("--all", "everything", is_flag=True, help="All dead letters, in all buckets.")
+@click.option("--all", "everything", is_flag=True, help="All failed writes, in all buckets.")
 @cluster_options
 @click.pass_obj
 @click.pass_context
 def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everything: bool) -> None:
-    """Upload dead letters again, once the reason is mended: those of the KEYs, or --all."""
+    """Upload failed writes again, once the reason is mended: those of the KEYs, or --all."""
     _check_which(keys, everything)
     with session.admin() as admin:
         settled = admin.retry(keys, all=everything)
@@ -205,13 +206,13 @@ def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everythin
 
 @writeback.command()
 @click.argument("keys", nargs=-1, metavar="KEY...")
-@click.option("--all", "everything", is_flag=True, help="All dead letters, in all buckets.")
+@click.option("--all", "everything", is_flag=True, help="All failed writes, in all buckets.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cluster_options
 @click.pass_obj
 @click.pass_context
 def drop(ctx: click.Context, session: Session, keys: tuple[str, ...], everything: bool, yes: bool) -> None:
-    """Forget dead letters for good: those of the KEYs, or --all. Readers then find what S3 has.
+    """Forget failed writes for good: those of the KEYs, or --all. Readers then find what S3 has.
 
     It asks first; where there is no terminal to ask on, it wants --yes.
     """
@@ -221,9 +222,9 @@ def drop(ctx: click.Context, session: Session, keys: tuple[str, ...], everything
     with session.admin() as admin:
         if not yes:
             which = (
-                f"all {admin.failed(1).total} dead letters"
+                f"all {admin.failed(1).total} failed writes"
                 if everything
-                else f"the dead letters of {len(keys)} keys"
+                else f"the failed writes of {len(keys)} keys"
             )
             click.confirm(f"Drop {which}? These writes are nowhere else.", abort=True, err=True)
         settled = admin.drop(keys, all=everything)
@@ -239,7 +240,7 @@ def _say_settled(ctx: click.Context, session: Session, settled: int, done: str, 
     if session.format == "json":
         write_json({"settled": settled})
     else:
-        click.echo(f"dead letters {done}: {settled}")
+        click.echo(f"failed writes {done}: {settled}")
     if keys and not settled:
-        click.echo("milena: there are no dead letters of these keys", err=True)
+        click.echo("milena: there are no failed writes of these keys", err=True)
         ctx.exit(NOT_FOUND)

@@ -104,6 +104,11 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.RingUpdate.FromString,
                 _registered_method=True)
+        self.KeepLease = channel.stream_stream(
+                '/router_server.Router/KeepLease',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.JoinRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.JoinResponse.FromString,
+                _registered_method=True)
 
 
 class RouterServicer(object):
@@ -193,6 +198,14 @@ class RouterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepLease(self, request_iterator, context):
+        """As Join, one answer for each request, on a stream that stays open: what renews a lease does not wait among the
+        calls that clients begin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RouterServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -265,6 +278,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.WatchRing,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.WatchRingRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.RingUpdate.SerializeToString,
+            ),
+            'KeepLease': grpc.stream_stream_rpc_method_handler(
+                    servicer.KeepLease,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.JoinRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.JoinResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -645,6 +663,33 @@ class Router(object):
             '/router_server.Router/WatchRing',
             milena__common_dot_api_dot_pb_dot_router__server__pb2.WatchRingRequest.SerializeToString,
             milena__common_dot_api_dot_pb_dot_router__server__pb2.RingUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepLease(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/router_server.Router/KeepLease',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.JoinRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.JoinResponse.FromString,
             options,
             channel_credentials,
             insecure,

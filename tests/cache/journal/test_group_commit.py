@@ -310,7 +310,7 @@ async def test_a_disk_that_has_been_full_has_something_to_throw_off_again(under:
 async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_lmdb, "LEAST_MAP", 4 * 2**20)
+    monkeypatch.setattr(journal_lmdb, "MIN_MAP", 4 * 2**20)
     monkeypatch.setattr(journal_module, "PROBE_SECONDS", 0.001)
     journal: Journal[int] = Journal(LmdbDisk(tmp_path, 0), SystemClock())
     async for _ in journal.replay():

@@ -346,7 +346,7 @@ def fill(disk: LmdbDisk) -> None:
 async def test_a_file_that_may_not_grow_is_full_and_has_room_again(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_lmdb, "LEAST_MAP", 2**20)
+    monkeypatch.setattr(journal_lmdb, "MIN_MAP", 2**20)
     disk = LmdbDisk(directory, 0)
     await disk.roll_back()
     disk.put(1, b"kept")

@@ -68,3 +68,16 @@ def test_it_travels_as_metadata(identity: Identity) -> None:
     assert text.isascii()
     assert text.isprintable()
     assert Identity.from_metadata(text) == identity
+
+
+def test_what_was_accepted_is_looked_at_again_when_the_node_learns_of_another_cluster() -> None:
+    node = NodeIdentity("photos", "n1")
+    node.ring_changed("c1")
+    meant = Identity("c1", "photos", "n1")
+    node.check(meant)
+    node.check(meant)
+    node.ring_changed("c2")
+    with pytest.raises(WrongNode, match="cluster 'c1'"):
+        node.check(meant)
+    node.observe("r:1", "c1")
+    node.check(meant)

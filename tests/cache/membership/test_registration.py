@@ -53,6 +53,9 @@ class FakeRouter:
             send_ring=self.asks and not (isinstance(request, pb.JoinRequest) and request.HasField("last_ring")),
         )
 
+    async def exchange(self, method: str, request: Message, timeout: float) -> Message:
+        return await self.call(method, request, timeout)
+
     async def close(self) -> None:
         pass
 

@@ -33,7 +33,7 @@ from milena_common.process.env import Environment
 async def main():
     settings = load(Environment({
         "ROUTER_ADDR": "127.0.0.1:1", "AWS_REGION": "eu-central-1", "S3_BUCKET": "bucket",
-        "S3_ENDPOINT_URL": f"http://{sys.argv[1]}:9",
+        "S3_ENDPOINT_URL": f"http://{sys.argv[1]}:1",
     }), 2**30).s3
     credentials = Credentials(settings, lambda: make_session(settings))
     for store in (ObstoreStore(credentials, settings), Boto3Store(credentials, settings)):

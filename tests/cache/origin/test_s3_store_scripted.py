@@ -369,6 +369,11 @@ def in_ireland(request: Request, refused: Scripted, held: Scripted) -> Scripted:
 REFUSALS = {
     "redirect": error(301, "PermanentRedirect", headers={**XML, "x-amz-bucket-region": "eu-west-1"}),
     "malformed": error(400, "AuthorizationHeaderMalformed", "<Region>eu-west-1</Region>"),
+    "temporary": error(
+        307,
+        "TemporaryRedirect",
+        headers={**XML, "x-amz-bucket-region": "eu-west-1", "Location": "http://localhost:9/bucket/k"},
+    ),
 }
 
 
@@ -423,3 +428,24 @@ async def test_a_redirect_of_a_write_is_not_followed(operation: str, store: S3, 
             failure = await failure_of(calls_of(store, Ref("bucket", key))[operation]())
             assert (failure.fault, failure.status) == (Fault.UNEXPECTED, "307")
         assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 307])
+async def test_no_request_follows_a_redirect_to_another_host(status: int, store: S3, server: ScriptedS3) -> None:
+    with ScriptedS3() as elsewhere:
+        elsewhere.answer = lambda request: held(b"of somebody else")
+        another_host = elsewhere.endpoint_url.replace("127.0.0.1", "localhost")
+        server.answer = lambda request: answer(status, b"", {"Location": f"{another_host}/bucket/k"})
+        for key in KEYS:
+            for operation, call in calls_of(store, Ref("bucket", key)).items():
+                failure = await failure_of(call())
+                assert (failure.fault, failure.status) == (Fault.UNEXPECTED, str(status)), operation
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("location", ["/bucket/k", ""], ids=["to itself", "to nowhere"])
+async def test_a_redirect_without_an_end_is_reported_as_one(location: str, store: S3, server: ScriptedS3) -> None:
+    server.answer = lambda request: answer(307, b"", {"Location": location} if location else {})
+    for operation, call in calls_of(store, Ref("bucket", "k")).items():
+        failure = await failure_of(call())
+        assert (failure.fault, failure.status) == (Fault.UNEXPECTED, "307"), operation

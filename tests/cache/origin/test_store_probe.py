@@ -136,3 +136,37 @@ async def test_a_node_is_ready_after_one_try_and_a_probe_that_failed_is_repeated
     assert [done for done, _ in outcomes] == [False, True]
     assert [bool(problem) for _, problem in outcomes] == [True, False]
     assert rig.conditions.trusts(REPLACE)
+
+
+async def test_a_probe_that_is_repeated_tries_only_what_is_not_known_yet() -> None:
+    store = MemoryStore(BUCKET)
+    rig = Rig(store)
+    store.refuse = lambda operation, ref: Fault.SERVER if ref.key.endswith("/parts") else None
+    assert not await rig.probe.run()
+    assert {each for each in Capability if rig.conditions.state(each) is State.UNKNOWN} == {Capability.MULTIPART}
+    for _ in range(2):
+        store.calls.clear()
+        assert not await rig.probe.run()
+        assert {key.rpartition("/")[2] for operation, key in store.calls if operation == "put"} == {"parts"}
+        assert rig.conditions.trusts(REPLACE)
+    store.refuse = None
+    assert await rig.probe.run()
+    assert {rig.conditions.state(each) for each in Capability} == {State.WORKS}
+
+
+async def test_pauses_between_probes_grow_to_minutes() -> None:
+    store = MemoryStore(BUCKET)
+    rig = Rig(store)
+    probes = 0
+
+    async def probe() -> bool:
+        nonlocal probes
+        probes += 1
+        return False
+
+    watching = asyncio.create_task(BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.99, [probe]).run())
+    await rig.clock.advance(600)
+    assert 10 <= probes <= 12
+    await rig.clock.advance(3600)
+    assert probes <= 12 + 8
+    watching.cancel()

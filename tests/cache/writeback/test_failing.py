@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from milena_cache.objects.object_store import Fault, Ref
@@ -147,6 +149,84 @@ async def test_a_key_that_fails_while_others_succeed_is_stuck_and_stays_queued()
     await t.stop()
 
 
+async def stuck(t: NodeUnderTest, *keys: str) -> None:
+    """Return when writes of these keys are stuck."""
+    for key in keys:
+        await t.put(key, b"v")
+    await t.clock.advance(STUCK_AFTER + 60)
+    await t.put("good", b"v")
+    await t.clock.advance(70)
+    assert t.writeback.failing.number_stuck(t.clock.now()) == len(keys)
+    t.store.calls.clear()
+
+
+@pytest.mark.parametrize("keys", [None, [b"bad"]])
+async def test_a_retry_tries_a_stuck_key_at_once_and_leaves_it_stuck_if_that_fails(
+    keys: list[bytes] | None,
+) -> None:
+    t = await started(stuck_after=STUCK_AFTER)
+    await stuck(t, "bad")
+    for _ in range(3):
+        assert t.writeback.stuck.retry(keys) == 1
+        await t.clock.advance(0.5)
+    assert t.store.count("put") == 3
+    await t.clock.advance(10 * STUCK_RETRY_SECONDS)
+    assert 12 <= t.store.count("put") <= 14, "a retry by hand adds no retries for later"
+    assert t.writeback.failing.number_stuck(t.clock.now()) == 1
+    t.store.refuse = None
+    assert t.writeback.stuck.retry(keys) == 1
+    await t.clock.advance(0.5)
+    assert t.s3_has("bad") == b"v"
+    assert t.writeback.stuck.retry(keys) == 0
+    await t.stop()
+
+
+async def test_a_drop_gives_a_stuck_write_up_and_what_s3_has_is_read() -> None:
+    t = await started(stuck_after=STUCK_AFTER)
+    t.in_s3("bad1", b"older")
+    await stuck(t, "bad1", "bad2", "bad3")
+    assert await t.writeback.stuck.drop([b"bad1", b"good", b"none"]) == 1
+    assert await t.outcome("bad1") == ("miss", b"older")
+    assert await t.outcome("bad2") == ("hit", b"v")
+    assert await t.writeback.stuck.drop(None) == 2
+    assert t.dirty.entries == {}
+    assert failed_writes(t.writeback, t.dirty, t.clock.now()) == []
+    await t.clock.advance(STUCK_RETRY_SECONDS + 1)
+    assert t.store.count("put") == 0
+    t = await t.crash()
+    assert t.dirty.entries == {}, "nor does the journal have it"
+    await t.stop()
+
+
+async def test_a_drop_waits_for_the_attempt_in_flight_and_drops_nothing_that_s3_took() -> None:
+    t = await started(stuck_after=STUCK_AFTER)
+    await stuck(t, "bad")
+    t.store.refuse = None
+    t.store.gate.clear()
+    t.writeback.stuck.retry(None)
+    await settle()
+    dropping = asyncio.create_task(t.writeback.stuck.drop(None))
+    await settle()
+    assert not dropping.done()
+    t.store.gate.set()
+    assert await dropping == 0
+    assert t.s3_has("bad") == b"v"
+    assert await t.outcome("bad") == ("hit", b"v")
+    await t.stop()
+
+
+async def test_a_drop_keeps_a_write_that_has_taken_the_place_of_the_stuck_one() -> None:
+    t = await started(stuck_after=STUCK_AFTER)
+    await stuck(t, "bad")
+    async with t.writeback.s3_locks.hold(b"bad", None):
+        dropping = asyncio.create_task(t.writeback.stuck.drop(None))
+        await settle()
+        await t.put("bad", b"newer")
+    assert await dropping == 0
+    assert await t.outcome("bad") == ("hit", b"newer")
+    await t.stop()
+
+
 async def test_a_later_write_of_a_stuck_key_is_still_stuck_and_a_drop_ends_it() -> None:
     t = await started(stuck_after=STUCK_AFTER)
     await t.put("bad", b"v")
@@ -158,6 +238,8 @@ async def test_a_later_write_of_a_stuck_key_is_still_stuck_and_a_drop_ends_it() 
         await t.clock.advance(STUCK_AFTER / 10)
     assert t.writeback.failing.number_stuck(t.clock.now()) == 1
     assert (await t.outcome("bad")) == ("hit", b"w")
+    assert await t.writeback.stuck.drop([b"bad"]) == 1
+    assert (await t.outcome("bad"))[1] is None
     await t.stop()
 
 
@@ -182,6 +264,22 @@ async def test_what_a_stop_leaves_behind_is_named_with_its_reason_and_not_withou
     assert len(lines) == MAX_NAMED + 1
     assert lines[-1] == f"and {3 + MAX_NAMED} more"
     await settle()
+    await t.stop()
+
+
+async def test_an_upload_that_a_stop_breaks_off_keeps_the_reason_of_the_attempt_before() -> None:
+    t = await started()
+    await t.put("bad", b"v")
+    await t.clock.advance(3)
+    t.store.gate.clear()
+    await t.put("new", b"v")
+    await t.clock.advance(30)
+    assert len(t.dirty) == 2
+    await t.writeback.stop()
+    bad, new = unfinished(t.dirty, t.writeback)
+    assert "the last one with: S3 put of s3://bucket/bad" in bad
+    assert new.endswith("1 attempts failed, the last one with: broken off when the node stopped")
+    t.store.gate.set()
     await t.stop()
 
 

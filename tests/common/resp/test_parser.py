@@ -132,16 +132,19 @@ def test_pipelines_of_gets_are_recognized_wherever_the_reads_end(data: bytes, pl
     assert reader.held == 0
 
 
-def test_a_command_without_room_is_skipped_and_the_next_one_is_read() -> None:
+def test_a_command_without_room_is_returned_at_once_skipped_and_the_next_one_is_read() -> None:
     for at in range(1, 60):
         reader = CommandReader(MAX_BULK, COMMAND_BYTES)
         commands: list[list[bytes]] = []
         data = command(b"MSET", b"k", b"v" * 20, b"l", b"w" * 20)
         feed(reader, data[:at], commands)
-        reader.reject()
+        begun = b"\r\n" in data[:at]
+        for _ in range(2):
+            reader.reject(commands.append)
+            assert [type(words[0]) for words in commands] == [NoRoom] * begun
         feed(reader, data[at:] + command(b"PING"), commands)
         assert commands[-1] == [b"PING"]
-        assert isinstance(commands[0][0], NoRoom) == (b"\r\n" in data[:at])
+        assert len(commands) == 2
         assert reader.held == 0
 
 
@@ -183,7 +186,7 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
         (b"*" + b"9" * 30 + b"\r\n", "invalid multibulk length"),
         (b"*1x\r\n", "invalid multibulk length"),
         (b"*\r\n", "invalid multibulk length"),
-        (b"*1\r\n$%d\r\n" % (2**29 + 1), "invalid bulk length"),
+        (b"*1\r\n$%d\r\n" % (2**29 + 1), "invalid bulk length 536870913, over MAX_VALUE_BYTES"),
         (b"*1\r\n$-1\r\n", "invalid bulk length"),
         (b"*1\r\n$" + b"9" * 30 + b"\r\n", "invalid bulk length"),
         (b"*1\r\n$\r\n", "invalid bulk length"),
@@ -209,6 +212,10 @@ def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -
     data = command(*words) + command(b"SET", *[bytes(MAX_BULK + 2)] * 2) + command(b"GET", b"k")
     reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
+    feed(reader, data[: data.index(b"$1001\r\n") + len(b"$1001\r\n")], commands)
+    assert isinstance(commands[0][0], TooLong), "it is told before the rest has come"
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
+    commands.clear()
     for start in range(0, len(data), piece):
         feed(reader, data[start : start + piece], commands)
         assert reader.pending <= piece + len(b"*3\r\n$1001\r\n")

@@ -47,7 +47,7 @@ def watched_router(events: Callable[[pb.WatchRingRequest, grpc.ServicerContext],
         response_serializer=pb.RingUpdate.SerializeToString,
     )
     with ThreadPoolExecutor(4) as pool:
-        server = grpc.server(pool, options=server_options(1000, 5))
+        server = grpc.server(pool, options=server_options(1000))
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("router_server.Router", {"WatchRing": handler}),)
         )

@@ -15,7 +15,7 @@ def library() -> bytes:
     return Path(cygrpc.__file__).read_bytes()
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in channel_options() + server_options(1, 5)}))
+@pytest.mark.parametrize("name", sorted({name for name, _ in channel_options() + server_options(1)}))
 def test_the_library_knows_every_option(library: bytes, name: str) -> None:
     assert name.encode() + b"\0" in library
 
@@ -28,12 +28,12 @@ def test_pings_notice_within_25_seconds_that_a_router_vanished_and_go_on_while_a
 
 def test_a_server_takes_the_pings_that_clients_send() -> None:
     """Or it would close the connection after the third."""
-    taken = dict(server_options(1, 5))["grpc.http2.min_ping_interval_without_data_ms"]
+    taken = dict(server_options(1))["grpc.http2.min_ping_interval_without_data_ms"]
     assert taken < dict(channel_options())["grpc.keepalive_time_ms"]
 
 
-@pytest.mark.parametrize(("request_timeout", "seconds"), [(0.1, 1), (5, 5), (60, 60)])
-def test_a_call_waits_for_the_usual_deadline_to_be_begun(request_timeout: float, seconds: int) -> None:
-    options = dict(server_options(1000, request_timeout))
-    assert options["grpc.server_max_unrequested_time_in_server"] == seconds
+def test_the_calls_that_wait_to_be_begun_are_bounded_by_connection_and_time() -> None:
+    options = dict(server_options(1000))
+    assert options["grpc.max_concurrent_streams"] == 256
+    assert options["grpc.server_max_unrequested_time_in_server"] == 1
     assert options["grpc.http2.bdp_probe"] == 0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 
-from milena_common.api.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from milena_common.api.errors import DeadlineExceeded, InvalidRequest, NodeLost, Overloaded
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES
@@ -133,6 +136,16 @@ async def test_what_finds_no_room_in_its_time_is_told_to_come_back() -> None:
         assert await door.put(put(5)) == b"5"
 
 
+async def test_a_call_with_a_deadline_that_finds_no_room_learns_the_limit_before_its_deadline() -> None:
+    async with door_to(length) as door:
+        assert door.budget.try_take(LIMIT)
+        for announced in (None, -1):
+            error = await door.error(door.put(put(1000), announced=announced, timeout=3))
+            assert isinstance(error, Overloaded)
+            assert "MAX_IN_FLIGHT_BYTES" in str(error)
+        assert door.budget.rejected == 2
+
+
 async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> None:
     begun = asyncio.Event()
 
@@ -161,6 +174,42 @@ async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> N
         await eventually(lambda: door.budget.used == COPIES * 1000)
         stream.cancel()
         await door.all_given_back()
+
+
+class Large:
+    """Stands for what a failed call's frames hold; it can be referred to weakly."""
+
+
+@pytest.mark.parametrize("method", ["Put", "Get"])
+@pytest.mark.parametrize("replaced", [NodeLost("is gone"), ZeroDivisionError()], ids=["refused", "defect"])
+async def test_what_a_failed_call_held_is_free_before_the_garbage_collector_runs(
+    method: str, replaced: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Or pytest keeps the log's record of the defect, which has its frames.
+    monkeypatch.setattr(logging.getLogger("milena_common.rpc.server"), "disabled", True)
+    held: list[weakref.ref[Large]] = []
+
+    def lose(large: Large) -> None:
+        raise ConnectionError
+
+    async def fails(request: pb.PutRequest, _: float | None) -> bytes:
+        large = Large()
+        held.append(weakref.ref(large))
+        try:
+            lose(large)
+        except ConnectionError:
+            raise replaced from None
+        return b""
+
+    async with door_to(fails) as door:
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await door.channel.unary_unary(f"/{SERVICE}/{method}")(put(10), timeout=SOON)
+            await eventually(lambda: held[0]() is None)
+        finally:
+            gc.enable()
 
 
 async def test_a_request_that_does_not_arrive_ends_in_its_time() -> None:

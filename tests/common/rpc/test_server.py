@@ -18,8 +18,9 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen
+from milena_common.resp.identity import Identity
 from milena_common.rpc.options import channel_options
-from milena_common.rpc.server import GrpcServer, Method
+from milena_common.rpc.server import MAX_CHECKED_HANDLERS, GrpcServer, Method
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
 
@@ -281,3 +282,36 @@ async def test_two_doors_do_not_share_a_port() -> None:
 async def test_an_address_that_is_not_ours_is_named(host: str) -> None:
     with pytest.raises(CannotListen, match=f"^LISTEN_ADDR: cannot listen on {host}:50051: "):
         GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address(host, 50051), "LISTEN_ADDR")
+
+
+async def test_a_call_is_checked_for_the_process_that_it_names_as_often_as_it_comes() -> None:
+    me, checked = Identity("cluster", "bucket", "me"), 0
+
+    def check(meant: Identity) -> None:
+        nonlocal checked
+        checked += 1
+        me.check(meant)
+
+    server = GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5, check=check)
+    address = server.bind(ANY_PORT, "LISTEN_ADDR")
+    await server.start({"Get": ("get", pb.GetRequest, answer)}, CallCounts(("get",)))
+    try:
+        async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
+            get = channel.unary_unary(f"/{SERVICE}/Get")
+            # More names than handlers are kept for.
+            others = [Identity("cluster", "bucket", f"other{number}") for number in range(MAX_CHECKED_HANDLERS + 2)]
+            for meant in (me, *others, me, others[0]):
+                call = get(REQUEST, timeout=SOON, metadata=meant.metadata())
+                if meant is me:
+                    assert await call == b"answer to k"
+                else:
+                    with pytest.raises(grpc.aio.AioRpcError, match="is for node 'other"):
+                        await call
+            assert checked == len(others) + 3
+            assert await get(REQUEST, timeout=SOON) == b"answer to k"
+            assert checked == len(others) + 3
+            with pytest.raises(grpc.aio.AioRpcError) as unknown:
+                await channel.unary_unary(f"/{SERVICE}/None")(REQUEST, timeout=SOON, metadata=me.metadata())
+            assert unknown.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    finally:
+        await server.stop(0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_common.runtime.deadlines import inner
+from milena_common.runtime.deadlines import inner, time_for_room
 
 
 @given(st.floats(-10, 1e9))
@@ -23,3 +23,9 @@ def test_a_tenth_is_kept_between_20_and_250_milliseconds(remaining: float, given
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_who_has_more_gives_more(one: float, other: float) -> None:
     assert (one <= other) <= (inner(one) <= inner(other))
+
+
+def test_a_tenth_of_the_time_is_left_when_no_room_was_found() -> None:
+    assert time_for_room(60) == pytest.approx(54)
+    assert time_for_room(-1) == 0
+    assert time_for_room(None) is None

@@ -15,6 +15,7 @@ CURSORS: Final = "`SCAN` refuses a cursor that it does not know"
 UTF8: Final = "errors are UTF-8"
 FAR: Final = "the year 33658 is the last one in which keys can end"
 HELP: Final = "`HELP` tells of what is there"
+NAMES_LIMIT: Final = "a value that is too long is told which limit it exceeds"
 NO_REFERENCES: Final = "`OBJECT REFCOUNT` is not there"
 ABSENT_COMMANDS: Final = "commands that are not listed are not there"
 
@@ -49,6 +50,9 @@ DIFFERENCES: dict[tuple[str, str], Difference] = {
     ("cursors", "SCAN 18446744073709551615"): Difference(CURSORS, b"-ERR invalid cursor: "),
     ("unknown commands", NO_UTF8): Difference(UTF8, b"-ERR unknown command 'NoSuch', with args"),
     ("far ends", "PEXPIRETIME <l>"): Difference(FAR, b":999999999999999\r\n"),
+    ("no protocol: a length that is too large", "*1\r\n$536870913\r\n"): Difference(
+        NAMES_LIMIT, b"-ERR Protocol error: invalid bulk length 536870913, over MAX_VALUE_BYTES\r\n"
+    ),
     ("object", "OBJECT HELP"): Difference(HELP, b"*"),
     ("object", "OBJECT REFCOUNT <k>"): Difference(
         NO_REFERENCES, b"-ERR unknown subcommand 'REFCOUNT'. Try OBJECT HELP.\r\n"

@@ -28,7 +28,7 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.resp.identity import ANY
 from milena_common.rpc.server import GrpcServer
-from milena_router.forwarding.node_connection import GrpcNodeConnection, RespNodeConnection, connect
+from milena_router.forwarding.node_connection import LARGE_BYTES, GrpcNodeConnection, RespNodeConnection, connect
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
@@ -233,7 +233,7 @@ class Other:
         self.calls: list[str] = []
         self.closed_with: float | None = None
 
-    async def call(self, method: str, request: bytes, timeout: float) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
         self.calls.append(method)
         return b"other"
 
@@ -275,6 +275,19 @@ async def test_rare_methods_do_not(door: FakeRespNode) -> None:
     assert door.received == []
     await resp.close(0)
     assert other.closed_with == 0
+
+
+async def test_large_requests_and_answers_do_not_either(door: FakeRespNode) -> None:
+    other = Other()
+    resp = RespNodeConnection(door.address, other)
+    await resp.call("Get", REQUEST, SOON)
+    large = pb.PutRequest(key=b"k", value=b"v" * (LARGE_BYTES + 1)).SerializeToString()
+    assert await resp.call("Put", large, SOON) == b"other"
+    assert await resp.call("Get", REQUEST, SOON, LARGE_BYTES + 1) == b"other"
+    assert other.calls == ["Put", "Get"]
+    assert await resp.call("Get", REQUEST, SOON, LARGE_BYTES) != b"other"
+    assert [words[1] for words in door.received] == [b"Get", b"Get"]
+    await resp.close(0)
 
 
 async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -> None:

@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from http import HTTPStatus
 from random import Random
 from typing import Any, TypeVar
@@ -44,6 +46,7 @@ from tests.support.s3.faults import (
     LoseRequest,
     Request,
     Rule,
+    ShiftDate,
 )
 from tests.support.s3.http1 import STREAM_LIMIT, Head, read_body, read_head
 
@@ -229,7 +232,7 @@ class FaultProxy:
         cut = isinstance(fault, CutBody) and bool(content)
         if isinstance(fault, CutBody):
             content = content[: len(content) // 2 if fault.after is None else fault.after]
-        writer.write(answer.raw)
+        writer.write(_shifted(answer, fault.seconds) if isinstance(fault, ShiftDate) else answer.raw)
         if isinstance(fault, Drip):
             for byte in content:
                 await asyncio.sleep(fault.seconds)
@@ -267,6 +270,12 @@ class FaultProxy:
             return answer, await read_body(reader, answer, until_close=True)
         finally:
             writer.close()
+
+
+def _shifted(answer: Head, seconds: float) -> bytes:
+    """Return the head of `answer` with a Date that is `seconds` from now."""
+    date = formatdate(time.time() + seconds, usegmt=True).encode()
+    return answer.without("date").removesuffix(b"\r\n") + b"Date: " + date + b"\r\n\r\n"
 
 
 def _bodiless(request: Request, answer: Head) -> bool:

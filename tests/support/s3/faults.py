@@ -110,7 +110,14 @@ class Hang:
     """The request is read, S3 is not asked, and nothing is ever said. Ends when the client gives up."""
 
 
-Fault = Delay | Answer | CutBody | Drip | LoseAnswer | LoseRequest | Hang
+@dataclass(frozen=True, slots=True)
+class ShiftDate:
+    """The request reaches S3; the Date of the answer is `seconds` from now."""
+
+    seconds: float
+
+
+Fault = Delay | ShiftDate | Answer | CutBody | Drip | LoseAnswer | LoseRequest | Hang
 
 INTERNAL_ERROR = Answer(500, "InternalError", "We encountered an internal error. Please try again.")
 SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")

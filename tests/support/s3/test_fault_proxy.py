@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import obstore
@@ -55,6 +56,17 @@ def mirror() -> Iterator[str]:
 def proxy(mirror: str) -> Iterator[FaultProxy]:
     with FaultProxy(mirror) as proxy:
         yield proxy
+
+
+def test_an_answer_can_say_another_time(proxy: FaultProxy) -> None:
+    proxy.inject(faults.ShiftDate(-3600), key="k")
+    connection = http.client.HTTPConnection(proxy.endpoint_url.removeprefix("http://"))
+    connection.request("GET", "/b/k")
+    answer = connection.getresponse()
+    date = parsedate_to_datetime(answer.getheader("Date") or "").timestamp()
+    assert (answer.status, answer.read()) == (200, b"GET /b/k HTTP/1.1\n")
+    assert time.time() - 3610 < date < time.time() - 3590
+    connection.close()
 
 
 def talk(proxy: FaultProxy, raw: bytes) -> bytes:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.api.errors import Overloaded
 
-# These end the state in which the commands of a refused transaction are refused.
+NO_TRANSACTIONS: Final = "transactions are not supported"
+
+# These end the state in which the commands of a transaction are refused.
 TRANSACTION_END: Final = frozenset(("exec", "discard", "reset", "quit"))
 
 # How long a client should wait after a refusal for overload, in milliseconds.
@@ -23,12 +26,12 @@ def check_keys(keys: list[bytes]) -> None:
         raise CommandError(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
 
 
-def check_transaction(command: Command[Any]) -> None:
+def check_transaction(session: Session, command: Command[Any]) -> None:
     """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""
     if command.name not in TRANSACTION_END:
+        session.transaction_refused = True
         raise CommandError(
-            "ERR transactions are not supported: MULTI was refused, and so is everything up to EXEC or DISCARD; "
-            "nothing was done"
+            f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is refused; nothing was done"
         )
 
 

@@ -10,8 +10,8 @@ class Session:
     seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
     `subscribed`: it is told of changed keys on the channel __redis__:invalidate.
     `mute`: of how many commands, the present one included, there is no answer; negative: of all.
-    `rejecting`: after MULTI, everything is refused up to EXEC or DISCARD. `waited`: seconds since the bytes of the
-    command that is being begun were read, 0 if they were read just now.
+    `in_transaction`: after MULTI, every command is refused up to EXEC or DISCARD; `transaction_refused`: one was.
+    `waited`: seconds since the bytes of the command that is being begun were read, 0 if they were read just now.
     """
 
     __slots__ = (
@@ -21,6 +21,7 @@ class Session:
         "created_at",
         "deferring",
         "id",
+        "in_transaction",
         "laddr",
         "last_at",
         "last_command",
@@ -32,10 +33,10 @@ class Session:
         "no_touch",
         "protocol",
         "received",
-        "rejecting",
         "sent",
         "subscribed",
         "tracking",
+        "transaction_refused",
         "waited",
     )
 
@@ -63,10 +64,15 @@ class Session:
         self.no_evict = False
         self.no_touch = False
         self.mute = 0
-        self.rejecting = False
+        self.end_transaction()
         self.subscribed = False
         # Whether what it reads is tracked; the table of `tracking` has how.
         self.tracking = False
+
+    def end_transaction(self) -> None:
+        """Commands are carried out again."""
+        self.in_transaction = False
+        self.transaction_refused = False
 
     @property
     def resp3(self) -> bool:

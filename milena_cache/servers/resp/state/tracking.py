@@ -128,6 +128,11 @@ class Tracking:
     def of(self, client: int) -> Follower | None:
         return self._followers.get(client)
 
+    def selects(self, client: int) -> bool:
+        """Whether the client says by CLIENT CACHING which of its commands are about keys to be remembered."""
+        follower = self._followers.get(client)
+        return follower is not None and (follower.options.optin or follower.options.optout)
+
     # Who tracks.
 
     def follow(self, session: Session, options: Options) -> None:

@@ -174,6 +174,20 @@ async def test_a_large_mixed_pipeline_is_answered_although_the_client_reads_noth
     await door.t.stop()
 
 
+async def test_a_large_argument_takes_room_for_its_copy_in_the_journal_too() -> None:
+    door = await started(max_value_bytes=2 * MIB, max_bytes=10**8, dirty_max_bytes=10**9)
+    client = door.connect()
+    data = command(b"SET", b"k", bytes(MIB))
+    client.send(data[:100])
+    assert 2 * MIB <= door.budget.used < 2 * MIB + 10_000
+    client.send(data[100:])
+    assert 2 * MIB <= door.budget.used < 2 * MIB + 10_000, "it is on its way into the journal"
+    assert await client.answers(1) == b"+OK\r\n"
+    await settle()
+    assert door.budget.used == 0
+    await door.t.stop()
+
+
 async def test_without_room_in_the_process_a_client_that_does_not_read_waits_for_itself() -> None:
     door = await started(max_value_bytes=2 * MIB, max_bytes=10**8)
     door.budget.limit = 4 * MIB

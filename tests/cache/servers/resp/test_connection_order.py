@@ -213,3 +213,136 @@ async def test_what_was_begun_is_done_though_the_client_has_gone(durability: byt
     assert door.calls["put"].requests == 1
     assert not door.calls["put"].errors
     await door.t.stop()
+
+
+@pytest.mark.parametrize("tracking", [False, True])
+async def test_a_mixed_pipeline_waits_for_the_disk_once_and_not_for_each_of_its_keys(tracking: bool) -> None:
+    door = await started(mode="back")
+    client = door.connect()
+    if tracking:
+        client.now(b"CLIENT", b"TRACKING", b"ON")
+    keys = [b"k%d" % number for number in range(400)]
+    door.t.disk.gate.clear()
+    before = door.t.disk.commits
+    client.send(b"".join(command(b"SET", key, key) + command(b"GET", key) for key in keys))
+    await settle()
+    assert client.take() == b""
+    door.t.disk.gate.set()
+    assert await client.answers(2 * len(keys)) == b"".join(b"+OK\r\n" + bulk(key) for key in keys)
+    assert door.t.disk.commits - before <= 2
+    await door.t.stop()
+
+
+async def test_a_command_that_waits_for_one_before_it_is_refused_when_it_has_waited_too_long() -> None:
+    door = await started(mode="back")
+    client = door.connect()
+    door.t.disk.gate.clear()
+    client.send(command(b"SET", b"k", b"1") + command(b"GET", b"k") + command(b"SET", b"l", b"2"))
+    await settle()
+    door.t.clock.tick(door.config.request_timeout + 1)
+    door.t.disk.gate.set()
+    reader = hiredis.Reader()
+    reader.feed(await client.answers(3))
+    answers = [reader.gets() for _ in range(3)]
+    assert (answers[0], answers[2]) == (b"OK", b"OK")
+    assert str(answers[1]).startswith("BUSY retry-after-ms=")
+    await door.t.stop()
+
+
+async def test_a_transaction_does_not_concern_the_commands_before_it_that_still_wait() -> None:
+    door = await started(mode="back")
+    client = door.connect()
+    door.t.disk.gate.clear()
+    client.send(
+        command(b"SET", b"k", b"1")
+        + command(b"GET", b"k")
+        + command(b"MULTI")
+        + command(b"SET", b"l", b"2")
+        + command(b"EXEC")
+        + command(b"GET", b"l")
+    )
+    await settle()
+    door.t.disk.gate.set()
+    answers = await client.answers(6)
+    assert answers.startswith(b"+OK\r\n" + bulk(b"1") + b"+OK\r\n-ERR transactions are not supported")
+    assert answers.endswith(b"$-1\r\n")
+    await door.t.stop()
+
+
+async def test_an_answer_that_the_client_does_not_want_is_that_of_the_command_it_named() -> None:
+    door = await started(mode="back")
+    client = door.connect()
+    door.t.disk.gate.clear()
+    client.send(
+        command(b"SET", b"k", b"1")
+        + command(b"CLIENT", b"REPLY", b"SKIP")
+        + command(b"GET", b"k")
+        + command(b"SET", b"l", b"2")
+        + command(b"GET", b"l")
+    )
+    await settle()
+    door.t.disk.gate.set()
+    assert await client.answers(3) == b"+OK\r\n+OK\r\n" + bulk(b"2")
+    await door.t.stop()
+
+
+async def test_commands_that_wait_for_others_are_not_carried_out_when_the_client_has_gone() -> None:
+    door = await started(mode="back")
+    client, other = door.connect(), door.connect()
+    door.t.disk.gate.clear()
+    client.send(command(b"SET", b"k", b"1") + command(b"GET", b"k") + command(b"SET", b"k", b"2"))
+    await settle()
+    client.transport.abort()
+    await settle()
+    door.t.disk.gate.set()
+    await settle()
+    assert await other.value(b"GET", b"k") == b"1"
+    await door.t.flush()
+    assert door.t.s3_has("k") == b"1"
+    await door.t.stop()
+
+
+@pytest.mark.parametrize("end", ["quit", "finish", "eof"])
+async def test_the_end_of_a_connection_waits_for_commands_that_wait_for_others(end: str) -> None:
+    door = await started(mode="back")
+    client = door.connect()
+    door.t.disk.gate.clear()
+    client.send(command(b"SET", b"k", b"1") + command(b"GET", b"k") + command(b"GET", b"k"))
+    if end == "quit":
+        client.send(command(b"QUIT"))
+    await settle()
+    if end == "finish":
+        client.connection.finish()
+    if end == "eof" and not client.connection.eof_received():
+        client.transport.close()
+    await settle()
+    door.t.disk.gate.set()
+    await settle()
+    assert client.take().startswith(b"+OK\r\n" + bulk(b"1") * 2)
+    assert client.transport.ended == "closed"
+    await door.t.stop()
+
+
+async def test_a_command_that_waits_for_others_is_tracked_if_it_is_the_one_that_was_named() -> None:
+    door = await started(mode="back")
+    client, other = door.connect(resp3=True), door.connect()
+    client.now(b"CLIENT", b"TRACKING", b"ON", b"OPTIN")
+    door.t.disk.gate.clear()
+    client.send(
+        command(b"SET", b"a", b"1")
+        + command(b"SET", b"b", b"1")
+        + command(b"GET", b"a")
+        + command(b"CLIENT", b"CACHING", b"YES")
+        + command(b"GET", b"b")
+        + command(b"GET", b"a")
+    )
+    await settle()
+    door.t.disk.gate.set()
+    await client.answers(6)
+    for key in (b"a", b"b"):
+        await other.ask(b"SET", key, b"2")
+    await settle()
+    pushes = client.take()
+    assert bulk(b"b") in pushes
+    assert bulk(b"a") not in pushes
+    await door.t.stop()

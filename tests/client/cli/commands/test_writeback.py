@@ -225,7 +225,7 @@ def test_failed_of_nothing(run: Run) -> None:
 
 def test_retry_of_keys_and_of_all(ask: Ask) -> None:
     result, script = ask("retry", "k", "l", answers=[pb.ResolveDeadLettersResponse(resolved=2)])
-    assert (result.exit_code, result.output) == (0, "dead letters to be uploaded again: 2\n")
+    assert (result.exit_code, result.output) == (0, "failed writes to be uploaded again: 2\n")
     assert script.requests == [pb.ResolveDeadLettersRequest(action="retry", keys=[b"k", b"l"])]
     result, script = ask("retry", "--all", "-o", "json", answers=[pb.ResolveDeadLettersResponse(resolved=9)])
     assert json.loads(result.stdout) == {"settled": 9}
@@ -234,15 +234,15 @@ def test_retry_of_keys_and_of_all(ask: Ask) -> None:
 
 def test_drop_with_yes(ask: Ask) -> None:
     result, script = ask("drop", "k", "--yes", answers=[pb.ResolveDeadLettersResponse(resolved=1)])
-    assert (result.exit_code, result.output) == (0, "dead letters dropped: 1\n")
+    assert (result.exit_code, result.output) == (0, "failed writes dropped: 1\n")
     assert script.requests == [pb.ResolveDeadLettersRequest(action="drop", keys=[b"k"])]
 
 
-def test_keys_without_dead_letters_are_not_found(ask: Ask) -> None:
+def test_keys_without_failed_writes_are_not_found(ask: Ask) -> None:
     for action in (["retry"], ["drop", "--yes"]):
         result, _ = ask(*action, "k", answers=[pb.ResolveDeadLettersResponse()])
         assert result.exit_code == 4
-        assert result.stderr == "milena: there are no dead letters of these keys\n"
+        assert result.stderr == "milena: there are no failed writes of these keys\n"
         assert ask(*action, "--all", answers=[pb.ResolveDeadLettersResponse()])[0].exit_code == 0
 
 
@@ -304,9 +304,9 @@ def test_drop_asks_on_a_terminal(typed: bytes, code: int) -> None:
     with router(answer) as address:
         ended, out, shown = milena_on_a_terminal(address, "drop", "--all", typed=typed)
     assert ended == code
-    assert "Drop all 12 dead letters? These writes are nowhere else." in shown
+    assert "Drop all 12 failed writes? These writes are nowhere else." in shown
     assert dropped == ([pb.ResolveDeadLettersRequest(action="drop", all=True)] if code == 0 else [])
-    assert out == ("dead letters dropped: 12\n" if code == 0 else "")
+    assert out == ("failed writes dropped: 12\n" if code == 0 else "")
 
 
 def test_flush_shows_on_a_terminal_what_remains() -> None:

@@ -50,7 +50,7 @@ def line(context: Context, client: Client) -> str:
         "sub": int(session.subscribed),
         "psub": 0,
         "ssub": 0,
-        "multi": 0 if session.rejecting else -1,
+        "multi": 0 if session.in_transaction else -1,
         "watch": 0,
         "qbuf": unread,
         "qbuf-free": 0,

@@ -2,45 +2,53 @@
 nothing.
 
 Clients send MULTI, the commands and EXEC in one piece, before they read any answer. So it is not enough to refuse
-MULTI: what follows would be carried out, while the client reports that the transaction failed. Everything up to
-EXEC or DISCARD is refused, and EXEC answers as Redis does for a transaction that had an error.
+MULTI: what follows would be carried out, while the client reports that the transaction failed. Every command
+between MULTI and EXEC or DISCARD is refused, and EXEC answers as Redis does after a command that had an error.
+
+MULTI itself is accepted. A client that waits for its answer and gets an error takes the transaction as never begun:
+it sends neither EXEC nor DISCARD, and the next user of its connection, out of a pool or of ioredis's only one,
+would find everything refused.
 """
 
 from __future__ import annotations
 
+from milena_cache.servers.resp.dispatch.admission import NO_TRANSACTIONS
 from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
-NOT_SUPPORTED = "ERR transactions are not supported"
+_EMPTY_ARRAY = Raw(b"*0\r\n")
 
 
 def multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Refuse, and from now on everything up to EXEC or DISCARD. Raises Refused."""
-    session.rejecting = True
-    raise CommandError(f"{NOT_SUPPORTED}: everything up to EXEC or DISCARD is refused")
+    """Begin a transaction, in which every command is refused up to EXEC or DISCARD."""
+    session.in_transaction = True
+    return Raw(OK)
 
 
 def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """End the refused transaction. Raises Refused."""
-    if not session.rejecting:
+    """End the transaction: an empty array if it had no command. Raises Refused otherwise, or if there is none."""
+    if not session.in_transaction:
         raise CommandError("ERR EXEC without MULTI")
-    session.rejecting = False
-    raise CommandError("EXECABORT Transaction discarded because of previous errors.")
+    refused = session.transaction_refused
+    session.end_transaction()
+    if refused:
+        raise CommandError("EXECABORT Transaction discarded because of previous errors.")
+    return _EMPTY_ARRAY
 
 
 def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """End the refused transaction. Raises Refused if there is none."""
-    if not session.rejecting:
+    """End the transaction. Raises Refused if there is none."""
+    if not session.in_transaction:
         raise CommandError("ERR DISCARD without MULTI")
-    session.rejecting = False
+    session.end_transaction()
     return Raw(OK)
 
 
 def watch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse: without transactions it would promise a check that never happens. Raises Refused."""
-    raise CommandError(f"{NOT_SUPPORTED}, so there is nothing that WATCH could guard")
+    raise CommandError(f"ERR {NO_TRANSACTIONS}, so there is nothing that WATCH could guard")
 
 
 def unwatch(context: Context, session: Session, argv: list[bytes]) -> Raw:
@@ -59,7 +67,7 @@ COMMANDS = (
         categories=_CATEGORIES,
         group="transactions",
         since="1.2.0",
-        summary="Is refused, with everything up to EXEC or DISCARD: there are no transactions.",
+        summary="Begins a transaction, of which every command is refused: there are no transactions yet.",
     ),
     Command(
         "exec",
@@ -69,7 +77,7 @@ COMMANDS = (
         categories=_CATEGORIES,
         group="transactions",
         since="1.2.0",
-        summary="Ends a transaction that was refused.",
+        summary="Ends a transaction, of which nothing is carried out.",
     ),
     Command(
         "discard",
@@ -79,7 +87,7 @@ COMMANDS = (
         categories=_CATEGORIES,
         group="transactions",
         since="2.0.0",
-        summary="Ends a transaction that was refused.",
+        summary="Ends a transaction, of which nothing is carried out.",
     ),
     Command(
         "watch",

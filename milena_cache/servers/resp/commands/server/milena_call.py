@@ -51,7 +51,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     if session.tracking:
         context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
     reply = service.get_now(request)
-    return method(request, seconds) if reply is None else reply
+    return service.fetch(request, seconds) if reply is None else reply
 
 
 def _timeout_ms(word: bytes) -> int:

@@ -74,6 +74,23 @@ async def test_a_resp2_client_hears_of_its_own_reads_only_by_way_of_another_conn
     assert client.take() == b""
 
 
+@pytest.mark.parametrize("mode", [(), (b"BCAST", b"PREFIX", b"k")])
+async def test_a_resp2_client_that_redirects_to_itself_hears_of_changed_keys(mode: tuple[bytes, ...]) -> None:
+    """As cashews does, which follows a prefix on the connection that subscribes."""
+    door = ServerUnderTest()
+    client = door.connect(resp3=False)
+    assert client.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % client.session.id, *mode) == b"+OK\r\n"
+    door.t.in_s3("k", b"v")
+    await client.ask(b"GET", b"k")
+    assert client.now(b"SUBSCRIBE", CHANNEL) == SUBSCRIBED
+    await door.connect().ask(b"SET", b"k", b"w")
+    await client.idle()
+    assert client.take() == MESSAGE_K
+    await door.connect().ask(b"DEL", b"other")
+    await client.idle()
+    assert client.take() == b""
+
+
 async def test_a_resp3_connection_is_pushed_to_whether_it_subscribes_or_not() -> None:
     door = ServerUnderTest()
     sink = subscriber(door, resp3=True)

@@ -1,0 +1,84 @@
+"""Coordination. Stuck writes: what people can do about them besides waiting, which is to retry or to drop them.
+
+Unlike a dead letter, a stuck write is still tried again by itself, so an attempt may be in flight at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Set
+
+from milena_cache.journal.group_commit import Journal
+from milena_cache.memory.entries import Entries
+from milena_cache.objects.object_store import Ref
+from milena_cache.objects.version import Version
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.failing import Failing
+from milena_common.runtime.clock import Clock
+from milena_common.runtime.key_locks import KeyLocks
+
+log = logging.getLogger(__name__)
+
+
+class StuckWrites:
+    """Those of one node. `hasten` makes the retries of keys due now, `retire` lets an entry and its records go."""
+
+    def __init__(
+        self,
+        dirty: Dirty,
+        journal: Journal[DirtyEntry],
+        entries: Entries,
+        failing: Failing,
+        s3_locks: KeyLocks,
+        clock: Clock,
+        *,
+        ref_of: Callable[[DirtyEntry], Ref],
+        hasten: Callable[[Set[bytes]], None],
+        retire: Callable[[DirtyEntry], None],
+    ) -> None:
+        self._dirty = dirty
+        self._journal = journal
+        self._entries = entries
+        self._failing = failing
+        self._s3_locks = s3_locks
+        self._clock = clock
+        self._ref_of = ref_of
+        self._hasten = hasten
+        self._retire = retire
+
+    def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
+        """Return the stuck entries among `keys`, all if None; those that have failed for longest first."""
+        chosen = None if keys is None else set(keys)
+        stuck = (key for key, _ in self._failing.stuck(self._clock.now()) if chosen is None or key in chosen)
+        return [entry for entry in map(self._dirty.get, stuck) if entry is not None and not entry.dead]
+
+    def retry(self, keys: Iterable[bytes] | None) -> int:
+        """Try stuck writes again at once; return how many there were. Those that fail again are still stuck."""
+        entries = self.among(keys)
+        self._hasten({entry.key for entry in entries})
+        return len(entries)
+
+    async def drop(self, keys: Iterable[bytes] | None) -> int:
+        """Delete stuck writes for good; return how many. What S3 holds is the truth again.
+
+        Waits for attempts that are in flight. A write that S3 took meanwhile, or that a newer one has replaced, is
+        not dropped.
+        """
+        found = [(entry, entry.version) for entry in self.among(keys)]
+        dropped = 0
+        for entry, version in found:
+            dropped += await self._drop(entry, version)
+        if found:
+            await self._journal.sync_barrier()
+        return dropped
+
+    async def _drop(self, entry: DirtyEntry, version: Version) -> bool:
+        # Without the key's lock: the upload of `entry` is in flight, `entry` is dropped, a reader gets the older
+        # object from S3 and it is kept in memory, the upload lands, and memory is older than S3.
+        async with self._s3_locks.hold(entry.key, None):
+            if self._dirty.get(entry.key) is not entry or entry.version != version or entry.dead:
+                return False
+            log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
+            self._retire(entry)
+            self._entries.invalidate(entry.key)
+            return True

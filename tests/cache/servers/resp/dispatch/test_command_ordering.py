@@ -1,0 +1,107 @@
+"""The order of commands on the same keys, against the rule that it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from milena_cache.servers.resp.dispatch.command import Access
+from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    number: int
+    access: Access
+    keys: list[bytes]
+
+    def excludes(self, other: Asked) -> bool:
+        """Whether the two must not be under way together."""
+        together = self.access == other.access != "modify"
+        return not together and not set(self.keys).isdisjoint(other.keys)
+
+
+class Connection:
+    """Begins commands as a connection does, and ends them when it is told to."""
+
+    def __init__(self) -> None:
+        self.pending: CommandOrdering[Asked] = CommandOrdering()
+        self.under_way: list[Asked] = []
+        self.begun: list[Asked] = []
+
+    def begin(self, asked: Asked) -> None:
+        if self.pending.conflicts(asked.access, asked.keys):
+            self.pending.park(asked, asked.access, asked.keys)
+        else:
+            self._run(asked)
+
+    def _run(self, asked: Asked) -> None:
+        assert not any(asked.excludes(other) for other in self.under_way)
+        self.pending.add(asked.access, asked.keys)
+        self.under_way.append(asked)
+        self.begun.append(asked)
+
+    def end(self, asked: Asked) -> None:
+        self.under_way.remove(asked)
+        self.pending.remove(asked.access, asked.keys)
+        while (ready := self.pending.next_ready()) is not None:
+            self._run(ready)
+
+
+ACCESSES: tuple[Access, ...] = ("read", "write", "modify")
+asked = st.tuples(st.sampled_from(ACCESSES), st.lists(st.sampled_from((b"a", b"b", b"c")), min_size=1, max_size=3))
+
+
+@given(st.lists(asked, max_size=20), st.randoms())
+def test_commands_that_exclude_each_other_begin_in_their_order_and_all_begin(drawn: list, random: object) -> None:
+    connection = Connection()
+    commands = [Asked(number, access, keys) for number, (access, keys) in enumerate(drawn)]
+    waiting = list(commands)
+    while waiting or connection.under_way:
+        if waiting and (not connection.under_way or random.random() < 0.6):  # type: ignore[attr-defined]
+            connection.begin(waiting.pop(0))
+        else:
+            connection.end(random.choice(connection.under_way))  # type: ignore[attr-defined]
+    assert sorted(each.number for each in connection.begun) == [each.number for each in commands]
+    places = {each.number: place for place, each in enumerate(connection.begun)}
+    for first in commands:
+        for second in commands[first.number + 1 :]:
+            if first.excludes(second) or (first.access == second.access and first.keys[0] in second.keys):
+                assert places[first.number] < places[second.number]
+    assert not connection.pending.parked
+    assert not connection.pending.may_have_ready
+
+
+def test_a_parked_command_holds_up_only_what_touches_its_keys() -> None:
+    connection = Connection()
+    write, read = Asked(0, "write", [b"a"]), Asked(1, "read", [b"a"])
+    other, behind = Asked(2, "write", [b"b"]), Asked(3, "write", [b"a"])
+    for each in (write, read, other, behind):
+        connection.begin(each)
+    assert connection.begun == [write, other]
+    connection.end(write)
+    assert connection.begun == [write, other, read]
+    connection.end(read)
+    assert connection.begun == [write, other, read, behind]
+
+
+def test_reads_that_wait_for_one_write_begin_together() -> None:
+    connection = Connection()
+    write, reads = Asked(0, "write", [b"a"]), [Asked(number, "read", [b"a"]) for number in (1, 2, 3)]
+    for each in (write, *reads):
+        connection.begin(each)
+    connection.end(write)
+    assert connection.under_way == reads
+
+
+def test_a_command_on_several_keys_waits_for_all_of_them() -> None:
+    connection = Connection()
+    one, two, both = Asked(0, "write", [b"a"]), Asked(1, "write", [b"b"]), Asked(2, "read", [b"a", b"b", b"a"])
+    for each in (one, two, both):
+        connection.begin(each)
+    connection.end(one)
+    assert both not in connection.begun
+    connection.end(two)
+    assert both in connection.begun
