@@ -257,8 +257,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
                 rng,
                 ring_changed,
                 node_id=identity.node_id,
-                refused_pause=RING_PAUSE_SECONDS,
-                on_ended=registration.hurry,
+                rejected_pause=RING_PAUSE_SECONDS,
+                on_disconnected=registration.hurry,
             )
         )
     await server.start(limited(BudgetedGet(service, budget, clock).methods(), limiter, clock), calls)

@@ -114,10 +114,10 @@ def _hit_cost(fixtures: Fixtures, node: Process, keys: int) -> Callable[[int], S
 
 
 def _against_redis(get: float, set_: float | None) -> list[Target]:
-    least = {"get": get, "set": set_}
+    bounds = {"get": get, "set": set_}
     return [
         Target(f"node_{command}", "per_s", peer=f"redis_{command}", at_least=bound)
-        for command, bound in least.items()
+        for command, bound in bounds.items()
         if bound is not None
     ]
 

@@ -57,7 +57,7 @@ def filled_memory(number: int, value_bytes: int = SMALL) -> Memory:
     memory = Memory(max_entries=number, max_bytes=2**40)
     now = time.monotonic()
     for each in range(number):
-        memory.put(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
+        memory.store(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
     return memory
 
 

@@ -26,8 +26,8 @@ async def serve(value_bytes: int, node: str) -> None:
         forward = grpc.aio.insecure_channel(node).unary_unary(METHOD)
 
         async def response(request: bytes, _: object) -> bytes:
-            answered: bytes = await forward(request, timeout=5)
-            return answered
+            responded: bytes = await forward(request, timeout=5)
+            return responded
     else:
 
         async def response(request: bytes, _: object) -> bytes:

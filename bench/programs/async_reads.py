@@ -60,11 +60,11 @@ async def _cold(get: Get, callers: int, seconds: float) -> Samples:
 async def _mixed(get: Get, callers: int, seconds: float) -> Samples:
     for key in HOT_KEYS:
         assert await get(key) is not None
-    keys, new_key, turns = cycle(HOT_KEYS), _new_keys(), cycle(range(_ONE_IN))
+    keys, new_key, order = cycle(HOT_KEYS), _new_keys(), cycle(range(_ONE_IN))
     latencies: list[float] = []
 
     async def call() -> None:
-        if next(turns):
+        if next(order):
             started = time.perf_counter()
             await get(next(keys))
             latencies.append(time.perf_counter() - started)

@@ -32,7 +32,7 @@ async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) ->
     async with running_node(journal, endpoint_url) as parts:
         targets = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
         for each in targets:
-            parts.memory.put(each.cache_key, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
+            parts.memory.store(each.cache_key, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
         objects, lookup = cycle(targets), parts.node.lookup
 
         async def call() -> None:

@@ -44,7 +44,7 @@ class Outcome:
     text: str = ""
 
 
-def outcome(received: bytes, ok: bool, sent: int, answered: bool) -> Outcome:
+def outcome(received: bytes, ok: bool, sent: int, responded: bool) -> Outcome:
     """Judge by what the server sent."""
     if ok:
         return Outcome("ok", "", sent)
@@ -52,7 +52,7 @@ def outcome(received: bytes, ok: bool, sent: int, answered: bool) -> Outcome:
     named = next((limit.decode() for limit in LIMITS if limit in received), "")
     if not named and DEADLINE_STATUS.search(received):
         return Outcome("deadline", "", sent, text)
-    return Outcome("refused" if answered else "cut", named, sent, text)
+    return Outcome("refused" if responded else "cut", named, sent, text)
 
 
 async def put_grpc(
@@ -76,11 +76,11 @@ async def put_grpc(
             writer.write(_frame(_HEADERS, 4, 1, block))
             await call.send(b"\0" + struct.pack(">I", min(length, MAX_MESSAGE)) + head)
             remaining = size
-            while remaining and not call.ended.is_set():
+            while remaining and not call.finished.is_set():
                 remaining -= await call.send(CHUNK[: min(remaining, len(CHUNK))])
             if not remaining:
                 writer.write(_frame(_DATA, 1, 1, b""))
-            await call.ended.wait()
+            await call.finished.wait()
         return outcome(bytes(call.received), call.data, size - remaining, bool(call.received))
     except TimeoutError:
         return Outcome("timed out", "", size)
@@ -97,7 +97,7 @@ class _Call:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received = bytearray()  # of headers and trailers, and errors of the connection
         self.data = False
-        self.ended = asyncio.Event()
+        self.finished = asyncio.Event()
         self._reader, self._writer = reader, writer
         self._connection, self._stream, self._initial = 65535, 65535, 65535
         self._room = asyncio.Event()
@@ -109,7 +109,7 @@ class _Call:
                 kind, flags = head[3], head[4]
                 payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
                 self._take(kind, flags, int.from_bytes(head[5:9], "big"), payload)
-        self.ended.set()
+        self.finished.set()
         self._room.set()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
@@ -133,13 +133,13 @@ class _Call:
         elif kind in (_HEADERS, _GOAWAY):
             self.received += payload
         if (kind in (_HEADERS, _DATA) and flags & 1) or kind in (_RESET, _GOAWAY):
-            self.ended.set()
+            self.finished.set()
         self._room.set()
 
     async def send(self, data: bytes) -> int:
         """Send `data` as the server takes it; how much was sent until the call ended."""
         view, at = memoryview(data), 0
-        while at < len(data) and not self.ended.is_set():
+        while at < len(data) and not self.finished.is_set():
             size = min(len(data) - at, MAX_FRAME, self._connection, self._stream)
             if size <= 0:
                 self._room.clear()

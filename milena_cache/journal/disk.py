@@ -23,16 +23,16 @@ class Disk(Protocol):
     changed.
 
     What changes the file raises DiskFull or DiskFailed, and then the transaction can only be rolled back. While
-    `commit` or `roll_back` runs, only `read` may be called.
+    `commit` or `roll_back` runs, only `read_record` may be called.
     """
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         """Add a record; numbers grow."""
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         """Take out a record, if it is there."""
 
-    def reject(self, seq: int, reason: str, at: float) -> None:
+    def reject_record(self, seq: int, reason: str, at: float) -> None:
         """Note that S3 refused the record for good."""
 
     def clear_rejection(self, seq: int) -> None:
@@ -47,7 +47,7 @@ class Disk(Protocol):
     def set_metadata(self, name: str, text: str) -> None:
         """Keep `text` under `name`."""
 
-    def read(self, seq: int) -> bytes | None:
+    def read_record(self, seq: int) -> bytes | None:
         """A committed record."""
 
     def commit(self) -> Awaitable[None]:

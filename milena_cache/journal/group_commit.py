@@ -154,7 +154,7 @@ class Journal(Generic[T]):
         self._leaving.add(key)
 
         def work(disk: Disk) -> None:
-            disk.remove(seq)
+            disk.remove_record(seq)
             self._leaving.removed(key)
 
         self.defer(work)
@@ -193,7 +193,7 @@ class Journal(Generic[T]):
 
     def read(self, seq: int) -> bytes:
         """The value of a committed record. Raises Damaged."""
-        raw = self.disk.read(seq)
+        raw = self.disk.read_record(seq)
         if raw is None:
             raise Damaged("is gone")
         value = decode(seq, raw)[0].value
@@ -265,7 +265,7 @@ class Journal(Generic[T]):
             for work in deferred:
                 work(self.disk)
             for write in batch:
-                self.disk.put(write.seq, write.raw)
+                self.disk.put_record(write.seq, write.raw)
             committing = self.disk.commit()
         except Exception as error:
             committing = error

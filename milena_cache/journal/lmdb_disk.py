@@ -108,7 +108,7 @@ class LmdbDisk:
 
     # ---- into the open transaction
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         self._bytes += len(raw)
         if self._large or len(raw) >= LARGE_BYTES:
             self._large.append((seq, raw))  # and what comes after it, for the order of the numbers
@@ -124,7 +124,7 @@ class LmdbDisk:
         if not above:
             raise DiskFailed(f"record {seq} is not above the last one")
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         def work(txn: lmdb.Transaction) -> None:
             txn.delete(key_of(seq), db=self._records)
             txn.delete(key_of(seq), db=self._rejected)
@@ -132,12 +132,12 @@ class LmdbDisk:
 
         self._do(work)
 
-    def reject(self, seq: int, reason: str, at: float) -> None:
+    def reject_record(self, seq: int, reason: str, at: float) -> None:
         raw = json.dumps({"reason": reason, "at": at}).encode()
         self._do(lambda txn: txn.put(key_of(seq), raw, db=self._rejected))
 
     def clear_rejection(self, seq: int) -> None:
-        self.reject(seq, "", 0.0)
+        self.reject_record(seq, "", 0.0)
 
     def quarantine(self, seq: int) -> None:
         def work(txn: lmdb.Transaction) -> None:
@@ -159,7 +159,7 @@ class LmdbDisk:
         except lmdb.Error as error:
             raise _translated(error) from None
 
-    def read(self, seq: int) -> bytes | None:
+    def read_record(self, seq: int) -> bytes | None:
         """The committed record."""
         with self._env.begin(db=self._records) as txn:
             found: bytes | None = txn.get(key_of(seq))

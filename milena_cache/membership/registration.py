@@ -134,7 +134,7 @@ class Registration:
 
     async def _join(self) -> float:
         """Join once; the lease in seconds."""
-        me, report = self._identity, self._status()
+        me, status = self._identity, self._status()
         request = pb.JoinRequest(
             address=me.address,
             node_id=me.node_id,
@@ -144,9 +144,9 @@ class Registration:
             epoch=max(self._epoch, self._newest_epoch()),
             cluster_id=self._cluster.claimed,
             ring_epoch=max(self._epoch, self._ring().epoch),
-            dirty_entries=report.dirty_entries,
-            dead_letters=report.dead_letters,
-            degraded=report.degraded,
+            dirty_entries=status.dirty_entries,
+            dead_letters=status.dead_letters,
+            degraded=status.degraded,
             journal_id=me.journal_id,
         )
         self._join_sent = True  # the router may take it in although its answer does not arrive
@@ -184,12 +184,12 @@ class Registration:
         if not self._join_sent:
             return
         self._join_sent = False
-        me, report = self._identity, self._status()
+        me, status = self._identity, self._status()
         request = pb.LeaveRequest(
             address=me.address,
             node_id=me.node_id,
-            dirty_entries=report.dirty_entries,
-            dead_letters=report.dead_letters,
+            dirty_entries=status.dirty_entries,
+            dead_letters=status.dead_letters,
         )
         try:
             await self._connection.call("Leave", request, timeout)

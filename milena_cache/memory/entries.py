@@ -35,7 +35,7 @@ class Entries:
             self._memory.remove(key)
             self.change_feed.notify(key)  # readers are told what nobody will compare with anything
             return True
-        return self._memory.put(key, entry)
+        return self._memory.store(key, entry)
 
     def invalidate(self, key: bytes) -> bool:
         """Know nothing of the object any more; True if there was a copy."""
@@ -66,7 +66,7 @@ class Entries:
             return
         oldest = self._clock.now() - self._freshness.age_at_end_of_grace(key)
         checked_at = min(entry.checked_at, oldest)
-        self._memory.put(
+        self._memory.store(
             key,
             ExpiringEntry(
                 entry.value, entry.etag, checked_at, entry.owned_since, entry.expires_at, indeterminate=True

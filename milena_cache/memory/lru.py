@@ -127,7 +127,7 @@ class Memory:
             self.entries.move_to_end(key)
         return entry
 
-    def put(self, key: bytes, entry: Entry) -> bool:
+    def store(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and drop what no longer fits; False if it alone is over the byte budget."""
         before = self.entries.pop(key, None)
         if before is not None:

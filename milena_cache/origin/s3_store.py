@@ -321,7 +321,7 @@ class S3:
         except OriginFailure as failure:
             first = failure
         try:
-            return await self._ask_authorized(send, first, generation)
+            return await self._send_authorized(send, first, generation)
         except OriginFailure as failure:
             if failure.code not in REGION_LOOKUP_CODES or not await self._learn_region(
                 ref.bucket, used, failure.region
@@ -332,9 +332,11 @@ class S3:
             return await send()
         except OriginFailure as failure:
             first = failure
-        return await self._ask_authorized(send, first, generation)
+        return await self._send_authorized(send, first, generation)
 
-    async def _ask_authorized(self, send: Callable[[], Awaitable[T]], failure: OriginFailure, generation: int) -> T:
+    async def _send_authorized(
+        self, send: Callable[[], Awaitable[T]], failure: OriginFailure, generation: int
+    ) -> T:
         """Ask once more with new credentials if `failure` says that those of `generation` have expired.
 
         S3 has done nothing then, so that this is safe for writes too. Raises `failure` for any other reason.

@@ -313,10 +313,10 @@ class Node:
         key = target.cache_key
         requested_at = self.clock.now()
         info = await self._shared.observed(target, self._store.head(target.ref))
-        ended = info is not None and self.writes.reaper.is_over(info, target.ref)
-        if ended:
+        expired = info is not None and self.writes.reaper.is_over(info, target.ref)
+        if expired:
             self.writes.reaper.noticed(target, owned_since)
-        if info is None or ended:
+        if info is None or expired:
             known = Known(None, "", NEVER, requested_at, owned_since)
             if call.attached and key not in self.fetches:
                 self._entries.keep(key, Entry(None, "", requested_at, owned_since))

@@ -55,7 +55,7 @@ class DeadLetters:
             self._entries.change_feed.notify(entry.key)
         elif entry.journaled:
             seq = entry.version.seq
-            self._journal.defer(lambda disk: disk.reject(seq, reason, at))
+            self._journal.defer(lambda disk: disk.reject_record(seq, reason, at))
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """The dead letters among `keys`, all if None; who died first comes first."""
@@ -73,7 +73,7 @@ class DeadLetters:
             entry.conditional = False
             self._dirty.requeue(entry)
             for seq in entry.records():
-                self._journal.defer(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
+                self._journal.defer(lambda disk, seq=seq: disk.clear_rejection(seq))  # type: ignore[misc]
             self._requeue(entry)
         await self._journal.sync_barrier()
         return len(entries)

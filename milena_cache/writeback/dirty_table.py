@@ -174,7 +174,7 @@ class Dirty:
         """Whether `size` more bytes of values may be in memory."""
         return self.memory_bytes + size + max(0, self.keeping_bytes - KEEPING_FREE) <= self.memory_limit
 
-    def put(self, entry: DirtyEntry) -> DirtyEntry | None:
+    def replace(self, entry: DirtyEntry) -> DirtyEntry | None:
         """Make `entry` its key's newest write; the one whose place it takes.
 
         What is known of S3 and of the upload under way passes over to it.
@@ -214,7 +214,7 @@ class Dirty:
         return old
 
     def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
-        """Give another value to an entry that nobody uploads: as `put` with the same everything else."""
+        """Give another value to an entry that nobody uploads: as `replace` with the same everything else."""
         self.puts += 1
         more = len(value) - entry.size
         entry.value, entry.version, entry.etag = value, version, ""

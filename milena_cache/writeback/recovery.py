@@ -58,7 +58,7 @@ async def replay(
         # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
         entry.maybe_absent = True
         records += 1
-        old = dirty.put(entry)
+        old = dirty.replace(entry)
         for seq in old.records() if old is not None else ():
             journal.remove(seq, entry.key)
         if found.damage:

@@ -176,7 +176,7 @@ class JournaledWrites:
 
     def _is_dirty(self, entry: DirtyEntry) -> None:
         self._entries.invalidate(entry.key)
-        old = self._dirty.put(entry)
+        old = self._dirty.replace(entry)
         if old is not None:
             records = list(old.records())
             if not entry.journaled and records:

@@ -332,8 +332,8 @@ class Writes:
                 base = current = found.etag if found and not self.reaper.is_over(found, target.ref) else ABSENT
         if not change.is_met_by(current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
-            asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
-            raise ConditionFailed(f"{target.ref}: {asked} was asked for, and {has}")
+            requested = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
+            raise ConditionFailed(f"{target.ref}: {requested} was asked for, and {has}")
         return base
 
     def is_gone(self, entry: DirtyEntry) -> bool:

@@ -108,8 +108,8 @@ class AsyncRingWatch:
     """The ring of one router, for an event loop. Whoever makes it runs `run()` as a task, and cancels that.
 
     `on_change` is called with each newer ring, in the event loop, and with an empty one when the router begins to
-    withhold it. `node_id` is that of the node that watches, "" for a client. `on_ended` is called when a stream is
-    over: the router stops, was restarted or cannot be reached.
+    withhold it. `node_id` is that of the node that watches, "" for a client. `on_disconnected` is called when a
+    stream is over: the router stops, was restarted or cannot be reached.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class AsyncRingWatch:
         on_change: OnChange,
         *,
         node_id: str = "",
-        refused_pause: float = REJECTED_SECONDS,
-        on_ended: Callable[[], None] = lambda: None,
+        rejected_pause: float = REJECTED_SECONDS,
+        on_disconnected: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._clock = clock
-        self._on_disconnected = on_ended
+        self._on_disconnected = on_disconnected
         self._request = pb.WatchRingRequest(node_id=node_id)
-        self._following = Following(on_change, rng, refused_pause)
+        self._following = Following(on_change, rng, rejected_pause)
 
     @property
     def current(self) -> SlotMap:

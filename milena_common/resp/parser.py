@@ -157,7 +157,7 @@ class CommandReader:
         self._went_on(data, end)
         return number
 
-    def put(self, data: bytes) -> Command | None:
+    def plain_set(self, data: bytes) -> Command | None:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
         return None if self.pending or self._remaining else argv_of_set(data, self._max_bulk)
 

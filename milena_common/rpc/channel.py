@@ -22,7 +22,7 @@ from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_opt
 from milena_common.rpc.status import from_grpc, is_response
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
-from milena_common.runtime.patched import refuse_patched
+from milena_common.runtime.patched import reject_patched
 
 _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Get": (pb.GetRequest, pb.GetResponse),
@@ -133,7 +133,7 @@ class GrpcTransport:
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._connecting = threading.Lock()
-        refuse_patched(sys.modules)
+        reject_patched(sys.modules)
         survive_forks(self)
 
     def _connected(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class GrpcTransport:
         use_grpc()
         with self._connecting:
             if self._channel is None:
-                refuse_patched(sys.modules)  # which may have happened since
+                reject_patched(sys.modules)  # which may have happened since
                 self._channel = grpc.insecure_channel(self._address, options=channel_options())
                 self._methods = _methods(self._channel)
         return self._methods
@@ -231,7 +231,7 @@ class AsyncGrpcTransport:
         self._streams: set[Any] = set()
         self._exchanges: dict[str, Any] = {}  # open streams, by method
         self._home = Home(self._begin_anew)
-        refuse_patched(sys.modules)
+        reject_patched(sys.modules)
         survive_forks(self)
 
     def _begin_anew(self) -> None:
@@ -287,7 +287,7 @@ class AsyncGrpcTransport:
                         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                             return await self.call(_EXCHANGES[method][2], request, timeout)
                         if error.code() is grpc.StatusCode.INTERNAL and not is_response(error.trailing_metadata()):
-                            raise self._ended(method) from None  # the stream ended while the request was written
+                            raise self._finished(method) from None  # the stream ended while the request was written
                         raise
         except TimeoutError:
             raise self._router.no_response(timeout) from None
@@ -297,7 +297,7 @@ class AsyncGrpcTransport:
             else:
                 self._exchanges[method] = stream
         if response is grpc.aio.EOF:
-            raise self._ended(method)
+            raise self._finished(method)
         return cast(Message, response)
 
     async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
@@ -327,14 +327,14 @@ class AsyncGrpcTransport:
         except grpc.aio.UsageError:
             raise FailedPrecondition(_CLOSED) from None
         except asyncio.InvalidStateError:
-            raise self._ended(method) from None
+            raise self._finished(method) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
 
-    def _ended(self, method: str) -> Unavailable:
+    def _finished(self, method: str) -> Unavailable:
         return Unavailable(f"the router at {self._address} ended the stream of {method}")
 
     def _drop(self, stream: Any) -> None:
@@ -356,7 +356,7 @@ class AsyncGrpcTransport:
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
         self._home.adopt()
-        refuse_patched(sys.modules)
+        reject_patched(sys.modules)
         use_grpc()
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
         self._methods = _methods(self._channel)

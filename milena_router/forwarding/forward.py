@@ -56,7 +56,7 @@ class Forwarder:
         self._warn_again: dict[str, float] = {}
 
     async def read(
-        self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, answer_bytes: int = 0
+        self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, response_bytes: int = 0
     ) -> bytes:
         """The owner's answer to `build(owned_since)`, within `timeout` seconds; see `NodeConnection.call`.
 
@@ -64,11 +64,11 @@ class Forwarder:
         """
         deadline = self._clock.now() + inner(timeout)
         try:
-            return (await self._request_owner(cache_key, method, build, deadline, answer_bytes))[0]
+            return (await self._request_owner(cache_key, method, build, deadline, response_bytes))[0]
         except NodeLost:
             if deadline - self._clock.now() < MIN_SECONDS:
                 raise
-            return (await self._request_owner(cache_key, method, build, deadline, answer_bytes))[0]
+            return (await self._request_owner(cache_key, method, build, deadline, response_bytes))[0]
 
     async def write(
         self,
@@ -87,14 +87,14 @@ class Forwarder:
         return response
 
     async def _request_owner(
-        self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float, answer_bytes: int = 0
+        self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float, response_bytes: int = 0
     ) -> tuple[bytes, Owner]:
         """The answer of the owner, and who that is."""
         rejoin_deadline = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
         while True:
             owner = self._owner(cache_key)
             try:
-                return await self._call(owner, method, build, deadline, answer_bytes), owner
+                return await self._call(owner, method, build, deadline, response_bytes), owner
             except WrongNode:
                 if self._clock.now() + REJOIN_CHECK_SECONDS >= rejoin_deadline:
                     raise
@@ -110,12 +110,12 @@ class Forwarder:
         return owner
 
     async def _call(
-        self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float, answer_bytes: int = 0
+        self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float, response_bytes: int = 0
     ) -> bytes:
         remaining = max(deadline - self._clock.now(), MIN_SECONDS)
         connection = self._connection(owner.address)
         try:
-            return await connection.call(method, build(owner.owned_since), remaining, answer_bytes)
+            return await connection.call(method, build(owner.owned_since), remaining, response_bytes)
         except (NodeLost, WrongNode) as error:
             self._warn(owner.address, error)
             # Of the same class: whether the node may have done it decides what may be sent again.

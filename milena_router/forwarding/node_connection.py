@@ -39,8 +39,8 @@ _NO_CONNECTION: Final = "failed to connect to all addresses"
 class NodeConnection(Protocol):
     """A way to call one node."""
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
-        """The node's answer, within `timeout` seconds. `answer_bytes`: its expected size, 0 if it is small.
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
+        """The node's answer, within `timeout` seconds. `response_bytes`: its expected size, 0 if it is small.
 
         Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, and
         what the node answered otherwise.
@@ -59,7 +59,7 @@ class GrpcNodeConnection:
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         stub = self._methods.get(method)
         if stub is None:
             # Without serializers gRPC passes bytes through.
@@ -107,10 +107,10 @@ class RespNodeConnection:
         self._other = other
         self._closed = False
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         if self._closed:
             raise NodeLost("left the ring")
-        fast = method in FAST and len(request) <= LARGE_BYTES and answer_bytes <= LARGE_BYTES
+        fast = method in FAST and len(request) <= LARGE_BYTES and response_bytes <= LARGE_BYTES
         stream = self._link.stream if fast else None
         if stream is None and fast:
             started = monotonic()

@@ -395,7 +395,7 @@ async def test_what_ended_after_it_was_written_over_is_no_conflict() -> None:
 
 async def test_a_dead_letter_ends_as_well() -> None:
     t = await started()
-    t.store.refuse = lambda operation, _: Fault.REFUSED if operation == "put" else None
+    t.store.refuse = lambda operation, _: Fault.REJECTED if operation == "put" else None
     await t.put("k", b"v", expires_at=in_seconds(t, 5))
     await t.flush()
     assert t.dirty.dead_letters == 1
@@ -418,7 +418,7 @@ async def test_a_copied_object_and_a_malformed_end_end_nothing() -> None:
     assert await t.outcome("odd") == ("miss", b"odd")
 
 
-class TestedServer:
+class RunningServer:
     """The gRPC methods of a node, whose answers are read."""
 
     def __init__(self, node: Node) -> None:
@@ -434,7 +434,7 @@ class TestedServer:
 
 async def test_over_grpc() -> None:
     t = NodeUnderTest()
-    door = TestedServer(t.node)
+    door = RunningServer(t.node)
     await door.put(1500)
     assert (await door.get()).ttl_ms == 1500
     t.clock.tick(1.4)

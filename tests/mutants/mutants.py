@@ -79,8 +79,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/recovery.py",
-                "        old = dirty.put(entry)\n",
-                "        if entry.key in dirty:\n            continue\n        old = dirty.put(entry)\n",
+                "        old = dirty.replace(entry)\n",
+                "        if entry.key in dirty:\n            continue\n        old = dirty.replace(entry)\n",
             ),
         ),
         (f"{ORDER}::test_of_two_records_of_a_key_the_later_one_counts", MACHINE, KILLS),

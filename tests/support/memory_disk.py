@@ -47,23 +47,23 @@ class MemoryDisk:
         if self.failure is not None and self.fail_at in (None, self.calls):
             raise self.failure
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         self._call()
         assert all(seq > other for other in list(self.open.records)[-1:]), "numbers grow"
         self.open.records[seq] = raw
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         self._call()
         self.open.records.pop(seq, None)
         self.open.rejected.pop(seq, None)
         self.open.quarantined.pop(seq, None)
 
-    def reject(self, seq: int, reason: str, at: float) -> None:
+    def reject_record(self, seq: int, reason: str, at: float) -> None:
         self._call()
         self.open.rejected[seq] = (reason, at)
 
     def clear_rejection(self, seq: int) -> None:
-        self.reject(seq, "", 0.0)
+        self.reject_record(seq, "", 0.0)
 
     def quarantine(self, seq: int) -> None:
         self._call()
@@ -77,7 +77,7 @@ class MemoryDisk:
         self._call()
         self.open.metadata[name] = text
 
-    def read(self, seq: int) -> bytes | None:
+    def read_record(self, seq: int) -> bytes | None:
         return self.committed.records.get(seq)
 
     def commit(self) -> Awaitable[None]:

@@ -64,7 +64,7 @@ def judge(
         # A parameter that boto3 refuses is the object's; credentials, profiles and endpoints are everyone's.
         of_object = isinstance(error, botocore_errors.ParamValidationError)
         return OriginFailure(
-            Fault.REFUSED if of_object else Fault.ACCOUNT, operation, ref, name, "local", str(error)
+            Fault.REJECTED if of_object else Fault.ACCOUNT, operation, ref, name, "local", str(error)
         )
     if isinstance(error, ValueError):
         # boto3's own complaint about an endpoint that it cannot use.

@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
                     self._pause_until_scheduled()
                 self._share.used(took)
                 return
-            argv = reader.put(data)
+            argv = reader.plain_set(data)
             if argv is not None:
                 done = self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts)
                 if not done:

@@ -311,7 +311,7 @@ def _says_nothing(failure: OriginFailure) -> bool:
 
     Then the write itself is sent, on its condition, and the answer to that says what S3 means.
     """
-    return failure.fault in (Fault.DENIED, Fault.REFUSED) and failure.code in (
+    return failure.fault in (Fault.DENIED, Fault.REJECTED) and failure.code in (
         failure.status,
         f"HTTP {failure.status}",
     )

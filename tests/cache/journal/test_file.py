@@ -28,7 +28,7 @@ async def journal_of(directory: Path, records: int = 500) -> Path:
     disk = LmdbDisk(directory, MAX_BYTES)
     await disk.roll_back()
     for seq in range(records):
-        disk.put(seq, bytes(1000))
+        disk.put_record(seq, bytes(1000))
     await disk.commit()
     await disk.close()
     return directory

@@ -30,13 +30,13 @@ class LoggingDisk(MemoryDisk):
         self.log: list[str] = []
         self.roll_back_failure: Exception | None = None
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         self.log.append(f"put {seq}")
-        super().put(seq, raw)
+        super().put_record(seq, raw)
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         self.log.append(f"remove {seq}")
-        super().remove(seq)
+        super().remove_record(seq)
 
     def commit(self) -> Awaitable[None]:
         self.log.append("commit")

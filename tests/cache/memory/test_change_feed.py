@@ -113,7 +113,7 @@ async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
     assert await t.outcome("k") == ("miss", b"theirs, later")
     assert told == [b"k"]
     told.clear()
-    t.store.refuse = lambda operation, _: Fault.REFUSED if operation == "put" else None
+    t.store.refuse = lambda operation, _: Fault.REJECTED if operation == "put" else None
     await t.put("k", b"refused")
     await t.flush()
     told.clear()
@@ -320,7 +320,7 @@ class ChangesMachine(RuleBasedStateMachine):
     def time_passes_and_nothing_else(self, seconds: float) -> None:
         self.t.clock.tick(seconds)
 
-    @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.REFUSED]), times=st.integers(1, 3))
+    @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.REJECTED]), times=st.integers(1, 3))
     def s3_fails_some_requests(self, fault: Fault, times: int) -> None:
         self.t.store.fail(fault, times=times, after_effect=fault.ambiguous)
 

@@ -69,7 +69,7 @@ async def test_after_the_last_attempt_the_failure_is_told() -> None:
     assert rig.store.count("get") + rig.fresh.count("get") == 3
 
 
-@pytest.mark.parametrize("fault", [Fault.DENIED, Fault.NO_BUCKET, Fault.REFUSED])
+@pytest.mark.parametrize("fault", [Fault.DENIED, Fault.NO_BUCKET, Fault.REJECTED])
 async def test_what_repeating_cannot_help_is_not_repeated(fault: Fault) -> None:
     rig = Rig()
     rig.store.fail(fault)

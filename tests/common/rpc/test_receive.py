@@ -34,7 +34,7 @@ def put(size: int) -> bytes:
     return pb.PutRequest(key=b"k", value=bytes(size)).SerializeToString()
 
 
-class TestedServer:
+class RunningServer:
     """A door with the methods Put and Get, its budget, and a channel to it."""
 
     def __init__(self, channel: grpc.aio.Channel, budget: ByteBudget) -> None:
@@ -60,7 +60,7 @@ class TestedServer:
 
 
 @asynccontextmanager
-async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[TestedServer]:
+async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[RunningServer]:
     budget = ByteBudget(LIMIT)
     door = GrpcServer(SERVICE, MAX_VALUE, budget, request_timeout)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
@@ -68,7 +68,7 @@ async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterato
     await door.start(methods, CallCounts(("put", "get")))
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield TestedServer(channel, budget)
+            yield RunningServer(channel, budget)
     finally:
         await door.stop(0)
 
@@ -244,7 +244,7 @@ async def test_a_request_larger_than_announced_is_counted_as_large_as_it_is() ->
         address = inner.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
         await inner.start({"Put": ("put", pb.PutRequest, method)}, CallCounts(("put",)))
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            await TestedServer(channel, door.budget).put(put(MAX_VALUE), announced=1)
+            await RunningServer(channel, door.budget).put(put(MAX_VALUE), announced=1)
         await inner.stop(0)
     assert held == [COPIES * len(put(MAX_VALUE))]
 

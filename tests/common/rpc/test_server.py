@@ -30,7 +30,7 @@ REQUEST = pb.GetRequest(key=b"k").SerializeToString()
 SOON = 10.0
 
 
-class TestedServer:
+class RunningServer:
     """A running door with one method, and a channel to it."""
 
     def __init__(
@@ -57,7 +57,7 @@ class TestedServer:
 
 
 @asynccontextmanager
-async def door_to(method: Method) -> AsyncIterator[TestedServer]:
+async def door_to(method: Method) -> AsyncIterator[RunningServer]:
     budget = ByteBudget(10_000)
     door = GrpcServer(SERVICE, 1000, budget, 5)
     address = door.bind(ANY_PORT, "LISTEN_ADDR")
@@ -65,7 +65,7 @@ async def door_to(method: Method) -> AsyncIterator[TestedServer]:
     await door.start({"Get": ("get", pb.GetRequest, method)}, counts)
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield TestedServer(door, address, counts, channel, budget)
+            yield RunningServer(door, address, counts, channel, budget)
     finally:
         await door.stop(0)
 
@@ -213,7 +213,7 @@ async def test_a_frame_over_the_transports_limit_reads_as_a_value_that_is_too_la
         assert await door.call() == b"answer to k"
 
 
-async def health(door: TestedServer, service: str) -> int:
+async def health(door: RunningServer, service: str) -> int:
     stub = health_pb2_grpc.HealthStub(door.channel)
     return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=SOON)).status
 

@@ -26,7 +26,7 @@ MAX_STREAMS = 3
 Call = grpc.aio.UnaryStreamCall[bytes, bytes]
 
 
-class TestedServer:
+class RunningServer:
     """A running door: its `Watch` is the stream under test, its `Get` answers when `go_on` is set."""
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class TestedServer:
 
 
 @asynccontextmanager
-async def door_to(method: StreamMethod) -> AsyncIterator[TestedServer]:
-    door = TestedServer()
+async def door_to(method: StreamMethod) -> AsyncIterator[RunningServer]:
+    door = RunningServer()
     address = door.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.door.start(
         {"Get": ("get", pb.GetRequest, door.get)}, door.calls, {"Watch": ("watch", pb.GetRequest, method)}

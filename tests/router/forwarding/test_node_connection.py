@@ -233,7 +233,7 @@ class Other:
         self.calls: list[str] = []
         self.closed_with: float | None = None
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         self.calls.append(method)
         return b"other"
 

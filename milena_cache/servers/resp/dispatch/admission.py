@@ -29,7 +29,7 @@ def check_keys(keys: list[bytes]) -> None:
 def check_transaction(session: Session, command: Command[Any]) -> None:
     """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""
     if command.name not in TRANSACTION_END:
-        session.transaction_refused = True
+        session.transaction_rejected = True
         raise CommandError(
             f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is refused; nothing was done"
         )

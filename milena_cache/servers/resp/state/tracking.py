@@ -167,7 +167,7 @@ class Tracking:
 
     # What is read and written.
 
-    def read(self, client: int, key: bytes) -> None:
+    def track(self, client: int, key: bytes) -> None:
         """A client begins to read `key`: to be called before it is known what the answer is."""
         follower = self._followers.get(client)
         if follower is None or not follower.wants():

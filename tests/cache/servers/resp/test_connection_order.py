@@ -45,7 +45,7 @@ async def test_what_waits_is_answered_in_the_protocol_in_which_it_was_asked() ->
     await door.t.stop()
 
 
-@pytest.mark.parametrize("words", [(b"HELLO", b"2"), (b"RESET",), (b"CLIENT", b"DEFER", b"OFF")])
+@pytest.mark.parametrize("argv", [(b"HELLO", b"2"), (b"RESET",), (b"CLIENT", b"DEFER", b"OFF")])
 async def test_no_deferred_answer_comes_after_the_end_of_deferring(argv: tuple[bytes, ...]) -> None:
     door = await started()
     client = await deferring(door)

@@ -109,7 +109,7 @@ async def test_after_a_lost_answer_it_is_found_out(
     )
 
 
-@pytest.mark.parametrize("fault", [Fault.CONNECT, Fault.THROTTLED, Fault.BUSY, Fault.DENIED, Fault.REFUSED])
+@pytest.mark.parametrize("fault", [Fault.CONNECT, Fault.THROTTLED, Fault.BUSY, Fault.DENIED, Fault.REJECTED])
 async def test_what_certainly_did_not_happen_needs_no_look(fault: Fault) -> None:
     rig = Rig()
     write = put(base=ABSENT)

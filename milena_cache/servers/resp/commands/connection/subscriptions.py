@@ -65,9 +65,9 @@ def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Unsubscribe from the named channels, from all without names; one message for each."""
     names = argv[1:]
     if not names:
-        ended = bulk(CHANNEL) if session.subscribed else null(session.protocol)
+        left_channels = bulk(CHANNEL) if session.subscribed else null(session.protocol)
         session.subscribed = False
-        return Raw(message(session, b"unsubscribe", ended, b":0\r\n"))
+        return Raw(message(session, b"unsubscribe", left_channels, b":0\r\n"))
     parts = []
     for name in names:
         if name == CHANNEL:
@@ -76,7 +76,7 @@ def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return Raw(b"".join(parts))
 
 
-def refuse(context: Context, session: Session, argv: list[bytes]) -> Raw:
+def reject_command(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse patterns and shard channels: nothing is ever published on them. Raises Refused."""
     raise CommandError(NO_OTHER)
 
@@ -113,9 +113,15 @@ COMMANDS = tuple(
             "Listens for messages of __redis__:invalidate; no other channel is there.",
         ),
         ("unsubscribe", unsubscribe, -1, "2.0.0", "Stops listening to messages of channels."),
-        ("psubscribe", refuse, -2, "2.0.0", "Is refused: there are no channels that a pattern could match."),
+        (
+            "psubscribe",
+            reject_command,
+            -2,
+            "2.0.0",
+            "Is refused: there are no channels that a pattern could match.",
+        ),
         ("punsubscribe", unsubscribe_none, -1, "2.0.0", "Answers that there is no such subscription."),
-        ("ssubscribe", refuse, -2, "7.0.0", "Is refused: there are no shard channels."),
+        ("ssubscribe", reject_command, -2, "7.0.0", "Is refused: there are no shard channels."),
         ("sunsubscribe", unsubscribe_none, -1, "7.0.0", "Answers that there is no such subscription."),
     )
 )

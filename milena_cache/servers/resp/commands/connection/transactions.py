@@ -31,9 +31,9 @@ def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction: an empty array if it had no command. Raises Refused otherwise, or if there is none."""
     if not session.in_transaction:
         raise CommandError("ERR EXEC without MULTI")
-    refused = session.transaction_refused
+    not_supported = session.transaction_rejected
     session.end_transaction()
-    if refused:
+    if not_supported:
         raise CommandError("EXECABORT Transaction discarded because of previous errors.")
     return _EMPTY_ARRAY
 

@@ -128,14 +128,14 @@ def encoded_as(value: bytes) -> bytes:
 
 
 def freq(context: Context, session: Session, argv: list[bytes]) -> Any:
-    def refused(entry: Entry, _: int) -> None:
+    def not_supported(entry: Entry, _: int) -> None:
         if entry.value is not None:
             raise CommandError(
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
                 "switching between policies at runtime LRU and LFU data will take some time to adjust."
             )
 
-    return look(context, session, argv[2], refused)
+    return look(context, session, argv[2], not_supported)
 
 
 def idletime(context: Context, session: Session, argv: list[bytes]) -> Any:

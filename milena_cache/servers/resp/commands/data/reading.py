@@ -54,7 +54,7 @@ async def _read(context: Context, place: Place, convert: Callable[[Entry], Any])
 def _place(context: Context, session: Session, key: bytes) -> Place:
     place = context.place(key)
     if session.tracking:
-        context.tracking.read(session.id, place[0].cache_key)
+        context.tracking.track(session.id, place[0].cache_key)
     return place
 
 

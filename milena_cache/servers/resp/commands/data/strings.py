@@ -32,7 +32,7 @@ from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 def get(context: Context, session: Session, argv: list[bytes]) -> Any:
     target, owned_since = context.place(argv[1])
     if session.tracking:
-        context.tracking.read(session.id, target.cache_key)
+        context.tracking.track(session.id, target.cache_key)
     reply = context.node.lookup(target, owned_since)
     return reply.entry.value if reply is not None else _read(context, target, owned_since)
 

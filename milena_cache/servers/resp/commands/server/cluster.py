@@ -131,10 +131,10 @@ def links(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return []
 
 
-def _slot(word: bytes, refusal: str) -> int:
+def _slot(word: bytes, error: str) -> int:
     slot = integer(word)
     if not 0 <= slot < SLOTS:
-        raise CommandError(refusal)
+        raise CommandError(error)
     return slot
 
 

@@ -110,15 +110,15 @@ def docs(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any
 
 
 def getkeys(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
-    asked = argv[2:]
-    found = find(context.commands, asked)
+    requested = argv[2:]
+    found = find(context.commands, requested)
     if found is None:
         raise CommandError("ERR Invalid command specified")
     if not found.keys[0]:
         raise CommandError("ERR The command has no key arguments")
-    if not found.accepts(len(asked)):
+    if not found.accepts(len(requested)):
         raise CommandError("ERR Invalid number of arguments specified for command")
-    return found.keys_in(asked)
+    return found.keys_in(requested)
 
 
 def list_(context: Context, session: Session, argv: list[bytes]) -> list[str]:

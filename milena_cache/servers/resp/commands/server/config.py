@@ -114,8 +114,8 @@ def set_(context: Context, session: Session, argv: list[bytes]) -> Raw:
             raise _failed(name, "duplicate parameter")
         try:
             settings[name] = setting.change, setting.parsed(value)
-        except CommandError as refusal:
-            raise _failed(name, str(refusal)) from None
+        except CommandError as error:
+            raise _failed(name, str(error)) from None
     for change, number in settings.values():
         change(context, number)
     context.slow.thresholds_changed()

@@ -12,10 +12,14 @@ EVERYTHING = ("all", "everything")
 
 
 def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
-    asked = {word.decode(errors="replace").lower() for word in argv[1:]} or {"default"}
+    requested = {word.decode(errors="replace").lower() for word in argv[1:]} or {"default"}
     texts = []
     for name, section in SECTIONS.items():
-        if name.lower() in asked or asked.intersection(EVERYTHING) or (name in DEFAULT and "default" in asked):
+        if (
+            name.lower() in requested
+            or requested.intersection(EVERYTHING)
+            or (name in DEFAULT and "default" in requested)
+        ):
             fields = "".join(f"{field}:{value}\r\n" for field, value in section(context).items())
             texts.append(f"# {name}\r\n{fields}")
     return Verbatim("\r\n".join(texts))

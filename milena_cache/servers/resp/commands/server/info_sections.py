@@ -159,19 +159,19 @@ def persistence(context: Context) -> Fields:
 
 
 def stats(context: Context) -> Fields:
-    figures = context.rates
-    now = figures.since_reset(totals(context))
+    rates = context.rates
+    now = rates.since_reset(totals(context))
     errors = sum(context.stats.errors.values())
     return {
         "total_connections_received": now["connections"],
         "total_commands_processed": now["commands"],
-        "instantaneous_ops_per_sec": round(figures.per_second("commands")),
+        "instantaneous_ops_per_sec": round(rates.per_second("commands")),
         "total_net_input_bytes": now["received"],
         "total_net_output_bytes": now["sent"],
         "total_net_repl_input_bytes": 0,
         "total_net_repl_output_bytes": 0,
-        "instantaneous_input_kbps": f"{figures.per_second('received') / 1024:.2f}",
-        "instantaneous_output_kbps": f"{figures.per_second('sent') / 1024:.2f}",
+        "instantaneous_input_kbps": f"{rates.per_second('received') / 1024:.2f}",
+        "instantaneous_output_kbps": f"{rates.per_second('sent') / 1024:.2f}",
         "rejected_connections": now["refused"],
         "sync_full": 0,
         "sync_partial_ok": 0,

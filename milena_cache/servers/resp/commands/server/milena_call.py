@@ -49,16 +49,16 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     if name != "Get":
         return method(request, seconds)
     if session.tracking:
-        context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
+        context.tracking.track(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
     reply = service.get_now(request)
     return service.fetch(request, seconds) if reply is None else reply
 
 
 def _timeout_ms(word: bytes) -> int:
-    refusal = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
-    milliseconds = integer(word, refusal)
+    error = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
+    milliseconds = integer(word, error)
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        raise InvalidRequest(refusal.removeprefix("ERR "))
+        raise InvalidRequest(error.removeprefix("ERR "))
     return milliseconds
 
 

@@ -11,7 +11,7 @@ OTHER = "127.0.0.1:60051"
 
 
 @pytest.mark.parametrize(
-    ("words", "reads"),
+    ("argv", "reads"),
     [
         ([b"DEL", b"k"], 0),
         ([b"DEL", b"k", b"cold", b"absent"], 0),

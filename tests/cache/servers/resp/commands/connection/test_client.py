@@ -20,7 +20,7 @@ FIELDS = (
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("argv", "answer"),
     [
         (b"CLIENT", b"-ERR wrong number of arguments for 'client' command\r\n"),
         (b"CLIENT NOSUCH x", b"-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n"),
@@ -79,7 +79,7 @@ async def test_a_line_about_each_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "killed"),
+    ("argv", "killed"),
     [
         (b"KILL ID %(other)d", {"other"}),
         (b"KILL TYPE NORMAL", {"other"}),

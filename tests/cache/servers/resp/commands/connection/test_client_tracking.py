@@ -164,7 +164,7 @@ async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
 async def test_what_nobody_keeps_a_copy_of_is_told_after_a_while() -> None:
     door = ServerUnderTest()
     client = tracking(door)
-    door.context.tracking.read(client.session.id, b"k")
+    door.context.tracking.track(client.session.id, b"k")
     for _ in range(MAX_SWEEPS + 1):
         assert await pushes(client) == b""
         door.door.sweep()
@@ -190,11 +190,11 @@ async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of
     redirected.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", number(sink))
     keys = [b"k%d" % at for at in range(NAMED_AT_ONCE + 10)]
     for key in keys:
-        door.context.tracking.read(client.session.id, key)
-    door.context.tracking.read(redirected.session.id, keys[0])
+        door.context.tracking.track(client.session.id, key)
+    door.context.tracking.track(redirected.session.id, keys[0])
     door.door.ring_changed()
     await asyncio.sleep(0)
-    door.context.tracking.read(client.session.id, b"read anew")
+    door.context.tracking.track(client.session.id, b"read anew")
     told: list[bytes] = []
     reader = hiredis.Reader()
     reader.feed(await pushes(client))
@@ -260,7 +260,7 @@ REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("argv", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
 async def test_refusals(argv: tuple[bytes, ...], refusal: str) -> None:
     client = ServerUnderTest().connect()
     assert error(client.now(b"CLIENT", *argv)) == refusal
@@ -298,7 +298,7 @@ SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "words", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("options", "argv", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
 async def test_what_does_not_fit_what_was_said_before(
     options: tuple[bytes, ...], argv: tuple[bytes, ...], refusal: str
 ) -> None:

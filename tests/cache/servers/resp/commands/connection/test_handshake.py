@@ -13,7 +13,7 @@ NO_PASSWORD = (
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("argv", "answer"),
     [
         (b"PING", b"+PONG\r\n"),
         (b"PING a", b"$1\r\na\r\n"),

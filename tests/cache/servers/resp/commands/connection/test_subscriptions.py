@@ -114,7 +114,7 @@ ANSWERS: list[tuple[tuple[bytes, ...], bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "answer"), ANSWERS, ids=[str(number) for number in range(len(ANSWERS))])
+@pytest.mark.parametrize(("argv", "answer"), ANSWERS, ids=[str(number) for number in range(len(ANSWERS))])
 async def test_what_a_subscriber_may_say(argv: tuple[bytes, ...], answer: bytes) -> None:
     assert subscriber(ServerUnderTest()).now(*argv) == answer
 
@@ -128,7 +128,7 @@ def test_who_is_not_subscribed_is_answered_with_null() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [(b"GET", b"k"), (b"SET", b"k", b"v"), (b"HELLO", b"3"), (b"CLIENT", b"ID"), (b"ECHO", b"x")]
+    "argv", [(b"GET", b"k"), (b"SET", b"k", b"v"), (b"HELLO", b"3"), (b"CLIENT", b"ID"), (b"ECHO", b"x")]
 )
 def test_a_resp2_subscriber_may_say_nothing_else(argv: tuple[bytes, ...]) -> None:
     door = ServerUnderTest()
@@ -139,7 +139,7 @@ def test_a_resp2_subscriber_may_say_nothing_else(argv: tuple[bytes, ...]) -> Non
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [(b"SUBSCRIBE", b"news"), (b"SUBSCRIBE", CHANNEL, b"news"), (b"PSUBSCRIBE", b"*"), (b"SSUBSCRIBE", CHANNEL)],
 )
 def test_channels_on_which_nothing_could_come_are_refused(argv: tuple[bytes, ...]) -> None:

@@ -95,7 +95,7 @@ async def test_a_value_is_not_changed_by_changing_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         [b"SET", b"k", b"w", b"EXAT", b"1"],
         [b"SET", b"k", b"w", b"XX", b"EXAT", b"1"],

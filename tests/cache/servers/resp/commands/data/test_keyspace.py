@@ -157,7 +157,7 @@ async def test_keys_of_other_nodes_are_told_to_be_there_by_every_command() -> No
     assert door.t.store.calls == []
 
 
-@pytest.mark.parametrize("words", [[b"DEL", b"k"], [b"UNLINK", b"l", b"k"]])
+@pytest.mark.parametrize("argv", [[b"DEL", b"k"], [b"UNLINK", b"l", b"k"]])
 async def test_a_write_behind_a_delete_comes_after_it(argv: list[bytes]) -> None:
     door = ServerUnderTest(mode="back")
     await door.t.start()
