@@ -184,6 +184,8 @@ async def put_resp(host: str, port: int, key: bytes, size: int, seconds: float) 
                     writer.write(CHUNK[:size_now])
                     remaining -= size_now
                     draining = asyncio.ensure_future(writer.drain())
+                    # If it fails after the answer has come, the connection has ended, as it should.
+                    draining.add_done_callback(lambda task: task.cancelled() or task.exception())
                     await asyncio.wait((draining, answering), return_when=asyncio.FIRST_COMPLETED)
                     if not draining.done():
                         draining.cancel()

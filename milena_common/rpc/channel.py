@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import grpc
@@ -51,6 +51,10 @@ _STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
 }
 
 _CLOSED = "this client is closed"
+
+# Within so many seconds gRPC reports the end of a call that was cancelled; it takes milliseconds.
+_CANCEL_SECONDS = 1.0
+_LAST_REPORT_SECONDS = 0.05
 
 
 def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
@@ -220,6 +224,21 @@ class GrpcTransport:
         return self._router.error(method, error.code(), error.details(), error.trailing_metadata())
 
 
+async def _cancel(call: Any) -> None:
+    """Cancel `call` and give gRPC time to report its end.
+
+    All event loops of a process get their reports through one thread of gRPC. A report to a loop that was closed
+    meanwhile, as asyncio.run() does right behind the last task, is logged as an error in the loop that runs then.
+    gRPC does not say when the last report has come: the status may be there before it, and asyncio.run() cancels
+    the task that waits for the status too.
+    """
+    call.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            await call.code()
+    await asyncio.sleep(_LAST_REPORT_SECONDS)
+
+
 class AsyncGrpcTransport:
     """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed."""
 
@@ -315,7 +334,9 @@ class AsyncGrpcTransport:
                 async for response in stream:
                     yield response
         finally:
-            self._drop(stream)
+            if stream is not None:
+                self._streams.discard(stream)
+                await _cancel(stream)
 
     @contextmanager
     def _errors(self, method: str) -> Iterator[None]:
@@ -346,8 +367,7 @@ class AsyncGrpcTransport:
         self._home.adopt()
         self._router.closed = True
         # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
-        for stream in self._streams:
-            stream.cancel()
+        await asyncio.gather(*map(_cancel, self._streams))
         if self._channel is not None:
             await self._channel.close()
 
