@@ -54,7 +54,7 @@ BUGS: tuple[Bug, ...] = (
                 "milena_cache/journal/group_commit.py",
                 "            await commit.committing\n",
                 "            for write in batch:\n"
-                "                write.ended(write.token, True)\n"
+                "                write.on_done(write.token, True)\n"
                 "                if not write.future.done():\n"
                 "                    write.future.set_result(None)\n"
                 "            batch.clear()\n"
@@ -203,7 +203,7 @@ BUGS: tuple[Bug, ...] = (
             Change(
                 "milena_cache/writeback/loop.py",
                 "            self._die(entry, str(failure))\n",
-                "            self.settled(entry)\n",
+                "            self.retire(entry)\n",
             ),
         ),
         (f"{ORDER}::test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried", POISON),
@@ -214,7 +214,7 @@ BUGS: tuple[Bug, ...] = (
             Change(
                 "milena_cache/journal/group_commit.py",
                 "            write.fail(JournalFull(str(error)))\n",
-                "            write.ended(write.token, False)\n            write.future.set_result(None)\n",
+                "            write.on_done(write.token, False)\n            write.future.set_result(None)\n",
             ),
         ),
         (f"{CLASSES}::test_a_full_disk_means_write_through_until_there_is_room", MACHINE, f"{NTH}::{FULL_AT_ANY}"),
@@ -289,7 +289,7 @@ BUGS: tuple[Bug, ...] = (
             Change(
                 "milena_cache/writeback/loop.py",
                 "if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
-                "if self.is_gone(entry) and entry.ended:",
+                "if self.is_gone(entry) and entry.expired:",
             ),
         ),
         (f"{EXPIRY}::test_an_older_value_does_not_come_back", MACHINE),

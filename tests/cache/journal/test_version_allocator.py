@@ -57,7 +57,7 @@ def test_a_newer_epoch_is_to_be_noted_at_once_and_is_there_after_a_restart() -> 
     assert not node.due
     given_last = node.next(11)
     assert node.due
-    notes = node.notes()
+    notes = node.metadata()
     assert not node.due
     assert notes["epoch"] == "11"
     assert Versions(0.0, notes).next(0) > given_last
@@ -83,7 +83,7 @@ def test_the_notes_are_due_at_the_start_and_again_half_a_block_later() -> None:
     assert not node.due
     node.next(0)
     assert node.due
-    node.notes()
+    node.metadata()
     assert not node.due
 
 

@@ -282,7 +282,7 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
     await t.clock.advance(2)
     assert not t.journal.full
     assert numbers(t) == [2]
-    assert sorted(t.disk.committed.aside) == [FIRST + 3]
+    assert sorted(t.disk.committed.quarantined) == [FIRST + 3]
 
 
 # ---- refused
