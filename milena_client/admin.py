@@ -247,7 +247,9 @@ class Admin:
         """
         if not 0 < limit < 2**32:
             raise InvalidRequest(f"limit: got {limit}; allowed are 1 and more")
-        return self._run(Operation("Failed", pb.FailedRequest(limit=limit), _read_failed, True, "failed"))
+        return self._run(
+            Operation("ListDeadLetters", pb.ListDeadLettersRequest(limit=limit), _read_failed, True, "failed")
+        )
 
     def retry(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
         """Upload the failed writes of `keys`, or `all` of them, again at once; return how many there were.
@@ -255,22 +257,24 @@ class Admin:
         For the time after the cause, such as the bucket's policy, was mended. Raises InvalidRequest for both, or
         neither, of `keys` and `all`.
         """
-        return self._settle("retry", keys, all)
+        return self._resolve("retry", keys, all)
 
     def drop(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
         """Delete the failed writes of `keys`, or `all` of them, for good; return how many there were.
 
         Reads then return what S3 has. Raises InvalidRequest for both, or neither, of `keys` and `all`.
         """
-        return self._settle("drop", keys, all)
+        return self._resolve("drop", keys, all)
 
-    def _settle(self, action: Literal["retry", "drop"], keys: Iterable[Key], all: bool) -> int:
+    def _resolve(self, action: Literal["retry", "drop"], keys: Iterable[Key], all: bool) -> int:
         encoded = [encode_key(key) for key in key_list(keys)]
         if all == bool(encoded):
             raise InvalidRequest(f"keys, all: {action} wants one of them: some keys, or all failed writes")
-        request = pb.SettleRequest(action=action, keys=encoded, bucket="" if all else self._bucket, all=all)
+        request = pb.ResolveDeadLettersRequest(
+            action=action, keys=encoded, bucket="" if all else self._bucket, all=all
+        )
         # A repeated drop could take with it a write that has failed in between.
-        return self._run(Operation("Settle", request, _read_settled, action == "retry", action))
+        return self._run(Operation("ResolveDeadLetters", request, _read_settled, action == "retry", action))
 
     def close(self) -> None:
         """Close the connection."""
@@ -319,7 +323,7 @@ def _read_refreshed(response: pb.RefreshResponse) -> Refreshed:
     return Refreshed(response.refreshed, response.dirty)
 
 
-def _read_failed(response: pb.FailedResponse) -> DeadLetters:
+def _read_failed(response: pb.ListDeadLettersResponse) -> DeadLetters:
     writes = [
         FailedWrite(
             write.key.decode(errors="replace"),
@@ -336,8 +340,8 @@ def _read_failed(response: pb.FailedResponse) -> DeadLetters:
     return DeadLetters(writes, response.total)
 
 
-def _read_settled(response: pb.SettleResponse) -> int:
-    return response.settled
+def _read_settled(response: pb.ResolveDeadLettersResponse) -> int:
+    return response.resolved
 
 
 def _read_left(response: pb.LeaveResponse) -> bool:

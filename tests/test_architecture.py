@@ -74,7 +74,7 @@ LEVELS = (
     ("milena_cache",),
 )
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
-MOST_FILES = 15
+MAX_FILES = 15
 
 # The tests of a package mirror it; these folders have the tests that are about no folder of the packages.
 MIRRORS = {"cache": "milena_cache", "client": "milena_client", "common": "milena_common", "router": "milena_router"}
@@ -292,7 +292,7 @@ def test_folders_have_few_files() -> None:
         if path.name != "__init__.py"
     ]
     counts = Counter(str(path.parent) for path in files)
-    complaints(f"{folder} has {number} files" for folder, number in counts.items() if number > MOST_FILES)
+    complaints(f"{folder} has {number} files" for folder, number in counts.items() if number > MAX_FILES)
 
 
 def test_the_tests_of_a_module_are_where_it_is() -> None:

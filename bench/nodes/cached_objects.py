@@ -24,12 +24,12 @@ from milena_cache.configuration.config import load
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.ownership import Ownership
 from milena_cache.memory.lru import Entry, Memory
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService
-from milena_cache.servers.resp.assembly import redis_door
-from milena_cache.service.status import Report
+from milena_cache.servers.resp.assembly import resp_server
+from milena_cache.service.status import Status
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.byte_budget import ByteBudget
@@ -38,7 +38,7 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
 from milena_common.process.run import GC_THRESHOLD
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
 from tests.support.memory_disk import MemoryDisk
 from tests.support.s3.memory_store import MemoryStore
@@ -57,7 +57,7 @@ def filled_memory(number: int, value_bytes: int = SMALL) -> Memory:
     memory = Memory(max_entries=number, max_bytes=2**40)
     now = time.monotonic()
     for each in range(number):
-        memory.put(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
+        memory.store(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
     return memory
 
 
@@ -74,21 +74,21 @@ async def serve(number: int, value_bytes: int) -> None:
     clock = CorrectedClock(SystemClock(), S3Clock())
     parts = _parts(filled_memory(number, value_bytes))
     calls = CallCounts((*OPERATIONS, "other"))
-    watch = BucketWatch(parts.origin, BUCKETS.default, clock, random.random)
-    report = Report(
+    watch = BucketCheck(parts.origin, BUCKETS.default, clock, random.random)
+    status = Status(
         parts.node, parts.origin.counts, calls, watch, parts.journal, parts.writeback, 300, lambda: False, clock
     )
-    door = GrpcDoor(SERVICE, 2**20, ByteBudget(2**30), 5)
-    address = str(door.bind(Address("127.0.0.1", 0), "port"))
-    service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, report)
-    await door.start(service.methods(), calls)
-    redis = redis_door(
+    server = GrpcServer(SERVICE, 2**20, ByteBudget(2**30), 5)
+    address = str(server.bind(Address("127.0.0.1", 0), "port"))
+    service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, status)
+    await server.start(service.methods(), calls)
+    redis = resp_server(
         config=load(Environment(_VARIABLES), 2**30),
         node=parts.node,
         buckets=BUCKETS,
         ownership=_owner_of_everything(address),
         service=service,
-        report=report,
+        status=status,
         calls=calls,
         limiter=TokenBucket(0, clock.now()),
         identity=NodeIdentity(BUCKETS.default, "bench"),

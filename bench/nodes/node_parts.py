@@ -13,10 +13,10 @@ from pathlib import Path
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.lmdb_disk import LmdbDisk
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
+from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import ObjectStore
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -26,20 +26,20 @@ from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import S3
-from milena_cache.reads.reader import Landing, Node
+from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import replay
-from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
-from milena_cache.writes.write_through import Through
+from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import BACK
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
 from milena_common.process.run import GC_THRESHOLD
 from milena_common.runtime.clock import SystemClock
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from tests.support.conditions import made_conditions
 
 BUCKETS = Buckets("bench")
@@ -71,20 +71,20 @@ class NodeParts:
 
 def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: float = FLUSH_DELAY) -> NodeParts:
     """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
-    clock, draw = CorrectedClock(SystemClock(), S3Clock()), random.random
+    clock, rng = CorrectedClock(SystemClock(), S3Clock()), random.random
     freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
     origin = Origin(
         store,
         clock,
-        draw,
+        rng,
         retries=RETRIES,
         concurrency=2 * CONCURRENCY,
         place_timeout=5,
         fresh=store,
         hedge_after=5.0,
     )
-    flights: Flights[Landing] = Flights(late_after=5.0)
-    copies = Copies(memory, flights, freshness, clock)
+    fetches: SingleFlight[FetchResult] = SingleFlight(late_after=5.0)
+    entries = Entries(memory, fetches, freshness, clock)
     dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
     journal: Journal[DirtyEntry] = Journal(disk, clock)
     uploader = Uploader(origin, made_conditions(), journal.lineages)
@@ -93,24 +93,24 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
         dirty,
         journal,
         uploader,
-        copies,
-        Turns(),
+        entries,
+        KeyLocks(),
         BUCKETS,
         reads,
         clock,
-        draw,
+        rng,
         ByteBudget(memory_limit() // 4),
-        pace=Pace(CONCURRENCY, draw),
+        throttle=UploadThrottle(CONCURRENCY, rng),
         delay=flush_delay,
         policy="overwrite",
     )
     writes = Writes(
         origin=origin,
-        through=Through(uploader, journal, dirty, writeback, copies, clock, draw, RETRIES),
+        write_through=WriteThrough(uploader, journal, dirty, writeback, entries, clock, rng, RETRIES),
         journal=journal,
         dirty=dirty,
         writeback=writeback,
-        copies=copies,
+        entries=entries,
         clock=clock,
         mode=BACK,
         max_value_bytes=MAX_VALUE_BYTES,
@@ -118,8 +118,8 @@ def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: floa
     node = Node(
         store=origin,
         memory=memory,
-        flights=flights,
-        copies=copies,
+        fetches=fetches,
+        entries=entries,
         dirty=dirty,
         writes=writes,
         reads=reads,

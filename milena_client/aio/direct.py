@@ -30,7 +30,7 @@ from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNode
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.resp import client_commands as resp_wire
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import CONNECT_SECONDS, RespLink
 from milena_common.resp.stream import Reply
@@ -117,7 +117,7 @@ class AsyncDirectTransport:
         """
         home = self._home
         if not home.is_running() or home.thread != get_ident():
-            home.settle()
+            home.adopt()
         routes = self._routes
         filed = routes.filed(key)
         if filed is None:
@@ -130,8 +130,8 @@ class AsyncDirectTransport:
 
         All owners are asked at once.
         """
-        self._home.settle()
-        answers: list[Any] = [NOT_ASKED] * len(keys)
+        self._home.adopt()
+        answers: list[Any] = [NOT_SENT] * len(keys)
         filed = self._routes.filed_many(keys)
         if filed is None:
             return answers
@@ -146,10 +146,10 @@ class AsyncDirectTransport:
         return answers
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        self._home.settle()
+        self._home.adopt()
         if self._watching is None and not self._closed:
             self._watching = asyncio.create_task(self._watch.run())
-        if method not in resp_wire.ANSWERS:
+        if method not in resp_wire.RESPONSES:
             return await self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
         try:
@@ -176,7 +176,7 @@ class AsyncDirectTransport:
             return None
         remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
-        return resp_wire.answer(method, await stream.call(command, remaining, lasting=method != "Get"))
+        return resp_wire.decode_response(method, await stream.call(command, remaining, lasting=method != "Get"))
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)
@@ -194,7 +194,7 @@ class AsyncDirectTransport:
         await link.close(LEAVE_GRACE_SECONDS, error)
 
     async def close(self) -> None:
-        self._home.settle()
+        self._home.adopt()
         self._closed = True
         if self._near is not None:
             self._near.close()

@@ -15,7 +15,7 @@ from milena_client.core.rate_limit_queue import Pace
 from milena_client.core.retry import Attempts, RetryBudget, RetryPolicy
 from milena_client.core.values import checked_timeout
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Moved, NoNodes
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.transport import AsyncTransport, Transport
 from milena_common.runtime.blocking_clock import BlockingClock
 from milena_common.runtime.clock import Clock
@@ -73,7 +73,7 @@ def first_attempt(began: float, found: object) -> Failed | None:
 
     Moved, NoNodes: the general way finds another node, or the router, at once.
     """
-    if not isinstance(found, MilenaError) or found is NOT_ASKED or isinstance(found, Moved | NoNodes):
+    if not isinstance(found, MilenaError) or found is NOT_SENT or isinstance(found, Moved | NoNodes):
         return None
     return Failed(began, found)
 

@@ -26,7 +26,7 @@ from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, Nod
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import RingWatch, Streams
 from milena_common.resp import client_commands as resp_wire
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.resp.identity import ANY, Identity
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock
@@ -116,15 +116,15 @@ class DirectTransport:
     def ask(self, key: str | bytes) -> Any:
         """The answer to a GET of `key`: its value, None if there is none, or an exception.
 
-        NOT_ASKED: it has to be read by `call`.
+        NOT_SENT: it has to be read by `call`.
         """
         routes = self._routes
         filed = routes.filed(key)
         if filed is None:
-            return NOT_ASKED
+            return NOT_SENT
         connection = routes.way(filed).current()
         if connection is None:
-            return NOT_ASKED
+            return NOT_SENT
         try:
             return connection.ask(resp_wire.get(filed), self._timeout)
         except MilenaError as error:
@@ -132,7 +132,7 @@ class DirectTransport:
 
     def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
         """For each of `keys` what `ask` answers; all owners are asked at once."""
-        answers: list[Any] = [NOT_ASKED] * len(keys)
+        answers: list[Any] = [NOT_SENT] * len(keys)
         filed = self._routes.filed_many(keys)
         if filed is None:
             return answers
@@ -170,7 +170,7 @@ class DirectTransport:
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
         for at, (method, request, timeout) in enumerate(calls):
-            if method not in resp_wire.ANSWERS:
+            if method not in resp_wire.RESPONSES:
                 continue
             connection = self._connection(self._routes.of(request), timeout)
             if connection is not None:
@@ -183,7 +183,7 @@ class DirectTransport:
             for at, reply in zip(places[connection], replies, strict=True):
                 method, request, timeout = calls[at]
                 try:
-                    if reply is NOT_ASKED:
+                    if reply is NOT_SENT:
                         continue
                     if isinstance(reply, Moved | NoNodes):
                         left = max(began + timeout - self._clock.now(), LEAST_SECONDS)
@@ -191,7 +191,7 @@ class DirectTransport:
                     elif isinstance(reply, MilenaError):
                         answers[at] = reply
                     else:
-                        answers[at] = resp_wire.answer(method, reply)
+                        answers[at] = resp_wire.decode_response(method, reply)
                 except MilenaError as error:
                     answers[at] = error
         return answers
@@ -206,7 +206,7 @@ class DirectTransport:
             for connection, batch in commands.items():
                 connection.lasting = lasting
                 if connection.closed:
-                    replies[connection] = [NOT_ASKED] * len(batch)
+                    replies[connection] = [NOT_SENT] * len(batch)
                     continue
                 waiting.add(connection)
                 try:
@@ -226,7 +226,7 @@ class DirectTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         self._begin()
-        if method not in resp_wire.ANSWERS:
+        if method not in resp_wire.RESPONSES:
             return self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
         try:
@@ -287,7 +287,7 @@ class DirectTransport:
             connection.lasting = False
         if isinstance(reply, Exception):
             raise reply
-        return resp_wire.answer(method, reply)
+        return resp_wire.decode_response(method, reply)
 
     @staticmethod
     def _connection(node: RespNode, remaining: float) -> RespSocket | None:

@@ -35,7 +35,7 @@ class NearListener:
     """The connection, and its thread once it is started.
 
     Raises NodeLost if it cannot be made within `connect` seconds, WrongNode if another node is there.
-    `greeting` are the commands that begin it; the first one answers the connection's id. `on_lost` is called when
+    `handshake` are the commands that begin it; the first one answers the connection's id. `on_lost` is called when
     it is over, before `near` is told, unless by `close`. `follow` is what a connection has to send so that its
     reads are followed.
     """
@@ -44,7 +44,7 @@ class NearListener:
         self,
         family: int,
         address: Any,
-        greeting: Sequence[bytes],
+        handshake: Sequence[bytes],
         connect: float,
         near: NearCache,
         on_lost: Callable[[NearListener], None],
@@ -61,8 +61,8 @@ class NearListener:
             self._socket.settimeout(connect)
             self._socket.connect(address)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.sendall(b"".join(greeting))
-            answers = [self._accepted() for _ in greeting]
+            self._socket.sendall(b"".join(handshake))
+            answers = [self._accepted() for _ in handshake]
             number = int(answers[0][b"id"])
         except WrongNode:
             self._socket.close()

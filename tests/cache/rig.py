@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.freshness import Freshness
 from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
-from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, has_ended
+from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, is_expired
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -19,18 +19,18 @@ from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.reads.read_modify_write import Decide, Modified
-from milena_cache.reads.reader import Landing, Node, Reply
+from milena_cache.reads.reader import FetchResult, Node, Reply
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.flush import Flushed
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import Replay, replay
-from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Policy, Uploader
-from milena_cache.writes.write_through import Through
+from milena_cache.writes.write_through import WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
@@ -104,8 +104,8 @@ class NodeUnderTest:
             fresh=self.store,
             hedge_after=5.0,
         )
-        flights: Flights[Landing] = Flights(late_after=LATE)
-        copies = Copies(self.memory, flights, freshness, corrected)
+        fetches: SingleFlight[FetchResult] = SingleFlight(late_after=LATE)
+        entries = Entries(self.memory, fetches, freshness, corrected)
         self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
         self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock, lineage)
         self.uploader = Uploader(origin, conditions or made_conditions(), self.journal.lineages)
@@ -115,35 +115,35 @@ class NodeUnderTest:
             self.dirty,
             self.journal,
             self.uploader,
-            copies,
-            Turns(),
+            entries,
+            KeyLocks(),
             self.buckets,
             reads,
             corrected,
             lambda: 0.5,
             self.budget,
-            pace=Pace(concurrency, lambda: 0.5),
+            throttle=UploadThrottle(concurrency, lambda: 0.5),
             delay=delay,
             policy=policy,
             stuck_after=stuck_after,
         )
         self.writes = Writes(
             origin=origin,
-            through=Through(
+            write_through=WriteThrough(
                 self.uploader,
                 self.journal,
                 self.dirty,
                 self.writeback,
-                copies,
+                entries,
                 corrected,
                 lambda: 0.5,
                 retries=0,
-                put_patience=0.002,
+                put_timeout=0.002,
             ),
             journal=self.journal,
             dirty=self.dirty,
             writeback=self.writeback,
-            copies=copies,
+            entries=entries,
             clock=corrected,
             mode=mode,
             max_value_bytes=max_value_bytes,
@@ -151,8 +151,8 @@ class NodeUnderTest:
         self.node = Node(
             store=origin,
             memory=self.memory,
-            flights=flights,
-            copies=copies,
+            fetches=fetches,
+            entries=entries,
             dirty=self.dirty,
             writes=self.writes,
             reads=reads,
@@ -192,8 +192,8 @@ class NodeUnderTest:
         await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
-        filed = [self.object(key).filed_as for key in keys] if keys else None
-        return await self.writeback.flushes.flush(filed, timeout)
+        filed = [self.object(key).cache_key for key in keys] if keys else None
+        return await self.writeback.flush_waiters.wait_flushed(filed, timeout)
 
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))
@@ -203,7 +203,7 @@ class NodeUnderTest:
         found = self.s3_has(key)
         if found is None:
             return None
-        ended = has_ended(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
+        ended = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
         return None if ended else found
 
     def ends(self, key: str) -> float:

@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry
 from milena_cache.membership.ownership import Ownership
 from milena_cache.metrics import node_registry
 from milena_cache.objects.read_outcomes import HITS, MISSES
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_cache.writeback.recovery import Replay
 from milena_common.api import errors
 from milena_common.api.durability import DURABILITIES
@@ -59,8 +59,8 @@ def real_metrics() -> set[str]:
 async def _real_metrics() -> set[str]:
     rig = NodeUnderTest()
     calls, counts = CallCounts(OPERATIONS), OriginCounts()
-    watch = BucketWatch(rig.store, BUCKET, rig.clock, random.random)
-    report = Report(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.corrected)
+    watch = BucketCheck(rig.store, BUCKET, rig.clock, random.random)
+    report = Status(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.corrected)
     service = CacheService(rig.node, rig.writeback, rig.buckets, "127.0.0.1:50051", 5, report)
     node = node_registry(
         calls,
@@ -145,7 +145,7 @@ def test_every_method_is_in_the_protocol() -> None:
 def test_every_command_of_the_redis_protocol_is_in_the_table() -> None:
     known = {
         name
-        for command in command_table().values()
+        for command in command_registry().values()
         for name in (command.name, *(below.name.replace("|", " ") for below in command.subcommands))
     }
     chapter = section(PROTOCOL, "The Redis protocol").partition("### Commands\n")[2].partition("\n### ")[0]

@@ -10,7 +10,7 @@ from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_common.network.addresses import Address
 from milena_common.network.listening import check_free, listen
 
@@ -25,14 +25,14 @@ QUIET_SECONDS = 0.3
 LISTEN_SECONDS = 2.0
 
 
-class RedisDoor:
+class RespServer:
     """The door of one node."""
 
-    def __init__(self, context: Context, hits: Hits, invalidations: Invalidations) -> None:
+    def __init__(self, context: Context, hits: PlainGets, invalidations: Invalidations) -> None:
         self.clients = context.clients
         self.tracking = context.tracking
         self._context = context
-        self._hits = hits
+        self._plain_gets = hits
         self._invalidations = invalidations
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -45,7 +45,10 @@ class RedisDoor:
         check_free(address, "RESP_ADDR")
         clients = self._context.clients
         self._server, listens = await listen(
-            lambda: Connection(self._context, self._hits, clients.next_id()), address, "RESP_ADDR", backlog=BACKLOG
+            lambda: Connection(self._context, self._plain_gets, clients.next_id()),
+            address,
+            "RESP_ADDR",
+            backlog=BACKLOG,
         )
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
         return listens
@@ -77,7 +80,7 @@ class RedisDoor:
             )
             client.disconnect("output")
         self._stalled = stalled
-        self._context.figures.sample(self._context.clock.now(), totals(self._context))
+        self._context.rates.sample(self._context.clock.now(), totals(self._context))
         now = self._context.clock.now()
         for client in tuple(clients.by_id.values()):
             if client.no_room_since and client.no_room_since < now - self._context.timeout:

@@ -11,19 +11,19 @@ import hiredis
 
 from milena_cache.configuration.config import Config, load
 from milena_cache.membership.ownership import Ownership
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.requests import Origin
 from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.invalidations import Invalidations
-from milena_cache.servers.resp.server import RedisDoor
+from milena_cache.servers.resp.server import RespServer
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_common.limits.byte_budget import ByteBudget
@@ -51,7 +51,7 @@ def ring(*owners: str, epoch: int = 1) -> SlotMap:
     return SlotMap(epoch, BUCKET, tuple(nodes), tuple(ranges))
 
 
-class DoorUnderTest:
+class ServerUnderTest:
     """A door without a socket, in front of `t`. The node owns every slot, until `ownership` is told otherwise.
 
     `variables` are the node's environment beyond what it needs; `node` goes to NodeUnderTest.
@@ -89,11 +89,11 @@ class DoorUnderTest:
             fresh=self.t.store,
             hedge_after=5.0,
         )
-        self.report = Report(
+        self.report = Status(
             self.t.node,
             origin.counts,
             self.calls,
-            BucketWatch(origin, BUCKET, self.t.clock, lambda: 0.5),
+            BucketCheck(origin, BUCKET, self.t.clock, lambda: 0.5),
             self.t.journal,
             self.t.writeback,
             300.0,
@@ -101,13 +101,13 @@ class DoorUnderTest:
             self.t.corrected,
         )
         self.service = CacheService(self.t.node, self.t.writeback, self.t.buckets, ME, 5.0, self.report)
-        self.hits = Hits(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
+        self.hits = PlainGets(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
         self.context = Context(
             node=self.t.node,
             buckets=self.t.buckets,
             ownership=self.ownership,
             service=self.service,
-            report=self.report,
+            status=self.report,
             calls=self.calls,
             limiter=TokenBucket(self.config.rate_limit, self.t.clock.now()),
             tracking=Tracking(self.config.tracking_max_keys),
@@ -116,20 +116,20 @@ class DoorUnderTest:
             timeout=self.config.request_timeout,
             clients=Clients(),
             budget=self.budget,
-            hits=self.hits,
+            plain_gets=self.hits,
             cursors=Cursors(1),
             facts=ProcessFacts(),
-            table=command_table(),
+            commands=command_registry(),
         )
         self.invalidations = Invalidations(
             self.context.tracking,
             self.context.clients,
-            self.t.memory.changes,
+            self.t.memory.change_feed,
             self.t.memory,
             self.t.dirty,
             self.t.clock,
         )
-        self.door = RedisDoor(self.context, self.hits, self.invalidations)
+        self.door = RespServer(self.context, self.hits, self.invalidations)
 
     def connect(self, *, resp3: bool = False) -> WireClient:
         """A new client of the door; needs a running loop."""
@@ -248,18 +248,18 @@ class WireClient:
         self._taken += len(taken)
         return taken
 
-    def now(self, *words: bytes) -> bytes:
+    def now(self, *argv: bytes) -> bytes:
         """The answer's bytes, which must be there at once."""
         self.take()
-        self.send(command(*words))
+        self.send(command(*argv))
         answer = self.take()
-        assert answer, f"{words[0]!r} has to wait"
+        assert answer, f"{argv[0]!r} has to wait"
         return answer
 
-    async def ask(self, *words: bytes) -> bytes:
+    async def ask(self, *argv: bytes) -> bytes:
         """The answer's bytes."""
         self.take()
-        self.send(command(*words))
+        self.send(command(*argv))
         return await self.answers(1)
 
     async def answers(self, number: int) -> bytes:
@@ -277,9 +277,9 @@ class WireClient:
                     return taken
                 await asyncio.sleep(0)
 
-    async def value(self, *words: bytes) -> Any:
+    async def value(self, *argv: bytes) -> Any:
         """The answer as hiredis reads it; an error is a `hiredis.ReplyError`."""
-        return parsed(await self.ask(*words))
+        return parsed(await self.ask(*argv))
 
     async def idle(self) -> None:
         """Let everything that is ready happen."""
