@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 import grpc
 
-from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable
-from milena_common.resp import client_commands as client_commands
+from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable, Overloaded
+from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
@@ -42,8 +42,8 @@ class NodeConnection(Protocol):
     async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         """The node's answer, within `timeout` seconds. `response_bytes`: its expected size, 0 if it is small.
 
-        Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, and
-        what the node answered otherwise.
+        Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, Overloaded
+        if it has not begun the call, and what the node answered otherwise.
         """
 
     async def close(self, grace: float) -> None:
@@ -79,6 +79,10 @@ class GrpcNodeConnection:
                 raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NodeLost(f"did not answer within {timeout:.3g} s") from None
+            if error.code() is grpc.StatusCode.CANCELLED:
+                # By the node's gRPC, which ends calls that have waited for too long to be begun. A call that was
+                # begun and is broken off, because the node ends, is UNAVAILABLE.
+                raise Overloaded("the node has more calls than it can begin; nothing was done") from None
             raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
             raise NodeLost("left the ring") from None

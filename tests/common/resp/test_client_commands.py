@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from milena_common.api.errors import InternalError, Moved, NodeLost, OriginUnavailable
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.resp import client_commands as client_commands
+from milena_common.resp import client_commands
 from milena_common.resp.client_commands import NOT_SENT
 
 KEYS = st.lists(st.binary(min_size=1, max_size=1500), min_size=1, max_size=20)

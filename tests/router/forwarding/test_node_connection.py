@@ -21,6 +21,7 @@ from milena_common.api.errors import (
     NodeLost,
     NodeUnreachable,
     OriginUnavailable,
+    Overloaded,
 )
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
@@ -93,6 +94,26 @@ async def test_a_defect_of_the_node_is_no_lost_node(node: Node, connection: Grpc
     node.says = ZeroDivisionError()
     with pytest.raises(InternalError):
         await connection.call("Get", REQUEST, SOON)
+
+
+async def test_a_call_that_a_node_has_not_begun_in_time_is_an_overload() -> None:
+    """The node's gRPC ends it with CANCELLED, and says nothing more."""
+
+    async def cancelled(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        await context.abort(grpc.StatusCode.CANCELLED)
+        raise AssertionError("abort always raises")
+
+    server = grpc.aio.server()
+    handlers = {"Get": grpc.unary_unary_rpc_method_handler(cancelled)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    connection = GrpcNodeConnection(f"127.0.0.1:{port}")
+    with pytest.raises(Overloaded, match="nothing was done") as raised:
+        await connection.call("Get", REQUEST, SOON)
+    assert raised.value.retry_after > 0
+    await connection.close(0)
+    await server.stop(0)
 
 
 async def test_a_method_that_the_node_does_not_have_is_internal(connection: GrpcNodeConnection) -> None:
