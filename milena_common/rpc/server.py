@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -98,8 +98,8 @@ def _handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        received = b""  # see `_refuse`
-        await _reject(problem, context, counts)
+        _reject(problem, context, counts)
+        return b""  # not sent
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
     return grpc.unary_unary_rpc_method_handler(response)
@@ -135,7 +135,8 @@ def _large_handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        await _reject(problem, context, counts)
+        _reject(problem, context, counts)
+        return b""  # not sent
 
     return grpc.stream_unary_rpc_method_handler(response)
 
@@ -174,7 +175,7 @@ def _stream_handler(
             problem = error
         if not responded:
             counts.durations.observe(time.perf_counter() - started)
-        await _reject(problem, context, counts)
+        _reject(problem, context, counts)
 
     return grpc.unary_stream_rpc_method_handler(response)
 
@@ -207,7 +208,7 @@ def _exchange_handler(
             stopped.cancel()
             if reading is not None:
                 reading.cancel()
-        await _reject(problem, context, counts)
+        _reject(problem, context, counts)
 
     return grpc.stream_stream_rpc_method_handler(response)
 
@@ -248,15 +249,12 @@ class _Handlers(grpc.GenericRpcHandler):
         return handler
 
 
-async def _reject(
-    problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
-) -> NoReturn:
-    """Answer a call with the status that `problem` is."""
+def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts) -> None:
+    """Have the call end, when its handler returns, with the status that `problem` is."""
     if not isinstance(problem, MilenaError):
         log.error("a call failed by a defect of this program", exc_info=problem)
-    # gRPC keeps the error that `abort` raises, whose frames keep this call's context and `problem`: a circle that
-    # lasts until the garbage collector runs, for minutes. The frames of `problem`, and of the errors in whose place
-    # it was raised (`from None` hides those and keeps them), hold the request and the node's copy of it.
+    # The frames of `problem`, and of the errors in whose place it was raised (`from None` hides those and keeps
+    # them), hold the request and the node's copy of it.
     problem.__traceback__ = problem.__context__ = problem.__cause__ = None
     if not isinstance(problem, MilenaError):
         problem = InternalError("a defect of Milena; the process's log has the details")
@@ -266,8 +264,12 @@ async def _reject(
     else:
         counts.failed(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
-    await context.abort(status, details, metadata)
-    raise AssertionError("abort always raises")
+    # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That circle
+    # lasts until the garbage collector runs, for minutes, and the call counts for MAX_CALLS_PER_CONNECTION until
+    # then: after so many failed calls the connection would refuse all that follow.
+    context.set_code(status)
+    context.set_details(details)
+    context.set_trailing_metadata(metadata)
 
 
 def _parse(kind: type[Message], received: bytes) -> Any:

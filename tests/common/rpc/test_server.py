@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen
 from milena_common.resp.identity import Identity
-from milena_common.rpc.options import channel_options
+from milena_common.rpc.options import MAX_CALLS_PER_CONNECTION, channel_options
 from milena_common.rpc.server import MAX_CHECKED_HANDLERS, GrpcServer, Method
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
@@ -40,15 +41,17 @@ class RunningServer:
         counts: CallCounts,
         channel: grpc.aio.Channel,
         budget: ByteBudget,
+        name: str,
     ) -> None:
         self.door = door
         self.budget = budget
         self.address = address
         self.counts = counts["get"]
         self.channel = channel
+        self.name = name
 
     def call(self, request: bytes = REQUEST, timeout: float | None = SOON) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
-        return self.channel.unary_unary(f"/{SERVICE}/Get")(request, timeout=timeout)
+        return self.channel.unary_unary(f"/{SERVICE}/{self.name}")(request, timeout=timeout)
 
     async def refused(self, request: bytes = REQUEST) -> grpc.aio.AioRpcError:
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -57,15 +60,15 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def door_to(method: Method) -> AsyncIterator[RunningServer]:
+async def door_to(method: Method, name: str = "Get") -> AsyncIterator[RunningServer]:
     budget = ByteBudget(10_000)
     door = GrpcServer(SERVICE, 1000, budget, 5)
     address = door.bind(ANY_PORT, "LISTEN_ADDR")
     counts = CallCounts(("get",))
-    await door.start({"Get": ("get", pb.GetRequest, method)}, counts)
+    await door.start({name: ("get", pb.GetRequest, method)}, counts)
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield RunningServer(door, address, counts, channel, budget)
+            yield RunningServer(door, address, counts, channel, budget, name)
     finally:
         await door.stop(0)
 
@@ -202,6 +205,27 @@ async def test_a_caller_that_gives_up_cancels_the_method_and_is_counted() -> Non
         await asyncio.wait_for(ended.wait(), SOON)
         await asyncio.sleep(0)
         assert door.counts.errors == {"cancelled": 1}
+
+
+@pytest.mark.parametrize("name", ["Get", "Put"])
+async def test_any_number_of_calls_may_fail_on_one_connection(name: str) -> None:
+    """gRPC refuses calls beyond MAX_CALLS_PER_CONNECTION, and counts those whose objects are still there."""
+
+    async def method(request: pb.GetRequest, _: float | None) -> bytes:
+        if request.key == b"silent":
+            await asyncio.Event().wait()
+        raise NodeLost("gone")
+
+    gc.disable()
+    try:
+        async with door_to(method, name) as door:
+            for _ in range(MAX_CALLS_PER_CONNECTION + 50):
+                assert (await door.refused()).details() == "gone"
+                call = door.call(pb.GetRequest(key=b"silent").SerializeToString())
+                call.cancel()
+            assert (await door.refused()).details() == "gone"
+    finally:
+        gc.enable()
 
 
 async def test_a_frame_over_the_transports_limit_reads_as_a_value_that_is_too_large() -> None:
