@@ -54,7 +54,7 @@ _CLOSED = "this client is closed"
 
 # Within so many seconds gRPC reports the end of a call that was cancelled; it takes milliseconds.
 _CANCEL_SECONDS = 1.0
-_LAST_REPORT_SECONDS = 0.05
+_CALL_END_SECONDS = 0.05
 
 
 def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
@@ -236,7 +236,7 @@ async def _cancel(call: Any) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_CANCEL_SECONDS):
             await call.code()
-    await asyncio.sleep(_LAST_REPORT_SECONDS)
+    await asyncio.sleep(_CALL_END_SECONDS)
 
 
 class AsyncGrpcTransport:
