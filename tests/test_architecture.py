@@ -6,7 +6,7 @@
 - A module says at its top what kind it is. *Pure* ones decide and touch nothing; *Coordination* is asyncio over
   Protocols; *Shell* is where the outside world is: sockets, files, clocks, and every library that does I/O.
 - A library is imported where the table below says, so that replacing one is the change of a module or two.
-- Everything is wired in `__main__`; nothing keeps state in a module.
+- Everything is wired in `__main__`, a node's parts in `milena_cache.app`; nothing keeps state in a module.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ LIBRARIES = {
     ],
     "obstore": ["milena_cache.origin.clients.obstore_client"],
     "prometheus_client": [
+        "milena_cache.app",
         "milena_common.metrics.families",
         "milena_common.metrics.http_server",
         "milena_router.metrics",
@@ -151,6 +152,32 @@ WIRED_HERE = {
 }
 
 
+# What `milena_cache.app` alone makes; the rest of a node belongs to one of these.
+PARTS_OF_A_NODE = {
+    "BucketCheck",
+    "BudgetedGet",
+    "CacheService",
+    "Dirty",
+    "Entries",
+    "GrpcServer",
+    "Journal",
+    "LateWriteInvalidation",
+    "Node",
+    "NodeIdentity",
+    "Ownership",
+    "Peers",
+    "Registration",
+    "S3Watch",
+    "Status",
+    "UploadThrottle",
+    "Uploader",
+    "WriteBack",
+    "WriteThrough",
+    "Writes",
+    "resp_server",
+}
+
+
 @dataclass
 class Module:
     """One source file. `imports` are full names, those for types only and those inside of functions among them."""
@@ -174,7 +201,7 @@ class Module:
 
     @property
     def wires(self) -> bool:
-        return self.path.stem in ("__init__", "__main__")
+        return self.path.stem in ("__init__", "__main__") or self.name == "milena_cache.app"
 
     @property
     def kind(self) -> str:
@@ -357,6 +384,31 @@ def test_pure_modules_and_coordination_leave_the_outside_world_alone() -> None:
         for name in top_level(module.imports) & FORBIDDEN.get(module.kind, set())
         if (module.name, name) not in WIRED_HERE
     )
+
+
+def calls_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The lines of all calls in `tree`, and the last name of what is called: `Journal[T]()` calls Journal."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = node.func.value if isinstance(node.func, ast.Subscript) else node.func
+            yield node.lineno, ast.unparse(called).rpartition(".")[2]
+
+
+def test_a_node_is_wired_in_one_module() -> None:
+    """Tests of one part make it over fakes; what is measured, and what runs, is put together in one way."""
+    (wiring,) = (module for module in modules().values() if module.name == "milena_cache.app")
+    built = {name for _, name in calls_of(wiring.tree)}
+    assert built >= PARTS_OF_A_NODE, PARTS_OF_A_NODE - built
+
+    def found() -> Iterator[str]:
+        for top in ("milena_cache", "bench"):
+            for path in (ROOT / top).rglob("*.py"):
+                if path != wiring.path:
+                    for line, name in calls_of(ast.parse(path.read_text())):
+                        if name in PARTS_OF_A_NODE:
+                            yield f"{path.relative_to(ROOT)}:{line} makes a {name}"
+
+    complaints(found())
 
 
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)

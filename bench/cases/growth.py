@@ -14,7 +14,7 @@ import grpc
 
 from bench.case import Case, Samples, Target, Variant
 from bench.fixtures import Fixtures, printed_address
-from bench.nodes.cached_objects import SMALL, filled_memory, key, node
+from bench.nodes.cached_objects import SMALL, key, node
 from bench.nodes.node_parts import BUCKETS
 from bench.workload.load import one_after_another
 from milena_cache.reads.reader import Node
@@ -30,7 +30,7 @@ _LOOKUPS, _ATTEMPTS = 2_000, 20
 
 @contextmanager
 def _hits_in_process(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
-    yield [Variant(str(size), _lookups(node(filled_memory(size)), size)) for size in fixtures.scale.sizes]
+    yield [Variant(str(size), _lookups(node(size), size)) for size in fixtures.scale.sizes]
 
 
 def _lookups(policy: Node, size: int) -> Callable[[], Samples]:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from bench.case import Samples
 from bench.child import run_and_print
-from bench.nodes.node_parts import DIRTY_MAX_BYTES, MAX_ENTRIES, node_parts
+from bench.nodes.node_parts import DIRTY_MAX_BYTES, bench_config, node_parts
 from milena_cache.journal.lmdb_disk import LmdbDisk
-from milena_cache.memory.lru import Memory
 from tests.support.s3.memory_store import MemoryStore
 
 
@@ -26,8 +25,8 @@ async def start(journal: Path, number: int) -> Samples:
     before = _resident()
     started = time.perf_counter()
     disk = LmdbDisk(journal, DIRTY_MAX_BYTES)
-    parts = node_parts(MemoryStore("bench"), disk, Memory(MAX_ENTRIES, 2**30))
-    await parts.replay()
+    parts = node_parts(MemoryStore("bench"), disk, bench_config())
+    await parts.replay(str(journal))
     seconds = time.perf_counter() - started
     gc.collect()
     after = _resident()

@@ -88,4 +88,4 @@ def resp_server(
         commands=command_registry(),
     )
     invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
-    return RespServer(context, hits, invalidations)
+    return RespServer(context, invalidations)

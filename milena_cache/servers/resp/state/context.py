@@ -55,11 +55,11 @@ class Context:
     cursors: Cursors
     budget: ByteBudget
     facts: ProcessFacts
+    identity: NodeIdentity
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)
-    identity: NodeIdentity = field(default_factory=lambda: NodeIdentity("", ""))
     command_metrics: CommandMetrics = field(init=False)
     share: LoopShare = field(init=False)
     overload: Overload = field(init=False)

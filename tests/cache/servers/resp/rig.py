@@ -9,30 +9,16 @@ from typing import Any
 
 import hiredis
 
+from milena_cache.app import build_servers
 from milena_cache.configuration.config import Config, load
-from milena_cache.membership.ownership import Ownership
-from milena_cache.origin.bucket_check import BucketCheck
-from milena_cache.origin.requests import Origin
-from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_registry
+from milena_cache.membership.identity import NodeIdentity
 from milena_cache.servers.resp.connection import Connection
-from milena_cache.servers.resp.invalidations import Invalidations
-from milena_cache.servers.resp.server import RespServer
-from milena_cache.servers.resp.state.client_registry import Clients
-from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
-from milena_cache.servers.resp.state.plain_gets import PlainGets
-from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Status
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
-from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
-from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.env import Environment
-from milena_common.process.facts import ProcessFacts
 from milena_common.resp.encoding import command
-from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, VARIABLES, NodeUnderTest
 from tests.support.fake_clock import settle
 
 ME = "127.0.0.1:50051"
@@ -58,14 +44,13 @@ class ServerUnderTest:
     """
 
     def __init__(self, variables: dict[str, str] | None = None, **node: Any) -> None:
-        self.t = NodeUnderTest(**node)
+        self.t = NodeUnderTest(max_in_flight_bytes=256 * MIB, **node)
+        self.budget = self.t.budget
         self.config: Config = replace(
             load(
                 Environment(
                     {
-                        "ROUTER_ADDR": "127.0.0.1:50050",
-                        "AWS_REGION": "eu-central-1",
-                        "S3_BUCKET": BUCKET,
+                        **VARIABLES,
                         "MAX_VALUE_BYTES": str(node.get("max_value_bytes", 10**6)),
                         **(variables or {}),
                     }
@@ -75,61 +60,17 @@ class ServerUnderTest:
             freshness=node.get("freshness", FRESHNESS),
             buckets=self.t.buckets,
         )
-        self.ownership = Ownership(ME)
+        self.servers = servers = build_servers(self.config, self.t.parts, ME, NodeIdentity("", ""), lambda: False)
+        self.ownership = servers.ownership
         self.ownership.update(ring(ME))
-        self.budget = ByteBudget(256 * MIB)
-        self.calls = CallCounts(OPERATIONS if "other" in OPERATIONS else (*OPERATIONS, "other"))
-        origin = Origin(
-            self.t.store,
-            self.t.clock,
-            lambda: 0.5,
-            retries=0,
-            concurrency=100,
-            place_timeout=5.0,
-            fresh=self.t.store,
-            hedge_after=5.0,
-        )
-        self.report = Status(
-            self.t.node,
-            origin.counts,
-            self.calls,
-            BucketCheck(origin, BUCKET, self.t.clock, lambda: 0.5),
-            self.t.journal,
-            self.t.writeback,
-            300.0,
-            lambda: False,
-            self.t.corrected,
-        )
-        self.service = CacheService(self.t.node, self.t.writeback, self.t.buckets, ME, 5.0, self.report)
-        self.hits = PlainGets(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
-        self.context = Context(
-            node=self.t.node,
-            buckets=self.t.buckets,
-            ownership=self.ownership,
-            service=self.service,
-            status=self.report,
-            calls=self.calls,
-            limiter=TokenBucket(self.config.rate_limit, self.t.clock.now()),
-            tracking=Tracking(self.config.tracking_max_keys),
-            clock=self.t.corrected,
-            config=self.config,
-            timeout=self.config.request_timeout,
-            clients=Clients(),
-            budget=self.budget,
-            plain_gets=self.hits,
-            cursors=Cursors(1),
-            facts=ProcessFacts(),
-            commands=command_registry(),
-        )
-        self.invalidations = Invalidations(
-            self.context.tracking,
-            self.context.clients,
-            self.t.memory.change_feed,
-            self.t.memory,
-            self.t.dirty,
-            self.t.clock,
-        )
-        self.door = RespServer(self.context, self.hits, self.invalidations)
+        self.calls = servers.calls
+        self.report = servers.status
+        self.service = servers.service
+        self.door = servers.resp
+        self.context = servers.resp.context
+        self.context.cursors = Cursors(1)
+        self.hits = self.context.plain_gets
+        self.invalidations = servers.resp.invalidations
 
     def connect(self, *, resp3: bool = False) -> WireClient:
         """A new client of the door; needs a running loop."""
