@@ -14,7 +14,6 @@ from milena_cache.app import (
     build,
     build_membership,
     build_servers,
-    grpc_methods,
     grpc_server,
     metrics_registry,
     node_identity,
@@ -114,7 +113,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         journal_id=disk.identity.journal,
     )
     membership = build_membership(parts, servers, member, config.routers)
-    await server.start(grpc_methods(parts, servers), servers.calls)
+    await server.start(servers.grpc_methods, servers.calls)
     log.info(
         "cache node %s listens on %s, Redis door on %s, metrics on http://%s/metrics; "
         "bucket %s, %d entries, %d MiB",

@@ -8,7 +8,7 @@ request, no listening socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -34,10 +34,11 @@ from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.reader import FetchResult, Node
-from milena_cache.servers.grpc.budgeted_get import BudgetedGet
-from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService, Named, limited
+from milena_cache.servers.api_methods import OPERATIONS, ApiMethods, Named
+from milena_cache.servers.grpc.methods import SERVICE, grpc_methods
 from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
+from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
@@ -87,17 +88,17 @@ class NodeParts:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """What speaks to callers of one node. gRPC is apart, since its server needs a running loop."""
+    """What answers callers of one node. The gRPC server, which needs a running loop, is given `grpc_methods`."""
 
     calls: CallCounts
     bucket_check: BucketCheck
     s3_watch: S3Watch
     status: Status
-    service: CacheService
+    requests: Requests
     ownership: Ownership
-    limiter: TokenBucket
     identity: NodeIdentity
     resp: RespServer
+    grpc_methods: Mapping[str, Named]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,29 +246,27 @@ def build_servers(
     )
     s3_watch = S3Watch(parts.origin, bucket, clock)
     status.concerns += [parts.conditions, s3_watch]
-    service = CacheService(parts.node, parts.writeback, config.buckets, address, config.request_timeout, status)
     ownership = Ownership(address)
     limiter = TokenBucket(config.rate_limit, clock.now())
+    requests = Requests(
+        parts.node, parts.writeback, config.buckets, ownership, identity, limiter, config.request_timeout
+    )
     resp = resp_server(
         config=config,
         node=parts.node,
         buckets=config.buckets,
         ownership=ownership,
-        service=service,
+        requests=requests,
+        api=ApiMethods(requests, status, address, believes_owner=False),
         status=status,
         calls=calls,
-        limiter=limiter,
-        identity=identity,
         clock=clock,
         budget=parts.budget,
     )
-    return Servers(calls, bucket_check, s3_watch, status, service, ownership, limiter, identity, resp)
-
-
-def grpc_methods(parts: NodeParts, servers: Servers) -> dict[str, Named]:
-    """Return what the gRPC server calls."""
-    methods = BudgetedGet(servers.service, parts.budget, parts.clock).methods()
-    return dict(limited(methods, servers.limiter, parts.clock))
+    # Over gRPC a router, or another node, may leave out since when this node owns the object.
+    api = ApiMethods(requests, status, address, believes_owner=True)
+    methods = grpc_methods(api, requests, parts.budget, clock)
+    return Servers(calls, bucket_check, s3_watch, status, requests, ownership, identity, resp, methods)
 
 
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
@@ -276,14 +275,13 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.calls,
         parts.node,
         parts.origin.counts,
-        servers.service,
+        servers.requests,
         servers.status,
         parts.writeback,
         parts.uploader,
         parts.journal,
         replayed,
         servers.ownership,
-        servers.limiter,
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,

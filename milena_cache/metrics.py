@@ -13,9 +13,9 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
@@ -23,7 +23,6 @@ from milena_cache.writeback.recovery import Replay
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.writer import Writes
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.families import (
     counter,
@@ -42,14 +41,13 @@ def node_registry(
     calls: CallCounts,
     node: Node,
     origin: OriginCounts,
-    service: CacheService,
+    requests: Requests,
     status: Status,
     writeback: WriteBack,
     uploader: Uploader,
     journal: Journal[DirtyEntry],
     replayed: Replay,
     ownership: Ownership,
-    limiter: TokenBucket,
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
@@ -58,7 +56,7 @@ def node_registry(
 
     def collect() -> Iterable[Metric]:
         yield from _reads(node)
-        yield from _calls(calls, service)
+        yield from _calls(calls, requests)
         yield from _memory(node)
         yield from _origin(origin)
         yield from _store(uploader.conditions)
@@ -80,7 +78,7 @@ def node_registry(
         )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
         yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
-        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.rejected)
+        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
@@ -100,7 +98,7 @@ def _reads(node: Node) -> Iterable[Metric]:
     yield counter("milena_cache_miss_bytes", "Bytes of values served after waiting for S3", reads.miss_bytes)
 
 
-def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
+def _calls(calls: CallCounts, requests: Requests) -> Iterable[Metric]:
     operations = calls.by_operation.items()
     yield plain_counters(
         "milena_request_counter",
@@ -126,8 +124,8 @@ def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
         "operation",
         ((name, counts.durations) for name, counts in operations),
     )
-    yield counter("milena_received_bytes", "Bytes of values received from callers", service.received_bytes)
-    yield counter("milena_sent_bytes", "Bytes of values sent to callers", service.sent_bytes)
+    yield counter("milena_received_bytes", "Bytes of values received from callers", requests.received_bytes)
+    yield counter("milena_sent_bytes", "Bytes of values sent to callers", requests.sent_bytes)
 
 
 def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:

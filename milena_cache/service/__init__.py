@@ -1,1 +1,5 @@
-"""What every protocol of the node shares. `status`: readiness, degradation, and samples by name."""
+"""What every protocol of the node shares.
+
+- `requests`: get, put, delete, list, flush and what else callers ask for: identity, limits, ownership, counts.
+- `status`: readiness, degradation, and samples by name.
+"""

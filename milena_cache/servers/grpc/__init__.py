@@ -1,2 +1,2 @@
-"""The node's gRPC API: `methods` has them all, and `budgeted_get` puts replies of Get into the budget of bytes in
-flight."""
+"""The node's API over gRPC: `methods` is what the server calls, and `budgeted_get` puts responses of Get into the
+budget of bytes in flight."""

@@ -6,11 +6,10 @@ import logging
 from dataclasses import replace
 
 from milena_cache.configuration.config import Config
-from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
+from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.server import RespServer
@@ -19,10 +18,10 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
-from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
 from milena_common.runtime.clock import Clock
@@ -45,11 +44,10 @@ def resp_server(
     node: Node,
     buckets: Buckets,
     ownership: Ownership,
-    service: CacheService,
+    requests: Requests,
+    api: ApiMethods,
     status: Status,
     calls: CallCounts,
-    limiter: TokenBucket,
-    identity: NodeIdentity,
     clock: Clock,
     budget: ByteBudget,
 ) -> RespServer:
@@ -70,11 +68,10 @@ def resp_server(
         node=node,
         buckets=buckets,
         ownership=ownership,
-        service=service,
+        requests=requests,
+        api=api,
         status=status,
         calls=calls,
-        limiter=limiter,
-        identity=identity,
         tracking=tracking,
         clock=clock,
         config=config,

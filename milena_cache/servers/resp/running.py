@@ -30,7 +30,6 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.pending_replies import LARGE, CommandsInFlight, Large, PendingReply, Reply
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
-from milena_common.limits.token_bucket import over_limit
 from milena_common.resp.encoding import Pieces, Raw, encode
 
 
@@ -119,7 +118,7 @@ class Running:
             keys = command.keys_in(argv)
             if keys:
                 if self._limited:
-                    self._admit()
+                    context.requests.admit()
                 if len(keys) > 1:
                     check_keys(keys)
                     context.check_slots(session, keys)
@@ -236,9 +235,3 @@ class Running:
         if isinstance(result, Pieces):
             return result
         return (encode(result, self._session.protocol),)
-
-    def _admit(self) -> None:
-        """Raises RateLimited."""
-        wait = self._context.limiter.take(self._now())
-        if wait:
-            raise over_limit("the node's", self._context.config.rate_limit, wait)

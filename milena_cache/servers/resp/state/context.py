@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from milena_cache.configuration.config import Config
-from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.ownership import Ownership
-from milena_cache.objects.names import Buckets, Object
+from milena_cache.objects.names import Buckets
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
+from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.dispatch.command import Access, Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Clients
@@ -24,12 +23,12 @@ from milena_cache.servers.resp.statistics.command_metrics import CommandMetrics
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
 from milena_cache.servers.resp.statistics.rates import Rates
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
+from milena_cache.service.requests import Place, Requests
 from milena_cache.service.status import Status
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
 from milena_common.runtime.clock import Clock
@@ -42,10 +41,10 @@ class Context:
     node: Node
     buckets: Buckets
     ownership: Ownership
-    service: CacheService
+    requests: Requests
+    api: ApiMethods
     status: Status
     calls: CallCounts
-    limiter: TokenBucket
     tracking: Tracking
     clock: Clock
     config: Config
@@ -55,7 +54,6 @@ class Context:
     cursors: Cursors
     budget: ByteBudget
     facts: ProcessFacts
-    identity: NodeIdentity
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
@@ -71,7 +69,7 @@ class Context:
         self.overload = Overload(self.calls, self.stats)
         self.rates = Rates(self.clock.now())
 
-    def place(self, key: bytes) -> tuple[Object, int]:
+    def place(self, key: bytes) -> Place:
         """The object that `key` names, and the epoch since which this node owns it.
 
         Raises InvalidRequest, AccessDenied, Moved, NoNodes.
@@ -80,8 +78,7 @@ class Context:
             bucket, object_key = split_cache_key(key)
         except UnicodeDecodeError:
             raise InvalidRequest("bucket: is not UTF-8") from None
-        target = self.buckets.resolve(bucket, object_key)
-        return target, self.ownership.owned_since(target.cache_key)
+        return self.requests.place(bucket, object_key)
 
     def touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
         """What the command does to which objects, by cache key; as it is written if no object is named so."""

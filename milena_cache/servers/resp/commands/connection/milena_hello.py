@@ -16,7 +16,7 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """
     meant = Identity(*(word.decode(errors="replace") for word in argv[1:]))
     try:
-        context.identity.check(meant)
+        context.requests.check_identity(meant)
     except BaseException:
         session.closing = True
         raise

@@ -11,7 +11,6 @@ from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.write_request import Change
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
-    Place,
     exist,
     look,
     place_all,
@@ -23,6 +22,7 @@ from milena_cache.servers.resp.dispatch.command import Command, CommandError, in
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.requests import Place
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import Simple
 

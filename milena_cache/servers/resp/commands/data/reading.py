@@ -7,15 +7,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.names import Object
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.requests import Place
 from milena_common.api.errors import DeadlineExceeded
 
 T = TypeVar("T")
-
-# An object, and the epoch since which this node owns it.
-Place = tuple[Object, int]
 
 # How many keys of one command are waited for at the same time.
 AT_ONCE = 128

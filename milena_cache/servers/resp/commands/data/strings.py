@@ -12,7 +12,6 @@ from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
-    Place,
     for_each,
     look,
     place_all,
@@ -25,6 +24,7 @@ from milena_cache.servers.resp.commands.data.writing import write_all
 from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.requests import Place
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 

@@ -259,7 +259,7 @@ def milena(context: Context) -> Fields:
         "ring_epoch": context.ownership.epoch,
         "ring_slots": context.ownership.slots,
         "deferred_answers": context.clients.deferred,
-        "rate_limited": context.limiter.rejected,
+        "rate_limited": context.requests.limiter.rejected,
         "invalidations": context.tracking.invalidations,
         **{f"reads_{outcome}": reads.outcomes[outcome] for outcome in (*HITS, *MISSES)},
         **{name: _plain(value) for name, value in context.status.values().items()},
