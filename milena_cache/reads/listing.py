@@ -1,8 +1,8 @@
-"""Coordination. Pages of S3's listing, without what this node has deleted.
+"""Coordination. Pages of S3's listing, without the objects that this node has deleted.
 
-A page is merged with what is dirty, and with the uploads that ended while S3 was asked for it (`recent_uploads`):
-a key whose delete was acknowledged before the listing began is in none. The deletes of other nodes are seen when
-S3 has them.
+A page is merged with the dirty entries, and with the uploads that finished while the page was requested
+(`recent_uploads` has the interleaving): a key whose delete was acknowledged before the listing began is in no page.
+Deletes of other nodes are visible once S3 has them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Listings:
     async def page(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
         """Return a page of the bucket's keys, without S3_PREFIX, within `timeout` seconds.
 
-        It may have fewer objects than `limit`, or none, although more follow. Raises InvalidRequest, AccessDenied,
-        OriginUnavailable.
+        A page may have fewer objects than `limit`, or none, although more follow. Raises InvalidRequest,
+        AccessDenied, OriginUnavailable.
         """
         name = self._buckets.canonical(bucket)
         if len(prefix) > MAX_KEY_BYTES or 0 in prefix:
@@ -53,10 +53,10 @@ class Listings:
                     return Page(found, page.cursor)
 
     def _is_deleted(self, bucket: str, key: str, listing: Listing) -> bool:
-        """Return whether this node has deleted an object that S3 has listed."""
+        """True if this node has deleted an object that S3 has listed."""
         entry_key = cache_key(bucket, key.encode())
         dirty = self._dirty.get(entry_key)
         if dirty is not None:
-            # One of an earlier start or ownership may have been overtaken by another node's put.
+            # A delete from before a restart or under an earlier ownership may be older than another node's put.
             return dirty.owned_since >= 0 and self._writes.is_gone(dirty)
         return listing.state(entry_key) is False
