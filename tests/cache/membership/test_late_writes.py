@@ -103,7 +103,7 @@ async def test_an_owner_that_cannot_be_reached_is_tried_again_and_then_the_log_s
     await rig.clock.advance(PAUSE_SECONDS * ATTEMPTS * ATTEMPTS)
     assert telling is not None
     assert telling.done()
-    assert "may serve an older copy" in caplog.text
+    assert "may serve an older entry" in caplog.text
     assert rig.moved.notified == 1
 
 
