@@ -58,5 +58,5 @@ class Listings:
         dirty = self._dirty.get(entry_key)
         if dirty is not None:
             # A delete from before a restart or under an earlier ownership may be older than another node's put.
-            return dirty.owned_since >= 0 and self._writes.is_gone(dirty)
+            return not dirty.belief.late and self._writes.is_gone(dirty)
         return listing.state(entry_key) is False

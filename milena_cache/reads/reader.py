@@ -121,7 +121,7 @@ class Node:
         """
         dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
-            return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None
+            return self._reply_dirty(dirty) if dirty.belief.owned_since >= owned_since else None
         entry = self.memory.get(target.cache_key)
         if entry is None or entry.owned_since < owned_since:
             return None
@@ -151,11 +151,11 @@ class Node:
     def _reply_dirty(self, dirty: DirtyEntry) -> Reply:
         now = self.clock.now()
         if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):
-            entry = Entry(None, "", now, dirty.owned_since)
+            entry = Entry(None, "", now, dirty.belief.owned_since)
             outcome = "negative_hit"
         else:
             value, etag = self.writes.value(dirty), self.writes.etag(dirty)
-            entry = entry_of(value, etag, now, dirty.owned_since, dirty.expires_at)
+            entry = entry_of(value, etag, now, dirty.belief.owned_since, dirty.expires_at)
             outcome = "hit"
         self.reads.outcomes[outcome] += 1
         self.reads.hit_bytes += entry.size
@@ -179,7 +179,7 @@ class Node:
         and what the revalidation raises.
         """
         dirty = self.dirty.get(target.cache_key)
-        if dirty is None or dirty.owned_since >= owned_since:
+        if dirty is None or dirty.belief.owned_since >= owned_since:
             return None
         try:
             async with asyncio.timeout(timeout):

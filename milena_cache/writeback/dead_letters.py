@@ -9,7 +9,6 @@ from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.object_store import Ref
-from milena_cache.objects.version import UNKNOWN
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.log_limiter import LogLimiter
@@ -60,17 +59,15 @@ class DeadLetters:
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """The dead letters among `keys`, all if None; who died first comes first."""
         if keys is None:
-            return sorted(self._dirty.dead(), key=lambda entry: entry.dead_at)
+            return sorted(self._dirty.dead(), key=lambda entry: entry.dead.at if entry.dead is not None else 0.0)
         found = (self._dirty.get(key) for key in keys)
         return [entry for entry in found if entry is not None and entry.dead]
 
     async def retry(self, keys: Iterable[bytes] | None) -> int:
         """Try dead letters again, as they are over whatever S3 holds now; how many there were."""
-        entries = [entry for entry in self.among(keys) if not entry.damaged]
+        entries = [entry for entry in self.among(keys) if entry.dead is not None and not entry.dead.damaged]
         for entry in entries:
-            if not is_expired(entry.expires_at, self._clock.wall()):  # that one writes over nothing any more
-                entry.base = UNKNOWN
-            entry.conditional = False
+            entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, self._clock.wall()))
             self._dirty.requeue(entry)
             for seq in entry.records():
                 self._journal.defer(lambda disk, seq=seq: disk.clear_rejection(seq))  # type: ignore[misc]

@@ -127,11 +127,12 @@ class WriteBack:
 
     def acknowledged(self, entry: DirtyEntry) -> None:
         """`entry`, which is in the table of dirty entries, is its key's newest write."""
-        if not entry.queued and not entry.uploading and not entry.dead:
-            self._queue(entry, entry.since + self._delay)
+        upload = entry.upload
+        if not upload.queued and not upload.uploading and not entry.dead:
+            self._queue(entry, upload.since + self._delay)
 
     def _queue(self, entry: DirtyEntry, due: float) -> None:
-        entry.queued = True
+        entry.upload.queued = True
         if self._queued.add(entry.key, due):
             self._wake.set()
 
@@ -145,8 +146,8 @@ class WriteBack:
     def _retry(self, entry: DirtyEntry, reason: str) -> None:
         now = self._clock.now()
         failure = self.failing.failed(entry.key, reason, now, self._clock.wall())
-        entry.failures = failure.tries
-        entry.queued = True
+        entry.upload.failures = failure.tries
+        entry.upload.queued = True
         stuck = self.failing.is_stuck(failure, now)
         backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._rng)
         self._queued.add_retry(entry.key, now + backoff)
@@ -232,7 +233,7 @@ class WriteBack:
             entry = self._dirty.get(key)
             if entry is None:
                 return
-            entry.queued = False
+            entry.upload.queued = False
             if entry.dead:
                 return
             if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
@@ -253,19 +254,17 @@ class WriteBack:
                 self._retry(entry, repr(error))
                 raise
             ref = self.ref_of(entry)
-            policy: Policy = "fail" if entry.conditional else self._policy
+            belief = entry.belief
+            if not belief.indeterminate and self._must_look(entry, value):
+                belief = belief.in_doubt()
             write = Write(
                 ref,
                 entry.version,
                 value,
-                entry.base,
-                policy,
-                entry.indeterminate or self._must_look(entry, value),
-                maybe_absent=entry.maybe_absent,
+                belief,
+                "fail" if belief.conditional else self._policy,
                 expires_at=entry.expires_at,
                 expired=entry.expired,
-                keeps=entry.keeps,
-                late=entry.owned_since < 0,
             )
             self._dirty.upload_began(entry)
             try:
@@ -305,7 +304,8 @@ class WriteBack:
 
     def _may_be_in_s3(self, entry: DirtyEntry) -> bool:
         """Whether a delete has anything to do, be it with an earlier write."""
-        return not entry.expired or entry.base is not ABSENT or entry.indeterminate or entry.maybe_absent
+        belief = entry.belief
+        return not entry.expired or belief.base is not ABSENT or belief.indeterminate or belief.maybe_absent
 
     def _must_look(self, entry: DirtyEntry, value: bytes | None) -> bool:
         """Whether another node may have written the base's own bytes anew meanwhile, to end at another time.
@@ -313,8 +313,8 @@ class WriteBack:
         Their ETag is the same. So a late write that changes no byte goes by what a look says, or it would put its
         own end in the place of a later one.
         """
-        base = entry.base
-        late = self._clock.now() - entry.since >= self._delay + LATE_SECONDS
+        base = entry.belief.base
+        late = self._clock.now() - entry.upload.since >= self._delay + LATE_SECONDS
         if value is None or not isinstance(base, str) or not late:
             return False
         return may_have_etag(value, entry.etag, base)
@@ -325,8 +325,8 @@ class WriteBack:
 
     def value_of(self, entry: DirtyEntry) -> bytes:
         """The value of an entry that is no delete. Raises Damaged, having made it a dead letter."""
-        if entry.damaged:
-            raise Damaged(entry.dead)
+        if entry.dead is not None and entry.dead.damaged:
+            raise Damaged(entry.dead.reason)
         if entry.value is not None:
             return entry.value
         try:
@@ -351,15 +351,14 @@ class WriteBack:
         if self.throttle.succeeded(entry.key):
             log.info("S3 takes writes again: %d wait", len(self._dirty))
         self._dirty.upload_finished(entry, succeeded=True, now=now)
-        self.wrote(entry.key, entry.owned_since)
-        entry.indeterminate = False
-        entry.failures = 0
+        self.wrote(entry.key, entry.belief.owned_since)
+        entry.upload.failures = 0
         if outcome is UploadOutcome.SUPERSEDED:
-            entry.indeterminate = True  # a newer one may be superseded too
-        elif outcome is not UploadOutcome.KEPT_BESIDE:
-            entry.base, entry.maybe_absent = result.base, bool(write.expires_at)
-            if entry.keeps:  # a later change of the end; a copy inside S3 may give another ETag to the same bytes
-                entry.keeps = result.base if isinstance(result.base, str) else ""
+            entry.belief = entry.belief.in_doubt()  # a newer one may be superseded too
+        elif outcome is UploadOutcome.KEPT_BESIDE:
+            entry.belief = entry.belief.kept_beside()
+        else:
+            entry.belief = entry.belief.uploaded(result.base, expires=bool(write.expires_at))
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
             return
@@ -373,7 +372,7 @@ class WriteBack:
             self.recent.add(entry.key, exists=write.value is not None)
             etag = result.base if isinstance(result.base, str) else ""
             expires_at = NEVER if write.value is None else write.expires_at
-            self._entries.keep(entry.key, entry_of(write.value, etag, now, entry.owned_since, expires_at))
+            self._entries.keep(entry.key, entry_of(write.value, etag, now, entry.belief.owned_since, expires_at))
 
     def retire(self, entry: DirtyEntry) -> None:
         """S3 has it or what is later; only in its key's turn."""
@@ -386,9 +385,7 @@ class WriteBack:
     def _upload_failed(self, write: Write, entry: DirtyEntry, failure: OriginFailure | Conflict) -> None:
         now = self._clock.now()
         self._dirty.upload_finished(entry, succeeded=False, now=now)
-        entry.base, entry.indeterminate = write.base, write.indeterminate
-        # Of a newer write, it is known from the start if it came over a delete.
-        entry.maybe_absent = write.maybe_absent or (entry.maybe_absent and write.value is None)
+        entry.belief = entry.belief.upload_failed(write.belief, deleted=write.value is None)
         if isinstance(failure, OriginFailure) and self._may_pass(failure, entry.key, now):
             self.results["retried"] += 1
             self._retry(entry, str(failure))

@@ -22,7 +22,11 @@ class FailedWrite(NamedTuple):
 
 def failed_writes(writeback: WriteBack, dirty: Dirty, now: float) -> list[FailedWrite]:
     """Return the dead letters, then the entries that are stuck; each by time of failing. `now` is monotonic."""
-    failed = [FailedWrite(entry, entry.dead, entry.dead_at) for entry in writeback.dead_letters.among(None)]
+    failed = [
+        FailedWrite(entry, entry.dead.reason, entry.dead.at)
+        for entry in writeback.dead_letters.among(None)
+        if entry.dead is not None
+    ]
     for key, failure in writeback.failing.stuck(now):
         entry = dirty.get(key)
         if entry is not None:
@@ -43,6 +47,8 @@ def unfinished(dirty: Dirty, writeback: WriteBack) -> list[str]:
 
 def _reason(entry: DirtyEntry, writeback: WriteBack) -> str:
     failure = writeback.failing.get(entry.key)
-    if entry.dead or failure is None:
-        return entry.dead or "not tried yet"
+    if entry.dead is not None:
+        return entry.dead.reason
+    if failure is None:
+        return "not tried yet"
     return f"{failure.tries} attempts failed, the last one with: {failure.reason}"

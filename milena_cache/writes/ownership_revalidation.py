@@ -48,18 +48,19 @@ class OwnershipRevalidation:
         ref = self._writeback.ref_of(entry)
         async with self._writeback.s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
             # A put that comes meanwhile may be of an earlier ownership too.
-            while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
+            while (current := self._dirty.get(key)) is not None and current.belief.owned_since < owned_since:
                 try:
                     found = await self._origin.look(ref, deadline)
                 except OriginFailure as failure:
                     if current.dead and failure.fault.of_object:
-                        current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
+                        # Where S3 refuses this object, nobody could overtake.
+                        current.belief = current.belief.confirmed(owned_since)
                         continue
                     raise failure.as_error() from None
                 if self._dirty.get(key) is not current:
                     continue
                 metadata = found.metadata if found else NO_METADATA
-                version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.owned_since < 0
+                version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.belief.late
                 if self._lineages.undecided(lineage, late=late):
                     raise OriginUnavailable(
                         f"{ref}: an unknown lineage wrote it, and which ones are the cluster's shows when the ring "
@@ -71,4 +72,4 @@ class OwnershipRevalidation:
                     self._writeback.retire(current)
                     self._entries.invalidate(key)
                 else:
-                    current.owned_since = owned_since
+                    current.belief = current.belief.confirmed(owned_since)

@@ -23,6 +23,7 @@ from milena_cache.origin.conditions import Capability
 from milena_cache.origin.requests import BACKOFF
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, Unavailable
@@ -124,6 +125,7 @@ class WriteThrough:
         version = self._journal.next_version(change.owned_since)
         policy: Policy | None = "fail" if change.conditional else None
         strict = change.conditional and not decided
+        known = entry.belief if entry is not None else None
         indeterminate = maybe_absent = False
         if strict:
             base = change.if_match or ABSENT
@@ -131,22 +133,26 @@ class WriteThrough:
             indeterminate = (
                 bool(change.if_match) and self._entries.current(key, change.owned_since) != change.if_match
             )
-        elif entry is not None:
-            base, indeterminate, maybe_absent = entry.base, entry.indeterminate, entry.maybe_absent
+        elif known is not None:
+            base, indeterminate, maybe_absent = known.base, known.indeterminate, known.maybe_absent
         elif base is UNKNOWN:
             base, maybe_absent = self._entries.base(key, change.owned_since)
         return Write(
             change.target.ref,
             version,
             change.value,
-            base,
+            S3Belief(
+                base,
+                change.owned_since,
+                maybe_absent,
+                indeterminate,
+                change.conditional,
+                # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
+                keeps=change.keeps if known is None or known.keeps else "",
+            ),
             policy,
-            indeterminate,
             strict,
-            maybe_absent,
             change.expires_at,
-            # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
-            keeps=change.keeps if entry is None or entry.keeps else "",
         )
 
     async def _attempts(self, write: Write, deadline: float) -> UploadResult:
@@ -168,8 +174,7 @@ class WriteThrough:
     def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
         entry = self._dirty.get(key)
         if entry is not None:
-            entry.base, entry.indeterminate = write.base, True
-            entry.maybe_absent = write.maybe_absent or write.value is None
+            entry.belief = entry.belief.write_through_failed(write.belief, deleted=write.value is None)
         elif isinstance(error, Conflict):
             self._entries.invalidate(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:

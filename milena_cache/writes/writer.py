@@ -315,11 +315,11 @@ class Writes:
         """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
         target = change.target
         entry = self._dirty.get(target.cache_key)
-        if entry is not None and entry.owned_since < change.owned_since:
+        if entry is not None and entry.belief.owned_since < change.owned_since:
             await self.revalidate(entry, change.owned_since, deadline)
             entry = self._dirty.get(target.cache_key)
         if entry is not None:
-            base = entry.base
+            base = entry.belief.base
             current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
         else:
             base = current = self._entries.current(target.cache_key, change.owned_since)
@@ -367,7 +367,7 @@ class Writes:
         """Somebody else may have written the object: S3 must be asked before an entry is told again."""
         entry = self._dirty.get(key)
         if entry is not None:
-            entry.owned_since = -1
+            entry.belief = entry.belief.unconfirmed()
 
     async def finish(self, timeout: float) -> int:
         """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""

@@ -14,6 +14,7 @@ from milena_cache.journal.disk import DiskFailed, DiskFull
 from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
 from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
 from tests.support.fake_clock import settle
@@ -312,12 +313,10 @@ async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dea
             Version(1, seq),
             b"v",
             1,
-            UNKNOWN,
+            S3Belief(UNKNOWN),
             deleted=False,
-            conditional=False,
             journaled=True,
-            owned_since=0,
-            since=since,
+            acknowledged_at=since,
         )
 
     dead = entry(b"dead", 1, 10.0)

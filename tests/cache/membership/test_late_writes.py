@@ -6,7 +6,7 @@ import pytest
 
 from milena_cache.membership.late_writes import ATTEMPTS, PAUSE_SECONDS, REMEMBERED_SECONDS, LateWriteInvalidation
 from milena_cache.membership.ownership import Ownership
-from milena_cache.writeback.recovery import UNCONFIRMED
+from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.api.errors import NodeLost
 from tests.cache.servers.resp.rig import ME, ring
 from tests.support.fake_clock import FakeClock, settle

@@ -49,7 +49,11 @@ class PlainGets:
             written = dirty.get(key) if dirty else None
             if written is not None:
                 value = written.value
-                if written.owned_since < owned_since or written.expires_at or written.damaged:
+                if (
+                    written.belief.owned_since < owned_since
+                    or written.expires_at
+                    or (written.dead is not None and written.dead.damaged)
+                ):
                     break
             else:
                 entry = get(key)
