@@ -8,6 +8,7 @@ request, no listening socket.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,9 +41,17 @@ from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
 from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
+from milena_cache.writeback.dead_letters import DeadLetters
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.failing import Failing
+from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.recovery import Replay, replay
+from milena_cache.writeback.stuck_writes import StuckWrites
+from milena_cache.writeback.unfinished import FailedWrites
+from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
@@ -74,7 +83,15 @@ class NodeParts:
     dirty: Dirty
     journal: Journal[DirtyEntry]
     uploader: Uploader
+    s3_locks: KeyLocks  # held by whatever writes a key in S3
+    throttle: UploadThrottle
+    failing: Failing
+    flush_waiters: FlushWaiters
+    dead_letters: DeadLetters
+    stuck: StuckWrites
+    failed_writes: FailedWrites
     writeback: WriteBack
+    write_through: WriteThrough
     writes: Writes
     node: Node
 
@@ -149,32 +166,57 @@ def build(
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     conditions = conditions or Conditions(config.s3_conditions)
     uploader = Uploader(origin, conditions, journal.lineages)
-    reads = ReadCounts()
+    reads, s3_locks, recent = ReadCounts(), KeyLocks(), RecentUploads()
+    # Wakes the loop of uploads when there may be something to do.
+    wake = asyncio.Event()
+    queue, flush_waiters = UploadQueue(wake.set), FlushWaiters(dirty, wake.set)
+    failing = Failing(config.stuck_after)
+    dirty_writes = DirtyWrites(dirty, journal, entries, config.buckets, clock, failing, flush_waiters)
+    dead_letters = DeadLetters(dirty, dirty_writes, journal, entries, queue, clock)
+    stuck = StuckWrites(dirty, dirty_writes, journal, entries, failing, s3_locks, queue, clock)
+    failed_writes = FailedWrites(dirty, dirty_writes, dead_letters, stuck, failing)
+    # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
+    throttle = UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng)
     writeback = WriteBack(
         dirty,
+        dirty_writes,
         journal,
         uploader,
         entries,
-        KeyLocks(),
-        config.buckets,
+        s3_locks,
+        recent,
         reads,
         clock,
         rng,
         budget,
-        # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
-        throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng),
+        queue=queue,
+        wake=wake,
+        flush_waiters=flush_waiters,
+        failing=failing,
+        throttle=throttle,
         delay=config.flush_delay,
         policy=config.write_conflict,
-        stuck_after=config.stuck_after,
     )
     write_through = WriteThrough(
-        uploader, journal, dirty, writeback, entries, clock, rng, config.s3_retries, put_timeout
+        uploader,
+        journal,
+        dirty,
+        dirty_writes,
+        s3_locks,
+        recent,
+        entries,
+        clock,
+        rng,
+        config.s3_retries,
+        put_timeout,
     )
     writes = Writes(
         origin=origin,
         write_through=write_through,
         journal=journal,
         dirty=dirty,
+        dirty_writes=dirty_writes,
+        s3_locks=s3_locks,
         writeback=writeback,
         entries=entries,
         clock=clock,
@@ -187,6 +229,8 @@ def build(
         fetches=fetches,
         entries=entries,
         dirty=dirty,
+        dirty_writes=dirty_writes,
+        recent=recent,
         writes=writes,
         reads=reads,
         freshness=config.freshness,
@@ -196,7 +240,26 @@ def build(
         revalidate_timeout=config.revalidate_timeout,
     )
     return NodeParts(
-        clock, rng, budget, conditions, origin, memory, dirty, journal, uploader, writeback, writes, node
+        clock=clock,
+        rng=rng,
+        budget=budget,
+        conditions=conditions,
+        origin=origin,
+        memory=memory,
+        dirty=dirty,
+        journal=journal,
+        uploader=uploader,
+        s3_locks=s3_locks,
+        throttle=throttle,
+        failing=failing,
+        flush_waiters=flush_waiters,
+        dead_letters=dead_letters,
+        stuck=stuck,
+        failed_writes=failed_writes,
+        writeback=writeback,
+        write_through=write_through,
+        writes=writes,
+        node=node,
     )
 
 
@@ -240,6 +303,7 @@ def build_servers(
         bucket_check,
         parts.journal,
         parts.writeback,
+        parts.failing,
         config.dirty_max_age,
         stopping,
         clock,
@@ -249,7 +313,14 @@ def build_servers(
     ownership = Ownership(address)
     limiter = TokenBucket(config.rate_limit, clock.now())
     requests = Requests(
-        parts.node, parts.writeback, config.buckets, ownership, identity, limiter, config.request_timeout
+        parts.node,
+        parts.flush_waiters,
+        parts.failed_writes,
+        config.buckets,
+        ownership,
+        identity,
+        limiter,
+        config.request_timeout,
     )
     resp = resp_server(
         config=config,
@@ -278,6 +349,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.requests,
         servers.status,
         parts.writeback,
+        parts.throttle,
         parts.uploader,
         parts.journal,
         replayed,
@@ -295,7 +367,7 @@ def build_membership(
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     peers = Peers(ownership.identity_at)
     late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
-    parts.writeback.wrote = late_writes.wrote
+    parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
         changed = ownership.update(slot_map)

@@ -20,6 +20,7 @@ from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import Replay
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.writer import Writes
 from milena_common.limits.byte_budget import ByteBudget
@@ -44,6 +45,7 @@ def node_registry(
     requests: Requests,
     status: Status,
     writeback: WriteBack,
+    throttle: UploadThrottle,
     uploader: Uploader,
     journal: Journal[DirtyEntry],
     replayed: Replay,
@@ -62,7 +64,7 @@ def node_registry(
         yield from _store(uploader.conditions)
         yield from _writes(node.writes)
         yield from _dirty(node.dirty, status)
-        yield from _writeback(writeback, uploader)
+        yield from _writeback(writeback, throttle, uploader)
         yield from _journal(journal, replayed, status)
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
@@ -192,7 +194,7 @@ def _dirty(dirty: Dirty, status: Status) -> Iterable[Metric]:
     yield gauge("milena_writeback_dead_letter_bytes", "Bytes of those", dirty.dead_bytes)
 
 
-def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
+def _writeback(writeback: WriteBack, throttle: UploadThrottle, uploader: Uploader) -> Iterable[Metric]:
     yield counters(
         "milena_writeback_flushes",
         "Uploads of dirty writes, by result",
@@ -206,7 +208,7 @@ def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
         (([policy], number) for policy, number in uploader.conflicts.items()),
     )
     yield gauge("milena_writeback_uploads", "Uploads in progress", writeback.uploads)
-    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.throttle.limit)
+    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", throttle.limit)
     yield gauge(
         "milena_writeback_last_success_timestamp_seconds",
         "When S3 last took a write, seconds since 1970; 0: not yet",

@@ -69,9 +69,7 @@ def test_a_peer_that_was_left_out_takes_its_ratios_and_targets_along() -> None:
     result = summarize(case(*targets), {"own": ROUNDS["own"]}, [missing])
     assert (result.peers, result.rows[0].ratios, len(result.verdicts)) == ([], {}, 1)
     assert "left out: peer: is not installed" in table(result)
-    assert json.loads(as_json({}, [result]))["cases"][0]["skipped"] == [
-        {"name": "peer", "why": "is not installed"}
-    ]
+    assert json.loads(as_json({}, [result]))["cases"][0]["skipped"] == [{"name": "peer", "why": "is not installed"}]
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 3), (0.99, 4), (1.0, 4)])

@@ -11,8 +11,8 @@ from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Page, Readable
 from milena_cache.origin.requests import within
 from milena_cache.writeback.dirty_table import Dirty
-from milena_cache.writeback.recent_uploads import Listing
-from milena_cache.writes.writer import Writes
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.recent_uploads import Listing, RecentUploads
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import MAX_KEY_BYTES, cache_key
 from milena_common.runtime.clock import Clock
@@ -21,11 +21,20 @@ from milena_common.runtime.clock import Clock
 class Listings:
     """Listings of the buckets of one node."""
 
-    def __init__(self, store: Readable, buckets: Buckets, dirty: Dirty, writes: Writes, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Readable,
+        buckets: Buckets,
+        dirty: Dirty,
+        dirty_writes: DirtyWrites,
+        recent: RecentUploads,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._buckets = buckets
         self._dirty = dirty
-        self._writes = writes
+        self._dirty_writes = dirty_writes
+        self._recent = recent
         self._clock = clock
 
     async def page(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
@@ -44,7 +53,7 @@ class Listings:
             raise InvalidRequest("prefix: is not UTF-8; keys are UTF-8") from None
         deadline = self._clock.now() + timeout
         while True:
-            with self._writes.recent.listing() as listing:
+            with self._recent.listing() as listing:
                 asking = self._store.list(name or self._buckets.default, full_prefix, cursor, limit)
                 page = await within(asking, max(0.0, deadline - self._clock.now()), "S3 list")
                 if listing.complete:
@@ -58,5 +67,5 @@ class Listings:
         dirty = self._dirty.get(entry_key)
         if dirty is not None:
             # A delete from before a restart or under an earlier ownership may be older than another node's put.
-            return not dirty.belief.late and self._writes.is_gone(dirty)
+            return not dirty.belief.late and self._dirty_writes.is_gone(dirty)
         return listing.state(entry_key) is False

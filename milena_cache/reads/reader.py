@@ -38,6 +38,8 @@ from milena_cache.reads.read_modify_write import KEEP, Decide, Modified, NewValu
 from milena_cache.reads.refresh import Refresher
 from milena_cache.reads.shared_reads import SharedReads
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
 from milena_common.api.errors import MilenaError, OriginUnavailable
@@ -83,6 +85,8 @@ class Node:
         fetches: SingleFlight[FetchResult],
         entries: Entries,
         dirty: Dirty,
+        dirty_writes: DirtyWrites,
+        recent: RecentUploads,
         writes: Writes,
         reads: ReadCounts,
         freshness: Freshness,
@@ -95,6 +99,8 @@ class Node:
         self.memory = memory
         self.fetches = fetches
         self.dirty = dirty
+        self.dirty_writes = dirty_writes
+        self.recent = recent
         self.writes = writes
         self.change_feed = entries.change_feed
         self._store = store
@@ -104,7 +110,7 @@ class Node:
         self._max_value_bytes = max_value_bytes
         self._existence = entries.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
-        self._listings = Listings(store, buckets, dirty, writes, clock)
+        self._listings = Listings(store, buckets, dirty, dirty_writes, recent, clock)
         self.refresher = Refresher(entries, dirty)
         # The same node for reads on behalf of writes, which the hit ratio leaves out.
         self.uncounted = copy(self)
@@ -150,11 +156,11 @@ class Node:
 
     def _reply_dirty(self, dirty: DirtyEntry) -> Reply:
         now = self.clock.now()
-        if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):
+        if dirty.deleted or (dirty.expires_at and self.dirty_writes.is_gone(dirty)):
             entry = Entry(None, "", now, dirty.belief.owned_since)
             outcome = "negative_hit"
         else:
-            value, etag = self.writes.value(dirty), self.writes.etag(dirty)
+            value, etag = self.dirty_writes.value(dirty), self.dirty_writes.etag(dirty)
             entry = entry_of(value, etag, now, dirty.belief.owned_since, dirty.expires_at)
             outcome = "hit"
         self.reads.outcomes[outcome] += 1

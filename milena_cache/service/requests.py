@@ -23,9 +23,8 @@ from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
-from milena_cache.writeback.flush import Flushed
-from milena_cache.writeback.loop import WriteBack
-from milena_cache.writeback.unfinished import FailedWrite, failed_writes
+from milena_cache.writeback.flush import Flushed, FlushWaiters
+from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import InvalidRequest
 from milena_common.limits.token_bucket import TokenBucket, over_limit
@@ -74,7 +73,8 @@ class Requests:
     def __init__(
         self,
         node: Node,
-        writeback: WriteBack,
+        flush_waiters: FlushWaiters,
+        failed_writes: FailedWrites,
         buckets: Buckets,
         ownership: Ownership,
         identity: NodeIdentity,
@@ -86,7 +86,8 @@ class Requests:
         self.received_bytes = 0  # of values, in puts
         self.sent_bytes = 0  # of values, in gets
         self._node = node
-        self._writeback = writeback
+        self._flush_waiters = flush_waiters
+        self._failed_writes = failed_writes
         self._buckets = buckets
         self._ownership = ownership
         self._clock = node.clock
@@ -215,11 +216,11 @@ class Requests:
     async def flush(self, bucket: str, keys: Sequence[bytes], remaining: float | None) -> Flushed:
         """Wait until the writes of `keys`, without any those of all keys, are in S3."""
         cache_keys = self._cache_keys(bucket, keys) if keys else None
-        return await self._writeback.flush_waiters.wait_flushed(cache_keys, self._timeout(remaining))
+        return await self._flush_waiters.wait_flushed(cache_keys, self._timeout(remaining))
 
     def list_dead_letters(self, limit: int) -> tuple[Sequence[FailedWrite], int]:
         """Return the first `limit` (0: MAX_LIST) writes that S3 does not take, and how many there are."""
-        failed = failed_writes(self._writeback, self._node.dirty, self._clock.now())
+        failed = self._failed_writes.listed(self._clock.now())
         return failed[: limit or MAX_LIST], len(failed)
 
     async def resolve_dead_letters(self, bucket: str, keys: Sequence[bytes], every: bool, action: str) -> int:
@@ -230,12 +231,11 @@ class Requests:
         if bool(keys) == every:
             raise InvalidRequest("keys, all: allowed is one of them, the keys of failed writes or all")
         cache_keys = None if every else self._cache_keys(bucket, keys)
-        stuck, dead_letters = self._writeback.stuck, self._writeback.dead_letters
         match action:
             case "retry":
-                return stuck.retry(cache_keys) + await dead_letters.retry(cache_keys)
+                return await self._failed_writes.retry(cache_keys)
             case "drop":
-                return await stuck.drop(cache_keys) + await dead_letters.drop(cache_keys)
+                return await self._failed_writes.drop(cache_keys)
             case _:
                 raise InvalidRequest(f"action: got {action[:80]!r}; allowed: retry, drop")
 

@@ -16,6 +16,7 @@ from milena_cache.origin.requests import OriginCounts
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.reader import Node
 from milena_cache.writeback.dirty_table import DirtyEntry
+from milena_cache.writeback.failing import Failing
 from milena_cache.writeback.loop import WriteBack
 from milena_common.cluster.missing_node import NodeStatus, shortened
 from milena_common.metrics.call_counts import CallCounts
@@ -48,6 +49,7 @@ class Status:
         bucket_check: BucketCheck,
         journal: Journal[DirtyEntry],
         writeback: WriteBack,
+        failing: Failing,
         max_age: float,
         stopping: Callable[[], bool],
         clock: CorrectedClock,
@@ -61,6 +63,7 @@ class Status:
         self._bucket_check = bucket_check
         self._journal = journal
         self._writeback = writeback
+        self._failing = failing
         self.max_age = max_age
         self._stopping = stopping
         self._clock = clock
@@ -112,12 +115,12 @@ class Status:
             )
         for concern in self.concerns:
             reasons += concern.degraded()
-        return reasons + self._clock.degraded() + self._writeback.failing.degraded(self._clock.now())
+        return reasons + self._clock.degraded() + self._failing.degraded(self._clock.now())
 
     @property
     def stuck(self) -> int:
         """Return how many dirty keys fail again and again while others reach S3."""
-        return self._writeback.failing.number_stuck(self._clock.now())
+        return self._failing.number_stuck(self._clock.now())
 
     @property
     def clock_skew(self) -> float:

@@ -400,7 +400,7 @@ async def test_a_dead_letter_ends_as_well() -> None:
     assert await t.outcome("k") == ("hit", b"v")
     t.clock.tick(5)
     assert await t.outcome("k") == ("negative_hit", None)
-    await t.writeback.dead_letters.retry(None)
+    await t.parts.dead_letters.retry(None)
     assert (await t.flush()).failed == 0
     await t.stop()
 

@@ -90,7 +90,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "        async with self.s3_locks.hold(key, None):\n",
+                "        async with self._s3_locks.hold(key, None):\n",
                 "        if True:\n",
             ),
             Change("milena_cache/writeback/loop.py", "not upload.uploading and not entry.dead", "not entry.dead"),
@@ -105,7 +105,7 @@ BUGS: tuple[Bug, ...] = (
                 "            self._dirty.upload_began(entry)\n",
                 "            self._dirty.upload_began(entry)\n"
                 "            for seq in entry.records():\n"
-                "                self._journal.remove(seq)\n",
+                "                self._journal.remove(seq, key)\n",
             ),
         ),
         (f"{ORDER}::test_a_record_stays_until_s3_has_its_write", MACHINE, KILLS),
@@ -208,8 +208,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "            self._die(entry, str(failure))\n",
-                "            self.retire(entry)\n",
+                "            self._dirty_writes.mark_dead(entry, str(failure))\n",
+                "            self._dirty_writes.retire(entry)\n",
             ),
         ),
         (f"{ORDER}::test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried", POISON),
@@ -249,7 +249,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/write_through.py",
-                "                self._writeback.retire(entry)\n",
+                "                self._dirty_writes.retire(entry)\n",
                 "                self._dirty.pop(entry)\n",
             ),
         ),
@@ -294,8 +294,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
-                "if self.is_gone(entry) and entry.expired:",
+                "if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
+                "if self._dirty_writes.is_gone(entry) and entry.expired:",
             ),
         ),
         (f"{EXPIRY}::test_an_older_value_does_not_come_back", MACHINE),

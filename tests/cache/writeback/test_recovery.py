@@ -156,7 +156,7 @@ async def check_withheld(t: NodeUnderTest, key: str) -> None:
             await t.get(key, owned_since)
     with pytest.raises(FailedPrecondition, match="damaged in the journal"):
         await t.put(key, b"x", if_match=etag_of(b"value"))
-    assert await t.writeback.dead_letters.retry(None) == 0, "there is nothing to try again with"
+    assert await t.parts.dead_letters.retry(None) == 0, "there is nothing to try again with"
     await t.clock.advance(600)
     assert ("put", key) not in t.store.calls
 
@@ -186,7 +186,7 @@ async def test_a_damaged_value_can_be_dropped() -> None:
     t = NodeUnderTest(mode="back", disk=disk)
     t.in_s3("k", b"older")
     await t.start()
-    assert await t.writeback.dead_letters.drop([b"k"]) == 1
+    assert await t.parts.dead_letters.drop([b"k"]) == 1
     assert t.dirty.damaged == 0
     assert (await t.get("k")).entry.value == b"older"
     t = await t.crash()
@@ -263,7 +263,7 @@ async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.Lo
     assert {ref.key: value for ref, value in t.store.objects.items()} == {"k1": b"1", "k4": b"4"}
     t = await t.crash()
     assert t.journal.quarantined == 2, "until somebody decides"
-    await t.writeback.dead_letters.drop(None)
+    await t.parts.dead_letters.drop(None)
     t = await t.crash()
     assert t.journal.quarantined == 0
 
@@ -306,7 +306,7 @@ async def test_refusals_survive_and_answer_reads() -> None:
     with pytest.raises(AccessDenied):
         await t.put("k", b"through", durability="through")
     t.store.refuse = None
-    assert await t.writeback.dead_letters.retry(None) == 1
+    assert await t.parts.dead_letters.retry(None) == 1
     t = await t.crash()
     assert t.dirty.dead_letters == 0, "taken back for good"
     await t.clock.advance(5)

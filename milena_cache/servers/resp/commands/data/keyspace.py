@@ -105,7 +105,7 @@ def _is_there(context: Context, key: bytes) -> bool:
         return False
     dirty = node.dirty.entries.get(key)
     if dirty is not None:
-        return not node.writes.is_gone(dirty)
+        return not node.dirty_writes.is_gone(dirty)
     entry = node.memory.peek(key)
     return entry is not None and entry.value is not None and not is_expired(entry.expires_at, context.clock.wall())
 

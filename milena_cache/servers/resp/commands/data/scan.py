@@ -67,7 +67,7 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
     while True:
-        with context.node.writes.recent.listing() as listing:
+        with context.node.recent.listing() as listing:
             before = _dirty(context, place)
             page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
             if listing.complete:
@@ -89,7 +89,7 @@ def _merged(
     for key in sorted(found):
         entry_key = cache_key("", key)
         dirty = entries.get(entry_key)
-        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
+        if context.node.dirty_writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
             continue
         if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
             keys.append(entry_key)
