@@ -1,5 +1,7 @@
-"""What every protocol of the node shares.
+"""What all protocol servers of the node share.
 
-- `requests`: get, put, delete, list, flush and what else callers ask for: identity, limits, ownership, counts.
-- `status`: readiness, degradation, and samples by name.
+- `requests`: get, put, delete, list, flush and the other API methods, with identity, limits, ownership and counts.
+- `status`: readiness, degradation, and metrics by name.
+
+Nothing here knows a protocol or a wire format: each method means the same over gRPC and RESP.
 """
