@@ -1,9 +1,10 @@
-"""Coordination. Get over gRPC with its answer in the process's budget of bytes in flight.
+"""Coordination. Get over gRPC with its response in the process's budget of bytes in flight.
 
-An answer is copied several times on its way out, so a large one takes its bytes before it is built, when its value
-is in memory. One that comes from S3 takes over the bytes of its fetch, which are given back a turn of the event
-loop later: if it waited for bytes of its own, fetches that have not begun would be granted before it, and all their
-values would be in memory and wait for each other.
+A response is copied several times on its way out. A large one whose value is in memory takes its bytes before it is
+built. One whose value comes from S3 takes over the bytes of its fetch, which are released one step of the event
+loop later. If it waited for bytes of its own instead: (1) a fetch completes and releases its bytes; (2) a fetch
+that was queued earlier is granted them, before the response; (3) so it goes on, until all values are in memory and
+all responses wait for each other's bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from milena_common.runtime.deadlines import time_for_room
 
 
 class BudgetedGet:
-    """`Get` of `api`, whose responses of more than SMALL_BYTES are in `budget` until they are sent."""
+    """`Get` of `api`, whose responses of more than SMALL_BYTES are counted in `budget` until they are sent."""
 
     def __init__(self, api: ApiMethods, requests: Requests, budget: ByteBudget, clock: Clock) -> None:
         self._api = api
@@ -27,7 +28,7 @@ class BudgetedGet:
         self._clock = clock
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        """As `ApiMethods.get`. Raises Overloaded too, if there is no room for the response in time."""
+        """Return the response as `ApiMethods.get` does. Raises Overloaded too, if it finds no room in time."""
         place = self._api.begin(request)
         size = 0 if request.metadata_only else self._requests.size_in_memory(place)
         held = None

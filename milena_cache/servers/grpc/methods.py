@@ -1,4 +1,4 @@
-"""Coordination. What the node's gRPC server calls: the API's methods, of which Get waits for room first."""
+"""Coordination. The methods of the gRPC server: those of `api_methods`, with a Get that waits for room first."""
 
 from __future__ import annotations
 

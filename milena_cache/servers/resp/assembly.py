@@ -1,4 +1,8 @@
-"""Coordination. Puts the Redis door together from the parts of a node."""
+"""Coordination. Wires the RESP server from the parts of a node.
+
+The number of connections is limited to what the limit of open files leaves after all other uses: at that limit
+`accept` fails, and with it the health checks.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,12 @@ from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-# Descriptors that clients of the Redis door must leave: for metrics and health, gRPC, the journal, the router.
+# File descriptors that RESP connections leave free: for metrics and health, gRPC, the journal, the router.
 RESERVED_FILES = 256
 
 
 def allowed_connections(requested: int, open_files: int, s3_concurrency: int) -> int:
-    """Return how many connections, at most `requested`, leave room for the rest below a limit of `open_files`."""
+    """Return how many connections, at most `requested`, leave enough of `open_files` descriptors for all else."""
     reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
     return max(1, min(requested, open_files - reserved))
 
@@ -51,7 +55,7 @@ def resp_server(
     clock: Clock,
     budget: ByteBudget,
 ) -> RespServer:
-    """The door, not yet listening. `budget`: the process's bytes in flight."""
+    """Return the server, not yet listening. `budget` counts the process's bytes in flight."""
     allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
     if allowed < config.resp_max_connections:
         log.warning(
@@ -79,7 +83,7 @@ def resp_server(
         clients=clients,
         plain_gets=hits,
         budget=budget,
-        # Greater than any that an earlier process of this node gave.
+        # Greater than any cursor that an earlier process of this node returned.
         cursors=Cursors(int(clock.wall() * 1e6)),
         facts=ProcessFacts(),
         commands=command_registry(),

@@ -1,4 +1,7 @@
-"""Coordination. What the commands of the Redis door work with: the node's parts, and the way from key to object."""
+"""Coordination. The context of all commands of one RESP server: the node's parts, and the resolution of keys.
+
+Handlers get it as an argument and keep no state of their own; what belongs to one connection is in its `Session`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,11 @@ from milena_common.runtime.clock import Clock
 
 @dataclass(slots=True)
 class Context:
-    """One node's door. `timeout` is how long a command may take, in seconds. `budget` is the process's."""
+    """The context of one node's RESP server.
+
+    timeout: how long a command may take, seconds
+    budget: the process's budget of bytes in flight
+    """
 
     node: Node
     buckets: Buckets
@@ -70,9 +77,9 @@ class Context:
         self.rates = Rates(self.clock.now())
 
     def place(self, key: bytes) -> Place:
-        """The object that `key` names, and the epoch since which this node owns it.
+        """Return the object that `key` names, and the epoch since which this node owns its slot.
 
-        Raises InvalidRequest, AccessDenied, Moved, NoNodes.
+        Raises InvalidRequest, AccessDenied, Moved, NodeLost, NoNodes.
         """
         try:
             bucket, object_key = split_cache_key(key)
@@ -81,7 +88,11 @@ class Context:
         return self.requests.place(bucket, object_key)
 
     def touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
-        """What the command does to which objects, by cache key; as it is written if no object is named so."""
+        """Return what the command does to its objects, and their cache keys, for ordering and tracking.
+
+        A key that resolves to no object is returned as it is written. Cache keys are necessary: `s3://bucket/k` and
+        `k` may name one object, and commands on both must not be in flight together if they conflict.
+        """
         if command.about is not None:
             return command.about(self, argv)
         access = command.access_of(argv)
@@ -100,7 +111,7 @@ class Context:
             return key
 
     def check_slots(self, session: Session, keys: list[bytes]) -> None:
-        """Refuse a command whose keys are in several slots, as Redis Cluster does, unless one node has them all."""
+        """Raise CommandError for keys in several slots, as Redis Cluster does, unless this node owns all slots."""
         if len(keys) < 2 or self.ownership.single or session.deferring:
             return
         first = slot_of(keys[0])
