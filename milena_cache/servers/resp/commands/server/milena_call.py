@@ -1,7 +1,8 @@
-"""Coordination. MILENA.CALL: the methods of the node's own API, in the Redis protocol.
+"""Coordination. MILENA.CALL: the methods of the node's own API over RESP.
 
-For the router and for Milena's clients, which get here what Redis has no words for: conditions, ETags, outcomes.
-The request and the response are the messages of the gRPC service.
+For the router and Milena's clients, which get by it what Redis's commands cannot express: conditions, ETags,
+outcomes. Request and response are the messages of the gRPC service, and the methods are the same (`ApiMethods`), so
+that their meaning is too.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError
 
-# Methods about one object. The router says since when this node owns it; who does not is told if it does not.
+# Methods on one object. The router sends the `owned_since` of its ring; without one this node's own ring is used,
+# and a key of another node is an error.
 OWNED = frozenset(("Get", "Put", "Delete"))
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
 def call(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """`MILENA.CALL method timeout_ms request`. Raises as the methods do, and InvalidRequest for what is none."""
+    """Call a method: `MILENA.CALL method timeout_ms request`. Raises InvalidRequest, and as the methods do."""
     api = context.api
     name = argv[1].decode(errors="replace")
     named = api.methods().get(name)
@@ -37,7 +39,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     try:
         request = message.FromString(argv[3])
     except DecodeError:
-        raise InvalidRequest(f"request: is not what {name} takes, in protobuf's encoding") from None
+        raise InvalidRequest(f"request: is not an encoded {name}Request") from None
     if name != "Get":
         return method(request, seconds)
     place = api.begin(request)
@@ -55,7 +57,7 @@ def _timeout_ms(word: bytes) -> int:
 
 
 def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
-    """What a call does to which object; nothing to any if it is not about one."""
+    """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
     name = argv[1].decode(errors="replace") if len(argv) == 4 else ""
     if name not in OWNED:
         return "none", []
@@ -69,7 +71,7 @@ def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
 
 
 def operation_of(argv: list[bytes]) -> str:
-    """Under which of the operations a call is counted."""
+    """Return the operation under which a call is counted."""
     name = argv[1].decode(errors="replace").lower() if len(argv) > 1 else ""
     return name if name in OPERATIONS else "other"
 
