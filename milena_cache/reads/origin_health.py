@@ -21,7 +21,7 @@ SUSPECT_KEYS = 3
 SUSPECT_KEYS_UNCONNECTED = 2
 # Seconds between two probes: of one key, and of either kind of keys while S3 is suspect.
 PROBE_SECONDS = 1.0
-# Seconds after which the failure of a key is forgotten, unless it fails again.
+# Seconds after which the failure of a key is dropped, unless it fails again.
 KEY_FAILURE_SECONDS = 10.0
 # Keys whose failure is remembered; beyond that the one that failed longest ago is dropped.
 MAX_FAILING_KEYS = 1024

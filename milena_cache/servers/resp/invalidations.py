@@ -32,7 +32,7 @@ PAUSE_SECONDS = 0.01
 MAX_SWEEPS = 60
 
 # After a ring change at most this many tracked keys are invalidated by name, in steps of a few milliseconds each.
-# With more in the table clients are told to drop everything: the messages would be large, and late for what moved.
+# With more in the table clients are made to drop everything: the messages would be large, and late for what moved.
 MAX_NAMED = 100_000
 NAMED_AT_ONCE = 2_000
 

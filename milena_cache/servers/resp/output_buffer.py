@@ -1,7 +1,7 @@
 """Coordination. The output of one connection: the parts of the next write, and replies that wait for a slow reader.
 
 Replies in order need no queue here: while the client does not read, no further command begins. Replies out of order
-(deferred ones) come whenever S3 has answered, for commands that began long before: they wait here until the client
+(deferred ones) come whenever S3 has replied, for commands that began long before: they wait here until the client
 reads, so that the transport's buffer stays bounded.
 """
 
