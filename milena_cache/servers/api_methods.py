@@ -1,8 +1,7 @@
-"""Coordination. The methods of the node's API over protobuf: messages in, serialized messages out.
+"""Coordination. The node's API methods over protobuf: messages in, serialized messages out.
 
-Both servers have them, gRPC as its methods and the Redis protocol in MILENA.CALL, because the router and Milena's
-clients send the same messages either way. Only the message is read and written here; what it asks for is done by
-`service.requests`.
+Both servers have them, gRPC as its methods and RESP in MILENA.CALL, because the router and Milena's clients send
+the same messages either way. Messages are only decoded and encoded here; `service.requests` does what they request.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from milena_common.api.keys import split_cache_key
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.rpc.server import Message, Method
 
-# A method with its operation's name for the counts and the class of its request.
+# The operation under which a method is counted, the class of its request, and the method.
 Named = tuple[str, type[Message], Method]
 
 OPERATIONS = (
@@ -36,10 +35,14 @@ OPERATIONS = (
 
 
 class ApiMethods:
-    """Every method takes a request and the caller's remaining seconds, and returns a serialized response.
+    """The API methods of one node for one server.
 
-    `address` is that of the node, for responses. `believes_owner`: a request that does not say since when this node
-    owns its object is served all the same; otherwise the ring that the node knows decides.
+    Every method takes a request and the seconds until the caller's deadline (None: it has none), and returns a
+    serialized response. Raises MilenaError.
+
+    address: the node's, for responses
+    believes_owner: True if a request without `owned_since` is served in any case; False if this node's own ring
+        decides whether it owns the object
     """
 
     def __init__(self, requests: Requests, status: Status, address: str, *, believes_owner: bool) -> None:
@@ -65,7 +68,7 @@ class ApiMethods:
         return self._methods
 
     def begin(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest) -> Place:
-        """Admit a request about one object, and return which. Raises RateLimited, and as `Requests.place` does."""
+        """Admit a request on one object, and return its place. Raises RateLimited, and as `Requests.place` does."""
         self._requests.admit()
         return self._requests.place(request.bucket, request.key, request.owned_since or self._unstated)
 
@@ -76,7 +79,7 @@ class ApiMethods:
     def get_at(
         self, request: pb.GetRequest, place: Place, remaining: float | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
-        """Return the response to a Get that has begun; something to await if it is not in memory."""
+        """Return the response to a Get that has begun, or an awaitable of it if the object is not in memory."""
         got = self._requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
         return self._got(got) if isinstance(got, Got) else self._fetched(got)
 
@@ -98,8 +101,9 @@ class ApiMethods:
             omitted=omitted,
         ).SerializeToString()
 
-    # The next three raise at once what is wrong with a request, and keep nothing of it while they wait: a put's
-    # message is another copy of the value.
+    # The next three are not `async`: they check the request when they are called, and the coroutine that waits
+    # holds no reference to it. An `async def` would keep a put's message, which is a second copy of the value,
+    # until the write is acknowledged.
 
     def put(self, request: pb.PutRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
         writing = self._requests.put(

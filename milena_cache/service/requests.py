@@ -1,13 +1,13 @@
-"""Coordination. What a node does for callers, whatever protocol brings their requests.
+"""Coordination. The API methods of a node, independent of the protocol of a request.
 
-A server reads a request off its wire, calls the methods here, and writes what they return. Who may ask, for which
-object, how often, and what is counted is decided here, once for all protocols:
+A server decodes a request, calls the methods here, and encodes what they return. Identity, ownership, rate limit
+and counts are decided here, once for all protocols:
 
-- `check_identity`: is this the node that the caller means?
-- `admit`: is the rate of requests within RATE_LIMIT?
-- `place`: which object is that, and since when has this node owned it?
+- `check_identity`: the connection is meant for this node.
+- `admit`: the rate of requests is within RATE_LIMIT.
+- `place`: the object of a request, and the epoch since which this node owns it.
 
-Bounds on memory are not here: how many copies of a message exist at a time is a matter of each protocol.
+Bounds on memory are not here: each protocol has its own number of copies of a message in memory.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from milena_common.limits.token_bucket import TokenBucket, over_limit
 from milena_common.resp.identity import Identity
 from milena_common.runtime.deadlines import inner
 
-# An object, and the ring epoch since which this node owns it; 0 stands for any.
+# An object, and the ring epoch since which this node owns it; 0: any entry may be served.
 Place = tuple[Object, int]
 
-# The most keys in a page of a list, and failed writes in a reply.
+# Maximum number of keys in a page of a list, and of failed writes in a reply.
 MAX_LIST = 1000
 
 
 class Got(NamedTuple):
-    """What a get found.
+    """The result of a get.
 
     outcome: one of `read_outcomes`
-    exists: whether the object does
-    value: b"" if the value was not asked for, or is `omitted`
-    omitted: the value is larger than the caller takes, and remains in memory
-    size: bytes in the value, also where it is left out
+    exists: True if the object exists
+    value: b"" if only metadata was requested, or if it is `omitted`
+    omitted: True if the value is larger than the caller takes, and remains in memory
+    size: bytes in the value, even if it is left out
     etag: as S3 spells it, quotes included; "" if not known
-    age: seconds since S3 last vouched for this
-    dirty: acknowledged, and not in S3 yet
+    age: seconds since S3 last confirmed it
+    dirty: True if it was acknowledged and is not in S3 yet
     ttl_ms: milliseconds until the object expires; 0 if it does not
     """
 
@@ -64,10 +64,11 @@ class Got(NamedTuple):
 
 
 class Requests:
-    """The requests of one node. `request_timeout`: seconds for a caller that does not say how long it waits.
+    """The API methods of one node.
 
-    `remaining` of the methods is how many seconds the caller still waits, None if it does not say. All of them
-    raise InvalidRequest for what is not allowed, and AccessDenied for a bucket that is not served.
+    `request_timeout`: seconds for requests without a deadline. `remaining`, in the methods: seconds until the
+    caller's deadline, None without one. All of them raise InvalidRequest for arguments that are not allowed, and
+    AccessDenied for a bucket that is not served.
     """
 
     def __init__(
@@ -93,26 +94,26 @@ class Requests:
         self._clock = node.clock
         self._request_timeout = request_timeout
 
-    # ---- who may ask, how often, for what
+    # ---- identity, rate limit, ownership
 
     def check_identity(self, meant: Identity) -> None:
-        """Raise WrongNode if `meant` is another cluster, bucket or process.
+        """Raise WrongNode if `meant` is another cluster, bucket or process than this one.
 
-        For connections, which say once whom they mean. gRPC's calls say it each time, and its server, which is made
-        before there is an address, has the check of `identity` itself.
+        For RESP connections, which send their identity once. gRPC calls send it each time, and the gRPC server,
+        which is created before there is an address, uses the check of `identity` directly.
         """
         self.identity.check(meant)
 
     def admit(self) -> None:
-        """Count a request for an object. Raises RateLimited."""
+        """Take a token of the rate limit for a request on an object. Raises RateLimited."""
         if self.limiter.rate and (wait := self.limiter.take(self._clock.now())):
             raise over_limit("this node's", self.limiter.rate, wait)
 
     def place(self, bucket: str, key: bytes, owned_since: int | None = None) -> Place:
-        """Return which object a request is about, and since when this node has owned it.
+        """Return the object of a request, and the epoch since which this node owns it.
 
-        `owned_since` is what the caller says, which is believed; None: the ring that this node knows decides.
-        Raises Moved, NodeLost or NoNodes then, if another node owns the object.
+        `owned_since`: the epoch by the caller's ring, which is trusted. None: by this node's own ring, which raises
+        Moved, NodeLost or NoNodes if this node does not own the object.
         """
         target = self._buckets.resolve(bucket, key)
         return target, self._ownership.owned_since(target.cache_key) if owned_since is None else owned_since
@@ -120,13 +121,13 @@ class Requests:
     # ---- objects
 
     def size_in_memory(self, place: Place) -> int:
-        """Return the bytes of the value that a get would return from memory; 0 if there is none."""
+        """Return the length in bytes of the value that a get would return from memory; 0 if there is none."""
         return self._node.size_in_memory(place[0])
 
     def get(
         self, place: Place, remaining: float | None, *, metadata_only: bool = False, max_bytes: int = 0
     ) -> Got | Coroutine[Any, Any, Got]:
-        """Return what memory has; something to await if S3 has to be asked.
+        """Return the object from memory, or an awaitable of it if it has to be read from S3.
 
         `max_bytes`: the caller takes no larger value; 0: any. Awaiting raises as `Node.get` does.
         """
@@ -146,7 +147,7 @@ class Requests:
 
     def _got(self, reply: Reply, size: int, metadata_only: bool, max_bytes: int) -> Got:
         outcome, entry, age, dirty = reply
-        # What was fetched and not kept would have to be fetched again.
+        # A value that was fetched and not kept is never left out: the caller's next request would fetch it again.
         omitted = 0 < max_bytes < size and not metadata_only and outcome != "bypass"
         value = b"" if metadata_only or omitted else entry.value or b""
         self.sent_bytes += len(value)
@@ -202,11 +203,11 @@ class Requests:
     # ---- for operators and other nodes
 
     def invalidate(self, bucket: str, key: bytes) -> None:
-        """Have S3 asked before anything known of the object is served again."""
+        """Drop what is known of the object; see `Node.invalidate`."""
         self._node.invalidate(self._buckets.resolve(bucket, key))
 
     async def refresh(self, bucket: str, keys: Sequence[bytes], prefix: bytes) -> Refreshed:
-        """Drop the copies of `keys`; without any, of all keys that begin with `prefix`."""
+        """Drop the clean entries of `keys`; without any, of all keys that begin with `prefix`."""
         if keys and prefix:
             raise InvalidRequest("keys, prefix: allowed is one of them")
         if keys:
@@ -214,19 +215,19 @@ class Requests:
         return await self._node.refresher.matching(self._buckets.files_below(bucket, prefix))
 
     async def flush(self, bucket: str, keys: Sequence[bytes], remaining: float | None) -> Flushed:
-        """Wait until the writes of `keys`, without any those of all keys, are in S3."""
+        """Wait until the writes of `keys` are in S3; without any keys, the writes of all keys."""
         cache_keys = self._cache_keys(bucket, keys) if keys else None
         return await self._flush_waiters.wait_flushed(cache_keys, self._timeout(remaining))
 
     def list_dead_letters(self, limit: int) -> tuple[Sequence[FailedWrite], int]:
-        """Return the first `limit` (0: MAX_LIST) writes that S3 does not take, and how many there are."""
+        """Return the first `limit` (0: MAX_LIST) writes that S3 rejects, and how many there are in all."""
         failed = self._failed_writes.listed(self._clock.now())
         return failed[: limit or MAX_LIST], len(failed)
 
     async def resolve_dead_letters(self, bucket: str, keys: Sequence[bytes], every: bool, action: str) -> int:
-        """Try the failed writes of `keys`, or all of them, once more ("retry"), or give them up ("drop").
+        """Upload the failed writes of `keys`, or all of them, once more ("retry"), or drop them ("drop").
 
-        Returns how many there were.
+        Return how many there were.
         """
         if bool(keys) == every:
             raise InvalidRequest("keys, all: allowed is one of them, the keys of failed writes or all")

@@ -17,8 +17,7 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError
 
-# Methods on one object. The router sends the `owned_since` of its ring; without one this node's own ring is used,
-# and a key of another node is an error.
+# Methods on one object, for the ordering of commands.
 OWNED = frozenset(("Get", "Put", "Delete"))
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
