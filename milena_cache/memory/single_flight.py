@@ -22,9 +22,11 @@ Three things detach a call:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from math import inf
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from milena_common.runtime.completion import done_within
 
 T = TypeVar("T")
 
@@ -47,7 +49,9 @@ class SharedCall(Generic[T]):
 
     __slots__ = ("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running")
 
-    def __init__(self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Awaitable[T]]) -> None:
+    def __init__(
+        self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Coroutine[Any, Any, T]]
+    ) -> None:
         self.key = key
         self.owned_since = owned_since
         self.read = read
@@ -92,7 +96,7 @@ class SingleFlight(Generic[T]):
         return call
 
     def start(
-        self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Awaitable[T]], now: float
+        self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Coroutine[Any, Any, T]], now: float
     ) -> SharedCall[T]:
         """Start `read` as the call for `key`, detaching any other; `now` is monotonic seconds."""
         self.detach(key)
@@ -102,10 +106,7 @@ class SingleFlight(Generic[T]):
         return call
 
     def _begin(self, call: SharedCall[T], now: float) -> None:
-        async def run() -> T:
-            return await call.read(call)
-
-        task = asyncio.get_running_loop().create_task(run())
+        task = asyncio.get_running_loop().create_task(call.read(call))
         call.reads += 1
         call.read_at = now
         call.running.add(task)
@@ -121,8 +122,7 @@ class SingleFlight(Generic[T]):
     async def wait(self, call: SharedCall[T], timeout: float) -> bool:
         """Wait for the call's outcome; False if there is none within `timeout` seconds. Cancels nothing."""
         # Not `wait_for`: it would cancel the outcome that other readers wait for.
-        await asyncio.wait((call.outcome,), timeout=max(0.0, timeout))
-        return call.outcome.done()
+        return await done_within(call.outcome, timeout)
 
     async def cancel_all(self) -> None:
         """Cancel every read, at the end of the process."""

@@ -34,6 +34,7 @@ from milena_common.api.errors import MilenaError, OriginUnavailable
 from milena_common.metrics.histogram import Histogram
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.clock import Clock
+from milena_common.runtime.completion import done_within
 
 T = TypeVar("T")
 
@@ -180,8 +181,7 @@ class Origin:
         first = asyncio.create_task(self._request(store, operation, once, code_of, began.set))
         second: asyncio.Task[T] | None = None
         try:
-            await asyncio.wait((first,), timeout=self._hedge_after)
-            if first.done() or began.is_set() or places.locked():
+            if await done_within(first, self._hedge_after) or began.is_set() or places.locked():
                 return await first
             await places.acquire()
             try:

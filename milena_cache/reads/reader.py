@@ -1,10 +1,11 @@
 """Coordination. The node's policy for reads, over dirty entries, memory, single-flight calls and S3.
 
-    get     lookup ── a dirty entry: acknowledged, and not in S3 yet ──▶ hit               never awaits
+    read    memory ── a dirty entry: acknowledged, and not in S3 yet ──▶ hit               never awaits
               │    ── an entry that may be served ──▶ hit, stale, negative_hit             never awaits
               └─ none ─▶ single-flight call ─▶ S3 ─▶ memory ──▶ miss, revalidated, changed, coalesced, bypass
                             └─ S3 fails, and there is an entry within its keep ──▶ stale_error
 
+Memory is looked up once, and the result is handed on; only the fetch looks again, since time has passed by then.
 Puts and deletes are in `writes`.
 
 Invariants:
@@ -20,8 +21,9 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.existence import Known
@@ -129,7 +131,11 @@ class Node:
         if dirty is not None:
             return self._reply_dirty(dirty) if dirty.belief.owned_since >= owned_since else None
         entry = self.memory.get(target.cache_key)
-        if entry is None or entry.owned_since < owned_since:
+        return None if entry is None else self._reply_entry(target, entry, owned_since)
+
+    def _reply_entry(self, target: Object, entry: Entry, owned_since: int) -> Reply | None:
+        """Return the reply from `entry`; None if it may not be served without a request to S3."""
+        if entry.owned_since < owned_since:
             return None
         age = self.clock.now() - entry.checked_at
         window = self._freshness.window(target.cache_key, age, negative=entry.value is None)
@@ -199,18 +205,41 @@ class Node:
         return self.lookup(target, owned_since)
 
     async def get(self, target: Object, timeout: float, owned_since: int = 0) -> Reply:
-        """Return the object, within `timeout` seconds.
+        """As `read`, but always to be awaited."""
+        reply = self.read(target, timeout, owned_since)
+        return reply if isinstance(reply, Reply) else await reply
 
-        Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
+    def read(self, target: Object, timeout: float, owned_since: int = 0) -> Reply | Awaitable[Reply]:
+        """Return the object if memory has it, else an awaitable that has it within `timeout` seconds.
+
+        The request to S3 has begun by then: it goes on if nothing awaits the result. Raises FailedPrecondition;
+        awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
         """
-        return (
-            self.lookup(target, owned_since)
-            or await self._revalidate(target, timeout, owned_since)
-            or await self._read_through(target, timeout, owned_since)
-        )
+        dirty = self.dirty.entries.get(target.cache_key)
+        if dirty is not None:
+            if dirty.owned_since < owned_since:
+                return self._read_after_revalidation(target, timeout, owned_since)
+            return self._reply_dirty(dirty)
+        entry = self.memory.get(target.cache_key)
+        if entry is not None:
+            reply = self._reply_entry(target, entry, owned_since)
+            if reply is not None:
+                return reply
+        return self._read_through(target, timeout, owned_since, entry)
 
-    async def _read_through(self, target: Object, timeout: float, owned_since: int) -> Reply:
-        cached = self._servable_on_error(target, owned_since)
+    async def _read_after_revalidation(self, target: Object, timeout: float, owned_since: int) -> Reply:
+        reply = await self._revalidate(target, timeout, owned_since)
+        if reply is None:
+            # What was in memory before may be older than what the wait has brought.
+            found = self._read_through(target, timeout, owned_since, self.memory.get(target.cache_key))
+            reply = found if isinstance(found, Reply) else await found
+        return reply
+
+    def _read_through(
+        self, target: Object, timeout: float, owned_since: int, entry: Entry | None
+    ) -> Reply | Awaitable[Reply]:
+        """Join or start a fetch. `entry`: what memory has, which may not be served without that."""
+        cached = self._servable_on_error(target, entry, owned_since)
         if cached is not None and self._shared.expects_failure(target):
             self._refresh(target, cached)
             return self._served_stale(cached)
@@ -218,17 +247,29 @@ class Node:
         shared = call is not None
         if call is None:
             call = self._start(target, owned_since)
-        fetched = await self._shared.wait(self.fetches, call, target, timeout, "get", has_entry=cached is not None)
-        if fetched is None:
-            assert cached is not None
-            return self._served_stale(cached)
-        self.reads.outcomes["coalesced" if shared else fetched.outcome] += 1
-        self.reads.miss_bytes += fetched.entry.size
-        age = max(0.0, self.clock.now() - fetched.entry.checked_at)
-        return Reply("coalesced" if shared else fetched.outcome, fetched.entry, age)
 
-    def _servable_on_error(self, target: Object, owned_since: int) -> Entry | None:
-        entry = self.memory.get(target.cache_key)
+        def reply(fetched: FetchResult) -> Reply:
+            outcome = "coalesced" if shared else fetched.outcome
+            self.reads.outcomes[outcome] += 1
+            self.reads.miss_bytes += fetched.entry.size
+            return Reply(outcome, fetched.entry, max(0.0, self.clock.now() - fetched.entry.checked_at))
+
+        if cached is None:
+            return self._shared.result(call, target, timeout, "get", reply)
+        return self._newer_or_stale(call, target, timeout, cached, reply)
+
+    async def _newer_or_stale(
+        self,
+        call: SharedCall[FetchResult],
+        target: Object,
+        timeout: float,
+        cached: Entry,
+        reply: Callable[[FetchResult], Reply],
+    ) -> Reply:
+        fetched = await self._shared.wait(self.fetches, call, target, timeout, "get", has_entry=True)
+        return self._served_stale(cached) if fetched is None else reply(fetched)
+
+    def _servable_on_error(self, target: Object, entry: Entry | None, owned_since: int) -> Entry | None:
         if entry is None or entry.value is None or entry.owned_since < owned_since or self._is_expired(entry):
             return None
         age = self.clock.now() - entry.checked_at
@@ -309,9 +350,38 @@ class Node:
 
         Within `timeout` seconds; by a HEAD if nothing is known of the object. Raises as `get` does.
         """
-        reply = self.lookup(target, owned_since) or await self._revalidate(target, timeout, owned_since)
+        found = self.read_metadata(target, timeout, owned_since)
+        return found if isinstance(found, tuple) else await found
+
+    def read_metadata(
+        self, target: Object, timeout: float, owned_since: int = 0
+    ) -> tuple[Reply, int] | Coroutine[Any, Any, tuple[Reply, int]]:
+        """As `exists`, but at once if memory has the reply."""
+        entry = None
+        reply = None
+        dirty = self.dirty.entries.get(target.cache_key)
+        if dirty is not None:
+            if dirty.owned_since < owned_since:
+                return self._exists_after_revalidation(target, timeout, owned_since)
+            reply = self._reply_dirty(dirty)
+        else:
+            entry = self.memory.get(target.cache_key)
+            reply = None if entry is None else self._reply_entry(target, entry, owned_since)
+        return self._exists(target, timeout, owned_since, entry) if reply is None else (reply, reply.entry.size)
+
+    async def _exists_after_revalidation(
+        self, target: Object, timeout: float, owned_since: int
+    ) -> tuple[Reply, int]:
+        reply = await self._revalidate(target, timeout, owned_since)
         if reply is not None:
             return reply, reply.entry.size
+        found = self._exists(target, timeout, owned_since, self.memory.get(target.cache_key))
+        return found if isinstance(found, tuple) else await found
+
+    def _exists(
+        self, target: Object, timeout: float, owned_since: int, entry: Entry | None
+    ) -> tuple[Reply, int] | Coroutine[Any, Any, tuple[Reply, int]]:
+        """Send a HEAD, unless one has been sent. `entry`: what memory has, which may not be served without that."""
         key = target.cache_key
         now = self.clock.now()
         known = self._existence.get(key, owned_since)
@@ -319,15 +389,22 @@ class Node:
             self.reads.outcomes["hit"] += 1
             self.change_feed.notify(key)  # the memory has no entry with which a later reply could be compared
             return Reply("hit", known.stand_in(), now - known.checked_at), known.size or 0
-        cached = self._servable_on_error(target, owned_since)
+        cached = self._servable_on_error(target, entry, owned_since)
         if cached is not None and self._shared.expects_failure(target):
             self._refresh(target, cached)
             return self._served_stale(cached), cached.size
+        # Here and not in the coroutine, which may begin later: a write that began in between would not be seen.
         heads = self._existence.heads
         call = heads.join(key, owned_since, now)
         outcome = "miss" if call is None else "coalesced"
         if call is None:
             call = heads.start(key, owned_since, lambda call: self._head(target, owned_since, call), now)
+        return self._found_or_stale(call, target, timeout, cached, outcome)
+
+    async def _found_or_stale(
+        self, call: SharedCall[Known], target: Object, timeout: float, cached: Entry | None, outcome: str
+    ) -> tuple[Reply, int]:
+        heads = self._existence.heads
         found = await self._shared.wait(heads, call, target, timeout, "head", has_entry=cached is not None)
         if found is None:
             assert cached is not None

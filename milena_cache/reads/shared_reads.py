@@ -6,8 +6,9 @@ way that may pass (stale-if-error). A refusal of S3 that concerns the object is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from copy import copy
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class SharedReads:
@@ -82,6 +84,44 @@ class SharedReads:
         except BaseException:
             self._reads.outcomes["error"] += 1
             raise
+
+    def result(
+        self, call: SharedCall[T], target: Object, timeout: float, operation: str, convert: Callable[[T], R]
+    ) -> asyncio.Future[R]:
+        """Return what `convert` makes of the call's result within `timeout` seconds; for a reader without a copy.
+
+        A future, because a task to wait in would be a tenth of what a miss costs the node. Its exceptions are those
+        that `wait` raises.
+        """
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[R] = loop.create_future()
+
+        def finished(outcome: asyncio.Future[T]) -> None:
+            timer.cancel()
+            if result.done():
+                return  # its reader was cancelled, or its time is over
+            try:
+                result.set_result(convert(outcome.result()))
+                return
+            except OriginFailure as failure:
+                result.set_exception(failure.as_error())
+            except asyncio.CancelledError:
+                result.cancel()
+            except Exception as error:
+                result.set_exception(error)
+            self._reads.outcomes["error"] += 1
+
+        def expire() -> None:
+            call.outcome.remove_done_callback(finished)
+            if not result.done():
+                self._reads.outcomes["error"] += 1
+                result.set_exception(
+                    OriginUnavailable(f"S3 {operation} of {target.ref}: no answer within {timeout:.3g} s")
+                )
+
+        timer = loop.call_later(max(0.0, timeout), expire)
+        call.outcome.add_done_callback(finished)
+        return result
 
     async def observed(self, target: Object, request: Awaitable[T]) -> T:
         """Return the result of `request`, a read of the object from S3, and record its success or failure.

@@ -12,7 +12,7 @@ Bounds on memory are not here: each protocol has its own number of copies of a m
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from milena_cache.membership.identity import NodeIdentity
@@ -131,26 +131,33 @@ class Requests:
 
         `max_bytes`: the caller takes no larger value; 0: any. Awaiting raises as `Node.get` does.
         """
-        reply = self._node.lookup(*place)
-        if reply is not None:
-            return self._got(reply, reply.entry.size, metadata_only, max_bytes)
-        return self._fetch(place, self._timeout(remaining), metadata_only, max_bytes)
-
-    async def _fetch(self, place: Place, timeout: float, metadata_only: bool, max_bytes: int) -> Got:
         target, owned_since = place
+        timeout = self._timeout(remaining)
         if metadata_only:
-            reply, size = await self._node.exists(target, timeout, owned_since)
-        else:
-            reply = await self._node.get(target, timeout, owned_since)
-            size = reply.entry.size
-        return self._got(reply, size, metadata_only, max_bytes)
+            found = self._node.read_metadata(target, timeout, owned_since)
+            return self._described(*found) if isinstance(found, tuple) else self._found(found)
+        reply = self._node.read(target, timeout, owned_since)
+        return self._got(reply, max_bytes) if isinstance(reply, Reply) else self._fetched(reply, max_bytes)
 
-    def _got(self, reply: Reply, size: int, metadata_only: bool, max_bytes: int) -> Got:
-        outcome, entry, age, dirty = reply
+    async def _found(self, looking: Awaitable[tuple[Reply, int]]) -> Got:
+        return self._described(*await looking)
+
+    async def _fetched(self, reading: Awaitable[Reply], max_bytes: int) -> Got:
+        return self._got(await reading, max_bytes)
+
+    def _described(self, reply: Reply, size: int) -> Got:
+        return self._make_got(reply, b"", size, omitted=False)
+
+    def _got(self, reply: Reply, max_bytes: int) -> Got:
+        size = reply.entry.size
         # A value that was fetched and not kept is never left out: the caller's next request would fetch it again.
-        omitted = 0 < max_bytes < size and not metadata_only and outcome != "bypass"
-        value = b"" if metadata_only or omitted else entry.value or b""
+        omitted = 0 < max_bytes < size and reply.outcome != "bypass"
+        value = b"" if omitted else reply.entry.value or b""
         self.sent_bytes += len(value)
+        return self._make_got(reply, value, size, omitted=omitted)
+
+    def _make_got(self, reply: Reply, value: bytes, size: int, *, omitted: bool) -> Got:
+        outcome, entry, age, dirty = reply
         ttl_ms = remaining_ms(entry.expires_at, self._clock.wall()) if entry.expires_at else 0
         return Got(outcome, entry.value is not None, value, omitted, size, entry.etag, age, dirty, ttl_ms)
 

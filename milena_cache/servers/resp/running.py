@@ -26,6 +26,7 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
+from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.commands.connection.subscriptions import check_subscriber
 from milena_cache.servers.resp.dispatch.admission import check_deadline, check_keys, check_transaction
 from milena_cache.servers.resp.dispatch.command import Access, Command, wrong_arity
@@ -251,8 +252,11 @@ class Running:
             self._finish_work(replied.work)
 
     def _encode(self, result: Any) -> Reply:
+        """Return what a command's result is on the wire; a read's is the value that it found."""
         if type(result) is bytes and len(result) >= LARGE:
             return Large((b"$%d\r\n" % len(result), result, b"\r\n"))
+        if type(result) is ReadReply:
+            return self._encode(result.entry.value)
         if isinstance(result, Raw):
             return (result,)
         if isinstance(result, Pieces):

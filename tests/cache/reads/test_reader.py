@@ -11,8 +11,9 @@ from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Fault
 from milena_cache.reads.origin_health import PROBE_SECONDS
+from milena_cache.reads.reader import Reply
 from milena_common.api.errors import AccessDenied, FailedPrecondition, InvalidRequest, OriginUnavailable
-from tests.cache.rig import BUCKET, FRESHNESS, LATE, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, LATE, SOON, NodeUnderTest
 from tests.support.fake_clock import settle
 
 
@@ -434,3 +435,26 @@ async def test_every_read_has_one_outcome_and_counts_its_bytes() -> None:
     assert (reads.hits, reads.misses) == (2, 3)
     assert (reads.hit_bytes, reads.miss_bytes) == (10, 5)
     assert FRESHNESS.ttl == 100  # the figures above depend on it
+
+
+async def test_a_miss_has_begun_when_it_is_returned_and_what_memory_has_is_returned_itself() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    reading = t.node.read(t.object("k"), SOON)
+    assert not isinstance(reading, Reply)
+    await settle()
+    assert [operation for operation, _ in t.store.calls] == ["get"]
+    assert (await reading).outcome == "miss"
+    again = t.node.read(t.object("k"), SOON)
+    assert isinstance(again, Reply)
+    assert (again.outcome, again.entry.value) == ("hit", b"v")
+
+
+async def test_a_miss_that_is_given_up_is_still_kept() -> None:
+    t = NodeUnderTest()
+    t.in_s3("k", b"v")
+    reading = t.node.read(t.object("k"), SOON)
+    assert isinstance(reading, asyncio.Future)
+    reading.cancel()
+    await settle()
+    assert await t.outcome("k") == ("hit", b"v")

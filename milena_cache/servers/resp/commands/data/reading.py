@@ -7,10 +7,11 @@ no task. A key that is read is tracked before it is looked up, see `Tracking`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from milena_cache.memory.lru import Entry
+from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
@@ -30,27 +31,28 @@ def look(context: Context, session: Session, key: bytes, convert: Callable[[Entr
     For commands that need no value: S3 gets a HEAD, and the entry's value is then empty. Raises as `Context.place`
     does.
     """
-    place = _place(context, session, key)
-    reply = context.node.lookup(*place)
-    return _look(context, place, convert) if reply is None else convert(reply.entry, reply.entry.size)
+    target, owned_since = _place(context, session, key)
+    found = context.node.read_metadata(target, context.timeout, owned_since)
+    if not isinstance(found, tuple):
+        return _look(found, convert)
+    reply, size = found
+    return convert(reply.entry, size)
 
 
-async def _look(context: Context, place: Place, convert: Callable[[Entry, int], Any]) -> Any:
-    target, owned_since = place
-    reply, size = await context.node.exists(target, context.timeout, owned_since)
+async def _look(looking: Awaitable[tuple[ReadReply, int]], convert: Callable[[Entry, int], Any]) -> Any:
+    reply, size = await looking
     return convert(reply.entry, size)
 
 
 def read(context: Context, session: Session, key: bytes, convert: Callable[[Entry], Any]) -> Any:
     """Return `convert(entry)` for a key, or an awaitable of it if S3 has to be read. Raises as `look` does."""
-    place = _place(context, session, key)
-    reply = context.node.lookup(*place)
-    return _read(context, place, convert) if reply is None else convert(reply.entry)
+    target, owned_since = _place(context, session, key)
+    reply = context.node.read(target, context.timeout, owned_since)
+    return convert(reply.entry) if isinstance(reply, ReadReply) else _read(reply, convert)
 
 
-async def _read(context: Context, place: Place, convert: Callable[[Entry], Any]) -> Any:
-    target, owned_since = place
-    return convert((await context.node.get(target, context.timeout, owned_since)).entry)
+async def _read(reading: Awaitable[ReadReply], convert: Callable[[Entry], Any]) -> Any:
+    return convert((await reading).entry)
 
 
 def _place(context: Context, session: Session, key: bytes) -> Place:

@@ -37,12 +37,7 @@ def get(context: Context, session: Session, argv: list[bytes]) -> Any:
     target, owned_since = context.place(argv[1])
     if session.tracking:
         context.tracking.track(session.id, target.cache_key)
-    reply = context.node.lookup(target, owned_since)
-    return reply.entry.value if reply is not None else _read(context, target, owned_since)
-
-
-async def _read(context: Context, target: Object, owned_since: int) -> bytes | None:
-    return (await context.node.get(target, context.timeout, owned_since)).entry.value
+    return context.node.read(target, context.timeout, owned_since)
 
 
 def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
