@@ -84,7 +84,7 @@ class Existence:
         return known
 
     def keep(self, key: bytes, known: Known) -> None:
-        """Keep the result; the oldest is evicted beyond MAX_KNOWN. Does nothing if TTL_SECONDS is 0."""
+        """Keep the result, evicting the least recently used one beyond MAX_KNOWN. No effect if TTL_SECONDS is 0."""
         if not self._freshness.ttl:
             return
         self._known[key] = known

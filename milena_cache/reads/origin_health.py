@@ -7,8 +7,8 @@ request: there is nothing to serve instead, and a success clears the suspicion.
 
 Background reads (probes) find out when S3 works again. Keys that are known to fail and all other keys have separate
 probe slots, one each every PROBE_SECONDS. With one slot for both: (1) an outage ends, but object X still fails; (2)
-the readers of X, who are the most frequent, take every slot; (3) each probe fails, and S3 stays suspect for all
-keys.
+X is read more often than all else, and its reads take every slot; (3) each probe fails, and S3 stays suspect for
+all keys.
 """
 
 from __future__ import annotations

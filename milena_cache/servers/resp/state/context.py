@@ -41,8 +41,29 @@ from milena_common.runtime.clock import Clock
 class Context:
     """The context of one node's RESP server.
 
+    node: reads, writes and memory of the node
+    buckets: the names of the buckets that are served
+    ownership: the newest ring
+    requests, api: the API methods, independent of a protocol and over protobuf
+    status: reasons not to be ready, and metrics by name
+    calls: counts and durations by operation, for the metrics
+    tracking: the table of tracked keys
+    clock: the time, monotonic and of day
+    config: the node's configuration
     timeout: how long a command may take, seconds
+    clients: the open connections
+    plain_gets: the fast path of GET
+    cursors: the positions of scans
     budget: the process's budget of bytes in flight
+    facts: version, memory and processor time of the process
+    commands: all commands by name in upper case
+    stats: counts by command and error, for INFO
+    slow: the slow log and the latency monitor
+    ring: the ring as CLUSTER returns it
+    command_metrics: counts each reply in `calls`, `stats` and `slow`
+    share: the queue of connections that wait for a slice
+    overload: the connections that are behind
+    rates: values that INFO derives from counts
     """
 
     node: Node

@@ -1,10 +1,10 @@
 """Pure. The fast path of GET: replies to many hits at once, without a call for each.
 
 It decides for all keys of a read what `Node.lookup` decides for one; time, counts and limits are handled once. It
-must never serve what `lookup` would not: only entries that are surely fresh whatever the key's jitter, of the
-slot's present ownership, without an expiry; and dirty entries, which go first as in `lookup`, under the same
-conditions. The first key of any other kind ends the run and goes the general path, so that the replies stay in
-order.
+must never serve what `lookup` would not. It serves entries that are surely fresh whatever the key's jitter, of the
+slot's present ownership and without an expiry; and before them, as `lookup` does, dirty entries of the present
+ownership, without an expiry or damage. The first key of any other kind ends the run and goes the general path, so
+that the replies stay in order.
 
 Nothing here awaits, so no write can come between the lookup and the reply.
 """
