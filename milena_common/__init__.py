@@ -1,4 +1,7 @@
-"""What router, nodes and clients share: words, contracts, pure decisions. Imports nothing else of Milena."""
+"""The ground floor that router, nodes and clients share: types, protocols, pure decisions.
+
+It imports nothing else of Milena.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Pure. Every error that Milena raises or answers with, in one tree.
+"""Pure. Every error that Milena raises or sends, in one tree.
 
     MilenaError
     ├── InvalidRequest      ValueError        INVALID_ARGUMENT      ERR
@@ -22,7 +22,7 @@
 
 The last column is the error's code word: stable, one for each class, sent beside the status so that the
 receiver raises the same class that the sender did. Where a builtin fits, an error is one, so that
-``except TimeoutError`` works for people who have never heard of Milena.
+``except TimeoutError`` works in code that does not know Milena.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from typing import Any, ClassVar
 class MilenaError(Exception):
     """Root of the tree.
 
-    Every error can be pickled and copied, also one whose constructor takes other arguments than `args`: process
-    pools send errors to their parent that way, and a pool whose result cannot be read hangs or breaks.
+    Every error can be pickled and copied, including one whose constructor takes other arguments than `args`:
+    process pools send errors to their parent that way, and a pool whose result cannot be unpickled hangs or breaks.
     """
 
     code: ClassVar[str] = "ERROR"
@@ -45,7 +45,7 @@ class MilenaError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By default a copy is made by calling the class with `args`, which are not what every constructor takes.
+        # The default calls the class with `args`, which not every constructor accepts.
         return _restored, (type(self), self.args), self.__dict__ or None
 
 
@@ -57,15 +57,15 @@ def _restored(kind: type[MilenaError], args: tuple[Any, ...]) -> MilenaError:
 
 
 class InvalidRequest(MilenaError, ValueError):
-    """The request can never work as it is: a field is outside what is allowed."""
+    """A field of the request is outside its allowed range; repeating the request cannot succeed."""
 
     code = "ERR"
 
 
 class ConfigError(MilenaError, ValueError):
-    """The environment does not describe a process that could run, or a URL no cluster.
+    """The environment is not a valid configuration, or a URL is not a valid cluster address.
 
-    `problems` has one line for each variable, or part of the URL, that is wrong.
+    `problems` has one line for each variable, or part of the URL, that is invalid.
     """
 
     code = "CONFIG"
@@ -76,7 +76,7 @@ class ConfigError(MilenaError, ValueError):
 
 
 class AccessDenied(MilenaError, PermissionError):
-    """The bucket is not one that the nodes serve, or S3 denies Milena the access to it."""
+    """The nodes do not serve the bucket, or S3 denies Milena access to it."""
 
     code = "NOPERM"
 
@@ -84,7 +84,7 @@ class AccessDenied(MilenaError, PermissionError):
 class RateLimited(MilenaError):
     """More requests than `RATE_LIMIT` allows; nothing was done.
 
-    `retry_after` is after how many seconds to try again.
+    `retry_after` is the number of seconds after which to try again.
     """
 
     code = "RATELIMIT"
@@ -95,9 +95,9 @@ class RateLimited(MilenaError):
 
 
 class Overloaded(MilenaError):
-    """The process has as many requests or bytes in flight as it accepts; nothing was done.
+    """The process has reached its limit of requests or bytes in flight; nothing was done.
 
-    `retry_after` is after how many seconds to try again.
+    `retry_after` is the number of seconds after which to try again.
     """
 
     code = "BUSY"
@@ -108,25 +108,25 @@ class Overloaded(MilenaError):
 
 
 class FailedPrecondition(MilenaError):
-    """The state of the system, or of a client that is closed, does not allow it; repeating it does not help."""
+    """The state of the system does not allow the request, or the client is closed; repeating it does not help."""
 
     code = "PRECONDITION"
 
 
 class ConditionFailed(FailedPrecondition):
-    """The object is not what `if_match` or `if_none_match` asked for; nothing was written."""
+    """The object does not satisfy `if_match` or `if_none_match`; nothing was written."""
 
     code = "CONDITION"
 
 
 class KeyNotFound(MilenaError, KeyError):
-    """There is no such object; raised by `cache[key]` alone."""
+    """The object does not exist; raised only by `cache[key]`."""
 
     code = "NOTFOUND"
 
 
 class Unavailable(MilenaError, ConnectionError):
-    """Cannot be served just now; a read may be tried again. Of a write it is not known whether it happened."""
+    """The request cannot be served at present. A read may be repeated; a write may or may not have happened."""
 
     code = "UNAVAILABLE"
 
@@ -134,7 +134,7 @@ class Unavailable(MilenaError, ConnectionError):
 class NoNodes(Unavailable):
     """The ring has no node, or is not known yet; nothing was done.
 
-    `retry_after` is after how many seconds to try again; 0 if that is not known.
+    `retry_after` is the number of seconds after which to try again; 0 if unknown.
     """
 
     code = "CLUSTERDOWN"
@@ -145,27 +145,27 @@ class NoNodes(Unavailable):
 
 
 class NodeLost(Unavailable):
-    """The node that owns the key cannot be reached, or does not answer."""
+    """The node that owns the key cannot be reached, or does not respond."""
 
     code = "NODELOST"
 
 
 class NodeUnreachable(NodeLost):
-    """No connection can be made to the node that owns the key; nothing was sent to it, so nothing was done."""
+    """No connection to the node that owns the key can be made; nothing was sent, so nothing was done."""
 
     code = "NODEUNREACHABLE"
 
 
 class WrongNode(Unavailable):
-    """Another node, cluster or bucket than the caller wants is at the address; nothing was done."""
+    """The address belongs to another node, cluster or bucket than the caller named; nothing was done."""
 
     code = "WRONGNODE"
 
 
 class Moved(Unavailable):
-    """The node that was asked does not own the key's slot; nothing was done.
+    """The node that received the request does not own the key's slot; nothing was done.
 
-    `slot` is the slot, and `address` where its owner speaks the Redis protocol, as host:port.
+    `slot` is the slot, and `address` the host:port of its owner's RESP server.
     """
 
     code = "MOVED"
@@ -177,7 +177,7 @@ class Moved(Unavailable):
 
 
 class OriginUnavailable(Unavailable):
-    """S3 does not answer, or answers with errors, and there is no copy to serve."""
+    """S3 does not respond, or responds with errors, and there is no cached entry to serve."""
 
     code = "ORIGINDOWN"
 
@@ -197,8 +197,8 @@ class InternalError(MilenaError):
 class BatchError(MilenaError):
     """Some keys of a ``*_many`` call failed; the others were done.
 
-    `errors` maps each key that failed, as it was given, to its error; `results` each of the others to its value or
-    what else the call returns, None for a key that does not exist.
+    `errors` maps each key that failed, as the caller gave it, to its error. `results` maps each other key to its
+    result; None for a key that does not exist.
     """
 
     code = "BATCH"

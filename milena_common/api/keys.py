@@ -1,8 +1,8 @@
-"""Pure. What a key and a bucket may be, and the bytes by which an object is filed.
+"""Pure. The rules for keys and buckets, and the cache key of an object.
 
 An object is named by (bucket, key). The *cache key* is one byte string for both, so that a slot can be
 computed from it and a Redis client can spell it: the bare key for the default bucket, ``s3://bucket/key``
-for another. A key of the default bucket that itself begins with ``s3://`` is filed as
+for another. A key of the default bucket that itself begins with ``s3://`` has the cache key
 ``s3://default/<key>``; without that, key ``s3://b/k`` of the default bucket and key ``k`` of bucket ``b``
 would share one entry, and one would be served for the other. ("default" names the default bucket in every
 request, so no other bucket can have that name here.)
@@ -17,7 +17,7 @@ import re
 from milena_common.api.errors import InvalidRequest
 
 MAX_KEY_BYTES = 1024
-# The largest MAX_VALUE_BYTES that a server may be given: a larger value is rejected by every one.
+# The upper limit of the setting MAX_VALUE_BYTES: every server rejects a larger value.
 MAX_VALUE_BYTES = 2**30
 DEFAULT_BUCKET = "default"
 
@@ -51,15 +51,15 @@ def check_bucket(bucket: str) -> None:
 
 
 def canonical_bucket(bucket: str, default_bucket: str) -> str:
-    """ "" for every spelling of the default bucket, the name itself for another.
+    """Return "" for every spelling of the default bucket, and the name itself for another one.
 
-    `default_bucket` is the S3 name behind it, "" where it is not known.
+    `default_bucket` is the S3 name of the default bucket, "" where it is unknown.
     """
     return "" if bucket in ("", DEFAULT_BUCKET, default_bucket) else bucket
 
 
 def cache_key(bucket: str, key: bytes) -> bytes:
-    """The bytes that file `key` of `bucket` (canonical: "" is the default one)."""
+    """Return the cache key of `key` in `bucket` (canonical: "" is the default one)."""
     if bucket:
         return b"%s%s/%s" % (SCHEME, bucket.encode(), key)
     if key.startswith(SCHEME):
@@ -68,7 +68,7 @@ def cache_key(bucket: str, key: bytes) -> bytes:
 
 
 def split_cache_key(cache_key: bytes) -> tuple[str, bytes]:
-    """The bucket (canonical) and the key that `cache_key` files."""
+    """Return the bucket (canonical) and the key of the object with this `cache_key`."""
     if not cache_key.startswith(SCHEME):
         return "", cache_key
     bucket, _, key = cache_key.removeprefix(SCHEME).partition(b"/")

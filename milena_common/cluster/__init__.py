@@ -1,9 +1,9 @@
-"""Slots, the ring, and following it.
+"""Slots, the ring, and its distribution to nodes and clients.
 
 - `slots`: the slot of a cache key, as Redis Cluster computes it.
-- `slot_assignment`: which node owns which slot, as the router decides it.
-- `slot_map`: the ring as those who follow it know it; `slot_map_watch`: follows the router's stream of rings.
-- `missing_node`: what is remembered of a node that left without handing over its writes.
+- `slot_assignment`: the assignment of slots to nodes, as the router computes it.
+- `slot_map`: the ring as nodes and clients receive it; `slot_map_watch`: follows the router's stream of rings.
+- `missing_node`: the record of a node that left without handing over its writes.
 
 Epochs only grow: an older ring never replaces a newer one.
 """

@@ -1,7 +1,7 @@
-"""Pure. What a node reports of its writes, and what is remembered of a node that left without handing them over.
+"""Pure. A node's report of its writes, and the record of a node that left without handing them over.
 
-The node reports with each Join; the router remembers the last report of a node that is lost, and shows it to
-operators. Nodes keep the record with the ring, and give it to a router that starts anew.
+The node reports with each Join; the router keeps the last report of a lost node, and shows it to operators. Nodes
+keep the record with the ring, and send it to a router that has restarted.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 from milena_common.api.pb import router_server_pb2 as pb
 
-# Reasons in one report, and characters of each: a report goes with every renewal of a lease.
+# Reasons in one report, and characters of each: a report is part of every renewal of a lease.
 MAX_REASONS = 8
 MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node's own figures.
+    """A node's report of its state.
 
-    `dirty_entries`: acknowledged writes that wait for S3. `dead_letters`: further ones, which S3 refuses for good.
-    `degraded`: why an operator should look at the node, as many and as long reasons as a message takes.
+    - `dirty_entries`: acknowledged writes that are not in S3 yet.
+    - `dead_letters`: further ones, which S3 rejects permanently.
+    - `degraded`: reasons why an operator should look at the node, at most MAX_REASONS.
     """
 
     dirty_entries: int
@@ -40,11 +41,11 @@ class MissingNode:
 
     - `address`: its address in the ring.
     - `node_id`: the name of its process.
-    - `journal_id`: which writes are missing with it; "" where that is unknown.
-    - `dirty_entries`: acknowledged writes that waited for S3, as it last reported; None if it never did.
-    - `dead_letters`: further ones, which S3 had refused for good.
+    - `journal_id`: the journal that is missing with it; "" where unknown.
+    - `dirty_entries`: acknowledged writes not in S3, as last reported; None if it never reported.
+    - `dead_letters`: further ones, which S3 had rejected permanently.
     - `since`: when it left, in seconds since 1970.
-    - `reason`: why it left.
+    - `reason`: why it left, as text.
     """
 
     address: str
@@ -79,7 +80,7 @@ class MissingNode:
         )
 
     def described(self, wall: float) -> str:
-        """Return one line for an operator; `wall` is the present moment in seconds since 1970."""
+        """Return one line for an operator; `wall` is the current time in seconds since 1970."""
         if self.dirty_entries is None:
             writes = "an unknown number of acknowledged writes"
         else:
@@ -90,5 +91,5 @@ class MissingNode:
 
 
 def shortened(reasons: Sequence[str]) -> tuple[str, ...]:
-    """Return as many of `reasons`, and as much of each, as a report takes."""
+    """Return `reasons` cut to the number and length that a report may have."""
     return tuple(reason[:MAX_REASON] for reason in reasons[:MAX_REASONS])

@@ -1,14 +1,14 @@
-"""Pure. The ring: which node owns each of the 16384 slots, as an immutable value with an epoch.
+"""Pure. The ring: the assignment of the 16384 slots to nodes, as an immutable value with an epoch.
 
 **Method: weighted rendezvous hashing** of slots to nodes (Thaler and Ravishankar, "Using name-based mappings
 to increase hit rates", 1998; weights as in Schindelhauer and Schomaker, "Weighted distributed hash tables",
-2005). Each node has a number u in (0, 1) for each slot, drawn from its address alone; the slot goes to the
-node with the smallest -ln(u) / weight. A join can only give slots to the node that joins, a leave can only
-take slots from the one that leaves, and the same members give the same ring in whatever order they came, so a
-router that restarts comes back to the ring it had. The successor of a slot is the second smallest.
+2005). Each node has a number u in (0, 1) for each slot, derived from its address alone; the slot goes to the
+node with the smallest -ln(u) / weight. A join moves slots only to the joining node, a leave moves only the
+slots of the leaving node, and the same members give the same ring in any order of joining, so a restarted
+router computes the ring that it had. The successor of a slot is the node with the second smallest number.
 
 **Why not a circle of virtual nodes:** to keep the fullest of 32 nodes within 1.15 × the mean it needs hundreds
-of points a node, and it still spreads more unevenly than this does.
+of points a node, and its spread is still more uneven.
 
 **Why u is stratified.** With independent u, a node's slots are binomial: at 32 nodes the mean is 512 and the
 standard deviation 22, so the fullest exceeds 1.15 × the mean in one ring of a hundred. Here a node's u are a
@@ -16,9 +16,9 @@ random permutation of 16384 equal strata with a random place inside each, which 
 node uses every part of (0, 1) equally often): 1.15 is then five standard deviations away.
 
 **Epochs and `owned_since`.** Every change makes a new ring with a greater epoch. For each slot the ring also
-remembers the epoch at which its owner got it. A node stamps its copies with that number, and a copy with an
-older stamp than the request's is not trusted: somebody else may have owned, and written, the key in between.
-That keeps a node that lost its slots and got them back from serving what it had before.
+holds the epoch at which its owner got it. A node stamps its entries with that number, and an entry with an
+older stamp than the request's is stale: another node may have owned, and written, the key in between. So a
+node that lost its slots and got them back does not serve the entries that it had before.
 """
 
 from __future__ import annotations
@@ -36,9 +36,13 @@ from milena_common.cluster.slots import SLOTS, slot_of
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node as the ring knows it. `address` is its gRPC host:port and its identity in the ring.
+    """A node of the ring.
 
-    `journal_id` says which journal it has, "" where that is unknown.
+    - `address`: its gRPC host:port, its identity in the ring.
+    - `node_id`: the id of its process, "" where unknown.
+    - `weight`: its share of the slots relative to other members.
+    - `addresses`: host:port of its other servers, by name.
+    - `journal_id`: the id of its journal, "" where unknown.
     """
 
     address: str
@@ -49,7 +53,7 @@ class Member:
 
 
 class Owner(NamedTuple):
-    """The answer to "whose key is this?": the slot, its node, and the epoch since which the node has it."""
+    """The owner of a key: its slot, the slot's node, and the epoch since which the node owns the slot."""
 
     slot: int
     address: str
@@ -57,7 +61,7 @@ class Owner(NamedTuple):
 
 
 def _scores(address: str, weight: float) -> list[float]:
-    """The node's -ln(u) / weight for each slot, u stratified. About 15 ms."""
+    """Return the node's -ln(u) / weight for each slot, u stratified. Takes about 15 ms."""
     draws = unpack(f"<{SLOTS}Q", shake_128(address.encode()).digest(8 * SLOTS))
     scores = [0.0] * SLOTS
     for rank, slot in enumerate(sorted(range(SLOTS), key=draws.__getitem__)):
@@ -68,9 +72,9 @@ def _scores(address: str, weight: float) -> list[float]:
 
 
 class Ring:
-    """Slot → node, immutable. Make one with `Ring.empty()` and derive the next with `with_members`.
+    """Slot → node, immutable. Create one with `Ring.empty()` and derive the next with `with_members`.
 
-    `_scores` is a cache, filled when a score is needed; rings that follow from each other share its lists.
+    `_scores` is a cache, filled when a score is needed; rings derived from each other share its lists.
     """
 
     __slots__ = ("_owners", "_scores", "_since", "epoch", "members")
@@ -114,7 +118,7 @@ class Ring:
         return Ring(epoch, ordered, self._scores, owners, since)
 
     def compute_scores(self, member: Member) -> None:
-        """Compute and keep the scores of `member` (15 ms), so that a later ring with it is made quickly."""
+        """Compute and keep the scores of `member` (15 ms), so that a later ring with it is computed quickly."""
         self._scores_of(member)
 
     def _scores_of(self, member: Member) -> list[float]:
@@ -125,9 +129,9 @@ class Ring:
         return scores
 
     def with_members(self, members: Iterable[Member], epoch: int, *, renewed: Collection[str] = ()) -> Ring:
-        """The ring of exactly `members`, at `epoch`, which must be greater than this ring's.
+        """Return the ring of exactly `members`, at `epoch`, which must be greater than this ring's.
 
-        `renewed` are addresses of members that have another process now: they own their slots since this epoch.
+        `renewed` are addresses of members whose process was replaced: they own their slots since this epoch.
         Raises ValueError for an epoch that does not grow or a weight that is not positive.
         """
         if epoch <= self.epoch:
@@ -149,18 +153,18 @@ class Ring:
         return Ring(epoch, ordered, scores, owners, since)
 
     def owner(self, slot: int) -> str:
-        """The address of the node that owns `slot`; "" in an empty ring."""
+        """Return the address of the node that owns `slot`; "" in an empty ring."""
         return self._owners[slot]
 
     def find(self, cache_key: bytes) -> Owner:
-        """The owner of `cache_key`; its address is "" in an empty ring."""
+        """Return the owner of `cache_key`; its address is "" in an empty ring."""
         slot = slot_of(cache_key)
         return Owner(slot, self._owners[slot], self._since[slot])
 
     def ranges(self) -> Iterator[tuple[int, int, str, int]]:
-        """(first, last, owner's address, owned since) of each run of slots that are alike, both ends included.
+        """Yield (first, last, owner's address, owned since) of each run of equal slots, both ends included.
 
-        Slots that nobody owns are in none.
+        Slots without an owner are in none.
         """
         for (address, since), slots in groupby(
             range(SLOTS), key=lambda slot: (self._owners[slot], self._since[slot])
@@ -170,13 +174,13 @@ class Ring:
                 yield run[0], run[-1], address, since
 
     def successor(self, slot: int) -> str:
-        """The address of the node that would own `slot` if its owner left; "" if there is none."""
+        """Return the address of the node that would own `slot` if its owner left; "" if there is none."""
         owner = self._owners[slot]
         rest = [(self._scores_of(m)[slot], m.address) for m in self.members if m.address != owner]
         return min(rest)[1] if rest else ""
 
     def slots_by_node(self) -> dict[str, int]:
-        """How many slots each member owns."""
+        """Return the number of slots that each member owns."""
         counts = {member.address: 0 for member in self.members}
         for address in self._owners:
             if address:

@@ -1,7 +1,7 @@
-"""Pure. The ring as those who follow it know it: which node owns each slot, immutable, with an epoch.
+"""Pure. The ring as nodes and clients receive it: the owner of each slot, immutable, with an epoch.
 
-Made of the `RingUpdate` that a router sends. A lookup is on the way of every call, so each slot's answer is made
-when the map is: finding the owner of a key is its CRC and one index into a tuple.
+It is built from the `RingUpdate` that a router sends. Every call does a lookup, so each slot's target is computed
+with the map: finding the owner of a key takes its CRC and one index into a tuple.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from milena_common.cluster.slots import SLOTS, slot_of
 
 
 class Target(NamedTuple):
-    """Who owns a slot: the node's gRPC address, where it speaks the Redis protocol, and since which epoch.
+    """The owner of a slot: its gRPC address, the address of its RESP server, and the epoch since which it owns it.
 
-    `address` is "" if nobody owns the slot, `resp_address` also if the owner does not speak it.
+    `address` is "" if the slot has no owner, `resp_address` also if the owner has no RESP server.
     """
 
     slot: int
@@ -29,8 +29,10 @@ _NOBODYS = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 
 class MapNode(NamedTuple):
-    """A node of the ring: its gRPC address and name in the ring, its Redis door ("": none), its process,
-    its weight relative to others, and its journal ("": unknown).
+    """A node of the ring.
+
+    Its gRPC address, its RESP address ("": none), the id of its process, its weight relative to others, and the id
+    of its journal ("": unknown).
     """
 
     address: str
@@ -50,11 +52,12 @@ class MapRange(NamedTuple):
 
 
 class SlotMap:
-    """Slot → node. Make one with `from_update`, or `empty()` for a ring that is not known (epoch 0).
+    """Slot → node. Create one with `from_update`, or `empty()` for an unknown ring (epoch 0).
 
-    `targets` has every slot's answer, by slot. `cluster_id` is "" if the router is of a version without one.
-    `max_value_bytes` is the largest value that the router takes, 0 if it does not say. `missing` are the nodes that
-    left without handing over, kept for a router that starts anew.
+    - `targets`: the owner of each slot, by slot.
+    - `cluster_id`: "" if the router is of a version without one.
+    - `max_value_bytes`: the largest value that the router accepts, 0 if unknown.
+    - `missing`: the nodes that left without handing over, kept for a router that restarts.
     """
 
     __slots__ = (
@@ -78,7 +81,7 @@ class SlotMap:
         max_value_bytes: int = 0,
         missing: tuple[MissingNode, ...] = (),
     ) -> None:
-        """`ranges` ascend and do not overlap; slots in none have no owner. Raises ValueError if it is not so."""
+        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner."""
         self.epoch = epoch
         self.default_bucket = default_bucket
         self.cluster_id = cluster_id
@@ -102,7 +105,7 @@ class SlotMap:
 
     @classmethod
     def from_update(cls, update: pb.RingUpdate) -> Self:
-        """Raises ValueError, saying what is wrong, for an update that is no ring."""
+        """Return the map of `update`. Raises ValueError with the reason if it is not a valid ring."""
         nodes = tuple(
             MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0, node.journal_id)
             for node in update.nodes
@@ -128,7 +131,7 @@ class SlotMap:
         )
 
     def to_update(self) -> pb.RingUpdate:
-        """Return the message that `from_update` reads this map from."""
+        """Return the message from which `from_update` builds this map."""
         places = {node.address: place for place, node in enumerate(self.nodes)}
         update = pb.RingUpdate(
             epoch=self.epoch,
@@ -152,5 +155,5 @@ class SlotMap:
         return update
 
     def find(self, cache_key: bytes) -> Target:
-        """The owner of `cache_key`."""
+        """Return the owner of `cache_key`."""
         return self.targets[slot_of(cache_key)]

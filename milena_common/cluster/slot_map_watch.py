@@ -1,18 +1,18 @@
 """Coordination. Follows the ring of a router: for an event loop (`AsyncRingWatch`) and for threads (`RingWatch`).
 
-A router sends its ring at once and after each change, on a stream that stays open. When the stream breaks off, the
-last ring stays valid: nodes and their slots outlive a router, and a node that is asked for a slot which is no
-longer its own says so. The router is asked anew with growing, jittered pauses, so that a thousand clients do not
-come back in the same moment.
+A router sends its ring at once and after each change, on a stream that stays open. When the stream breaks, the last
+ring stays valid: nodes and their slots outlive a router, and a node that gets a request for a slot that it no
+longer owns replies with the owner. Reconnects have growing, jittered pauses, so that a thousand clients do not come
+back at the same moment.
 
-Never back: a ring with an epoch below the newest known is not taken over, whichever router it comes from. Epochs
-grow across restarts of the router.
+A ring with an epoch below the newest known one is ignored, whichever router it comes from. Epochs grow across
+restarts of the router.
 
-A router with DIRECT_ACCESS=false refuses: its clients go through it. Then no ring is known, also if one was before,
-and the router is asked rarely, because its operator would have to change that.
+A router with DIRECT_ACCESS=false rejects the stream: its clients send requests through it. Then no ring is known,
+even if one was before, and the pauses are long, because only an operator can change that.
 
-A router that vanished without a word (its machine lost power, a cable was pulled) is noticed by keepalive pings,
-within 25 s (`milena_common.rpc.options`); a node that vanished is noticed by the router, which tells.
+A router that vanished silently (its machine lost power, a cable was pulled) is detected by keepalive pings, within
+25 s (`milena_common.rpc.options`); a node that vanished is detected by the router, which sends a new ring.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ OnChange = Callable[[SlotMap], None]
 
 
 class AsyncStreams(Protocol):
-    """What is used of a connection to a router, for an event loop."""
+    """The part of a connection to a router that is used here, for an event loop."""
 
     def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
-        """The answers to one request, as they come. Raises MilenaError."""
+        """Yield the responses to one request as they arrive. Raises MilenaError."""
 
 
 class Streams(Protocol):
-    """What is used of a connection to a router, for threads."""
+    """The part of a connection to a router that is used here, for threads."""
 
     def watch(self, method: str, request: Message) -> Generator[Any, None, None]:
-        """The answers to one request, as they come; blocks between them. Raises MilenaError."""
+        """Yield the responses to one request as they arrive; blocks between them. Raises MilenaError."""
 
     def close(self) -> None:
         """End the connection, and the streams with it."""
 
 
 class Sleeper(Protocol):
-    """What is used of a clock."""
+    """The part of a clock that is used here."""
 
     async def sleep(self, seconds: float) -> None: ...
 
 
 class Following:
-    """What is known of the ring, and what each event changes in it; told by whoever has the stream.
+    """The state of following a ring, changed by the events of the stream that the caller reads.
 
-    `current` is the newest ring, empty while none is known; `rejected`, whether the router withholds it.
+    `current` is the newest ring, empty while none is known; `rejected` is True while the router withholds it.
     """
 
     def __init__(self, on_change: OnChange, rng: Callable[[], float], rejected_pause: float) -> None:
@@ -77,7 +77,7 @@ class Following:
         self._failures = 0
 
     def received(self, update: pb.RingUpdate) -> None:
-        """Take over the ring of `update` unless a newer one is known. Raises ValueError if it is no ring."""
+        """Adopt the ring of `update` unless a newer one is known. Raises ValueError if it is not a valid ring."""
         known = update.epoch < self._newest or update.epoch == self.current.epoch
         slot_map = None if known else SlotMap.from_update(update)
         self._failures = 0
@@ -88,7 +88,7 @@ class Following:
             self._on_change(slot_map)
 
     def disconnected(self, why: Exception | None) -> float:
-        """The stream is over; seconds to wait before asking again."""
+        """Record the end of the stream, and return the seconds to wait before the next one."""
         self._failures += 1
         if isinstance(why, FailedPrecondition):
             if not self.rejected:
@@ -97,7 +97,7 @@ class Following:
             if self.current.epoch:
                 self.current = SlotMap.empty()
                 self._on_change(self.current)
-            # Spread like every other pause, though it is not to grow.
+            # Jittered like every other pause, but constant.
             return self._rejected_pause * (0.5 + self._rng() / 2)
         if isinstance(why, ValueError) and not isinstance(why, MilenaError):
             log.warning("the router sent what is no ring: %s", why)
@@ -105,11 +105,11 @@ class Following:
 
 
 class AsyncRingWatch:
-    """The ring of one router, for an event loop. Whoever makes it runs `run()` as a task, and cancels that.
+    """The ring of one router, for an event loop. The caller runs `run()` as a task, and cancels it.
 
     `on_change` is called with each newer ring, in the event loop, and with an empty one when the router begins to
-    withhold it. `node_id` is that of the node that watches, "" for a client. `on_disconnected` is called when a
-    stream is over: the router stops, was restarted or cannot be reached.
+    withhold it. `node_id` is the id of the watching node, "" for a client. `on_disconnected` is called when a
+    stream ended: the router stops, was restarted or cannot be reached.
     """
 
     def __init__(
@@ -131,16 +131,16 @@ class AsyncRingWatch:
 
     @property
     def current(self) -> SlotMap:
-        """The newest ring; empty (epoch 0) while none is known."""
+        """Return the newest ring; empty (epoch 0) while none is known."""
         return self._following.current
 
     @property
     def rejected(self) -> bool:
-        """Whether the router withholds its ring: DIRECT_ACCESS=false."""
+        """True if the router withholds its ring: DIRECT_ACCESS=false."""
         return self._following.rejected
 
     async def run(self) -> None:
-        """Follow the ring for ever."""
+        """Follow the ring until cancelled."""
         while True:
             why: Exception | None = None
             try:
@@ -169,16 +169,16 @@ class RingWatch:
 
     @property
     def current(self) -> SlotMap:
-        """The newest ring; empty (epoch 0) while none is known. Takes no lock."""
+        """Return the newest ring; empty (epoch 0) while none is known. Takes no lock."""
         return self._following.current
 
     @property
     def rejected(self) -> bool:
-        """Whether the router withholds its ring: DIRECT_ACCESS=false."""
+        """True if the router withholds its ring: DIRECT_ACCESS=false."""
         return self._following.rejected
 
     def start(self) -> None:
-        """Begin to follow, unless that has begun. Raises RuntimeError if no thread can be had."""
+        """Start to follow, once. Raises RuntimeError if no thread can be started."""
         with self._starting:
             if self._thread is None and not self._closed.is_set():
                 thread = threading.Thread(target=self._follow, name="milena ring watch", daemon=True)
@@ -186,7 +186,7 @@ class RingWatch:
                 self._thread = thread
 
     def forked(self) -> None:
-        """The thread is not in this process, and may have held the lock."""
+        """Replace the lock: the thread does not exist in this process, and may have held it."""
         self._starting = threading.Lock()
 
     def close(self) -> None:

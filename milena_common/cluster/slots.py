@@ -1,7 +1,7 @@
 """Pure. The slot of a cache key: Redis Cluster's function, so that its clients find the owner by themselves.
 
 CRC16 (XMODEM: polynomial 0x1021, start 0), modulo 16384. If the key holds ``{…}`` with something between the
-first ``{`` and the first ``}`` after it, only that is hashed, so that people can keep keys together.
+first ``{`` and the first ``}`` after it, only that is hashed, so that applications can keep keys together.
 Source: the Redis Cluster specification, "Key distribution model" and "Hash tags". `binascii.crc_hqx` is that
 CRC16: it gives 0x31C3 for ``123456789``, the specification's check value.
 """
@@ -14,7 +14,7 @@ SLOTS = 16384
 
 
 def slot_of(cache_key: bytes) -> int:
-    """The slot, 0 to 16383, of `cache_key`."""
+    """Return the slot, 0 to 16383, of `cache_key`."""
     start = cache_key.find(b"{")
     if start >= 0:
         end = cache_key.find(b"}", start + 1)

@@ -1,13 +1,13 @@
 """Coordination. One budget of bytes in flight for a process, taken before the bytes are read.
 
-In flight are: requests that arrive, values that are being fetched from S3, answers that are not sent yet. Every
-server and every fetch of a process takes its bytes from the same `ByteBudget`, so that the peak memory of the
-process is its base, its caches and this budget, however many connections there are.
+In flight are: requests being received, values being fetched from S3, responses not sent yet. Every server and
+every fetch of a process takes its bytes from the same `ByteBudget`, so that the peak memory of the process is its
+base, its caches and this budget, however many connections there are.
 
 **Invariants.** `used` is the sum of all grants that were not released. It exceeds `limit` only while a single
-grant larger than `limit` is alone, or by what was added without asking. Grants are given in the order of asking,
-so that small requests do not overtake a large one for ever. At most MAX_WAITING requests wait; more are rejected
-at once, and one that waits is rejected when its own time is up.
+grant larger than `limit` is alone, or by what `add` took without waiting. Grants are given in the order of
+requests, so that small requests do not overtake a large one for ever. At most MAX_QUEUED requests wait; further
+ones are rejected at once, and a waiting one is rejected when its timeout ends.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from collections import OrderedDict
 
 from milena_common.api.errors import Overloaded
 
-# Each one that waits costs a future and its place in the queue, about 1 KB.
+# Each queued request costs a future and its place in the queue, about 1 KB.
 MAX_QUEUED = 4096
 
 
 class ByteBudget:
     """Bytes that may be in flight at the same time.
 
-    `limit` and `used` are in bytes; `rejected` counts the requests for which there was no room in time.
+    `limit` and `used` are in bytes; `rejected` counts the requests that found no room in time.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self.rejected = 0
-        # Bytes by the future of the request, in the order of asking. One that gives up is taken out at once,
-        # wherever it stands: kept until it comes to the front, those that gave up behind a large request that waits
-        # would fill the queue, and what asks then would be rejected although next to nothing waits.
+        # Bytes by the future of the request, in the order of requests. An abandoned request is removed at once,
+        # wherever it stands. If it stayed until it came to the front, abandoned requests behind a large waiting one
+        # would fill the queue, and new requests would be rejected although hardly any are waiting.
         self._queued: OrderedDict[asyncio.Future[None], int] = OrderedDict()
 
     @property
     def queued(self) -> int:
-        """How many requests wait for their bytes."""
+        """Return the number of requests that wait for their bytes."""
         return len(self._queued)
 
     @property
@@ -47,20 +47,20 @@ class ByteBudget:
         return sum(self._queued.values())
 
     def try_take(self, size: int) -> bool:
-        """Take `size` bytes if they are free and nobody waits for bytes already; True if they were taken."""
+        """Take `size` bytes if they are free and no request is queued; True if they were taken."""
         if self._queued or (self.used and self.used + size > self.limit):
             return False
         self.used += size
         return True
 
     def add(self, size: int) -> None:
-        """Take `size` bytes that are in memory already, whether or not they are free: what asks later waits."""
+        """Take `size` bytes that are in memory already, even beyond the limit: later requests wait."""
         self.used += size
 
     def request(self, size: int) -> asyncio.Future[None]:
         """Return a future that is done when `size` bytes have been taken for the caller.
 
-        A caller that gives up passes the future to `abandon`. Raises Overloaded if too many wait already.
+        A caller that gives up passes the future to `abandon`. Raises Overloaded if the queue is full.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.try_take(size):
@@ -73,8 +73,8 @@ class ByteBudget:
 
     def abandon(self, size: int, future: asyncio.Future[None]) -> None:
         """Give up a `request` of `size` bytes, whether or not it was granted meanwhile."""
-        # A grant and a cancellation may come in the same turn of the event loop: then the bytes are the caller's
-        # although it never saw them, and only this gives them back.
+        # A grant and a cancellation may come in the same iteration of the event loop: then the caller owns the
+        # bytes although it never saw them, and only this releases them.
         if future.done() and not future.cancelled():
             self.release(size)
             return
@@ -83,12 +83,12 @@ class ByteBudget:
         self._grant()
 
     def reject(self, size: int, future: asyncio.Future[None]) -> None:
-        """Give up a `request` whose time is up, and count it as rejected unless it was granted meanwhile."""
+        """Give up a `request` whose timeout ended, and count it as rejected unless it was granted meanwhile."""
         self.rejected += not future.done()
         self.abandon(size, future)
 
     async def take(self, size: int, timeout: float | None) -> None:
-        """Wait up to `timeout` seconds (None: without end) until `size` bytes are taken. Raises Overloaded."""
+        """Wait up to `timeout` seconds (None: no limit) until `size` bytes are taken. Raises Overloaded."""
         future = self.request(size)
         if future.done():
             return
@@ -103,7 +103,7 @@ class ByteBudget:
             raise
 
     def release(self, size: int) -> None:
-        """Give back `size` bytes that were taken, and grant what waits for them."""
+        """Release `size` bytes that were taken, and grant queued requests that fit now."""
         self.used -= size
         self._grant()
 

@@ -1,8 +1,8 @@
-"""Shell. How much memory this process may use: the container's limit, or the machine's memory.
+"""Shell. The memory that this process may use: the container's limit, or the machine's memory.
 
-A limit may be set at any level above the process's control group, of a pod or a systemd slice, and the least of
-them holds. Inside a container the path that the kernel names may not exist, because the container sees its own
-group as the root: then the root's limit is the one to be read.
+A limit may be set at any level above the process's control group, of a pod or a systemd slice, and the lowest of
+them applies. Inside a container the path that the kernel names may not exist, because the container sees its own
+group as the root: then the root's limit is read.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _VERSION_1 = "memory.limit_in_bytes"
 
 
 def memory_limit(self_cgroup: Path = _SELF, root: Path = _ROOT) -> int:
-    """Bytes. `self_cgroup` names the process's control groups, `root` is where they are mounted."""
+    """Return the limit in bytes. `self_cgroup` names the process's control groups, `root` is their mount point."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = (_limit(path) for path in _candidates(self_cgroup, root))
     return min((physical, *(limit for limit in limits if limit is not None)))
 
 
 def _candidates(self_cgroup: Path, root: Path) -> list[Path]:
-    """The files that may hold a limit: of the process's own group and of each above it, in both versions."""
+    """Return the files that may hold a limit: of the process's group and of each above it, in cgroup v1 and v2."""
     groups = {(root, _VERSION_2): {"/"}, (root / "memory", _VERSION_1): {"/"}}
     try:
         lines = self_cgroup.read_text().splitlines()
-    except OSError:  # only Linux has it
+    except OSError:  # exists on Linux only
         lines = []
     for line in lines:
         _, _, rest = line.partition(":")
@@ -47,7 +47,7 @@ def _candidates(self_cgroup: Path, root: Path) -> list[Path]:
 
 
 def _limit(path: Path) -> int | None:
-    """The limit in bytes that is in the file; None if there is none."""
+    """Return the limit in bytes that the file holds; None if it holds none."""
     try:
         text = path.read_text().strip()
     except OSError:

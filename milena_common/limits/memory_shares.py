@@ -1,7 +1,7 @@
-"""Pure. How a process's memory limit is divided where the operator does not say.
+"""Pure. The default limits of a process, derived from its memory limit.
 
-The shares add up to less than the limit, with room for the interpreter, its libraries and what the allocator does
-not give back, so that a container at the limits that are shipped is not killed while it stays within its budgets.
+The shares add up to less than the limit, with room for the interpreter, its libraries and memory that the allocator
+retains, so that a container at the shipped limits is not killed while it stays within its budgets.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES
 
 # An idle node or router with its libraries and connections, rounded up.
 BASE_BYTES = 96 * 2**20
-# The least for bytes in flight, where the limit is next to nothing.
+# The minimum for bytes in flight, where the memory limit is very low.
 MIN_IN_FLIGHT_BYTES = 2**20
 
 
 def in_flight_share(limit: int, max_value_bytes: int) -> int:
-    """The default of MAX_IN_FLIGHT_BYTES: a quarter of `limit` bytes.
+    """Return the default of MAX_IN_FLIGHT_BYTES: a quarter of `limit` bytes.
 
-    It is more where one request of `max_value_bytes` with its copies needs it, up to a third of the limit. A larger
-    one is taken when it is alone.
+    It is larger where one request of `max_value_bytes` with its copies needs it, up to a third of the limit. A
+    still larger request is admitted when it is alone.
     """
     one = COPIES * (max_value_bytes + ENVELOPE_BYTES)
     return max(limit // 4, min(one, limit // 3), MIN_IN_FLIGHT_BYTES)
 
 
 def dirty_share(limit: int) -> int:
-    """The default of DIRTY_MEMORY_BYTES: an eighth of `limit` bytes."""
+    """Return the default of DIRTY_MEMORY_BYTES: an eighth of `limit` bytes."""
     return limit // 8
 
 
 def lru_share(limit: int, in_flight: int, dirty_memory: int) -> int:
-    """The default of LRU_BYTES: half of `limit` bytes, or what the other shares and a tenth of the limit leave."""
+    """Return the default of LRU_BYTES: half of `limit`, or what the other shares and a tenth of the limit leave."""
     return max(min(limit // 2, limit - BASE_BYTES - in_flight - dirty_memory - limit // 10), limit // 16)

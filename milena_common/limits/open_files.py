@@ -1,4 +1,4 @@
-"""Shell. How many files and connections the process may have open."""
+"""Shell. The limit of file descriptors, files and connections alike, that the process may have open."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import suppress
 
 
 def open_files_limit() -> int:
-    """Return how many file descriptors this process may have."""
+    """Return the number of file descriptors that this process may have open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def allow_files() -> None:
-    """Allow as many as the system does; the usual soft limit of 1024 is for programs of long ago."""
+    """Raise the soft limit, usually 1024, to the hard limit."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))

@@ -6,9 +6,9 @@ from milena_common.api.errors import RateLimited
 
 
 class TokenBucket:
-    """Starts full. Time is passed in, in seconds on any clock that does not go back; a rate of 0 is no limit.
+    """A bucket that starts full. Times are seconds on any monotonic clock; a rate of 0 is no limit.
 
-    `rejected` counts the requests that found too few tokens.
+    `rejected` counts the requests for which there were too few tokens.
     """
 
     __slots__ = ("_burst", "_filled_at", "_tokens", "rate", "rejected")
@@ -23,7 +23,7 @@ class TokenBucket:
     def take(self, now: float, n: int = 1) -> float:
         """Take `n` tokens at once and return 0, or none and return the seconds until there are enough.
 
-        More than a burst are taken when the bucket is full, and those that come later wait for it.
+        More tokens than a burst are taken when the bucket is full; later requests wait until that debt is refilled.
         """
         if not self.rate:
             return 0.0
@@ -38,7 +38,10 @@ class TokenBucket:
 
 
 def over_limit(whose: str, rate: float, wait: float) -> RateLimited:
-    """The refusal of a request that is welcome in `wait` seconds; `whose` limit it is, as in "the router's"."""
+    """Return the error for a request over the limit, to be repeated in `wait` seconds.
+
+    `whose` names the owner of the limit, as in "the router's".
+    """
     return RateLimited(
         f"over {whose} RATE_LIMIT of {rate:g} requests a second; try again in {wait * 1000:.0f} ms", wait
     )

@@ -1,6 +1,6 @@
-"""Metrics: plain integers where they are counted, families of samples when they are scraped.
+"""Metrics: plain integers while counting, metric families at a scrape.
 
-- `histogram`, `call_counts`: the counts; `families`: makes metric families of them at a scrape.
+- `histogram`, `call_counts`: the counts; `families`: converts them to metric families at a scrape.
 - `http_server`: `/metrics`, liveness and readiness on METRICS_PORT.
 
 Labels never hold keys, and the exported names are those that dashboards query.

@@ -1,4 +1,4 @@
-"""Pure. What a process counts about the calls it answers: plain integers, exported when they are scraped."""
+"""Pure. Counts of the calls that a process serves: plain integers, exported at a scrape."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from milena_common.metrics.histogram import Histogram
 class OperationCounts:
     """Requests, errors by code, and durations (seconds) of one operation.
 
-    `moved` are requests that were answered by the address of the node that has the key, which is no error.
+    `moved` counts requests that got the address of the owning node as reply, which is not an error.
     """
 
     __slots__ = ("durations", "errors", "moved", "requests")
@@ -24,7 +24,7 @@ class OperationCounts:
 
 
 class CallCounts:
-    """The counts of every operation of a door, by its name."""
+    """The counts of a server's operations, by operation name."""
 
     def __init__(self, operations: tuple[str, ...]) -> None:
         self.by_operation = {name: OperationCounts() for name in operations}

@@ -1,4 +1,7 @@
-"""Shell. Metric families for what Milena counts in plain integers, made at the moment of a scrape."""
+"""Shell. Converts plain integer counts to metric families of the Prometheus client library, at each scrape.
+
+The data path counts without the library's locks; exported names and labels are those that dashboards query.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class _Collector(Collector):
 
 
 def registry(collect: Callable[[], Iterable[Metric]]) -> CollectorRegistry:
-    """A registry of the process's own figures and what `collect` yields at each scrape."""
+    """Return a registry of the process metrics and of what `collect` yields at each scrape."""
     made = CollectorRegistry()
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
@@ -34,14 +37,14 @@ def registry(collect: Callable[[], Iterable[Metric]]) -> CollectorRegistry:
 
 
 def gauge(name: str, text: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
-    """One gauge sample."""
+    """Return one gauge sample."""
     family = GaugeMetricFamily(name, text, labels=list(labels or ()))
     family.add_metric(list((labels or {}).values()), value)
     return family
 
 
 def gauges(name: str, text: str, label: str, rows: Iterable[tuple[str, float]]) -> Metric:
-    """Gauge samples by one label."""
+    """Return gauge samples by one label."""
     family = GaugeMetricFamily(name, text, labels=[label])
     for labelled, value in rows:
         family.add_metric([labelled], value)
@@ -49,12 +52,12 @@ def gauges(name: str, text: str, label: str, rows: Iterable[tuple[str, float]]) 
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """One counter sample; `name` is without `_total`."""
+    """Return one counter sample; `name` is without `_total`."""
     return CounterMetricFamily(name, text, value=value)
 
 
 def counters(name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]) -> Metric:
-    """Counter samples by label values; `name` is without `_total`."""
+    """Return counter samples by label values; `name` is without `_total`."""
     family = CounterMetricFamily(name, text, labels=labels)
     for values, value in rows:
         family.add_metric(values, value)
@@ -63,22 +66,22 @@ def counters(name: str, text: str, labels: list[str], rows: Iterable[tuple[list[
 
 def in_flight(prefix: str, budget: ByteBudget) -> Iterable[Metric]:
     """Yield the samples of the process's budget of bytes in flight; `prefix` begins their names."""
-    yield gauge(f"{prefix}_bytes", "Bytes in flight: requests, fetches and answers, with copies", budget.used)
+    yield gauge(f"{prefix}_bytes", "Bytes in flight: requests, fetches and responses, with copies", budget.used)
     yield gauge(f"{prefix}_limit_bytes", "MAX_IN_FLIGHT_BYTES", budget.limit)
     yield gauge(f"{prefix}_waiting_requests", "Requests that wait for their bytes", budget.queued)
     yield gauge(f"{prefix}_waiting_bytes", "Bytes that those requests wait for", budget.queued_bytes)
-    yield counter(f"{prefix}_rejected", "Requests for which there was no room in time", budget.rejected)
+    yield counter(f"{prefix}_rejected", "Requests rejected because there was no room in time", budget.rejected)
 
 
 def histogram(name: str, text: str, observed: Histogram) -> Metric:
-    """One histogram."""
+    """Return one histogram."""
     family = HistogramMetricFamily(name, text)
     family.add_metric([], buckets=observed.cumulative(), sum_value=observed.total)
     return family
 
 
 def histograms(name: str, text: str, label: str, rows: Iterable[tuple[str, Histogram]]) -> Metric:
-    """Histograms by one label."""
+    """Return histograms by one label."""
     family = HistogramMetricFamily(name, text, labels=[label])
     for value, histogram in rows:
         family.add_metric([value], buckets=histogram.cumulative(), sum_value=histogram.total)
@@ -86,9 +89,9 @@ def histograms(name: str, text: str, label: str, rows: Iterable[tuple[str, Histo
 
 
 def plain_counters(name: str, text: str, labels: list[str], rows: Iterable[tuple[list[str], float]]) -> Metric:
-    """Counter samples whose name does not end in `_total`, because existing dashboards query them so.
+    """Return counter samples whose name does not end in `_total`, because existing dashboards query them so.
 
-    Their type is `unknown`: a counter of the metrics library would have the ending appended.
+    Their type is `unknown`: the metrics library would append `_total` to a counter.
     """
     family = Metric(name, text, "unknown")
     for values, value in rows:

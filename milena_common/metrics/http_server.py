@@ -1,16 +1,17 @@
-"""Shell. The operators' HTTP port: metrics, liveness, readiness, under the paths that people try first.
+"""Shell. The HTTP server for operators: metrics, liveness, readiness, under the customary paths.
 
-It must answer when everything else is in trouble, and must not be the trouble. So everything is bounded:
+It must respond while the rest of the process is overloaded, and must not cause overload. So everything is bounded:
 
-- A connection without a complete request is closed after IDLE_SECONDS, and any connection after a minute, whatever
-  it does. A scraper opens the next one without noticing.
-- There are at most MAX_CONNECTIONS. A further one takes the place of the connection that has been idle for the
-  longest, so that health is answered however many clients hold connections and ask nothing.
-- It is answered also while the process has no file descriptor left: see `milena_common.network.spare_listener`.
-- The text of all metrics is made for one request at a time; requests that came meanwhile get the same text. Making
+- A connection without a complete request is closed after IDLE_SECONDS, and any connection after a minute. A scraper
+  opens the next one by itself.
+- There are at most MAX_CONNECTIONS. A further one replaces the connection that has been idle for the longest, so
+  that health checks are served however many idle connections clients hold.
+- Requests are served even while the process has no file descriptor left: see
+  `milena_common.network.spare_listener`.
+- The text of all metrics is generated for one request at a time; concurrent requests get the same text. Generating
   it takes milliseconds of the event loop, which the data path needs, so it takes a tenth of the time at most.
-- A client that does not read its answers gets no further ones: the next request of a connection is looked at when
-  the answer before it has left.
+- A client that does not read its responses gets no further ones: the next request of a connection is read when the
+  response before it was sent.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from milena_common.network.spare_listener import SpareListener
 log = logging.getLogger(__name__)
 
 MAX_CONNECTION_SECONDS = 60.0
-# A client that has connected sends a request at once; one that keeps the connection between scrapes opens another.
+# A client sends its request right after connecting; one that keeps the connection between scrapes reconnects.
 IDLE_SECONDS = 5.0
 MAX_CONNECTIONS = 128
 BACKLOG = 128
-# Making metrics is followed by so many times the time it took before they are made again.
+# After generating the metrics takes t seconds, they are not generated again for SCRAPE_PAUSES * t.
 SCRAPE_PAUSES = 9
 
 LIVE_PATHS = ("/livez", "/health/quick", "/-/healthy")
@@ -43,9 +44,9 @@ READY_PATHS = ("/readyz", "/ready", "/health", "/-/ready")
 
 
 class OpsServer:
-    """Serves `registry` and the answers of `not_ready` and `degraded`, which list why the process is so.
+    """Serves `registry` and the reasons that `not_ready` and `degraded` return.
 
-    A degraded process is ready: it serves, and somebody should look at it.
+    A degraded process is ready: it serves requests, but an operator should look at it.
     """
 
     def __init__(
@@ -68,14 +69,14 @@ class OpsServer:
         self._runner = web.AppRunner(
             application, access_log=None, logger=log, handle_signals=False, keepalive_timeout=IDLE_SECONDS
         )
-        # Connections, the one first that has been without a request for the longest; false until it was seen open.
+        # Connections, the longest idle one first; False until the connection was seen open.
         self._connections: dict[asyncio.BaseProtocol, bool] = {}
         self._scraping = asyncio.Lock()
         self._texts: dict[str, tuple[float, bytes]] = {}  # by content type: when it was begun, and what it is
         self._next_text_at = 0.0
 
     async def start(self, address: Address, variable: str) -> Address:
-        """Listen; the address returned has the real port. Raises CannotListen, naming `variable`."""
+        """Listen, and return the address with the real port. Raises CannotListen, naming `variable`."""
         await self._runner.setup()
         handler = self._runner.server
         assert handler is not None
@@ -100,7 +101,7 @@ class OpsServer:
         await self._runner.cleanup()
 
     def _make_room(self, opened: Iterable[asyncio.BaseProtocol]) -> None:
-        """End the connection that has been without a request for the longest, if there are too many."""
+        """Close the connection that has been idle for the longest, if there are too many."""
         now_open = set(opened)
         for protocol, seen in tuple(self._connections.items()):
             if protocol in now_open:
@@ -117,7 +118,7 @@ class OpsServer:
             protocol.transport.abort()
 
     async def _turn(self, request: web.Request) -> None:
-        """Return when the client has taken the connection's earlier answers, or nearly all of them."""
+        """Return when the client has read the connection's earlier responses, or nearly all of them."""
         protocol = request.protocol
         self._connections.pop(protocol, None)
         self._connections[protocol] = True
@@ -138,7 +139,7 @@ class OpsServer:
                 finished = loop.time()
                 self._next_text_at = finished + SCRAPE_PAUSES * (finished - begun)
             else:
-                await asyncio.sleep(0)  # one answer in one round of the loop
+                await asyncio.sleep(0)  # one response in one iteration of the loop
         return web.Response(body=text, headers={"Content-Type": content_type})
 
     async def _live(self, request: web.Request) -> web.Response:
@@ -157,6 +158,6 @@ class OpsServer:
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what somebody sent that is no HTTP: they get their 400, and it is no event for the log."""
+    """Return False for records about malformed requests: the client gets a 400, and the log no line."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)

@@ -1,6 +1,6 @@
 """Addresses, and sockets that listen on them.
 
-- `addresses`: parses and prints `host:port` in every form that people write.
-- `listening`: binds a port in the same way for gRPC, RESP and HTTP; `spare_listener`: accepts without free
-  descriptors.
+- `addresses`: parses `host:port` in all its customary forms, and prints it in one.
+- `listening`: binds a port in the same way for gRPC, RESP and HTTP; `spare_listener`: accepts connections while no
+  descriptors are free.
 """

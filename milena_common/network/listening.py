@@ -1,8 +1,8 @@
-"""Shell. Listening on an address, in the same way for every port of a process.
+"""Shell. Binds and listens on an address, in the same way for every port of a process.
 
-A wildcard address, `0.0.0.0` or `[::]`, means every interface, with IPv4 and IPv6, on every port: one socket takes
-both. gRPC does so by itself for either spelling; asyncio would take only the family that was written. On a machine
-without IPv6 it is IPv4 alone.
+A wildcard address, `0.0.0.0` or `[::]`, means every interface, with IPv4 and IPv6, on every port: one dual-stack
+socket. gRPC does so by itself for either spelling; asyncio would bind only the family that was written. On a
+machine without IPv6 it is IPv4 alone.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from collections.abc import Callable, Iterable
 
 from milena_common.network.addresses import Address, Port
 
-# The system has no IPv6, or has it switched off on all interfaces.
+# The system has no IPv6, or it is disabled on all interfaces.
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class CannotListen(Exception):
-    """Ports that cannot be had. The text has a line for each: the variable, the address and the reason."""
+    """Some ports cannot be bound. The text has a line for each: the variable, the address and the reason."""
 
 
 async def listen(
     connection: Callable[[], asyncio.Protocol], address: Address, variable: str, *, backlog: int = 128
 ) -> tuple[asyncio.Server, Address]:
-    """Serve each connection to `address` with a protocol of its own; return the server, and its real port.
+    """Serve each connection to `address` with its own protocol instance; return the server, and its real port.
 
-    `backlog` bounds the connections that wait to be accepted. Raises CannotListen, naming `variable`.
+    `backlog` bounds the connections waiting to be accepted. Raises CannotListen, naming `variable`.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -42,7 +42,7 @@ async def listen(
 
 
 def bind(address: Address, variable: str) -> list[socket.socket]:
-    """Return sockets that are bound to all that `address` stands for, and do not listen yet.
+    """Return sockets bound to everything that `address` stands for, not listening yet.
 
     Raises CannotListen, naming `variable`.
     """
@@ -61,7 +61,7 @@ def bind(address: Address, variable: str) -> list[socket.socket]:
 
 
 def check_free(address: Address, variable: str) -> None:
-    """Raise CannotListen if `address` cannot be listened on, with the system's reason, which gRPC does not give."""
+    """Raise CannotListen if `address` cannot be bound, with the system's reason, which gRPC does not report."""
     try:
         if address.is_wildcard:
             _bind_wildcard(address.port).close()
@@ -73,9 +73,9 @@ def check_free(address: Address, variable: str) -> None:
 
 
 def check_none_in_use(ports: Iterable[Port]) -> None:
-    """Raise CannotListen, with a line for each of `ports` that another process has.
+    """Raise CannotListen, with a line for each of `ports` that is in use by another process.
 
-    One at a time, as they are taken later, would mean a start for each. Other failures are left to that moment.
+    Binding one after the other would report only one of them at each start. Other failures are reported by `bind`.
     """
     problems = []
     for port in ports:
@@ -89,7 +89,7 @@ def check_none_in_use(ports: Iterable[Port]) -> None:
 
 
 def _cannot_listen(error: OSError, address: Address, variable: str) -> CannotListen:
-    # The loop puts the address into its text once more. A name that is not found has a negative number.
+    # The loop's own text repeats the address. The errno of a name that is not found is negative.
     number = error.errno or 0
     reason = os.strerror(number) if number > 0 else error.strerror or error
     advice = f"; set {variable} to another port" if number == errno.EADDRINUSE else ""

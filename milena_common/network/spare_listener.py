@@ -1,12 +1,12 @@
-"""Shell. Accepts connections also while the process has no file descriptor left.
+"""Shell. Accepts connections even while the process has no file descriptor left.
 
 A process whose descriptors are all in use, by clients for example, cannot accept the connection of a health check
-either: the check would fail, and the process be killed with all that it holds, although it serves those clients.
-So a listener here holds a few descriptors in reserve. When there are no others, it gives one up and accepts with
-it; it takes one back as soon as there are any again.
+either: the check would fail, and the process would be killed although it serves those clients. So a listener here
+holds a few descriptors in reserve. When no others are free, it closes one and accepts with it; it refills the
+reserve as soon as descriptors are free again.
 
-Between the two another part of the process may take the descriptor. Then the next one in reserve is given up; with
-none left the listener looks again after a pause, and the connection waits in the socket's backlog meanwhile.
+Between closing and accepting another part of the process may take the descriptor. Then the next one in reserve is
+closed; with none left the listener retries after a pause, and the connection waits in the socket's backlog.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
-# Descriptors in reserve: so many health checks are answered at the same time when there are no others.
+# Descriptors in reserve: the number of health checks that can be served at the same time when no others are free.
 SPARES = 8
-# Connections that are accepted in one round of the loop.
+# Connections that are accepted in one iteration of the loop.
 ACCEPTED_AT_ONCE = 16
 PAUSE_SECONDS = 0.2
 LOG_AGAIN_SECONDS = 60.0
-# No descriptor left, in the process or on the machine.
+# No descriptor is left, in the process or on the machine.
 NONE_LEFT = (errno.EMFILE, errno.ENFILE)
-# No connection waits, or the one that did is gone again.
+# No connection is waiting, or the waiting one was closed by its client.
 NOTHING_THERE = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ECONNABORTED)
 
 
 class SpareListener:
-    """Accepts connections on bound `sockets`, which it owns; `connection` makes the protocol of each connection."""
+    """Accepts connections on bound `sockets`, which it owns; `connection` returns each connection's protocol."""
 
     def __init__(self, sockets: Sequence[socket.socket], connection: Callable[[], asyncio.Protocol]) -> None:
         self._sockets = sockets
@@ -53,7 +53,7 @@ class SpareListener:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more; connections that were accepted go on."""
+        """Stop accepting; accepted connections continue."""
         if self._resuming is not None:
             self._resuming.cancel()
         for listening in self._sockets:
@@ -63,7 +63,7 @@ class SpareListener:
             os.close(self._spares.pop())
 
     def _stock(self) -> bool:
-        """Take descriptors in reserve; False if there are not enough."""
+        """Refill the reserve of descriptors; False if there are not enough."""
         while len(self._spares) < SPARES:
             try:
                 self._spares.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -78,7 +78,7 @@ class SpareListener:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     def _pause(self) -> None:
-        """A socket with a connection that cannot be accepted would wake the loop again and again."""
+        """Stop reading for a while: a connection that cannot be accepted would wake the loop continuously."""
         for listening in self._sockets:
             self._loop.remove_reader(listening.fileno())
         if self._resuming is None:
@@ -108,7 +108,7 @@ class SpareListener:
             accepted.setblocking(False)
             await self._loop.connect_accepted_socket(self._connection, accepted)
         except OSError:
-            accepted.close()  # it is gone again
+            accepted.close()  # closed by its client already
 
     def _say(self) -> None:
         now = self._loop.time()

@@ -1,8 +1,8 @@
-"""What surrounds the work of a process: environment, logs, signals, exit code.
+"""The environment of a process: configuration, logs, signals, exit code.
 
-- `command`: the console commands before anything is wired; `run`: from the environment to the exit code.
+- `command`: the console commands, before the process is wired; `run`: from the environment to the exit code.
 - `env`: reads configuration and reports every problem at once.
-- `logs`, `native_log`: one line for each event, also for what native libraries write.
-- `facts`: what the operating system knows of the process; `heap`: gives freed memory back to it.
+- `logs`, `native_log`: one line for each event, including output of native libraries.
+- `facts`: memory, processor time and system of the process; `heap`: returns freed memory to the system.
 - `distribution`: its package name and version.
 """

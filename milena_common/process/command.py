@@ -1,7 +1,7 @@
-"""Shell. The commands `milena-router` and `milena-cache`: what they are given, before the process is wired.
+"""Shell. The commands `milena-router` and `milena-cache`: their arguments, before the process is wired.
 
-Everything that a process needs is in its environment, so a command takes no arguments but those that ask about
-it. It imports the process only when it is to run: the packages of the extra `server` may not be installed.
+A process is configured by its environment, so a command takes no arguments but `--help` and `--version`. It imports
+the process only to run it: the packages of the extra `server` may not be installed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def start(
     variables: Callable[[], Iterable[str]],
     main: Callable[[], None],
 ) -> int:
-    """Run `main`, or answer what `arguments` ask; return the exit code.
+    """Run `main`, or print what `arguments` request; return the exit code.
 
-    `about` says in a sentence what `program` is; `variables` returns the names of those it reads.
+    `about` describes `program` in a sentence; `variables` returns the names of the variables it reads.
     """
     if arguments:
         if arguments[0] in ("-h", "--help"):

@@ -1,7 +1,7 @@
-"""Shell. What this package is called on a package index, and which version of it is installed.
+"""Shell. The name of this distribution on a package index, and its installed version.
 
 The distribution is `milena-cache`: on PyPI `milena` is another project, a VoIP library. So every text that names
-something to install takes the name from here, and the version is looked up under this name alone.
+a package to install takes the name from here, and the version is looked up under this name alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 
 
 def installed_version() -> str:
-    """Return the installed version, "unknown" where the source tree runs without having been installed."""
+    """Return the installed version, "unknown" where the source tree runs without being installed."""
     try:
         return metadata.version(NAME)
     except metadata.PackageNotFoundError:
@@ -21,5 +21,5 @@ def installed_version() -> str:
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs this package with `extra`, for texts about what is missing."""
+    """Return the command that installs this package with `extra`, for messages about missing packages."""
     return f'pip install "{NAME}[{extra}]"'

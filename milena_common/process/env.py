@@ -1,8 +1,9 @@
 """Pure. Reads a process's configuration from its environment, and reports every problem at once.
 
-An operator who has three variables wrong should learn of three, not of one at each restart. So a reader
-notes a problem and goes on with the default; `check()` at the end raises them all. Empty and missing are the
-same, because compose files and shells cannot always tell them apart; `emptied` is for what can be switched off.
+An operator with three invalid variables should see all three at once, not one at each restart. So a reader
+records a problem and continues with the default; `check()` at the end raises them all. Empty and missing are the
+same, because compose files and shells cannot always tell them apart; `emptied` is for settings that can be
+switched off.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _SIZE_UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "kib": 2**10, "mib": 2**20, 
 
 
 class Environment:
-    """Typed access to variables. `read_names` holds every name that was read, `problems` what was wrong."""
+    """Typed access to variables.
+
+    `read_names` has every name that was read, `problems` one line for each problem.
+    """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
@@ -27,21 +31,21 @@ class Environment:
         self.problems: list[str] = []
 
     def check(self) -> None:
-        """Raise ConfigError if anything that was read was wrong."""
+        """Raise ConfigError if any variable that was read is invalid."""
         if self.problems:
             raise ConfigError(self.problems)
 
     def problem(self, name: str, got: str, allowed: str) -> None:
-        """Note that variable `name` has a value that it cannot have."""
+        """Record that variable `name` has an invalid value."""
         shown = f"{got[:100]!r}" if got else "nothing"
         self.problems.append(f"{name}: got {shown}; allowed: {allowed}")
 
     def hidden_problem(self, name: str, allowed: str) -> None:
-        """Note that variable `name` has a value that it cannot have, which may be secret and is not shown."""
+        """Record that variable `name` has an invalid value, which may be secret and is not shown."""
         self.problems.append(f"{name}: got a value that is not shown here; allowed: {allowed}")
 
     def secret(self, name: str) -> str:
-        """The value, which is not shown in any message: visible ASCII characters, without a space."""
+        """Return the value, visible ASCII characters without a space; no message shows it."""
         self.read_names.append(name)
         value = self._variables.get(name, "").strip()
         if not re.fullmatch(r"[\x21-\x7e]*", value) or value[:1] in ("'", '"'):
@@ -50,7 +54,7 @@ class Environment:
         return value
 
     def text(self, name: str, default: str = "", *, required: str = "") -> str:
-        """The value as it is. `required` says what is expected where there is no default."""
+        """Return the value unchanged. `required` describes the expected value where there is no default."""
         self.read_names.append(name)
         value = self._variables.get(name, "").strip()
         if not value.isprintable():  # surrogates too: bytes of the environment that are not UTF-8
@@ -61,11 +65,11 @@ class Environment:
         return value or default
 
     def emptied(self, name: str) -> bool:
-        """Whether the variable is there and empty, for those where that says "none" and missing the default."""
+        """True if the variable is set and empty, for those where empty means "none" and missing the default."""
         return name in self._variables and not self._variables[name].strip()
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number from `low` to `high`."""
+        """Return a whole number from `low` to `high`."""
         value = self.text(name)
         if not value:
             return default
@@ -75,7 +79,7 @@ class Environment:
         return int(value)
 
     def number(self, name: str, default: float, low: float, high: float, unit: str = "") -> float:
-        """A number from `low` to `high`; `unit` is named in the refusal."""
+        """Return a number from `low` to `high`; `unit` is named in the problem."""
         value = self.text(name)
         if not value:
             return default
@@ -83,17 +87,17 @@ class Environment:
             number = float(value)
         except ValueError:
             number = math.nan
-        if not low <= number <= high:  # not true of NaN either
+        if not low <= number <= high:  # False for NaN too
             self.problem(name, value, f"a number{unit and ' of ' + unit} from {low:g} to {high:g}")
             return default
         return number
 
     def seconds(self, name: str, default: float, low: float, high: float) -> float:
-        """A duration in seconds."""
+        """Return a duration in seconds."""
         return self.number(name, default, low, high, "seconds")
 
     def size(self, name: str, default: int, low: int, high: int) -> int:
-        """A number of bytes, with or without a unit: `1073741824`, `1GiB`, `500MB`."""
+        """Return a number of bytes, given with or without a unit: `1073741824`, `1GiB`, `500MB`."""
         value = self.text(name)
         if not value:
             return default
@@ -105,7 +109,7 @@ class Environment:
         return int(match[1]) * unit
 
     def choice(self, name: str, default: str, choices: Sequence[str]) -> str:
-        """One of `choices`, whatever its case."""
+        """Return one of `choices`, matched without regard to case."""
         value = self.text(name, default).lower()
         if value not in choices:
             self.problem(name, value, " or ".join(choices))
@@ -123,7 +127,7 @@ class Environment:
         return host
 
     def address(self, name: str, default: str, *, lowest_port: int = 1) -> Address:
-        """A network address."""
+        """Return a network address."""
         value = self.text(name)
         try:
             return parse_address(value or default, lowest_port=lowest_port)

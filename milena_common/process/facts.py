@@ -1,4 +1,4 @@
-"""Shell. What the operating system knows of this process, for those who ask it how it does."""
+"""Shell. Facts about this process from the operating system, for status commands such as INFO."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Usage(NamedTuple):
-    """Bytes of memory now and at most, and seconds of processor time."""
+    """Bytes of memory, current and peak, and seconds of processor time."""
 
     resident: int
     peak: int
@@ -23,15 +23,15 @@ class Usage(NamedTuple):
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that the process has now; the most that it ever had where the system does not say."""
+    """Return the resident memory of the process in bytes; its peak where the system does not report the current."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:  # only Linux has it
+    except OSError:  # exists on Linux only
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class ProcessFacts:
-    """What does not change, and `usage()`. `memory` is what the process may use, in bytes."""
+    """Constant facts, and `usage()`. `memory` is the limit of the process in bytes."""
 
     def __init__(self) -> None:
         self.version = installed_version()

@@ -1,8 +1,8 @@
-"""Shell. Logging for processes: one line an event, JSON or text, on standard output.
+"""Shell. Logging for processes: one line for each event, JSON or text, on standard output.
 
-The message carries everything a reader needs, so that both formats, and `grep`, show the same. Messages quote
-keys, names and texts of peers; what is not printable in them is escaped in both formats, and a traceback is
-indented, so that nothing that a peer sends can look like a line of this log.
+The message has all information, so that both formats, and `grep`, show the same. Messages quote keys, names and
+texts of peers; characters that are not printable are escaped in both formats, and a traceback is indented, so that
+nothing that a peer sends can look like a line of this log.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FORMATS: Final = ("json", "text")
 
 
 class TextFormatter(logging.Formatter):
-    """Formats one line for an event, and indented lines behind it for a traceback."""
+    """Formats one line for each event, followed by indented lines for a traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the line of `record`, with what is not printable in its message as backslash escapes."""
+        """Return the line of `record`, with unprintable characters of its message as backslash escapes."""
         record.message = escape(record.message)
         return super().formatMessage(record)
 
@@ -32,13 +32,13 @@ class TextFormatter(logging.Formatter):
 
 
 def _name_level(record: logging.LogRecord) -> bool:
-    """Name the level as LOG_LEVEL does: `grep error` finds errors, in both formats."""
+    """Spell the level as LOG_LEVEL does: `grep error` finds errors, in both formats."""
     record.level = record.levelname.lower()
     return True
 
 
 def escape(text: str) -> str:
-    """Return `text` with every character that is not printable, line breaks included, as a backslash escape."""
+    """Return `text` with every unprintable character, line breaks included, as a backslash escape."""
     if text.isprintable():
         return text
     return "".join(
@@ -61,6 +61,6 @@ def set_up(level: str, style: str) -> None:
     else:
         handler.setFormatter(TextFormatter("%(asctime)s %(level)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line for each scrape and each credential look-up is noise to an operator.
+    # One line for each scrape and each credential lookup is noise to an operator.
     for noisy in ("aiohttp.access", "botocore", "boto3", "urllib3", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,15 +1,14 @@
-"""Shell. Puts what native libraries write to standard error into the process's own log.
+"""Shell. Redirects what native libraries write to standard error into the process's own log.
 
-gRPC's core writes its diagnostics straight to file descriptor 2, past Python's logging, and quotes in them what
-peers send: the debug text of an HTTP/2 GOAWAY may hold line breaks, and with them whole log lines of the peer's
-making. So descriptor 2 is a pipe here, and a thread logs each line that comes out of it, escaped and with its
-severity.
+gRPC's core writes its diagnostics straight to file descriptor 2, past Python's logging, and quotes what peers send:
+the debug text of an HTTP/2 GOAWAY may have line breaks, and so whole log lines forged by the peer. So descriptor 2
+is a pipe here, and a thread logs each line that it reads, escaped and with its severity.
 
-**Bounds.** As many lines in a time as `LogLimiter` allows, the rest is counted; MAX_LINE_BYTES of a line. The
-writing end of the pipe does not block: a library that writes more than the pipe takes loses lines, and does not
-stop the process.
+**Bounds.** As many lines per period as `LogLimiter` allows, the rest is counted; MAX_LINE_BYTES of a line. The
+writing end of the pipe does not block: a library that writes faster than the pipe is read loses lines, and does not
+block the process.
 
-**What stays outside.** `sys.stderr` and `faulthandler` keep the real standard error: what Python says while the
+**Not redirected.** `sys.stderr` and `faulthandler` keep the real standard error: what Python writes while the
 process dies must not depend on a thread of that process.
 """
 
@@ -29,7 +28,7 @@ from milena_common.runtime.log_limiter import LogLimiter
 log = logging.getLogger("native")
 
 MAX_LINE_BYTES = 2000
-# How long `close` waits for lines that were written and not logged yet.
+# Seconds that `close` waits for lines that were written and not logged yet.
 CLOSE_SECONDS = 1.0
 
 # The prefix of absl's log lines, gRPC's among them: severity, date, time, thread, file and line.
@@ -46,7 +45,7 @@ class NativeLog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Log what is written to descriptor 2 from now on."""
+        """Start to log what is written to descriptor 2."""
         sys.stderr.flush()
         self._real = os.dup(2)
         reading, writing = os.pipe()
@@ -59,10 +58,10 @@ class NativeLog:
         self._thread.start()
 
     def close(self) -> None:
-        """Give descriptor 2 back, and log what was written before."""
+        """Restore descriptor 2, and log what was written before."""
         if self._thread is None:
             return
-        os.dup2(self._real, 2)  # the last writing end of the pipe is closed by this, which ends the thread
+        os.dup2(self._real, 2)  # closes the last writing end of the pipe, which ends the thread
         self._thread.join(CLOSE_SECONDS)
         self._thread = None
 
@@ -87,7 +86,7 @@ class NativeLog:
 
 
 def parse(line: bytes) -> tuple[int, str]:
-    """Return the level of a native log line, and its text with what is not printable escaped."""
+    """Return the level of a native log line, and its text with unprintable characters escaped."""
     text = line[:MAX_LINE_BYTES].decode(errors="backslashreplace").rstrip("\r")
     match = _PREFIX.match(text)
     if match:

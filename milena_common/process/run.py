@@ -1,7 +1,7 @@
-"""Shell. What both processes do around their work: read the environment, log, heed signals, choose an exit code.
+"""Shell. The frame of both processes: read the environment, set up logs, handle signals, choose an exit code.
 
-Exit codes: 0 after a clean stop, 1 when it cannot run (a port in use), 2 when the environment is wrong; or what the
-process's own work says.
+Exit codes: 0 after a clean stop, 1 if the process cannot run (a port in use), 2 if the environment is invalid; or
+the code that the process's own work returns.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from milena_common.process.native_log import NativeLog
 
 log = logging.getLogger(__name__)
 
-# Python looks for cycles after every 700 new objects, which each write or read makes some of and which no request
-# leaves behind: a tenth of a write's cost.
+# By default Python looks for reference cycles after every 700 new objects. Requests allocate objects and leave no
+# cycles, and the search would be a tenth of a write's cost.
 GC_THRESHOLD = (50_000, 20, 100)
 
 
 class ProcessSettings(Protocol):
-    """What every process's configuration has."""
+    """The part of a configuration that every process has."""
 
     @property
     def log_level(self) -> str: ...
@@ -49,7 +49,7 @@ Config = TypeVar("Config", bound=ProcessSettings)
 
 
 def environment() -> Environment:
-    """The process's environment, with `.env` of the working directory below it: a real variable wins.
+    """Return the process's environment, with `.env` of the working directory as default: a real variable wins.
 
     Raises ConfigError if `.env` cannot be read.
     """
@@ -57,7 +57,7 @@ def environment() -> Environment:
         from_file = {name: value or "" for name, value in dotenv_values(Path(".env"), interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f".env: cannot be read: {error}"]) from None
-    # A variable that is empty does not hide one of the file.
+    # An empty variable does not hide one of the file.
     return Environment(
         {name: value for name, value in os.environ.items() if value.strip() or not from_file.get(name)}
         | {name: value for name, value in from_file.items() if not os.environ.get(name, "").strip()}
@@ -96,9 +96,9 @@ def run(
 
 
 def leave(code: int) -> NoReturn:
-    """End the process now, with what it has to say said.
+    """End the process now, after flushing its output.
 
-    An ordinary exit would wait for threads that wait for S3, longer than a stop may take.
+    A normal exit would wait for threads that wait for S3, longer than a stop may take.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -124,8 +124,8 @@ async def _until_signal(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    # Each of these would end the process at once, with acknowledged writes still to upload. SIGHUP comes when a
-    # terminal closes, unless nohup had it ignored before, which is kept.
+    # By default each of these ends the process at once, with acknowledged writes still to upload. SIGHUP comes when
+    # a terminal closes, unless nohup has set it to be ignored, which is kept.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, on_signal, signal.SIGHUP)
     for number in (signal.SIGUSR1, signal.SIGUSR2):

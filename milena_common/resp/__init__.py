@@ -2,8 +2,8 @@
 
 - `encoding`, `parser`, `plain_commands`: replies to bytes, and bytes to commands, for a server.
 - `client_commands`: commands to bytes, and Milena's own replies, for a client; `errors`: errors as error lines.
-- `identity`: which node of which cluster a connection is for.
-- `stream`: one connection as fast as asyncio allows; `link`: a node that is connected to again when it has to be.
+- `identity`: the cluster and node that a connection is meant for.
+- `stream`: one connection as fast as asyncio allows; `link`: a node, with reconnects.
 
-Nothing is allocated for bytes that were only announced.
+Nothing is allocated for bytes that were announced and not received.
 """

@@ -1,7 +1,7 @@
-"""Pure. What a client writes to a node in the Redis protocol, and what is Milena's own in the answers.
+"""Pure. The commands that a client sends to a node in the Redis protocol, and Milena's extensions in the replies.
 
-`MILENA.CALL` carries the gRPC messages. `CLIENT DEFER` lets a node answer out of order, so that one read that has
-to wait for S3 does not hold up the hits behind it (docs/protocol.md).
+`MILENA.CALL` carries the gRPC messages. `CLIENT DEFER` lets a node reply out of order, so that a read that waits
+for S3 does not delay the hits behind it (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from milena_common.resp.encoding import command
 from milena_common.resp.errors import from_resp
 from milena_common.resp.identity import Identity
 
-# What comes before a bulk string of a length that keys have, with the end of the one before.
+# The header of a bulk string by length, for all lengths of keys, with the end of the bulk string before it.
 _HEADS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(MAX_KEY_BYTES + 80))
-# Errors that say something about the node, and not about one of the keys.
+# Errors that concern the node, and not one of the keys.
 _OF_ALL_KEYS: Final = (Moved, NodeLost, NoNodes, Overloaded, RateLimited)
 _DEFERRED: Final = "DEFERRED "
 
-# In place of what came of an attempt: there was none.
+# Stands for the result of an attempt that was not made.
 NOT_SENT: Final = Unavailable("not asked")
 
 RESPONSES: Final[Mapping[str, type[Message]]] = {
@@ -45,14 +45,14 @@ RESPONSES: Final[Mapping[str, type[Message]]] = {
 
 
 class Deferred(int):
-    """In place of an answer: it will come as a push, under this number."""
+    """Stands for a deferred reply, which will arrive as a push with this number."""
 
 
 def handshake(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
-    """The commands that begin a connection to the node that `identity` names.
+    """Return the commands that begin a connection to the node that `identity` names.
 
-    All must succeed, before a key is sent; the first one answers the connection's `id`. What is no node of Milena's
-    does not know the second one.
+    All must succeed before a key is sent. The reply to the first one has the connection's `id`; a server that is
+    not a node of Milena does not know the second one.
     """
     return (
         command(b"HELLO", b"3"),
@@ -65,12 +65,12 @@ def handshake(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
 
 
 def get(key: bytes) -> bytes:
-    """GET of a cache key."""
+    """Return a GET of a cache key."""
     return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
 def mget(keys: Sequence[bytes]) -> bytes:
-    """MGET of cache keys."""
+    """Return an MGET of cache keys."""
     try:
         bulk_strings = b"".join([_HEADS[len(key)] + key for key in keys])
     except IndexError:
@@ -79,9 +79,9 @@ def mget(keys: Sequence[bytes]) -> bytes:
 
 
 def values(reply: Any, number: int) -> list[Any]:
-    """For each of `number` keys what an MGET answered: its value, None, or an exception.
+    """Return for each of `number` keys its part of the reply to an MGET: its value, None, or an exception.
 
-    NOT_SENT: the answer is an error of some of the keys, and does not say of which.
+    NOT_SENT: the reply is an error that concerns some of the keys, and does not name them.
     """
     if isinstance(reply, list) and len(reply) == number:
         return reply
@@ -89,20 +89,22 @@ def values(reply: Any, number: int) -> list[Any]:
 
 
 def call(method: str, seconds: float, request: bytes) -> bytes:
-    """A call of the node's API, which has `seconds` to answer; the answer is the serialized response."""
+    """Return a call of the node's API with a timeout of `seconds`; the reply is the serialized response."""
     return command(b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request)
 
 
 def decode_response(method: str, reply: Any) -> Message:
-    """Return the response to a `call` of one of the methods of `RESPONSES`. Raises InternalError if it is none."""
+    """Return the response to a `call` of one of the methods of `RESPONSES`. Raises InternalError for any other
+    reply.
+    """
     if isinstance(reply, bytes):
         with suppress(DecodeError):
             return RESPONSES[method].FromString(reply)
-    raise InternalError(f"a node answered {method} with what is no {method}Response: {reply!r:.80}")
+    raise InternalError(f"a node's reply to {method} is not a {method}Response: {reply!r:.80}")
 
 
 def error_of(line: str) -> MilenaError | Deferred:
-    """What an error answer means; `line` is without its minus sign."""
+    """Return the error that an error reply means; `line` is without its minus sign."""
     if line.startswith(_DEFERRED) and line[len(_DEFERRED) :].isdecimal():
         return Deferred(line[len(_DEFERRED) :])
     return from_resp(line)

@@ -1,8 +1,8 @@
-"""Pure. What a server of the Redis protocol answers, as bytes: RESP2, and RESP3 where a connection has asked for
-it.
+"""Pure. Encodes the replies of a server of the Redis protocol: RESP2, and RESP3 where a connection requested it.
 
-Answers are Python values: None, bool, int, float, bytes and str (bulk strings), list and tuple, dict, set; and the
-classes here for what has no such counterpart. Source: the protocol specification of Redis, "RESP protocol spec".
+Replies are Python values: None, bool, int, float, bytes and str (bulk strings), list and tuple, dict, set; and the
+classes here for types without such a counterpart. Source: the protocol specification of Redis, "RESP protocol
+spec".
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ _NULL_BULK = b"$-1\r\n"
 
 
 class Simple(str):
-    """A simple string: a word without line ends, like OK."""
+    """A simple string: a text without line ends, like OK."""
 
     __slots__ = ()
 
 
 class Verbatim(str):
-    """A text for people; plain to those who speak RESP2."""
+    """A verbatim string, a text for people; a bulk string in RESP2."""
 
     __slots__ = ()
 
 
 class Error(str):
-    """An error inside an answer; its first word is the code word."""
+    """An error inside a reply; its first word is the code word."""
 
     __slots__ = ()
 
 
 class Raw(bytes):
-    """An answer that is encoded already."""
+    """A reply that is already encoded."""
 
     __slots__ = ()
 
 
 class Pieces(tuple[bytes, ...]):
-    """An answer that is encoded already, in pieces that nobody needs to put together."""
+    """A reply that is already encoded, in pieces that are written without being joined."""
 
     __slots__ = ()
 
@@ -53,7 +53,7 @@ class NullArray:
 
 
 def bulk(value: bytes) -> bytes:
-    """`value` as a bulk string."""
+    """Return `value` as a bulk string."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
@@ -62,22 +62,25 @@ def null(protocol: int) -> bytes:
 
 
 def error_line(text: str) -> bytes:
-    """An error; `text` begins with its code word. Line ends in it would be taken for the end of the answer."""
+    """Return an error; `text` begins with its code word.
+
+    Its line breaks, which would end the reply, are replaced.
+    """
     return b"-%b\r\n" % text.replace("\r", " ").replace("\n", " ").encode(errors="replace")
 
 
 def push(kind: bytes, *elements: bytes) -> bytes:
-    """An out-of-band message (RESP3); `elements` are encoded already."""
+    """Return an out-of-band message (RESP3); `elements` are already encoded."""
     return b">%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
 
 
 def command(*arguments: bytes) -> bytes:
-    """A command as a client sends it: an array of bulk strings."""
+    """Return a command as a client sends it: an array of bulk strings."""
     return b"*%d\r\n%b" % (len(arguments), b"".join([b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments]))
 
 
 def encode(value: Any, protocol: int) -> bytes:
-    """`value` as an answer. Raises TypeError for what is no answer."""
+    """Return `value` as a reply. Raises TypeError for a type that has no encoding."""
     if isinstance(value, bytes):
         return value if isinstance(value, Raw) else bulk(value)
     parts: list[bytes] = []
@@ -125,7 +128,7 @@ def _encode(value: Any, resp3: bool, parts: list[bytes]) -> None:
             for item in value:
                 _encode(item, resp3, parts)
         case _:
-            raise TypeError(f"no answer: {type(value).__name__}")
+            raise TypeError(f"no reply type: {type(value).__name__}")
 
 
 def _number(value: float) -> bytes:

@@ -1,8 +1,8 @@
-"""Pure. Milena's errors as lines of the Redis protocol, and back.
+"""Pure. Converts Milena's errors to error lines of the Redis protocol, and back.
 
-An error's first word is its class's code word: stable, for programs. The rest is for people. The words that Redis
-itself has for the same thing are used where there are some (MOVED, CLUSTERDOWN, ERR). In Redis's MOVED an IPv6
-address stands without brackets: clients take what is before the last colon for the host.
+An error's first word is its class's code word: stable, for programs. The rest is for people. Redis's own code words
+are used where they exist (MOVED, CLUSTERDOWN, ERR). In Redis's MOVED an IPv6 address has no brackets: clients take
+the text before the last colon as the host.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from milena_common.api.errors import InternalError, MilenaError, Moved, RateLimi
 
 _RETRY_AFTER = re.compile(r"retry-after-ms=(\d{1,9}) ?(.*)", re.DOTALL)
 _MOVED = re.compile(r"(\d{1,5}) (\S*):(\d{1,5})")
-# Those that say more than a line can carry are raised where they happen.
+# Errors with more content than a line can carry are raised where they occur, and never sent.
 _LOCAL = (errors.BatchError, errors.ConfigError, errors.KeyNotFound)
 _BY_WORD = {
     kind.code: kind
@@ -25,7 +25,7 @@ _BY_WORD = {
 
 
 def to_resp(error: MilenaError) -> str:
-    """The line for `error`, without the minus sign and the line's end."""
+    """Return the line for `error`, without the minus sign and the line end."""
     text = " ".join(str(error).split())
     if isinstance(error, Moved):
         host, _, port = error.address.rpartition(":")
@@ -36,7 +36,7 @@ def to_resp(error: MilenaError) -> str:
 
 
 def from_resp(line: str) -> MilenaError:
-    """The error that `line`, without its minus sign, means. Words that are not Milena's give InternalError."""
+    """Return the error of `line`, without its minus sign; InternalError for an unknown code word."""
     word, _, text = line.partition(" ")
     kind = _BY_WORD.get(word)
     if kind is None:

@@ -1,8 +1,8 @@
-"""Pure. Which node of which cluster a connection is for: what Milena's own links say before anything else.
+"""Pure. The identity that a caller expects of a node: Milena's own connections send it first.
 
-An address may belong to another process a moment later: a restarted node, a node of another cluster, a Redis. The
-caller names what it means to reach, and the node refuses the connection if it is something else, before a key or a
-value was sent. Clients that are not Milena's say nothing, and are served.
+An address may be taken over by another process: a restarted node, a node of another cluster, a Redis server. The
+caller names the node that it expects, and another node rejects the connection, before a key or a value was sent.
+Clients that are not Milena's send no identity, and are served.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from urllib.parse import quote, unquote
 from milena_common.api.errors import WrongNode
 from milena_common.resp.encoding import command
 
-# The metadata of a gRPC call that says it, and the command of the Redis protocol.
+# The gRPC metadata that carries it, and the command of the Redis protocol.
 METADATA = "milena-identity"
 COMMAND = b"MILENA.HELLO"
 
 
 class Identity(NamedTuple):
-    """Cluster id, default bucket and the id of the process. "" is not known to the caller, and not compared."""
+    """Cluster id, default bucket and process id of a node. "" is unknown to the caller, and not compared."""
 
     cluster_id: str = ""
     bucket: str = ""
     node_id: str = ""
 
     def check(self, meant: Identity) -> None:
-        """Raises WrongNode, naming what differs, if a caller that means `meant` must not be served by this one."""
+        """Raise WrongNode, naming the difference, if this node must not serve a caller that expects `meant`."""
         for name, mine, theirs in zip(("cluster", "bucket", "node"), self, meant, strict=True):
             if theirs and mine and theirs != mine:
                 raise WrongNode(
@@ -35,19 +35,19 @@ class Identity(NamedTuple):
                 )
 
     def command(self) -> bytes:
-        """The command that begins a connection in the Redis protocol."""
+        """Return the command that begins a connection in the Redis protocol."""
         return command(COMMAND, *(text.encode() for text in self))
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of a gRPC call."""
+        """Return the metadata of a gRPC call."""
         return ((METADATA, " ".join(quote(text, safe="") for text in self)),)
 
     @classmethod
     def from_metadata(cls, text: str) -> Self:
-        """Read what `metadata` wrote; what is missing is ""."""
+        """Parse what `metadata` wrote; missing parts are ""."""
         parts = [unquote(part) for part in text.split(" ")[:3]]
         return cls(*parts)
 
 
-# For callers that know nothing but an address.
+# For callers that know only an address.
 ANY = Identity()

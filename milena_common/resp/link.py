@@ -1,7 +1,7 @@
-"""Shell. A node in the Redis protocol, for an event loop. Connects at first use, and again when it has to.
+"""Shell. A node in the Redis protocol, for an event loop. Connects at first use, and reconnects when necessary.
 
-Nobody waits long for a node that cannot be reached. The first connection is waited for, a second at most; after a
-failure it is tried again in the background, with growing pauses, while callers are told at once that there is none.
+Callers never wait long for a node that cannot be reached. They wait for the first connection, a second at most;
+after a failure reconnects run in the background, with growing pauses, while calls fail at once.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
 class Listener(Protocol):
-    """Who is told about a link's connections."""
+    """Receives the events of a link's connections."""
 
     def opened(self, link: RespLink, requested_at: float) -> None:
-        """A connection is there; the node answered what was asked at `requested_at`, monotonic seconds."""
+        """A connection is established; the node replied to a request sent at `requested_at`, monotonic seconds."""
 
     def lost(self, link: RespLink) -> None:
-        """It is over."""
+        """The connection ended."""
 
     def pushed(self, message: list[Any]) -> None:
-        """A push that is not about a deferred answer: its kind, then its elements."""
+        """A push arrived that is not a deferred reply: its kind, then its elements."""
 
 
 class RespLink:
-    """The node at `address` (host:port of its Redis door).
+    """The node at `address` (host:port of its RESP server).
 
-    `timeout`, in seconds, is for requests that have none of their own, and `who` begins the text of every error.
-    `identity` is the node that must be there: another one refuses the connection before it is used.
-    `more` are commands that follow the greeting of each connection; it is not used before they have succeeded.
+    `timeout`, in seconds, is for requests without one of their own, and `who` begins the text of every error.
+    `identity` is the node that is expected: another one rejects the connection before it is used.
+    `more` are commands that follow the handshake of each connection; it is not used before they have succeeded.
 
-    `reached`: there has been a connection.
+    `reached`: True once a connection was established.
 
-    `stream` is what to send commands to; None while there is no connection, or the node does not keep up with
+    `stream` takes the commands; None while there is no connection, or while the node does not keep up with
     reading: then `open` waits for it.
     """
 
@@ -81,7 +81,9 @@ class RespLink:
         self._closed = False
 
     async def open(self, timeout: float) -> RespStream | None:
-        """What to send commands to, within `timeout` seconds. None, with the reason in `error`: there is none."""
+        """Return the stream for commands, within `timeout` seconds; None, with the reason in `error`, if there is
+        none.
+        """
         if self.stream is not None:
             return self.stream
         if self._connected is not None:
@@ -121,7 +123,7 @@ class RespLink:
             self._connecting = None
 
     async def _greet(self, stream: RespStream) -> None:
-        """Raises MilenaError, and ends the connection, if the node refuses a command."""
+        """Do the handshake. Raises MilenaError, and ends the connection, if the node rejects a command."""
         requested_at = monotonic()
         try:
             replies = await asyncio.gather(*[stream.request(command) for command in self._commands])
@@ -129,7 +131,7 @@ class RespLink:
                 if isinstance(reply, Exception):
                     raise reply
         except BaseException:
-            stream.abort(NodeLost("was not greeted"))
+            stream.abort(NodeLost("the handshake did not finish"))
             raise
         if self._closed:
             stream.abort(NodeLost(f"{self._who}is not connected any more"))
@@ -151,7 +153,7 @@ class RespLink:
 
     def lost(self, error: MilenaError) -> None:
         if self._connected is None:
-            return  # it had not been greeted
+            return  # before the end of its handshake
         self.error = error
         self._connected = self.stream = None
         self._room.set()
@@ -163,9 +165,9 @@ class RespLink:
             self._listener.pushed(message)
 
     async def close(self, grace: float, error: MilenaError) -> None:
-        """End the connection when nobody waits for an answer any more, at the latest after `grace` seconds.
+        """End the connection when no reply is pending any more, at the latest after `grace` seconds.
 
-        Who waits then is given `error`, and who asks from now on gets no stream, and `error` too.
+        Requests that are still pending then fail with `error`, and so does every later `open`.
         """
         self._closed = True
         self.error = error
@@ -182,6 +184,6 @@ class RespLink:
             stream.abort(error)
 
     def break_off(self, error: MilenaError) -> None:
-        """Give `error` to all who wait, except those whose calls are to last."""
+        """Fail all pending requests with `error`, except lasting calls."""
         if self._connected is not None:
             self._connected.break_off(error)

@@ -1,22 +1,23 @@
-"""Pure. Commands out of a stream of bytes: what a server of the Redis protocol reads.
+"""Pure. Parses the commands that a server of the Redis protocol receives.
 
-A command is an array of bulk strings, or a line of words (*inline*, for people with telnet). Bytes come in pieces
-that end anywhere, so what is incomplete is kept, and read on from where it was.
+A command is an array of bulk strings, or a line of words (*inline*, for telnet). Bytes arrive in pieces with
+arbitrary boundaries, so incomplete commands are kept, and parsing continues where it stopped.
 
-**Why not hiredis's reader.** It makes room for as many elements as an array announces before the first has come,
-so that ``*1000000000`` costs 8 GB and a second of the event loop; and it reads no inline commands. Here nothing is
-allocated for what was only announced. `gets` is what makes it fast where it matters: a read that holds nothing
-but GETs is taken apart by a few calls over all of them at once.
+**Why not hiredis's reader.** It allocates as many elements as an array announces before the first one arrives, so
+that ``*1000000000`` costs 8 GB and a second of the event loop; and it parses no inline commands. Here nothing is
+allocated for announced elements. `gets` is the fast path: input that is nothing but GETs is parsed by a few calls
+over all of them at once.
 
-Limits and their error texts are Redis's (`src/networking.c`: processMultibulkBuffer, processInlineBuffer). The two
-bytes that end a bulk string are skipped, and not looked at, as there. A bulk string that is too long here, and not
-for Redis, is skipped as well, and its command becomes a `TooLong`: so the client can be told, and the connection
-goes on. The same holds for a command for which the process has no room (`reject`), which becomes a `NoRoom`. Both
-are returned before the rest is skipped: a client that reads while it writes learns of it at once, and need not send
-what is thrown away. When many large commands come at once, skipping them all takes most of the time there is.
+Limits and their error texts are Redis's (`src/networking.c`: processMultibulkBuffer, processInlineBuffer). As
+there, the two bytes that end a bulk string are skipped without a check. A bulk string that is too long for Milena,
+but not for Redis, is skipped, and its command becomes a `TooLong`: so the client gets an error, and the connection
+continues. A command for which the process has no room (`reject`) becomes a `NoRoom` in the same way. Both are
+returned before the rest is skipped: a client that reads while it writes gets the error at once, and need not send
+data that would be discarded. When many large commands arrive together, skipping them all would take most of the
+processor time.
 
-**Parts.** `feed` only keeps bytes; `read` and `read_gets` take a part of them apart, so that the caller can bound
-the time that it spends on one connection before it turns to others. What is not read yet is not copied again.
+**Parts.** `feed` only keeps bytes; `read` and `read_gets` parse a part of them, so that the caller can bound the
+time that it spends on one connection before it turns to others. Unparsed bytes are not copied again.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ Command = list[bytes]
 
 MAX_ARGUMENTS: Final = 1024 * 1024
 MAX_INLINE: Final = 64 * 1024
-# What an argument takes beside its bytes: an object, and a place in a list.
+# The memory of an argument besides its bytes: an object, and a list element.
 ARGUMENT_OVERHEAD: Final = 48
-# What Redis takes in one argument (proto-max-bulk-len).
+# Redis's limit for one argument (proto-max-bulk-len).
 _MAX_SKIPPED: Final = 512 * 1024 * 1024
 _SMALL_PIECE = 4096
 _MAX_TOGETHER = 1024 * 1024
 
 
 class ProtocolError(Exception):
-    """The stream makes no sense any more; the text is the answer, without "ERR", and the connection must end."""
+    """The stream cannot be parsed further; the text is the reply, without "ERR", and the connection must end."""
 
 
 class TooLong(bytes):
-    """The only word of a command that had one of `size` bytes, which is too long."""
+    """The only argument of a command that had an argument of `size` bytes, which is too long."""
 
     size: int
 
@@ -63,11 +64,11 @@ class TooLong(bytes):
 
 
 class NoRoom(bytes):
-    """The only word of a command for whose bytes the process has no room; nothing of it was kept."""
+    """The only argument of a command for whose bytes the process has no room; nothing of it was kept."""
 
 
 class CommandReader:
-    """The commands of one connection. A bulk string may have `most_bulk` bytes, a command `most_bytes` in all."""
+    """Parses the commands of one connection: bulk strings up to `max_bulk` bytes, commands up to `max_bytes`."""
 
     __slots__ = (
         "_arguments",
@@ -92,48 +93,49 @@ class CommandReader:
         self._max_bulk = max_bulk
         self._max_bytes = max_bytes
         self._max_plain = min(MAX_BYTES, max_bulk)  # so that nothing among them can be too long
-        # The command under way: arguments read, arguments to come, and the length of the one that is being read.
+        # The incomplete command: arguments parsed, arguments to come, and the length of the current one.
         self._arguments: Command = []
         self._remaining = 0
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
-        self._skip = 0  # bytes to come of an argument that is not kept
-        self._dropped = False  # the rest of the command is skipped; what stands for it has been returned
+        self._skip = 0  # bytes to come of an argument that is discarded
+        self._dropped = False  # the rest of the command is skipped; its placeholder has been returned
         self._chunks: list[bytes | bytearray] = []
-        self._at = 0  # where in the first chunk the unread bytes begin
-        self._need = 0  # there is nothing to be read before so many bytes are there
-        self._plain = False  # what is there may be nothing but GETs
+        self._at = 0  # offset of the unread bytes in the first chunk
+        self._need = 0  # nothing can be parsed before so many bytes have arrived
+        self._plain = False  # the unread bytes may be nothing but GETs
         self.fed = 0  # bytes that the latest `feed` brought
         self.pending = 0  # unread bytes in `_chunks`
-        self.more = False  # whether `read` may find something in them
+        self.more = False  # True if `read` may find a command in them
 
     @property
     def held(self) -> int:
-        """Bytes that are kept: of a command that is not complete, and of those that are not read yet."""
+        """Return the number of bytes kept: of the incomplete command, and not parsed yet."""
         return self.pending + self._taken + ARGUMENT_OVERHEAD * len(self._arguments)
 
     @property
     def needed(self) -> int:
-        """As `held`, once the argument is complete whose length has come: what there has to be room for."""
+        """Return what `held` will be once the announced argument is complete: the room that is necessary."""
         return self.held + (max(0, self._need - self.pending) if not self._dropped else 0)
 
     @property
     def pieces(self) -> int:
-        """In how many pieces the bytes are kept that could not be read yet."""
+        """Return the number of pieces in which the unparsed bytes are kept."""
         return len(self._chunks)
 
     def gets(self, data: bytes) -> list[bytes] | None:
-        """Return the keys, if `data` is nothing but whole GETs and nothing came before; else None, and nothing is
-        read. More than 16 KiB are not looked at: see `read_gets`.
+        """Return the keys, if `data` is nothing but whole GETs and no bytes are pending; else None.
+
+        With None nothing was consumed. More than 16 KiB are not parsed: see `read_gets`.
         """
         if self.pending or self._remaining or len(data) > MAX_BYTES or not data.startswith(GET):
             return None
         return keys_of(data)
 
     def read_gets(self) -> list[bytes] | None:
-        """Read up to 16 KiB of what was fed if that is nothing but whole GETs, and return the keys; else None.
+        """Parse up to 16 KiB of the fed bytes if they are nothing but whole GETs, and return the keys; else None.
 
-        A GET that is not complete stays unread for the next `feed`, and `more` is false then.
+        An incomplete GET stays unparsed until the next `feed`, and `more` is False then.
         """
         if not self._plain:
             return None
@@ -149,7 +151,7 @@ class CommandReader:
         return keys
 
     def skip_gets(self) -> int:
-        """Read whole GETs of short keys and keep nothing of them; return how many they were."""
+        """Skip whole GETs of short keys, and return their number."""
         if not self._plain:
             return 0
         data = self._chunks[0]
@@ -158,11 +160,11 @@ class CommandReader:
         return number
 
     def plain_set(self, data: bytes) -> Command | None:
-        """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
+        """Return the argv, if `data` is one whole ``SET key value`` and no bytes are pending; else None."""
         return None if self.pending or self._remaining else argv_of_set(data, self._max_bulk)
 
     def feed(self, data: bytes) -> None:
-        """Keep `data` to be read; `more` says whether something can be read now."""
+        """Keep `data` for parsing; `more` is True if a command may be parsed now."""
         if not self.pending:
             self._chunks.append(data)
             self._plain = not self._remaining
@@ -177,7 +179,7 @@ class CommandReader:
         self.more = self.pending >= self._need
 
     def read(self, into: Callable[[Command], object], max_arguments: int = MAX_ARGUMENTS) -> None:
-        """Give the next commands to `into`, about `max_arguments` arguments in all; `more`: there may be others.
+        """Pass the next commands to `into`, about `max_arguments` arguments in all; `more`: there may be others.
 
         Raises ProtocolError, after the commands before it.
         """
@@ -200,14 +202,14 @@ class CommandReader:
                 return
         at, remaining = self._read(data, into, max_arguments)
         self._went_on(data, at)
-        if remaining > 0:  # all was read that could be, and what is left over is not complete
+        if remaining > 0:  # the rest is an incomplete command
             self.more = False
             if self._chunks:
                 self._chunks[0] = data[self._at :]
                 self._at = 0
 
     def reject(self, into: Callable[[Command], object]) -> None:
-        """Keep nothing of the command that is not complete: give `into` a `NoRoom` for it, and skip the rest."""
+        """Discard the incomplete command: pass a `NoRoom` for it to `into`, and skip its rest."""
         if not self._remaining or self._dropped:
             return
         self._drop(NoRoom(), into)
@@ -218,7 +220,7 @@ class CommandReader:
             self.more = bool(self.pending)
 
     def _went_on(self, data: bytes | bytearray, at: int) -> None:
-        """Everything before `at` has been read of `data`, the only chunk."""
+        """Record that `data`, the only chunk, has been parsed up to `at`."""
         self.pending = len(data) - at
         self._at = at
         if not self.pending:
@@ -227,7 +229,7 @@ class CommandReader:
             self.more = self._plain = False
 
     def _keep(self, data: bytes) -> None:
-        """Pieces of few bytes are put together: each by itself would take many times its size."""
+        """Append `data` to the chunks, joining small pieces: each by itself would take many times its size."""
         chunks = self._chunks
         if len(data) >= _SMALL_PIECE:
             chunks.append(data)
@@ -237,7 +239,7 @@ class CommandReader:
             chunks.append(bytearray(data))
 
     def _read(self, data: bytes, into: Callable[[Command], object], max_arguments: int) -> tuple[int, int]:
-        """Return where the unread bytes begin, and how many of `max_arguments` arguments are left."""
+        """Return the offset of the unparsed bytes, and how many of `max_arguments` arguments are left."""
         at = self._at
         size = len(data)
         self._need = 0
@@ -308,14 +310,14 @@ class CommandReader:
         return at, max_arguments if at < size else 1
 
     def _drop(self, word: TooLong | NoRoom, into: Callable[[Command], object]) -> None:
-        """Let `word` stand for the command that is not complete, of which nothing is kept."""
+        """Pass `word` to `into` in place of the incomplete command, which is discarded."""
         self._dropped = True
         self._arguments.clear()
         self._taken = 0
         into([word])
 
     def _complete(self, argument: bytes, into: Callable[[Command], object]) -> None:
-        """An argument is there, and perhaps the command."""
+        """Add an argument; pass the command to `into` if that completes it."""
         self._remaining -= 1
         if self._dropped:
             self._dropped = self._remaining > 0
@@ -328,7 +330,7 @@ class CommandReader:
             self._taken = 0
 
     def _inline(self, data: bytes, at: int, into: Callable[[Command], object]) -> int:
-        """Where the next command begins, -1 if the line is not complete."""
+        """Parse an inline command; return the offset of the next command, -1 if the line is incomplete."""
         end = data.find(b"\n", at, at + MAX_INLINE)
         if end < 0:
             if len(data) - at >= MAX_INLINE:
@@ -348,8 +350,9 @@ _SPACES = b" \t\n\v\f\r\0"
 
 
 def split_inline(line: bytes) -> Command | None:
-    """The words of an inline command, "quoted" ones with escapes and 'quoted' ones without; None if quotes do not
-    match. As Redis does it (`sdssplitargs`).
+    """Return the argv of an inline command; None if quotes do not match.
+
+    "Double-quoted" words have escapes, 'single-quoted' ones none, as in Redis (`sdssplitargs`).
     """
     if b'"' not in line and b"'" not in line:
         return line.translate(None, b"\0").split() if b"\0" in line else line.split()
@@ -375,7 +378,7 @@ def split_inline(line: bytes) -> Command | None:
 
 
 def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int:
-    """Append what is quoted to `word`; where the text goes on after it, -1 if the quotes are not closed."""
+    """Append the quoted text to `word`; return the offset after it, -1 if the quotes are not closed."""
     size = len(line)
     while at < size:
         byte = line[at]

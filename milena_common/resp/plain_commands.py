@@ -1,8 +1,8 @@
 """Pure. Plain commands, recognized in a stream by a few calls over all the bytes at once.
 
-`CommandReader` uses it before it goes through the bytes one argument after the other, which costs several times as
-much. Whatever is not exactly ``*2 $3 GET $n key``, again and again, or one ``*3 $3 SET $n key $n value``, or
-commands of short words without a line's end in them, is left to that.
+`CommandReader` tries it before it parses the bytes argument by argument, which costs several times as much. Input
+that is not exactly repeated ``*2 $3 GET $n key``, or one ``*3 $3 SET $n key $n value``, or commands of short
+arguments without line ends in them, is left to the general parser.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from itertools import groupby
 from typing import Final
 
 GET: Final = b"*2\r\n$3\r\nGET\r\n$"
-# Bytes that are taken apart at once: about 0.3 ms of work.
+# Bytes that are parsed at once: about 0.3 ms of work.
 MAX_BYTES: Final = 16 * 1024
 # Bytes of GETs that are skipped at once: about 1 ms of work.
 SKIPPED_BYTES: Final = 256 * 1024
 
 _NEXT = b"\r\n" + GET
 _SET = b"*3\r\n$3\r\nSET\r\n$"
-# The lines that announce words up to the length of a key.
+# The headers of arguments up to the length of a key.
 LENGTHS: Final = tuple(b"$%d" % length for length in range(1025))
-# The lines that announce commands of up to 1024 words, with the number of words.
+# The headers of commands of up to 1024 arguments, with the number of arguments.
 COUNTS: Final = {b"*%d" % count: count for count in range(1, 1025)}
 
 
@@ -40,15 +40,15 @@ def keys_of(data: bytes) -> list[bytes] | None:
             and tokens[0::5].count(b"*2") == tokens[1::5].count(b"$3") == tokens[2::5].count(b"GET") == number
         ):
             return keys
-    except IndexError:  # a key that is longer than any
+    except IndexError:  # a key beyond the maximum length
         pass
     return None
 
 
 def after_gets(data: bytes | bytearray, at: int) -> int:
-    """Return where up to MAX_BYTES of GETs that begin at `at` end, if that is what is there; `at` if none is whole.
+    """Return the end of the GETs that begin at `at`, within MAX_BYTES; `at` if none is whole.
 
-    Only `keys_of` says whether they are GETs: a key may hold what looks like the beginning of another.
+    The result is a guess that `keys_of` verifies: a key may contain what looks like the beginning of another GET.
     """
     last = max(at, data.rfind(_NEXT, at, at + MAX_BYTES) + 2)
     return max(last, _after_get(data, last))
@@ -57,7 +57,7 @@ def after_gets(data: bytes | bytearray, at: int) -> int:
 def _short_gets() -> re.Pattern[bytes]:
     """Return the pattern of whole GETs of keys up to 64 bytes without a carriage return."""
     lengths = sorted(b"%d" % length for length in range(65))
-    # By their first digits, so that few of the alternatives are tried.
+    # Grouped by the first digit, so that few alternatives are tried.
     alternatives = b"|".join(
         b"%b(?:%b)" % (digit, b"|".join(rb"%b\r\n[^\r]{%b}" % (length[1:], length) for length in those))
         for digit, those in groupby(lengths, lambda length: length[:1])
@@ -69,9 +69,9 @@ _SHORT_GETS = _short_gets()
 
 
 def short_gets(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """Return how many whole GETs of short keys begin at `at`, in at most SKIPPED_BYTES, and where they end.
+    """Return the number of whole GETs of short keys that begin at `at`, in at most SKIPPED_BYTES, and their end.
 
-    Their keys are not taken out: it takes a quarter of the time of `keys_of`.
+    Their keys are not extracted, which takes a quarter of the time of `keys_of`.
     """
     match = _SHORT_GETS.match(data, at, at + SKIPPED_BYTES)
     end = match.end() if match else at
@@ -79,7 +79,7 @@ def short_gets(data: bytes | bytearray, at: int) -> tuple[int, int]:
 
 
 def is_incomplete(data: bytes | bytearray, at: int) -> bool:
-    """True if `data` from `at` on is the beginning of one GET whose end has not come yet."""
+    """True if `data` from `at` on is the beginning of one incomplete GET."""
     size = len(data)
     if size - at <= len(GET):
         return GET.startswith(data[at:])
@@ -88,7 +88,7 @@ def is_incomplete(data: bytes | bytearray, at: int) -> bool:
     start = at + len(GET)
     end = data.find(b"\r\n", start, start + 6)
     if end < 0:
-        # At most four digits, and perhaps the first byte of the line's end.
+        # At most four digits, and perhaps the first byte of the line end.
         digits = data[start : start + 6].removesuffix(b"\r")
         return size <= start + 5 and len(digits) <= 4 and digits.isdigit()
     digits = data[start:end]
@@ -96,7 +96,7 @@ def is_incomplete(data: bytes | bytearray, at: int) -> bool:
 
 
 def _after_get(data: bytes | bytearray, at: int) -> int:
-    """Return where the GET that begins at `at` ends, -1 if there is none or its end has not come yet."""
+    """Return the end of the GET that begins at `at`, -1 if there is none or it is incomplete."""
     if not data.startswith(GET, at):
         return -1
     start = at + len(GET)
@@ -109,12 +109,12 @@ def _after_get(data: bytes | bytearray, at: int) -> int:
 
 
 def commands_of(data: bytes, at: int, max_bytes: int, max_arguments: int) -> tuple[list[list[bytes]], int]:
-    """Return the whole commands of short words that begin at `at`, and where anything else begins.
+    """Return the whole commands of short arguments that begin at `at`, and the offset of what follows them.
 
-    At most `max_bytes` are looked at, and no command is begun after `max_arguments` lines.
+    At most `max_bytes` are parsed, and no command is begun after `max_arguments` lines.
     """
     tokens = data[at : at + max_bytes].split(b"\r\n")
-    last = len(tokens) - 1  # what follows the last line's end
+    last = len(tokens) - 1  # the text after the last line end
     commands = []
     line = 0
     try:
@@ -128,13 +128,13 @@ def commands_of(data: bytes, at: int, max_bytes: int, max_arguments: int) -> tup
                 break
             commands.append(argv)
             line = end
-    except (IndexError, KeyError):  # a long word, or many of them, or no command
+    except (IndexError, KeyError):  # a long argument, or many of them, or not a command
         pass
     return commands, at + sum(map(len, tokens[:line])) + 2 * line
 
 
 def argv_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
-    """Return the words if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
+    """Return the argv if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
     if not data.startswith(_SET):
         return None
     end = data.find(b"\r\n", 14)

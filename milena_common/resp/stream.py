@@ -1,13 +1,14 @@
 """Shell. One connection to a node in the Redis protocol, for an event loop. As fast as a Python client can be:
 
-- A command is put in a list and its future in a queue; all commands of one tick of the loop leave in one write.
-- The answers of one read wake their callers, and the next write is scheduled behind them, so that what they ask
-  next leaves in the same tick.
-- No timer a call. Each write notes how many commands had been sent and when; a sweep, some sixteen in each
-  timeout, finds those whose time is over. Calls with a time of their own are in a table beside it.
-- A future's result may be an error, to be raised by who awaits it: an error that nobody takes is no warning then.
+- A command is put in a list and its future in a queue; all commands of one loop iteration are sent in one write.
+- The replies of one read wake their callers, and the next write is scheduled behind them, so that the callers' next
+  requests are sent in the same iteration.
+- No timer for each call. Each write records the number of commands sent and the time; a sweep, sixteen in each
+  timeout, finds the expired ones. Calls with their own timeout are in a separate table.
+- A future's result may be an error, which the awaiting caller raises: so an error that is never awaited causes no
+  warning.
 
-`-DEFERRED id` takes a caller out of the queue; the push with that id brings the answer (docs/protocol.md).
+`-DEFERRED id` takes a request out of the queue; the push with that id has its reply (docs/protocol.md).
 """
 
 from __future__ import annotations
@@ -26,38 +27,38 @@ from milena_common.resp.client_commands import Deferred, error_of
 
 Reply = asyncio.Future[Any]
 
-# A sweep comes so many times in a timeout, and not more often than this.
+# Sweeps in one timeout, and the minimum pause between them in seconds.
 _SWEEPS = 16
 _MIN_SWEEP_SECONDS = 0.02
-# Beyond so many bytes that the node has not taken, callers wait.
+# Unsent bytes beyond which callers wait.
 _MAX_UNSENT = 1 << 20
-# So many commands do not wait for the end of the tick: the node works on them while the others are made.
+# So many commands are sent before the end of the iteration: the node works on them while the others are built.
 _AT_ONCE = 32
 _NOT_ENOUGH: Final = object()
 
 
 class NoReply(DeadlineExceeded):
-    """The node did not answer in time; its own words for the same are a plain DeadlineExceeded."""
+    """The node did not reply in time; its own error for the same is a plain DeadlineExceeded."""
 
 
 class Owner(Protocol):
-    """Who has the connection made, and is told what becomes of it."""
+    """Receives the events of a connection."""
 
     def paused(self) -> None:
-        """The node is slow to read: let callers wait."""
+        """The node reads slowly: make callers wait."""
 
     def resumed(self) -> None:
         """The node reads again."""
 
     def lost(self, error: MilenaError) -> None:
-        """The connection is over. Who waited has been given `error` already."""
+        """The connection ended. Pending requests have failed with `error` already."""
 
     def pushed(self, message: list[Any]) -> None:
-        """A push that is not about a deferred answer: its kind, then its elements."""
+        """A push arrived that is not a deferred reply: its kind, then its elements."""
 
 
 class RespStream(asyncio.Protocol):
-    """`timeout` is in seconds, for the requests that are given none; `who` begins every error's text."""
+    """One connection. `timeout`, in seconds, is for requests without their own; `who` begins every error's text."""
 
     def __init__(self, owner: Owner, timeout: float, who: str = "") -> None:
         self._owner = owner
@@ -72,14 +73,14 @@ class RespStream(asyncio.Protocol):
         self._out: list[bytes] = []
         self._flushing = False
         self._pending: deque[Reply] = deque()  # in the order of their commands
-        self._parked: dict[int, tuple[Reply, float]] = {}  # deferred: by number, with when its time is over
+        self._parked: dict[int, tuple[Reply, float]] = {}  # deferred: by number, with the deadline
         self._sent = 0  # commands
         self._replied = 0
         self._reads = 0
         self._written = 0  # bytes
-        # For each write: commands sent up to it, when, reads by then, bytes up to it.
+        # For each write: commands sent up to it, its time, reads by then, bytes up to it.
         self._writes: deque[tuple[int, float, int, int]] = deque()
-        self._timed: dict[Reply, tuple[float, float]] = {}  # when its time is over, and how long it was
+        self._timed: dict[Reply, tuple[float, float]] = {}  # deadline and timeout
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
         self._was_late = False
@@ -87,10 +88,10 @@ class RespStream(asyncio.Protocol):
         self._idle: asyncio.Future[None] | None = None
         self._lost: MilenaError | None = None
 
-    # Asking
+    # Requests
 
     def request(self, command: bytes) -> Reply:
-        """Send `command`. The result is the answer, or an exception to raise: MilenaError."""
+        """Send `command`. The future's result is the reply, or an exception to raise: MilenaError."""
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
@@ -102,9 +103,9 @@ class RespStream(asyncio.Protocol):
         return future
 
     async def call(self, command: bytes, timeout: float, *, lasting: bool = False) -> Any:
-        """The answer to `command` within `timeout` seconds. Raises MilenaError.
+        """Return the reply to `command` within `timeout` seconds. Raises MilenaError.
 
-        NodeLost: it may or may not have been done. `lasting`: `break_off` leaves it alone.
+        NodeLost: the command may or may not have been executed. `lasting`: `break_off` does not fail this call.
         """
         future = self.request(command)
         self._timed[future] = (self._loop.time() + timeout, timeout)
@@ -137,7 +138,7 @@ class RespStream(asyncio.Protocol):
         if self._sweeper is None:
             self._sweep_within(self._timeout)
 
-    # Answers
+    # Replies
 
     def data_received(self, data: bytes) -> None:
         reader, pop = self._reader, self._pending.popleft
@@ -150,12 +151,12 @@ class RespStream(asyncio.Protocol):
                 if type(reply) is bytes or reply is None:
                     replied += 1
                     future = pop()
-                    if not future.done():  # somebody still waits for it
+                    if not future.done():  # its caller still waits
                         future.set_result(reply)
                 else:
                     replied += self._received(reply, self._replied + replied)
-        except (hiredis.ProtocolError, IndexError):  # or an answer to nothing
-            self.abort(NodeLost(f"{self._who}sent what is not an answer in the Redis protocol"))
+        except (hiredis.ProtocolError, IndexError):  # or a reply without a request
+            self.abort(NodeLost(f"{self._who}sent a reply that is not in the Redis protocol"))
             return
         self._replied += replied
         writes = self._writes
@@ -168,10 +169,13 @@ class RespStream(asyncio.Protocol):
             self._look_whether_idle()
 
     def _received(self, reply: Any, before: int) -> int:
-        """Take what is no plain value; how many commands it answered. `before`: how many were by then."""
+        """Handle a reply that is no plain value, and return the number of commands it completes.
+
+        `before`: commands completed by earlier replies.
+        """
         if isinstance(reply, hiredis.PushNotification):
             if reply[0] != b"deferred":
-                # Behind those whose answers came before it, and before those whose answers come after.
+                # After the callers of earlier replies, and before those of later ones.
                 self._loop.call_soon(self._owner.pushed, reply)
             elif (parked := self._parked.pop(reply[1], None)) is not None and not parked[0].done():
                 parked[0].set_result(reply[2])
@@ -189,7 +193,7 @@ class RespStream(asyncio.Protocol):
     # Time
 
     def _sweep_within(self, timeout: float) -> None:
-        """Let a sweep come soon enough for a call with `timeout` seconds."""
+        """Schedule a sweep soon enough for a call with `timeout` seconds."""
         now = self._loop.time()
         at = now + max(timeout / _SWEEPS, _MIN_SWEEP_SECONDS)
         if self._sweeper is not None:
@@ -203,7 +207,7 @@ class RespStream(asyncio.Protocol):
         self._sweeper = None
         now = self._loop.time()
         if now - self._sweep_at > self._timeout / 4 and not self._was_late:
-            # This process was asleep. Answers may have come meanwhile: let them be read first.
+            # This process was suspended. Replies may have arrived meanwhile: read them first.
             self._was_late = True
             self._sweep_within(_MIN_SWEEP_SECONDS)
             return
@@ -213,7 +217,7 @@ class RespStream(asyncio.Protocol):
         while self._writes and self._writes[0][1] + self._timeout <= now:
             sent, _, reads, written = self._writes.popleft()
             number = sent - self._replied
-            # A large value may be on its way for longer, if its caller has given it the time.
+            # A large value may take longer to send, if its caller's timeout allows.
             heard = reads < self._reads or (bool(self._timed) and written > self._written - self._unsent())
         over = [future for future in islice(self._pending, number) if future not in self._timed]
         for parked, at in self._parked.values():
@@ -239,7 +243,7 @@ class RespStream(asyncio.Protocol):
             if not future.done():
                 future.set_result(NoReply(f"{self._who}did not answer within {timeout:.3g} s"))
 
-    # Beginning and end
+    # Start and end of the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -254,7 +258,7 @@ class RespStream(asyncio.Protocol):
         self._owner.resumed()
 
     def eof_received(self) -> None:
-        # No answer can come any more, also while there is something left to be sent.
+        # No reply can arrive any more, even if there are unsent bytes.
         self.abort(NodeLost(f"{self._who}broke off the connection"))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -262,7 +266,7 @@ class RespStream(asyncio.Protocol):
             self._close(NodeLost(f"{self._who}broke off the connection{f': {error}' if error else ''}"))
 
     def abort(self, error: MilenaError) -> None:
-        """End the connection at once; who waits is given `error`."""
+        """End the connection at once; pending requests fail with `error`."""
         if self._lost is None:
             self._close(error)
             if self._transport is not None:
@@ -287,13 +291,13 @@ class RespStream(asyncio.Protocol):
         return [*self._pending, *(parked for parked, _ in self._parked.values())]
 
     def break_off(self, error: MilenaError) -> None:
-        """Give `error` to all who wait, except those whose calls are to last."""
+        """Fail all pending requests with `error`, except lasting calls."""
         for future in self._all():
             if not future.done() and future not in self._lasting:
                 future.set_result(_same(error))
 
     async def idle(self) -> None:
-        """Return when nobody waits for an answer any more."""
+        """Return when no reply is pending."""
         if self._idle is None:
             self._idle = self._create_future()
         self._look_whether_idle()
@@ -307,5 +311,5 @@ class RespStream(asyncio.Protocol):
 
 
 def _same(error: MilenaError) -> MilenaError:
-    """For one caller: one who raises it adds his traceback, which is not the others'."""
+    """Return a copy of `error` for one caller: raising it adds that caller's traceback."""
     return type(error)(str(error))

@@ -1,9 +1,9 @@
 """gRPC: the server, the channels, and the mapping of errors to statuses.
 
 - `server`: binding, health, limits, and one wrapper around every method; `receive`: large requests within the
-  budget.
+  budget of bytes in flight.
 - `channel`: connections to a router, for threads and for an event loop; `transport`: the Protocols of both.
 - `options`: settings of channels and servers, each with its reason; `status`: errors to statuses and back.
 
-No method returns UNKNOWN.
+No method fails with the status UNKNOWN.
 """

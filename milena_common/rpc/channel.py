@@ -1,6 +1,6 @@
 """Shell. gRPC connections to the router, for threads and for an event loop: this package's only use of grpc.
 
-A channel connects at its first call and reconnects by itself, so there is nothing to open and no pool to size.
+A channel connects at its first call and reconnects by itself, so callers open nothing and size no pool.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
 }
 
-# Calls that are made on a stream that stays open, one after the other, and the method that a router without the
+# Calls that are made one after the other on a stream that stays open, and the method that a router without the
 # stream has for them.
 _EXCHANGES: Mapping[str, tuple[type[Message], type[Message], str]] = {
     "KeepLease": (pb.JoinRequest, pb.JoinResponse, "Join"),
@@ -52,13 +52,13 @@ _STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
 
 _CLOSED = "this client is closed"
 
-# Within so many seconds gRPC reports the end of a call that was cancelled; it takes milliseconds.
+# Seconds to wait for gRPC to report the end of a cancelled call; it usually takes milliseconds.
 _CANCEL_SECONDS = 1.0
 _CALL_END_SECONDS = 0.05
 
 
 def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-    """The serialized request, and the metadata that says its size."""
+    """Return the serialized request, and the metadata with its size."""
     serialized = request.SerializeToString()
     return serialized, ((REQUEST_BYTES, str(len(serialized))),)
 
@@ -84,7 +84,7 @@ def _methods(channel: Any) -> dict[str, Any]:
 
 
 class _Router:
-    """Who is called, for messages about calls that did not get through. `closed`: by this client."""
+    """The router's address, for messages about failed calls. `closed`: True once this client has closed."""
 
     __slots__ = ("_address", "_hint", "closed")
 
@@ -100,11 +100,11 @@ class _Router:
         details: str | None,
         metadata: Iterable[tuple[str, str | bytes]] | None,
     ) -> MilenaError:
-        """What a failed call means: what Milena answered, or why there was no answer of Milena's."""
+        """Return the error of a failed call: the one that Milena sent, or one for a failure of the transport."""
         metadata = tuple(metadata or ())
         if not is_response(metadata):
             if status is grpc.StatusCode.UNAVAILABLE:
-                # gRPC's details repeat the address in several notations; the reason comes last.
+                # gRPC's details repeat the address in several notations; the reason is at the end.
                 reason = (details or "no answer").rsplit("remote host: ", 1)[-1][:200]
                 advice = f" ({self._hint})" if self._hint else ""
                 return Unavailable(
@@ -120,15 +120,18 @@ class _Router:
         return from_grpc(status, details, metadata)
 
     def no_response(self, timeout: float) -> DeadlineExceeded:
-        """For None in place of an answer: gRPC drops it if the time ends while it arrives (grpc/grpc#23559)."""
+        """Return the error for None as response: gRPC drops a response that arrives as the timeout ends.
+
+        See grpc/grpc#23559.
+        """
         return DeadlineExceeded(f"the router at {self._address} did not answer within {timeout:.3g} s")
 
 
 class GrpcTransport:
-    """A `Transport` to the router at `address` (host:port); `note` is added when it cannot be reached.
+    """A `Transport` to the router at `address` (host:port); `note` is added to errors when it cannot be reached.
 
-    The channel is made by the first call, so that a process may be forked before it. In a process that was forked
-    after it, every call raises FailedPrecondition.
+    The first call opens the channel, so that a process may be forked before it. In a process that was forked after
+    it, every call raises FailedPrecondition.
     """
 
     def __init__(self, address: str, hint: str = "") -> None:
@@ -141,13 +144,16 @@ class GrpcTransport:
         survive_forks(self)
 
     def _connected(self) -> dict[str, Any]:
-        """The methods by name. Raises FailedPrecondition if this is closed, or gRPC is the parent's."""
+        """Return the methods by name.
+
+        Raises FailedPrecondition if this is closed, or the parent process used gRPC.
+        """
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
         use_grpc()
         with self._connecting:
             if self._channel is None:
-                reject_patched(sys.modules)  # which may have happened since
+                reject_patched(sys.modules)  # may have happened since the start
                 self._channel = grpc.insecure_channel(self._address, options=channel_options())
                 self._methods = _methods(self._channel)
         return self._methods
@@ -198,7 +204,7 @@ class GrpcTransport:
         return future
 
     def watch(self, method: str, request: Message) -> Generator[Any, None, None]:
-        """The answers of a stream, as they come; blocks between them, until the router or `close` ends it.
+        """Yield the responses of a stream as they arrive; blocks between them, until the router or `close` ends it.
 
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
@@ -225,12 +231,12 @@ class GrpcTransport:
 
 
 async def _cancel(call: Any) -> None:
-    """Cancel `call` and give gRPC time to report its end.
+    """Cancel `call`, and wait for gRPC to report its end.
 
     All event loops of a process get their reports through one thread of gRPC. A report to a loop that was closed
-    meanwhile, as asyncio.run() does right behind the last task, is logged as an error in the loop that runs then.
-    gRPC does not say when the last report has come: the status may be there before it, and asyncio.run() cancels
-    the task that waits for the status too.
+    meanwhile, as asyncio.run() does right after the last task, is logged as an error in the loop that runs then.
+    gRPC does not signal its last report: the status may arrive before it, and asyncio.run() cancels the task that
+    waits for the status too.
     """
     call.cancel()
     with suppress(TimeoutError):
@@ -284,9 +290,10 @@ class AsyncGrpcTransport:
         return response
 
     async def exchange(self, method: str, request: Message, timeout: float) -> Message:
-        """As `call`, on a stream that stays open for the next one; one call at a time.
+        """Make a call on a stream that stays open for the next one; one call at a time.
 
-        On a router that has no such stream it is a call. Raises MilenaError; the next one opens a new stream then.
+        For a router that has no such stream it is a unary call. Raises MilenaError; the next one opens a new
+        stream.
         """
         if self._channel is None or not self._home.here():
             self._connect()
@@ -320,7 +327,7 @@ class AsyncGrpcTransport:
         return cast(Message, response)
 
     async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
-        """The answers of a stream, as they come, until the router or `close` ends it.
+        """Yield the responses of a stream as they arrive, until the router or `close` ends it.
 
         Raises MilenaError, FailedPrecondition if this transport is closed.
         """
@@ -340,7 +347,7 @@ class AsyncGrpcTransport:
 
     @contextmanager
     def _errors(self, method: str) -> Iterator[None]:
-        """Raise what gRPC raises inside as the MilenaError that it means."""
+        """Convert gRPC's exceptions raised inside to MilenaError."""
         try:
             yield
         except grpc.aio.AioRpcError as error:
@@ -366,13 +373,13 @@ class AsyncGrpcTransport:
     async def close(self) -> None:
         self._home.adopt()
         self._router.closed = True
-        # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
+        # Closing the channel ends the calls that it finds in the stacks of tasks, but not those in generators.
         await asyncio.gather(*map(_cancel, self._streams))
         if self._channel is not None:
             await self._channel.close()
 
     def _connect(self) -> None:
-        # A channel belongs to the running loop, and a client may be made before there is one.
+        # A channel belongs to the running loop, and a client may be created before there is one.
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
         self._home.adopt()

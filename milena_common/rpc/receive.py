@@ -1,4 +1,8 @@
-"""Coordination. Receives the large request of a gRPC call, when the process has room for it."""
+"""Coordination. Receives the large request of a gRPC call, when the process has room for it.
+
+The bytes are taken from the process's budget before the first one is received: gRPC itself collects a message of
+any size in memory before it hands it over.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,16 @@ from milena_common.process.heap import trim_heap
 from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT
 from milena_common.runtime.deadlines import inner, time_for_room
 
-# Requests above this size are received after a pause, and what the allocator keeps of them is given back.
+# Requests above this size are received after a pause, and the memory that the allocator retains is released.
 LARGE_BYTES = 4 * 2**20
 PAUSE_SECONDS = 0.005
-# How often the size of the process is looked at while a request of unknown size arrives. Over a fast network some
+# Seconds between two checks of the process's size while a request of unknown size arrives. Over a fast network some
 # ten megabytes arrive in that time.
 WATCH_SECONDS = 0.01
 
 
 class Context(Protocol):
-    """What is used of gRPC's context of a call."""
+    """The part of gRPC's context of a call that is used here."""
 
     def invocation_metadata(self) -> Any: ...
     def read(self) -> Awaitable[Any]: ...
@@ -32,21 +36,21 @@ class Context(Protocol):
 class Receive:
     """Receives a call's request, at most `max_bytes` long, when `budget` has room for it.
 
-    A caller says in the metadata how long its request is. Without that the longest one is assumed, up to three
-    quarters of the budget, until the request is here; so of such requests one is received at a time.
+    A caller sends the size of its request in the metadata. Without that the largest size is assumed, up to three
+    quarters of the budget, until the request has arrived; so such requests are received one at a time.
     """
 
     def __init__(self, budget: ByteBudget, max_bytes: int, timeout: float) -> None:
-        """`timeout`: seconds for a request to arrive whose caller gives no deadline."""
+        """`timeout`: seconds to receive a request whose caller has no deadline."""
         self._budget = budget
         self._max_bytes = max_bytes
         self._timeout = timeout
         self._unknown = min(COPIES * max_bytes, budget.limit - budget.limit // 4)
 
     async def __call__(self, context: Context, remaining: float | None) -> bytes:
-        """The serialized request.
+        """Return the serialized request.
 
-        Raises InvalidRequest if it is announced as too long, Overloaded if there is no room in time,
+        Raises InvalidRequest if the announced size is too large, Overloaded if there is no room in time,
         DeadlineExceeded if it does not arrive in time.
         """
         announced = announced_bytes(context.invocation_metadata() or ())
@@ -60,8 +64,8 @@ class Receive:
         held = CallBytes(self._budget)
         await held.take(self._unknown if announced is None else COPIES * announced, time_for_room(timeout))
         if announced is not None and announced > LARGE_BYTES:
-            # gRPC begins one call in a turn of the event loop, and a turn that copies a large value takes tens of
-            # milliseconds. Without a pause the last of many calls that come together would be begun too late.
+            # gRPC starts one call per iteration of the event loop, and an iteration that copies a large value takes
+            # tens of milliseconds. Without a pause the last of many simultaneous calls would start too late.
             await asyncio.sleep(PAUSE_SECONDS)
         try:
             async with asyncio.timeout_at(deadline):
@@ -71,17 +75,17 @@ class Receive:
         if not isinstance(received, bytes):
             raise InvalidRequest("request: the call ended without one")
         if len(received) > LARGE_BYTES:
-            # gRPC gathered it in pieces of some kilobytes. They are free now, but would stay in the process
-            # beside the copies that follow, and those are all that the budget counts.
+            # gRPC collected it in pieces of some kilobytes. They are free now, but the allocator would retain them
+            # besides the copies that follow, and the budget counts only those.
             trim_heap()
         held.set_total(COPIES * len(received))
         return received
 
     async def _watched(self, context: Context) -> object:
-        """Receive a request of unknown size, and give it up when the process grows by more than the largest takes.
+        """Receive a request of unknown size; give up if the process grows by more than the largest one takes.
 
-        gRPC gathers a message of any size before it looks at it, so nothing else would end a request of gigabytes.
-        Raises Overloaded, since it may have been another request that grew.
+        gRPC collects a message of any size before it checks the size, so nothing else would end a request of
+        gigabytes. Raises Overloaded, since another request may have caused the growth.
         """
         reading = asyncio.ensure_future(context.read())
         try:
@@ -99,7 +103,7 @@ class Receive:
 
 
 def announced_bytes(metadata: Iterable[tuple[str, str | bytes]]) -> int | None:
-    """How many bytes the request has, as its caller says; None if it does not say it, or not as a number."""
+    """Return the size in bytes that the caller announced for the request; None if it announced no valid number."""
     for name, text in metadata:
         if name == REQUEST_BYTES:
             return int(text) if len(text) < 16 and text.isdigit() else None

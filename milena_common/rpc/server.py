@@ -1,13 +1,13 @@
 """Shell. The gRPC server of a process: binding, health, limits, and one wrapper around every method.
 
-The wrapper is where errors become statuses, so that no method can answer UNKNOWN, and where calls are counted;
-there is one for methods that answer once, one for those of them whose requests may be large, one for streams of
-answers, and one for exchanges: streams on which each request is answered in its turn.
+The wrapper converts errors to statuses, so that no method can fail with UNKNOWN, and counts calls. There is one for
+unary methods, one for unary methods whose requests may be large, one for streams of responses, and one for
+exchanges: streams on which each request gets its response in turn.
 
-gRPC receives the whole request before it calls a method that is registered as unary, however large it is and
-however many there are. So methods with large requests are registered as taking a stream of requests, which is the
+gRPC receives the whole request before it calls a method that is registered as unary, whatever its size and the
+number of such calls. So methods with large requests are registered as taking a stream of requests, which is the
 same on the wire: their handler runs before anything is received, takes the bytes from the process's budget, and
-only then receives. What it rejects, it rejects without having received it.
+only then receives. A rejected request is not received at all.
 """
 
 from __future__ import annotations
@@ -40,33 +40,35 @@ from milena_common.runtime.deadlines import time_for_room
 
 log = logging.getLogger(__name__)
 
-# Calls in hand at once. Past it gRPC answers RESOURCE_EXHAUSTED at once, which bounds memory in a flood.
+# Calls in flight at once. Beyond it gRPC itself replies RESOURCE_EXHAUSTED, which bounds memory under overload.
 MAX_CONCURRENT_CALLS = 4096
-# What is left of a stop's time for streams whose readers take no more, and so cannot even be told that it is over.
+# The part of a stop's time for streams whose readers no longer read, so that not even the end of the stream can be
+# sent.
 STREAM_SECONDS = 0.5
-# Details travel in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the answer is lost.
+# Details are sent in a header, three bytes for each that is not ASCII; beyond 8 KiB of headers the response is
+# lost.
 MAX_DETAILS_BYTES = 1500
 
 
 class Message(Protocol):
-    """What is used of a protobuf message class."""
+    """The part of a protobuf message class that is used here."""
 
     @classmethod
     def FromString(cls, data: bytes) -> Any: ...
 
 
-# Takes the request and the seconds that its caller still waits (None: for ever); gives the serialized answer.
+# Takes the request and its remaining seconds (None: no deadline); returns the serialized response.
 Method = Callable[[Any, float | None], Awaitable[bytes]]
 
 
-# As a `Method`, but gives any number of serialized answers.
+# As a `Method`, but yields any number of serialized responses.
 StreamMethod = Callable[[Any, float | None], AsyncGenerator[bytes, None]]
 
-# Raises WrongNode if the process is not the one that a call is meant for.
+# Raises WrongNode if the call is meant for another process.
 Check = Callable[[Identity], None]
 
-# Handlers of calls that name the process they are meant for, by method and name. All callers of a process name it
-# alike; 64 names of 16 KiB, the most that metadata may have, are a megabyte.
+# Cached handlers of calls that name the process they are meant for, by method and name. All callers of a process
+# use the same name; 64 names of 16 KiB, the limit of metadata, are a megabyte.
 MAX_CHECKED_HANDLERS = 64
 
 
@@ -101,7 +103,7 @@ def _handler(
         _reject(problem, context, counts)
         return b""  # not sent
 
-    # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
+    # gRPC replies UNKNOWN if a deserializer fails, so it gets none, and passes the bytes on.
     return grpc.unary_unary_rpc_method_handler(response)
 
 
@@ -113,7 +115,7 @@ def _large_handler(
     receive: Receive,
     check: Callable[[], None] | None,
 ) -> Handler:
-    """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
+    """Return the handler of a method whose requests may be large: nothing is received before there is room."""
 
     async def response(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
@@ -123,7 +125,7 @@ def _large_handler(
             if check is not None:
                 check()
             received = await receive(context, _remaining(context))
-            # No name here for the message: the method drops it when it has what it needs of it.
+            # No variable here refers to the message, so that the method can release it early.
             working = method(_parse(request, received), _remaining(context))
             del received
             return await working
@@ -142,7 +144,7 @@ def _large_handler(
 
 
 def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
-    """Seconds that the caller still waits, None without end. Raises DeadlineExceeded if it waits no more."""
+    """Return the call's remaining seconds, None without a deadline. Raises DeadlineExceeded if it has passed."""
     remaining = context.time_remaining()
     if remaining is not None and remaining <= 0:
         raise DeadlineExceeded("the call's time was over before it was begun")
@@ -161,13 +163,13 @@ def _stream_handler(
                 async with aclosing(method(_parse(request, received), context.time_remaining())) as messages:
                     async for message in messages:
                         if not responded:
-                            # What its caller waited for; how long the stream goes on says nothing.
+                            # The time to the first response is recorded; the length of a stream is not a latency.
                             counts.durations.observe(time.perf_counter() - started)
                             responded = True
                         await context.write(message)
                 return
         except asyncio.CancelledError:
-            # That is how a stream ends which is open until its caller goes.
+            # A stream that is open until its caller goes ends this way.
             if not responded:
                 counts.failed("cancelled")
             raise
@@ -183,7 +185,7 @@ def _stream_handler(
 def _exchange_handler(
     method: Method, request: type[Message], counts: OperationCounts, streams: Streams, stopping: asyncio.Event
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    """Each request of the stream is a call of `method`; one that fails ends the stream, with its status."""
+    """Return a handler that calls `method` for each request of the stream; a failure ends it, with its status."""
 
     async def response(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stopped = asyncio.ensure_future(stopping.wait())
@@ -214,15 +216,15 @@ def _exchange_handler(
 
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-# Makes the handler of a method, which calls the function that is given before everything else.
+# Returns the handler of a method, which calls the given function before everything else.
 MakeHandler: TypeAlias = "Callable[[Callable[[], None] | None], Handler]"
 
 
 class _Handlers(grpc.GenericRpcHandler):
     """The handlers of one service, by path.
 
-    gRPC decodes a call's metadata for the choice of the handler, and a second time, in 3 µs, for a handler that
-    asks for it. So the identity in the metadata is part of the choice: handlers exist for each that occurs.
+    gRPC decodes a call's metadata to choose the handler, and a second time, in 3 µs, for a handler that reads it.
+    So the identity in the metadata is part of the choice: there is a handler for each identity that occurs.
     """
 
     def __init__(self, makers: Mapping[str, MakeHandler], check: Check | None) -> None:
@@ -250,11 +252,11 @@ class _Handlers(grpc.GenericRpcHandler):
 
 
 def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts) -> None:
-    """Have the call end, when its handler returns, with the status that `problem` is."""
+    """Set the status of `problem`, with which the call ends when its handler returns."""
     if not isinstance(problem, MilenaError):
         log.error("a call failed by a defect of this program", exc_info=problem)
-    # The frames of `problem`, and of the errors in whose place it was raised (`from None` hides those and keeps
-    # them), hold the request and the node's copy of it.
+    # The frames of `problem`, and of the errors in its context (which `from None` hides and keeps), reference the
+    # request and the node's copy of it.
     problem.__traceback__ = problem.__context__ = problem.__cause__ = None
     if not isinstance(problem, MilenaError):
         problem = InternalError("a defect of Milena; the process's log has the details")
@@ -264,9 +266,9 @@ def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], cou
     else:
         counts.failed(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
-    # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That circle
+    # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That cycle
     # lasts until the garbage collector runs, for minutes, and the call counts for MAX_CALLS_PER_CONNECTION until
-    # then: after so many failed calls the connection would refuse all that follow.
+    # then: after so many failed calls the connection would reject all that follow.
     context.set_code(status)
     context.set_details(details)
     context.set_trailing_metadata(metadata)
@@ -280,7 +282,7 @@ def _parse(kind: type[Message], received: bytes) -> Any:
 
 
 class Calls:
-    """How many calls are worked on."""
+    """The number of calls in progress."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -295,23 +297,23 @@ class Calls:
             self._none.set()
 
     async def none(self) -> None:
-        """Return when no call is worked on."""
+        """Return when no call is in progress."""
         if self.number:
             self._none = asyncio.Event()
             await self._none.wait()
 
 
 class Streams:
-    """How many streams are open, and the most there may be; as a context, one more while it lasts."""
+    """The number of open streams, and its limit; as a context manager, it counts one more stream."""
 
     def __init__(self, max_open: int) -> None:
         self.max_open = max_open
         self.open = 0
 
     def __enter__(self) -> None:
-        """Raises Overloaded if there is no room for another one."""
+        """Count a stream. Raises Overloaded at the limit."""
         if self.open >= self.max_open:
-            raise Overloaded(f"{self.open} streams are open already; the process takes {self.max_open}")
+            raise Overloaded(f"open streams {self.open} are at the limit {self.max_open}")
         self.open += 1
 
     def __exit__(self, *_: object) -> None:
@@ -321,10 +323,10 @@ class Streams:
 class GrpcServer:
     """A gRPC server with one service, named `service`, and the standard health service.
 
-    `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are
-    received, within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds
-    the streams that are open at the same time, `max_exchanges` the exchanges; none of the three takes room from
-    another. `check` raises WrongNode for calls that are meant for another node.
+    `budget` bounds the bytes of requests and responses in flight: calls wait for theirs before they are received,
+    within their deadline or `request_timeout` seconds, and are rejected after that. `max_streams` bounds the open
+    streams, `max_exchanges` the open exchanges; the three limits are independent. `check` raises WrongNode for
+    calls that are meant for another node.
     """
 
     def __init__(
@@ -352,7 +354,7 @@ class GrpcServer:
         )
 
     def bind(self, address: Address, variable: str) -> Address:
-        """Take the port; the address returned has the real one. Raises CannotListen, naming `variable`."""
+        """Bind the port, and return the address with the real one. Raises CannotListen, naming `variable`."""
         check_free(address, variable)
         try:
             port = self._server.add_insecure_port(str(address))
@@ -367,10 +369,10 @@ class GrpcServer:
         streams: Mapping[str, tuple[str, type[Message], StreamMethod]] = MappingProxyType({}),
         exchanges: Mapping[str, tuple[str, type[Message], Method]] = MappingProxyType({}),
     ) -> None:
-        """Answer calls. `methods` maps a name to (operation name for the counts, request class, method).
+        """Start to serve calls. `methods` maps a name to (operation name for the counts, request class, method).
 
-        So does `streams`, to methods that end by themselves when the process stops, and `exchanges`, to methods
-        that are called for each request of a stream.
+        `streams` does the same for methods that end by themselves when the process stops, and `exchanges` for
+        methods that are called for each request of a stream.
         """
         makers = {
             f"/{self._service}/{name}": partial(
@@ -388,7 +390,7 @@ class GrpcServer:
             name: _exchange_handler(method, request, counts[operation], self._exchanges, self._stopping)
             for name, (operation, request, method) in exchanges.items()
         }
-        # gRPC asks them in this order.
+        # gRPC tries the handlers in this order.
         self._server.add_generic_rpc_handlers((_Handlers(makers, self._check),))
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(self._service, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -396,13 +398,13 @@ class GrpcServer:
         await self.set_serving(True)
 
     async def set_serving(self, serving: bool) -> None:
-        """What the health service says, for the process ("") and for the service by name."""
+        """Set the state that the health service reports, for the process ("") and for the service by name."""
         state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         await self._health.set("", state)
         await self._health.set(self._service, state)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those in hand `grace` seconds to finish. Streams are not waited for."""
+        """Accept no new calls, and give those in flight `grace` seconds to finish. Does not wait for streams."""
         self._stopping.set()
         stopping = asyncio.ensure_future(self._server.stop(grace))
         if self._streams.open or self._exchanges.open:

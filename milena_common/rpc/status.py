@@ -1,10 +1,9 @@
-"""Pure. Milena's errors as gRPC statuses, and back.
+"""Pure. Converts Milena's errors to gRPC statuses, and back.
 
-Beside the status goes trailing metadata: `milena-error`, the code word of the error's class, so that the
-receiver raises the class that was meant, and can tell an answer of Milena's ("S3 is down") from one that the
-transport made up ("connection refused"); `retry-after-ms` with a rate limit or an overload, and while a router that
-has started does not know the ring yet; and `milena-moved`, slot and owner's address, with a key that another node
-owns.
+The status has trailing metadata: `milena-error`, the code word of the error's class, so that the receiver raises
+the same class, and can distinguish a reply of Milena ("S3 is down") from a failure of the transport ("connection
+refused"); `retry-after-ms` with a rate limit or an overload, and while a restarted router does not know the ring
+yet; and `milena-moved`, slot and owner's address, for a key that another node owns.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ def _below(kind: type[MilenaError]) -> Iterator[type[MilenaError]]:
         yield from _below(child)
 
 
-# Those that say more than a text can carry are raised where they happen, and never sent.
+# Errors with more content than a text can carry are raised where they occur, and never sent.
 _LOCAL = (errors.BatchError, errors.ConfigError)
 _CLASS_BY_WORD = {
     kind.code: kind for kind in _below(MilenaError) if kind.__module__ == errors.__name__ and kind not in _LOCAL
@@ -53,7 +52,7 @@ _CLASS_BY_WORD = {
 
 
 def to_grpc(error: MilenaError) -> tuple[grpc.StatusCode, str, Metadata]:
-    """Status, details and trailing metadata that say `error`."""
+    """Return status, details and trailing metadata for `error`."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     metadata: Metadata = ((CODE_WORD, error.code),)
     if isinstance(error, errors.RateLimited | errors.Overloaded) or (
@@ -68,7 +67,7 @@ def to_grpc(error: MilenaError) -> tuple[grpc.StatusCode, str, Metadata]:
 def from_grpc(
     status: grpc.StatusCode, details: str | None, metadata: Iterable[tuple[str, str | bytes]] | None
 ) -> MilenaError:
-    """The error that a status with its details and trailing metadata means."""
+    """Return the error for a status with its details and trailing metadata."""
     extra = {key: value for key, value in metadata or ()}
     text = details or status.name
     kind = _CLASS_BY_WORD.get(str(extra.get(CODE_WORD)))
@@ -80,7 +79,7 @@ def from_grpc(
         slot, _, address = str(extra.get(MOVED_TO, "")).partition(" ")
         return errors.Moved(int(slot), address) if _is_slot(slot) and address else errors.Unavailable(text)
     if kind is None and status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
-        # gRPC itself refused a frame beyond the receiver's limit; both sizes are in its words.
+        # gRPC itself rejected a frame beyond the receiver's limit; its text has both sizes.
         return errors.InvalidRequest(f"value: {text}")
     if kind is None:
         kind = _CLASS_BY_STATUS.get(status, errors.InternalError)
@@ -89,7 +88,7 @@ def from_grpc(
 
 
 def _milliseconds(text: str | bytes | None) -> int:
-    """Zero for what is no such number: the other side may be anybody."""
+    """Return the number; 0 for an invalid one, since the peer may be any program."""
     return int(text) if text is not None and len(text) < 10 and text.isdigit() else 0
 
 
@@ -98,5 +97,5 @@ def _is_slot(text: str) -> bool:
 
 
 def is_response(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
-    """Whether a failed call was answered by Milena, and not broken off by the transport."""
+    """True if Milena sent the status of a failed call, and not the transport."""
     return any(key == CODE_WORD for key, _ in metadata or ())

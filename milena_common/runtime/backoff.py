@@ -1,4 +1,4 @@
-"""Pure. How long to wait before trying again: exponential with full jitter.
+"""Pure. The delay before a retry: exponential with full jitter.
 
 Full jitter (a uniform draw below the exponential bound) spreads the retries of many callers best; source:
 Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
@@ -21,6 +21,6 @@ class Backoff:
     max_delay: float
 
     def delay(self, failures: int, rng: Callable[[], float]) -> float:
-        """Seconds to wait after `failures` (1, 2, …) in a row; `rng` gives numbers in [0, 1)."""
+        """Return the seconds to wait after `failures` (1, 2, …) in a row; `rng` returns numbers in [0, 1)."""
         bound = min(self.max_delay, self.first * 2.0 ** min(failures - 1, 32))
         return bound * (0.1 + 0.9 * rng())

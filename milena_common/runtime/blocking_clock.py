@@ -1,4 +1,4 @@
-"""Shell. Time for threads, as a Protocol, so that tests pass it in and nothing sleeps in them."""
+"""Shell. Time as a Protocol for threads, so that tests pass a fake clock and never sleep."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol
 
 
 class BlockingClock(Protocol):
-    """What `milena_common.runtime.clock.Clock` is to a coroutine, for a thread."""
+    """The counterpart of `milena_common.runtime.clock.Clock` for threads."""
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back; its zero means nothing."""
+        """Return seconds on a monotonic clock, whose zero is arbitrary."""
 
     def sleep(self, seconds: float) -> None:
-        """Return `seconds` later."""
+        """Block for `seconds`."""
 
 
 class BlockingSystemClock:

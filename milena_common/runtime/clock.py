@@ -1,4 +1,4 @@
-"""Shell. Time, as a Protocol, so that tests pass it in and nothing sleeps in them."""
+"""Shell. Time as a Protocol for coroutines, so that tests pass a fake clock and never sleep."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Clocks and a way to wait."""
+    """The clocks of a machine, and a way to wait."""
 
     def now(self) -> float:
-        """Seconds on a clock that never goes back; its zero means nothing."""
+        """Return seconds on a monotonic clock, whose zero is arbitrary."""
 
     def wall(self) -> float:
-        """Seconds since 1970."""
+        """Return seconds since 1970."""
 
     def cpu(self) -> float:
-        """Seconds of processor time that the calling thread has used."""
+        """Return the seconds of processor time that the calling thread has used."""
 
     async def sleep(self, seconds: float) -> None:
-        """Return `seconds` later."""
+        """Wait for `seconds`."""
 
 
 class SystemClock:

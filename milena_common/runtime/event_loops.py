@@ -1,10 +1,10 @@
-"""Coordination. Which event loop a client's connections belong to.
+"""Coordination. Binds a client's connections to an event loop.
 
-Connections, tasks and futures belong to the event loop in which they were made, and a client is often made for
-the whole process and used in several calls of `asyncio.run()`, one after another. Each of these has a loop of
-its own and closes it at its end, and with it what is connected. So a client begins anew when its loop is
-closed. A loop that is not closed may still run, in another thread: what belongs to it cannot be used or ended
-from here, and a client whose calls came from both would await futures of a loop that never wakes them.
+Connections, tasks and futures belong to the event loop in which they were created, and a client is often created
+for the whole process and used in several calls of `asyncio.run()`, one after another. Each of these has its own
+loop and closes it at its end, and with it the connections. So a client reconnects when its loop is closed. A loop
+that is not closed may still run, in another thread: its objects cannot be used or closed from here, and a client
+with calls from both loops would await futures of a loop that never wakes them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def _never() -> bool:
 
 
 class Home:
-    """The event loop that something belongs to. `begin_anew` forgets what belongs to a loop that is closed.
+    """The event loop that an object belongs to. `begin_anew` discards the state that belongs to a closed loop.
 
-    A loop that runs, in this thread, is the running one. So `is_running()` and `thread` say whether that is this
-    one, without `asyncio.get_running_loop()`: in Python 3.11 that is a system call, paid by every read.
+    A loop that runs in this thread is the running one. So `is_running()` and `thread` identify it without
+    `asyncio.get_running_loop()`, which in Python 3.11 is a system call, paid by every read.
     """
 
     __slots__ = ("_begin_anew", "_loop", "is_running", "thread")
@@ -41,11 +41,11 @@ class Home:
         self.thread = 0
 
     def here(self) -> bool:
-        """Return whether it is the running loop."""
+        """True if it is the running loop."""
         return self.is_running() and self.thread == get_ident()
 
     def adopt(self) -> None:
-        """Belong to the running loop. Raises FailedPrecondition if its loop is another one that is not closed."""
+        """Bind to the running loop. Raises FailedPrecondition if bound to another one that is not closed."""
         if self.here():
             return
         loop = asyncio.get_running_loop()
@@ -58,7 +58,7 @@ class Home:
         self.thread = get_ident()
 
     def leave(self) -> None:
-        """Belong to no loop, as in a process that was forked, where the parent's loop can never run."""
+        """Unbind, as in a forked process, where the parent's loop can never run."""
         self._loop = None
         self.is_running = _never
         self.thread = 0

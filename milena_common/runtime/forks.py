@@ -1,15 +1,14 @@
-"""Shell. What must not outlive a fork: locks, sockets and threads of the parent, and gRPC.
+"""Shell. Resets what must not outlive a fork: locks, sockets and threads of the parent, and gRPC.
 
 gRPC does not survive a fork. Its core has threads, which a child does not have: a call there, on the parent's
-channel or on a new one, hangs beyond its deadline, and with gRPC's own fork handlers busy parents have children
-that die of SIGSEGV. So those are switched off (`milena_common/__init__.py`), and a child of a process that has
-used gRPC never calls it: it goes straight to the nodes, over sockets of its own. A child of a process that had
-a client and never called it begins with its own gRPC, as do processes that are spawned, or forked by a fork
-server.
+channel or on a new one, hangs beyond its deadline, and with gRPC's own fork handlers children of busy parents die
+of SIGSEGV. So those are disabled (`milena_common/__init__.py`), and a child of a process that has used gRPC never
+calls it: it connects straight to the nodes, over its own sockets. A child of a process that had a client and never
+called it starts its own gRPC, as do processes that are spawned, or forked by a fork server.
 
-The hook that Python calls in a child cannot be taken back. So there is one for the process, and it has weak
-references: a client for each request must not leave one behind each. This, and whether gRPC is in use, are the
-state of a process and not of a client, and the only state that this package keeps outside of objects.
+The hook that Python calls in a child cannot be unregistered. So there is one for the process, with weak references:
+a client for each request must not leak one each. This, and the use of gRPC, are state of a process and not of a
+client, and the only state that this package keeps outside of objects.
 """
 
 from __future__ import annotations
@@ -29,14 +28,16 @@ NO_GRPC = (
 
 
 class Inherited(Protocol):
-    """An object that has something which a forked process must not use."""
+    """An object with resources that a forked process must not use."""
 
     def forked(self) -> None:
-        """Begin anew, in the child; other threads of the parent may have held any lock. Must not raise or block."""
+        """Reset the object in the child; other threads of the parent may have held any lock. Must not raise or
+        block.
+        """
 
 
 class _Process:
-    """`grpc_since`: the process that began to use gRPC, 0 if none did."""
+    """The state of the process. `grpc_since`: the id of the process that first used gRPC, 0 if none did."""
 
     def __init__(self) -> None:
         self.inherited: WeakSet[Inherited] = WeakSet()
@@ -54,12 +55,12 @@ def _process() -> _Process:
 
 
 def survive_forks(inherited: Inherited) -> None:
-    """Have `inherited.forked()` called in processes that are forked from this one, while the object is there."""
+    """Register `inherited.forked()` for processes forked from this one, for the lifetime of the object."""
     _process().inherited.add(inherited)
 
 
 def use_grpc() -> None:
-    """Note that this process uses gRPC from now on. Raises FailedPrecondition where that would hang."""
+    """Record that this process uses gRPC. Raises FailedPrecondition where that would hang."""
     process = _process()
     if process.grpc_since not in (0, os.getpid()):
         raise FailedPrecondition(NO_GRPC)
@@ -67,5 +68,5 @@ def use_grpc() -> None:
 
 
 def leak(thing: object) -> None:
-    """Keep `thing` for ever: what is the parent's in gRPC must not be ended by a child's garbage collection."""
+    """Keep `thing` for ever: a child's garbage collection must not destroy the parent's gRPC objects."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))

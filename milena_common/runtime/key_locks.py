@@ -1,6 +1,6 @@
-"""Coordination. One write of a key at a time, in the order of their coming; different keys do not wait.
+"""Coordination. One holder for each key at a time, in FIFO order; different keys do not wait for each other.
 
-Two writes of one key under way at once would leave S3 with either, and memory with the other.
+Two concurrent writes of one key could leave S3 with one of them, and memory with the other.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 
 class KeyLocks:
-    """Locks by key, which exist only while somebody holds or awaits them."""
+    """Locks by key, which exist only while they are held or awaited."""
 
     def __init__(self) -> None:
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether somebody holds or awaits the turn at `key`, or will before long."""
+        """True if the lock of `key` is held, awaited or announced."""
         return key in self._locks
 
     def announce(self, key: bytes, until: asyncio.Future[Any]) -> None:
-        """Somebody will await the turn at `key`, before `until` is done."""
+        """Record that a holder will come for the lock of `key` before `until` is done."""
         self._join(key)
         until.add_done_callback(lambda _: self._leave(key))
 
@@ -40,10 +40,10 @@ class KeyLocks:
 
     @asynccontextmanager
     async def hold(self, key: bytes, timeout: float | None) -> AsyncIterator[None]:
-        """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order.
+        """Hold the lock of `key`; `asyncio.Lock` wakes its waiters in order.
 
-        Raises TimeoutError if it does not come within `timeout` seconds (None: ever), so that writes whose
-        callers have given up do not pile up behind one that hangs.
+        Raises TimeoutError if it is not acquired within `timeout` seconds (None: no limit), so that writes whose
+        callers have given up do not queue up behind one that hangs.
         """
         free = key not in self._locks
         lock = self._join(key)

@@ -1,4 +1,4 @@
-"""Pure. Bounds how many log lines one kind of event may have, and counts the rest."""
+"""Pure. Bounds the log lines of one kind of event per period, and counts the suppressed ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ PERIOD_SECONDS = 60.0
 
 
 class LogLimiter:
-    """Allows MAX_LINES lines in PERIOD_SECONDS, and counts what it did not allow. Times are monotonic seconds."""
+    """Allows MAX_LINES lines in PERIOD_SECONDS, and counts the suppressed ones. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._began = float("-inf")
@@ -25,6 +25,6 @@ class LogLimiter:
         return True
 
     def suppressed(self) -> str:
-        """Return words for the lines that were not allowed since the last call; "" if all were."""
+        """Return a text with the number of lines suppressed since the last call; "" if none."""
         suppressed, self._suppressed = self._suppressed, 0
         return f" (and {suppressed} others)" if suppressed else ""

@@ -1,9 +1,9 @@
-"""Pure. Refuses to work where gevent or eventlet have replaced Python's sockets or threads.
+"""Pure. Rejects processes in which gevent or eventlet have replaced Python's sockets or threads.
 
-The core of gRPC waits in C, where no greenlet can be switched: one call stops the whole process, and the stream
-on which a client follows the ring is one call without an end. The client's own sockets rely on time limits and
-flags of the system (SO_RCVTIMEO, MSG_DONTWAIT) that sockets which only seem to block do not heed. Two readers
-were enough to hang for ever, so it is said at once.
+The core of gRPC blocks in C, where no greenlet can be switched: one call stops the whole process, and the stream on
+which a client follows the ring is one call without an end. The client's own sockets rely on timeouts and flags of
+the system (SO_RCVTIMEO, MSG_DONTWAIT), which emulated blocking sockets ignore. Two readers were enough to hang for
+ever, so the client raises an error at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 
 from milena_common.api.errors import FailedPrecondition
 
-# Library, the module that knows what is patched, its function that tells, and its names of what matters here.
+# Library, its module with the patch state, the function of that module, and its names of the relevant modules.
 _LIBRARIES = (
     ("gevent", "gevent.monkey", "is_module_patched", ("socket", "threading", "thread", "select")),
     ("eventlet", "eventlet.patcher", "is_monkey_patched", ("socket", "thread", "select")),
@@ -21,7 +21,7 @@ _LIBRARIES = (
 
 
 def reject_patched(modules: Mapping[str, ModuleType]) -> None:
-    """Raise FailedPrecondition if one of `modules`, those that are loaded, has patched sockets or threads."""
+    """Raise FailedPrecondition if one of `modules`, the loaded ones, has patched sockets or threads."""
     for library, name, function, kinds in _LIBRARIES:
         patcher = modules.get(name)
         is_patched = getattr(patcher, function, None)

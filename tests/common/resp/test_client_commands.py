@@ -50,7 +50,7 @@ def test_an_answer_is_the_methods_message() -> None:
 
 @pytest.mark.parametrize("reply", [None, 5, [b"a"], b"\xff\xff"])
 def test_what_is_no_message_is_a_defect(reply: object) -> None:
-    with pytest.raises(InternalError, match="no GetResponse"):
+    with pytest.raises(InternalError, match="is not a GetResponse"):
         client_commands.decode_response("Get", reply)
 
 

@@ -122,7 +122,7 @@ async def test_exchanges_are_bounded_and_take_no_room_from_calls() -> None:
         try:
             for each in others:
                 await keep(each)
-            with pytest.raises(Overloaded, match="2 streams are open already"):
+            with pytest.raises(Overloaded, match="open streams 2 are at the limit 2"):
                 await keep(transport)
             answer = await transport.call("Join", pb.JoinRequest(address="n1:1"), SOON)
             assert isinstance(answer, pb.JoinResponse)
