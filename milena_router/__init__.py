@@ -1,1 +1,1 @@
-"""The router: holds the ring of cache nodes, limits the rate of requests, and forwards each to its key's owner."""
+"""The router: maintains the ring of cache nodes, limits the request rate, and forwards requests to key owners."""

@@ -27,7 +27,8 @@ from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
 
 log = logging.getLogger("milena_router")
 
-# A stopping router first says so, and takes calls for this long, so that balancers turn away in time.
+# A stopping router first reports that it is not ready, and accepts calls for so many seconds, so that load
+# balancers stop sending to it in time.
 LAME_DUCK_SECONDS = 0.5
 STOP_GRACE_SECONDS = 8.0
 
@@ -57,7 +58,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         return ["stopping"] if stop.is_set() else []
 
     def degraded() -> list[str]:
-        # Not "not ready": what sends nodes to ready routers only would keep away those that are waited for.
+        # Not "not ready": a load balancer that uses ready routers only would keep the awaited nodes away.
         recovering = [leases.why()] if leases.recovering and membership.leases else []
         return recovering + [node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]]
 

@@ -9,7 +9,7 @@ from milena_router.config import variables
 
 
 def main() -> None:
-    """Run the router, or answer --help."""
+    """Run the router, or print the help."""
 
     def run() -> None:
         from milena_router.__main__ import main as run_router
@@ -17,6 +17,6 @@ def main() -> None:
         run_router()
 
     about = (
-        "The router of a Milena cache: holds the ring of cache nodes, and forwards requests to the owners of keys."
+        "The router of a Milena cache: maintains the ring of nodes, and forwards requests to the owners of keys."
     )
     sys.exit(start("milena-router", about, sys.argv[1:], variables, run))

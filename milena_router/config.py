@@ -1,4 +1,4 @@
-"""Pure. The router's configuration."""
+"""Pure. The router's configuration: parsed from the environment, with every problem reported at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from milena_router.ring.recovery import NODE_RETRY_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the environment says; `docs/configuration.md` explains each variable and its consequence."""
+    """The settings from the environment; `docs/configuration.md` explains each variable and its consequence."""
 
     listen: Address
     metrics: Address
@@ -32,12 +32,12 @@ class Config:
 
     @property
     def ports(self) -> tuple[Port, ...]:
-        """What the router listens on."""
+        """Return the ports that the router listens on."""
         return Port(self.listen, "LISTEN_ADDR"), Port(self.metrics, "METRICS_PORT")
 
 
 def load(env: Environment, memory_limit: int) -> Config:
-    """`memory_limit` in bytes. Raises ConfigError with every problem."""
+    """Return the configuration; `memory_limit` in bytes. Raises ConfigError with every problem."""
     listen = env.address("LISTEN_ADDR", "127.0.0.1:50050", lowest_port=0)
     max_value_bytes = env.size("MAX_VALUE_BYTES", 64 * 2**20, 1, MAX_VALUE_BYTES)
     config = Config(
@@ -60,7 +60,7 @@ def load(env: Environment, memory_limit: int) -> Config:
 
 
 def variables() -> frozenset[str]:
-    """The name of every variable that is read."""
+    """Return the name of every variable that is read."""
     env = Environment({})
     with suppress(ConfigError):
         load(env, 0)

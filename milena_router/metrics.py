@@ -1,4 +1,4 @@
-"""Shell. The router's metrics, by name."""
+"""Shell. The router's metrics: their names, help texts and sources, collected at each scrape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from milena_router.ring.watch_streams import RingWatchers
 def router_registry(
     calls: CallCounts, leases: Leases, limiter: TokenBucket, watchers: RingWatchers, budget: ByteBudget
 ) -> CollectorRegistry:
-    """The registry that `/metrics` shows."""
+    """Return the registry that `/metrics` exports."""
 
     def collect() -> Iterable[Metric]:
         operations = calls.by_operation.items()
@@ -32,24 +32,24 @@ def router_registry(
         )
         yield counters(
             "milena_router_errors",
-            "Calls answered with an error, by gRPC status",
+            "Calls that failed, by gRPC status",
             ["operation", "code"],
             (([name, code], number) for name, counts in operations for code, number in counts.errors.items()),
         )
         yield histograms(
             "milena_router_request_duration_seconds",
-            "From a call's arrival to its answer",
+            "From a call's arrival to its response",
             "operation",
             ((name, counts.durations) for name, counts in operations),
         )
-        yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", limiter.rejected)
+        yield counter("milena_router_rate_limited", "Calls rejected by RATE_LIMIT", limiter.rejected)
         yield from in_flight("milena_router_in_flight", budget)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))
         yield gauge("milena_router_ring_epoch", "The ring's epoch, which grows with every change", ring.epoch)
         yield gauge(
             "milena_router_ring_recovering",
-            "1 after the start, while the last ring is not known and none is published",
+            "1 after the start, until a ring is published",
             float(leases.recovering),
         )
         yield gauge(

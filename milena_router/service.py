@@ -1,4 +1,8 @@
-"""Coordination. The router's gRPC methods: check, limit, forward; and the calls that change or show the ring."""
+"""Coordination. The router's gRPC methods: they validate, limit and forward requests, and change or show the ring.
+
+Methods take a request message and the caller's remaining seconds, and return serialized responses; `GrpcServer`
+converts their errors to statuses. During recovery, requests that need the ring wait for its publication.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +36,14 @@ OPERATIONS = (
     "watch_ring",
 )
 
-# What a member may say about itself; the router keeps it.
+# Addresses that a member may report; the router keeps them.
 MAX_ADDRESSES = 16
-# Nodes that can be in the ring at the same time: each renews its lease on a stream.
+# Open streams for lease renewals, one for each node.
 MAX_LEASES = 4096
 
 
 class RouterService:
-    """Every method takes a request and the caller's remaining seconds, and gives serialized answers."""
+    """The methods. Each takes a request and the caller's remaining seconds, and returns a serialized response."""
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class RouterService:
         self._budget = budget
 
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
-        """The service's methods, for a `GrpcServer`."""
+        """Return the service's methods, for a `GrpcServer`."""
         return {
             "Get": ("get", pb.GetRequest, self.get),
             "Put": ("put", cache_pb.PutRequest, self.put),
@@ -77,7 +81,7 @@ class RouterService:
         }
 
     def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
-        """The methods that are called for each request of a stream, for a `GrpcServer`."""
+        """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
         return {"KeepLease": ("join", pb.JoinRequest, self.join)}
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
@@ -100,7 +104,8 @@ class RouterService:
         deadline = self._clock.now() + timeout
         response = await self._forwarder.read("Get", key, build, timeout)
         held = None
-        # A large value is asked for when there is room for it. It may have grown meanwhile, which is seldom.
+        # A large value is requested when there is room for it. In rare cases it has grown meanwhile: then once
+        # more.
         while size := omitted_bytes(response):
             held = held or CallBytes(self._budget)
             if COPIES * size > held.held:
@@ -112,8 +117,8 @@ class RouterService:
         return response
 
     async def put(self, request: cache_pb.PutRequest, remaining: float | None) -> bytes:
-        # The node's message has the router's fields and `owned_since`. So what was received is sent on, without a
-        # copy of the value in another message.
+        # The node's message has the router's fields and `owned_since`. So the received message is forwarded,
+        # without copying the value into another one.
         timeout = self._admit(remaining)
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
@@ -151,7 +156,7 @@ class RouterService:
         timeout = self._admit(remaining)
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
-        # Any node can list, since it asks S3; going by the prefix spreads the work.
+        # Any node can list, since listings come from S3; choosing it by the prefix distributes the load.
         serialized = request.SerializeToString()
         return await self._forwarder.read("List", request.prefix, lambda _: serialized, timeout)
 
@@ -264,8 +269,8 @@ class RouterService:
         )
 
     def _admit(self, remaining: float | None) -> float:
-        """Return the request's seconds. Raises RateLimited."""
-        # No coroutine, since most requests wait for nothing here.
+        """Return the request's timeout in seconds. Raises RateLimited."""
+        # Not a coroutine, since most requests do not wait here.
         wait = self._limiter.take(self._clock.now())
         if wait:
             raise over_limit("the router's", self._limiter.rate, wait)
@@ -276,7 +281,7 @@ class RouterService:
         return await self._leases.published(timeout) if self._leases.recovering else timeout
 
     def _file(self, bucket: str, key: bytes) -> bytes:
-        """The cache key of a request's object, which is checked. Raises InvalidRequest."""
+        """Validate a request's object, and return its cache key. Raises InvalidRequest."""
         check_key(key)
         bucket = canonical_bucket(bucket, self._leases.membership.default_bucket)
         if bucket:
@@ -284,7 +289,7 @@ class RouterService:
         return cache_key(bucket, key)
 
     def _check_objects(self, bucket: str, keys: Iterable[bytes]) -> None:
-        """Raises InvalidRequest unless all of `keys` can be objects of `bucket`."""
+        """Raise InvalidRequest unless all of `keys` can be objects of `bucket`."""
         if canonical_bucket(bucket, self._leases.membership.default_bucket):
             check_bucket(bucket)
         for key in keys:
@@ -298,8 +303,8 @@ _OMITTED = cache_pb.GetResponse(omitted=True).SerializeToString()
 
 
 def omitted_bytes(response: bytes) -> int:
-    """The size of the value that a node left out of its serialized answer to a Get; 0 if it left out none."""
-    # The field is the last one; to look for its bytes there costs nothing for the answers that have it not.
+    """Return the size of the value that a node omitted from its serialized Get response; 0 if none."""
+    # The field is the last one; checking the end of the bytes costs next to nothing for responses without it.
     if not response.endswith(_OMITTED):
         return 0
     parsed = cache_pb.GetResponse.FromString(response)
@@ -311,11 +316,11 @@ def _invalidate_request(request: cache_pb.PutRequest | pb.DeleteRequest) -> byte
 
 
 def _node_address(text: str) -> str:
-    """A node's address in its one spelling. Raises InvalidRequest."""
+    """Return the canonical spelling of a node's address. Raises InvalidRequest."""
     try:
         address = parse_address(text)
     except ValueError as error:
         raise InvalidRequest(f"address: got {text[:100]!r}; allowed: {ALLOWED} ({error})") from None
     if address.is_wildcard:
-        raise InvalidRequest(f"address: got {text!r}, which nobody can call; set the node's ADVERTISE_ADDR")
+        raise InvalidRequest(f"address: got {text!r}, which others cannot reach; set the node's ADVERTISE_ADDR")
     return str(address)

@@ -2,15 +2,15 @@
 
 Invariants:
 - A request goes to the owner in the newest ring, with the epoch since which it owns the slot.
-- A read that loses its node is sent once more, to the owner in the ring as it is then. A write is not: nobody
-  knows whether the lost node did it.
-- A write is acknowledged only when every later read will find it. If its key got another owner while it was under
-  way, that one may have read S3 just before the write arrived there; so it is made to forget the key first.
-- The caller is answered within its deadline, also when the node is silent: the node gets a little less time.
-- Each connection is for one process of one cluster, which another process at the same address refuses. A node that
-  was restarted is another process until it has joined: nothing was done, so the request waits a moment for that.
-- When a node's lease ends, calls that still wait for it are broken off at once, so that reads go to the new
-  owner instead of waiting for a process that may be gone. A node that leaves by itself finishes what it has.
+- A read that loses its node is sent once more, to the owner in the ring at that time. A write is not: the lost node
+  may or may not have done it.
+- A write is acknowledged only when every later read will find it. If its key got another owner while the write was
+  in flight, that owner may have read S3 just before the write arrived there; so it invalidates the key first.
+- The caller gets a response within its deadline, even from a silent node: the node's timeout is a little shorter.
+- Each connection is for one process of one cluster, and another process at the same address rejects it. A restarted
+  node is another process until it has joined: nothing was done, so the request waits a moment for that.
+- When a node's lease expires, calls that still wait for it fail at once, so that reads go to the new owner instead
+  of waiting for a process that may be gone. A node that leaves by itself finishes its calls.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from milena_router.forwarding.node_connection import NodeConnection
 from milena_router.ring.membership import Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0
-# With less than this left, another attempt is not worth while.
+# The minimum of remaining seconds for another attempt.
 MIN_SECONDS = 0.005
 WARN_AGAIN_SECONDS = 60.0
-# A node that was restarted joins as soon as it listens. For so long, looking so often, a request waits for that.
+# A restarted node joins as soon as it listens. A request waits so many seconds for that, with this polling
+# interval.
 REJOIN_SECONDS = 1.0
 REJOIN_CHECK_SECONDS = 0.05
 
@@ -43,7 +44,8 @@ log = logging.getLogger(__name__)
 class Forwarder:
     """Connections to the nodes of the newest ring of `membership`.
 
-    `connect` makes a connection, of the node's address, those of its further doors by name, and what it must be.
+    `connect` opens a connection, given the node's gRPC address, the addresses of its other servers by name, and its
+    expected identity.
     """
 
     def __init__(self, membership: Membership, connect: Connect, clock: Clock) -> None:
@@ -58,9 +60,9 @@ class Forwarder:
     async def read(
         self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, response_bytes: int = 0
     ) -> bytes:
-        """The owner's answer to `build(owned_since)`, within `timeout` seconds; see `NodeConnection.call`.
+        """Return the owner's response to `build(owned_since)`, within `timeout` seconds; see `NodeConnection.call`.
 
-        Raises NoNodes, NodeLost (naming node and slot), or what the node answered.
+        Raises NoNodes, NodeLost (naming node and slot), or the error that the node returned.
         """
         deadline = self._clock.now() + inner(timeout)
         try:
@@ -78,7 +80,7 @@ class Forwarder:
         invalidate: bytes,
         timeout: float,
     ) -> bytes:
-        """As `read`, but sent once; `invalidate` is the request for a node to forget the same key."""
+        """Send a write once, else as `read`; `invalidate` is the request to invalidate the same key at a node."""
         deadline = self._clock.now() + inner(timeout)
         response, owner = await self._request_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
@@ -89,7 +91,7 @@ class Forwarder:
     async def _request_owner(
         self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float, response_bytes: int = 0
     ) -> tuple[bytes, Owner]:
-        """The answer of the owner, and who that is."""
+        """Return the response of the owner, and the owner."""
         rejoin_deadline = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
         while True:
             owner = self._owner(cache_key)
@@ -118,19 +120,19 @@ class Forwarder:
             return await connection.call(method, build(owner.owned_since), remaining, response_bytes)
         except (NodeLost, WrongNode) as error:
             self._warn(owner.address, error)
-            # Of the same class: whether the node may have done it decides what may be sent again.
+            # Of the same class: it says if the node may have done it, and so if the request may be repeated.
             raise type(error)(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
     async def request(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
-        """What the node at `address` answers. Raises as `NodeConnection.call` does."""
+        """Return the response of the node at `address`. Raises as `NodeConnection.call` does."""
         return await self._connection(address).call(method, request, timeout)
 
     def ring_changed(self, change: Change) -> None:
-        """Let go of a node that left, and connect anew to one that came (back)."""
+        """Close the connection to a node that left, and reconnect to one that joined again."""
         self._warn_again.pop(change.address, None)
         gone = [self._connections.pop(change.address, None)]
         if self._cluster_id != self._membership.cluster_id:
-            # Connections say which cluster they mean.
+            # Connections name the expected cluster.
             self._cluster_id = self._membership.cluster_id
             gone += self._connections.values()
             self._connections = {}
@@ -147,7 +149,7 @@ class Forwarder:
         await asyncio.gather(*(connection.close(0) for connection in connections), *self._closing)
 
     def _warn(self, address: str, error: NodeLost | WrongNode) -> None:
-        """A node may renew its lease and yet not be reachable: an operator must learn of it, but not each time."""
+        """Log that a node in the ring is not reachable, although it renews its lease; at a limited rate."""
         now = self._clock.now()
         if now >= self._warn_again.get(address, now):
             self._warn_again[address] = now + WARN_AGAIN_SECONDS

@@ -1,6 +1,6 @@
-"""Shell. The router's connections to one node: in the Redis protocol what is small and usual, over gRPC the rest.
+"""Shell. The router's connections to one node: RESP for small requests of frequent methods, gRPC for the rest.
 
-Requests and answers are bytes here: the router builds the one and passes the other on as it came.
+Requests and responses are bytes here: the router builds requests, and passes responses on unparsed.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from milena_common.resp.stream import NoReply
 from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
 from milena_common.rpc.status import from_grpc, is_response
 
-# What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
+# The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
 FAST: Final = frozenset(("Get", "Put", "Delete", "Invalidate"))
-# Requests and answers above this many bytes go over gRPC. In the Redis protocol, which has one connection with its
-# commands in order, a large request would hold up all others for that node while it is sent, and for as long as the
-# node has no room for it; and when its caller gives up, what was handed to the connection would have to be sent all
-# the same. Meanwhile the call has ended and its bytes are back in the budget, so the next large request would be in
-# memory beside it. A gRPC call that is given up drops what it has not sent, and does not receive the rest.
+# Requests and responses above this many bytes go over gRPC. In the Redis protocol, with commands in order on one
+# connection, a large request would delay all others for that node while it is sent, and while the node has no room
+# for it; and when its caller gives up, the bytes passed to the connection would still have to be sent. Meanwhile
+# the call has ended and its bytes are back in the budget, so the next large request would be in memory besides it.
+# A cancelled gRPC call drops its unsent bytes, and does not receive the rest.
 LARGE_BYTES = 2**20
-# How long a node whose Redis door does not answer holds up the first call, which then goes over gRPC.
+# Seconds that the first call waits for a RESP connection; then it goes over gRPC.
 CONNECT_SECONDS = 1.0
-# A node that has not said a word for so long, with commands before it, is given a new connection.
+# Seconds of silence, with commands pending, after which the connection is replaced.
 SILENCE_SECONDS = 30.0
-# How gRPC's details begin when no connection could be made: nothing says it but this text.
+# The beginning of gRPC's details when no connection could be made: only this text identifies the case.
 _NO_CONNECTION: Final = "failed to connect to all addresses"
 
 
@@ -40,21 +40,22 @@ class NodeConnection(Protocol):
     """A way to call one node."""
 
     async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
-        """The node's answer, within `timeout` seconds. `response_bytes`: its expected size, 0 if it is small.
+        """Return the node's response within `timeout` seconds. `response_bytes`: its expected size, 0 if small.
 
-        Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, Overloaded
-        if it has not begun the call, and what the node answered otherwise.
+        Raises NodeLost if the node cannot be reached or does not respond, WrongNode if the address belongs to
+        another one, Overloaded if the node has not started the call, and the error that the node returned
+        otherwise.
         """
 
     async def close(self, grace: float) -> None:
-        """Break off what is still in hand after `grace` seconds; those calls raise NodeLost."""
+        """Close the connection; calls still in flight after `grace` seconds raise NodeLost."""
 
 
 class GrpcNodeConnection:
-    """A `NodeConnection` over one gRPC channel, made at the first call. Each call says for which node it is."""
+    """A `NodeConnection` over one gRPC channel, opened at the first call. Each call names the expected node."""
 
     def __init__(self, address: str, identity: Identity = ANY) -> None:
-        # gRPC makes a Metadata of any other sequence with each call, by ten calls of Python.
+        # gRPC converts any other sequence to a Metadata at each call, by ten Python calls.
         self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
@@ -74,14 +75,14 @@ class GrpcNodeConnection:
             if is_response(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
-                # A call that finds no connection is not sent; one that loses its connection may have been done.
+                # A call without a connection was not sent; one that lost its connection may have been done.
                 kind = NodeUnreachable if (error.details() or "").startswith(_NO_CONNECTION) else NodeLost
                 raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NodeLost(f"did not answer within {timeout:.3g} s") from None
             if error.code() is grpc.StatusCode.CANCELLED:
-                # By the node's gRPC, which ends calls that have waited for too long to be begun. A call that was
-                # begun and is broken off, because the node ends, is UNAVAILABLE.
+                # Set by the node's gRPC, which ends calls that waited too long to start. A started call that ends
+                # with the node is UNAVAILABLE.
                 raise Overloaded("the node has more calls than it can begin; nothing was done") from None
             raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
@@ -100,10 +101,10 @@ class GrpcNodeConnection:
 
 
 class RespNodeConnection:
-    """A `NodeConnection` in the Redis protocol, to the door at `address`; `other` has what does not go there.
+    """A `NodeConnection` in the Redis protocol, to the RESP server at `address`; `other` takes all other calls.
 
-    That is methods that are rare, requests and answers above LARGE_BYTES, and everything while the door cannot be
-    reached, or another node is there.
+    Those are rare methods, requests and responses above LARGE_BYTES, and all calls while the RESP server cannot be
+    reached or belongs to another node.
     """
 
     def __init__(self, address: str, other: NodeConnection, identity: Identity = ANY) -> None:
@@ -127,7 +128,7 @@ class RespNodeConnection:
         except NoReply as silence:
             raise NodeLost(str(silence)) from None
         if type(response) is not bytes:
-            raise InternalError(f"the node answered {method} with what is no message: {response!r:.80}")
+            raise InternalError(f"the node's reply to {method} is not a message: {response!r:.80}")
         return response
 
     async def close(self, grace: float) -> None:
@@ -137,6 +138,6 @@ class RespNodeConnection:
 
 
 def connect(address: str, addresses: Mapping[str, str], identity: Identity) -> NodeConnection:
-    """The connection to the node `identity` at `address`; `addresses` are those of its further doors, by name."""
+    """Return a connection to the node `identity` at `address`; `addresses` are its other servers', by name."""
     connection = GrpcNodeConnection(address, identity)
     return RespNodeConnection(addresses["resp"], connection, identity) if addresses.get("resp") else connection

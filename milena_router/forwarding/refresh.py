@@ -1,7 +1,7 @@
-"""Coordination. Drops clean copies: those of some keys at their owners, those below a prefix at all nodes.
+"""Coordination. Drops clean entries: those of given keys at their owners, those below a prefix at all nodes.
 
-A node that gets a slot meanwhile holds nothing of it that it would serve: copies from before it owned the slot are
-not trusted, and what it has read since is newer than the call.
+A node that gets a slot during the call has no older entry of it to serve: entries from before it owned the slot are
+stale, and those that it has read since are newer than the call.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from milena_router.forwarding.writeback import request_each
 async def refresh(
     request: pb.RefreshRequest, bucket: str, ring: Ring, forwarder: Forwarder, timeout: float
 ) -> pb.RefreshResponse:
-    """The sums over the nodes. `bucket` is the request's canonical one; `timeout` in seconds.
+    """Return the sums over the nodes. `bucket` is the canonical name of the request's; `timeout` in seconds.
 
-    Raises InvalidRequest, NoNodes, NodeLost naming a node that could not be asked, or what a node answered. The
-    other nodes have done it then.
+    Raises InvalidRequest, NoNodes, NodeLost naming a node that could not be reached, or the error that a node
+    returned. The other nodes have done it then.
     """
     if request.keys and request.prefix:
         raise InvalidRequest("keys, prefix: allowed is one of them")

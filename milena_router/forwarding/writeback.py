@@ -1,9 +1,9 @@
-"""Coordination. Calls about writes that are not in S3 yet: every node is asked, and the answers become one.
+"""Coordination. Calls about writes that are not in S3 yet: sent to every node, with one combined response.
 
-A write waits in the journal of the node that acknowledged it, which need not own the key any more: so the ring
-cannot say whom to ask, and all are asked. An answer that left a node out would promise too much. So one node that
-cannot be asked fails the call, by name, after the others have had the request. (Messages of router and node are
-the same on the wire; one class reads both.)
+A write waits in the journal of the node that acknowledged it, which may no longer own the key: so the ring does not
+determine the node, and all get the request. A response without one node's part would promise too much. So a node
+that cannot be reached fails the call, by name, after the others have had the request. (Messages of router and node
+are the same on the wire; one class parses both.)
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from milena_router.forwarding.forward import Forwarder
 ACTIONS = ("retry", "drop")
 
 FAILED = 1000
-# An answer must fit into a message, with keys of 1 KiB and S3's words for each.
+# A response must fit into a message, with keys of 1 KiB and S3's error text for each.
 MAX_FAILED = 10_000
 
 
 class WriteBack:
-    """Asks the nodes of `ring`, the newest one, within `timeout` seconds for each call.
+    """Sends requests to the nodes of `ring`, the newest one, within `timeout` seconds for each call.
 
-    All raise NoNodes, NodeLost, or what a node answered.
+    All raise NoNodes, NodeLost, or the error that a node returned.
     """
 
     def __init__(self, ring: Callable[[], Ring], forwarder: Forwarder) -> None:
@@ -35,7 +35,7 @@ class WriteBack:
         self._forwarder = forwarder
 
     async def flush(self, request: pb.FlushRequest, timeout: float) -> pb.FlushResponse:
-        """Wait until S3 has what was asked for, or the time is up; the sums over the nodes."""
+        """Wait until the requested writes are in S3, or the timeout ends; return the sums over the nodes."""
         responses = await self._request_all("Flush", request.SerializeToString(), timeout)
         parts = [pb.FlushResponse.FromString(response) for response in responses]
         return pb.FlushResponse(
@@ -47,7 +47,7 @@ class WriteBack:
     async def list_dead_letters(
         self, request: pb.ListDeadLettersRequest, timeout: float
     ) -> pb.ListDeadLettersResponse:
-        """The failed writes of all nodes, those that failed first first."""
+        """Return the dead letters of all nodes, the oldest failure first."""
         limit = min(request.limit or FAILED, MAX_FAILED)
         responses = await self._request_all(
             "ListDeadLetters", pb.ListDeadLettersRequest(limit=limit).SerializeToString(), timeout
@@ -59,7 +59,7 @@ class WriteBack:
     async def resolve_dead_letters(
         self, request: pb.ResolveDeadLettersRequest, timeout: float
     ) -> pb.ResolveDeadLettersResponse:
-        """Retry or drop failed writes, wherever they are. Raises InvalidRequest for any other action."""
+        """Retry or drop dead letters on all nodes. Raises InvalidRequest for any other action."""
         if request.action not in ACTIONS:
             raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: {', '.join(ACTIONS)}")
         if request.all == bool(request.keys):
@@ -72,17 +72,17 @@ class WriteBack:
     async def _request_all(self, method: str, request: bytes, timeout: float) -> list[bytes]:
         addresses = [member.address for member in self._ring().members]
         if not addresses:
-            raise NoNodes("no node in the ring, so nobody knows which writes are not in S3 yet")
-        # Each is waited for, also when another one has failed: what is begun is finished before it is told.
+            raise NoNodes("no node in the ring, so it is unknown which writes are not in S3 yet")
+        # Wait for each, even after one has failed: requests in flight finish before the call returns.
         return await request_each(self._forwarder, method, dict.fromkeys(addresses, request), timeout)
 
 
 async def request_each(
     forwarder: Forwarder, method: str, requests: Mapping[str, bytes], timeout: float
 ) -> list[bytes]:
-    """The answers of all nodes in `requests`, each to its own; the first error is raised when all have answered.
+    """Return the responses of all nodes in `requests`; the first error is raised when all have responded.
 
-    Raises NodeLost naming the node, or what a node answered.
+    Raises NodeLost naming the node, or the error that a node returned.
     """
     calls = (_request(forwarder, address, method, request, inner(timeout)) for address, request in requests.items())
     responses: list[bytes] = []

@@ -1,10 +1,10 @@
-"""Who is in the ring, and what follows from it.
+"""The ring: its members, their leases, and its publication.
 
-- `membership`: joins, leaves and expired leases become rings; `leases`: its clock.
-- `recovery`, `known_ring`: how a router that starts learns the last ring; `missing_nodes`: nodes that left writes
+- `membership`: computes a ring from joins, leaves and expired leases; `leases`: runs it on a clock.
+- `recovery`, `known_ring`: how a starting router learns the last ring; `missing_nodes`: nodes that left writes
   behind.
 - `shared_journals`: rejects a second node with the journal of a live one.
-- `watch_streams`: each ring to those who follow it.
+- `watch_streams`: sends each ring to nodes and clients.
 
-Epochs only grow, over restarts of the router too.
+Epochs only grow, also across restarts of the router.
 """

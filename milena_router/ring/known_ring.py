@@ -1,4 +1,7 @@
-"""Pure. What a joining node tells a router of the last ring, checked: from the message to `Knowledge`."""
+"""Pure. Validates what a joining node reports of the last ring, and converts the message to `Knowledge`.
+
+Nodes are not trusted: every field has a bound, because the router keeps it and sends it to others.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ MAX_LEASE_SECONDS = 3600.0
 
 
 def knowledge(request: pb.JoinRequest, wall: float) -> Knowledge:
-    """What `request` says of the ring; `wall` in seconds since 1970. Raises InvalidRequest for what cannot be."""
+    """Return what `request` reports of the ring; `wall` in seconds since 1970. Raises InvalidRequest."""
     if len(request.cluster_id) > MAX_ID:
         raise InvalidRequest(f"cluster_id: has {len(request.cluster_id)} characters; allowed are {MAX_ID}")
     newest = int(wall * 1000) + MAX_AHEAD_MS
@@ -33,7 +36,7 @@ def knowledge(request: pb.JoinRequest, wall: float) -> Knowledge:
 
 
 def node_status(request: pb.JoinRequest | pb.LeaveRequest) -> NodeStatus | None:
-    """What a node reports of its writes, cut to what is allowed; None from a node that makes no reports."""
+    """Return a node's report of its writes, cut to the allowed size; None from a node that sends none."""
     if not request.HasField("dirty_entries"):
         return None
     degraded = shortened(request.degraded) if isinstance(request, pb.JoinRequest) else ()

@@ -1,4 +1,4 @@
-"""Coordination. Keeps the membership in time: takes joins and leaves, ends leases, and announces each change.
+"""Coordination. Runs the membership on a clock: handles joins and leaves, expires leases, announces each change.
 
 After the router's start, requests wait here until the last ring is recovered.
 
@@ -21,14 +21,14 @@ from milena_router.ring.recovery import Knowledge
 
 log = logging.getLogger(__name__)
 
-# How often it is looked during recovery whether it is over. It ends with a join as well.
+# Seconds between checks for the end of recovery. A join can end it as well.
 RECOVERY_CHECK_SECONDS = 0.1
-# When a request that was refused during recovery should come again. Most recoveries are over by then.
+# Seconds after which a request that was rejected during recovery should be repeated; most recoveries end sooner.
 RETRY_SECONDS = 1.0
 
 
 class Leases:
-    """The membership on a clock. `on_change` is called after every change, before anybody is answered."""
+    """The membership on a clock. `on_change` is called after every change, before any response is sent."""
 
     def __init__(self, membership: Membership, clock: Clock, on_change: Callable[[Change], None]) -> None:
         self.membership = membership
@@ -43,7 +43,7 @@ class Leases:
 
     @property
     def recovering(self) -> bool:
-        """Whether the ring of the router before is not known yet."""
+        """True while the ring of the previous router is not known yet."""
         return self.membership.recovering
 
     def join(
@@ -54,7 +54,9 @@ class Leases:
         known: Knowledge = NOTHING_KNOWN,
         node_status: NodeStatus | None = None,
     ) -> bool:
-        """Whether the ring or a member changed. Raises FailedPrecondition for another default bucket or cluster."""
+        """Return True if the ring or a member changed. Raises FailedPrecondition for another default bucket or
+        cluster.
+        """
         now, wall = self._clock.now(), self._clock.wall()
         change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status)
         if change:
@@ -62,9 +64,9 @@ class Leases:
         return change is not None or self._recover()
 
     def leave(self, address: str, node_id: str = "", node_status: NodeStatus | None = None) -> bool:
-        """Whether there was such a node; with a `node_id`, only if it is that one.
+        """Remove a node; return True if it existed and, if `node_id` is given, has that id.
 
-        `node_status` is the node's own of what it takes along, None if others say that it leaves.
+        `node_status` is the leaving node's own report, None if another caller removes it.
         """
         if self.recovering:
             known = self.membership.withdraw(address, node_id, self._clock.wall(), node_status)
@@ -83,7 +85,7 @@ class Leases:
         return change is not None
 
     async def run(self) -> None:
-        """End the leases that are over, for ever."""
+        """Expire leases until cancelled."""
         while True:
             pause = self.membership.lease_seconds / 10
             await self._clock.sleep(min(pause, RECOVERY_CHECK_SECONDS) if self.recovering else pause)
@@ -92,9 +94,9 @@ class Leases:
             self._recover()
 
     async def published(self, timeout: float) -> float:
-        """Wait for the end of recovery; the seconds left of `timeout`.
+        """Wait for the end of recovery, and return the seconds left of `timeout`.
 
-        Raises NoNodes, shortly before the time is up, if it still goes on then.
+        Raises NoNodes, shortly before the timeout, if recovery has not ended by then.
         """
         started = self._clock.now()
         recovered = asyncio.ensure_future(self._recovered.wait())
@@ -112,7 +114,7 @@ class Leases:
         return timeout - (self._clock.now() - started)
 
     def why(self) -> str:
-        """Return why no ring is published yet, in words; "" if one is."""
+        """Return the reason why no ring is published yet; "" if one is."""
         recovery = self.membership.recovery
         if recovery is None:
             return ""
@@ -123,7 +125,7 @@ class Leases:
         return f"recovers the last ring: {joined} nodes have joined, it {waits}{limit}"
 
     def _recover(self) -> bool:
-        """End recovery if it can end; whether it did."""
+        """End recovery if its conditions are met; return True if it ended."""
         before = self.recovering
         changes = self.membership.recover(self._clock.now(), self._clock.wall())
         if not before or self.recovering:

@@ -1,26 +1,26 @@
-"""Pure. Who is in the ring: leases, and the ring that follows from them.
+"""Pure. The members of the ring: their leases, and the ring computed from them.
 
-A node is a member from its Join until it leaves or its lease ends. Each change of members makes a new ring and
-is returned as a `Change`, for the caller to log and act on. Joining again as before renews the lease and changes
-nothing else.
+A node is a member from its Join until it leaves or its lease expires. Each change of members makes a new ring and
+is returned as a `Change`, for the caller to log and act on. An unchanged Join renews the lease and changes nothing
+else.
 
-**Epochs grow across restarts and across routers.** The next epoch is one more than the last, or the wall clock
-in milliseconds if that is greater, or one more than the greatest that a joining node has seen. So a router
-that was restarted never hands out an epoch that its predecessor used, even with the clock set back.
+**Epochs grow across restarts and across routers.** The next epoch is one more than the last, or the wall clock in
+milliseconds if that is greater, or one more than the greatest that a joining node has seen. So a restarted router
+never publishes an epoch that its predecessor used, even with the clock set back.
 
-**A router that was asleep** (stopped, or starved of CPU) finds every lease over when it wakes up, because the
-renewals sat in its socket. It must not empty the ring for a fault of its own: `expire` notices that it is
-called late, and grants every lease the time that the router itself was away, up to a whole lease from now.
+**A router that was suspended** (stopped, or starved of CPU) finds every lease expired when it resumes, because the
+renewals waited in its socket. It must not empty the ring for its own pause: `expire` detects that it is called
+late, and extends every lease by the length of the pause, up to a whole lease from now.
 
-**A router that has started** first recovers the ring of its predecessor (`milena_router.ring.recovery`). Until that
-is over, joins only grant leases, there is no ring, and `recover` returns nothing.
+**A starting router** first recovers the ring of its predecessor (`milena_router.ring.recovery`). Until that ends,
+joins only grant leases, there is no ring, and `recover` returns nothing.
 
-**A node that leaves without handing over** is remembered (`milena_router.ring.missing_nodes`). Each change of what
-is missing comes with a new ring, because the nodes keep it with the ring for the next router.
+**A node that leaves without handing over** is recorded (`milena_router.ring.missing_nodes`). Each change of these
+records makes a new ring, because the nodes keep them with the ring for the next router.
 
-**The cluster id** is made with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
-another cluster is refused: its slots and its versions are of another history. Two routers that share nodes made an
-id each; a node that is a member here reports the smaller one, and that becomes the id of both.
+**The cluster id** is created with the first ring and kept by the nodes. A node that holds a ring or dirty writes of
+another cluster is rejected: its slots and versions are not comparable. Two routers that share nodes each created an
+id; a node that is a member here reports the smaller one, and that becomes the id of both.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from milena_router.ring import shared_journals
 from milena_router.ring.missing_nodes import MissingNodes
 from milena_router.ring.recovery import Knowledge, Lease, Recovery
 
-# A clock may have been wrong by years.
+# Bounds the epoch that a node with a wrong clock can report.
 MAX_AHEAD_MS = 10 * 366 * 86_400_000
-# Every change decides each slot anew, and costs time for each member.
+# Every change recomputes each slot, at a cost for each member.
 MAX_MEMBERS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One membership change, and the ring that followed. `kind` is "Join", "Leave" or "Forget"."""
+    """One membership change, and the ring after it. `kind` is "Join", "Leave" or "Forget"."""
 
     kind: str
     address: str
@@ -58,8 +58,8 @@ NOTHING_KNOWN = Knowledge()
 class Membership:
     """Leases and ring. `now` is monotonic seconds, `wall` seconds since 1970.
 
-    `recovery`: what there is to learn before the first ring, None if there cannot have been a router before.
-    `new_cluster_id` is the cluster's id if no node knows one.
+    `recovery`: the state of recovery before the first ring, None if there was no router before.
+    `new_cluster_id` is the cluster's id if no node reports one.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Membership:
 
     @property
     def recovering(self) -> bool:
-        """Whether the ring of the router before is not known yet."""
+        """True while the ring of the previous router is not known yet."""
         return self.recovery is not None
 
     def join(
@@ -90,13 +90,13 @@ class Membership:
         known: Knowledge = NOTHING_KNOWN,
         node_status: NodeStatus | None = None,
     ) -> Change | None:
-        """Take in `member` or renew its lease; a Change if something changed, which during recovery nothing does.
+        """Add `member` or renew its lease; return a Change if something changed, which it does not during recovery.
 
-        `node_status` is the node's own of its writes, None if it makes none.
+        `node_status` is the node's report of its writes, None if it sends none.
 
-        Raises FailedPrecondition if its default bucket is not the one of the members: the same bare key
-        would then name different objects on different nodes; if it belongs to another cluster; and if a node at
-        another address has its journal.
+        Raises FailedPrecondition if its default bucket differs from the members' (the same bare key would name
+        different objects on different nodes), if it belongs to another cluster, and if a node at another address
+        has its journal.
         """
         if self.recovery is not None:
             self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, wall, known, node_status)
@@ -130,25 +130,25 @@ class Membership:
         lease.until = now + self.lease_seconds
         previous = lease.member
         if previous.node_id and not member.node_id:
-            return None  # somebody who knows no more than the address
+            return None  # a caller that sends only the address
         self._replace(lease, member, node_status, wall)
         if adopts:
             return self._changed("Join", address, "cluster id of another router", seen_epoch, wall)
         if previous.weight != member.weight:
             return self._changed("Join", address, "weight changed", seen_epoch, wall)
         if previous.node_id != member.node_id:
-            # Another process, which has none of the copies; or two that take turns, each with its own.
+            # Another process, without the entries of the old one; or two processes that alternate at one address.
             twins = member.node_id == lease.replaced_id
             reason = "two nodes advertise this address: set ADVERTISE_ADDR" if twins else "restarted"
             lease.replaced_id = previous.node_id
             return self._changed("Join", address, reason, seen_epoch, wall, renewed=[address])
         if previous.addresses != member.addresses:
-            # Those who go straight to the node must learn where it is now.
+            # Clients with direct connections to the node need its new addresses.
             return self._changed("Join", address, "addresses changed", seen_epoch, wall)
         return None
 
     def _replace(self, lease: Lease, member: Member, node_status: NodeStatus | None, wall: float) -> None:
-        """Put `member` into the place of the lease's member, and remember that one if its journal is gone."""
+        """Replace the lease's member by `member`, and record the old one as missing if its journal is gone."""
         before, lease.member = lease.member, member
         if before.journal_id and member.journal_id and before.journal_id != member.journal_id:
             reason = "a node with another journal is in its place"
@@ -160,18 +160,18 @@ class Membership:
         return [lease.member for lease in self.leases.values()]
 
     def write_off(self, address: str, wall: float) -> Change | None:
-        """Write off the missing node at `address`; None if there is none. Members are left alone."""
+        """Remove the record of the missing node at `address`; None if there is none. Members are not affected."""
         return self._changed("Forget", address, "written off", 0, wall) if self.missing.write_off(address) else None
 
     def leave(
         self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None
     ) -> Change | None:
-        """Take out the node at `address`; None if there is none, or another one than `node_id` (if that is given).
+        """Remove the node at `address`; None if there is none, or it has another id than `node_id` (if given).
 
-        `node_status` is the node's own of what it takes along, None if others say that it leaves.
+        `node_status` is the leaving node's own report, None if another caller removes it.
 
-        A process that stops late must not take out the one that was started in its place. During recovery there is
-        no ring to take it out of, and `withdraw` is to be called.
+        A process that stops late must not remove the one that was started in its place. During recovery there is no
+        ring yet, and `withdraw` must be called instead.
         """
         lease = self.leases.get(address)
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
@@ -181,14 +181,14 @@ class Membership:
         return self._changed("Leave", address, "left", 0, wall)
 
     def _departed(self, lease: Lease, node_id: str, node_status: NodeStatus | None, wall: float) -> None:
-        """Remember a node that left with acknowledged writes."""
+        """Record a node that left with acknowledged writes as missing."""
         last = node_status or (None if node_id else lease.node_status)
         if last is not None and last.has_writes:
             reason = "left with acknowledged writes" if node_status else "taken out of the ring by hand"
             self.missing.lost(lease.member, last, self._members(), wall, reason)
 
     def expire(self, now: float, wall: float) -> list[Change]:
-        """Take out the nodes whose lease is over. Call it several times in each lease."""
+        """Remove the nodes with expired leases. To be called several times per lease."""
         away, self._checked_at = now - self._checked_at, now
         if away > self.lease_seconds / 2:
             for lease in self.leases.values():
@@ -221,11 +221,14 @@ class Membership:
         known: Knowledge,
         node_status: NodeStatus | None,
     ) -> None:
-        """Grant a lease. What does not fit is found out at the end, when it is known what it must fit to."""
+        """Grant a lease.
+
+        Conflicts are resolved at the end of recovery, when the cluster and its bucket are known.
+        """
         address = member.address
         lease = self.leases.get(address)
         if lease is None:
-            # Members that have not come back yet keep their places.
+            # Members that have not joined again yet keep their places.
             missing = recovery.awaited(self.leases)
             if address not in missing and len(self.leases) + len(missing) >= MAX_MEMBERS:
                 raise _full()
@@ -238,14 +241,14 @@ class Membership:
         recovery.joined(member, known, seen_epoch, now)
 
     def withdraw(self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None) -> bool:
-        """Take note during recovery that a node leaves, as `leave` does later; whether it was known."""
+        """Record during recovery that a node leaves, as `leave` does later; return True if it was known."""
         assert self.recovery is not None
         lease = self.leases.get(address)
         if lease is not None and node_id and lease.member.node_id not in ("", node_id):
             return False
         joined = self.leases.pop(address, None) is not None
         if joined or node_status is not None:
-            # One that has not joined here yet is known by what it says of itself now.
+            # A node that has not joined here yet is known only by its own report.
             self._departed(
                 lease or Lease(self.recovery.member(address, node_id), 0.0, 0.0), node_id, node_status, wall
             )
@@ -255,9 +258,9 @@ class Membership:
         return joined or known
 
     def recover(self, now: float, wall: float) -> list[Change]:
-        """End recovery if it can end now; the changes against the last ring, or all its members if there are none.
+        """End recovery if it can end now; return the changes against the last ring, or all its members if none.
 
-        Each change has the ring that is published: the last one as it was, unless a member differs.
+        Each change has the published ring: the last one unchanged, unless a member differs.
         """
         recovered = self.recovery.outcome(self.leases, now) if self.recovery is not None else None
         if self.recovery is None or recovered is None:
@@ -280,7 +283,7 @@ class Membership:
                 self.missing.lost(member, None, members.values(), wall, NOT_BACK)
         differences = _differences(self.ring.members, members)
         if recovered.last is not None and not differences and not recovered.superseded:
-            # Members as they joined: what others do not see of them, such as the port for metrics, may differ.
+            # Members as they joined: fields that others do not see, such as the metrics port, may differ.
             self.ring = self.ring.restored(self.ring.epoch, members.values(), self.ring.ranges())
             return [Change("Join", address, "in the last ring", self.ring) for address in members]
         renewed = [address for _, address, reason in differences if reason == "restarted"]
@@ -295,7 +298,7 @@ class Membership:
         self, kind: str, address: str, reason: str, seen_epoch: int, wall: float, *, renewed: Collection[str] = ()
     ) -> Change:
         wall_epoch = int(wall * 1000)
-        # No honest node has seen an epoch far in the future, and one that is believed would never be got rid of.
+        # No correct node has seen an epoch far in the future, and an accepted one could never be undone.
         seen_epoch = min(seen_epoch, wall_epoch + MAX_AHEAD_MS)
         epoch = max(self.ring.epoch + 1, seen_epoch + 1, wall_epoch)
         members = [lease.member for lease in self.leases.values()]
@@ -308,7 +311,7 @@ def _full() -> FailedPrecondition:
 
 
 def _differences(last: Collection[Member], now: dict[str, Member]) -> list[tuple[str, str, str]]:
-    """What is different from the last ring, as far as others see it: kind, address and reason of each change."""
+    """Return the visible differences from the last ring: kind, address and reason of each change."""
     before = {member.address: member for member in last}
     found = [("Leave", address, NOT_BACK) for address in before if address not in now]
     for address, member in now.items():

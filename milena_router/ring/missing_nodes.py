@@ -1,12 +1,12 @@
-"""Pure. The nodes that left the ring without handing over: what an operator must not lose sight of.
+"""Pure. The records of nodes that left the ring without handing over their writes, for operators.
 
-A node whose lease ended may have acknowledged writes in its journal that S3 does not have, and nothing else tells
-of them: in Kubernetes its scrape target is gone as well. It is remembered until its journal is back in the ring, at
-whatever address, or until an operator writes it off. A node that hands over (its writes are in S3 when it leaves)
-is not missing.
+A node whose lease expired may have acknowledged writes in its journal that S3 does not have, and nothing else shows
+them: in Kubernetes its scrape target is gone as well. Its record is kept until its journal is back in the ring, at
+any address, or until an operator writes it off. A node that hands over (its writes are in S3 when it leaves) is not
+missing.
 
-The journal's id decides what is missing and what has come back. A pod gets another address, and another pod gets
-its address. Where an id is not known, from an older node or one that is no Milena, the address decides.
+The journal's id identifies a missing node and its return: a pod gets another address, and another pod gets its
+address. Where the id is unknown, as for nodes of older versions, the address decides.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from math import inf
 from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member
 
-# As many as the ring has members at most. Beyond it, those that are known to have the fewest writes go first.
+# As many as a ring has members at most. Beyond it, the records with the fewest known writes are dropped first.
 MAX_MISSING = 256
 
 
 class MissingNodes:
-    """The missing nodes, the one that has been missing for the longest first."""
+    """The missing nodes, the longest missing one first."""
 
     def __init__(self) -> None:
         self._nodes: list[MissingNode] = []
@@ -36,9 +36,9 @@ class MissingNodes:
     def lost(
         self, member: Member, node_status: NodeStatus | None, present: Collection[Member], wall: float, reason: str
     ) -> None:
-        """Remember `member`, which is gone, unless its journal is at one of the `present` members.
+        """Record `member`, which is gone, unless its journal is at one of the `present` members.
 
-        `node_status` is its last one, None if it made none; `wall` in seconds since 1970.
+        `node_status` is its last report, None if it sent none; `wall` in seconds since 1970.
         """
         self._add(
             MissingNode(
@@ -54,17 +54,17 @@ class MissingNodes:
         )
 
     def restore(self, known: Iterable[MissingNode], present: Collection[Member]) -> None:
-        """Remember what nodes know of the router before, except what is known here already, or `present`."""
+        """Add the records that nodes kept from the previous router, except those known here or `present`."""
         for node in known:
             if not any(_replaces(node, each) for each in self._nodes):
                 self._add(node, present)
 
     def returned(self, member: Member) -> None:
-        """Forget the node that `member` is: its journal is back in the ring."""
+        """Remove the record of `member`: its journal is back in the ring."""
         self._nodes = [node for node in self._nodes if not _is_same(node, member)]
 
     def write_off(self, address: str) -> bool:
-        """Forget what was at `address`, written off by an operator; False if nothing was."""
+        """Remove the record at `address`, written off by an operator; False if there is none."""
         kept = [node for node in self._nodes if node.address != address]
         found = len(kept) < len(self._nodes)
         self._nodes = kept
@@ -76,7 +76,7 @@ class MissingNodes:
         for each in self._nodes:
             if _replaces(node, each):
                 if node.dirty_entries is None and each.dirty_entries is not None:
-                    return  # less is known now
+                    return  # the new record has less information
                 self._nodes.remove(each)
                 break
         self._nodes.append(node)
@@ -92,7 +92,7 @@ def _is_same(node: MissingNode, member: Member) -> bool:
 
 
 def _replaces(node: MissingNode, known: MissingNode) -> bool:
-    """True if `node` is a newer record of what `known` is."""
+    """True if `node` is a newer record of the same node as `known`."""
     if node.journal_id or known.journal_id:
         return node.journal_id == known.journal_id
     return node.address == known.address

@@ -1,26 +1,26 @@
-"""Pure. How a router that has just started learns the ring of the router before it.
+"""Pure. Recovers the ring of the previous router after a router's start.
 
-Publishing a ring of the nodes that happen to join first would make temporary owners: they read S3 while the real
-owner still holds dirty writes, so reads go back and conditional updates are lost. A starting router therefore
-publishes nothing, and collects what joining nodes know: each reports the epoch of the newest ring that it holds,
-and sends that ring when it is asked. Recovery is over when
+Publishing a ring of the first nodes to join would make temporary owners: they read S3 while the real owner still
+holds dirty writes, so reads return older values and conditional updates are lost. A starting router therefore
+publishes nothing, and collects what joining nodes report: each sends the epoch of the newest ring that it holds,
+and that ring on request. Recovery ends when
 
 - every member of the newest ring has joined again (or left): the same ring is published, with the same
   `owned_since`, and with the same epoch if no member differs; or
-- the leases of the missing members are certainly over. The old router cannot have granted a lease after this one
-  started, and the wait is counted from the first Join that arrives here, which is later still: a router that
-  starts before its network works does not take that time for the nodes' silence; or
-- no node knows a ring, and the wait for a new cluster is over.
+- the leases of the missing members have certainly expired. The old router cannot have granted a lease after this
+  one started, and the wait is counted from the first Join that arrives here, which is later still: a router that
+  starts before its network works does not mistake that time for the nodes' silence; or
+- no node knows a ring, and the wait for a new cluster has ended.
 
-Interleavings that are avoided:
+Interleavings that this avoids:
 
-- A node that has just been added joins first: it knows no ring, so it waits with the others.
-- A node answers that it holds a newer ring, and its ring is still on the way while the last missing member joins:
-  recovery is not over while a ring that was asked for is outstanding.
-- The old router answered a Join with an epoch whose ring it could not send any more: that epoch was published, the
-  ring is not known, so all slots are taken as owned since the new epoch.
-- A node of another cluster joins first: rings are kept by cluster, and the cluster of which most members are here
-  wins; the others are refused when they renew.
+- A newly added node joins first: it knows no ring, so it waits with the others.
+- A node reports that it holds a newer ring, and that ring is still in flight while the last missing member joins:
+  recovery does not end while a requested ring is outstanding.
+- The old router replied to a Join with an epoch whose ring it could not send any more: that epoch was published,
+  the ring is unknown, so all slots count as owned since the new epoch.
+- A node of another cluster joins first: rings are kept by cluster, and the cluster with the most members present
+  wins; nodes of others are rejected when they renew.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from dataclasses import dataclass
 from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 
-# Nodes that cannot reach a router try again within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
+# Nodes that cannot reach a router retry within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
 NODE_RETRY_SECONDS = 5.0
-# Rings of different clusters that are kept; more than one is a mistake in somebody's configuration already.
+# Rings of different clusters that are kept; more than one is a configuration error already.
 MAX_CLUSTERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class LastRing:
-    """The newest ring that a node holds. `lease_seconds`: the longest lease that its routers granted.
+    """The newest ring that a node holds. `lease_seconds`: the longest lease that its routers have granted.
 
-    `missing`: the nodes that had left it without handing over.
+    `missing`: the records of nodes that had left without handing over.
     """
 
     ring: Ring
@@ -54,10 +54,10 @@ class LastRing:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What a joining node knows.
+    """The report of a joining node about the ring.
 
     `cluster_id` is that of its ring, or of the dirty writes in its journal, "" if it has neither. `ring_epoch` is
-    the greatest epoch that a router gave this process, 0 if none. `last` is its ring if it was asked for it.
+    the greatest epoch that a router sent to this process, 0 if none. `last` is its ring if that was requested.
     """
 
     cluster_id: str = ""
@@ -67,10 +67,10 @@ class Knowledge:
 
 @dataclass(slots=True)
 class Lease:
-    """A member, when it came and when its lease ends (seconds on the router's monotonic clock).
+    """A member, the time of its Join and of its lease's end (seconds on the router's monotonic clock).
 
-    `replaced_id` is that of the process that was at this address before. `node_status` is the member's last one,
-    None from a node that makes none.
+    `replaced_id` is the id of the previous process at this address. `node_status` is the member's last report,
+    None from a node that sends none.
     """
 
     member: Member
@@ -84,9 +84,9 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """How recovery ended. `last` is the ring to go on from, None for a new cluster.
+    """The result of recovery. `last` is the ring to continue from, None for a new cluster.
 
-    `superseded`: a newer ring than `last` was published, and nobody has it.
+    `superseded`: a newer ring than `last` was published, and no present node has it.
     """
 
     last: LastRing | None
@@ -95,14 +95,14 @@ class Recovered:
     superseded: bool = False
 
     def admits(self, lease: Lease) -> bool:
-        """Whether a node that joined during recovery belongs to what was recovered."""
+        """True if a node that joined during recovery belongs to the recovered cluster."""
         return lease.default_bucket in ("", self.default_bucket) and lease.cluster_id in ("", self.cluster_id)
 
 
 class Recovery:
-    """What was learnt since the start. `lease_seconds` is this router's own.
+    """The reports since the start. `lease_seconds` is this router's own.
 
-    `new_cluster_seconds`: how long to wait when no node knows a ring.
+    `new_cluster_seconds`: the seconds to wait when no node knows a ring.
     """
 
     def __init__(self, lease_seconds: float, new_cluster_seconds: float) -> None:
@@ -110,13 +110,13 @@ class Recovery:
         self._new_cluster_seconds = new_cluster_seconds
         self._lease_seconds = max(lease_seconds, new_cluster_seconds)
         self._rings: dict[str, LastRing] = {}
-        self._newest: dict[str, int] = {}  # by cluster, the greatest epoch that a node reported
-        self._outstanding: set[str] = set()  # addresses of nodes that were asked for their ring
-        self._gone: set[tuple[str, str]] = set()  # address and process of those that left
+        self._newest: dict[str, int] = {}  # by cluster, the greatest reported epoch
+        self._outstanding: set[str] = set()  # addresses of nodes whose ring was requested
+        self._gone: set[tuple[str, str]] = set()  # address and process id of nodes that left
         self._first_join: float | None = None
 
     def joined(self, member: Member, known: Knowledge, seen_epoch: int, now: float) -> None:
-        """A node joined, or renewed."""
+        """Record a Join or a renewal."""
         if self._first_join is None:
             self._first_join = now
         self.seen_epoch = max(self.seen_epoch, seen_epoch, known.ring_epoch)
@@ -137,14 +137,14 @@ class Recovery:
             self._outstanding.discard(member.address)
 
     def wants_ring(self, known: Knowledge) -> bool:
-        """Whether the node is to send its ring: it may be newer than what is known here."""
+        """True if the node should send its ring: it may be newer than the known ones."""
         held = self._rings.get(known.cluster_id)
         return known.last is None and known.ring_epoch > (held.ring.epoch if held else 0)
 
     def withdraw(self, address: str, node_id: str) -> bool:
-        """A node leaves by itself, and is not waited for; whether a known ring has it.
+        """Record that a node leaves by itself and is not awaited; return True if a known ring has it.
 
-        `node_id` "": whichever process it is.
+        `node_id` "": any process at that address.
         """
         self._outstanding.discard(address)
         found = False
@@ -155,7 +155,7 @@ class Recovery:
         return found
 
     def member(self, address: str, node_id: str) -> Member:
-        """The process at `address`, with all that a known ring says of it."""
+        """Return the process at `address`, with all fields that a known ring has for it."""
         known = (each for each in self._members() if (each.address, each.node_id) == (address, node_id))
         return next(known, Member(address, node_id))
 
@@ -164,17 +164,17 @@ class Recovery:
         return (member.address, member.node_id) in self._gone
 
     def delayed(self, seconds: float) -> None:
-        """This process did not run for so long: nodes could not join meanwhile."""
+        """Extend the wait by `seconds`, in which this process did not run and nodes could not join."""
         if self._first_join is not None:
             self._first_join += seconds
 
     def emptied(self) -> None:
-        """All nodes that had joined are gone again: the wait begins anew with the next one."""
+        """Restart the wait with the next Join: all nodes that had joined are gone again."""
         self._first_join = None
         self._outstanding.clear()
 
     def awaited(self, present: Iterable[str]) -> set[str]:
-        """Addresses of known rings' members that have neither joined nor left."""
+        """Return the addresses of known rings' members that have neither joined nor left."""
         gone = {address for address, _ in self._gone}
         return {member.address for member in self._members()} - set(present) - gone
 
@@ -182,7 +182,7 @@ class Recovery:
         return [member for last in self._rings.values() for member in last.ring.members]
 
     def seconds_left(self, now: float) -> float:
-        """At most so many seconds until recovery ends, if a node has joined."""
+        """Return the maximum of seconds until recovery ends, if a node has joined."""
         if self._first_join is None:
             return self._new_cluster_seconds
         knows = bool(self._rings or self._newest)
@@ -190,7 +190,7 @@ class Recovery:
         return max(0.0, self._first_join + wait - now)
 
     def outcome(self, present: Mapping[str, Lease], now: float) -> Recovered | None:
-        """How recovery ends now; None: it goes on. `present`: by address, the nodes that have joined."""
+        """Return the result if recovery ends now, else None. `present`: by address, the nodes that have joined."""
         if not present:
             return None
         rings = [last for last in self._rings.values() if any(map(_admits(last), present.values()))]
@@ -218,12 +218,12 @@ def _admits(last: LastRing) -> Callable[[Lease], bool]:
 
 
 def _members_in(last: LastRing, present: Mapping[str, Lease]) -> int:
-    """How many members of the ring have joined, as nodes of its cluster."""
+    """Return the number of the ring's members that have joined, as nodes of its cluster."""
     admits = _admits(last)
     return sum(member.address in present and admits(present[member.address]) for member in last.ring.members)
 
 
 def _commonest(texts: Iterable[str]) -> str:
-    """The text that occurs most often, "" left out; of several the first."""
+    """Return the most frequent text, ignoring ""; the first of several."""
     ((text, _),) = Counter(filter(None, texts)).most_common(1) or [("", 0)]
     return text

@@ -1,13 +1,13 @@
 """Pure. Rejects a second live node with the journal of another one.
 
-A node recognises a copy of a journal by the inode of its file, and refuses to start on it. Copies that keep the
-inode (a snapshot of a volume or of a machine, an image of a disk) pass that check, and so do two nodes whose copies
-were both adopted. The router is the one that sees both nodes.
+A node recognises a copied journal by the inode of its file, and does not start on it. Copies that keep the inode (a
+snapshot of a volume or of a machine, an image of a disk) pass that check, and so do two nodes whose copies were
+both adopted. Only the router sees both nodes.
 
-The first node stays, because it renews its lease. The interleaving that is avoided: a copy joins, gets slots, and
-uploads what its records say over what the original has acknowledged since. A node that comes back with its own
-journal at another address, before the lease of its last address is over, waits for the end of that lease: until
-then nothing tells it from a copy.
+The first node stays, because it renews its lease. The interleaving that this avoids: a copy joins, gets slots, and
+its uploads overwrite writes that the original has acknowledged since. A node that returns with its own journal at
+another address, before the lease of its last address expires, waits for the end of that lease: until then it cannot
+be distinguished from a copy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from milena_router.ring.recovery import Lease
 
 
 def check(member: Member, leases: Mapping[str, Lease]) -> None:
-    """Raise FailedPrecondition if a lease at another address than `member`'s is of a node with the same journal."""
+    """Raise FailedPrecondition if a node at another address than `member`'s holds a lease with the same journal."""
     if not member.journal_id:
         return
     for address, lease in leases.items():
@@ -34,7 +34,7 @@ def check(member: Member, leases: Mapping[str, Lease]) -> None:
 
 
 def without_copies(leases: Mapping[str, Lease], last: Collection[Member]) -> dict[str, Lease]:
-    """Return `leases` with one node for each journal: the member of the last ring, or else the one that came first.
+    """Return `leases` with one node for each journal: the member of the last ring, else the first to join.
 
     `leases`, by address, are those granted while the last ring was not known, and `last` its members.
     """

@@ -1,7 +1,7 @@
-"""Coordination. Streams of the ring, for clients that go straight to the nodes, and for the nodes.
+"""Coordination. Streams of the ring, for clients with direct connections to nodes, and for the nodes.
 
-A watcher is sent the ring at once and then each change. It is sent the newest ring when it is ready to take one,
-so a reader that is slow skips rings, and nothing is kept for it.
+A watcher gets the ring at once and then after each change. It gets the newest ring when it is ready for one, so a
+slow reader skips rings, and nothing is queued for it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.rpc.server import Message, StreamMethod
 from milena_router.ring.membership import Membership
 
-# Clients and nodes in all; each keeps a connection open.
+# Clients and nodes together; each keeps a connection open.
 MAX_WATCHERS = 8192
 
 
 class RingWatchers:
-    """All who watch. `membership` has the newest ring, the nodes' S3_BUCKET and the cluster id.
+    """The watchers. `membership` has the newest ring, the nodes' S3_BUCKET and the cluster id.
 
-    While the last ring is being recovered watchers get none: their streams are open, and they keep what they know.
-    Without `direct_access` only members of the ring may watch. `open` is how many do. They are sent
-    `max_value_bytes` too, so that clients reject larger values without sending them.
+    During recovery watchers get no ring: their streams are open, and they keep the ring that they have. Without
+    `direct_access` only members of the ring may watch. `open` is the number of watchers. Updates have
+    `max_value_bytes`, so that clients reject larger values without sending them.
     """
 
     def __init__(self, membership: Membership, direct_access: bool, max_value_bytes: int = 0) -> None:
@@ -39,11 +39,14 @@ class RingWatchers:
         self._update_of: Ring | None = None
 
     def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
-        """The router's streams, for a `GrpcServer`."""
+        """Return the router's streams, for a `GrpcServer`."""
         return {"WatchRing": ("watch_ring", pb.WatchRingRequest, self.watch)}
 
     async def watch(self, request: pb.WatchRingRequest, _: float | None) -> AsyncGenerator[bytes, None]:
-        """Serialized updates, until `stop`. Raises FailedPrecondition if the ring is withheld from this caller."""
+        """Yield serialized updates until `stop`.
+
+        Raises FailedPrecondition if the ring is withheld from this caller.
+        """
         self._check_access(request.node_id)
         self.open += 1
         try:
@@ -54,14 +57,14 @@ class RingWatchers:
                     await self._changed.wait()
                 else:
                     if sent is None:
-                        self._check_access(request.node_id)  # who is a member was not known during recovery
+                        self._check_access(request.node_id)  # the members were not known during recovery
                     sent = ring
                     yield self._serialized(ring)
         finally:
             self.open -= 1
 
     def ring_changed(self) -> None:
-        """There is another ring."""
+        """Wake all watchers: there is a new ring."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -80,7 +83,7 @@ class RingWatchers:
             )
 
     def _serialized(self, ring: Ring) -> bytes:
-        """One update for all who watch: making it costs as much as sending it to a hundred."""
+        """Return the update for all watchers, cached: building it costs as much as sending it to a hundred."""
         if self._update_of is not ring:
             membership = self._membership
             update = ring_update(
@@ -102,7 +105,7 @@ def ring_update(
     max_value_bytes: int = 0,
     missing: Iterable[MissingNode] = (),
 ) -> pb.RingUpdate:
-    """The message that says `ring`, and what nodes are `missing`; `max_value_bytes` 0 says nothing of values."""
+    """Return the message for `ring` and its `missing` nodes; `max_value_bytes` 0 leaves that field unknown."""
     places = {member.address: place for place, member in enumerate(ring.members)}
     update = pb.RingUpdate(
         epoch=ring.epoch,
