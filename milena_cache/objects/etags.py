@@ -1,7 +1,7 @@
-"""Pure. Equality of ETags, the only thing that may be concluded from them.
+"""Pure. Equality of ETags, the only conclusion that they allow.
 
 Proxies and S3-compatible stores spell one object's ETag in several ways: quoted, unquoted, or marked as weak (`W/`)
-by whatever compressed an answer. Such spellings name the same bytes.
+by a proxy that compressed a response. All these spellings name the same bytes.
 """
 
 from __future__ import annotations

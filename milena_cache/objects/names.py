@@ -1,4 +1,7 @@
-"""Pure. Which object a request names: how it is filed in memory, and where it is in S3."""
+"""Pure. Resolves the object that a request names: its cache key in memory, and its bucket and key in S3.
+
+Every server resolves names here, so that one object has one cache key, and access to buckets is checked once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ ANY_BUCKET = "*"
 
 
 class Object(NamedTuple):
-    """A request's object."""
+    """A request's object: its cache key, and its place in S3."""
 
     cache_key: bytes
     ref: Ref
@@ -29,9 +32,9 @@ class Object(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """What a node serves: the default bucket, below a key prefix, and others by name (`*`: any).
+    """The buckets that a node serves: the default one, below a key prefix, and others by name (`*`: any).
 
-    The prefix is put before every key of the default bucket as it stands; keys of other buckets have none.
+    The prefix is prepended unchanged to every key of the default bucket; keys of other buckets have none.
     """
 
     default: str
@@ -39,7 +42,7 @@ class Buckets:
     others: Collection[str] = ()
 
     def resolve(self, bucket: str, key: bytes) -> Object:
-        """The object that a request names. Raises InvalidRequest or AccessDenied."""
+        """Return the object that a request names. Raises InvalidRequest or AccessDenied."""
         check_key(key)
         name = self.canonical(bucket)
         if name:
@@ -49,7 +52,7 @@ class Buckets:
         return Object(cache_key("", key), Ref(self.default, self.prefix + key.decode()))
 
     def files_below(self, bucket: str, prefix: bytes) -> Callable[[bytes], bool]:
-        """What is True of the cache keys of that bucket whose key begins with `prefix`.
+        """Return a predicate that is True for the cache keys of the bucket's keys that begin with `prefix`.
 
         Raises InvalidRequest or AccessDenied.
         """
@@ -62,12 +65,12 @@ class Buckets:
         return matches
 
     def object_at(self, entry_key: bytes) -> Object:
-        """The object that is filed so: what `resolve` gave when it was, whatever is allowed now."""
+        """Return the object with this cache key, as `resolve` returned it, even if access is no longer allowed."""
         bucket, key = split_cache_key(entry_key)
         return Object(entry_key, Ref(bucket or self.default, self.prefix_of(bucket) + key.decode()))
 
     def canonical(self, bucket: str) -> str:
-        """The name of an allowed bucket, "" for the default one. Raises InvalidRequest or AccessDenied."""
+        """Return the name of an allowed bucket, "" for the default one. Raises InvalidRequest or AccessDenied."""
         name = canonical_bucket(bucket, self.default)
         if name:
             check_bucket(name)
@@ -76,5 +79,5 @@ class Buckets:
         return name
 
     def prefix_of(self, canonical: str) -> str:
-        """What is put before the keys of that bucket."""
+        """Return the prefix of that bucket's keys in S3."""
         return "" if canonical else self.prefix

@@ -1,8 +1,8 @@
-"""Pure. The seam to S3: what the node needs of an object store, and how a store says that it failed.
+"""Pure. The interface to S3: the operations that the node needs of an object store, their values and failures.
 
-Implementations: `s3_obstore` (fast, but alters some keys), `s3_boto3` (exact, slower), `s3` (picks between the
-two), `origin` (adds attempts, limits and counts to another), and an in-memory one for tests. One contract suite
-holds all of them to the same behaviour.
+Implementations: `obstore_client` (fast, but alters some keys), `boto3_client` (exact, slower), `s3_store` (chooses
+between the two), `requests` (adds attempts, limits and counts to another), and an in-memory one for tests. One
+contract suite verifies that all of them behave the same.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Ref(NamedTuple):
 class Stored:
     """An object's whole value, and its ETag as S3 spells it, quotes included.
 
-    `metadata` is the object's own (`x-amz-meta-…`), names in lower case. `opaque_etag`: the store says that the
-    object is encrypted so that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where it is not known.
+    `metadata` is the user metadata (`x-amz-meta-…`), names in lower case. `opaque_etag`: the store reports that the
+    object is encrypted so that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where unknown.
     """
 
     value: bytes
@@ -48,10 +48,10 @@ class Stored:
 class Info:
     """An object without its value. `size` in bytes, `last_modified` in seconds since 1970.
 
-    `metadata` is the object's own (`x-amz-meta-…`), names in lower case; only `head` and `describe` fill it.
-    `attributes` are what else S3 keeps with it and a later write must repeat (Content-Type, storage class and so
-    on), in the words of the store that gave them; only `describe` fills them. `server_date` is S3's time of day
-    when it answered, in seconds since 1970; None if that is not known: only `describe` has to find it out.
+    `metadata` is the user metadata (`x-amz-meta-…`), names in lower case; only `head` and `describe` fill it.
+    `attributes` are the other properties that S3 keeps with it and a later write must repeat (Content-Type, storage
+    class and so on), named as by the store that returned them; only `describe` fills them. `server_date` is S3's
+    time of day in its response, in seconds since 1970; None if unknown: only `describe` has to provide it.
     """
 
     key: str
@@ -71,25 +71,25 @@ class Page:
     cursor: str
 
     def without_prefix(self, prefix: str) -> Page:
-        """The same with `prefix` taken off every key."""
+        """Return this page with `prefix` removed from every key."""
         return Page([replace(info, key=info.key.removeprefix(prefix)) for info in self.objects], self.cursor)
 
 
 class Absent(Enum):
-    """Why a GET brought no value."""
+    """The reason why a GET returned no value."""
 
     MISSING = "missing"
     NOT_MODIFIED = "not modified"
 
 
 class Fault(Enum):
-    """What went wrong, as far as it matters for what to do next.
+    """The kind of a failure, as far as it determines the next step.
 
-    `retryable`: another attempt may succeed. `ambiguous`: a write may have happened all the same. BUSY is S3's 409:
-    another conditional write of the key is under way there. CHANGED: the object is not what the write's condition
-    says. UNSUPPORTED: this S3 knows no conditional writes. UNEXPECTED: the answer is not one that S3 gives, or has
-    a code that Milena does not know. ACCOUNT: S3 refuses every request, because of the credentials, the account,
-    the region or the quota; it ends when someone acts.
+    `retryable`: another attempt may succeed. `ambiguous`: a write may have happened nevertheless. BUSY is S3's 409:
+    another conditional write of the key is in flight there. CHANGED: the write's condition does not hold.
+    UNSUPPORTED: this S3 does not support conditional writes. UNEXPECTED: the response is not one of S3's, or has an
+    unknown error code. ACCOUNT: S3 rejects every request, because of the credentials, the account, the region or
+    the quota, until an operator acts.
     """
 
     CONNECT = ("connect", True, False)
@@ -113,16 +113,16 @@ class Fault(Enum):
 
     @property
     def of_object(self) -> bool:
-        """True if the failure is a matter of this one object, and lasts: a write that meets it is a dead letter."""
+        """True if the failure concerns this one object, and is permanent: the write becomes a dead letter."""
         return not self.retryable and self not in (Fault.ACCOUNT, Fault.NO_BUCKET)
 
 
 class OriginFailure(Exception):
-    """S3 did not do what was asked.
+    """A request to S3 failed.
 
-    `code` is S3's error code ("SlowDown") or says what the transport met; `status` is the HTTP status, or
-    "connect", "timeout" or "incomplete" where there was none. `ambiguous`: a write may have happened. `region`:
-    where S3 says that the bucket is, "" if it does not.
+    `code` is S3's error code ("SlowDown") or a text for a failure of the transport; `status` is the HTTP status, or
+    "connect", "timeout" or "incomplete" where there was none. `ambiguous`: a write may have happened. `region`: the
+    bucket's region according to S3, "" if unknown.
     """
 
     def __init__(
@@ -138,17 +138,17 @@ class OriginFailure(Exception):
 
     @property
     def says_nothing(self) -> bool:
-        """True if it is the answer to a HEAD, which has no body and so no code, and a GET would tell more."""
+        """True for a response to a HEAD, which has no body and so no error code: a GET reveals more."""
         return self.fault is Fault.UNEXPECTED and self.operation in ("head", "bucket")
 
     def redacted(self, redact: Callable[[str], str]) -> OriginFailure:
-        """Return this failure with its texts as `redact` leaves them."""
+        """Return this failure, with `redact` applied to its texts."""
         self.code = redact(self.code)
         self.args = (redact(str(self)),)
         return self
 
     def as_error(self) -> MilenaError:
-        """What callers of Milena are told."""
+        """Return the error for callers of Milena."""
         rejected = self.fault is Fault.ACCOUNT and self.status in ("401", "403", "local")
         if self.fault is Fault.DENIED or rejected:
             return errors.AccessDenied(str(self))
@@ -160,32 +160,32 @@ class OriginFailure(Exception):
 
 
 def ignore() -> None:
-    """Do nothing: the callback of callers that need none."""
+    """Do nothing: the default callback."""
 
 
 class Readable(Protocol):
-    """S3, as far as reads need it. Every method may raise OriginFailure."""
+    """The read operations of S3. Every method may raise OriginFailure."""
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
-        """The whole object; with `if_none_match`, NOT_MODIFIED if its ETag is that one.
+        """Return the whole object; with `if_none_match`, NOT_MODIFIED if its ETag is that one.
 
-        Raises FailedPrecondition, without reading the body, if it has more than `max_bytes`.
+        Raises FailedPrecondition, without reading the body, if the object has more than `max_bytes`.
         """
 
     async def head(self, ref: Ref) -> Info | None:
-        """The object without its value; None if it does not exist, and S3 has said so with its own error code."""
+        """Return the object without its value; None if it is absent according to S3's own error code."""
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        """At most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes."""
+        """Return at most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes."""
 
 
 class ObjectStore(Readable, Protocol):
-    """S3, as the node needs it. Every method may raise OriginFailure."""
+    """The operations of S3 that the node needs. Every method may raise OriginFailure."""
 
     async def get(
         self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
     ) -> Stored | Absent:
-        """As `Readable.get`; `began` is called in the event loop when the head of the answer has come."""
+        """Do `Readable.get`; `began` is called in the event loop when the response headers have arrived."""
 
     async def put(
         self,
@@ -199,20 +199,20 @@ class ObjectStore(Readable, Protocol):
     ) -> str:
         """Store the object and return its ETag.
 
-        With `if_match` only over the object with that ETag, with `if_absent` only where there is none: otherwise
-        the failure is CHANGED, and nothing has happened. `attributes` are those of an `Info` from `describe`.
+        With `if_match` only over the object with that ETag, with `if_absent` only if there is none: otherwise the
+        failure is CHANGED, and nothing was written. `attributes` are those of an `Info` from `describe`.
         """
 
     async def describe(self, ref: Ref) -> Info | None:
-        """As `head`, with the object's `attributes`."""
+        """Do `head`, and include the object's `attributes` and S3's time of day."""
 
     async def copy(
         self, ref: Ref, *, if_match: str = "", metadata: Mapping[str, str], attributes: Mapping[str, Any]
     ) -> str:
-        """Store the object's present value anew, in S3, with this metadata, and return its ETag.
+        """Rewrite the object inside S3, value unchanged, with this metadata, and return its ETag.
 
-        Tags stay as they are, and so does what `attributes` from `describe` repeat. With `if_match` only the object
-        with that ETag: otherwise, and if there is none, the failure is CHANGED.
+        Tags are kept, and so are the `attributes` from `describe`. With `if_match` only the object with that ETag:
+        otherwise, and if there is none, the failure is CHANGED.
         """
 
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
@@ -222,15 +222,15 @@ class ObjectStore(Readable, Protocol):
         """
 
     async def check_bucket(self, bucket: str) -> None:
-        """Return if the bucket is there and may be used."""
+        """Return if the bucket exists and may be used."""
 
     def reconnect(self) -> None:
-        """Use none of the idle connections any more: they may be dead. Requests in flight go on."""
+        """Discard the idle connections, which may be dead. Requests in flight continue."""
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
+        """Close connections and threads."""
 
 
 def too_large(ref: Ref, size: int, max_bytes: int) -> MilenaError:
-    """The refusal of an object that is over MAX_VALUE_BYTES."""
+    """Return the error for an object over MAX_VALUE_BYTES."""
     return errors.FailedPrecondition(f"{ref} has {size} bytes; allowed are at most {max_bytes} (MAX_VALUE_BYTES)")

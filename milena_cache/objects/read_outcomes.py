@@ -1,20 +1,20 @@
-"""Pure. What a node counts about reads: plain integers, because a hit pays for each of them.
+"""Pure. Counts of reads by outcome: plain integers, because a hit pays for each of them.
 
 Every read has exactly one outcome. Hits are those that did not wait for S3:
 
-    hit             a fresh copy; for requests without the value, what a recent HEAD said
-    stale           a copy in its grace; S3 is asked meanwhile
-    stale_error     a copy in its keep, because S3 cannot be asked
-    negative_hit    the fresh knowledge that there is no such object
+    hit             a fresh entry; for requests without the value, the result of a recent HEAD
+    stale           an entry within its grace, revalidated in the background
+    stale_error     an entry within its keep, because S3 cannot be reached
+    negative_hit    a fresh entry for an absent object
 
 Misses are those that did:
 
-    miss            there was no copy that could be confirmed
-    revalidated     S3 confirmed the copy (304)
+    miss            there was no entry to revalidate
+    revalidated     S3 confirmed the entry (304)
     changed         S3 had another version
-    coalesced       shared a read that somebody else had started
-    bypass          larger than the byte budget: served, and not kept
-    error           no answer could be had
+    coalesced       shared the fetch of another reader
+    bypass          larger than the byte budget: served, and not cached
+    error           the read failed
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MISSES = ("miss", "revalidated", "changed", "coalesced", "bypass", "error")
 
 
 class ReadCounts:
-    """Outcomes, and the bytes of values that were served from memory and after asking S3."""
+    """Reads by outcome, and the bytes of values served from memory and from S3."""
 
     def __init__(self) -> None:
         self.outcomes = dict.fromkeys((*HITS, *MISSES), 0)

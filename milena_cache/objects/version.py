@@ -1,12 +1,12 @@
-"""Pure. The order of writes: versions, how an object in S3 tells its own, and what a write is based on.
+"""Pure. The order of writes: versions, their form in S3's metadata, and the base of a write.
 
 Each write has a version `<epoch>-<seq>`: the newest ring epoch that its node knew, then a number that only grows on
 that node. Of two writes of one key the one with the greater version is the later one, whichever nodes made them,
 because a slot that comes to another node does so with a new epoch.
 
 An object that Milena wrote carries its version as metadata, the lineage that the version belongs to (see
-`lineage`), and the object that it was written as: tools that copy an object copy its metadata too, and a copy must
-not pass for a write of Milena's.
+`lineage`), and the object that it was written as: tools that copy an object copy its metadata too, and such a copy
+must not count as a write of Milena.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ WRITTEN_AS = "milena-object"
 
 
 class Version(NamedTuple):
-    """Compares as a tuple does."""
+    """A version, ordered as a tuple.
+
+    `epoch` is the newest ring epoch that the node knew, `seq` the node's counter.
+    """
 
     epoch: int
     seq: int
@@ -35,7 +38,7 @@ class Version(NamedTuple):
 
 
 class Known(Enum):
-    """What a write can be based on besides an object with a known ETag."""
+    """The base of a write that is not an object with a known ETag."""
 
     UNKNOWN = "unknown"
     ABSENT = "absent"
@@ -44,18 +47,18 @@ class Known(Enum):
 UNKNOWN: Literal[Known.UNKNOWN] = Known.UNKNOWN
 ABSENT: Literal[Known.ABSENT] = Known.ABSENT
 
-# What S3 held, as far as was known, when a write was made: an ETag, nothing, or not known.
+# The believed state of S3 when a write was made: the object's ETag, no object, or unknown.
 Base = str | Literal[Known.UNKNOWN, Known.ABSENT]
 
 
 def stamp(version: Version, ref: Ref, lineage: str = UNNAMED) -> dict[str, str]:
-    """What an object has in its metadata that is written to `ref` as `version` of `lineage`."""
+    """Return the metadata of an object that is written to `ref` as `version` of `lineage`."""
     stamped_as = {VERSION: str(version), WRITTEN_AS: _name(ref)}
     return {**stamped_as, LINEAGE: lineage} if lineage else stamped_as
 
 
 def stamped(metadata: Mapping[str, str], ref: Ref) -> Version | None:
-    """The version of the object at `ref`, None if it was not Milena that wrote it there."""
+    """Return the version of the object at `ref`, None if Milena did not write it there."""
     if not written_here(metadata, ref):
         return None
     epoch, _, seq = metadata.get(VERSION, "").partition("-")
@@ -71,7 +74,7 @@ def lineage_of(metadata: Mapping[str, str]) -> str:
 
 
 def written_here(metadata: Mapping[str, str], ref: Ref) -> bool:
-    """Whether the object was written as the one at `ref`, and is no copy of another."""
+    """True if the object was written as the one at `ref`, and is not a copy of another."""
     return metadata.get(WRITTEN_AS) == _name(ref)
 
 

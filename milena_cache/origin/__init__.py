@@ -1,10 +1,11 @@
-"""S3 as the node uses it.
+"""The node's access to S3.
 
 - `requests`: attempts, concurrency and counts, over an `ObjectStore` (`milena_cache.objects.object_store`).
-- `s3_store`: that store for S3: obstore where it is exact, boto3 otherwise; `absence`: one check for all who ask.
-- `store_probe`, `conditions`: what the store was found to honour; `bucket_check`, `health_probe`, `clock_watch`:
-  watches.
-- `s3`: what S3's answers, times and settings mean; `clients`: the two client libraries.
+- `s3_store`: that store for S3: obstore where it is exact, boto3 otherwise; `absence`: confirms absence, once for
+  all concurrent readers.
+- `store_probe`, `conditions`: the capabilities found at the store; `bucket_check`, `health_probe`, `clock_watch`:
+  background checks.
+- `s3`: the meaning of S3's responses, times and settings; `clients`: the two client libraries.
 
-A failure knows whether another attempt may help, and whether a write may have happened all the same.
+A failure states if a retry may succeed, and if a write may have happened nevertheless.
 """

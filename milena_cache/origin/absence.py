@@ -1,11 +1,11 @@
-"""Coordination. Makes sure that an object is absent, by one request for all who ask, and remembers it for a while.
+"""Coordination. Confirms that an object is absent, with one request for all concurrent callers, and caches that.
 
-The answer to a HEAD carries no error code, so a 404 may come from whatever stands before S3. A GET tells. Each
-object is asked about once in `ttl` seconds, however many look.
+The response to a HEAD has no error code, so its 404 may come from a proxy in front of S3. A GET has the code. There
+is one GET per object in `ttl` seconds, for any number of callers.
 
-Interleaving that is avoided: a GET says "absent", then a write of ours creates the object, then a HEAD meets a load
-balancer's 404. Were the GET still believed, the object would be taken for absent. So a write forgets, before it is
-sent and after it has ended, what is known of its object, and detaches a GET that is in flight.
+The interleaving that this avoids: a GET finds the object absent, then a write of this node creates it, then a HEAD
+gets a load balancer's 404. With the cached result of the GET, the object would count as absent. So a write
+invalidates the cached result, before it is sent and after it has ended, and detaches a GET that is in flight.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Awaitable, Callable
 from milena_cache.objects.object_store import Info, Ref
 from milena_common.runtime.clock import Clock
 
-# Absent objects that are remembered; the one that was learnt first is forgotten first.
+# The number of cached absences; the oldest is dropped first.
 MAX_KNOWN = 100_000
 
 
 class Absence:
-    """What is known to be absent, by S3's own word; `ttl` in seconds."""
+    """The objects that are absent according to S3's own error code; `ttl` in seconds."""
 
     def __init__(self, clock: Clock, ttl: float) -> None:
         self._clock = clock
@@ -31,12 +31,12 @@ class Absence:
         self._asking: dict[Ref, asyncio.Task[Info | None]] = {}
 
     def invalidate(self, ref: Ref) -> None:
-        """Know nothing of the object any more: it is being written."""
+        """Drop what is cached about the object, because it is being written."""
         self._known.pop(ref, None)
         self._asking.pop(ref, None)
 
     async def confirm(self, ref: Ref, inquire: Callable[[Ref], Awaitable[Info | None]]) -> Info | None:
-        """Return the object, None if it is known to be absent. Raises what `inquire` raises."""
+        """Return the object, None if it is absent. Raises what `inquire` raises."""
         learnt_at = self._known.get(ref)
         if learnt_at is not None and self._clock.now() - learnt_at < self._ttl:
             return None
@@ -45,7 +45,7 @@ class Absence:
             task = asyncio.get_running_loop().create_task(self._request(ref, inquire))
             self._asking[ref] = task
             task.add_done_callback(lambda done: self._request_done(ref, done))
-        # One who gives up leaves the request to the others.
+        # The request continues for the other callers if one is cancelled.
         return await asyncio.shield(task)
 
     async def _request(self, ref: Ref, inquire: Callable[[Ref], Awaitable[Info | None]]) -> Info | None:
@@ -62,4 +62,4 @@ class Absence:
         if self._asking.get(ref) is task:
             del self._asking[ref]
         if not task.cancelled():
-            task.exception()  # all who asked may have given up
+            task.exception()  # all callers may have been cancelled

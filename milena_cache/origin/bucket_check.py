@@ -1,11 +1,11 @@
-"""Coordination. Finds out whether the default bucket can be used, and says so in the log until it can.
+"""Coordination. Checks at the start that the default bucket can be used, and logs the problem until it can.
 
-A node with a wrong bucket name or without credentials runs and answers with S3's words, so that it can be asked
-what is wrong; it is not ready until S3 has answered once. After that an outage of S3 does not make it unready: it
-still serves what it has, and taking it out of service would help nobody.
+A node with a wrong bucket name or without credentials runs and returns S3's errors, so that its state can be
+queried; it is not ready until S3 has responded once. After that an outage of S3 does not make it unready: it still
+serves its entries, and removing it from service would be no improvement.
 
-What the store can do is probed as soon as the bucket answers, before the node says that it is ready. A probe that
-fails for a passing reason is repeated in the background.
+The store's capabilities are probed as soon as the bucket responds, before the node reports that it is ready. A
+probe that fails for a transient reason is repeated in the background.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(first=0.5, max_delay=10.0)
-# Of probes, which write: a store on which one fails for ever is to have no load of them.
+# For probes, which write: a store at which one always fails must not get much load from them.
 PROBE_BACKOFF = Backoff(first=0.5, max_delay=600.0)
 
 _ADVICE = {
@@ -37,16 +37,16 @@ _ADVICE = {
 
 def _advice(failure: OriginFailure) -> str:
     if failure.fault is Fault.CONNECT and failure.status == "local":
-        return "raise the limit"  # nothing was sent: no file descriptor was left
+        return "raise the limit"  # nothing was sent: there was no free file descriptor
     return _ADVICE.get(failure.fault, "S3 may recover by itself")
 
 
-# One thing to find out about the store; returns False if it has to be tried again.
+# Probes the store; returns False if the probe must be repeated.
 Probe = Callable[[], Awaitable[bool]]
 
 
 class BucketCheck:
-    """`problem` says what is wrong with the bucket; "" once it has been reached and all `probes` were tried."""
+    """The check. `problem` describes the bucket's problem; "" once it was reached and all `probes` have run."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class BucketCheck:
         self._probes = list(probes)
 
     async def run(self) -> None:
-        """Ask until the bucket answers, then probe the store until there is nothing to try again."""
+        """Check until the bucket responds, then probe the store until no probe must be repeated."""
         await self._reach()
         failures = 0
         while True:
-            # A probe bounds its own time.
+            # Each probe has its own timeout.
             self._probes = [probe for probe in self._probes if not await probe()]
             if self.problem:
                 self.problem = ""
@@ -79,7 +79,7 @@ class BucketCheck:
             await self._clock.sleep(PROBE_BACKOFF.delay(failures, self._rng))
 
     async def _reach(self) -> None:
-        """Return when the bucket answers."""
+        """Return when the bucket responds."""
         failures = 0
         while True:
             try:

@@ -1,7 +1,7 @@
-"""Coordination. Keeps S3's time known, where no request tells it by itself.
+"""Coordination. Keeps S3's time of day known while no other request reveals it.
 
-Only one of the two S3 clients shows the headers of an answer, and the other one does most of the work. So where no
-answer has told S3's time for `PERIOD_SECONDS`, one cheap request is made for it.
+Only boto3 exposes response headers, and obstore makes most requests. So if no response has had S3's time for
+`PERIOD_SECONDS`, one cheap request is made.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ PERIOD_SECONDS = 60.0
 
 
 async def watch_clock(origin: Origin, bucket: str, clock: CorrectedClock) -> None:
-    """Ask S3 for its time, for ever: at most once in `PERIOD_SECONDS`."""
+    """Request S3's time until cancelled, at most once in `PERIOD_SECONDS`."""
     while True:
         await clock.sleep(PERIOD_SECONDS)
         if clock.now() - clock.s3.observed_at >= PERIOD_SECONDS:
-            with suppress(OriginFailure):  # it is counted there, and a refusal is dated as well
+            with suppress(OriginFailure):  # counted by `origin`, and errors have a date as well
                 await origin.check_bucket(bucket)

@@ -1,9 +1,9 @@
-"""Pure. What the S3 store can do, as far as is known, and what follows for conditional requests.
+"""Pure. The known capabilities of the S3 store, and their consequences for conditional requests.
 
-Stores exist that accept `If-Match` and `If-None-Match` and ignore them, and others where an object's ETag, just
-looked up, does not satisfy `If-Match`. `store_probe` finds out at the start, `upload` reports what it meets later.
-Where a condition does not work the node decides itself: it looks at the object, decides, and writes, while it holds
-the key's lock. That is safe only as long as this node is the only writer of the key.
+Some stores accept `If-Match` and `If-None-Match` and ignore them, and in others an object's ETag, just read, does
+not satisfy `If-Match`. `store_probe` probes at the start, uploads report what they find later. Where a condition
+does not work the node decides itself: it reads the object's state, decides, and writes, while it holds the key's
+lock. That is safe only while this node is the only writer of the key.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from milena_common.api.errors import FailedPrecondition
 ConditionsMode = Literal["auto", "require", "off"]
 CONDITIONS_MODES: tuple[ConditionsMode, ...] = ("auto", "require", "off")
 
-# After so many different objects in a row whose condition did not hold although it should have, it is the store.
+# After so many different objects in a row whose valid condition was denied, the store itself is considered faulty.
 MAX_EXCEPTIONS = 3
 
 
 class Capability(Enum):
-    """What a store is probed for; the value is the label of the metric and the name in `milena s3 check`."""
+    """A capability of a store; the value is the label of the metric and the name in `milena s3 check`."""
 
     CREATE = "put_if_none_match"
     REPLACE = "put_if_match"
@@ -32,16 +32,16 @@ class Capability(Enum):
     METADATA = "user_metadata"
     LISTING = "listing_order"
 
-    # Every upload looks several up. Enum's own hash is a function in Python.
+    # Every upload looks several up, and Enum's own hash is a Python function.
     __hash__ = object.__hash__
 
 
 class State(Enum):
-    """How a capability was found.
+    """The state of a capability.
 
-    IGNORED: the condition is accepted, and the write done although it does not hold. UNSUPPORTED: the store answers
-    that it does not know it. NEVER_HOLDS: the object is what the condition names, and the store denies it. BROKEN:
-    the answer is not what was stored.
+    IGNORED: the store accepts the condition, and writes although it does not hold. UNSUPPORTED: the store reports
+    that it does not implement it. NEVER_HOLDS: the store denies a condition that holds. BROKEN: the response
+    differs from what was stored.
     """
 
     UNKNOWN = "unknown"
@@ -53,7 +53,7 @@ class State(Enum):
 
 
 class Finding(NamedTuple):
-    """`detail` says what was seen, "" if there is nothing to say."""
+    """A state, and `detail`: what was observed, "" if nothing."""
 
     state: State
     detail: str = ""
@@ -61,7 +61,7 @@ class Finding(NamedTuple):
 
 NOT_PROBED = Finding(State.UNKNOWN, "not probed yet")
 CONDITIONAL_WRITES = (Capability.CREATE, Capability.REPLACE, Capability.DELETE)
-# What is lost, in words for the log and /readyz. Milena itself writes in one piece, so MULTIPART is only reported.
+# The consequences, for the log and /readyz. Milena writes in one piece, so MULTIPART is only reported.
 _CONSEQUENCES = {
     Capability.CREATE: "create-only writes are decided by the node, safe only while it is the only writer",
     Capability.REPLACE: "changes by other writers are looked for before each write, and can be missed in between",
@@ -73,16 +73,16 @@ _CONSEQUENCES = {
 
 
 class Conditions:
-    """What is known of the store, and whether writes carry conditions. `mode` is S3_CONDITIONS."""
+    """The capabilities of the store, and the resulting use of conditions. `mode` is S3_CONDITIONS."""
 
     def __init__(self, mode: ConditionsMode) -> None:
         self.mode = mode
         self.findings: dict[Capability, Finding] = dict.fromkeys(Capability, NOT_PROBED)
-        self.exceptions = 0  # conditions that did not hold although they should have, since the start
+        self.exceptions = 0  # valid conditions that were denied since the start
         self._exceptions: dict[Capability, set[Ref]] = {each: set() for each in Capability}
 
     def learn(self, findings: dict[Capability, Finding]) -> None:
-        """Take over what was found. A capability that failed in use stays failed until the node's restart."""
+        """Adopt the findings of a probe. A capability that failed in use stays failed until the node's restart."""
         for capability, finding in findings.items():
             if finding.state is not State.UNKNOWN or self.state(capability) is State.UNKNOWN:
                 self.findings[capability] = finding
@@ -95,7 +95,7 @@ class Conditions:
         return self.mode != "off" and self.findings[capability].state in (State.WORKS, State.UNKNOWN)
 
     def trusts(self, capability: Capability) -> bool:
-        """True if the condition alone keeps a write from what it must not overwrite, so that no look is needed."""
+        """True if the condition alone protects other writers' objects, so that a write needs no HEAD before it."""
         return self.mode != "off" and self.findings[capability].state is State.WORKS
 
     @property
@@ -104,19 +104,20 @@ class Conditions:
         return self.state(Capability.COPY) not in (State.UNSUPPORTED, State.BROKEN)
 
     def unsupported(self, capability: Capability) -> bool:
-        """Note a 501 answer to the condition; True if that is news."""
+        """Record a 501 response to the condition; return True for the first one."""
         news = self.state(capability) is not State.UNSUPPORTED
         self.findings[capability] = Finding(State.UNSUPPORTED, "answered with 501")
         return news
 
     def held(self, capability: Capability) -> None:
-        """Note that the condition held."""
+        """Record that the condition held."""
         self._exceptions[capability].clear()
 
     def did_not_hold(self, capability: Capability, ref: Ref) -> None:
-        """Note that the condition was denied, and that a look before and a look after it show that it holds.
+        """Record that the condition was denied, although HEADs before and after the write show that it holds.
 
-        One object may have changed to and fro in between, so that the store is judged by MAX_EXCEPTIONS of them.
+        A single object may have changed forth and back in between, so only MAX_EXCEPTIONS of them count against the
+        store.
         """
         self.exceptions += 1
         seen = self._exceptions[capability]
@@ -126,16 +127,16 @@ class Conditions:
             self.findings[capability] = Finding(State.NEVER_HOLDS, "the ETag just looked up does not match itself")
 
     def check(self, capability: Capability) -> None:
-        """Raise FailedPrecondition if S3_CONDITIONS=require, and this conditional write cannot be left to S3."""
+        """Raise FailedPrecondition if S3_CONDITIONS=require, and S3 does not enforce this condition."""
         finding = self.findings[capability]
         if self.mode == "require" and finding.state is not State.WORKS:
             raise FailedPrecondition(
-                f"S3_CONDITIONS=require: conditional writes are refused, "
+                f"S3_CONDITIONS=require: conditional writes are rejected, "
                 f"because {_description(capability, finding)}"
             )
 
     def not_ready(self) -> list[str]:
-        """The reasons why the node must not serve: conditions are required, and the store has none."""
+        """Return the reasons why the node must not serve: conditions are required, and the store lacks them."""
         if self.mode != "require":
             return []
         return [
@@ -148,7 +149,7 @@ class Conditions:
         return [each for each in CONDITIONAL_WRITES if self.state(each) not in working]
 
     def degraded(self) -> list[str]:
-        """What does not work at this store, or could not be probed, and what follows from it."""
+        """Return what does not work at this store, or could not be probed, with its consequences."""
         reasons = []
         for capability, consequence in _CONSEQUENCES.items():
             finding = self.findings[capability]

@@ -1,9 +1,8 @@
-"""Coordination. Whether S3 answers, found out also while nobody asks it for anything.
+"""Coordination. Checks that S3 responds, even while the node has no requests for it.
 
-A node without reads and writes would call itself well for as long as S3 is down. So S3 is asked for the bucket when
-no request has succeeded for CHECK_SECONDS: two small requests a minute on an idle node, none on a busy one. Only
-such a check says that S3 does not answer. One object that fails for ever, while nothing else is asked for, says
-nothing of S3.
+A node without reads and writes would report that it is healthy while S3 is down. So the bucket is checked when no
+request has succeeded for CHECK_SECONDS: two small requests a minute on an idle node, none on a busy one. Only such
+a check determines that S3 is down: one object that always fails, without other requests, is no evidence.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 30.0
-# After a check that failed. Requests that succeed meanwhile end it at once.
+# After a failed check. A request that succeeds meanwhile clears the problem at once.
 CHECK_AGAIN_SECONDS = 10.0
 
 
 class S3Watch:
-    """The watch on `bucket`, the default one. Begin it when the bucket has answered once."""
+    """The check of `bucket`, the default one. Start it when the bucket has responded once."""
 
     def __init__(self, store: Origin, bucket: str, clock: Clock) -> None:
         self._store = store
@@ -37,7 +36,7 @@ class S3Watch:
         return max(self._started, self._store.last_success)
 
     async def run(self) -> None:
-        """Check for ever."""
+        """Check until cancelled."""
         while True:
             now = self._clock.now()
             due = self._last_success + CHECK_SECONDS
@@ -62,11 +61,11 @@ class S3Watch:
         self._failed_at = self._clock.now()
 
     def not_ready(self) -> list[str]:
-        """Nothing: a node without S3 serves what it has."""
+        """Return no reasons: a node without S3 serves its entries."""
         return []
 
     def degraded(self) -> list[str]:
-        """Why an operator should look at S3; empty when it answers."""
+        """Return why an operator should look at S3; empty when it responds."""
         if not self._problem or self._last_success > self._failed_at:
             return []
         silent = self._clock.now() - self._last_success

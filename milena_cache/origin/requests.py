@@ -1,13 +1,13 @@
-"""Coordination. S3 with attempts, a limit on requests in hand, and counts of every request.
+"""Coordination. S3 with retries, a limit on requests in flight, and counts of every request.
 
-Both clients are set to a single attempt, and every attempt is counted here. A failed read is repeated with
-jittered backoff where repeating can help. Writes are not: what to do after a failed one depends on what it left
-behind, which is for `upload` to find out.
+Both clients make a single attempt, and every attempt is counted here. A failed read is retried with jittered
+backoff if the failure may be transient. Writes are not: the step after a failed one depends on its effect in S3,
+which the upload determines.
 
-A read that S3 does not begin to answer is hedged: the same read is sent on a connection of its own, and the first
-answer counts. A connection may have died without a sign (a firewall forgot it, a load balancer was replaced), and
-an answer may be lost; the reader waits for neither. Once the head of the answer has come, the transfer is left
-alone however long it takes, as long as bytes move. Writes are never hedged: two of them could both take effect.
+A read whose response does not begin in time is hedged: the same read is sent on a new connection, and the first
+response counts. A connection may have died silently (a firewall dropped it, a load balancer was replaced), and a
+response may be lost; the reader waits for neither. Once the response headers have arrived, the transfer continues
+as long as bytes arrive. Writes are never hedged: two of them could both take effect.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from milena_common.runtime.completion import done_within
 
 T = TypeVar("T")
 
-# One request to a store; the second argument is to be called when S3 begins to answer.
+# One request to a store; it calls the second argument when the response headers have arrived.
 Once = Callable[[ObjectStore, Callable[[], None]], Awaitable[T]]
 
 BACKOFF = Backoff(first=0.05, max_delay=2.0)
-# Reads: sending them twice changes nothing.
+# Reads, which are idempotent.
 HEDGED = frozenset(("get", "head", "list", "bucket"))
-# After these the same connection, or one as old, is not tried again.
+# After these a retry uses a new connection.
 BROKEN = frozenset((Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE))
-# Seconds between two times that idle connections are given up.
+# The minimum of seconds between two times that idle connections are discarded.
 RECONNECT_SECONDS = 5.0
 OPERATIONS = ("get", "head", "put", "copy", "delete", "list", "bucket")
 
@@ -65,19 +65,19 @@ class OriginCounts:
         self.durations[operation].observe(seconds)
 
     def total(self, *operations: str) -> int:
-        """Requests of these operations, all if none is named."""
+        """Return the number of requests of these operations, of all if none is named."""
         return sum(n for (name, _), n in self.requests.items() if not operations or name in operations)
 
 
 class Origin:
-    """A store with `retries` further attempts for reads, and `concurrency` requests at once.
+    """A store with up to `retries` retries for reads, and at most `concurrency` requests in flight.
 
-    Reads and writes have that many places each, so that a flood of reads does not keep writes waiting. A request
-    waits for its place at most `place_timeout` seconds. `last_success` is when S3 last answered, if only to refuse
-    something about one object, in monotonic seconds; 0 if it never did.
+    Reads and writes have separate limits, so that many reads do not delay writes. A request waits for its place at
+    most `place_timeout` seconds. `last_success` is when S3 last responded, even with an error about one object, in
+    monotonic seconds; 0 if it never did.
 
-    `fresh` reaches the same S3, on a new connection for each request. It gets the second request of a read that is
-    not being answered after `hedge_after` seconds, and what is repeated because of its connection.
+    `fresh` is the same S3, on a new connection for each request. It gets the second request of a read without
+    response headers after `hedge_after` seconds, and retries after failures of a connection.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Origin:
         hedge_after: float,
     ) -> None:
         self.counts = OriginCounts()
-        # Called with the metadata of each object that S3 turns out to hold.
+        # Called with the metadata of each object that is found in S3.
         self.observed: Callable[[Ref, Mapping[str, str]], None] = lambda ref, metadata: None
         self.last_success = 0.0
         self._store = store
@@ -153,7 +153,7 @@ class Origin:
             self.last_success = self.clock.now()
             return response
         except MilenaError:
-            code = "200"  # an answer that the node does not want: too large
+            code = "200"  # a response that the node rejects: too large
             self.last_success = self.clock.now()
             raise
         except OriginFailure as failure:
@@ -172,10 +172,10 @@ class Origin:
         code_of: Callable[[T], str],
         places: asyncio.Semaphore,
     ) -> T:
-        """Send a read, and once more on a fresh connection if S3 does not begin to answer; the first answer counts.
+        """Send a read, and once more on a new connection if its response does not begin; the first response counts.
 
-        The second request takes a place of its own, if one is free: an S3 that is slow because it is overloaded
-        gets no more than S3_CONCURRENCY requests. Raises what the last of the two failed with.
+        The second request takes a place of its own, if one is free: an overloaded S3 gets no more than
+        S3_CONCURRENCY requests. Raises the failure of the last of the two.
         """
         began = asyncio.Event()
         first = asyncio.create_task(self._request(store, operation, once, code_of, began.set))
@@ -195,17 +195,17 @@ class Origin:
         finally:
             for task in (first, second):
                 if task is not None and not task.cancel() and not task.cancelled():
-                    task.exception()  # the other one's answer counts; this is no event for the log
+                    task.exception()  # retrieved, so that asyncio does not log it
 
     def _reconnect(self) -> None:
-        """Do without the idle connections: one of them gave no answer where a new one did."""
+        """Discard the idle connections: one of them brought no response where a new one did."""
         now = self.clock.now()
         if now >= self._next_reconnect:
             self._next_reconnect = now + RECONNECT_SECONDS
             self._store.reconnect()
 
     async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, deadline: float) -> None:
-        """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
+        """Wait, up to `place_timeout`, for a place among the requests in flight: S3 may be hanging."""
         try:
             if places.locked():
                 async with asyncio.timeout(self._place_timeout):
@@ -213,7 +213,7 @@ class Origin:
             else:
                 await places.acquire()  # at once; a timer would be a tenth of an upload's processor time
         except TimeoutError:
-            code = "S3_CONCURRENCY requests are in hand already"
+            code = "S3_CONCURRENCY requests are in flight already"
             raise OriginFailure(Fault.THROTTLED, operation, ref, code, "local") from None
         if self.clock.now() >= deadline:
             places.release()
@@ -241,7 +241,7 @@ class Origin:
         return found
 
     async def look(self, ref: Ref, deadline: float) -> Info | None:
-        """As `head`, as a step of a write: one attempt, not begun after `deadline`."""
+        """Do `head` as a step of a write: one attempt, not started after `deadline`."""
         found = await self._attempts(
             "head", ref, lambda store, _: store.head(ref), _code_of_head, writing=True, deadline=deadline
         )
@@ -258,7 +258,7 @@ class Origin:
         metadata: Mapping[str, str] = NO_METADATA,
         attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
-        """As `ObjectStore.put`: one attempt, not begun after `deadline` (monotonic seconds)."""
+        """Do `ObjectStore.put`: one attempt, not started after `deadline` (monotonic seconds)."""
         etag = await self._attempts(
             "put",
             ref,
@@ -272,7 +272,7 @@ class Origin:
         return etag
 
     async def describe(self, ref: Ref, deadline: float) -> Info | None:
-        """As `look`, with the object's attributes and the time of day at S3."""
+        """Do `look`, with the object's attributes and S3's time of day."""
         found = await self._attempts(
             "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, deadline=deadline
         )
@@ -287,7 +287,7 @@ class Origin:
         metadata: Mapping[str, str],
         attributes: Mapping[str, Any],
     ) -> str:
-        """As `ObjectStore.copy`: one attempt, not begun after `deadline`."""
+        """Do `ObjectStore.copy`: one attempt, not started after `deadline`."""
         return await self._attempts(
             "copy",
             ref,
@@ -297,7 +297,7 @@ class Origin:
         )
 
     async def delete(self, ref: Ref, deadline: float, *, if_match: str = "") -> None:
-        """As `ObjectStore.delete`: one attempt, not begun after `deadline`."""
+        """Do `ObjectStore.delete`: one attempt, not started after `deadline`."""
         await self._attempts(
             "delete",
             ref,
@@ -319,9 +319,9 @@ class Origin:
 
 
 async def _first_response(first: asyncio.Task[T], second: asyncio.Task[T]) -> tuple[T, asyncio.Task[T]]:
-    """Return the answer that comes first, and the request that brought it. Raises what both failed with.
+    """Return the first response, and its request. Raises a failure if both failed.
 
-    A failure that may pass is no answer as long as the other request may still bring one.
+    A transient failure does not count while the other request may still succeed.
     """
     queued = {first, second}
     while True:
@@ -343,7 +343,7 @@ def _code_of_get(response: Stored | Absent) -> str:
 
 
 async def within(asking: Awaitable[T], timeout: float, what: str) -> T:
-    """Return S3's answer, which must come within `timeout` seconds. Raises its failures as Milena's errors."""
+    """Return S3's response within `timeout` seconds. Raises failures as Milena's errors."""
     try:
         return await asyncio.wait_for(asking, timeout)
     except TimeoutError:

@@ -1,8 +1,8 @@
 """Coordination. S3 as one `ObjectStore`: obstore where it is exact, boto3 for the rest.
 
-Neither client's answer is taken as it comes: a HEAD that brings no object is confirmed by a GET (`s3_absence`), a
-value is compared with its ETag (`s3_digest`), a bucket in another region is found once and remembered, and what
-obstore cannot tell (the HTTP status of a read, encryption, headers) is asked for by boto3.
+The responses of both clients are verified: a HEAD without an object is confirmed by a GET (`absence`), a value is
+compared with its ETag (`s3.digest`), the region of a bucket is looked up once, and what obstore does not report
+(the HTTP status of a read, encryption, headers) is read through boto3.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ from milena_common.runtime.clock import Clock
 
 T = TypeVar("T")
 
-# S3's words for temporary credentials that have come to their end.
+# S3's error codes for expired temporary credentials.
 EXPIRED = frozenset(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"))
 
 log = logging.getLogger(__name__)
 
-# The MD5 of a larger value (bytes) is computed on a thread, where hashlib leaves the event loop alone.
+# The MD5 of a larger value (bytes) is computed on a thread, because hashlib would block the event loop.
 LARGE_BYTES = 2**18
-# After so many answers in a row that obstore cannot read, this S3 is read by boto3.
+# After so many responses in a row that obstore cannot parse, boto3 reads this S3.
 UNREADABLE_IN_A_ROW = 8
-# One read in so many then finds out whether it can read them again.
+# Then one read in so many tries obstore again.
 FAST_AGAIN = 256
-# A region that could not be learnt is not asked for again within so many seconds.
+# The seconds between two lookups of a bucket's region, after one that failed.
 REGION_PAUSE_SECONDS = 10.0
-# An answer that is not believed is logged once in so many seconds for each operation and code, of which so many are
-# remembered.
+# A response that is not S3's is logged once in so many seconds for each operation and code, of which at most so
+# many are tracked.
 LOG_SECONDS = 60.0
 MAX_KINDS = 100
 DAMAGED = "damaged value"
-# A key that is in no bucket, by which the start check reads.
+# The key of a nonexistent object, which the start check reads.
 CHECK_KEY = ".milena-check/no-such-object"
 
 
 class S3:
-    """Every byte-exact key, at obstore's speed wherever it keeps the key as it is and can do what is asked.
+    """S3 for every byte-exact key, through obstore wherever it keeps the key unaltered and supports the operation.
 
-    `thorough` is the client by boto3, for what is asked of it alone. `negative_ttl`: for how many seconds a
-    confirmed absence is believed. `on_request` is called with operation, code and seconds for each request that is
-    made besides the one that was asked for. `budget` bounds the bytes of values that are being read. `s3_clock` is
-    set by the answers that boto3 gets.
+    `thorough` is the boto3 client, for operations that only it supports. `negative_ttl`: seconds for which a
+    confirmed absence is cached. `on_request` is called with operation, code and seconds for each request in
+    addition to the one that the caller made. `budget` bounds the bytes of values being read. `s3_clock` is set by
+    the responses to boto3.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class S3:
         self._region_requested: dict[str, float] = {}
 
     def unpooled(self) -> S3:
-        """Return the same S3 by new connections: each request has one that no earlier request has used.
+        """Return the same S3 on new connections: each request opens its own.
 
-        What is known of its objects and ETags is known to both. Were it not, the second could believe an absence
-        that a write by the first has ended.
+        Both share their knowledge of objects and ETags. Otherwise the second could use a cached absence that a
+        write by the first has ended.
         """
         other = self._another(0, pooled=False)
         other._absence, other._etags, other._logged_at = self._absence, self._etags, self._logged_at
@@ -136,33 +136,33 @@ class S3:
         got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
         if isinstance(got, Absent):
             return got
-        # Without an ETag it may be anything of status 2xx that a gateway made up.
+        # Without an ETag it may be any 2xx response of a gateway.
         if not got.etag:
             raise Unreadable(str(ref))
         if await self._is_whole(ref, got):
             return got
-        # Damaged on the way, or encrypted with a key: boto3 sees the headers that tell.
+        # Damaged in transit, or encrypted with a key: boto3 exposes the headers that distinguish these.
         again = await self._counted("get", self.thorough.get(ref, max_bytes=max_bytes))
         if isinstance(again, Stored) and not await self._is_whole(ref, again):
             raise self._damaged(ref, again)
         return again
 
     async def _fast_read(self, operation: str, ref: Ref, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what obstore reads; None if boto3 has to."""
+        """Return the result of obstore; None if boto3 must read."""
         started = self._clock.now()
         try:
             found = await self._in_its_region(ref, read)
         except Unreadable:
             self._unreadable += 1
             if self._unreadable == UNREADABLE_IN_A_ROW:
-                log.warning("the fast client cannot read this S3's answers: reading by the other one")
+                log.warning("the fast client cannot parse this S3's responses: reading through the other one")
             self.on_request(operation, "200", self._clock.now() - started)
             return None
         self._unreadable = 0
         return found
 
     async def _is_whole(self, ref: Ref, got: Stored) -> bool:
-        """Return False if the value is known not to be what its ETag names."""
+        """Return False if the value is known to differ from its ETag."""
         bucket, value = ref.bucket, got.value
         if got.opaque_etag:
             self._etags.is_opaque(got.etag)
@@ -205,12 +205,12 @@ class S3:
         return found
 
     async def _confirm(self, ref: Ref, silent: OriginFailure) -> Info | None:
-        """Ask by a GET what a HEAD meant, whose answer had no object and can have no code."""
+        """Confirm by a GET the response to a HEAD without an object, which cannot have an error code."""
         try:
             return await self._absence.confirm(ref, self._inquire)
         except OriginFailure as failure:
             if failure.fault is Fault.DENIED:
-                # Looking is denied, which says nothing about a write of the same object.
+                # Reading is denied, which does not imply that writing the same object is.
                 raise OriginFailure(Fault.DENIED, "head", ref, silent.code, silent.status, failure.code) from None
             raise self._logged(failure) from None
 
@@ -242,7 +242,7 @@ class S3:
                         ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata
                     )
                 except Unreadable:
-                    pass  # redirected, and not done; boto3 finds out where to
+                    pass  # redirected, and not done; boto3 exposes the target
             return await self.thorough.put(
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             )
@@ -287,7 +287,7 @@ class S3:
     # ---- the bucket
 
     async def check_bucket(self, bucket: str) -> None:
-        """As the contract says, by a request about the bucket and a read by each of the two clients."""
+        """Check the bucket by a request about it and a read by each of the two clients. Raises OriginFailure."""
         absent = Ref(bucket, CHECK_KEY)
         await self._in_its_region(absent, lambda: self.thorough.check_bucket(bucket))
         for store in (self._fast, self.thorough):
@@ -302,7 +302,7 @@ class S3:
         except Unreadable:
             return
         except OriginFailure as failure:
-            # A policy may allow only some keys, and S3 has spoken.
+            # A policy may allow only some keys, and the response is S3's.
             if failure.fault is not Fault.DENIED:
                 raise
             return
@@ -310,13 +310,13 @@ class S3:
             raise OriginFailure(Fault.UNEXPECTED, "get", absent, "a page in the place of an object", "200")
 
     async def _in_its_region(self, ref: Ref, send: Callable[[], Awaitable[T]]) -> T:
-        """Ask; once more if S3 says that the bucket is in another region, which is remembered.
+        """Send a request; once more if S3 reports that the bucket is in another region, which is cached.
 
-        S3's rules for that: the same bucket, and the region that S3 names; never the address that an answer names.
+        The second request is for the same bucket, in the region that S3 names, never at an address from a response.
         """
         used, generation = self._fast.region(ref.bucket), self._credentials.generation
         try:
-            # Directly, since almost all are answered: each coroutine around this one is 1 % of an upload.
+            # Directly, since almost all succeed: each coroutine around this one costs 1 % of an upload.
             return await send()
         except OriginFailure as failure:
             first = failure
@@ -337,9 +337,9 @@ class S3:
     async def _send_authorized(
         self, send: Callable[[], Awaitable[T]], failure: OriginFailure, generation: int
     ) -> T:
-        """Ask once more with new credentials if `failure` says that those of `generation` have expired.
+        """Send once more with new credentials if `failure` means that those of `generation` have expired.
 
-        S3 has done nothing then, so that this is safe for writes too. Raises `failure` for any other reason.
+        S3 has done nothing then, so this is safe for writes too. Raises any other `failure`.
         """
         if failure.code not in EXPIRED or not await self._credentials.renew(generation):
             raise failure.redacted(self._credentials.redact) from None
@@ -349,9 +349,9 @@ class S3:
             raise again.redacted(self._credentials.redact) from None
 
     async def _learn_region(self, bucket: str, used: str, region: str) -> bool:
-        """Return True if requests about the bucket are signed for another region than `used` from now on."""
+        """Return True if later requests about the bucket are signed for another region than `used`."""
         if self._fast.region(bucket) != used:
-            return True  # another request was faster
+            return True  # a concurrent request has learned it
         now = self._clock.now()
         if not region:
             if now - self._region_requested.get(bucket, -REGION_PAUSE_SECONDS) < REGION_PAUSE_SECONDS:
@@ -367,10 +367,10 @@ class S3:
         self.thorough.use_region(bucket, region)
         return True
 
-    # ---- what is said of it
+    # ---- counts and logs
 
     async def _counted(self, operation: str, asking: Awaitable[T]) -> T:
-        """Count a request that nobody above this store knows of."""
+        """Count a request that the layers above this store do not see."""
         started = self._clock.now()
         code = "cancelled"
         try:
@@ -390,7 +390,7 @@ class S3:
             raise self._logged(failure) from None
 
     def _logged(self, failure: OriginFailure) -> OriginFailure:
-        """Log an answer that is not S3's, once in `LOG_SECONDS` for each kind of it."""
+        """Log a response that is not S3's, once in `LOG_SECONDS` for each kind."""
         if failure.fault is Fault.UNEXPECTED or failure.code == DAMAGED:
             kind, now = (failure.operation, failure.code), self._clock.now()
             if now - self._logged_at.get(kind, -LOG_SECONDS) >= LOG_SECONDS:

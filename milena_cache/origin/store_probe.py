@@ -1,8 +1,8 @@
-"""Coordination. Finds out what the S3 store honours: conditions on writes, metadata, copies, the order of listings.
+"""Coordination. Probes the S3 store's capabilities: conditional writes, metadata, copies, the order of listings.
 
-All is tried on tiny objects below one random name, `<S3_PREFIX>.milena-probe/<random>`, that are removed
-afterwards; what a killed process left there is removed by a probe that runs an hour later. A store that refuses
-these writes leaves everything unknown, which is logged and stops nothing.
+A probe uses tiny objects below one random name, `<S3_PREFIX>.milena-probe/<random>`, and removes them afterwards;
+those of a killed process are removed by a probe an hour later. A store that rejects these writes leaves everything
+unknown, which is logged and does not stop the node.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 DIRECTORY = ".milena-probe/"
-# All requests of one probe together, in seconds. A store that is slower is probed again.
+# The timeout of a whole probe, in seconds. A slower store is probed again.
 PROBE_SECONDS = 15.0
 LEFT_BEHIND_SECONDS = 3600.0
-# A probe removes at most so many objects that others have left behind.
+# The maximum of objects from earlier probes that one probe removes.
 MAX_LEFT_BEHIND = 100
 
 WRONG_ETAG = '"00000000000000000000000000000000"'
@@ -37,14 +37,14 @@ ATTRIBUTES = {"CacheControl": "max-age=60", "ContentType": "text/x-milena-probe"
 
 
 class MultipartStore(Protocol):
-    """A store that can be asked for a multipart upload."""
+    """A store with multipart uploads."""
 
     async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
         """Store the object by a multipart upload of one part; with `if_absent` only where there is none."""
 
 
 class Probed(NamedTuple):
-    """`done`: nothing is left to be tried again, because a request failed that may succeed later."""
+    """The findings of a probe; `done` is False if a transient failure left some unknown, to be probed again."""
 
     findings: dict[Capability, Finding]
     done: bool
@@ -53,8 +53,8 @@ class Probed(NamedTuple):
 class StoreProbe:
     """Probes one bucket. `rng` returns random numbers from 0 to 1.
 
-    What was found out once is not tried again: a store on which one trial fails for ever, as a gateway that answers
-    multipart uploads with 500, would else be sent all 35 requests each time.
+    Known capabilities are not probed again: a store at which one trial always fails, such as a gateway that
+    responds to multipart uploads with 500, would otherwise get all 35 requests each time.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class StoreProbe:
         self._untried = [each for each in _TRIALS if each not in off]
 
     async def run(self) -> bool:
-        """Probe, have `conditions` learn it and log what does not work; False if it has to be tried again."""
+        """Probe, update `conditions` and log what does not work; return False if a probe must be repeated."""
         findings, done = await self.probe()
         self._conditions.learn(findings)
         if done:
@@ -89,7 +89,7 @@ class StoreProbe:
         return done
 
     async def probe(self) -> Probed:
-        """Find out what works of what is not known yet, in at most PROBE_SECONDS, and remove what that took."""
+        """Probe the unknown capabilities, in at most PROBE_SECONDS, and remove the objects of the probe."""
         name = f"{self._directory}{int(self._rng() * 2**52):013x}"
         tried = _Trial(self._store, self._multipart, self._bucket, name)
         findings: dict[Capability, Finding] = {}
@@ -104,7 +104,7 @@ class StoreProbe:
                             continue
                     self._untried.remove(capability)
         except TimeoutError:
-            pass  # what was not tried is left for the next time
+            pass  # the rest is left for the next probe
         finally:
             await self._clean_up(tried.written)
         return Probed(findings, not self._untried)
@@ -131,7 +131,7 @@ def _failed(failure: OriginFailure) -> Finding:
 
 
 class _Trial:
-    """The single trials. `written` are the objects that may be there afterwards."""
+    """The single trials. `written` are the objects that may exist afterwards."""
 
     def __init__(self, store: Origin, multipart: MultipartStore, bucket: str, name: str) -> None:
         self.written: set[Ref] = set()
@@ -146,14 +146,14 @@ class _Trial:
         return ref
 
     async def create(self) -> Finding:
-        """If-None-Match: * on PUT."""
+        """Try If-None-Match: * on PUT."""
         ref = self._ref("create")
         if not await _is_accepted(self._store.put(ref, b"1", inf, if_absent=True)):
             return Finding(State.NEVER_HOLDS, "If-None-Match: * is refused where there is no object")
         return _ignored_if(await _is_accepted(self._store.put(ref, b"2", inf, if_absent=True)))
 
     async def replace(self) -> Finding:
-        """If-Match on PUT, with the ETag of a HEAD and with a wrong one."""
+        """Try If-Match on PUT, with the ETag of a HEAD and with a wrong one."""
         ref = self._ref("replace")
         found = await self._stored(ref)
         if not await _is_accepted(self._store.put(ref, b"2", inf, if_match=found.etag)):
@@ -161,7 +161,7 @@ class _Trial:
         return _ignored_if(await _is_accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
 
     async def delete(self) -> Finding:
-        """If-Match on DELETE, with a wrong ETag and with that of a HEAD."""
+        """Try If-Match on DELETE, with a wrong ETag and with that of a HEAD."""
         ref = self._ref("delete")
         found = await self._stored(ref)
         await _is_accepted(self._store.delete(ref, inf, if_match=WRONG_ETAG))
@@ -172,20 +172,20 @@ class _Trial:
         return WORKS
 
     async def multipart(self) -> Finding:
-        """If-None-Match: * on CompleteMultipartUpload."""
+        """Try If-None-Match: * on CompleteMultipartUpload."""
         ref = self._ref("parts")
         await self._store.put(ref, b"1", inf)
         return _ignored_if(await _is_accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
 
     async def metadata(self) -> Finding:
-        """User metadata, by HEAD."""
+        """Try user metadata, by HEAD."""
         ref = self._ref("metadata")
         await self._store.put(ref, b"1", inf, metadata=METADATA)
         found = await self._store.head(ref)
         return _as_stored("metadata", METADATA, found.metadata if found else {})
 
     async def copy(self) -> Finding:
-        """CopyObject onto itself, with other metadata and the same attributes."""
+        """Try CopyObject onto itself, with other metadata and the same attributes."""
         ref = self._ref("copy")
         await self._store.put(ref, b"1", inf, metadata={"old": "1"}, attributes=ATTRIBUTES)
         before = await self._store.describe(ref, inf)
@@ -201,7 +201,7 @@ class _Trial:
         return finding
 
     async def listing(self) -> Finding:
-        """The order of keys, over pages."""
+        """Try the order of keys, over pages."""
         refs = [self._ref(f"listed/{name}") for name in LISTED]
         await asyncio.gather(*(self._store.put(ref, b"", inf) for ref in reversed(refs)))
         listed: list[str] = []
@@ -225,7 +225,7 @@ class _Trial:
         return found
 
     async def _denied(self, ref: Ref, found: Info) -> Finding:
-        """What it means that the store denies `If-Match` with the ETag of `found`."""
+        """Return the finding for a store that denies `If-Match` with the ETag of `found`."""
         again = await self._store.head(ref)
         if again is not None and same_etag(again.etag, found.etag):
             return Finding(State.NEVER_HOLDS, f"the ETag just looked up, {found.etag}, does not match itself")
@@ -246,7 +246,7 @@ _TRIALS: Mapping[Capability, Callable[[_Trial], Awaitable[Finding]]] = {
 
 
 async def _is_accepted(write: Awaitable[object]) -> bool:
-    """Whether the write was done; False if its condition was said not to hold. Raises OriginFailure."""
+    """Return True if the write was done, False if the store denied its condition. Raises OriginFailure."""
     try:
         await write
     except OriginFailure as failure:

@@ -1,4 +1,8 @@
-"""Shell. Bodies of boto3's answers that do not tell their length."""
+"""Shell. Reads bodies of boto3's responses without a Content-Length.
+
+Some stores and proxies send chunked bodies, or end a body by closing the connection. The bound on a value's size is
+enforced while reading.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ from milena_cache.objects.object_store import Ref, too_large
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# A body whose length the answer does not tell is read in pieces of so many bytes.
+# The size in bytes of the pieces in which a body of unknown length is read.
 PIECE_BYTES = 2**18
 
 
 def has_body_end(response: Any) -> bool:
-    """Return True if the body says where it ends: it is chunked."""
+    """True if the body marks its own end: it is chunked."""
     return "chunked" in response["ResponseMetadata"]["HTTPHeaders"].get("transfer-encoding", "").lower()
 
 
@@ -32,7 +36,7 @@ def read_all(body: Any, ref: Ref, max_bytes: int) -> bytes:
 
 
 def size_by_reading(ref: Ref, client: S3Client) -> int:
-    """Return the size of an object whose head does not tell it, in bytes."""
+    """Return the size in bytes of an object whose headers do not have it."""
     response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
     size = response.get("ContentLength")
     if size is not None:

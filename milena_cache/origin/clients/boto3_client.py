@@ -1,6 +1,6 @@
 """Shell. `ObjectStore` over boto3: exact for every key that S3 accepts, listing, buckets, credentials.
 
-boto3 blocks, so calls run on threads. The clients are made anew for new credentials, on a thread too.
+boto3 blocks, so calls run on threads. New credentials get new clients, which are created on a thread too.
 """
 
 from __future__ import annotations
@@ -46,18 +46,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Buckets whose regions are remembered.
+# The number of buckets with cached regions.
 MAX_BUCKETS = 64
-# Values of x-amz-server-side-encryption with which an ETag is not the value's MD5.
+# Values of x-amz-server-side-encryption for which an ETag is not the value's MD5.
 OPAQUE_ENCRYPTION = ("aws:kms", "aws:kms:dsse")
 
 
 class Boto3Store:
     """S3 through boto3.
 
-    `pooled` False: each request has a connection of its own, which no earlier request has used. `budget` bounds the
-    bytes of values that are being read; None: nothing does, as in tools. `clock` is set by the `Date` of every
-    response, refusals included.
+    `pooled` False: each request has its own new connection. `budget` bounds the bytes of values being read; None:
+    no bound, as in tools. `clock` is set by the `Date` of every response, errors included.
     """
 
     def __init__(
@@ -77,10 +76,10 @@ class Boto3Store:
         self._settings = settings
         self._budget = budget or ByteBudget(UNBOUNDED)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="boto3")
-        # By region; few, since only those that S3 has named are asked.
+        # By region; few, since only regions that S3 has named are used.
         self._clients: dict[str, S3Client] = {}
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
-        # Whether this S3 gives its answers request ids: then one without has come from something else.
+        # True if this S3 adds request ids to its responses: then one without is not from S3.
         self._gives_request_ids = False
 
     def region(self, bucket: str) -> str:
@@ -88,11 +87,11 @@ class Boto3Store:
         return self._regions.get(bucket, self._settings.region)
 
     def use_region(self, bucket: str, region: str) -> None:
-        """Sign requests about `bucket` for `region` from now on; without an endpoint they also go there."""
+        """Sign later requests about `bucket` for `region`; without an endpoint they are also sent there."""
         self._regions[bucket] = region
 
     def _client(self, region: str, held: Held) -> S3Client:
-        """The client for a region with these credentials, which is made at their first use."""
+        """Return the client for a region with these credentials, created at their first use."""
         with self._credentials.making:
             if self._held is None or self._held[:3] != held[:3]:
                 self._held = held
@@ -105,7 +104,7 @@ class Boto3Store:
             return made
 
     def _from_response(self, http_response: Any, **_: Any) -> None:
-        """Take the time of day from the answer to the request that this thread has sent."""
+        """Take the time of day from the response to the request that this thread has sent."""
         date = date_of(http_response.headers.get("date", ""))
         if date is not None:
             self._response.date = date
@@ -114,7 +113,10 @@ class Boto3Store:
     async def _call(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
     ) -> T | Absent:
-        """Do `work` on a thread; return what S3 says of absence in its place. Raises OriginFailure for the rest."""
+        """Run `work` on a thread; return its result, or an Absent by S3's error code.
+
+        Raises OriginFailure otherwise.
+        """
 
         region = self.region(ref.bucket)
         try:
@@ -125,7 +127,7 @@ class Boto3Store:
         def run() -> T:
             client = self._client(region, held)
             if not self._pooled:
-                client.close()  # its idle connections; those of other requests are closed when these end
+                client.close()  # closes idle connections; those in use are closed when their requests end
             self._response.requested_at, self._response.date = time.monotonic(), None
             return work(client)
 
@@ -142,13 +144,13 @@ class Boto3Store:
     async def _write(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
     ) -> T:
-        """As `_call`, for requests to which nothing can be absent."""
+        """Run a write, as `_call`, where an Absent is impossible."""
         done = await self._call(operation, ref, work, conditional=conditional)
         assert not isinstance(done, Absent)
         return done
 
     def _check(self, operation: str, ref: Ref, response: Any) -> None:
-        """Raise OriginFailure if an answer of 2xx to a read is not one that S3 gives; headers may be missing."""
+        """Raise OriginFailure if a 2xx response to a read is not from S3; headers may be missing."""
         made_by = response["ResponseMetadata"]
         status, headers = made_by["HTTPStatusCode"], made_by["HTTPHeaders"]
         has_id = "x-amz-request-id" in headers
@@ -178,7 +180,7 @@ class Boto3Store:
             size = length
             value = body.read() if size is not None else read_all(body, ref, max_bytes)
             if size is None and not has_body_end(response):
-                # The end of the connection is all that says where the body ends, and it may have come too early.
+                # Only the end of the connection marks the end of the body, and the connection may have broken.
                 size = client.head_object(Bucket=ref.bucket, Key=ref.key).get("ContentLength")
             if size is not None and len(value) != size:
                 raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(value)} of {size} bytes", "incomplete")
@@ -209,7 +211,7 @@ class Boto3Store:
             return await self.inquire(ref)
 
     async def head_alone(self, ref: Ref) -> Info | None:
-        """As `head` in one request; raises a failure that `says_nothing` where a code is needed."""
+        """Do `head` in one request; raises a failure with `says_nothing` where an error code is needed."""
 
         def work(client: S3Client) -> Info:
             response: Any = client.head_object(Bucket=ref.bucket, Key=ref.key)
@@ -221,7 +223,7 @@ class Boto3Store:
         return None if isinstance(found, Absent) else found
 
     async def inquire(self, ref: Ref) -> Info | None:
-        """As `head`, by a GET whose body is left unread: its answer carries S3's code."""
+        """Do `head` by a GET whose body is not read: its response has S3's error code."""
 
         def work(client: S3Client) -> Info:
             response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
@@ -260,7 +262,7 @@ class Boto3Store:
             response = client.put_object(
                 Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=sendable(metadata), **attributes, **condition
             )
-            # Without an ETag it is not sure that S3 has answered: the caller looks.
+            # Without an ETag the response may not be from S3: the caller checks.
             if not response.get("ETag"):
                 raise OriginFailure(Fault.UNEXPECTED, "put", ref, "no ETag", "200")
             return response["ETag"]
@@ -288,7 +290,7 @@ class Boto3Store:
         return await self._write("copy", ref, work, conditional=True)
 
     async def put_in_parts(self, ref: Ref, value: bytes, *, if_absent: bool) -> None:
-        """Store the object by a multipart upload of one part; with `if_absent` as `put`. Only for the probe."""
+        """Store the object by a multipart upload of one part; `if_absent` as in `put`. Only for the probe."""
 
         def work(client: S3Client) -> None:
             place: Any = {"Bucket": ref.bucket, "Key": ref.key}
@@ -320,7 +322,7 @@ class Boto3Store:
         def work(client: S3Client) -> Page:
             after: Any = {"ContinuationToken": cursor} if cursor else {}
             response = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **after)
-            # A bucket's listing that does not even name the bucket is somebody else's XML.
+            # A listing that does not even name the bucket is not S3's XML.
             if "Name" not in response and "KeyCount" not in response and "IsTruncated" not in response:
                 raise OriginFailure(Fault.UNEXPECTED, "list", Ref(bucket, prefix), "no listing", "200")
             objects = [
@@ -340,10 +342,10 @@ class Boto3Store:
         except OriginFailure as failure:
             if not failure.says_nothing:
                 raise
-            await self.list(bucket, "", "", 1)  # unlike that of a HEAD, its answer carries S3's code
+            await self.list(bucket, "", "", 1)  # unlike a HEAD's, its response has S3's error code
 
     async def find_region(self, bucket: str) -> str:
-        """Return the region in which S3 says that `bucket` is; "" if it does not say."""
+        """Return the region of `bucket` according to S3; "" if S3 does not name it."""
 
         def work(client: S3Client) -> str:
             try:
@@ -355,7 +357,7 @@ class Boto3Store:
         return await self._write("bucket", Ref(bucket, ""), work)
 
     def reconnect(self) -> None:
-        """Use none of the idle connections any more; requests in flight keep theirs."""
+        """Discard the idle connections; requests in flight keep theirs."""
         for client in tuple(self._clients.values()):
             client.close()
 
@@ -364,7 +366,9 @@ class Boto3Store:
 
 
 def _copy_condition(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:
-    """Return the ETag of a copy whose answer named none, as some do. Raises OriginFailure if none was made."""
+    """Return the ETag of a copy whose response has none, as in some stores. Raises OriginFailure if there is no
+    copy.
+    """
     found = client.head_object(Bucket=ref.bucket, Key=ref.key)
     if not sendable(metadata).items() <= _own(found["Metadata"]).items():
         raise OriginFailure(Fault.UNEXPECTED, "copy", ref, "no ETag", "200")

@@ -1,7 +1,7 @@
-"""Shell. What boto3's errors mean.
+"""Shell. Converts boto3's errors to OriginFailure.
 
-botocore makes up a code where the answer has no error document of S3's: the status as digits, or "". Neither is a
-code of S3's here, and `s3_answers` judges what is left.
+botocore makes up a code where the response has no error document of S3: the status as digits, or "". Neither counts
+as a code of S3 here, and `milena_cache.origin.s3.responses` interprets the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from botocore.parsers import ResponseParserError
 from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
 from milena_cache.origin.s3.responses import meaning, out_of_files
 
-# botocore's words for a request that brought no HTTP answer; the first that fits counts.
+# botocore's exceptions for requests without an HTTP response; the first match counts.
 _TRANSPORT: tuple[tuple[type[Exception], Fault, str], ...] = (
     (botocore_errors.ReadTimeoutError, Fault.TIMEOUT, "timeout"),
     (botocore_errors.ConnectionError, Fault.CONNECT, "connect"),
@@ -26,18 +26,18 @@ _REGION_HEADER = "x-amz-bucket-region"
 
 
 def status_of(error: botocore_errors.ClientError) -> int:
-    """Return the HTTP status of the answer; 0 if there is none."""
+    """Return the HTTP status of the response; 0 if there is none."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def code_of(error: botocore_errors.ClientError) -> str:
-    """Return S3's own error code; "" if the answer had none."""
+    """Return S3's own error code; "" if the response had none."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return "" if code.isdigit() else code
 
 
 def region_of(error: botocore_errors.ClientError) -> str:
-    """Return the region in which S3 says that the bucket is; "" if it does not."""
+    """Return the bucket's region according to S3; "" if the response does not name it."""
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return str(headers.get(_REGION_HEADER, "") or error.response.get("Error", {}).get("Region", ""))
 
@@ -45,7 +45,7 @@ def region_of(error: botocore_errors.ClientError) -> str:
 def judge(
     operation: str, ref: Ref, error: Exception, *, conditional: bool = False
 ) -> OriginFailure | Absent | None:
-    """Return what `error`, raised by boto3 for a request about `ref`, says of S3; None if it is none of boto3's.
+    """Return the meaning of `error`, raised by boto3 for a request about `ref`; None if it is not one of boto3's.
 
     `conditional`: the request carried a condition.
     """
@@ -54,26 +54,26 @@ def judge(
     if _is_out_of_files(error):
         return out_of_files(operation, ref)
     if isinstance(error, ResponseParserError):
-        # An answer that is not S3's XML: what it answers may have been done.
+        # A response that is not S3's XML: the request may have been done.
         return OriginFailure(Fault.UNEXPECTED, operation, ref, "no XML", "200", str(error)[:200])
     if isinstance(error, botocore_errors.BotoCoreError):
         name = type(error).__name__
         for kind, fault, status in _TRANSPORT:
             if isinstance(error, kind):
                 return OriginFailure(fault, operation, ref, name, status, str(error))
-        # A parameter that boto3 refuses is the object's; credentials, profiles and endpoints are everyone's.
+        # A parameter that boto3 rejects concerns the object; credentials, profiles and endpoints concern all.
         of_object = isinstance(error, botocore_errors.ParamValidationError)
         return OriginFailure(
             Fault.REJECTED if of_object else Fault.ACCOUNT, operation, ref, name, "local", str(error)
         )
     if isinstance(error, ValueError):
-        # boto3's own complaint about an endpoint that it cannot use.
+        # boto3's error for an invalid endpoint.
         return OriginFailure(Fault.ACCOUNT, operation, ref, "ValueError", "local", str(error))
     return None
 
 
 def _is_out_of_files(error: BaseException) -> bool:
-    """True if `error` comes of there being no file descriptor left, which botocore says only in its causes."""
+    """True if `error` was caused by a lack of file descriptors, which only its chain of causes shows."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):

@@ -1,4 +1,8 @@
-"""Shell. Makes boto3's sessions and clients from resolved settings, with nothing read behind their back."""
+"""Shell. Creates boto3's sessions and clients from resolved settings alone.
+
+Everything that boto3 would read from the environment or from files is set explicitly, so that both client libraries
+behave the same.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ from milena_common.api.errors import ConfigError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Threads of one store, and so connections of one client.
+# The number of threads of one store, and so of connections of one client.
 THREADS = 16
 
 
 def make_session(settings: S3Settings) -> boto3.Session:
-    """Return where credentials come from. Raises ConfigError for a profile that does not exist."""
+    """Return a session, the source of credentials. Raises ConfigError for a profile that does not exist."""
     given = settings.credentials
     try:
         if given is None:
@@ -36,7 +40,7 @@ def make_session(settings: S3Settings) -> boto3.Session:
 
 
 def make_client(settings: S3Settings, region: str, held: Held) -> S3Client:
-    """Return a client for `region` with the credentials `held`. It follows no redirects and repeats nothing."""
+    """Return a client for `region` with the credentials `held`. It follows no redirects and does not retry."""
     proxies = dict.fromkeys(("http", "https"), settings.proxy_url) if settings.proxy_url else {}
     made = boto3.Session().client(
         "s3",
@@ -49,7 +53,7 @@ def make_client(settings: S3Settings, region: str, held: Held) -> S3Client:
         config=BotoConfig(
             connect_timeout=settings.connect_timeout,
             read_timeout=settings.timeout,
-            # One attempt: `origin` repeats, and counts each.
+            # A single attempt: `origin.requests` retries, and counts each.
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=THREADS,
             # Everything that boto3 would otherwise read from the environment or ~/.aws/config.
@@ -62,7 +66,7 @@ def make_client(settings: S3Settings, region: str, held: Held) -> S3Client:
                 "use_accelerate_endpoint": False,
                 "payload_signing_enabled": True,
             },
-            # Not every stand-in for S3 knows the newer checksums.
+            # Not every S3-compatible store supports the newer checksums.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
@@ -74,8 +78,8 @@ def make_client(settings: S3Settings, region: str, held: Held) -> S3Client:
 def _do_not_redirect(context: Any, **_: Any) -> None:
     """Keep botocore from following redirects and region errors by itself.
 
-    It would send requests that nobody counts, and for an answer to HeadBucket of 301, 302 or 307 that names no
-    region it would send HeadBucket again without end. `s3` does it, for both clients alike.
+    It would send uncounted requests, and for a response to HeadBucket of 301, 302 or 307 without a region it would
+    repeat HeadBucket endlessly. `s3_store` handles redirects, for both clients alike.
     """
     if "s3_redirect" in context:
         context["s3_redirect"]["redirected"] = True

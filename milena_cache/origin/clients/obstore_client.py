@@ -1,7 +1,7 @@
 """Shell. `ObjectStore` over obstore, which is many times faster than boto3 and awaits natively.
 
-It cannot do everything: it alters or rejects some keys (`exact` tells which), so those, and listing and bucket
-checks, are boto3's. Credentials come from `s3_credentials` for both.
+It is not complete: it alters or rejects some keys (see `exact`), so those, and listings and bucket checks, use
+boto3. Both get credentials from `milena_cache.origin.s3.credentials`.
 """
 
 from __future__ import annotations
@@ -40,36 +40,36 @@ if TYPE_CHECKING:
     from obstore import Bytes, GetOptions, PutMode
     from obstore.store import ClientConfig, S3Credential
 
-# Buckets whose connections are kept.
+# The number of buckets with open connections.
 MAX_BUCKETS = 64
-# Seconds that a connection is kept without a request.
+# Seconds that an idle connection is kept.
 POOL_IDLE_SECONDS = 20.0
 # The largest value that the configuration allows.
 MAX_VALUE_BYTES = 2**30
-# obstore asks for new credentials so many seconds before the end that it was given.
+# obstore requests new credentials so many seconds before the expiry time that it was given.
 OBSTORE_AHEAD_SECONDS = 300.0
 
 _ALTERED = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
 
 
 def exact(key: str) -> bool:
-    """Whether obstore reads and writes this key as it is.
+    """True if obstore reads and writes this key unaltered.
 
-    It takes keys as paths: leading and trailing `/` are dropped, empty, `.` and `..` segments and control
-    characters are refused. Found by trying every ASCII character and the odd spellings against a server.
+    It treats keys as paths: leading and trailing `/` are dropped, empty, `.` and `..` segments and control
+    characters are rejected. Verified by trying every ASCII character and unusual spellings against a server.
     """
     return _ALTERED.search(key) is None
 
 
 class Unreadable(Exception):
-    """There is an answer that obstore cannot read or does not show; see `s3_obstore_errors.unreadable`."""
+    """A response that obstore cannot parse or does not expose; see `obstore_errors.unreadable`."""
 
 
 class ObstoreStore:
     """S3 through obstore: get, head, put, delete.
 
-    `pooled` False: each request has a connection of its own, which no earlier request has used.
-    `budget` bounds the bytes of values that are being read; None: nothing does, as in tools.
+    `pooled` False: each request has its own new connection. `budget` bounds the bytes of values being read; None:
+    no bound, as in tools.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class ObstoreStore:
         self._generation = credentials.generation
         self._settings = settings
         self._pooled = pooled
-        # By bucket, and whether for writes.
+        # By bucket, and by use: True for writes.
         self._stores: LRUCache[tuple[str, bool], S3Store] = LRUCache(2 * MAX_BUCKETS)
         self._budget = budget or ByteBudget(UNBOUNDED)
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
 
     async def _provide(self) -> S3Credential:
         held = await self._credentials.current()
-        # obstore asks again so long before this moment: at `renew_at`.
+        # obstore requests new ones OBSTORE_AHEAD_SECONDS before this timestamp: at `renew_at`.
         must_head = None if held.renew_at is None else held.renew_at + OBSTORE_AHEAD_SECONDS
         return {
             "access_key_id": held.access_key,
@@ -103,21 +103,21 @@ class ObstoreStore:
     def _store(self, bucket: str, *, writes: bool = False) -> S3Store:
         if self._generation != self._credentials.generation:
             self._generation = self._credentials.generation
-            self._stores.clear()  # they keep credentials that have expired
+            self._stores.clear()  # they hold expired credentials
         store = self._stores.get((bucket, writes))
         if store is None:
             settings = self._settings
             options: ClientConfig = {
-                # Redirects that obstore follows by itself never lead from https to http.
+                # obstore never follows redirects from https to http.
                 "allow_http": settings.endpoint_url.startswith("http://"),
                 "connect_timeout": timedelta(seconds=settings.connect_timeout),
-                # Bounds each request whatever its size; `timeout` of the settings is what usually ends it.
+                # An upper bound for a request of any size; usually `timeout` of the settings ends it.
                 "timeout": timedelta(seconds=settings.transfer_seconds(MAX_VALUE_BYTES)),
-                # Well below the time after which firewalls and S3 itself forget an idle connection.
+                # Well below the time after which firewalls and S3 itself drop an idle connection.
                 "pool_idle_timeout": timedelta(seconds=POOL_IDLE_SECONDS),
             }
             if not writes:
-                # Not for writes: it would end an upload that takes longer, although its bytes are moving.
+                # Not for writes: it would end an upload that takes longer, although its bytes are being sent.
                 options["read_timeout"] = timedelta(seconds=settings.timeout)
             if not self._pooled:
                 options["pool_max_idle_per_host"] = "0"
@@ -125,7 +125,7 @@ class ObstoreStore:
                 options["root_certificate"] = Path(settings.ca_bundle).read_bytes()
             endpoint, virtual = settings.endpoint_of(bucket, self.region(bucket))
             # An explicit proxy keeps obstore from reading the environment. Excluding S3's host means no proxy for
-            # it, and none that works for the host that a redirect names.
+            # it, and an unusable one for the target of a redirect.
             options["proxy_url"] = settings.proxy_url or UNUSED_PROXY
             if not settings.proxy_url:
                 options["proxy_excludes"] = urlsplit(endpoint).hostname or ""
@@ -164,7 +164,7 @@ class ObstoreStore:
     async def get(
         self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
     ) -> Stored | Absent:
-        """As the contract says; raises Unreadable for what obstore cannot read."""
+        """See `ObjectStore`; raises Unreadable for a response that obstore cannot parse."""
         options: GetOptions = {"if_none_match": if_none_match} if if_none_match else {}
         try:
             response = await obstore.get_async(self._store(ref.bucket), ref.key, options=options)
@@ -184,9 +184,9 @@ class ObstoreStore:
         return Stored(body.to_bytes(), response.meta["e_tag"] or "", _own(response.attributes))
 
     async def head(self, ref: Ref) -> Info | None:
-        """As the contract says; raises Unreadable for what obstore cannot read."""
+        """See `ObjectStore`; raises Unreadable for a response that obstore cannot parse."""
         try:
-            # Not `obstore.head_async`, which leaves the metadata out.
+            # Not `obstore.head_async`, which omits the metadata.
             response = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
         except (BaseError, FileNotFoundError) as error:
             said = _judge("head", ref, error)
@@ -208,9 +208,9 @@ class ObstoreStore:
     ) -> str:
         mode: PutMode = "create" if if_absent else {"e_tag": if_match} if if_match else "overwrite"
         try:
-            # In one request whatever its size: parts would be visible as another kind of ETag, and would cost
-            # requests; MAX_VALUE_BYTES is far below S3's limit for one PUT.
-            # A cancelled request ends with its connection, so that nothing of it is sent later.
+            # One request for any size: parts would result in another kind of ETag, and would cost more requests;
+            # MAX_VALUE_BYTES is far below S3's limit for one PUT.
+            # A cancelled request closes its connection, so that nothing of it is sent later.
             async with asyncio.timeout(self._settings.transfer_seconds(len(value))):
                 result = await obstore.put_async(
                     self._store(ref.bucket, writes=True),
@@ -224,12 +224,12 @@ class ObstoreStore:
             raise _late("put", ref) from None
         except (BaseError, FileNotFoundError) as error:
             said = _judge("put", ref, error, conditional=if_absent or bool(if_match))
-            assert not isinstance(said, Absent), "a put finds its condition false, and nothing absent"
+            assert not isinstance(said, Absent), "a put can fail its condition, but not be absent"
             raise said from None
         return result["e_tag"] or ""
 
     async def delete(self, ref: Ref) -> None:
-        """Remove the object; obstore has no conditions for that."""
+        """Remove the object; obstore supports no condition for that."""
         try:
             async with asyncio.timeout(self._settings.transfer_seconds(0)):
                 await obstore.delete_async(self._store(ref.bucket, writes=True), ref.key)
@@ -250,7 +250,7 @@ def _late(operation: str, ref: Ref) -> OriginFailure:
 
 
 def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
-    # Standard headers are among the attributes too, under names with capitals.
+    # The attributes also have standard headers, under names with capitals.
     return {name: value for name, value in attributes.items() if name == name.lower()}
 
 

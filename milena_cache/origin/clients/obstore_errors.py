@@ -1,10 +1,10 @@
-"""Pure. What obstore's errors mean.
+"""Pure. Converts obstore's errors to OriginFailure.
 
-obstore tells what happened only in its error's text: a summary, which ends with the body of S3's answer, then a
-dump of the error, each field on a line. The kind of exception does not do: 409 and 412 are one (AlreadyExistsError)
-for a put that must find nothing, 404 and 412 are one (PreconditionError) for a put over a certain object, and each
-404 is FileNotFoundError, also that of a load balancer. So status and code are taken from the text, and `s3_answers`
-judges them.
+obstore reports the cause only in its error's text: a summary, which ends with the body of S3's response, then a
+dump of the error, each field on a line. The exception classes do not suffice: 409 and 412 are one
+(AlreadyExistsError) for a create-only put, 404 and 412 are one (PreconditionError) for a put with If-Match, and
+every 404 is FileNotFoundError, even a load balancer's. So status and code are parsed from the text, and
+`milena_cache.origin.s3.responses` interprets them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import re
 from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
 from milena_cache.origin.s3.responses import NO_DOCUMENT, ErrorDocument, error_document, meaning, out_of_files
 
-# obstore follows redirects, and has no setting against it. Without a proxy this one is named, with S3's host
-# excluded, so that only a redirect to another host is sent to it, and nothing listens there.
+# obstore follows redirects, and has no setting to disable that. Without a configured proxy this one is set, with
+# S3's host excluded, so that only a redirect to another host is sent to it, and nothing listens there.
 UNUSED_PROXY = "http://127.0.0.1:9"
 
 _DUMP = "\n\nDebug source:\n"
@@ -25,10 +25,10 @@ _RESPONSE = re.compile(
     re.S,
 )
 _KIND = re.compile(r"^ +kind: (\w+)", re.M)
-# EMFILE and ENFILE, met while a connection was opened or a name was looked up.
+# EMFILE and ENFILE, from opening a connection or resolving a name.
 _NO_FILES = re.compile(r"^ +code: (?:23|24),$", re.M)
-# A 3xx without a Location, which is how S3 answers a request for a bucket in another region; one whose Location
-# obstore does not follow any further; and one to another host, for which it tries `UNUSED_PROXY`.
+# A 3xx without a Location, S3's response for a bucket in another region; one with a Location that obstore does not
+# follow any further; and one to another host, for which it tries `UNUSED_PROXY`.
 _REDIRECT = re.compile(
     rf"^ +inner: BareRedirect,$|^ +kind: Redirect,$|^ +{re.escape(UNUSED_PROXY.removeprefix('http://'))},$", re.M
 )
@@ -37,13 +37,13 @@ _UNREADABLE = re.compile(
     r"^    source: (?:Invalid(?:Metadata|CacheControl|Content\w+) \{|Header \{\n +source: MissingContentLength,)$",
     re.M,
 )
-# An answer of 2xx that is not the one which S3 gives.
+# A 2xx response that is not S3's.
 _NOT_S3S = re.compile(
     r"^    source: (?:InvalidDeleteObjectsResponse \{|Metadata \{\n +source: MissingEtag,)$", re.M
 )
 
-# obstore deletes with DeleteObjects, whose answer is 200 with the key's own error inside. The status that a DELETE
-# would have had; 400 for any other.
+# obstore deletes with DeleteObjects, whose response is 200 with the key's own error inside. This maps its code to
+# the status that a DELETE would have had; 400 for any other.
 _STATUS_OF_DELETE = {
     "AccessDenied": 403,
     "NoSuchKey": 404,
@@ -58,17 +58,17 @@ _STATUS_OF_DELETE = {
 
 
 def unreadable(error: Exception) -> bool:
-    """Return True if there is an answer that obstore cannot read, or does not show.
+    """True if there was a response that obstore cannot parse, or does not expose.
 
-    Its head has text beyond ASCII or no Content-Length, or it is a redirect that leads nowhere or to another host,
-    of whose code and region obstore says nothing. S3 has not done what such a redirect answers.
+    Its headers have text beyond ASCII or no Content-Length, or it is a redirect without a target or to another
+    host, whose code and region obstore does not report. S3 has not done a request that it redirects.
     """
     dump = str(error).partition(_DUMP)[2]
     return _UNREADABLE.search(dump) is not None or _REDIRECT.search(dump) is not None
 
 
 def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = False) -> OriginFailure | Absent:
-    """Return what `error`, raised by obstore for a request about `ref`, says of S3.
+    """Return the meaning of `error`, raised by obstore for a request about `ref`.
 
     `conditional`: the request carried a condition.
     """
@@ -78,12 +78,12 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
         code, message = not_deleted.groups()
         status = _STATUS_OF_DELETE.get(code, 400)
         return _from_response(operation, ref, status, ErrorDocument(code, message, ""), conditional)
-    # The key may say anything, so it must not be taken for a part of the message.
+    # The key may be any text, so it must not be parsed as a part of the message.
     summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
     responded = _RESPONSE.search(summary)
     if responded:
         document = error_document(responded[2])
-        # Without a status: 200 with an error document.
+        # Without a status: a 200 with an error document.
         status = (
             int(responded[1])
             if responded[1]
@@ -104,7 +104,7 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
 
 
 def is_local(error: Exception) -> bool:
-    """Return True if `error` says of no answer of S3: obstore had no credentials to send."""
+    """True if `error` is not from a response of S3: obstore had no credentials to send."""
     summary = str(error).partition(_DUMP)[0]
     return _RESPONSE.search(summary) is None
 

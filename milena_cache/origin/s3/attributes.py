@@ -1,8 +1,8 @@
-"""Pure. What S3 keeps with an object beside its value, from a HEAD's answer to the request that repeats it.
+"""Pure. Converts an object's attributes in S3 from a HEAD's response to the request that repeats them.
 
-A write replaces all of it, so a write that is to change nothing but metadata repeats it. Names are boto3's, the
-same in answers and requests. Not repeated: ACLs, object locks and checksums, which S3 gives to the new object by
-the bucket's rules.
+A write replaces all attributes, so a write that changes only metadata repeats them. Names are boto3's, the same in
+responses and requests. Not repeated: ACLs, object locks and checksums, which S3 sets on the new object by the
+bucket's rules.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ REPEATED = (
 
 
 def attributes_of(response: Mapping[str, Any]) -> dict[str, Any]:
-    """What a later write must repeat of the object that this HEAD is about."""
+    """Return the attributes in a HEAD's response that a later write must repeat."""
     return {name: response[name] for name in REPEATED if response.get(name)}
 
 
 def sendable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata as boto3 takes it: text beyond ASCII in RFC 2047's words, in which S3 itself answers it."""
+    """Return metadata for boto3: text beyond ASCII as encoded words of RFC 2047, as in S3's own responses."""
     return {name: text if text.isascii() else _encoded(text) for name, text in metadata.items()}
 
 
 def _encoded(text: str) -> str:
     with suppress(ValueError):
-        text = text.encode("latin-1").decode()  # headers arrive as Latin-1, and were UTF-8 when they were written
+        text = text.encode("latin-1").decode()  # headers are decoded as Latin-1, and were written as UTF-8
     return f"=?UTF-8?B?{b64encode(text.encode()).decode()}?="

@@ -1,12 +1,11 @@
-"""Pure. What time it is at S3, and by how much this machine's clock differs from that.
+"""Pure. S3's time of day, and the skew of this machine's clock.
 
-Whether an object has come to its end is a question of the time of day. A machine whose clock is wrong, if only for
-a moment, must not remove objects that are still to exist, so S3's own clock is followed: the `Date` header of an
-answer and the monotonic clock since then give S3's time at any later moment, whatever is done to the clock of the
-machine.
+The expiry of an object depends on the time of day. A machine whose clock is wrong, even briefly, must not remove
+objects that have not expired, so S3's own clock is followed: the `Date` header of a response plus the monotonic
+time since then is S3's time at any later point, independent of changes of the machine's clock.
 
-The machine's clock counts as long as the two differ by at most `MAX_SKEW_SECONDS`, and before S3 has answered. If
-they differ by more, S3's time takes its place (`CorrectedClock`), and nothing is removed until they agree again.
+The machine's clock is used while the two differ by at most `MAX_SKEW_SECONDS`, and before S3 has responded. If they
+differ by more, S3's time replaces it (`CorrectedClock`), and nothing is removed until they agree again.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ MAX_SKEW_SECONDS = 60.0
 
 
 class S3Clock:
-    """S3's time of day, from the latest answer that told it."""
+    """S3's time of day, from the latest response with a date."""
 
     def __init__(self) -> None:
-        # S3's time at the zero of the monotonic clock; None before the first answer. One attribute, since answers
-        # arrive on other threads than the one that reads.
+        # S3's time at the zero of the monotonic clock; None before the first response. A single attribute, since
+        # responses arrive on other threads than the reader's.
         self._zero: float | None = None
         self.observed_at = float("-inf")
 
     def observed(self, date: float, requested_at: float, received_at: float) -> None:
-        """Take in that an answer is dated `date` (seconds since 1970), a header with whole seconds.
+        """Record that a response has the date `date` (seconds since 1970), a header with whole seconds.
 
-        `requested_at` and `received_at` are monotonic seconds. An answer that took longer than the clocks may
-        differ tells nothing.
+        `requested_at` and `received_at` are monotonic seconds. A response that took longer than the allowed skew is
+        ignored.
         """
         if received_at - requested_at <= MAX_SKEW_SECONDS:
             self._zero = date + 0.5 - (requested_at + received_at) / 2
@@ -41,36 +40,36 @@ class S3Clock:
 
     @property
     def known(self) -> bool:
-        """True if S3 has told its time."""
+        """True if a response has had S3's time."""
         return self._zero is not None
 
     def time(self, now: float) -> float | None:
-        """Return S3's time of day at `now` (monotonic), in seconds since 1970; None if it is not known."""
+        """Return S3's time of day at `now` (monotonic), in seconds since 1970; None if unknown."""
         return None if self._zero is None else self._zero + now
 
     def skew(self, wall: float, now: float) -> float:
-        """Return by how many seconds `wall` is ahead of S3's time; 0 if that is not known."""
+        """Return the seconds by which `wall` is ahead of S3's time; 0 if unknown."""
         return 0.0 if self._zero is None else wall - (self._zero + now)
 
 
 def date_of(header: str) -> float | None:
-    """Return what a `Date` header says, in seconds since 1970; None if it is no date."""
+    """Return the time of a `Date` header, in seconds since 1970; None if it is invalid."""
     try:
         timestamp = parsedate_to_datetime(header)
     except ValueError:
         return None
-    # Without a zone it would be taken for local time; HTTP's dates are always in GMT.
+    # Without a zone it would count as local time; HTTP's dates are always in GMT.
     return timestamp.replace(tzinfo=timestamp.tzinfo or UTC).timestamp()
 
 
 def is_skewed(skew: float) -> bool:
-    """Return whether clocks that differ by `skew` seconds must not decide what is removed."""
+    """True if clocks that differ by `skew` seconds must not decide about removals."""
     return abs(skew) > MAX_SKEW_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class CorrectedClock:
-    """The machine's clocks, but S3's time of day where the two differ by more than `MAX_SKEW_SECONDS`."""
+    """The machine's clocks, with S3's time of day where the two differ by more than `MAX_SKEW_SECONDS`."""
 
     machine: Clock
     s3: S3Clock
@@ -91,7 +90,7 @@ class CorrectedClock:
 
     @property
     def skew(self) -> float:
-        """By how many seconds the machine's time of day is ahead of S3's; 0 if that is not known."""
+        """Return the seconds by which the machine's time of day is ahead of S3's; 0 if unknown."""
         return self.skew_of(self.machine.wall())
 
     def skew_of(self, wall: float) -> float:
@@ -99,7 +98,7 @@ class CorrectedClock:
         return self.s3.skew(wall, self.machine.now())
 
     def degraded(self) -> list[str]:
-        """Return the reason to look at the machine's clock, if there is one."""
+        """Return the reason why an operator should look at the machine's clock, if there is one."""
         skew = self.skew
         if not is_skewed(skew):
             return []

@@ -1,8 +1,8 @@
-"""Shell. The credentials that both clients of S3 use: looked for by boto3's chain, renewed ahead of their end.
+"""Shell. The credentials of both S3 clients: found by boto3's provider chain, renewed ahead of their expiry.
 
-Temporary credentials are used until the end that their source gives, and no longer. New ones are fetched when three
-quarters of their time have passed, ten minutes before the end at the earliest. If that fails, the old ones are used
-for the rest of their time. If S3 says that they have expired all the same, the chain is walked anew.
+Temporary credentials are used until the expiry time that their source gives, and no longer. New ones are fetched
+when three quarters of their lifetime have passed, ten minutes before the expiry at the earliest. If that fails, the
+old ones are used until they expire. If S3 reports that they have expired earlier, the chain is walked again.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import boto3
 
 from milena_cache.origin.s3.settings import S3Settings
 
-# Seconds before their end at which credentials are renewed at the earliest.
+# Seconds before their expiry at which credentials are renewed at the earliest.
 RENEW_AHEAD_SECONDS = 600.0
-# The share of their time after which short-lived credentials are renewed.
+# The share of their lifetime after which short-lived credentials are renewed.
 RENEW_SHARE = 0.75
-# Seconds between two attempts to get new ones while the old ones are still good, and between two forced renewals.
+# Seconds between two attempts to get new ones while the old ones are still valid, and between two forced renewals.
 RENEW_PAUSE_SECONDS = 5.0
-# Shorter texts are not taken out of messages: they occur in many words.
+# Shorter secrets are not redacted from messages: such texts occur in many words.
 MIN_SECRET_LENGTH = 8
 
 _HEADER_TEXT = re.compile(r"[\x21-\x7e]*")
 
 
 class Held(NamedTuple):
-    """Credentials in use. Times are seconds since 1970; `expires_at` None: they never expire."""
+    """Credentials in use. Times are seconds since 1970; `expires_at` is None if they never expire."""
 
     access_key: str
     secret_key: str
@@ -43,13 +43,13 @@ class Held(NamedTuple):
 
 
 class CredentialsUnavailable(Exception):
-    """There are no credentials that could be used."""
+    """There are no valid credentials."""
 
 
 class Credentials:
-    """Credentials for one node. `make_session` walks boto3's chain anew; `wall` is in seconds since 1970.
+    """Credentials for one node. `make_session` walks boto3's chain again; `wall` is in seconds since 1970.
 
-    `generation` grows when what was handed out before is to be used no more.
+    `generation` grows when earlier credentials must not be used any more.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Credentials:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.generation = 0
-        # boto3's sessions are not safe in several threads: held while one makes a client or looks for credentials.
+        # boto3's sessions are not thread-safe: held while one creates a client or looks for credentials.
         self.making = threading.Lock()
         self._make_session = make_session
         self._wall = wall
@@ -74,7 +74,7 @@ class Credentials:
             self._remember(settings.credentials.secret_key, settings.credentials.token)
 
     async def current(self) -> Held:
-        """Return credentials that are good now. Raises CredentialsUnavailable."""
+        """Return valid credentials. Raises CredentialsUnavailable."""
         async with self._renewal:
             held = self._held
             now = self._wall()
@@ -91,9 +91,9 @@ class Credentials:
             return self._held
 
     async def renew(self, generation: int) -> bool:
-        """Walk the chain anew, because S3 says that the credentials of `generation` have expired.
+        """Walk the chain again, because S3 reports that the credentials of `generation` have expired.
 
-        Return False if that would bring the same: they are not temporary, or they were renewed moments ago.
+        Return False if that would return the same: they are not temporary, or they were renewed moments ago.
         """
         if generation != self.generation:
             return True
@@ -128,12 +128,12 @@ class Credentials:
         access_key, secret_key, token = (
             (text or "").strip() for text in (frozen.access_key, frozen.secret_key, frozen.token)
         )
-        # Of the current ones only, so that a process that runs for years does not collect them.
+        # Only of the current ones, so that a process that runs for years does not accumulate them.
         self._secrets.clear()
         self._remember(secret_key, token)
         if not all(_HEADER_TEXT.fullmatch(text) for text in (access_key, secret_key, token)):
             raise ValueError("the AWS credentials have characters that no request can carry")
-        # botocore has no public name for it; without it the credentials count as lasting.
+        # botocore has no public name for it; without it the credentials count as permanent.
         expiry: datetime | None = getattr(found, "_expiry_time", None)
         if expiry is None:
             return Held(access_key, secret_key, token, None, None)

@@ -1,18 +1,18 @@
-"""Pure. What an answer of S3 means, from the operation, the HTTP status and S3's own error code.
+"""Pure. Interprets a response of S3, by the operation, the HTTP status and S3's own error code.
 
-Between Milena and S3 stand load balancers, gateways and captive portals, which answer in S3's place with statuses
-of their own: 404 with an HTML page, 403 without a body, 304 to a request without a condition. So a status alone
-decides nothing that lasts: it is believed only with the error code that S3 sends with it in its XML document.
+Load balancers, gateways and captive portals between Milena and S3 send responses of their own: 404 with an HTML
+page, 403 without a body, 304 to a request without a condition. So a status alone has no permanent consequence: it
+counts only with the error code that S3 sends with it in its XML document.
 
     absent               NoSuchKey to a read or a delete
     not modified         304, to a GET with a condition (it has no body, so it carries no code)
     condition failed     PreconditionFailed, or NoSuchKey to a write with a condition
     conflict             ConditionalRequestConflict, OperationAborted
-    refused, this object AccessDenied, EntityTooLarge, KeyTooLongError, …: the explicit list `OBJECT_CODES`
-    refused, all         NoSuchBucket, and `ACCOUNT_CODES`: credentials, account, region, quota
-    passing failure      everything else, codes that are not listed here included
+    rejected, one object AccessDenied, EntityTooLarge, KeyTooLongError, …: the explicit list `OBJECT_CODES`
+    rejected, all        NoSuchBucket, and `ACCOUNT_CODES`: credentials, account, region, quota
+    transient failure    everything else, including codes that are not listed here
 
-The answer to a HEAD has no body, so it never carries a code: `Fault.UNEXPECTED`, and `s3` asks again by a GET.
+The response to a HEAD has no body, so it never has a code: `Fault.UNEXPECTED`, and `s3_store` repeats it as a GET.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
 
-# Said of one object or of one request about it: another attempt with the same key and value meets the same.
+# These concern one object or one request about it: a retry with the same key and value has the same result.
 OBJECT_CODES = frozenset(
     (
         "EntityTooLarge",
@@ -54,10 +54,11 @@ REGION_CODES = frozenset(
         "Redirect",
     )
 )
-# After these the region of the bucket is looked up. The last one is said while names of a new bucket spread.
+# After these the region of the bucket is looked up. The last one occurs while DNS names of a new bucket propagate.
 REGION_LOOKUP_CODES = REGION_CODES | {"TemporaryRedirect"}
 
-# Said of the account, the credentials, the region or the bucket: every request meets them until someone acts.
+# These concern the account, the credentials, the region or the bucket: every request gets them until an operator
+# acts.
 ACCOUNT_CODES = REGION_CODES | frozenset(
     (
         "AccountProblem",
@@ -115,7 +116,7 @@ _FAULTS: dict[str, Fault] = {
         ),
         Fault.THROTTLED,
     ),
-    # The request, or its body, did not arrive at S3 as it was sent.
+    # The request, or its body, was damaged in transit.
     **dict.fromkeys(
         (
             "BadDigest",
@@ -135,11 +136,11 @@ _ABSENT_TO = ("get", "head", "delete")
 
 
 def meaning(operation: str, status: int, code: str, *, conditional: bool = False) -> Fault | Absent:
-    """Return what an answer other than success says.
+    """Return the meaning of an unsuccessful response.
 
-    `code` is S3's error code, "" where the answer has no S3 error document. `status` is the HTTP status; that of
-    the whole answer where the code is one key's own in the answer to a DeleteObjects. `conditional`: the request
-    carried If-Match or If-None-Match.
+    `code` is S3's error code, "" where the response has no S3 error document. `status` is the HTTP status, of the
+    whole response where the code is that of one key in the response to a DeleteObjects. `conditional`: the request
+    had If-Match or If-None-Match.
     """
     if code == "NoSuchKey":
         if operation in _ABSENT_TO:
@@ -160,20 +161,20 @@ def meaning(operation: str, status: int, code: str, *, conditional: bool = False
 
 
 def out_of_files(operation: str, ref: Ref) -> OriginFailure:
-    """Return the failure of a request that was not sent because this process can open no connection."""
+    """Return the failure of a request that was not sent because this process has no free file descriptor."""
     code, text = "too many open files", "this process has all that it may have open (ulimit -n, LimitNOFILE)"
     return OriginFailure(Fault.CONNECT, operation, ref, code, "local", text)
 
 
 class ErrorDocument(NamedTuple):
-    """S3's error document; each field is "" where it has none. `region`: where the bucket is said to be."""
+    """S3's error document; each field is "" where it is missing. `region`: the bucket's region according to S3."""
 
     code: str
     message: str
     region: str
 
 
-# The error of the one key of a DeleteObjects is inside another document.
+# The error of the single key of a DeleteObjects is inside another document.
 _DOCUMENT = re.compile(r"\s*(?:<\?xml[^>]*\?>\s*)?(?:<DeleteResult(?:\s[^>]*)?>\s*)?<Error(?:\s[^>]*)?>")
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
@@ -182,7 +183,7 @@ NO_DOCUMENT = ErrorDocument("", "", "")
 
 
 def error_document(body: str) -> ErrorDocument:
-    """Return what S3's error document says; `NO_DOCUMENT` if `body` is anything else, such as an HTML page."""
+    """Return the content of S3's error document; `NO_DOCUMENT` if `body` is anything else, such as an HTML page."""
     if _DOCUMENT.match(body) is None:
         return NO_DOCUMENT
     found = (pattern.search(body) for pattern in (_CODE, _MESSAGE, _REGION))
@@ -190,5 +191,5 @@ def error_document(body: str) -> ErrorDocument:
 
 
 def is_error_document(value: bytes) -> bool:
-    """True if `value` is an S3 error document: no object, unless its ETag says so."""
+    """True if `value` is an S3 error document: not an object's value, unless its ETag matches."""
     return len(value) < 16_384 and bool(error_document(value.decode(errors="replace")).code)

@@ -1,8 +1,8 @@
-"""Pure. How to reach S3: resolved once from the environment, and handed to both clients explicitly.
+"""Pure. The settings for reaching S3: resolved once from the environment, and passed to both clients explicitly.
 
-boto3 and obstore each read variables of their own accord, and not the same ones in the same way. A node whose reads
-go to one endpoint or through one proxy, and whose listings to another, is worse than one that does not start. So
-what both can do is read here, what only one can do is refused by name, and neither client is left a choice.
+boto3 and obstore each read variables by themselves, and not the same ones in the same way. A node whose reads go to
+one endpoint or through one proxy, and whose listings to another, is worse than one that does not start. So settings
+that both support are read here, those that only one supports are rejected by name, and neither client reads any.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from urllib.parse import urlsplit
 from milena_common.network.addresses import canonical_host
 from milena_common.process.env import Environment
 
-# The slowest transfer of a value that is waited for, in bytes a second.
+# The minimum rate of a transfer, in bytes a second: a slower one times out.
 MIN_BYTES_PER_SECOND = 2**20
 
-# Where S3 is, the most specific first.
+# Variables for the endpoint of S3, the most specific first.
 ENDPOINT_VARIABLES = ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 PROXY_VARIABLES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
-# What one of the clients would do, and the other would not.
+# Variables that only one of the clients would follow.
 ONE_SIDED = (
     "AWS_CHECKSUM_ALGORITHM",
     "AWS_REQUEST_PAYER",
@@ -42,7 +42,7 @@ NO = ("", "0", "false", "f", "no", "n", "off")
 
 @dataclass(frozen=True, slots=True)
 class StaticCredentials:
-    """Credentials from the environment; `token` is "" for those that are not temporary."""
+    """Credentials from the environment; `token` is "" for permanent ones."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -51,15 +51,15 @@ class StaticCredentials:
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """How both clients reach S3.
+    """The settings of both clients.
 
     region: the region of the buckets
-    endpoint_url: where S3 is, "" for AWS
-    timeout: seconds that S3 may be silent in one attempt, before an answer and between its parts
-    connect_timeout: seconds for a connection to be made
-    proxy_url: the HTTP proxy on the way to S3, "" for none
-    ca_bundle: the file with the certificates to trust, "" for the usual ones
-    credentials: None if they are to be looked for (~/.aws, web identity, container, instance)
+    endpoint_url: the URL of S3, "" for AWS
+    timeout: seconds that S3 may be silent in one attempt, before a response and between its parts
+    connect_timeout: seconds for establishing a connection
+    proxy_url: the HTTP proxy for requests to S3, "" for none
+    ca_bundle: the file with the trusted certificates, "" for the default ones
+    credentials: None if the provider chain is used (~/.aws, web identity, container, instance)
     """
 
     region: str
@@ -71,15 +71,15 @@ class S3Settings:
     credentials: StaticCredentials | None = None
 
     def transfer_seconds(self, size: int) -> float:
-        """Return the seconds within which a request that carries `size` bytes has to be answered in full."""
+        """Return the timeout in seconds of a whole request that transfers `size` bytes."""
         return self.timeout + size / MIN_BYTES_PER_SECOND
 
     def endpoint_of(self, bucket: str, region: str) -> tuple[str, bool]:
-        """Return the URL of the bucket's S3, and whether the bucket is in its host and not in the path."""
+        """Return the URL for the bucket, and True if the bucket is in its host and not in the path."""
         if self.endpoint_url:
             return self.endpoint_url, False
         host = aws_host(region)
-        if "." in bucket:  # no certificate of AWS covers more than one name below its own
+        if "." in bucket:  # AWS's wildcard certificates cover only one label
             return f"https://{host}", False
         return f"https://{bucket}.{host}", True
 
@@ -90,7 +90,7 @@ def aws_host(region: str) -> str:
 
 
 def load_s3(env: Environment) -> S3Settings:
-    """Resolve the settings. Problems are noted in `env`."""
+    """Resolve the settings. Problems are recorded in `env`."""
     for name in ONE_SIDED:
         text = env.text(name)
         if text.lower() not in NO:
@@ -111,7 +111,7 @@ def load_s3(env: Environment) -> S3Settings:
 
 
 def _first(env: Environment, names: Sequence[str]) -> tuple[str, str]:
-    """The first of these variables that is set, and its value; the first name and "" if none is."""
+    """Return the first of these variables that is set, and its value; the first name and "" if none is."""
     texts = [(name, env.text(name)) for name in names]
     return next(((name, text) for name, text in texts if text), (names[0], ""))
 
@@ -134,12 +134,12 @@ def _endpoint(env: Environment) -> str:
             and canonical_host(parts.hostname or "") is not None
             and parts.port != 0
         )
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         usable = False
         parts = urlsplit("")
     if "@" in url:
         env.hidden_problem(name, "http://host:port or https://host[:port], without user and password")
-    # S3's clients take no host with an underscore.
+    # S3's clients accept no host with an underscore.
     elif url and (not usable or "_" in parts.netloc or parts.query or parts.fragment or " " in url):
         env.problem(name, url, "http://host:port or https://host[:port], no _ in host; empty for AWS")
     return url
@@ -155,7 +155,7 @@ def _credentials(env: Environment) -> StaticCredentials | None:
 
 
 def _proxy(env: Environment, url: str) -> str:
-    """The proxy for `url`, by the variables that curl and others read; names in lower case go first."""
+    """Return the proxy for `url`, by the variables that curl and others read; lower-case names take precedence."""
     # Read as secrets: they may hold a password.
     proxies = {name: env.secret(name) for name in PROXY_VARIABLES}
     excluded = [env.text(name) for name in ("no_proxy", "NO_PROXY")]
@@ -176,14 +176,14 @@ def _proxy(env: Environment, url: str) -> str:
     try:
         return "" if bypasses_proxy(excluded[0] or excluded[1], url) else parts.geturl()
     except ValueError:
-        return ""  # the endpoint is no URL, which is noted already
+        return ""  # the endpoint is not a URL, which is recorded already
 
 
 def bypasses_proxy(excluded: str, url: str) -> bool:
-    """Return whether `excluded`, the text of NO_PROXY, says that `url` is reached without a proxy.
+    """True if `excluded`, the text of NO_PROXY, excludes `url` from the use of a proxy.
 
-    Its parts, separated by commas or spaces: `*`, a host or a domain (with what is below it), an IP address, or a
-    network (10.0.0.0/8); all but the network may have a port. Raises ValueError if `url` is none.
+    Its parts, separated by commas or spaces: `*`, a host or a domain (with its subdomains), an IP address, or a
+    network (10.0.0.0/8); all but the network may have a port. Raises ValueError if `url` is invalid.
     """
     target = urlsplit(url)
     host = (target.hostname or "").rstrip(".")
