@@ -1,1 +1,1 @@
-"""The cache node: serves objects of S3 from memory, reads through on a miss and writes through on a put."""
+"""The cache node: serves objects of S3 from memory, reads through on a miss, and writes back from its journal."""

@@ -47,9 +47,9 @@ from milena_common.runtime.clock import SystemClock
 
 log = logging.getLogger("milena_cache")
 
-# After the drain, the parts of a stop add up to less than 10 s.
+# Seconds for leaving the ring. After the drain, the steps of a stop add up to less than 10 s.
 LEAVE_SECONDS = 1.0
-# Requests that the router sent before it took the leave may still be on their way.
+# Seconds to keep serving after leaving: requests that the router sent before may still be in flight.
 LINGER_SECONDS = 0.3
 STOP_GRACE_SECONDS = 6.0
 FINISH_SECONDS = 2.0
@@ -61,7 +61,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     clock = CorrectedClock(SystemClock(), S3Clock())
     rng = random.random
     budget = ByteBudget(config.max_in_flight_bytes)
-    make_session(config.s3)  # what is wrong with it is found now
+    make_session(config.s3)  # raises ConfigError for a wrong profile
     credentials = Credentials(config.s3, lambda: make_session(config.s3))
     store = S3(credentials, config.s3, clock, config.freshness.negative_ttl, budget=budget, s3_clock=clock.s3)
     try:
@@ -115,7 +115,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     membership = build_membership(parts, servers, member, config.routers)
     await server.start(servers.grpc_methods, servers.calls)
     log.info(
-        "cache node %s listens on %s, Redis door on %s, metrics on http://%s/metrics; "
+        "cache node %s listens on %s, RESP server on %s, metrics on http://%s/metrics; "
         "bucket %s, %d entries, %d MiB",
         advertised,
         address,
@@ -133,7 +133,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     )
     background = [asyncio.create_task(each) for each in work]
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
-    # A node that has left goes on watching: to requests that come late it can say who has their slots.
+    # A node that has left continues to watch the ring, so that it can redirect late requests to the new owners.
     watching = [asyncio.create_task(each.run()) for each in membership.ring_watches]
     try:
         await _either(stop, journal.failed)
@@ -147,7 +147,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await asyncio.gather(server.stop(STOP_GRACE_SECONDS), resp.stop(STOP_GRACE_SECONDS))
         undone = await parts.writes.finish(FINISH_SECONDS)
         if undone:
-            log.error("%d writes, none of them acknowledged, were given up: S3 did not answer", undone)
+            log.error("%d writes, none of them acknowledged, were abandoned: S3 did not respond", undone)
         await parts.node.finish()
     finally:
         for task in (*background, *watching):
@@ -165,7 +165,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
 
 
 def _origin_of(config: Config) -> str:
-    """Return what the journal's writes are for."""
+    """Return the bucket and prefix that the journal's writes are for, as one text."""
     return f"s3://{config.buckets.default}/{config.buckets.prefix}"
 
 
@@ -173,7 +173,7 @@ async def _open_disk(config: Config) -> LmdbDisk:
     """Return the journal's disk. Raises CannotOpen."""
     directory = Path(config.journal)
     origin = _origin_of(config)
-    # In a thread: the event loop has other work at a start only in tests, and must stay there for it.
+    # In a thread, so that the event loop stays responsive; at a start only tests have other work for it.
     await asyncio.to_thread(trial, directory)
     disk = LmdbDisk(directory, config.dirty_max_bytes)
     recorded = disk.metadata().get("origin", origin)
@@ -187,15 +187,15 @@ async def _open_disk(config: Config) -> LmdbDisk:
 
 
 def _record_user(config: Config, identity: JournalIdentity, node: str) -> None:
-    """Note beside the journal which node uses it. It is for people: a full disk does not prevent a start."""
+    """Record in the journal's directory which node uses it, for operators; a failure does not prevent a start."""
     try:
         record_node(Path(config.journal), identity, node)
     except OSError as error:
-        log.warning("journal %s: could not note that this node uses it: %s", config.journal, error.strerror)
+        log.warning("journal %s: could not record that this node uses it: %s", config.journal, error.strerror)
 
 
 async def _either(*events: asyncio.Event) -> None:
-    """Return when one of them is set."""
+    """Return when one of the events is set."""
     tasks = [asyncio.ensure_future(event.wait()) for event in events]
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for each in tasks:

@@ -1,9 +1,9 @@
-"""Makes a node's parts and hands them to each other: the only place where that is done.
+"""Wires a node: creates its parts and passes them to each other. This is the only wiring.
 
-`__main__`, the benchmarks and the tests build their nodes here, over a store, a disk, a clock and random numbers of
-their own. `build` makes what decides and keeps (policy, memory, journal, write-back), `build_servers` what answers
-callers, `build_membership` what makes the node a member of its routers' ring. Nothing is started here: no task, no
-request, no listening socket.
+`__main__`, the benchmarks and the tests build their nodes here, over their own store, disk, clock and random
+numbers. `build` creates policy, memory, journal and write-back, `build_servers` the servers for callers,
+`build_membership` the membership in the ring of each router. Nothing is started here: no task, no request, no
+listening socket.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
 
-# A router with DIRECT_ACCESS=false gives the ring to a node that has joined, which takes a moment.
+# Seconds between retries: a router with DIRECT_ACCESS=false sends the ring only to a node that has joined.
 RING_PAUSE_SECONDS = 1.0
 
 
@@ -96,7 +96,7 @@ class NodeParts:
     node: Node
 
     async def replay(self, directory: str) -> Replay:
-        """Make what the journal holds dirty; before anything is served. `directory` is for messages.
+        """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
 
         Raises CannotOpen.
         """
@@ -105,7 +105,7 @@ class NodeParts:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """What answers callers of one node. The gRPC server, which needs a running loop, is given `grpc_methods`."""
+    """The servers of one node. The gRPC server, which needs a running loop, serves `grpc_methods`."""
 
     calls: CallCounts
     bucket_check: BucketCheck
@@ -120,7 +120,7 @@ class Servers:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What keeps a node in the ring of each of its routers, and it and its peers in agreement on who owns what."""
+    """The parts that keep a node in each router's ring, and its ownership of slots consistent with its peers."""
 
     peers: Peers
     late_writes: LateWriteInvalidation
@@ -143,9 +143,9 @@ def build(
 ) -> NodeParts:
     """Return the parts of a node in front of `store`, with its journal on `disk`.
 
-    `fresh` is the same store on new connections, `store` itself if there is none. `conditions`: what is known of
-    the store; nothing by default. `lineage` is the stamp of writes until the node has joined a cluster.
-    `put_timeout`: seconds of one attempt of a write that goes through to S3.
+    `fresh` is the same store on new connections, `store` itself if there is none. `conditions`: the known
+    capabilities of the store; none by default. `lineage` is the stamp of writes until the node has joined a
+    cluster. `put_timeout`: seconds for one attempt of a write through to S3.
     """
     origin = Origin(
         store,
@@ -160,7 +160,7 @@ def build(
     journal: Journal[DirtyEntry] = Journal(disk, clock, lineage)
     origin.observed = journal.learn
     memory = Memory(config.max_entries, config.max_bytes)
-    # A read and its hedge have had their time.
+    # By then a read and its hedge have had their time.
     fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
     entries = Entries(memory, fetches, config.freshness, clock)
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
@@ -264,7 +264,7 @@ def build(
 
 
 def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentity:
-    """Return which node a process is, for the callers that mean a certain one; its cluster is in the journal."""
+    """Return the identity of a node, for callers that expect a certain one; its cluster is in the journal."""
     journal, dirty = parts.journal, parts.dirty
     return NodeIdentity(
         config.buckets.default,
@@ -276,7 +276,7 @@ def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentit
 
 
 def grpc_server(config: Config, parts: NodeParts, identity: NodeIdentity) -> GrpcServer:
-    """Return the gRPC server, which neither listens nor has methods. A loop has to be running."""
+    """Return the gRPC server, not listening yet and without methods. Needs a running loop."""
     return GrpcServer(SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check)
 
 
@@ -288,10 +288,10 @@ def build_servers(
     stopping: Callable[[], bool],
     probes: Sequence[Probe] = (),
 ) -> Servers:
-    """Return what answers callers. `address` is where others reach the node.
+    """Return the servers. `address` is the node's advertised address.
 
-    `stopping` returns True once the node is to take no more requests. `probes` find out about the store when it
-    answers for the first time.
+    `stopping` returns True once the node must accept no more requests. `probes` probe the store when it first
+    responds.
     """
     clock, bucket = parts.clock, config.buckets.default
     calls = CallCounts((*OPERATIONS, "other"))
@@ -341,7 +341,7 @@ def build_servers(
 
 
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
-    """Return the registry that `/metrics` shows."""
+    """Return the registry that `/metrics` exports."""
     return node_registry(
         servers.calls,
         parts.node,
@@ -363,7 +363,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
 def build_membership(
     parts: NodeParts, servers: Servers, identity: Identity, routers: Sequence[Address]
 ) -> Membership:
-    """Return what joins the ring of each of `routers` as the node that `identity` says."""
+    """Return the parts that join the ring of each of `routers` as the node with this `identity`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     peers = Peers(ownership.identity_at)
     late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)

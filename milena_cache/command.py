@@ -8,7 +8,7 @@ from milena_common.process.command import start
 
 
 def main() -> None:
-    """Run a cache node, or answer --help."""
+    """Run a cache node, or print the help."""
 
     def variables() -> frozenset[str]:
         from milena_cache.configuration.config import variables as names

@@ -1,4 +1,7 @@
-"""Coordination. With which code a node ends, and what its last lines of the log say about writes."""
+"""Coordination. Determines the exit code of a node, and logs the writes that are not in S3.
+
+Orchestrators and operators decide by the code if the journal's disk may be removed.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def exit_code(journal: Journal[DirtyEntry], dirty: Dirty, failed_writes: FailedW
     kept = len(dirty.entries) - lost
     if kept:
         log.error(
-            "%d writes are not in S3, %d of them refused by it: they remain in the journal %s, and are uploaded "
+            "%d writes are not in S3, %d of them rejected by it: they remain in the journal %s, and are uploaded "
             "when a node starts on it",
             kept,
             dirty.dead_letters,

@@ -1,4 +1,7 @@
-"""Shell. The node's metrics, by name."""
+"""Shell. The node's metrics: their names, help texts and sources, collected at each scrape.
+
+Names and labels are those of docs and dashboards; the counts are plain integers of the node's parts.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def node_registry(
     tracking: Tracking,
     budget: ByteBudget,
 ) -> CollectorRegistry:
-    """The registry that `/metrics` shows."""
+    """Return the registry that `/metrics` exports."""
 
     def collect() -> Iterable[Metric]:
         yield from _reads(node)
@@ -71,16 +74,16 @@ def node_registry(
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.fetches))
         yield gauge("milena_cache_ready", "1 if the node is ready", float(not status.not_ready()))
         yield gauge(
-            "milena_cache_degraded", "1 if somebody should look at the node", float(bool(status.degraded()))
+            "milena_cache_degraded", "1 if an operator should look at the node", float(bool(status.degraded()))
         )
         yield gauge(
             "milena_clock_skew_seconds",
-            "By how much this machine's time of day is ahead of S3's, 0: not known",
+            "Seconds by which this machine's time of day is ahead of S3's, 0: unknown",
             status.clock_skew,
         )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
         yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
-        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", requests.limiter.rejected)
+        yield counter("milena_rate_limited", "Requests rejected by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
@@ -88,7 +91,7 @@ def node_registry(
 
 def _reads(node: Node) -> Iterable[Metric]:
     reads = node.reads
-    yield counter("milena_cache_hits", "Reads answered without waiting for S3", reads.hits)
+    yield counter("milena_cache_hits", "Reads served without waiting for S3", reads.hits)
     yield counter("milena_cache_misses", "Reads that waited for S3", reads.misses)
     yield counters(
         "milena_cache_outcomes",
@@ -110,19 +113,19 @@ def _calls(calls: CallCounts, requests: Requests) -> Iterable[Metric]:
     )
     yield plain_counters(
         "milena_error_counter",
-        "Calls answered with an error, by gRPC status",
+        "Calls that failed, by gRPC status",
         ["operation", "code"],
         _errors(calls),
     )
     yield counters(
         "milena_moved",
-        "Calls answered by the address of the node that owns the key",
+        "Calls redirected to the node that owns the key",
         ["operation"],
         (([name], counts.moved) for name, counts in operations),
     )
     yield histograms(
         "milena_operation_duration_seconds",
-        "From a call's arrival to its answer",
+        "From a call's arrival to its response",
         "operation",
         ((name, counts.durations) for name, counts in operations),
     )
@@ -131,24 +134,26 @@ def _calls(calls: CallCounts, requests: Requests) -> Iterable[Metric]:
 
 
 def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
-    yield gauge("milena_resp_connections", "Open connections of the Redis door", len(clients))
-    yield counter("milena_resp_accepted_connections", "Connections since the start", clients.accepted)
-    yield counter("milena_resp_refused_connections", "Connections over RESP_MAX_CONNECTIONS", clients.rejected)
+    yield gauge("milena_resp_connections", "Open connections of the RESP server", len(clients))
+    yield counter("milena_resp_accepted_connections", "Connections accepted since the start", clients.accepted)
+    yield counter(
+        "milena_resp_refused_connections", "Connections rejected because of RESP_MAX_CONNECTIONS", clients.rejected
+    )
     yield counters(
         "milena_resp_disconnects",
-        "Connections that the node ended, by reason",
+        "Connections that the node closed, by reason",
         ["reason"],
         (([reason], number) for reason, number in clients.disconnects.items()),
     )
-    yield counter("milena_resp_deferred", "Answers that came later, as pushes", clients.deferred)
-    yield gauge("milena_tracking_keys", "Keys that clients cache and are told changes of", tracking.keys)
+    yield counter("milena_resp_deferred", "Deferred replies, sent as pushes", clients.deferred)
+    yield gauge("milena_tracking_keys", "Keys that clients track", tracking.keys)
     yield gauge("milena_tracking_clients", "Connections with CLIENT TRACKING on", tracking.clients)
-    yield counter("milena_invalidations", "Changes of keys that clients were told", tracking.invalidations)
+    yield counter("milena_invalidations", "Invalidations sent to tracking clients", tracking.invalidations)
 
 
 def _errors(calls: CallCounts) -> Iterable[tuple[list[str], float]]:
     for name, counts in calls.by_operation.items():
-        # There from the start, so that a rate over the first error is not lost.
+        # Exported from the start, so that a rate includes the first error.
         for code in counts.errors.keys() | {"unavailable"}:
             yield [name, code], counts.errors.get(code, 0)
 
@@ -157,11 +162,11 @@ def _memory(node: Node) -> Iterable[Metric]:
     memory = node.memory
     yield gauge("milena_cache_entries", "Entries in memory", len(memory))
     yield gauge("milena_cache_capacity_entries", "LRU_SIZE", memory.max_entries)
-    yield gauge("milena_cache_bytes", "Bytes in memory: keys, values, and their keeping", memory.bytes)
+    yield gauge("milena_cache_bytes", "Bytes in memory: keys, values, and overhead", memory.bytes)
     yield gauge("milena_cache_capacity_bytes", "LRU_BYTES", memory.max_bytes)
     yield counters(
         "milena_cache_evictions",
-        "Entries pushed out, by the limit that was reached",
+        "Entries evicted, by the limit that was reached",
         ["reason"],
         (([reason], number) for reason, number in memory.evictions.items()),
     )
@@ -176,7 +181,7 @@ def _writes(writes: Writes) -> Iterable[Metric]:
     )
     yield counters(
         "milena_writeback_forced_through",
-        "Writes that asked for less and had to go through S3, by reason",
+        "Writes of class back or memory that had to go through S3, by reason",
         ["reason"],
         (([reason], number) for reason, number in writes.forced.items()),
     )
@@ -184,14 +189,14 @@ def _writes(writes: Writes) -> Iterable[Metric]:
 
 def _dirty(dirty: Dirty, status: Status) -> Iterable[Metric]:
     yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", len(dirty))
-    yield gauge("milena_writeback_dirty_bytes", "Bytes of those, and of dead letters", dirty.bytes)
+    yield gauge("milena_writeback_dirty_bytes", "Bytes of dirty writes and dead letters", dirty.bytes)
     yield gauge("milena_writeback_limit_bytes", "DIRTY_MAX_BYTES", dirty.max_bytes)
     yield gauge("milena_writeback_memory_bytes", "Bytes of dirty values in memory", dirty.memory_bytes)
     yield gauge("milena_writeback_oldest_seconds", "Age of the oldest dirty write, 0 if none", status.oldest)
     yield gauge("milena_writeback_max_age_seconds", "DIRTY_MAX_AGE_SECONDS", status.max_age)
-    yield gauge("milena_writeback_dead_letters", "Writes that S3 refused for good", dirty.dead_letters)
+    yield gauge("milena_writeback_dead_letters", "Writes that S3 rejected permanently", dirty.dead_letters)
     yield gauge("milena_writeback_stuck", "Dirty writes that fail while others reach S3", status.stuck)
-    yield gauge("milena_writeback_dead_letter_bytes", "Bytes of those", dirty.dead_bytes)
+    yield gauge("milena_writeback_dead_letter_bytes", "Bytes of dead letters", dirty.dead_bytes)
 
 
 def _writeback(writeback: WriteBack, throttle: UploadThrottle, uploader: Uploader) -> Iterable[Metric]:
@@ -203,7 +208,7 @@ def _writeback(writeback: WriteBack, throttle: UploadThrottle, uploader: Uploade
     )
     yield counters(
         "milena_writeback_conflicts",
-        "Objects that somebody else had changed while our write waited, by what was done",
+        "Dirty writes whose object another writer had changed in S3, by policy",
         ["policy"],
         (([policy], number) for policy, number in uploader.conflicts.items()),
     )
@@ -211,7 +216,7 @@ def _writeback(writeback: WriteBack, throttle: UploadThrottle, uploader: Uploade
     yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", throttle.limit)
     yield gauge(
         "milena_writeback_last_success_timestamp_seconds",
-        "When S3 last took a write, seconds since 1970; 0: not yet",
+        "Time of the last successful upload, seconds since 1970; 0: none yet",
         writeback.last_success,
     )
 
@@ -221,7 +226,7 @@ def _journal(journal: Journal[DirtyEntry], replayed: Replay, status: Status) -> 
     yield histogram("milena_journal_commit_records", "Writes in a commit", journal.batches)
     yield histogram("milena_journal_commit_duration_seconds", "Duration of a commit", journal.durations)
     yield gauge("milena_journal_full", "1 if the journal's disk is full", float(journal.full))
-    yield gauge("milena_journal_damaged_records", "Records that are not what was written", status.damaged)
+    yield gauge("milena_journal_damaged_records", "Damaged records in the journal", status.damaged)
     yield gauge("milena_journal_replayed_records", "Records found at the start", replayed.records)
     yield gauge("milena_journal_replay_seconds", "Duration of the replay at the start", replayed.seconds)
     yield gauge("milena_journal_bytes", "Size of the journal's file", journal.disk.used_bytes)
@@ -230,13 +235,13 @@ def _journal(journal: Journal[DirtyEntry], replayed: Replay, status: Status) -> 
 def _store(conditions: Conditions) -> Iterable[Metric]:
     yield gauges(
         "milena_s3_capability",
-        "What the S3 store was probed for: 1 it works, 0 it does not, NaN not known",
+        "Probed capabilities of the S3 store: 1 works, 0 does not, NaN unknown",
         "capability",
         ((each.value, _known(finding.state)) for each, finding in conditions.findings.items()),
     )
     yield counter(
         "milena_s3_conditions_denied",
-        "Conditional writes that S3 refused although the object was what the condition named",
+        "Conditional writes that S3 denied although their condition held",
         conditions.exceptions,
     )
 
@@ -248,7 +253,7 @@ def _known(state: State) -> float:
 def _origin(origin: OriginCounts) -> Iterable[Metric]:
     yield counters(
         "milena_s3_requests",
-        "Requests to S3, each attempt counted, by HTTP status or what the transport met",
+        "Requests to S3, each attempt counted, by HTTP status or transport failure",
         ["operation", "code"],
         (([name, code], number) for (name, code), number in origin.requests.items()),
     )

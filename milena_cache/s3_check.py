@@ -1,8 +1,8 @@
 """Shell. The command `milena s3 check`: probes the store that a node with this environment would use.
 
     0    everything works
-    1    something does not work, or could not be found out
-    2    wrong usage, or the environment is wrong
+    1    something does not work, or could not be determined
+    2    wrong usage, or the environment is invalid
 
 It reads `.env` and the variables S3_BUCKET, S3_PREFIX, AWS_REGION, S3_ENDPOINT_URL and AWS's credentials, and
 writes below `<S3_PREFIX>.milena-probe/`, as the node does at its start.
@@ -35,12 +35,12 @@ CONCURRENCY = 8
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; ends the process if it is wrong, or help is asked for."""
+    """Parse the command line; exits if it is invalid, or if help was requested."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Find out whether the S3 store honours conditional writes, user metadata and the order of "
+        description="Probe whether the S3 store honours conditional writes, user metadata and the order of "
         "listings. Writes a few tiny objects below .milena-probe/ and removes them.",
-        epilog="Exit code 0: all works; 1: something does not, or is not known; 2: the environment is wrong.",
+        epilog="Exit code 0: all works; 1: something does not, or is unknown; 2: the environment is invalid.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args(argv)
@@ -49,7 +49,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 async def check(config: StoreConfig) -> Conditions:
     """Probe the store once. Raises OriginFailure if the bucket cannot be used, ConfigError for a wrong profile."""
     clock = SystemClock()
-    make_session(config.s3)  # what is wrong with it is found now
+    make_session(config.s3)  # raises ConfigError for a wrong profile
     store = S3(Credentials(config.s3, lambda: make_session(config.s3)), config.s3, clock, 0)
     origin = Origin(
         store,
@@ -73,7 +73,7 @@ async def check(config: StoreConfig) -> Conditions:
 
 
 def show(conditions: Conditions, *, as_json: bool) -> None:
-    """Print what was found, one line for each capability, or as JSON by name."""
+    """Print the findings, one line for each capability, or as JSON by name."""
     findings = {each.value: finding for each, finding in conditions.findings.items()}
     if as_json:
         print(
@@ -88,7 +88,7 @@ def show(conditions: Conditions, *, as_json: bool) -> None:
 
 
 def main() -> None:
-    """The program."""
+    """Run the command."""
     options = arguments(sys.argv[1:])
     try:
         conditions = asyncio.run(check(load_store(process.environment())))

@@ -1,3 +1,5 @@
-"""The node's configuration: `config` reads the environment, and `advertised` derives the addresses under which
-others reach the node. A variable has a default that works and limits that are checked.
+"""The node's configuration.
+
+`config` parses the environment, and `advertised` derives the addresses at which others reach the node. Every
+variable without a working default is required, and limits are checked.
 """

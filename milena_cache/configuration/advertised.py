@@ -1,4 +1,7 @@
-"""Shell. At which addresses others reach this node, where that is derived and not configured."""
+"""Shell. Derives the addresses at which others reach this node, where they are not configured.
+
+A node advertises them in its Join; a wrong one makes it unreachable for routers and clients.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def advertised_resp(listens: Address, advertised: Address) -> str:
-    """Where others reach the Redis door; "" if they cannot, because it is for this machine only."""
+    """Return the address at which others reach the RESP server; "" if it listens on loopback only."""
     if listens.is_wildcard:
         return str(Address(advertised.host, listens.port))
     if listens.is_loopback and not advertised.is_loopback:
         log.warning(
-            "the Redis door listens on %s, which others cannot reach: they use gRPC. Set RESP_ADDR=0.0.0.0:%d",
+            "the RESP server listens on %s, which others cannot reach: they use gRPC. Set RESP_ADDR=0.0.0.0:%d",
             listens,
             listens.port,
         )
@@ -27,13 +30,13 @@ def advertised_resp(listens: Address, advertised: Address) -> str:
 
 
 def derive_advertised(listen: Address, routers: Sequence[Address]) -> Address:
-    """Return the address that others can call: where it listens, or this machine's on the way to a router."""
+    """Return the address that others can connect to: the listening one, or this machine's towards a router."""
     if not listen.is_wildcard:
         return listen
     for router in routers:
         try:
             # A name may have addresses of both families; connecting a datagram socket sends nothing and only
-            # chooses the way, which fails at once for a family that this machine has no way for.
+            # selects the route, which fails at once for a family without one.
             for family, kind, _, _, where in socket.getaddrinfo(router.host, router.port, type=socket.SOCK_DGRAM):
                 with suppress(OSError), socket.socket(family, kind) as way:
                     way.connect(where)

@@ -1,4 +1,4 @@
-"""Pure. The cache node's configuration."""
+"""Pure. The cache node's configuration: parsed from the environment, with every problem reported at once."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ C = TypeVar("C", bound=str)
 DAY = 86400.0
 YEAR = 366 * DAY
 
-# The share of REQUEST_TIMEOUT_SECONDS after which a read that is not being answered is sent once more.
+# The share of REQUEST_TIMEOUT_SECONDS after which a read without response headers is sent once more.
 HEDGE_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the environment says; `docs/configuration.md` explains each variable and its consequence.
+    """The settings from the environment; `docs/configuration.md` explains each variable and its consequence.
 
-    `advertise` is None where the address that others call must be derived, `resp` where there is no Redis door.
+    `advertise` is None where the advertised address must be derived, `resp` where there is no RESP server.
     """
 
     listen: Address
@@ -74,22 +74,24 @@ class Config:
 
     @property
     def ports(self) -> tuple[Port, ...]:
-        """What the node listens on; all of these collide where a second node runs on one machine with defaults."""
+        """Return the ports that the node listens on; a second node with defaults on one machine collides on all of
+        them.
+        """
         resp = () if self.resp is None else (Port(self.resp, "RESP_ADDR", ", or to off"),)
         return Port(self.listen, "LISTEN_ADDR"), *resp, Port(self.metrics, "METRICS_PORT")
 
     @property
     def hedge_after(self) -> float:
-        """Seconds without the beginning of an answer after which S3 is asked once more.
+        """Return the seconds without response headers after which a read of S3 is sent once more.
 
-        A caller with the default deadline lives to see the answer to the second request, and has time left for it.
-        Where S3_TIMEOUT_SECONDS is shorter, the attempt has failed by then, and is repeated instead.
+        Within the default deadline there is enough time for the second request. Where S3_TIMEOUT_SECONDS is
+        shorter, the attempt has failed by then, and is repeated instead.
         """
         return self.request_timeout * HEDGE_SHARE
 
 
 def load(env: Environment, memory_limit: int) -> Config:
-    """`memory_limit` in bytes. Raises ConfigError with every problem."""
+    """Return the configuration; `memory_limit` in bytes. Raises ConfigError with every problem."""
     listen = env.address("LISTEN_ADDR", "127.0.0.1:50051", lowest_port=0)
     advertise = env.address("ADVERTISE_ADDR", str(listen), lowest_port=0)
     advertised = bool(env.text("ADVERTISE_ADDR"))
@@ -148,14 +150,14 @@ def load(env: Environment, memory_limit: int) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """What a program needs to reach the node's bucket, and no more."""
+    """The part of the configuration that is necessary to reach the node's bucket."""
 
     buckets: Buckets
     s3: S3Settings
 
 
 def load_store(env: Environment) -> StoreConfig:
-    """The part of the node's configuration that is about S3. Raises ConfigError with every problem."""
+    """Return the part of the node's configuration for S3. Raises ConfigError with every problem."""
     config = StoreConfig(_buckets(env), load_s3(env))
     env.check()
     return config
@@ -202,7 +204,7 @@ def _bucket(env: Environment, variable: str, name: str) -> str:
 
 
 def variables() -> frozenset[str]:
-    """The name of every variable that is read."""
+    """Return the name of every variable that is read."""
     env = Environment({})
     with suppress(ConfigError):
         load(env, 0)
