@@ -217,7 +217,7 @@ class Node:
         """
         dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
-            if dirty.owned_since < owned_since:
+            if dirty.belief.owned_since < owned_since:
                 return self._read_after_revalidation(target, timeout, owned_since)
             return self._reply_dirty(dirty)
         entry = self.memory.get(target.cache_key)
@@ -361,7 +361,7 @@ class Node:
         reply = None
         dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
-            if dirty.owned_since < owned_since:
+            if dirty.belief.owned_since < owned_since:
                 return self._exists_after_revalidation(target, timeout, owned_since)
             reply = self._reply_dirty(dirty)
         else:
