@@ -1,4 +1,4 @@
-"""Shell. ``python -m bench``: runs the cases, prints medians and ratios, writes every figure to a JSON file."""
+"""Shell. ``python -m bench``: runs the cases, prints medians and ratios, writes all samples to a JSON file."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ QUICK = Scale(0.2, (1_000, 100_000), backlog=40_000, drained=2_000, replayed=20_
 
 
 def show_progress(text: str) -> None:
-    """One line on standard error that is written over; nothing where that is not a terminal."""
+    """Overwrite one line on standard error; do nothing where that is not a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def run_case(case: Case, fixtures: Fixtures, rounds: int) -> Result:
-    """All variants in each round, each round beginning with another one."""
+    """Run all variants in each round, each round beginning with another one."""
     show_progress("")
     print(f"{case.name}: starting", file=sys.stderr, flush=True)
     with case.open(fixtures) as offered:
@@ -50,7 +50,7 @@ def run_case(case: Case, fixtures: Fixtures, rounds: int) -> Result:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 130 after Ctrl-C, with the finished cases reported."""
+    """Return the exit code: 0, or 130 after Ctrl-C, with the finished cases reported."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures Milena against its peers.")
     parser.add_argument("--case", action="append", choices=CASES, metavar="NAME", help="|".join(CASES))
     parser.add_argument("--rounds", type=int, default=5)
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--against", type=Path, metavar="DIR", help="compare with the build in DIR, whose environment is DIR/.venv"
     )
-    parser.add_argument("--quick", action="store_true", help="short rounds and fewer objects: does it work?")
+    parser.add_argument("--quick", action="store_true", help="short rounds and fewer objects: a smoke test")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     comparisons: list[Comparison] = []
     code = 0
     RESULTS.mkdir(exist_ok=True)
-    # Not where temporary files usually are: that may be memory, and journals are measured by their disk.
+    # Not in the default directory of temporary files: that may be memory, and journals are measured on a disk.
     with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as directory:
         fixtures = Fixtures(Path(directory), scale)
         other = Fixtures(fixtures.new_directory(), scale, options.against.resolve()) if options.against else None

@@ -1,7 +1,7 @@
-"""Shell. This tree against another build: both do the same work in turns, and are compared pair by pair.
+"""Shell. Compares this tree with another build: both do the same work in turns, and are compared pair by pair.
 
-Each build has S3 stubs, router and node of its own, and its own client and benchmark modules in the processes that
-measure. Variants that are not Milena's are left out: they are the same for both.
+Each build has its own S3 stubs, router and node, and its own client and benchmark modules in the measuring
+processes. Variants of other products are omitted: they are the same for both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One figure of a variant over all pairs: medians of both builds, and the ratios of this one to the other.
+    """One sample of a variant over all pairs: medians of both builds, and the ratios of this one to the other.
 
     `low` and `high` are the bounds of the 95 % interval of the ratios' median.
     """
@@ -37,7 +37,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All figures of a case."""
+    """All comparisons of a case."""
 
     case: str
     pairs: int
@@ -45,9 +45,9 @@ class Comparison:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the median of what `values` were drawn from, whatever their distribution.
+    """Return the distribution-free 95 % confidence interval of the median of the population of `values`.
 
-    It lies between two of the ordered values. Fewer than six values have none: the lowest and the highest are
+    Its bounds are two of the ordered values. Fewer than six values have none: the lowest and the highest are
     returned.
     """
     ordered = sorted(values)
@@ -63,7 +63,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(variant: str, own: Sequence[Samples], other: Sequence[Samples]) -> list[Compared]:
-    """Compare the figures that both builds have; those of `own` and `other` are of the same pairs, in order."""
+    """Compare the samples that both builds have; those of `own` and `other` are of the same pairs, in order."""
     rows = []
     for sample in own[0]:
         if sample not in other[0]:
@@ -81,8 +81,8 @@ def run_against(
 ) -> Comparison:
     """Run Milena's variants `pairs` times with both builds, beginning with each of them in turn.
 
-    A case is opened anew each time: while it is open, it may give this process and all that it starts a part of the
-    machine's cores, and builds that shared them would not be treated alike.
+    A case is opened again each time: while it is open, it may restrict this process and its children to a part of
+    the machine's cores, and builds that shared them would not have equal conditions.
     """
     print(f"{case.name}: starting", file=sys.stderr, flush=True)
     found: dict[str, tuple[list[Samples], list[Samples]]] = {}
@@ -103,7 +103,7 @@ def _milenas(offered: Sequence[object]) -> dict[str, Variant]:
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """The rows, aligned: this tree, the other build, the median of the ratios, and its interval."""
+    """Return the aligned rows: this tree, the other build, the median of the ratios, and its interval."""
     lines = [f"{comparison.case}: this tree against the other build, {comparison.pairs} pairs"]
     lines.append(f"  {'':24}{'figure':>10}{'this':>12}{'other':>12}{'ratio':>8}  95 % interval")
     for row in comparison.rows:

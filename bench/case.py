@@ -1,7 +1,7 @@
-"""Pure. What a benchmark case is: a few variants of the same work, some of them peers that the others are held to.
+"""Pure. The parts of a benchmark case: variants of the same work, some of them peers for comparison.
 
-Absolute figures say as much about the machine as about the program. So every case does its work in at least two
-ways within the same minute, round by round, and what is kept an eye on is the ratio to the peers.
+Absolute numbers depend on the machine as much as on the program. So every case does its work in at least two ways
+within the same minute, round by round, and the targets are ratios to the peers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is expected of the median of a variant's figure, or of its ratio to that of `peer`."""
+    """A bound for the median of a variant's sample, or for its ratio to that of `peer`."""
 
     variant: str
     sample: str
@@ -55,10 +55,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`open` prepares the variants; what it needs and Pieces does not keep is let go when its context ends.
+    """A case. `open` prepares the variants; its context releases resources that `Fixtures` does not keep.
 
-    `sample` is the one that is compared, with that of each of the variants named by `peers`. Peers that were left
-    out are left out, and so are targets for such variants or ratios to them.
+    `sample` is compared with that of each of the variants named by `peers`. Skipped peers are omitted, and so are
+    targets for such variants or ratios to them.
     """
 
     name: str

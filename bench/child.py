@@ -1,7 +1,7 @@
-"""Shell. Work in a process of its own, which measures it and tells the figures in a line of its output.
+"""Shell. Runs work in its own process, which measures it and prints the samples on one line.
 
-So that what is measured has an interpreter, an event loop and a heap to itself, as it has in production, and leaves
-nothing behind that would go on in the next variant's time.
+So the measured program has its own interpreter, event loop and heap, as in production, and no work continues during
+the next variant.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _MARK = "figures: "
 
 
 def run_and_print(work: Coroutine[Any, Any, Samples], *, fast: bool = True) -> None:
-    """Do `work` and print what it brings: on uvloop, as Milena's processes, or on Python's own event loop."""
+    """Run `work` and print its samples: on uvloop, as Milena's processes, or on Python's own event loop."""
     print_samples(uvloop.run(work) if fast else asyncio.run(work))
 
 
 def print_samples(samples: Samples) -> None:
-    """Print what work without an event loop has brought."""
+    """Print the samples of work without an event loop."""
     print(_MARK + json.dumps(samples), flush=True)
 
 
 def printed(line: str) -> Samples:
-    """The figures in such a line."""
+    """Return the samples in such a line."""
     samples: Samples = json.loads(line.partition(_MARK)[2])
     return samples

@@ -1,7 +1,7 @@
-"""Shell. Processor cores: what is measured has one to itself, what it is measured with has the others.
+"""Shell. Pins processes to cores: the measured process has one, the load generators have the others.
 
-Two servers that are compared would else be given different shares of the machine by chance, and a server that is
-one thread would be compared with one that has helpers on other cores.
+Otherwise two compared servers would get different shares of the machine by chance, and a server with one thread
+would be compared with one that uses several cores.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from bench.case import Samples
 
 @contextmanager
 def apart(measured: Iterable[int], around: Iterable[int]) -> Iterator[None]:
-    """While it lasts, the processes `measured` share one core; `around`, this one and what it starts the others.
+    """In this context the processes `measured` share one core; `around`, this one and its children the others.
 
-    Both are numbers of processes. Without a second core, or a system that can be told such things, nothing is
-    done.
+    Both are pids. Does nothing without a second core, or on a system without processor affinity.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     if len(cores) < 2:
@@ -40,9 +39,9 @@ def apart(measured: Iterable[int], around: Iterable[int]) -> Iterator[None]:
 
 
 def processor_seconds(pid: int) -> float:
-    """What all threads of the process `pid` have used so far, in the system and out of it. Raises OSError.
+    """Return the seconds of processor time of all threads of the process `pid`, user and system. Raises OSError.
 
-    On Linux alone. The tables in /proc are 10 ms out, which is much of a short round.
+    On Linux only. The tables in /proc have a resolution of 10 ms, which is much of a short round.
     """
     return time.clock_gettime(_clock_of(pid))
 
@@ -71,12 +70,12 @@ def _own_seconds() -> float:
 
 
 def _clock_of(pid: int) -> int:
-    """clock_getcpuclockid(3), which Python does not have."""
+    """Return the clock of clock_getcpuclockid(3), which Python lacks."""
     return ~pid << 3 | 2
 
 
 def _keep(pid: int, cores: list[int]) -> None:
-    """All threads of the process `pid`; the threads and processes that they start stay with them."""
+    """Pin all threads of the process `pid`; threads and processes that they start inherit it."""
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):  # it ended

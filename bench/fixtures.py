@@ -1,4 +1,4 @@
-"""Shell. The processes that cases measure: the S3 stubs, Milena clusters, the bare gRPC chain. Started when needed.
+"""Shell. The processes that cases measure: S3 stubs, Milena clusters, the bare gRPC chain. Started at first use.
 
 One cache node: with client, router and node on a machine of few cores, more nodes measure the scheduler.
 """
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 BUCKET = "bench"
 THROUGH_ROUTER = {"DIRECT_ACCESS": "false"}
-# Callers of the concurrent cases. boto3 gets fewer, in threads: with more of them it only becomes slower.
+# Callers of the concurrent cases. boto3 gets fewer, in threads: more of them only make it slower.
 CALLERS = 64
 BOTO3_THREADS = 32
-# A child may have a million records to write before it measures anything.
+# A child may have to write a million records before it measures.
 CHILD_SECONDS = 600.0
-# It may have a million objects to make.
+# A node may have to create a million objects at its start.
 _START_SECONDS = 120.0
 
 P = TypeVar("P", bound=Process)
@@ -58,14 +58,14 @@ class Scale:
 
 
 def printed_address(process: Process, title: str) -> str:
-    """The address that the process prints after `title`."""
+    """Return the address that the process prints after `title`."""
     return process.wait_for_log(title, _START_SECONDS).removeprefix(title)
 
 
 class Fixtures:
-    """Everything that is started keeps its files in `directory`.
+    """The processes of a run; all files are in `directory`.
 
-    Clusters, and what runs in processes of its own, have the code of the tree `build`; S3 stubs that of this one.
+    Clusters and measuring processes run the code of the tree `build`; S3 stubs that of this one.
     """
 
     def __init__(self, directory: Path, scale: Scale, build: Path = ROOT) -> None:
@@ -82,22 +82,22 @@ class Fixtures:
 
     @cached_property
     def stub(self) -> StubProcess:
-        """S3, in which every key exists."""
+        """Return an S3 in which every key exists."""
         return self._stack.enter_context(StubProcess(self.directory, synthetic=VALUE_BYTES))
 
     @cached_property
     def cluster(self) -> Cluster:
-        """A router that all calls go through, and one node in front of `stub`."""
+        """Return a router that all calls go through, and one node in front of `stub`."""
         return self._cluster(self.stub, THROUGH_ROUTER)
 
     @cached_property
     def grpc_cluster(self) -> Cluster:
-        """The same, but the router reaches the node by gRPC."""
+        """Return the same, but the router reaches the node by gRPC."""
         return self._cluster(self.stub, THROUGH_ROUTER, {"RESP_ADDR": "off"})
 
     @cached_property
     def direct_cluster(self) -> Cluster:
-        """A router that tells clients where the node is, and one node, whose writes are `memory`, before `stub`."""
+        """Return a router with direct access, and one node, whose writes are `memory`, in front of `stub`."""
         return self._cluster(self.stub, {}, {"WRITE_MODE": MEMORY})
 
     def _cluster(
@@ -116,32 +116,32 @@ class Fixtures:
 
     @cached_property
     def redis(self) -> RedisServer:
-        """A Redis server without a journal."""
+        """Return a Redis server without a journal."""
         return self._stack.enter_context(RedisServer(self.new_directory(), durable=False))
 
     @cached_property
     def boto3(self) -> S3Client:
-        """boto3 straight to `stub`."""
+        """Return a boto3 client of `stub`."""
         return s3_client(self.stub.endpoint_url, connections=BOTO3_THREADS)
 
     @cached_property
     def empty_stub(self) -> StubProcess:
-        """S3, empty at first: for writes, whose conditions would not hold where every key exists."""
+        """Return an initially empty S3: for writes, whose conditions would not hold where every key exists."""
         return self._stack.enter_context(StubProcess(self.new_directory(), synthetic=None))
 
     @cached_property
     def writing_cluster(self) -> Cluster:
-        """A router that all calls go through, and one node in front of `empty_stub`."""
+        """Return a router that all calls go through, and one node in front of `empty_stub`."""
         return self._cluster(self.empty_stub, THROUGH_ROUTER)
 
     @cached_property
     def direct_writing_cluster(self) -> Cluster:
-        """A router that tells clients where the node is, and one node in front of `empty_stub`."""
+        """Return a router with direct access, and one node in front of `empty_stub`."""
         return self._cluster(self.empty_stub, {})
 
     @cached_property
     def bare_chain(self) -> str:
-        """The address of a bare gRPC router with a bare gRPC node behind it."""
+        """Return the address of a bare gRPC router with a bare gRPC node behind it."""
         node = self.module("bare_node", "bench.peers.bare_chain", str(VALUE_BYTES))
         router = self.module(
             "bare_router", "bench.peers.bare_chain", str(VALUE_BYTES), node.wait_for_log("127.0.0.1:")
@@ -149,15 +149,15 @@ class Fixtures:
         return router.wait_for_log("127.0.0.1:")
 
     def module(self, name: str, *arguments: str) -> Process:
-        """A module of this benchmark as a process, ended with the rest."""
+        """Start a module of this benchmark as a process, which `close` ends."""
         return self._stack.enter_context(self._start(self.directory, name, *arguments))
 
     def cached_node(self, name: str, number: int, value_bytes: int) -> Process:
-        """A node with so many values of so many bytes in memory; see `printed_address`."""
+        """Return a node with `number` values of `value_bytes` in memory; see `printed_address`."""
         return self.module(name, "bench.nodes.cached_objects", "serve", str(number), str(value_bytes))
 
     def samples(self, *arguments: str) -> Samples:
-        """What a module of this benchmark measures in a process and a working directory of its own."""
+        """Return the samples of a module of this benchmark, run in its own process and working directory."""
         with self.while_it_lasts() as directory, self._start(directory, "child", *arguments) as child:
             return printed(child.wait_for_log("figures: ", CHILD_SECONDS))
 
@@ -170,26 +170,26 @@ class Fixtures:
     def _start(self, directory: Path, name: str, module: str, *arguments: str) -> Process:
         variables = {"PYTHONPATH": str(self.build), **AWS_VARIABLES}
         if not (self.build / f"{module.replace('.', '/')}.py").exists():
-            # Earlier builds, which this one is compared with, have all modules of `bench` in one folder.
+            # Earlier builds, for comparison, have all modules of `bench` in one folder.
             module = f"bench.{module.rpartition('.')[2]}"
         return Process(name, ("-m", module, *arguments), variables, directory, self.build)
 
     def new_directory(self) -> Path:
-        """An empty one."""
+        """Return a new empty directory."""
         directory = self.directory / f"{next(self._number)}"
         directory.mkdir()
         return directory
 
     @contextmanager
     def while_it_lasts(self) -> Iterator[Path]:
-        """An empty directory, which goes with all that is in it: journals are large."""
+        """Yield an empty directory, removed at the end of the context, because journals are large."""
         with TemporaryDirectory(dir=self.directory) as directory:
             yield Path(directory)
 
     def new_key(self) -> str:
-        """A key that nobody has used."""
+        """Return a key that was never used."""
         return f"cold/{self._series}/{next(self._number)}"
 
     def s3_gets(self) -> int:
-        """How often S3 was asked for an object so far."""
+        """Return the number of GETs that S3 has had so far."""
         return self.stub.requests().get("GET", 0)

@@ -1,4 +1,4 @@
-"""Shell. What a figure depends on besides the program: machine and versions."""
+"""Shell. Facts about machine and versions that results depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _PACKAGES = (NAME, "grpcio", "protobuf", "obstore", "boto3", "cachetools", "uvlo
 
 
 def machine_facts(directory: Path) -> dict[str, str | int]:
-    """By name; a package that is not installed is "none". `directory` is where what is measured keeps its files."""
+    """Return the facts by name; a missing package is "none".
+
+    `directory` has the files of the measured processes.
+    """
     facts: dict[str, str | int] = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
@@ -38,7 +41,7 @@ def _processor() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """Its kind: on tmpfs nothing is ever synced."""
+    """Return the type of the file system: on tmpfs a sync does nothing."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Pure. Results as a table for people and as JSON for the next comparison."""
+"""Pure. Formats results as a table for the terminal and as JSON for later comparisons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.summary import Result
 
 
 def table(result: Result) -> str:
-    """A case's rows, aligned, with what was left out and its targets below."""
+    """Return a case's aligned rows, followed by skipped variants and targets."""
     names = list(result.rows[0].medians)
     names += [name for row in result.rows for name in row.medians if name not in names]
     head = ["", *names, "spread", *(f"x {peer}" for peer in result.peers)]
@@ -37,7 +37,7 @@ def table(result: Result) -> str:
 
 
 def as_json(facts: Mapping[str, object], results: Sequence[Result], comparisons: Sequence[Comparison] = ()) -> str:
-    """`facts` of the run, every figure of every round, and the comparisons with another build."""
+    """Return as JSON the `facts` of the run, all samples of all rounds, and the comparisons with another build."""
     parts = {
         "cases": [asdict(result) for result in results],
         "comparisons": [asdict(comparison) for comparison in comparisons],
@@ -46,7 +46,7 @@ def as_json(facts: Mapping[str, object], results: Sequence[Result], comparisons:
 
 
 def _number(value: float) -> str:
-    """Three digits or more, and no more than help."""
+    """Format with at least three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""Pure. Rounds into medians, spreads, ratios and verdicts."""
+"""Pure. Summarizes rounds as medians, spreads, ratios and verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.case import Case, Samples, Skipped
 class Row:
     """A variant over all rounds.
 
-    `spread`: from the lowest to the highest round of the case's figure, as a share of its median. `ratios`: for
+    `spread`: from the lowest to the highest round of the case's sample, as a share of its median. `ratios`: for
     each peer, the median of the rounds' ratios to it.
     """
 
@@ -26,7 +26,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target, in words, with what was measured."""
+    """A target, as text, with the measured value."""
 
     target: str
     measured: float
@@ -35,7 +35,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All that a case brought."""
+    """The results of a case."""
 
     case: str
     about: str
@@ -47,12 +47,14 @@ class Result:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the ascending, non-empty `ordered` lie: the nearest rank."""
+    """Return the `share` quantile (0 to 1) of the ascending, non-empty `ordered`, by nearest rank."""
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def summarize(case: Case, rounds: Mapping[str, Sequence[Samples]], skipped: Sequence[Skipped] = ()) -> Result:
-    """`rounds` has, for each variant, its figures in every round: the same number of rounds for all."""
+    """Return the result of a case. `rounds` has, for each variant, its samples in every round; equal numbers for
+    all.
+    """
     peers = {name: rounds[name] for name in case.peers if name in rounds}
     rows = {name: _row(name, own, case.sample, peers) for name, own in rounds.items()}
     verdicts = []

@@ -1,4 +1,4 @@
-"""Shell. Milena's clients, straight to the node, against redis-py with a Redis server, and boto3 with S3."""
+"""Shell. Milena's clients, with direct connections to the node, against redis-py with Redis, and boto3 with S3."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.cluster import Cluster
 
 _MIB = 2**20
 _LARGE = (1, 8)
-# Milliseconds that S3 takes for the misses among hits.
+# S3's latency in milliseconds for the misses among hits.
 _S3_MS = 50
 
 
 @contextmanager
 def _placed(fixtures: Fixtures) -> Iterator[None]:
-    """The node and the Redis server on one core, everything else on the others; all of the hot keys in memory."""
+    """Put the node and the Redis server on one core, all else on the others, and all hot keys in memory."""
     cluster = fixtures.direct_cluster
     fixtures.stub.set_latency(0)
     warm(cluster.address)
@@ -35,7 +35,7 @@ def _placed(fixtures: Fixtures) -> Iterator[None]:
 
 
 def _sync(fixtures: Fixtures, client: str, work: str, name: str = "") -> Variant | Skipped:
-    """A variant of `bench.programs.sync_reads`."""
+    """Return a variant of `bench.programs.sync_reads`."""
     name = name or client
     missing = why_not(client=True) if client == "redis_py" else ""
     if missing:
@@ -48,7 +48,7 @@ def _sync(fixtures: Fixtures, client: str, work: str, name: str = "") -> Variant
 
 
 def _async(fixtures: Fixtures, client: str, work: str, name: str = "") -> Variant | Skipped:
-    """A variant of `bench.programs.async_reads`."""
+    """Return a variant of `bench.programs.async_reads`."""
     name = name or client
     missing = why_not(client=True) if client.startswith("redis_py") else ""
     if missing:
@@ -61,7 +61,7 @@ def _async(fixtures: Fixtures, client: str, work: str, name: str = "") -> Varian
 
 
 def _server(fixtures: Fixtures, client: str) -> dict[str, int]:
-    """The process that answers `client`."""
+    """Return the server process of `client`, by name and pid."""
     server = fixtures.redis if client.startswith("redis_py") else fixtures.direct_cluster.nodes[0]
     return {"server": server.pid}
 
@@ -104,7 +104,7 @@ def _large_values(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
 
 @contextmanager
 def _cold_reads(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
-    # boto3 has no server whose core it could be kept off: here all may use all cores.
+    # boto3 has no local server with a core of its own: here all may use all cores.
     fixtures.stub.set_latency(0)
     arguments = (
         "bench.programs.sync_reads",
@@ -134,7 +134,7 @@ def _router_get(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
     fixtures.stub.set_latency(0)
 
     def read(cluster: Cluster) -> Samples:
-        """With the processor time for each call, of all three processes."""
+        """Read, and measure the processor time of all three processes for each call."""
         servers = {"router": cluster.router.pid, "node": cluster.nodes[0].pid}
         arguments = ("bench.programs.router_reads", cluster.address, str(CALLERS), str(fixtures.scale.seconds))
         return with_processor_times(servers, lambda: fixtures.samples(*arguments))
@@ -198,7 +198,7 @@ CASES = (
     ),
     Case(
         "router_get",
-        f"read keys in memory through the router's gRPC door, {CALLERS} callers; the router reaches the node by "
+        f"read keys in memory through the router's gRPC server, {CALLERS} callers; the router reaches the node by "
         "the Redis protocol, or by gRPC",
         "per_s",
         ["over_grpc"],

@@ -1,4 +1,4 @@
-"""Shell. What the number of cached objects should not change: the cost of a hit, and the memory for each."""
+"""Shell. The cost of a hit and the memory per object, which should not depend on the number of cached objects."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from milena_common.api.pb import cache_server_pb2 as pb
 
 SMALLEST, LARGEST = 1_000, 1_000_000
 
-# Without gRPC: look-ups in one measurement, and of how many measurements the best is taken. It is processor time,
-# and what else the machine does only ever adds to it.
+# Without gRPC: lookups in one measurement, and the number of measurements, of which the best counts. It is
+# processor time, to which other load of the machine only adds.
 _LOOKUPS, _ATTEMPTS = 2_000, 20
 
 
@@ -35,7 +35,7 @@ def _hits_in_process(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
 
 def _lookups(policy: Node, size: int) -> Callable[[], Samples]:
     def once() -> float:
-        # New bytes, as every request brings them: their hash is not known yet, and they are not the stored ones.
+        # New bytes objects, as in every request: without a cached hash, and not identical to the stored ones.
         targets = [BUCKETS.resolve("", key(random.randrange(size))) for _ in range(_LOOKUPS)]
         lookup = policy.lookup
         gc.disable()
@@ -102,7 +102,7 @@ def _memory(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
 
 
 CASES = (
-    # No target: past the processor's caches, memory read at random answers later, whoever reads it.
+    # No target: beyond the processor's caches, random access to memory is slower for any program.
     Case(
         "growth_node",
         "a hit by the number of objects cached: the node's policy in process, all keys read",
@@ -112,7 +112,7 @@ CASES = (
     ),
     Case(
         "growth_grpc",
-        "a hit by the number of objects cached: through the node's gRPC door, all keys read",
+        "a hit by the number of objects cached: through the node's gRPC server, all keys read",
         "us_per_hit",
         [str(SMALLEST)],
         _hits_through_grpc,

@@ -23,7 +23,7 @@ Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
 def _variant(fixtures: Fixtures, name: str, run: Callable[[], Samples]) -> Variant:
-    """With the S3 reads per call among its figures: no hit may have any, and each miss has one."""
+    """Return a variant whose samples include the S3 reads per call: a hit has none, and each miss has one."""
 
     def counted() -> Samples:
         before = fixtures.s3_gets()
@@ -86,7 +86,7 @@ def _through_bare_grpc(fixtures: Fixtures) -> Variant:
 
 
 def _warm(fixtures: Fixtures) -> Keys:
-    """The hot keys in turn, all of them in memory."""
+    """Return the hot keys in turn, all of them in memory."""
     with Milena(fixtures.cluster.address) as milena:
         milena.get_many(_HOT_KEYS)
     keys = cycle(_HOT_KEYS)

@@ -1,4 +1,4 @@
-"""Shell. A node's Redis door against redis-server, by redis-benchmark; and what a hit through it costs."""
+"""Shell. A node's RESP server against redis-server, by redis-benchmark; and the cost of a hit through it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.workload.hot_keys import NUMBER, fill, warm
 from bench.workload.new_objects import VALUE_BYTES
 from tests.support.processes import Node, Process
 
-# Commands for each second of a round: about what a Redis server answers, less where a node needs much longer.
+# Commands for each second of a round: about the rate of a Redis server, less where a node needs much longer.
 _COMMANDS = 120_000
 _PIPELINED_COMMANDS = 500_000
 _PIPELINE = 32
@@ -39,7 +39,7 @@ def _redis_benchmark(fixtures: Fixtures, pipeline: int) -> Iterator[Sequence[Var
     number = int((_PIPELINED_COMMANDS if pipeline > 1 else _COMMANDS) * fixtures.scale.seconds)
 
     def load(server: Process, address: str, command: str) -> Samples:
-        """With the server's processor time for each command, whatever it does meanwhile included."""
+        """Send the commands, and measure the server's processor time for each, background work included."""
         return with_processor_times(
             {"server": server.pid},
             lambda: {**redis_benchmark(address, command, number, NUMBER, pipeline), "calls": float(number)},
@@ -64,7 +64,7 @@ def _redis_benchmark(fixtures: Fixtures, pipeline: int) -> Iterator[Sequence[Var
 
 
 def _gets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
-    """All of them hits: nobody but the node would know."""
+    """Send GETs, and verify by the node's metrics that all of them were hits."""
     hits = node.metrics().value("milena_cache_hits_total")
     samples = load()
     assert node.metrics().value("milena_cache_hits_total") - hits >= number, "not every GET was a hit"
@@ -72,7 +72,7 @@ def _gets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
 
 
 def _sets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
-    """With write-back at work; what is left to upload goes to S3 before the next variant's time begins."""
+    """Send SETs with write-back running; the rest is uploaded before the next variant starts."""
     before, started = node.metrics(), time.perf_counter()
     samples = load()
     took, after = time.perf_counter() - started, node.metrics()
@@ -106,7 +106,7 @@ def _hit_cost_keys(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
 
 
 def _hit_cost(fixtures: Fixtures, node: Process, keys: int) -> Callable[[int], Samples]:
-    """The cost by the number of connections."""
+    """Return a function of the number of connections that measures the cost of a hit."""
     address, seconds = printed_address(node, "redis door: "), str(fixtures.scale.seconds)
     return lambda number: fixtures.samples(
         "bench.programs.hit_cost", address, str(node.pid), str(number), str(keys), seconds
@@ -123,7 +123,7 @@ def _against_redis(get: float, set_: float | None) -> list[Target]:
 
 
 def _flat(variants: Sequence[int]) -> list[Target]:
-    """No variant costs much more than the first."""
+    """Return targets: no variant costs much more than the first."""
     first, *others = map(str, variants)
     return [Target(other, "cpu_us", peer=first, at_most=1.3) for other in others]
 
@@ -135,7 +135,7 @@ _PEERS = ["redis_get", "redis_set"]
 CASES = (
     Case(
         "resp_benchmark",
-        f"{_LOAD}: GET of keys in memory, and SET in the durability class memory with uploads at work",
+        f"{_LOAD}: GET of keys in memory, and SET in the durability class memory with uploads running",
         "per_s",
         _PEERS,
         lambda fixtures: _redis_benchmark(fixtures, 1),
@@ -151,7 +151,7 @@ CASES = (
     ),
     Case(
         "hit_cost_connections",
-        "the node's processor time for a GET through the Redis door, by the number of connections open",
+        "the node's processor time for a GET through the RESP server, by the number of connections open",
         "cpu_us",
         [str(_OPEN[0])],
         _hit_cost_connections,
@@ -159,7 +159,7 @@ CASES = (
     ),
     Case(
         "hit_cost_keys",
-        "the node's processor time for a GET through the Redis door, by the number of objects in memory",
+        "the node's processor time for a GET through the RESP server, by the number of objects in memory",
         "cpu_us",
         [str(_SIZES[0])],
         _hit_cost_keys,

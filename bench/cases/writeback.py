@@ -1,4 +1,4 @@
-"""Shell. Write-back: how fast it drains, what reads lose by it, and what a start with much of it undone takes."""
+"""Shell. Write-back: its drain rate, its cost for reads, and the duration of a start with a large backlog."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _reads_while_flushing(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
 
 
 def _with_server(fixtures: Fixtures, backlog: int) -> Samples:
-    """Hits of a node that was started on a journal with so many writes to upload."""
+    """Measure hits of a node that was started on a journal with `backlog` writes to upload."""
     with fixtures.while_it_lasts() as directory:
         journal = str(directory / "journal")
         fixtures.done("bench.nodes.backlog", journal, str(backlog))
@@ -114,7 +114,7 @@ CASES = (
         "per_s",
         [f"obstore_{latency_ms}ms" for latency_ms in _LATENCIES_MS],
         _flush,
-        # The pace of uploads reckons with 200 µs, waits for the interpreter's lock included.
+        # The upload throttle assumes 200 µs, waits for the interpreter's lock included.
         [Target("milena_0ms", "loop_us", at_most=200)],
     ),
     Case(

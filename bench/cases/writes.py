@@ -1,8 +1,8 @@
 """Shell. Writes that are acknowledged from the journal, against Redis with its journal, and boto3 without one.
 
 A node's policy, journal and write-back run in a process of their own with uvloop, as in a node, and are called
-there without a door (`in_process`); then by Milena's client straight to the node, through the node's gRPC door, and
-through router and node. gRPC in Python is the bound of those two.
+there without a server (`in_process`); then by Milena's client with a direct connection, through the node's gRPC
+server, and through router and node. gRPC in Python is the bound of the last two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from milena_client import AsyncMilena
 from milena_common.api.durability import BACK
 from tests.support.s3.moto_server import s3_client
 
-# Milliseconds that S3 takes in the comparison with boto3.
+# S3's latency in milliseconds in the comparison with boto3.
 _S3_MS = 20
 _AT_ONCE = 0.1
 _NOT_YET = 60.0
@@ -68,7 +68,7 @@ def _through_router(fixtures: Fixtures, callers: int) -> Variant:
 async def _flushed(
     server: NodeServer, call: Callable[[], Awaitable[None]], callers: int, seconds: float
 ) -> Samples:
-    """The figures of writing; what is left to upload goes to S3 before the next variant's time begins."""
+    """Return the samples of writing; the rest is uploaded before the next variant starts."""
     samples = await with_callers(call, callers, seconds)
     await server.flush()
     del samples["calls"]

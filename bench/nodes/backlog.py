@@ -1,4 +1,4 @@
-"""Shell. A journal full of writes that are not in S3 yet, without the time in which a node would have taken them.
+"""Shell. Fills a journal with writes that are not in S3 yet, faster than a node would accept them.
 
     python -m bench.nodes.backlog DIRECTORY NUMBER
 
@@ -24,7 +24,7 @@ _BATCH = 10_000
 
 
 async def fill(directory: Path, number: int) -> None:
-    """Puts of `number` new keys."""
+    """Write puts of `number` new keys."""
     new_object = new_objects(secrets.token_hex(4))
     disk = LmdbDisk(directory, DIRTY_MAX_BYTES)
     versions = Versions(time.time(), {})

@@ -1,10 +1,10 @@
-"""Shell. A node's memory filled with very many objects, without the hours that filling it through S3 would take.
+"""Shell. Fills a node's memory with very many objects, without the hours that reading them from S3 would take.
 
     python -m bench.nodes.cached_objects serve NUMBER BYTES    a node with so many values of so many bytes cached
     python -m bench.nodes.cached_objects weigh NUMBER  prints memory per object beyond its key and value, in bytes
 
-The node prints the addresses of its doors. Every key and value is an object of its own, as they would be when they
-come off the network.
+The node prints the addresses of its servers. Every key and value is an object of its own, as if received from the
+network.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from milena_common.process.run import GC_THRESHOLD
 from tests.support.memory_disk import MemoryDisk
 from tests.support.s3.memory_store import MemoryStore
 
-# Of values whose size is not told: small, so that it is the objects that count.
+# The default size of values in bytes: small, so that the overhead of objects dominates.
 SMALL = 100
 
 
 def key(number: int) -> bytes:
-    """The key of the object with that number."""
+    """Return the key of the object with that number."""
     return b"objects/%010d" % number
 
 
@@ -47,7 +47,7 @@ def fill_memory(memory: Memory, number: int, value_bytes: int = SMALL) -> None:
 
 
 def node(number: int) -> Node:
-    """Return a node with so many objects in memory, behind which there is an empty S3."""
+    """Return a node with `number` objects in memory, in front of an empty S3."""
     parts = _parts(_config(number))
     fill_memory(parts.memory, number)
     return parts.node
@@ -71,6 +71,7 @@ async def serve(number: int, value_bytes: int) -> None:
     servers = build_servers(config, parts, address, identity, lambda: False)
     _own_everything(servers.ownership, address)
     await server.start(servers.grpc_methods, servers.calls)
+    # Builds that are compared parse these titles of each other, so they stay.
     print(f"redis door: {await servers.resp.start(Address('127.0.0.1', 0))}", flush=True)
     print(f"grpc door: {address}", flush=True)
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""Shell. A bare client of a cache node's gRPC door, without router, ring, retries or the client library."""
+"""Shell. A bare client of a cache node's gRPC server, without router, ring, retries or the client library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def flush(address: str) -> None:
 
 
 class NodeServer:
-    """For the event loop that it is made in."""
+    """The client, for the event loop in which it is created."""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
@@ -51,7 +51,7 @@ class NodeServer:
         return await self._put(request, timeout=_CALL_SECONDS)
 
     async def flush(self) -> None:
-        """Return when S3 has everything."""
+        """Return when S3 has all acknowledged writes."""
         response = await self._flush(pb.FlushRequest(), timeout=_FLUSH_SECONDS)
         assert not response.remaining, f"{response.remaining} writes did not reach S3"
 

@@ -1,4 +1,4 @@
-"""Shell. A cache node's parts, wired together in this process without its doors: what a case measures alone."""
+"""Shell. A cache node's parts, wired in this process without servers, for measuring them alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.conditions import made_conditions
 
 BUCKETS = Buckets("bench")
 MAX_ENTRIES = 10_000
-# More than any case leaves dirty, so that no write has to go through S3.
+# More than any case leaves dirty, so that no write is forced through S3.
 DIRTY_MAX_BYTES = 2**32
 FLUSH_DELAY = 0.1
 CONCURRENCY = 64
@@ -41,7 +41,7 @@ _VARIABLES = {"ROUTER_ADDR": "http://127.0.0.1:50050", "S3_BUCKET": BUCKETS.defa
 
 
 def bench_config(**fields: Any) -> Config:
-    """Return a node's defaults, but that nothing grows old and the bounds are far; `fields` go before both."""
+    """Return a node's defaults, but without expiry of entries and with high limits; `fields` override both."""
     return replace(
         load(Environment(_VARIABLES), memory_limit()),
         **{
@@ -61,13 +61,13 @@ def bench_config(**fields: Any) -> Config:
 
 
 def node_parts(store: ObjectStore, disk: Disk, config: Config) -> NodeParts:
-    """Return a node in front of `store`, at which every condition is known to work."""
+    """Return a node in front of `store`, with all capabilities of the store known to work."""
     clock, budget = CorrectedClock(SystemClock(), S3Clock()), ByteBudget(config.max_in_flight_bytes)
     return build(config, store, disk, clock, random.random, budget=budget, conditions=made_conditions())
 
 
 def s3(endpoint_url: str) -> S3:
-    """The node's own S3, with credentials from the environment."""
+    """Return the node's own S3 client, with credentials from the environment."""
     settings = S3Settings("us-east-1", endpoint_url, timeout=10, connect_timeout=2)
     return S3(Credentials(settings, lambda: make_session(settings)), settings, SystemClock(), negative_ttl=0)
 
@@ -76,7 +76,7 @@ def s3(endpoint_url: str) -> S3:
 async def running_node(
     journal: Path, endpoint_url: str, flush_delay: float = FLUSH_DELAY
 ) -> AsyncIterator[NodeParts]:
-    """A node that has replayed its `journal`, and writes back to the S3 at `endpoint_url`."""
+    """Yield a node that has replayed its `journal`, and writes back to the S3 at `endpoint_url`."""
     gc.set_threshold(*GC_THRESHOLD)  # as in a node's process
     disk = LmdbDisk(journal, DIRTY_MAX_BYTES)
     parts = node_parts(s3(endpoint_url), disk, bench_config(flush_delay=flush_delay))

@@ -1,10 +1,10 @@
-"""Shell. What gRPC alone costs: client → router → node as two bare grpcio servers that do nothing.
+"""Shell. Measures the cost of gRPC alone: client → router → node as two bare grpcio servers that do nothing.
 
-    python -m bench.peers.bare_chain VALUE_BYTES             a node: answers every call with so many bytes
+    python -m bench.peers.bare_chain VALUE_BYTES             a node: replies to every call with so many bytes
     python -m bench.peers.bare_chain VALUE_BYTES ROUTER_FOR  a router: passes calls on to the node at that address
 
-No serialization, no ring, no cache, no counters, and no code of Milena. The distance between this and Milena is
-what Milena's own work costs; the rest of a call is gRPC's. Prints its address and serves until it is ended.
+No serialization, no ring, no cache, no counters, and no code of Milena. The difference to Milena is the cost of
+Milena's own work; the rest of a call is gRPC's. Prints its address and serves until it is terminated.
 """
 
 from __future__ import annotations

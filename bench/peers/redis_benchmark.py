@@ -1,4 +1,4 @@
-"""Shell. redis-benchmark: Redis's own load, in C, on keys drawn at random from a keyspace."""
+"""Shell. redis-benchmark: Redis's own load generator, in C, on random keys of a keyspace."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SECONDS = 300
 
 
 def why_not() -> str:
-    """Why it cannot be run here; "" if it can."""
+    """Return the reason why it cannot be run here; "" if it can."""
     return "" if shutil.which("redis-benchmark") else "redis-benchmark is not installed"
 
 
 def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline: int = 1) -> Samples:
     """Send `number` commands, `get` or `set`, of `keys` keys that `hot_key` names; values are 1 KiB.
 
-    Each connection sends `pipeline` commands at a time. What is answered does not matter to it: whether the answers
-    were hits must be asked elsewhere.
+    Each connection sends `pipeline` commands at a time. It does not check the replies: hits must be verified by the
+    caller.
     """
     at = parse_address(address)
     options = {
@@ -44,7 +44,7 @@ def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline
 
 
 def samples(output: str) -> Samples:
-    """What redis-benchmark's CSV says of the one command that was sent."""
+    """Return the samples of the single command in redis-benchmark's CSV."""
     (row,) = csv.DictReader(line for line in output.splitlines() if line.startswith('"'))
     return {
         "per_s": float(row["rps"]),
@@ -54,5 +54,5 @@ def samples(output: str) -> Samples:
 
 
 def hot_key(number: int) -> bytes:
-    """The key with that number, as redis-benchmark names it."""
+    """Return the key with that number, as redis-benchmark names it."""
     return b"key:%012d" % number

@@ -1,4 +1,4 @@
-"""Shell. A Redis server: the peer of a node's Redis door, and with a journal that of a node's journal."""
+"""Shell. A Redis server: the peer of a node's RESP server, and with a journal that of a node's journal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from tests.support.ports import ReservedPort
 from tests.support.processes import Process
 
-# The helper starts Python; this makes another program of it.
+# `Process` starts Python; this replaces it by another program.
 _BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 
 
 def why_not(*, client: bool) -> str:
-    """What is missing here to measure Redis, with redis-py as its `client` or without; "" if nothing is."""
+    """Return what is missing for measuring Redis, with redis-py as its `client` or without; "" if nothing."""
     if shutil.which("redis-server") is None:
         return "redis-server is not installed"
     if client and find_spec("redis") is None:
@@ -34,7 +34,7 @@ class RedisServer(Process):
             "save": "",
             "appendonly": "yes" if durable else "no",
             "appendfsync": "always",
-            # No rewrite of the file while it is measured.
+            # No rewrite of the file during a measurement.
             "auto-aof-rewrite-percentage": "0",
         }
         arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]

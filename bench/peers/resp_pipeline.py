@@ -1,7 +1,7 @@
-"""Shell. A Redis client that is as fast as Python allows: one connection, and one write for a round of the loop.
+"""Shell. A Redis client that is as fast as Python allows: one connection, one write per iteration of the loop.
 
-All commands that callers make in a round of the event loop leave together, and answers are matched by their order.
-It knows SET only, whose answer is one line.
+All commands of an iteration of the event loop are sent together, and replies are matched by their order. It
+supports only SET, whose reply is one line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import cast
 
 
 class RespPipeline(asyncio.Protocol):
-    """One connection; made by `connect`."""
+    """One connection; create it with `connect`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -25,7 +25,10 @@ class RespPipeline(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def set(self, key: bytes, value: bytes) -> asyncio.Future[None]:
-        """Done when the server has acknowledged it. Raises RuntimeError with its words, or ConnectionError."""
+        """Return a future, done at the acknowledgement.
+
+        It raises RuntimeError with the reply, or ConnectionError.
+        """
         if not self._commands:
             self._loop.call_soon(self._send)
         self._commands.append(b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(value), value))
@@ -56,6 +59,6 @@ class RespPipeline(asyncio.Protocol):
 
 
 async def connect(host: str, port: int) -> RespPipeline:
-    """Raises OSError."""
+    """Return a connected client. Raises OSError."""
     _, pipeline = await asyncio.get_running_loop().create_connection(RespPipeline, host, port)
     return pipeline

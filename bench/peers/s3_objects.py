@@ -1,8 +1,8 @@
-"""Pure. The objects of the S3 stub: what each request does to them and how it is answered.
+"""Pure. The objects of the S3 stub: the effect of each request, and its response.
 
-Just as much of S3 as boto3 and obstore use on plain objects. A request is (method, path, query, fields, body); an
-answer is (status, fields, body). No signatures are checked, every bucket exists, and an ETag is a checksum of the
-value that is cheap to make, in S3's form.
+It implements the part of S3 that boto3 and obstore use on plain objects. A request is (method, path, query, fields,
+body); a response is (status, fields, body). Signatures are not checked, every bucket exists, and an ETag is a cheap
+checksum of the value, in S3's form.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer; `content_length` where it is not the length of `body` (HEAD)."""
+    """An HTTP response; `content_length` where it is not the length of `body` (HEAD)."""
 
     status: int
     fields: str = ""
@@ -32,7 +32,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """`metadata` is kept as the fields of an answer that it will be."""
+    """An object. `metadata` is kept as encoded header fields of responses."""
 
     value: bytes
     etag: str
@@ -40,7 +40,7 @@ class _Object:
 
 
 def _object(value: bytes, metadata: str = "") -> _Object:
-    # Adler-32 is the cheapest checksum at hand; with the length it looks like the MD5 that S3 gives.
+    # Adler-32 is the cheapest checksum available; with the length it has the form of S3's MD5.
     return _Object(value, f'"{zlib.adler32(value):08x}{len(value):024x}"', metadata)
 
 
@@ -55,7 +55,7 @@ _PRECONDITION_FAILED = _error(412, "PreconditionFailed", "At least one of the pr
 
 
 def _unchunked(body: bytes) -> bytes:
-    """The data inside chunks; chunk extensions (signatures) and trailers (checksums) are dropped."""
+    """Return the data inside chunks; chunk extensions (signatures) and trailers (checksums) are dropped."""
     data, at = bytearray(), 0
     while True:
         line_end = body.index(b"\r\n", at)
@@ -78,7 +78,7 @@ class Objects:
         self._objects: dict[str, _Object | None] = {}
 
     def respond(self, method: str, target: str, fields: Mapping[str, str], body: bytes) -> Response:
-        """What S3 answers; `target` is raw, `fields` have lower-case names, HTTP's own chunks are already gone."""
+        """Return the response; `target` is raw, `fields` have lower-case names, transfer chunks are decoded."""
         path, _, query = target.partition("?")
         bucket, _, key = path[1:].partition("/")
         if fields.get("content-encoding", "").startswith("aws-chunked"):
@@ -91,7 +91,7 @@ class Objects:
             return self._put(path, fields, body)
         if method == "DELETE":
             return self._delete(path, fields)
-        # Multipart uploads. Answered with anything that may pass, a node would go on asking for one.
+        # Multipart uploads. After a transient error a node would repeat its probe.
         return _NOT_IMPLEMENTED
 
     def _find(self, path: str) -> _Object | None:
@@ -196,6 +196,6 @@ class Objects:
 
 
 def synthetic_value(path: str, size: int) -> bytes:
-    """The content that belongs to a path, the same in every process: its checksum, over and over."""
+    """Return the content of a path, the same in every process: its checksum, repeated."""
     seed = b"%08x" % zlib.crc32(path.encode())
     return (seed * (size // len(seed) + 1))[:size]

@@ -1,12 +1,12 @@
 """Shell. A small fast S3 for benchmarks: ``python -m bench.peers.s3_stub [--synthetic BYTES] [--keep BYTES]``.
 
-Benchmarks of a cache need an S3 that costs little itself, has any number of objects at once, and a latency that is
-known. This one parses HTTP/1.1 by hand in an asyncio protocol (on uvloop where that is installed), answers from
-`s3_objects`, and holds each answer back for the latency that is set. It prints its address and serves until it is
-ended. Beside S3 there are two paths of its own:
+Benchmarks of a cache need an S3 that costs little itself, has any number of objects at once, and a known latency.
+This one parses HTTP/1.1 by hand in an asyncio protocol (on uvloop where that is installed), gets responses from
+`s3_objects`, and delays each by the configured latency. It prints its address and serves until it is terminated.
+Besides S3 there are two paths of its own:
 
     GET  /_stub/stats            requests so far by method, as JSON; listings count as LIST
-    POST /_stub/latency?ms=20    from now on answers take this long
+    POST /_stub/latency?ms=20    delay later responses by this much
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 @dataclass(slots=True)
 class Stub:
-    """What all connections share. `latency` is in seconds."""
+    """The state that all connections share. `latency` is in seconds."""
 
     objects: Objects
     latency: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
 
     def own(self, method: str, target: str) -> Response:
-        """The paths that are not S3's."""
+        """Respond to the paths that are not S3's."""
         path, _, query = target.partition("?")
         if (method, path) == ("GET", "/_stub/stats"):
             return Response(200, "Content-Type: application/json\r\n", json.dumps(self.counts).encode())
@@ -48,7 +48,7 @@ class Stub:
 
 
 class Connection(asyncio.Protocol):
-    """One connection: requests come in, pipelined or not, and answers go out in the same order."""
+    """One connection: requests arrive, pipelined or not, and responses are sent in the same order."""
 
     def __init__(self, stub: Stub) -> None:
         self._stub = stub
@@ -118,7 +118,7 @@ def _parse_head(text: str) -> tuple[str, str, dict[str, str]]:
 
 
 def _take_chunks(data: bytearray) -> tuple[bytes, int] | None:
-    """The data of HTTP chunks at the start of `data`, and where they end; None if they are not all there yet."""
+    """Return the data of HTTP chunks at the start of `data`, and their end; None if they are incomplete."""
     body, at = bytearray(), 0
     while True:
         line_end = data.find(b"\r\n", at)
@@ -165,7 +165,7 @@ def main() -> None:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where it is installed: the stub then costs half as much processor time."""
+    """Return uvloop's event loop where it is installed: the stub then takes half as much processor time."""
     if find_spec("uvloop") is None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop

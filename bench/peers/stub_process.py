@@ -13,9 +13,9 @@ START_SECONDS = 60.0  # on a machine that is busy; a second otherwise
 
 
 class StubProcess(Process):
-    """A running stub at `endpoint_url`; with `synthetic`, every key exists with so many bytes.
+    """A running stub at `endpoint_url`; with `synthetic`, every key exists with that many bytes.
 
-    Of values above `keep` bytes it keeps the ETag alone.
+    Of values above `keep` bytes it keeps only the ETag.
     """
 
     def __init__(self, directory: Path, synthetic: int | None = None, keep: int | None = None) -> None:
@@ -40,7 +40,7 @@ class StubProcess(Process):
             connection.close()
 
     def requests(self) -> dict[str, int]:
-        """Requests since the start, by method; a method that was not used is missing."""
+        """Return the requests since the start, by method; an unused method is missing."""
         counts: dict[str, int] = json.loads(self._request("GET", "/_stub/stats"))
         return counts
 

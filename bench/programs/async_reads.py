@@ -2,10 +2,10 @@
 
     python -m bench.programs.async_reads CLIENT HOST:PORT WORK CALLERS SECONDS
 
-CLIENT is `milena`, HOST:PORT being the router, or `redis_py`, HOST:PORT being a Redis server; on Python's own
-event loop, or with `_uvloop` behind it on uvloop. WORK is `hot`, keys in memory; `cold`, keys that nobody has read
-before; or `mixed`, one cold key among nine hot ones, whose figures are those of the hot ones alone. `cpu_us` is the
-client's processor time for each read.
+CLIENT is `milena`, HOST:PORT being the router, or `redis_py`, HOST:PORT being a Redis server; on Python's own event
+loop, or with the suffix `_uvloop` on uvloop. WORK is `hot`, keys in memory; `cold`, keys that were never read; or
+`mixed`, one cold key among nine hot ones, with samples of the hot ones only. `cpu_us` is the client's processor
+time for each read.
 """
 
 from __future__ import annotations

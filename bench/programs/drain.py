@@ -1,4 +1,4 @@
-"""Shell. How fast a backlog goes to S3, and what that costs the event loop.
+"""Shell. Measures the rate at which a backlog is uploaded to S3, and its cost for the event loop.
 
 python -m bench.programs.drain milena S3_URL NUMBER   a node's write-back of a journal in the working directory
 python -m bench.programs.drain obstore S3_URL NUMBER  the same requests, as many at once, and nothing else
@@ -23,7 +23,7 @@ from milena_cache.objects.version import Version, stamp
 async def milena(endpoint_url: str, number: int) -> Samples:
     journal = Path("journal")
     await fill(journal, number)
-    # With this delay nothing begins before the flush says so.
+    # With this delay no upload starts before the flush requests it.
     async with running_node(journal, endpoint_url, flush_delay=3600) as parts:
         started, cpu = time.perf_counter(), time.thread_time()
         done = await parts.flush_waiters.wait_flushed(None, 3600)

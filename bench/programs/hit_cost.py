@@ -1,9 +1,9 @@
-"""Shell. The processor time that a server of the Redis protocol takes for a hit.
+"""Shell. Measures the processor time of a server of the Redis protocol for a hit.
 
     python -m bench.programs.hit_cost HOST:PORT PID CONNECTIONS KEYS SECONDS
 
-Of the server with that process number, which has so many keys of `bench.nodes.cached_objects` in memory. One GET is
-on its way at a time, on each connection in turn, of a key drawn at random.
+The server with that pid has the given number of keys of `bench.nodes.cached_objects` in memory. One GET of a random
+key is in flight at a time, on each connection in turn.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Shell. Peak memory of router and node under bursts of large values over gRPC, beside what their budgets allow.
+"""Shell. Measures the peak memory of router and node under bursts of large values over gRPC, against their budgets.
 
     python -m bench.programs.memory_bursts [--count 24] [--mib 16] [--seconds 60]
 
-Each case starts a router and a node of its own: puts and cold reads, through the router and at the node, by callers
-that say the size of their request beforehand and by others that do not. All calls of a case are made at once, each
-over a connection of its own. `allowed` is base + LRU_BYTES + DIRTY_MEMORY_BYTES + MAX_IN_FLIGHT_BYTES + 20 %. Exit
-code 1 if a process dies or takes more. Ends within a few minutes: each call has `--seconds`.
+Each case starts its own router and node: puts and cold reads, through the router and at the node, by callers that
+announce the size of their request and by others that do not. All calls of a case are concurrent, each over its own
+connection. `allowed` is base + LRU_BYTES + DIRTY_MEMORY_BYTES + MAX_IN_FLIGHT_BYTES + 20 %. Exit code 1 if a
+process dies or exceeds it. Ends within a few minutes: each call has a timeout of `--seconds`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CASES = ("put", "put unannounced", "get")
 
 
 def memory(server: Server, field: str) -> float:
-    """MiB of a process: `VmRSS` now or `VmHWM` at most. 0 if it has ended."""
+    """Return the memory of a process in MiB: `VmRSS`, current, or `VmHWM`, peak. 0 if it has ended."""
     status = Path(f"/proc/{server.pid}/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0)
@@ -72,7 +72,7 @@ def store(endpoint_url: str, keys: Sequence[str], size: int) -> None:
 
 
 def burst(case: str, through_router: bool, count: int, size: int, seconds: float) -> bool:
-    """Run one case, print a line for each process, and return whether both lived within their budgets."""
+    """Run one case, print a line for each process, and return True if both stayed within their budgets."""
     shared = {**MALLOC, "MAX_IN_FLIGHT_BYTES": f"{IN_FLIGHT}MiB", "REQUEST_TIMEOUT_SECONDS": str(seconds)}
     node_env = {
         **shared,

@@ -1,17 +1,17 @@
-"""Shell. What a node's RESP port and the router's gRPC port still answer when more is asked than they can answer.
+"""Shell. Measures the goodput of a node's RESP port and the router's gRPC port under overload.
 
     python -m bench.programs.overload [--port resp|grpc] [--connections N] [--seconds 8]
 
-Open loop: requests are sent at a rate, whatever is answered. First the rate is raised by steps until less than 95 %
-of it is answered within DEADLINE; the most that was answered is the peak. Then 2 and 4 times the peak are offered.
-Printed for each: what was answered within DEADLINE per second and in % of the peak, the latency of what was
-answered, refusals by status and how long they took, memory of the process that is asked, and the share of a core
-that this generator used: where that is near 100 % the figures are the generator's. Servers have one core, the
-generator the others. Exit code 1 if the goodput or the latency misses its bar, or the node lost its lease.
+Open loop: requests are sent at a fixed rate, independent of responses. First the rate is raised by steps until less
+than 95 % of the requests succeed within DEADLINE; the highest success rate is the peak. Then 2 and 4 times the peak
+are offered. Printed for each: successes within DEADLINE per second and in % of the peak, their latency, rejections
+by status and their latency, memory of the server process, and the share of a core that this generator used: where
+that is near 100 % the generator is the bottleneck. Servers have one core, the generator the others. Exit code 1 if
+the goodput or the latency misses its bar, or the node lost its lease.
 
-The generators write requests that were made beforehand and only count answers, since a client library costs more
-than the servers: RESP over `--connections`, by default 50 or 8; gRPC as HTTP/2 frames, in at most as many streams
-as the server allows, cancelled at their deadline as gRPC clients do.
+The generators send prepared requests and only count responses, since a client library costs more than the servers:
+RESP over `--connections`, by default 50 or 8; gRPC as HTTP/2 frames, in at most as many streams as the server
+allows, cancelled at their deadline as gRPC clients do.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ BARS = {"resp": {2: 70.0, 4: 40.0}, "grpc": {2: 70.0, 4: 40.0}}
 
 @dataclass
 class Seen:
-    """What one run has seen. Times are in seconds."""
+    """The counts of one run. Times are in seconds."""
 
     sent: int = 0
-    latencies: list[tuple[float, int]] = field(default_factory=list)  # of answers with a value, and how many
+    latencies: list[tuple[float, int]] = field(default_factory=list)  # of responses with a value, and their number
     rejection_times: list[tuple[float, int]] = field(default_factory=list)
     rejections: Counter[str] = field(default_factory=Counter)
-    open: bool = True  # answers after the end of the load are not counted
+    open: bool = True  # responses after the end of the load are not counted
 
     def responded(self, age: float, number: int) -> None:
         if self.open:
@@ -67,7 +67,7 @@ class Seen:
 
 
 def percentile(times: list[tuple[float, int]], share: float) -> float:
-    """The weighted percentile, in seconds; nan if there is none."""
+    """Return the weighted percentile, in seconds; nan if there is none."""
     rest = sum(number for _, number in times) * share
     for age, number in sorted(times):
         rest -= number
@@ -77,11 +77,11 @@ def percentile(times: list[tuple[float, int]], share: float) -> float:
 
 
 class RespLoad(asyncio.Protocol):
-    """One connection. Answers are counted by their bytes: `$` once in a value, never in an error."""
+    """One connection. Replies are counted by their bytes: `$` occurs once in a value, never in an error."""
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
-        self._waiting: deque[tuple[float, int]] = deque()  # when they were sent, how many
+        self._waiting: deque[tuple[float, int]] = deque()  # time of sending, number
         self._lines = self._values = self._errors = 0
         self._transport: asyncio.Transport
 
@@ -94,7 +94,7 @@ class RespLoad(asyncio.Protocol):
         self._transport.write(_GETS[first][: number * len(_GET % 0)])
 
     def tick(self, now: float) -> None:
-        """Nothing is due: what is late is seen by its age."""
+        """Do nothing: late replies are detected by their age."""
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
@@ -104,7 +104,7 @@ class RespLoad(asyncio.Protocol):
         errors = max(0, self._lines - 2 * self._values - self._errors)
         self._errors += errors
         left = values + errors
-        # Values and errors of one read are taken to be mixed evenly.
+        # Values and errors of one read are assumed to be evenly mixed.
         while left and self._waiting:
             began, number = self._waiting[0]
             taken = min(left, number)
@@ -124,7 +124,7 @@ _GETS = [b"".join(_GET % ((first + number) % len(KEYS)) for number in range(BATC
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """A header in HPACK, neither compressed nor remembered."""
+    """Return a header in HPACK, neither compressed nor indexed."""
     return b"\x00%c%b%c%b" % (len(name), name, len(value), value)
 
 
@@ -149,7 +149,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 class GrpcLoad(asyncio.Protocol):
-    """One HTTP/2 connection, RFC 9113, with as much of it as these calls need."""
+    """One HTTP/2 connection, with the part of RFC 9113 that these calls need."""
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
@@ -158,7 +158,7 @@ class GrpcLoad(asyncio.Protocol):
         self._limit = 100
         self._window = 65_535
         self._open: dict[int, float] = {}  # streams and when their calls were made, oldest first
-        self._queue: deque[float] = deque()  # calls for which there is no stream yet
+        self._queue: deque[float] = deque()  # calls that wait for a stream
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -249,7 +249,7 @@ class Result:
     """One run at one rate."""
 
     offered: float  # requests per second
-    goodput: float  # answered within DEADLINE, per second
+    goodput: float  # successes within DEADLINE, per second
     load: float  # share of a core that the generator used
     seen: Seen
 

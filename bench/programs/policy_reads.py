@@ -1,9 +1,9 @@
-"""Shell. Hits by a node's policy, without a door, while write-back has a backlog to upload, or has none.
+"""Shell. Hits by a node's policy, without a server, while write-back has a backlog to upload, or has none.
 
     python -m bench.programs.policy_reads S3_URL CALLERS SECONDS BACKLOG
 
-Each caller goes through the event loop after each call, as a request does that comes in by a door; or nothing else
-would ever run.
+Each caller yields to the event loop after each call, as a request from a server would; otherwise nothing else would
+run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) ->
             assert lookup(next(objects)) is not None
             await asyncio.sleep(0)
 
-        # The first request to S3 finds the credentials, which takes a while.
+        # The first request to S3 looks up the credentials, which takes a while.
         await parts.writes.put(BUCKETS.resolve("", b"first"), b"", 5, durability=THROUGH)
         results = parts.writeback.results
         started, uploaded = time.perf_counter(), sum(results.values())

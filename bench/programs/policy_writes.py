@@ -1,10 +1,10 @@
-"""Shell. Writes by a node's policy, journal and write-back, without a door.
+"""Shell. Writes by a node's policy, journal and write-back, without a server.
 
     python -m bench.programs.policy_writes S3_URL CALLERS SECONDS FLUSH_DELAY
 
-The journal is made in the working directory. With a delay shorter than the run, uploads are at work all the time:
-the first one, which finds the credentials, is over before. `loop_us` is the event loop's processor time for each
-write, what write-back took of it included.
+The journal is in the working directory. With a delay shorter than the run, uploads run all the time: the first one,
+which looks up the credentials, ends before. `loop_us` is the event loop's processor time for each write, including
+that of write-back.
 """
 
 from __future__ import annotations

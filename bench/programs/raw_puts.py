@@ -1,8 +1,8 @@
 """Shell. Puts of large values by a client that holds one copy of the bytes, over gRPC's own HTTP/2 or RESP.
 
-A library's client copies each value several times, and cannot send a message that is larger than the formats allow.
-These send the frames themselves, as fast as the server takes them: bodies of gigabytes too, and sizes that are not
-said beforehand.
+A client library copies each value several times, and cannot send a message that is larger than the formats allow.
+These send the frames themselves, as fast as the server reads them: also bodies of gigabytes, and bodies without an
+announced size.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ CHUNK = bytes(2**20)
 MAX_FRAME = 16384
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
 _INITIAL_WINDOW = 4
-# What a message of gRPC can say of its length.
+# The maximum length that a gRPC message can have.
 MAX_MESSAGE = 2**32 - 1
 # DEADLINE_EXCEEDED as gRPC's servers write it: without Huffman coding, and not as an index of an earlier header, as
 # each connection has one call only.
 DEADLINE_STATUS = re.compile(rb"grpc-status.4(?!\d)", re.DOTALL)
-# What errors name, so that callers know which limit to look for.
+# The limits that errors name.
 LIMITS = (b"MAX_VALUE_BYTES", b"MAX_IN_FLIGHT_BYTES", b"REQUEST_TIMEOUT_SECONDS", b"RATE_LIMIT")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a put ended.
+    """The outcome of a put.
 
-    `answer` is "ok", "refused", "deadline" (the one that the call itself gave was over), "timed out" (there was no
-    answer even then) or "cut" (the connection ended without an answer); `named` is the limit that the error names,
-    "" if it names none; `sent` is in bytes of the value; `text` is what can be read of an error.
+    - `response`: "ok", "refused", "deadline" (the call's own deadline passed), "timed out" (no response even then)
+      or "cut" (the connection ended without a response).
+    - `named`: the limit that the error names, "" if none.
+    - `sent`: sent bytes of the value.
+    - `text`: the readable part of an error.
     """
 
     response: str
@@ -45,7 +47,7 @@ class Outcome:
 
 
 def outcome(received: bytes, ok: bool, sent: int, responded: bool) -> Outcome:
-    """Judge by what the server sent."""
+    """Return the outcome for the bytes that the server sent."""
     if ok:
         return Outcome("ok", "", sent)
     text = "".join(chr(byte) if 32 <= byte < 127 else "|" for byte in received[-600:])
@@ -92,7 +94,7 @@ async def put_grpc(
 
 
 class _Call:
-    """One call on one connection: flow control, and what has come back."""
+    """One call on one connection: flow control, and the received bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received = bytearray()  # of headers and trailers, and errors of the connection
@@ -137,7 +139,7 @@ class _Call:
         self._room.set()
 
     async def send(self, data: bytes) -> int:
-        """Send `data` as the server takes it; how much was sent until the call ended."""
+        """Send `data` as flow control allows; return the number of bytes sent until the call ended."""
         view, at = memoryview(data), 0
         while at < len(data) and not self.finished.is_set():
             size = min(len(data) - at, MAX_FRAME, self._connection, self._stream)
@@ -158,7 +160,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """A header that is spelled out and not to be remembered. Shorter than 127 bytes each."""
+    """Return a literal header without indexing; name and value shorter than 127 bytes."""
     return b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
@@ -184,7 +186,7 @@ async def put_resp(host: str, port: int, key: bytes, size: int, seconds: float) 
                     writer.write(CHUNK[:size_now])
                     remaining -= size_now
                     draining = asyncio.ensure_future(writer.drain())
-                    # If it fails after the answer has come, the connection has ended, as it should.
+                    # If it fails after the reply has arrived, the connection has ended, as expected.
                     draining.add_done_callback(lambda task: task.cancelled() or task.exception())
                     await asyncio.wait((draining, answering), return_when=asyncio.FIRST_COMPLETED)
                     if not draining.done():

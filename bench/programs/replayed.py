@@ -1,9 +1,9 @@
-"""Shell. A node's start on a journal with many writes: how long it takes, and what the writes take in memory.
+"""Shell. A node's start on a journal with many writes: its duration, and the memory of the writes.
 
     python -m bench.programs.replayed JOURNAL NUMBER
 
-Memory is what belongs to the process alone (RssAnon). The journal's file is mapped: of it the system keeps in
-memory what it likes, and takes it back when others need it.
+Memory is the anonymous memory of the process (RssAnon). The journal's file is mapped: the system caches its pages,
+and reclaims them under memory pressure.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def start(journal: Path, number: int) -> Samples:
 
 
 def _resident() -> dict[str, int]:
-    """Bytes, by the names that the system has for them."""
+    """Return the memory in bytes, by the system's names."""
     lines = Path("/proc/self/status").read_text().splitlines()
     rows = [line.split() for line in lines if line.startswith("Rss")]
     return {name.rstrip(":"): int(kilobytes) * 1024 for name, kilobytes, _ in rows}

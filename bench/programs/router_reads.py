@@ -1,4 +1,4 @@
-"""Shell. Hits through the router's gRPC door by a bare gRPC client, on uvloop.
+"""Shell. Hits through the router's gRPC server by a bare gRPC client, on uvloop.
 
     python -m bench.programs.router_reads HOST:PORT CALLERS SECONDS
 

@@ -4,10 +4,10 @@
 
 For each port (the router's gRPC, a node's gRPC and its Redis protocol) a router and a node of its own are started
 with the defaults, but no rate limit, each in a control group with the memory limit of that stack. Then `--count`
-puts of `--mib` MiB come at once, each over a connection of its own; over gRPC once with their size in the metadata
-and once without; and then one put of `--huge-mib` MiB whose size is not said beforehand. Exit code 1 if a process
-ends, if the next small put fails, or if a refusal names no limit. S3 is a stub that keeps no large values.
-Needs Linux, root, and control groups of version 1 or 2 that can be written.
+puts of `--mib` MiB are sent at once, each over its own connection; over gRPC once with their size in the metadata
+and once without; and then one put of `--huge-mib` MiB without an announced size. Exit code 1 if a process ends, if
+the next small put fails, or if a rejection names no limit. S3 is a stub that keeps no large values. Needs Linux,
+root, and writable control groups of version 1 or 2.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.support.s3.moto_server import AWS_VARIABLES
 from tests.support.waiting import wait_until
 
 MIB = 2**20
-# Memory limits of router and node in MiB, as docker-compose.yml and k8s/base have them.
+# Memory limits of router and node in MiB, as in docker-compose.yml and k8s/base.
 LIMITS = {"compose": (512, 1024), "kubernetes": (1024, 2048)}
 # As the image sets them.
 MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
@@ -60,7 +60,7 @@ class Group:
 
     @property
     def procs(self) -> Path:
-        """The file that a process is written to, to be in the group."""
+        """Return the file to which the pids of the group's processes are written."""
         return self._path / "cgroup.procs"
 
     def _numbers(self, name: str) -> dict[str, int]:
@@ -68,12 +68,12 @@ class Group:
         return {argv[0]: int(argv[1]) for argv in lines if len(argv) == 2 and argv[1].isdigit()}
 
     def sample(self) -> None:
-        """Take note of the memory that cannot be given up: without the pages of files."""
+        """Sample the memory that cannot be reclaimed, without pages of files."""
         self.anonymous_peak = max(self.anonymous_peak, self._numbers("memory.stat")["rss" if self._v1 else "anon"])
 
     @property
     def kills(self) -> int:
-        """How many processes were killed for lack of memory."""
+        """Return the number of processes killed for lack of memory."""
         return self._numbers("memory.oom_control" if self._v1 else "memory.events").get("oom_kill", 0)
 
     def remove(self) -> None:
@@ -82,7 +82,7 @@ class Group:
 
 
 class Member:
-    """A router or node in a group of its own; its log is in `directory`."""
+    """A router or node in its own group; its log is in `directory`."""
 
     def __init__(self, module: str, limit: int, variables: dict[str, str], directory: Path) -> None:
         self.group = Group(f"milena-{module}-{os.getpid()}", limit)
@@ -106,7 +106,7 @@ class Member:
 
 @contextmanager
 def sampled(members: list[Member]) -> Iterator[None]:
-    """Sample the memory of `members` meanwhile."""
+    """Sample the memory of `members` within this context."""
     stop = threading.Event()
 
     def run() -> None:
@@ -134,7 +134,7 @@ def put(
 
 
 def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float) -> bool:
-    """Run all bursts at one port and print a line for each; True if everything held."""
+    """Run all bursts at one port and print a line for each; return True if all passed."""
     router_limit, node_limit = (limit * MIB for limit in LIMITS[stack])
     with tempfile.TemporaryDirectory() as name, ExitStack() as exits:
         directory = Path(name)

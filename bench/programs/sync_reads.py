@@ -4,8 +4,8 @@
     python -m bench.programs.sync_reads redis_py HOST:PORT WORK SECONDS    of the Redis server at that address
     python -m bench.programs.sync_reads boto3  S3_URL  cold SECONDS  new keys, straight from S3, with many threads
 
-WORK is `one`, hot keys one after another; `many`, a hundred of them at a time; `near`, hot keys out of the client's
-own memory; or the bytes of large values. Before the time begins everything was read once, and was there.
+WORK is `one`, hot keys one after another; `many`, a hundred of them at a time; `near`, hot keys from the client's
+near cache; or the size of large values in bytes. Before the measurement everything was read once, successfully.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ def _read(get: Get, get_many: Callable[[Sequence[str]], None], work: str, second
 
 
 def _measured(call: Callable[[], object], seconds: float) -> Samples:
-    """`cpu_us` is the client's processor time for each call."""
+    """Return samples in which `cpu_us` is the client's processor time for each call."""
     cpu = time.process_time()
     samples = one_after_another(call, seconds)
     return {**samples, "cpu_us": (time.process_time() - cpu) / samples["calls"] * 1e6}
 
 
 def _near(get: Get, seconds: float) -> Samples:
-    """A clock that is read twice for each call would cost as much as the call: it is read for a thousand."""
+    """Measure a thousand calls at a time: reading a clock twice for each would cost as much as the call."""
     keys = HOT_KEYS[:1000]
     assert None not in map(get, keys)
 

@@ -1,4 +1,4 @@
-"""Shell. Objects that are in memory when they are read: of a node and of a Redis server alike."""
+"""Shell. Objects that are in memory before they are read, in a node and in a Redis server."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bench.workload.new_objects import VALUE_BYTES
 from milena_client import Milena
 from milena_common.network.addresses import parse_address
 
-# Half of what a node keeps by default.
+# Half of a node's default LRU_SIZE.
 NUMBER = 5_000
 HOT_KEYS = [hot_key(number).decode() for number in range(NUMBER)]
-# Of each size.
+# The number of large values of each size.
 _LARGE = 2
 
 
 def large_keys(size: int) -> list[str]:
-    """The keys of the values of so many bytes."""
+    """Return the keys of the values with `size` bytes."""
     return [f"large/{size}/{number}" for number in range(_LARGE)]
 
 
 def warm(address: str) -> None:
-    """Read the hot keys through the router at `address`; in S3 they exist."""
+    """Read the hot keys, which exist in S3, through the router at `address`."""
     with Milena(address) as client:
         assert len(client.get_many(HOT_KEYS)) == NUMBER
 

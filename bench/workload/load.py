@@ -1,6 +1,6 @@
-"""Coordination. Callers that call as fast as they are answered, for a while, and note how long each call took.
+"""Coordination. Closed-loop load: callers that make one call after the other, and record each latency.
 
-Of the figures, `calls` counts the warm-up too, the others do not.
+Of the samples, `calls` includes the warm-up, the others do not.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from concurrent.futures import ThreadPoolExecutor
 from bench.case import Samples
 from bench.summary import percentile
 
-# The share of the time that is spent before, unmeasured: connections open, caches and branch predictors warm.
+# The share of the time for an unmeasured warm-up, in which connections open and caches fill.
 WARM_UP = 0.15
 
 
 def one_after_another(call: Callable[[], object], seconds: float) -> Samples:
-    """One caller."""
+    """Measure one caller."""
     return with_threads(call, 1, seconds)
 
 
 def with_threads(call: Callable[[], object], threads: int, seconds: float) -> Samples:
-    """`threads` callers, each in a thread of its own."""
+    """Measure `threads` callers, each in its own thread."""
 
     def caller(stop: float) -> list[float]:
         latencies = []
@@ -46,7 +46,7 @@ def with_threads(call: Callable[[], object], threads: int, seconds: float) -> Sa
 
 
 async def with_callers(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> Samples:
-    """`callers` callers, each a task."""
+    """Measure `callers` callers, each a task."""
 
     async def caller(stop: float) -> list[float]:
         latencies = []

@@ -1,4 +1,4 @@
-"""Pure. What writes write: keys that were never used before, and values of 1 KiB that all differ."""
+"""Pure. The objects of writes: keys that were never used before, and distinct values of 1 KiB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ VALUE_BYTES = 1024
 
 
 def new_objects(series: str) -> Callable[[], tuple[bytes, bytes]]:
-    """Each call gives another key, which begins with `series`, and a value; making them costs next to nothing."""
+    """Return a function that returns a new key, beginning with `series`, and a value, at next to no cost."""
     numbers = count()
     prefix = f"new/{series}/".encode()
     filler = bytes(VALUE_BYTES - 8)
