@@ -50,5 +50,5 @@ def check_condition(if_match: str, if_none_match: str) -> None:
     # The ETag becomes part of a header of a request to S3.
     if if_match == ANY_OBJECT or len(if_match) > MAX_ETAG or not (if_match.isascii() and if_match.isprintable()):
         raise InvalidRequest(
-            f"if_match: got {if_match[:80]!r}; allowed: the ETag of one object, as it was answered, with its quotes"
+            f"if_match: got {if_match[:80]!r}; allowed: the ETag of one object, as in a response, with its quotes"
         )

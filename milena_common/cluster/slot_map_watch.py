@@ -100,7 +100,7 @@ class Following:
             # Jittered like every other pause, but constant.
             return self._rejected_pause * (0.5 + self._rng() / 2)
         if isinstance(why, ValueError) and not isinstance(why, MilenaError):
-            log.warning("the router sent what is no ring: %s", why)
+            log.warning("the router sent an invalid ring: %s", why)
         return BACKOFF.delay(self._failures, self._rng)
 
 

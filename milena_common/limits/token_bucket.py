@@ -1,4 +1,7 @@
-"""Pure. RATE_LIMIT: a token bucket of `rate` requests a second, with a burst of one second's worth."""
+"""Pure. RATE_LIMIT: a token bucket of `rate` requests a second, with a burst of one second's worth.
+
+Router and nodes take a token before any other work for a request. A rejected request learns when to come back.
+"""
 
 from __future__ import annotations
 

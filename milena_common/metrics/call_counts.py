@@ -1,4 +1,7 @@
-"""Pure. Counts of the calls that a process serves: plain integers, exported at a scrape."""
+"""Pure. Counts of the calls that a process serves: plain integers, exported at a scrape.
+
+Servers count every call exactly once, by operation, whatever its outcome.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shell. Facts about this process from the operating system, for status commands such as INFO."""
+"""Shell. Facts about this process from the operating system, for status commands such as INFO.
+
+Where a system does not report a value, the closest available one is returned, so that a status never fails.
+"""
 
 from __future__ import annotations
 

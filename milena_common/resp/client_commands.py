@@ -35,7 +35,7 @@ _OF_ALL_KEYS: Final = (Moved, NodeLost, NoNodes, Overloaded, RateLimited)
 _DEFERRED: Final = "DEFERRED "
 
 # Stands for the result of an attempt that was not made.
-NOT_SENT: Final = Unavailable("not asked")
+NOT_SENT: Final = Unavailable("not sent")
 
 RESPONSES: Final[Mapping[str, type[Message]]] = {
     "Get": pb.GetResponse,

@@ -32,13 +32,13 @@ class Listener(Protocol):
     """Receives the events of a link's connections."""
 
     def opened(self, link: RespLink, requested_at: float) -> None:
-        """A connection is established; the node replied to a request sent at `requested_at`, monotonic seconds."""
+        """Handle a new connection; the node has replied to a request sent at `requested_at`, monotonic seconds."""
 
     def lost(self, link: RespLink) -> None:
-        """The connection ended."""
+        """Handle the end of the connection."""
 
     def pushed(self, message: list[Any]) -> None:
-        """A push arrived that is not a deferred reply: its kind, then its elements."""
+        """Handle a push that is not a deferred reply: its kind, then its elements."""
 
 
 class RespLink:

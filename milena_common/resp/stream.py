@@ -45,16 +45,16 @@ class Owner(Protocol):
     """Receives the events of a connection."""
 
     def paused(self) -> None:
-        """The node reads slowly: make callers wait."""
+        """Make callers wait, because the node reads slowly."""
 
     def resumed(self) -> None:
-        """The node reads again."""
+        """Let callers continue, because the node reads again."""
 
     def lost(self, error: MilenaError) -> None:
-        """The connection ended. Pending requests have failed with `error` already."""
+        """Handle the end of the connection; pending requests have failed with `error` already."""
 
     def pushed(self, message: list[Any]) -> None:
-        """A push arrived that is not a deferred reply: its kind, then its elements."""
+        """Handle a push that is not a deferred reply: its kind, then its elements."""
 
 
 class RespStream(asyncio.Protocol):

@@ -23,7 +23,7 @@ from milena_common.api.errors import FailedPrecondition
 
 NO_GRPC = (
     "this process was forked from one that has used gRPC, which does not survive a fork, so the router cannot be "
-    "asked here: start workers with spawn or forkserver, or fork before the first call of any client"
+    "called here: start workers with spawn or forkserver, or fork before the first call of any client"
 )
 
 
