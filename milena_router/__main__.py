@@ -1,4 +1,8 @@
-"""Wires the router: environment → configuration → parts → run."""
+"""Wires the router: environment → configuration → parts → run.
+
+This is the only place that creates the router's parts. A stop ends new calls first, then those in flight, within a
+bounded time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shell. The router's metrics: their names, help texts and sources, collected at each scrape."""
+"""Shell. The router's metrics: their names, help texts and sources, collected at each scrape.
+
+Names and labels are those of docs and dashboards; the counts are plain integers of the router's parts.
+"""
 
 from __future__ import annotations
 

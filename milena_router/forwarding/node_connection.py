@@ -91,7 +91,7 @@ class GrpcNodeConnection:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # the caller gave up
-            raise NodeLost("left the ring while it was asked") from None  # the channel was closed
+            raise NodeLost("left the ring during the call") from None  # the channel was closed
         if response is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
             raise NodeLost(f"did not answer within {timeout:.3g} s")
         return response
@@ -133,7 +133,7 @@ class RespNodeConnection:
 
     async def close(self, grace: float) -> None:
         self._closed = True
-        error = NodeLost("left the ring while it was asked")
+        error = NodeLost("left the ring during the call")
         await asyncio.gather(self._link.close(grace, error), self._other.close(grace))
 
 

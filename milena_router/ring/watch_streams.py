@@ -78,7 +78,7 @@ class RingWatchers:
             return
         if not node_id or all(member.node_id != node_id for member in self._membership.ring.members):
             raise FailedPrecondition(
-                "this router has DIRECT_ACCESS=false: only nodes of the ring are told where the nodes are; send "
+                "this router has DIRECT_ACCESS=false: only nodes of the ring get the nodes' addresses; send "
                 "requests to the router"
             )
 

@@ -56,7 +56,7 @@ class FakeConnection:
             alarm.cancel()
             self._waiting.discard(broken_off)
         if broken_off.done():
-            raise NodeLost("left the ring while it was asked")
+            raise NodeLost("left the ring during the call")
         raise NodeLost(f"did not answer within {timeout:.2g} s")
 
     async def close(self, grace: float) -> None:

@@ -270,7 +270,7 @@ async def test_when_a_lease_ends_waiting_writes_are_answered_at_once(rig: Rig) -
     rig.nodes[owner].answer = None
     call = rig.send(read=False, timeout=60.0)
     await rig.only_renews(other)
-    with pytest.raises(NodeLost, match=f"node {owner}, .* left the ring while it was asked"):
+    with pytest.raises(NodeLost, match=f"node {owner}, .* left the ring during the call"):
         call.result()
     assert rig.nodes[other].calls == []
 
