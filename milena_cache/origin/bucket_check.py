@@ -28,7 +28,7 @@ _ADVICE = {
     Fault.NO_BUCKET: "create the bucket, or correct S3_BUCKET, AWS_REGION or S3_ENDPOINT_URL",
     Fault.DENIED: "check the credentials; Milena needs s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject",
     Fault.ACCOUNT: "check AWS_REGION, the credentials and the account that they belong to",
-    Fault.UNEXPECTED: "S3_ENDPOINT_URL is no S3, or a load balancer or gateway before it answers in its place",
+    Fault.UNEXPECTED: "S3_ENDPOINT_URL is not an S3, or a load balancer or gateway in front of it responds",
     Fault.REJECTED: "check S3_BUCKET, AWS_REGION and S3_ENDPOINT_URL",
     Fault.CONNECT: "check S3_ENDPOINT_URL and the network",
     Fault.TIMEOUT: "check S3_ENDPOINT_URL and the network",

@@ -106,7 +106,7 @@ class Conditions:
     def unsupported(self, capability: Capability) -> bool:
         """Record a 501 response to the condition; return True for the first one."""
         news = self.state(capability) is not State.UNSUPPORTED
-        self.findings[capability] = Finding(State.UNSUPPORTED, "answered with 501")
+        self.findings[capability] = Finding(State.UNSUPPORTED, "S3 responded with 501")
         return news
 
     def held(self, capability: Capability) -> None:

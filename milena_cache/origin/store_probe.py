@@ -121,12 +121,12 @@ class StoreProbe:
                     if info.last_modified < oldest:
                         await self._store.delete(Ref(self._bucket, info.key), inf)
         except (OriginFailure, TimeoutError) as failure:
-            log.warning("objects below %s could not be removed: %s", self._directory, failure or "no answer")
+            log.warning("objects below %s could not be removed: %s", self._directory, failure or "no response")
 
 
 def _failed(failure: OriginFailure) -> Finding:
     if failure.fault is Fault.UNSUPPORTED:
-        return Finding(State.UNSUPPORTED, "answered with 501")
+        return Finding(State.UNSUPPORTED, "S3 responded with 501")
     return Finding(State.UNKNOWN, f"the probe failed: {failure}")
 
 
@@ -149,7 +149,7 @@ class _Trial:
         """Try If-None-Match: * on PUT."""
         ref = self._ref("create")
         if not await _is_accepted(self._store.put(ref, b"1", inf, if_absent=True)):
-            return Finding(State.NEVER_HOLDS, "If-None-Match: * is refused where there is no object")
+            return Finding(State.NEVER_HOLDS, "If-None-Match: * is denied where there is no object")
         return _ignored_if(await _is_accepted(self._store.put(ref, b"2", inf, if_absent=True)))
 
     async def replace(self) -> Finding:

@@ -246,7 +246,7 @@ class ObstoreStore:
 
 
 def _late(operation: str, ref: Ref) -> OriginFailure:
-    return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
+    return OriginFailure(Fault.TIMEOUT, operation, ref, "no response in time", "timeout")
 
 
 def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:

@@ -92,14 +92,14 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
         return _from_response(operation, ref, status, document, conditional)
     if _NOT_S3S.search(dump):
         text = summary.partition(": ")[2][:200]
-        return OriginFailure(Fault.UNEXPECTED, operation, ref, "an answer that is not S3's", "200", text)
+        return OriginFailure(Fault.UNEXPECTED, operation, ref, "a response that is not S3's", "200", text)
     if _NO_FILES.search(dump):
         return out_of_files(operation, ref)
     kinds = _KIND.findall(dump)
     if "Connect" in kinds:
         return OriginFailure(Fault.CONNECT, operation, ref, "cannot connect", "connect")
     if "Timeout" in kinds:
-        return OriginFailure(Fault.TIMEOUT, operation, ref, "no answer in time", "timeout")
+        return OriginFailure(Fault.TIMEOUT, operation, ref, "no response in time", "timeout")
     return OriginFailure(Fault.INCOMPLETE, operation, ref, "connection lost", "incomplete")
 
 
