@@ -43,7 +43,7 @@ P = TypeVar("P", bound=Process)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much work a run does.
+    """The amount of work of a run.
 
     `seconds` is how long a variant runs in one round; `sizes` are the numbers of cached objects to compare; of
     writes that are not in S3, `backlog` are to last for a round, `drained` are uploaded, `replayed` are found at

@@ -1,4 +1,7 @@
-"""Shell. Facts about machine and versions that results depend on."""
+"""Shell. Facts about machine and versions that results depend on.
+
+They are part of each result file, so that results of different machines are not compared by mistake.
+"""
 
 from __future__ import annotations
 

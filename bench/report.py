@@ -1,4 +1,7 @@
-"""Pure. Formats results as a table for the terminal and as JSON for later comparisons."""
+"""Pure. Formats results as a table for the terminal and as JSON for later comparisons.
+
+The table has medians and ratios; the JSON has all samples of all rounds.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Pure. Summarizes rounds as medians, spreads, ratios and verdicts."""
+"""Pure. Summarizes rounds as medians, spreads, ratios and verdicts.
+
+Ratios are computed round by round, since variants of one round share the state of the machine.
+"""
 
 from __future__ import annotations
 

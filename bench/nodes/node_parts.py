@@ -1,4 +1,7 @@
-"""Shell. A cache node's parts, wired in this process without servers, for measuring them alone."""
+"""Shell. A cache node's parts, wired in this process without servers, for measuring them alone.
+
+They come from `milena_cache.app`, with limits so high that a measurement does not reach them.
+"""
 
 from __future__ import annotations
 
