@@ -146,20 +146,32 @@ class Requests:
         return self._got(await reading, max_bytes)
 
     def _described(self, reply: Reply, size: int) -> Got:
-        return self._make_got(reply, b"", size, omitted=False)
+        outcome, entry, age, dirty = reply
+        return Got(
+            outcome,
+            entry.value is not None,
+            b"",
+            False,
+            size,
+            entry.etag,
+            age,
+            dirty,
+            self._ttl_ms(entry.expires_at),
+        )
 
     def _got(self, reply: Reply, max_bytes: int) -> Got:
-        size = reply.entry.size
-        # A value that was fetched and not kept is never left out: the caller's next request would fetch it again.
-        omitted = 0 < max_bytes < size and reply.outcome != "bypass"
-        value = b"" if omitted else reply.entry.value or b""
-        self.sent_bytes += len(value)
-        return self._make_got(reply, value, size, omitted=omitted)
-
-    def _make_got(self, reply: Reply, value: bytes, size: int, *, omitted: bool) -> Got:
         outcome, entry, age, dirty = reply
-        ttl_ms = remaining_ms(entry.expires_at, self._clock.wall()) if entry.expires_at else 0
+        value = entry.value or b""
+        size = len(value)
+        # A value that was fetched and not kept is never left out: the caller's next request would fetch it again.
+        if omitted := 0 < max_bytes < size and outcome != "bypass":
+            value = b""
+        self.sent_bytes += len(value)
+        ttl_ms = self._ttl_ms(entry.expires_at) if entry.expires_at else 0
         return Got(outcome, entry.value is not None, value, omitted, size, entry.etag, age, dirty, ttl_ms)
+
+    def _ttl_ms(self, expires_at: float) -> int:
+        return remaining_ms(expires_at, self._clock.wall()) if expires_at else 0
 
     def put(
         self,
