@@ -203,7 +203,7 @@ async def _either(*events: asyncio.Event) -> None:
 
 
 async def _drain(writes: Writes, flush_waiters: FlushWaiters, journal: Journal[DirtyEntry], seconds: float) -> None:
-    """Bring what is dirty to S3 while the node is still in the ring, so that the next owner finds it there."""
+    """Upload dirty writes while the node is still in the ring, so that the next owner finds them in S3."""
     writes.draining = True
     with suppress(TimeoutError):
         await asyncio.wait_for(journal.sync_barrier(), SYNC_SECONDS)

@@ -175,7 +175,7 @@ def build(
     dead_letters = DeadLetters(dirty, dirty_writes, journal, entries, queue, clock)
     stuck = StuckWrites(dirty, dirty_writes, journal, entries, failing, s3_locks, queue, clock)
     failed_writes = FailedWrites(dirty, dirty_writes, dead_letters, stuck, failing)
-    # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
+    # Uploads without a response must not take all places of S3_CONCURRENCY.
     throttle = UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng)
     writeback = WriteBack(
         dirty,

@@ -18,7 +18,7 @@ EXIT_WRITES_REMAIN = 3
 
 
 def exit_code(journal: Journal[DirtyEntry], dirty: Dirty, failed_writes: FailedWrites, directory: str) -> int:
-    """Return the code for a node that has stopped, and log what is left undone; `directory` is the journal's."""
+    """Return the exit code of a stopped node, and log the unfinished writes; `directory` is the journal's."""
     if journal.failure:
         return EXIT_JOURNAL_FAILED
     lost = sum(not entry.journaled for entry in dirty.entries.values())
