@@ -24,6 +24,14 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from milena_client.aio.near_cache_feed import FOLLOW, NearLinks
+from milena_client.core.limits import (
+    CONNECT_SECONDS,
+    FIRST_CONNECT_SECONDS,
+    LAST_REPLIES_SECONDS,
+    LEAVE_GRACE_SECONDS,
+    MAX_MGET_KEYS,
+    MIN_REQUEST_SECONDS,
+)
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
 from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes
@@ -32,21 +40,11 @@ from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.resp import client_commands as resp_wire
 from milena_common.resp.client_commands import NOT_ASKED
 from milena_common.resp.identity import ANY, Identity
-from milena_common.resp.link import CONNECT_SECONDS, RespLink
-from milena_common.resp.stream import Reply
+from milena_common.resp.link import RespLink
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks
-
-LEAVE_GRACE_SECONDS = 10.0
-# A node that leaves by itself answers what it was asked. For one that is gone, no read waits longer than this.
-LAST_ANSWERS_SECONDS = 0.3
-# Of one MGET: its answer is in memory as a whole, here and in the node.
-MOST_KEYS = 128
-LEAST_SECONDS = 0.005
-# How long a node is waited for to which there never was a connection: maybe it cannot be reached from here.
-FIRST_SECONDS = 0.1
 
 
 class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
@@ -56,8 +54,10 @@ class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
 class AsyncDirectTransport:
     """An `AsyncTransport` to the owners of keys, and to the `router` for the rest.
 
-    `bucket` is that of the keys of `ask` and `ask_many`, `timeout` the seconds for an answer to them. `draw` gives
-    numbers in [0, 1), for the pauses between attempts to follow the ring. `near` is to be kept right.
+    - `bucket`: that of the keys of `request_value` and `request_values`.
+    - `timeout`: the seconds for their replies.
+    - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
+    - `near`: the near cache to clear when what it holds may be wrong.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class AsyncDirectTransport:
         bucket: str,
         timeout: float,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         near: NearCache | None = None,
     ) -> None:
         self._router = router
         self._timeout = timeout
         self._clock = clock
         self._bucket = bucket
-        self._draw = draw
+        self._rng = rng
         self._values = near
         self._closed = False
         self._begin()
@@ -84,9 +84,9 @@ class AsyncDirectTransport:
         """Begin without a ring and without connections, for the event loop of the next call."""
         self._near = NearLinks(self._values, self._clock) if self._values is not None else None
         if self._values is not None:
-            self._values.forget_sources()
+            self._values.drop_sources()
         self._routes: Routes[RespLink] = Routes(self._bucket, self._link("", ANY), self._link)
-        self._watch = AsyncRingWatch(self._router, self._clock, self._draw, self._ring_changed)
+        self._watch = AsyncRingWatch(self._router, self._clock, self._rng, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], RespLink] = {}
 
@@ -110,10 +110,10 @@ class AsyncDirectTransport:
         """The largest value that may be sent: the router's limit, or what no server takes while that is unknown."""
         return self._routes.max_value_bytes
 
-    def ask(self, key: str | bytes) -> Reply | None:
-        """The answer to a GET of `key`: its value, None if there is none, or an exception to raise.
+    def request_value(self, key: str | bytes) -> Any:
+        """Send a GET of `key`; return a future of its value, None if there is none, or an exception to raise.
 
-        None instead of a future: it has to be read by `call`.
+        NOT_ASKED in place of the future: nothing was sent, and `call` has to read it.
         """
         home = self._home
         if not home.is_running() or home.thread != get_ident():
@@ -121,11 +121,11 @@ class AsyncDirectTransport:
         routes = self._routes
         filed = routes.filed(key)
         if filed is None:
-            return None
+            return NOT_ASKED
         stream = routes.way(filed).stream
-        return None if stream is None else stream.request(resp_wire.get(filed))
+        return NOT_ASKED if stream is None else stream.request(resp_wire.get(filed))
 
-    async def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
+    async def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
         """For each of `keys`: its value, None if there is none, or an exception, after which it is read by `call`.
 
         All owners are asked at once.
@@ -137,7 +137,7 @@ class AsyncDirectTransport:
             return answers
         asked = [
             (places, stream.request(resp_wire.mget(wanted)))
-            for link, wanted, places in self._routes.shares(filed, MOST_KEYS)
+            for link, wanted, places in self._routes.shares(filed, MAX_MGET_KEYS)
             if (stream := link.stream) is not None
         ]
         for places, future in asked:
@@ -162,19 +162,19 @@ class AsyncDirectTransport:
         except NoNodes:
             answer = None
         if answer is None:
-            return await self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
+            return await self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
         return answer
 
     async def _ask_owner(self, link: RespLink, method: str, request: Message, deadline: float) -> Message | None:
         """None: there is no way to it."""
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         if not link.address:
             return None
-        patience = CONNECT_SECONDS if link.reached else FIRST_SECONDS
+        patience = CONNECT_SECONDS if link.reached else FIRST_CONNECT_SECONDS
         stream = link.stream or await link.open(min(remaining / 2, patience))
         if stream is None:
             return None
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
         return resp_wire.answer(method, await stream.call(command, remaining, lasting=method != "Get"))
 
@@ -189,7 +189,7 @@ class AsyncDirectTransport:
 
     async def _part_from(self, link: RespLink) -> None:
         error = NodeLost(f"node {link.address} left the ring while it was asked")
-        await self._clock.sleep(LAST_ANSWERS_SECONDS)
+        await self._clock.sleep(LAST_REPLIES_SECONDS)
         link.break_off(error)
         await link.close(LEAVE_GRACE_SECONDS, error)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from milena_client.core.values import Key, KeyT
@@ -38,7 +38,7 @@ BOUND_SECONDS = 3.0
 ENTRY_OVERHEAD = 500
 
 
-class Mark:
+class ReadMark:
     """Reads of one key that overlap, and may keep what they bring. `began`: the first one, monotonic seconds."""
 
     __slots__ = ("began", "bytes", "found", "readers")
@@ -81,7 +81,7 @@ class NearCache:
         # By key as the caller spells it: until when, and the value. So a hit need not encode the key.
         self._entries: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
         self._spellings: dict[bytes, tuple[Key, ...]] = {}
-        self._marks: dict[bytes, Mark] = {}
+        self._marks: dict[bytes, ReadMark] = {}
         self._sources: dict[Hashable, float] = {}
         self._lock = threading.Lock()
 
@@ -119,7 +119,7 @@ class NearCache:
         self.misses += 1
         return None
 
-    def begin(self, key: Key) -> Mark | None:
+    def begin_read(self, key: Key) -> ReadMark | None:
         """A read of `key` begins whose value may be kept; `end` must follow. None: it cannot be a key."""
         encoded = _encoded(key)
         if encoded is None:
@@ -128,11 +128,11 @@ class NearCache:
         with self._lock:
             mark = self._marks.get(encoded)
             if mark is None or mark.began + self.max_age <= now:
-                mark = self._marks[encoded] = Mark(encoded, now)
+                mark = self._marks[encoded] = ReadMark(encoded, now)
             mark.readers += 1
         return mark
 
-    def end(self, key: Key, mark: Mark | None, found: object) -> None:
+    def end_read(self, key: Key, mark: ReadMark | None, found: object) -> None:
         """The read has come to its end; `found` is kept if it is a value and nothing has spoken against it."""
         if mark is None:
             return
@@ -142,18 +142,18 @@ class NearCache:
             if valid and not mark.readers:
                 del self._marks[mark.bytes]
             if found is None or type(found) is bytes:
-                agrees = self._saw(mark.bytes, mark if valid else self._marks.get(mark.bytes), found)
+                agrees = self._agrees(mark.bytes, mark if valid else self._marks.get(mark.bytes), found)
                 if agrees and valid and found is not None:
-                    self._keep(key, mark, found)
+                    self._store(key, mark, found)
 
-    def saw(self, key: Key, value: bytes | None) -> None:
+    def observed(self, key: Key, value: bytes | None) -> None:
         """A read whose value is not kept has found this."""
         encoded = _encoded(key)
         if encoded is not None:
             with self._lock:
-                self._saw(encoded, self._marks.get(encoded), value)
+                self._agrees(encoded, self._marks.get(encoded), value)
 
-    def _saw(self, encoded: bytes, mark: Mark | None, value: bytes | None) -> bool:
+    def _agrees(self, encoded: bytes, mark: ReadMark | None, value: bytes | None) -> bool:
         """Whether `value` is all that reads have found. Who has seen it must not be told anything older next.
 
         Of two values only the node knows which is the older one. So if anything else is kept, or was found by a
@@ -169,10 +169,10 @@ class NearCache:
         self._drop(encoded)
         return False
 
-    def _keep(self, key: Key, mark: Mark, value: bytes) -> None:
+    def _store(self, key: Key, mark: ReadMark, value: bytes) -> None:
         spellings = self._spellings.get(mark.bytes, ())
         if key in spellings:
-            self._forget(key, mark.bytes)
+            self._remove(key, mark.bytes)
         else:
             self._spellings[mark.bytes] = (*spellings, key)
         self.bytes += _cost(mark.bytes, value)
@@ -189,58 +189,23 @@ class NearCache:
         if not self._entries:
             self.bytes = 0
 
-    def _forget(self, key: Key, encoded: bytes) -> None:
+    def _remove(self, key: Key, encoded: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(encoded, entry[1])
-
-    def through(self, key: Key, ask: Callable[[Key], Any]) -> Any:
-        """What `ask` finds for `key`, kept if it may be."""
-        mark = self.begin(key)
-        found = None
-        try:
-            found = ask(key)
-            return found
-        finally:
-            self.end(key, mark, found)
-
-    async def keeping(self, key: Key, asked: Awaitable[Any]) -> Any:
-        """As `through`, of a question that leaves with the end of this step of the event loop."""
-        mark = self.begin(key)
-        found = None
-        try:
-            found = await asked
-            return found
-        finally:
-            self.end(key, mark, found)
 
     def get_many(self, keys: Iterable[KeyT]) -> dict[KeyT, bytes]:
         """Those values that are here."""
         return {key: value for key in keys if (value := self.get(key)) is not None}
 
-    def through_many(self, keys: list[KeyT], ask: Callable[[list[KeyT]], list[Any]]) -> list[Any]:
-        """As `through`, for many keys and what is found for each."""
-        marks = [self.begin(key) for key in keys]
-        found: list[Any] = [None] * len(keys)
-        try:
-            found = ask(keys)
-            return found
-        finally:
-            self._end_many(keys, marks, found)
+    def begin_reads(self, keys: Iterable[Key]) -> list[ReadMark | None]:
+        """Begin a read of each of `keys`, as `begin_read`; `end_reads` must follow."""
+        return [self.begin_read(key) for key in keys]
 
-    async def keeping_many(self, keys: list[KeyT], asked: Awaitable[list[Any]]) -> list[Any]:
-        """As `keeping`, for many keys and what is found for each."""
-        marks = [self.begin(key) for key in keys]
-        found: list[Any] = [None] * len(keys)
-        try:
-            found = await asked
-            return found
-        finally:
-            self._end_many(keys, marks, found)
-
-    def _end_many(self, keys: list[KeyT], marks: list[Mark | None], found: list[Any]) -> None:
+    def end_reads(self, keys: Sequence[Key], marks: Sequence[ReadMark | None], found: Sequence[object]) -> None:
+        """End the reads of `keys`, as `end_read`, with what was `found` for each."""
         for key, mark, value in zip(keys, marks, found, strict=True):
-            self.end(key, mark, value)
+            self.end_read(key, mark, value)
 
     # Forgetting.
 
@@ -265,7 +230,7 @@ class NearCache:
     def _drop(self, encoded: bytes) -> None:
         self._marks.pop(encoded, None)
         for spelling in self._spellings.get(encoded, ()):
-            self._forget(spelling, encoded)
+            self._remove(spelling, encoded)
         self._spellings.pop(encoded, None)
 
     def clear(self) -> None:
@@ -306,7 +271,7 @@ class NearCache:
         self._trusted_until = 0.0
         self._clear()
 
-    def forget_sources(self) -> None:
+    def drop_sources(self) -> None:
         """Begin anew without sources: their connections ended with the event loop that they belonged to."""
         with self._lock:
             self._sources.clear()

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from milena_client.core.rate_limit_queue import Pace
+from milena_client.core.rate_limit_queue import RateLimitQueue
 from milena_common.api.errors import (
     DeadlineExceeded,
     MilenaError,
@@ -92,23 +92,23 @@ class RetryBudget:
 class Attempts:
     """One call's failures so far. `deadline` is on the clock whose time `next_delay` is given."""
 
-    __slots__ = ("_backoff", "_budget", "_draw", "_failures", "_pace", "_repeatable", "deadline", "error")
+    __slots__ = ("_backoff", "_budget", "_failures", "_queue", "_repeatable", "_rng", "deadline", "error")
 
     def __init__(
         self,
         policy: RetryPolicy,
         budget: RetryBudget,
-        pace: Pace,
+        queue: RateLimitQueue,
         *,
         repeatable: bool,
         deadline: float,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
         self._backoff = Backoff(policy.first, policy.most)
         self._budget = budget
-        self._pace = pace
+        self._queue = queue
         self._repeatable = repeatable
-        self._draw = draw
+        self._rng = rng
         self._failures = 0
         self.deadline = deadline
         self.error: MilenaError | None = None  # what to raise once `next_delay` has said None
@@ -123,9 +123,9 @@ class Attempts:
         if not nothing_done and not (self._repeatable and isinstance(error, Unavailable)):
             return None
         self._failures += 1
-        delay = self._backoff.delay(self._failures, self._draw)
+        delay = self._backoff.delay(self._failures, self._rng)
         if isinstance(error, RateLimited):
-            delay = max(delay, self._pace.refused(error.retry_after, now, had_turn=self._failures > 1))
+            delay = max(delay, self._queue.rejected(error.retry_after, now, was_queued=self._failures > 1))
         elif isinstance(error, Overloaded):
             # At random after the hint, or all callers that were rejected together would come back together.
             delay += error.retry_after

@@ -1,6 +1,7 @@
-"""The client for threads, with the same names as `milena_client.aio`.
+"""The client for threads. Its modules have twins of the same names in `milena_client.aio`.
 
-- `client`: its methods; `direct`: calls to the owners of keys.
+- `client`, `admin`, `caller`: made from their twins by scripts/sync-client; a change is made there.
+- `batch`, `direct`, `near_cache_feed`: written by hand, since each thread waits for its own replies here.
 - `node`: a node, with one connection for each thread; `socket`: one such connection, one system call each way.
-- `near_cache_feed`: receives the invalidations of a near cache.
+- `items`: the operators of a client (`cache[key]`).
 """

@@ -16,11 +16,10 @@ from weakref import WeakMethod, finalize
 
 from google.protobuf.message import Message
 
-from milena_client.aio.direct import LAST_ANSWERS_SECONDS, LEAST_SECONDS, MOST_KEYS
-from milena_client.core.batch import Call
+from milena_client.core.limits import CONNECT_SECONDS, LAST_REPLIES_SECONDS, MAX_MGET_KEYS, MIN_REQUEST_SECONDS
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
-from milena_client.sync.node import CONNECT_SECONDS, RespNode
+from milena_client.sync.node import RespNode
 from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NodeUnreachable, NoNodes
 from milena_common.cluster.slot_map import SlotMap
@@ -33,6 +32,9 @@ from milena_common.runtime.blocking_clock import BlockingClock
 from milena_common.runtime.forks import NO_GRPC, survive_forks
 
 _CLOSED = "this client is closed"
+
+# A call of the API: method, request and the seconds for its reply.
+TimedRequest = tuple[str, Message, float]
 
 
 class Router(Transport, Streams, Protocol):
@@ -51,7 +53,7 @@ def _end(watch: RingWatch, routes: Routes[RespNode]) -> None:
     watch.close()
 
 
-def _alike(calls: Sequence[Call]) -> Iterable[list[int]]:
+def _alike(calls: Sequence[TimedRequest]) -> Iterable[list[int]]:
     """The places of calls whose times are alike, within a factor of two; those with the least time come first.
 
     What is sent at once is waited for as long as the longest may take. The node itself ends each in its own time.
@@ -65,8 +67,10 @@ def _alike(calls: Sequence[Call]) -> Iterable[list[int]]:
 class DirectTransport:
     """A `Transport` to the owners of keys, and to the `router` for the rest. Thread-safe.
 
-    `bucket` is that of the keys of `ask` and `ask_many`, `timeout` the seconds for an answer to them. `draw` gives
-    numbers in [0, 1), for the pauses between attempts to follow the ring. `near` is to be kept right.
+    - `bucket`: that of the keys of `request_value` and `request_values`.
+    - `timeout`: the seconds for their replies.
+    - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
+    - `near`: the near cache to clear when what it holds may be wrong.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class DirectTransport:
         bucket: str,
         timeout: float,
         clock: BlockingClock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         near: NearCache | None = None,
     ) -> None:
         self._router = router
@@ -94,7 +98,7 @@ class DirectTransport:
         self._updating = threading.Lock()
         # The thread that follows the ring must not keep alive a client that nobody has any more.
         ring_changed = WeakMethod(self._ring_changed)
-        self._watch = RingWatch(router, draw, lambda slot_map: _tell(ring_changed, slot_map))
+        self._watch = RingWatch(router, rng, lambda slot_map: _tell(ring_changed, slot_map))
         finalize(self, _end, self._watch, self._routes).atexit = False
         self._watching = False
         self._closed = False
@@ -113,7 +117,7 @@ class DirectTransport:
         """The largest value that may be sent: the router's limit, or what no server takes while that is unknown."""
         return self._routes.max_value_bytes
 
-    def ask(self, key: str | bytes) -> Any:
+    def request_value(self, key: str | bytes) -> Any:
         """The answer to a GET of `key`: its value, None if there is none, or an exception.
 
         NOT_ASKED: it has to be read by `call`.
@@ -130,13 +134,13 @@ class DirectTransport:
         except MilenaError as error:
             return self._told(error)
 
-    def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
-        """For each of `keys` what `ask` answers; all owners are asked at once."""
+    def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
+        """For each of `keys` what `request_value` answers; all owners are asked at once."""
         answers: list[Any] = [NOT_ASKED] * len(keys)
         filed = self._routes.filed_many(keys)
         if filed is None:
             return answers
-        shares = self._routes.shares(filed, MOST_KEYS)
+        shares = self._routes.shares(filed, MAX_MGET_KEYS)
         while shares:
             # One share of each owner is under way at a time: nothing is read while they are sent.
             asked: dict[RespSocket, tuple[list[bytes], Sequence[int]]] = {}
@@ -155,17 +159,17 @@ class DirectTransport:
                     answers[place] = value
         return answers
 
-    def exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
+    def call_many(self, calls: Sequence[TimedRequest]) -> list[Message | MilenaError | None]:
         """The answer to each of `calls`; None: it has to go through the router. All owners are asked at once."""
         self._begin()
         answers: list[Message | MilenaError | None] = [None] * len(calls)
         for places in _alike(calls):
-            some = self._exchange([calls[at] for at in places])
+            some = self._call_alike([calls[at] for at in places])
             for at, answer in zip(places, some, strict=True):
                 answers[at] = answer
         return answers
 
-    def _exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
+    def _call_alike(self, calls: Sequence[TimedRequest]) -> list[Message | MilenaError | None]:
         began = self._clock.now()
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
@@ -186,7 +190,7 @@ class DirectTransport:
                     if reply is NOT_ASKED:
                         continue
                     if isinstance(reply, Moved | NoNodes):
-                        left = max(began + timeout - self._clock.now(), LEAST_SECONDS)
+                        left = max(began + timeout - self._clock.now(), MIN_REQUEST_SECONDS)
                         answers[at] = self.call(method, request, left)
                     elif isinstance(reply, MilenaError):
                         answers[at] = reply
@@ -241,7 +245,7 @@ class DirectTransport:
         if answer is None:
             if self._forked:
                 return self._ask_all(method, request, deadline)
-            return self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
+            return self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
         return answer
 
     def _ask_all(self, method: str, request: Message, deadline: float) -> Message:
@@ -274,7 +278,7 @@ class DirectTransport:
         connection = self._connection(node, deadline - self._clock.now())
         if connection is None:
             return None
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
         connection.lasting = method != "Get"
         if connection.closed:
@@ -293,7 +297,7 @@ class DirectTransport:
     def _connection(node: RespNode, remaining: float) -> RespSocket | None:
         if not node.address:
             return None
-        return node.open(min(max(remaining, LEAST_SECONDS) / 2, CONNECT_SECONDS))
+        return node.open(min(max(remaining, MIN_REQUEST_SECONDS) / 2, CONNECT_SECONDS))
 
     def _told(self, answer: Any) -> Any:
         """`answer`; a connection that broke off because this client was closed has not lost a node."""
@@ -323,7 +327,7 @@ class DirectTransport:
             if self._near is not None:
                 self._near.clear()  # what it holds from now on comes from the new owners
         if gone:
-            later = threading.Timer(LAST_ANSWERS_SECONDS, _leave, (gone,))
+            later = threading.Timer(LAST_REPLIES_SECONDS, _leave, (gone,))
             later.daemon = True
             later.start()
 

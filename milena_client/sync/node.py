@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
+from milena_client.core.limits import CONNECT_SECONDS
 from milena_client.core.near_cache import NearCache
 from milena_client.sync.near_cache_feed import NearListener
 from milena_client.sync.socket import RespSocket
@@ -30,7 +31,6 @@ from milena_common.runtime.forks import survive_forks
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 1.0
 BACKOFF = Backoff(first=0.2, most=5.0)
 
 

@@ -15,7 +15,7 @@ from milena_client.cli.commands.transfer import each
 from milena_client.cli.terminal.failures import FAILED, NOT_FOUND, printable
 from milena_client.cli.terminal.output import Column, Row, show_bytes, show_count
 from milena_client.cli.terminal.session import Session
-from milena_client.core.calls import FLUSH_TIMEOUT
+from milena_client.core.limits import FLUSH_TIMEOUT
 from milena_client.core.values import ObjectInfo
 from milena_client.sync.client import Milena
 from milena_common.api.errors import MilenaError

@@ -25,7 +25,7 @@ from milena_client.cli.terminal.output import (
     write_rows,
 )
 from milena_client.cli.terminal.session import Session, cluster_options
-from milena_client.core.calls import FLUSH_TIMEOUT
+from milena_client.core.limits import FLUSH_TIMEOUT
 from milena_client.core.values import Flushed
 from milena_common.api.errors import MilenaError
 

@@ -13,7 +13,8 @@ import click
 from milena_client.admin import Admin
 from milena_client.cli.terminal.failures import printable
 from milena_client.cli.terminal.reporting import ReportingTransport
-from milena_client.core.calls import DEFAULT_TIMEOUT, Retries
+from milena_client.core.calls import Retries
+from milena_client.core.limits import DEFAULT_TIMEOUT
 from milena_client.core.url import Target, from_environment, parse_duration, parse_url
 from milena_client.sync.client import Milena
 from milena_client.sync.direct import DirectTransport
@@ -49,7 +50,7 @@ class Session:
             router = GrpcTransport(target.address, target.note)
             transport = router
             if target.direct:
-                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.draw)
+                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.rng)
         return Milena(
             target.address,
             bucket=target.bucket,
