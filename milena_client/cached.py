@@ -26,9 +26,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from milena_client.aio.cached_function import AsyncCachedFunction
 from milena_client.aio.client import AsyncMilena
+from milena_client.core.cached_results import Codec, Dumps, KeyBuilder, KeyOf, Loads, name_of
 from milena_client.core.values import Key, encode_ttl
-from milena_client.results import AsyncResults, Codec, Dumps, KeyOf, Loads, Names, Results, name_of
+from milena_client.sync.cached_function import CachedFunction
 from milena_client.sync.client import Milena
 
 P = ParamSpec("P")
@@ -119,9 +121,9 @@ def cached(
             raise TypeError(f"cached: {wanted}, and {name_of(function)} is none")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"cached: {name_of(function)} is a generator, which has no result to keep")
-        names = Names(function, key)
+        keys = KeyBuilder(function, key)
         if isinstance(client, AsyncMilena):
-            return AsyncResults(client, function, names, ttl, codec).decorated()
-        return Results(client, function, names, ttl, codec).decorated()
+            return AsyncCachedFunction(client, function, keys, ttl, codec).decorated()
+        return CachedFunction(client, function, keys, ttl, codec).decorated()
 
     return decorate

@@ -58,6 +58,7 @@ MODULES = (
             (", for asyncio: the methods of `Admin`, to be awaited.", ". Thread-safe."),
         ),
     ),
+    Twin("cached_function", (("A coroutine function whose results", "A function whose results"),)),
     Twin("caller", (("for the tasks of one event loop", "in the calling thread. Thread-safe"),)),
     Twin(
         "client",
