@@ -1,22 +1,25 @@
-"""Coordination. Values kept in this process, so that reading them again asks nobody: the near cache.
+"""Coordination. The near cache: values kept in this process, so that reading them again sends nothing.
 
-An LRU, bounded in bytes and in age, kept right by the nodes: they tell of every change of a key that this
-client has read (`milena_client.sync.near_cache_feed`, `milena_client.aio.near_cache_feed`), and by the client's own
-writes. Four rules keep a value from being told when it is not the object's any more:
+An LRU, bounded in bytes and in age. The nodes keep it right, which push an invalidation for every change of a key
+that this client has read (`near_cache_feed` of `milena_client.aio` and `milena_client.sync`), and so do the
+client's own writes. Four rules keep a value from being returned when it is not the object's any more:
 
-1. A read that brings a value to be kept leaves a mark before it is sent. Whatever speaks against the key meanwhile
-   takes the mark away, and what the read then brings is not kept: it may be from before.
-2. The nodes, *sources* here, are asked all the time whether they are there. A value is told only while each of them
-   has answered a question that is not older than BOUND_SECONDS: so long the loss of a message can go unnoticed. The
-   clock decides that at each hit, and not a thread that may be late.
-3. When the connection to a source breaks, everything goes, and all marks: nobody knows what was on its way.
-4. When the ring changes, everything goes: what an owner would tell of a slot is told by another one from now on.
+1. A read that brings a value to be kept leaves a mark before it is sent. Every invalidation of the key takes the
+   mark away, and a value whose mark is gone is not kept. Without that: a read is sent, the node replies with the
+   old value and then pushes the invalidation for a write; the push is handled first, finds no entry, and the reply
+   then stores the old value, of whose change the node has reported already and will not report again.
+2. The nodes, *sources* here, are pinged all the time. A value is returned only while each of them has replied to a
+   ping that was sent at most BOUND_SECONDS ago: so long the loss of a push can go unnoticed. The clock decides that
+   at each hit, and not a thread that may be late.
+3. When the connection to a source breaks, all entries and all marks go: pushes may have been lost with it.
+4. When the ring changes, all entries and marks go: the changes of a slot are reported by its new owner from now on,
+   which does not know what this client has read from the old one.
 
-What does not exist is not kept: programs ask for what does not exist when they wait for it.
+What does not exist is not kept: programs read what does not exist when they wait for it.
 
-A hit takes no lock. It may overlap with the change that makes it wrong, as a read that is under way may. Ctrl-C may
-come between any two steps of a change, and what it leaves must be harmless: a key without an entry, never an entry
-of which no message would be heard.
+A hit takes no lock. It may overlap with the change that makes it wrong, as any read in flight may. Ctrl-C may come
+between any two steps of a change, and what it leaves must be harmless: a key without an entry, never an entry whose
+invalidation would find nothing to remove.
 """
 
 from __future__ import annotations
@@ -31,15 +34,21 @@ from milena_common.api.errors import InvalidRequest
 from milena_common.runtime.blocking_clock import BlockingSystemClock
 
 PING_SECONDS = 1.0
-# A ping and its answer may take the rest.
+# Above PING_SECONDS: the rest is for a ping and its reply.
 BOUND_SECONDS = 3.0
 
-# What an entry takes beside the bytes of its key and its value: objects, and places in three dictionaries.
+# Bytes of an entry beside those of its key and its value: objects, and places in three dictionaries.
 ENTRY_OVERHEAD = 500
 
 
 class ReadMark:
-    """Reads of one key that overlap, and may keep what they bring. `began`: the first one, monotonic seconds."""
+    """Reads of one key that overlap, and whose values may be kept.
+
+    - `bytes`: the key.
+    - `began`: when the first of them began, in monotonic seconds: the age of the entry counts from there.
+    - `found`: the value that those which have ended have found; None: none has.
+    - `readers`: how many have not ended.
+    """
 
     __slots__ = ("began", "bytes", "found", "readers")
 
@@ -78,7 +87,7 @@ class NearCache:
         self._now = now
         self._trusted_until = 0.0
         self._claimed = False
-        # By key as the caller spells it: until when, and the value. So a hit need not encode the key.
+        # By key as the caller spells it, so that a hit need not encode the key: until when, and the value.
         self._entries: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
         self._spellings: dict[bytes, tuple[Key, ...]] = {}
         self._marks: dict[bytes, ReadMark] = {}
@@ -96,7 +105,7 @@ class NearCache:
         return NearCache, (self.max_bytes, self.max_age)
 
     def claim(self) -> None:
-        """A client is made with it. Raises InvalidRequest if there is one already: it may be of another bucket."""
+        """Belong to one client. Raises InvalidRequest for a second one: its keys may be of another bucket."""
         if self._claimed:
             raise InvalidRequest("near_cache: belongs to another client already; each needs one of its own")
         self._claimed = True
@@ -104,7 +113,7 @@ class NearCache:
     # Reading.
 
     def get(self, key: Key) -> bytes | None:
-        """The value, if it is here and may be told."""
+        """Return the value of `key` if it is here and may be returned, else None."""
         try:
             until, value = self._entries[key]
             now = self._now()
@@ -112,15 +121,18 @@ class NearCache:
                 self._entries.move_to_end(key)
                 self.hits += 1
                 return value
-        except KeyError:  # it is not here, or went after it was found
+        except KeyError:  # it is not here, or was removed by another thread between the two look-ups
             pass
-        except TypeError:  # no key at all; what is asked next says so
+        except TypeError:  # not a key at all: the read that follows raises that
             return None
         self.misses += 1
         return None
 
     def begin_read(self, key: Key) -> ReadMark | None:
-        """A read of `key` begins whose value may be kept; `end` must follow. None: it cannot be a key."""
+        """Begin a read of `key` whose value may be kept, before it is sent; `end_read` must follow.
+
+        Return its mark, which it shares with reads that overlap; None for what cannot be a key.
+        """
         encoded = _encoded(key)
         if encoded is None:
             return None
@@ -133,7 +145,7 @@ class NearCache:
         return mark
 
     def end_read(self, key: Key, mark: ReadMark | None, found: object) -> None:
-        """The read has come to its end; `found` is kept if it is a value and nothing has spoken against it."""
+        """End the read of `key`, and keep what it `found` if that is a value and the mark is still valid."""
         if mark is None:
             return
         with self._lock:
@@ -147,17 +159,18 @@ class NearCache:
                     self._store(key, mark, found)
 
     def observed(self, key: Key, value: bytes | None) -> None:
-        """A read whose value is not kept has found this."""
+        """Take in the value that a read without a mark has found; None: there is no such object."""
         encoded = _encoded(key)
         if encoded is not None:
             with self._lock:
                 self._agrees(encoded, self._marks.get(encoded), value)
 
     def _agrees(self, encoded: bytes, mark: ReadMark | None, value: bytes | None) -> bool:
-        """Whether `value` is all that reads have found. Who has seen it must not be told anything older next.
+        """Return True if `value` is all that reads have found; else drop the key.
 
-        Of two values only the node knows which is the older one. So if anything else is kept, or was found by a
-        read that overlaps, both go.
+        A program that has seen a value must not get an older one next. Of two values only the node knows which is
+        the older one: a read may be overtaken by a later one on another connection, and then its older value
+        arrives last. So if another value is kept, or was found by a read that overlaps, both go.
         """
         if value is not None and (mark is None or mark.found in (None, value)):
             spellings = self._spellings.get(encoded, ())
@@ -170,6 +183,7 @@ class NearCache:
         return False
 
     def _store(self, key: Key, mark: ReadMark, value: bytes) -> None:
+        # The spelling before the entry: interrupted between the two, a key has a spelling without an entry.
         spellings = self._spellings.get(mark.bytes, ())
         if key in spellings:
             self._remove(key, mark.bytes)
@@ -195,7 +209,7 @@ class NearCache:
             self.bytes -= _cost(encoded, entry[1])
 
     def get_many(self, keys: Iterable[KeyT]) -> dict[KeyT, bytes]:
-        """Those values that are here."""
+        """Return the values that are here, by key."""
         return {key: value for key in keys if (value := self.get(key)) is not None}
 
     def begin_reads(self, keys: Iterable[Key]) -> list[ReadMark | None]:
@@ -207,10 +221,10 @@ class NearCache:
         for key, mark, value in zip(keys, marks, found, strict=True):
             self.end_read(key, mark, value)
 
-    # Forgetting.
+    # Dropping.
 
     def drop(self, keys: Iterable[Key]) -> None:
-        """This client has written or deleted `keys`, or may have."""
+        """Drop `keys`, which this client has written or deleted, or may have."""
         with self._lock:
             for key in keys:
                 encoded = _encoded(key)
@@ -218,7 +232,7 @@ class NearCache:
                     self._drop(encoded)
 
     def invalidate(self, keys: Iterable[bytes] | None) -> None:
-        """A node tells that `keys` changed; None: any may have."""
+        """Drop `keys`, which a node reports as changed; None: any key may have changed."""
         if keys is None:
             self.clear()
             return
@@ -228,6 +242,8 @@ class NearCache:
                 self._drop(key)
 
     def _drop(self, encoded: bytes) -> None:
+        # The spellings go last. Interrupted before that, the key has spellings without entries, which the next
+        # invalidation removes; the other way round, it would have entries that no invalidation finds.
         self._marks.pop(encoded, None)
         for spelling in self._spellings.get(encoded, ()):
             self._remove(spelling, encoded)
@@ -247,13 +263,17 @@ class NearCache:
     # The nodes.
 
     def confirmed(self, source: Hashable, asked_at: float) -> None:
-        """A source has answered what was asked at `asked_at`, monotonic seconds. The first answer makes it one."""
+        """Trust `source` from `asked_at` on, monotonic seconds: it has replied to a ping that was sent then.
+
+        The first reply makes it one of the sources. The time is that of the ping, and not of the reply: what the
+        node pushed before the ping arrived has arrived here, of later pushes nothing is known.
+        """
         with self._lock:
             self._sources[source] = asked_at
             self._trusted_until = min(self._sources.values()) + BOUND_SECONDS
 
     def lost(self, source: Hashable) -> None:
-        """The connection to a source is over."""
+        """Remove `source`, whose connection has ended, and all entries with it."""
         with self._lock:
             if self._sources.pop(source, None) is not None:
                 self._clear()
@@ -261,11 +281,11 @@ class NearCache:
 
     @property
     def now(self) -> Callable[[], float]:
-        """The clock of `confirmed`."""
+        """The clock of `confirmed`, monotonic seconds."""
         return self._now
 
     def forked(self) -> None:
-        """This process was forked, and nobody listens here; somebody may have held the lock."""
+        """Begin anew in a forked process: it has no sources, and a thread of the parent may have held the lock."""
         self._lock = threading.Lock()
         self._sources.clear()
         self._trusted_until = 0.0

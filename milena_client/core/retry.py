@@ -1,6 +1,7 @@
-"""Pure. Whether a failed call is tried again, and after how long. Time and randomness are arguments.
+"""Pure. Decides whether a failed call is tried again, and after how long. Time and randomness are arguments.
 
-What may be repeated depends on what is certain:
+What may be repeated depends on what is certain. A write that may have been made is never made again: the second one
+could overwrite what another client has written between the two.
 
     error                          read    write   costs a token
     RateLimited                    yes     yes     no
@@ -13,10 +14,10 @@ What may be repeated depends on what is certain:
 times. So all calls of a client share a number of tokens: a retry takes one, a success gives a tenth of one
 back; with none left, failures are final at once. (gRPC's retry throttling, gRFC A6.) A rate limit costs none:
 the router has said that the request is welcome later, it answers these at next to no cost, and the calls of a
-client take turns (`milena_client.core.rate_limit_queue`).
+client queue (`milena_client.core.rate_limit_queue`).
 
-Every wait must end before the call's deadline. If it would not, the error that caused it is the answer: it
-says more than "timed out".
+Every pause must end before the call's deadline. If it would not, the error that caused it is raised: it says more
+than "timed out".
 """
 
 from __future__ import annotations
@@ -61,13 +62,15 @@ class RetryPolicy:
 DEFAULT_RETRY = RetryPolicy()
 
 
+# With these, the node or the router has certainly not done anything.
 _NOTHING_DONE = (Overloaded, NoNodes, NodeUnreachable, Moved, WrongNode)
 
 
 class RetryBudget:
     """The tokens that all calls of one client share.
 
-    Threads may race here, and then a token is lost or won; a lock on every call would cost more than that.
+    Takes no lock. Two threads that read `_tokens` before either writes it take one token for both, or add one
+    refund for both; a lock on every call would cost more than that is worth.
     """
 
     __slots__ = ("_most", "_refund", "_tokens")
@@ -78,6 +81,7 @@ class RetryBudget:
         self._tokens = policy.tokens
 
     def succeeded(self) -> None:
+        """Give back a part of a token, for a call that succeeded."""
         if self._tokens < self._most:
             self._tokens = min(self._most, self._tokens + self._refund)
 
@@ -90,7 +94,11 @@ class RetryBudget:
 
 
 class Attempts:
-    """One call's failures so far. `deadline` is on the clock whose time `next_delay` is given."""
+    """The failures of one call so far.
+
+    - `deadline`: on the clock whose time `next_delay` is given, in seconds.
+    - `error`: what to raise once `next_delay` has returned None.
+    """
 
     __slots__ = ("_backoff", "_budget", "_failures", "_queue", "_repeatable", "_rng", "deadline", "error")
 
@@ -111,10 +119,10 @@ class Attempts:
         self._rng = rng
         self._failures = 0
         self.deadline = deadline
-        self.error: MilenaError | None = None  # what to raise once `next_delay` has said None
+        self.error: MilenaError | None = None
 
     def next_delay(self, error: MilenaError, now: float) -> float | None:
-        """Seconds to wait before the next attempt, or None: the call has failed with `self.error`."""
+        """Return the seconds to wait before the next attempt, or None: the call has failed with `self.error`."""
         if isinstance(error, DeadlineExceeded) and self.error is not None:
             return None  # the time ran out over retries: the error before it is the cause
         self.error = error

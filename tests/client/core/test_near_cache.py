@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from milena_client import AsyncMilena, Milena
 from milena_client.core import near_cache
-from milena_client.core.invalidations import apply
+from milena_client.core.invalidations import apply_push
 from milena_client.core.near_cache import BOUND_SECONDS, ENTRY_OVERHEAD, NearCache, ReadMark
 from milena_client.core.values import Key
 from milena_common.api.errors import InvalidRequest, NodeLost
@@ -229,11 +229,11 @@ def test_pushes_name_keys_everything_or_something_else() -> None:
     t = NearUnderTest()
     for key in ("a", "s3://b/c", "d"):
         t.keep(key, b"v")
-    apply([b"invalidate", [b"a", b"s3://default/s3://b/c"]], t.near)
+    apply_push([b"invalidate", [b"a", b"s3://default/s3://b/c"]], t.near)
     assert t.near.get_many(["a", "s3://b/c", "d"]) == {"d": b"v"}
-    apply([b"message", b"channel", b"text"], t.near)
+    apply_push([b"message", b"channel", b"text"], t.near)
     assert t.near.get("d") == b"v"
-    apply([b"invalidate", None], t.near)
+    apply_push([b"invalidate", None], t.near)
     assert len(t.near) == 0
     assert t.near.invalidations == 2
 
