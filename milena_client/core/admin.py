@@ -29,7 +29,7 @@ class Node:
     - `lease_remaining`: seconds until it is taken out of the ring unless it renews its lease.
     - `member_for`: seconds since it joined.
     - `dirty_entries`: acknowledged writes that wait for S3, as it last reported; None: not reported.
-    - `dead_letters`: further ones, which S3 refuses for good.
+    - `dead_letters`: further ones, which S3 rejects for good.
     - `degraded`: reasons for an operator to look at it.
     """
 
@@ -79,12 +79,12 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class NodeStats:
-    """What one node counts.
+    """The counts of one node.
 
     - `address`: the node.
     - `values`: its numbers by name: hits, misses, entries, bytes, s3_gets and so on.
     - `not_ready`: why it is not ready; "" if it is.
-    - `error`: why the router got no answer from it; "" if it did.
+    - `error`: why the router got no reply from it; "" if it did.
     - `degraded`: reasons for an operator to look at it, although it serves.
     """
 
@@ -99,14 +99,14 @@ class NodeStats:
 class FailedWrite:
     """A write that was acknowledged and that S3 does not take. Reads still return it.
 
-    It is a dead letter, which S3 refuses for good, or stuck: its uploads fail while others succeed.
+    It is a dead letter, which S3 rejects for good, or stuck: its uploads fail while others succeed.
 
     - `key`: its key.
     - `bucket`: its bucket; "" is the default one.
     - `operation`: "put" or "delete".
     - `size`: bytes of the value.
     - `version`: the name of this write in journal and logs.
-    - `reason`: what S3 answered.
+    - `reason`: the reply of S3.
     - `failed_at`: when, in seconds since 1970.
     - `node`: the address of the node that keeps it.
     """
@@ -126,7 +126,7 @@ class DeadLetters:
     """Dead letters and stuck writes.
 
     - `writes`: those that failed first are first.
-    - `total`: how many there are, also beyond the limit that was asked for.
+    - `total`: how many there are, also beyond the requested limit.
     """
 
     writes: list[FailedWrite]
@@ -135,9 +135,9 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What `Admin.refresh` returns.
+    """The result of `Admin.refresh`.
 
-    - `refreshed`: how many copies were dropped.
+    - `refreshed`: how many entries were dropped.
     - `dirty`: how many objects were kept, because S3 does not have them yet.
     """
 
@@ -148,7 +148,7 @@ class Refreshed:
 def problems(stats: list[NodeStats], nodes: Iterable[Node] = ()) -> list[str]:
     """Return what is wrong with the nodes of `stats`, a line each; none if all are ready and none is degraded.
 
-    `nodes` say what those reported last that do not answer now.
+    `nodes` have what those reported last that do not respond now.
     """
     found = [] if stats else ["the ring has no node"]
     reported = {node.address: node for node in nodes}
@@ -161,7 +161,7 @@ def problems(stats: list[NodeStats], nodes: Iterable[Node] = ()) -> list[str]:
 
 
 def _last_count(node: Node | None, error: str) -> str:
-    """What a node that cannot be asked has reported last."""
+    """Return what a node that does not respond has reported last."""
     if not error or node is None or node.dirty_entries is None:
         return ""
     return f"; it last reported {node.dirty_entries + node.dead_letters} acknowledged writes not in S3"
@@ -196,7 +196,7 @@ def refresh(keys: Iterable[Key], prefix: Key | None, bucket: str) -> Operation[R
     """
     encoded = [encode_key(key) for key in key_list(keys)]
     if bool(encoded) == (prefix is not None):
-        raise InvalidRequest("keys, prefix: refresh wants one of them")
+        raise InvalidRequest("keys, prefix: refresh needs one of them")
     below = prefix.encode() if isinstance(prefix, str) else prefix or b""
     request = pb.RefreshRequest(keys=encoded, bucket=bucket, prefix=below)
     return Operation("Refresh", request, _read_refreshed, True, "refresh")
@@ -218,7 +218,7 @@ def resolve_dead_letters(
     """
     encoded = [encode_key(key) for key in key_list(keys)]
     if everything == bool(encoded):
-        raise InvalidRequest(f"keys, all: {action} wants one of them: some keys, or all failed writes")
+        raise InvalidRequest(f"keys, all: {action} needs one of them: some keys, or all failed writes")
     request = pb.SettleRequest(action=action, keys=encoded, bucket="" if everything else bucket, all=everything)
     # A repeated drop could also delete a write that has failed in between.
     return Operation("Settle", request, _read_resolved, action == "retry", action)

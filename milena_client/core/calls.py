@@ -1,7 +1,7 @@
 """Pure. The course of one call: its deadline, its attempts, and the error with which it ends.
 
 `Call` decides, and does no I/O: `milena_client.aio.caller`, its sync twin and the batches make the attempts, say
-what came of each and at what time, and wait as long as they are told. A call that succeeds at once sets up nothing
+what came of each and at what time, and wait for `pause`. A call that succeeds at once sets up nothing
 for retrying. Every pause ends before the deadline, and an operation is repeated only where `core.retry` allows it.
 """
 

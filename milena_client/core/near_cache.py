@@ -99,7 +99,7 @@ class NearCache:
         return len(self._entries)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Values are of no use to another process, to which no node tells of changes; the bounds are.
+        # Values are of no use to another process, to which no node reports changes; the bounds are.
         if self._now is not BlockingSystemClock.now:
             raise TypeError("a NearCache with a clock of its own cannot be pickled")
         return NearCache, (self.max_bytes, self.max_age)

@@ -77,7 +77,7 @@ class Admin:
         return self._run(operations.flush(key_list(keys), self._bucket), timeout)
 
     def refresh(self, keys: Iterable[Key] = (), *, prefix: Key | None = None) -> Refreshed:
-        """Drop the nodes' clean copies of `keys`, or of all keys that begin with `prefix`: the next read asks S3.
+        """Drop the nodes' clean entries of `keys`, or of all keys that begin with `prefix`: the next read asks S3.
 
         S3 is not touched, and what is dirty is kept. Raises InvalidRequest for both, or neither, of `keys` and
         `prefix`; Unavailable if a node that is concerned does not answer, after the others have done it.

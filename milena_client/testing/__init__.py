@@ -131,7 +131,7 @@ class FakeMilena(Milena):
         self._cluster.fail_with(error, times)
 
     def advance(self, seconds: float) -> None:
-        """Move the client's clock by `seconds`: copies grow older, and objects with a time to live end."""
+        """Move the client's clock by `seconds`: entries grow older, and objects with a time to live expire."""
         self._clock.time += seconds
 
 

@@ -11,7 +11,7 @@ from milena_client.testing.memory_cluster import NODE, MemoryCluster
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.pb import router_server_pb2
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.rpc.channel import _METHODS, _STREAMS
+from milena_common.rpc.channel import _EXCHANGES, _METHODS, _STREAMS
 from tests.client.router import router
 from tests.client.scripted import Answer, Script, ScriptedTransport
 
@@ -132,7 +132,8 @@ def test_what_keeps_a_cluster_from_being_healthy() -> None:
 
 
 def test_every_method_of_the_router_can_be_called_with_its_messages() -> None:
-    known = {**_METHODS, **_STREAMS}
+    exchanges = {name: (request, response) for name, (request, response, _) in _EXCHANGES.items()}
+    known = {**_METHODS, **exchanges, **_STREAMS}
     methods = router_server_pb2.DESCRIPTOR.services_by_name["Router"].methods
     assert set(known) == {method.name for method in methods}
     for method in methods:

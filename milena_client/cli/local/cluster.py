@@ -71,7 +71,7 @@ class ClusterFailed(Exception):
 class Member:
     """A process of the cluster: `address` is its gRPC host:port, `ops` the URL of its metrics port.
 
-    `redis` is the host:port of a node's Redis door, "" for the router, which has none.
+    `redis` is the host:port of a node for the Redis protocol, "" for the router, which has none.
     """
 
     name: str
@@ -183,7 +183,7 @@ class LocalCluster:
 
     @property
     def _drain_seconds(self) -> float:
-        """How long nodes go on uploading when they are told to stop."""
+        """Return how many seconds nodes go on uploading when they are stopped."""
         try:
             return max(0.0, float(self._environ["DRAIN_SECONDS"]))
         except ValueError:  # the nodes have refused to start
@@ -239,7 +239,7 @@ class LocalCluster:
         return lambda: self._launch(f"cache{number}", "milena_cache", number, environment)
 
     def _launch(self, name: str, module: str, number: int, environment: Mapping[str, str]) -> Member:
-        """`number` is a node's, from 1; 0 is the router, which has no Redis door."""
+        """Return the ports of node `number`, from 1; 0 is the router, which does not speak the Redis protocol."""
         port, ops = self._ports.take(_GRPC + number), self._ports.take(_OPS + number)
         redis = f"{HOST}:{self._ports.take(_REDIS + number)}" if number else ""
         own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis}
@@ -248,7 +248,7 @@ class LocalCluster:
         return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", redis, process)
 
     def _bring_up(self, launches: list[Callable[[], Member]]) -> list[Member]:
-        """Launch all at once and wait until each answers; again, on other ports, if somebody took its port."""
+        """Launch all at once and wait until each responds; again, on other ports, if a port was taken."""
         members = [launch() for launch in launches]
         for index, launch in enumerate(launches):
             for attempt in range(_ATTEMPTS):

@@ -3,7 +3,7 @@
 A TCP port is free until the process that it is meant for listens, some hundred milliseconds after it was
 chosen. Two clusters that were started together chose the same ports, and one of them ended. So each holds, for
 every port that it has chosen, the UDP port of the same number, which nothing else here uses: only one process
-can, whoever runs it, and the system lets go of it when the process ends, however that happens.
+can, for any user, and the system lets go of it when the process ends, however that happens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Ports:
         self._held: list[socket.socket] = []
 
     def take(self, wanted: int) -> int:
-        """Reserve and return a port that nobody listens on. Raises OSError if none can be found."""
+        """Reserve and return a port on which no process listens. Raises OSError if none can be found."""
         port = wanted
         for _ in range(_ATTEMPTS):
             if self._reserve(port):

@@ -1,4 +1,4 @@
-"""Shell. What the options that every command has say: which cluster, and in what form the output is wanted."""
+"""Shell. The options that every command has: which cluster, and the form of the output."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Session:
 
     @property
     def format(self) -> str:
-        """table for a person, raw for a program, unless the option says otherwise."""
+        """Return the form of the output: that of the option, else table on a terminal, raw for a program."""
         return self.output or ("table" if sys.stdout.isatty() else "raw")
 
     def client(self) -> Milena:
-        """A client of the cluster. Raises ConfigError."""
+        """Return a client of the cluster. Raises ConfigError."""
         target = self._target()
         timeout = target.timeout or DEFAULT_TIMEOUT
         transport = self.transport
@@ -60,7 +60,7 @@ class Session:
         )
 
     def admin(self) -> Admin:
-        """The operator's connection to the cluster. Raises ConfigError."""
+        """Return the operator's connection to the cluster. Raises ConfigError."""
         target = self._target()
         return Admin(
             target.address,
