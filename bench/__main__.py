@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.against import Comparison, comparison_table, run_against
-from bench.case import Case, Figures, LeftOut, Variant
-from bench.cases import clients, growth, reads, redis_door, writeback, writes
+from bench.case import Case, Samples, Skipped, Variant
+from bench.cases import clients, growth, reads, resp_server, writeback, writes
+from bench.fixtures import Fixtures, Scale
 from bench.machine import machine_facts
 from bench.peers.stub_process import ROOT
-from bench.pieces import Pieces, Scale
 from bench.report import as_json, table
 from bench.summary import Result, summarize
 
-_PARTS = (reads, clients, redis_door, growth, writes, writeback)
+_PARTS = (reads, clients, resp_server, growth, writes, writeback)
 CASES = {case.name: case for part in _PARTS for case in part.CASES}
 
 RESULTS = ROOT / "bench" / "results"
@@ -33,20 +33,20 @@ def show_progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def run_case(case: Case, pieces: Pieces, rounds: int) -> Result:
+def run_case(case: Case, fixtures: Fixtures, rounds: int) -> Result:
     """All variants in each round, each round beginning with another one."""
     show_progress("")
     print(f"{case.name}: starting", file=sys.stderr, flush=True)
-    with case.open(pieces) as offered:
+    with case.open(fixtures) as offered:
         variants = [each for each in offered if isinstance(each, Variant)]
-        left_out = [each for each in offered if isinstance(each, LeftOut)]
-        figures: dict[str, list[Figures]] = {variant.name: [] for variant in variants}
+        skipped = [each for each in offered if isinstance(each, Skipped)]
+        samples: dict[str, list[Samples]] = {variant.name: [] for variant in variants}
         for number in range(rounds):
             first = number % len(variants)
             for variant in (*variants[first:], *variants[:first]):
                 show_progress(f"{case.name}: round {number + 1} of {rounds}: {variant.name}")
-                figures[variant.name].append(variant.run())
-    return summarize(case, figures, left_out)
+                samples[variant.name].append(variant.run())
+    return summarize(case, samples, skipped)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,18 +73,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     RESULTS.mkdir(exist_ok=True)
     # Not where temporary files usually are: that may be memory, and journals are measured by their disk.
     with tempfile.TemporaryDirectory(prefix="run-", dir=RESULTS) as directory:
-        pieces = Pieces(Path(directory), scale)
-        other = Pieces(pieces.new_directory(), scale, options.against.resolve()) if options.against else None
-        with closing(pieces), closing(other) if other else nullcontext():
+        fixtures = Fixtures(Path(directory), scale)
+        other = Fixtures(fixtures.new_directory(), scale, options.against.resolve()) if options.against else None
+        with closing(fixtures), closing(other) if other else nullcontext():
             try:
                 for name in options.case or CASES:
                     if other is not None:
                         case = CASES[name]
-                        comparisons.append(run_against(case, pieces, other, options.rounds, show_progress))
+                        comparisons.append(run_against(case, fixtures, other, options.rounds, show_progress))
                         show_progress("")
                         print(comparison_table(comparisons[-1]), flush=True)
                         continue
-                    results.append(run_case(CASES[name], pieces, options.rounds))
+                    results.append(run_case(CASES[name], fixtures, options.rounds))
                     show_progress("")
                     print(table(results[-1]), flush=True)
             except KeyboardInterrupt:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import comb
 from statistics import median
 
-from bench.case import Case, Figures, Variant
-from bench.pieces import Pieces
+from bench.case import Case, Samples, Variant
+from bench.fixtures import Fixtures
 
 _NOT_MILENA = ("redis", "boto3", "bare_grpc", "obstore")
 _CONFIDENCE = 0.95
@@ -27,7 +27,7 @@ class Compared:
     """
 
     variant: str
-    figure: str
+    sample: str
     own: float
     other: float
     ratio: float
@@ -62,32 +62,34 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[rank], ordered[-1 - rank]
 
 
-def compare(variant: str, own: Sequence[Figures], other: Sequence[Figures]) -> list[Compared]:
+def compare(variant: str, own: Sequence[Samples], other: Sequence[Samples]) -> list[Compared]:
     """Compare the figures that both builds have; those of `own` and `other` are of the same pairs, in order."""
     rows = []
-    for figure in own[0]:
-        if figure not in other[0]:
+    for sample in own[0]:
+        if sample not in other[0]:
             continue
-        pairs = [(mine[figure], theirs[figure]) for mine, theirs in zip(own, other, strict=True)]
+        pairs = [(mine[sample], theirs[sample]) for mine, theirs in zip(own, other, strict=True)]
         ratios = [mine / theirs for mine, theirs in pairs if theirs]
         if ratios:
             medians = (median(mine for mine, _ in pairs), median(theirs for _, theirs in pairs))
-            rows.append(Compared(variant, figure, *medians, median(ratios), *interval(ratios)))
+            rows.append(Compared(variant, sample, *medians, median(ratios), *interval(ratios)))
     return rows
 
 
-def run_against(case: Case, own: Pieces, other: Pieces, pairs: int, progress: Callable[[str], None]) -> Comparison:
+def run_against(
+    case: Case, own: Fixtures, other: Fixtures, pairs: int, progress: Callable[[str], None]
+) -> Comparison:
     """Run Milena's variants `pairs` times with both builds, beginning with each of them in turn.
 
     A case is opened anew each time: while it is open, it may give this process and all that it starts a part of the
     machine's cores, and builds that shared them would not be treated alike.
     """
     print(f"{case.name}: starting", file=sys.stderr, flush=True)
-    found: dict[str, tuple[list[Figures], list[Figures]]] = {}
+    found: dict[str, tuple[list[Samples], list[Samples]]] = {}
     for number in range(pairs):
         progress(f"{case.name}: pair {number + 1} of {pairs}")
-        for side, pieces in ((0, own), (1, other))[:: 1 if number % 2 else -1]:
-            with case.open(pieces) as offered:
+        for side, fixtures in ((0, own), (1, other))[:: 1 if number % 2 else -1]:
+            with case.open(fixtures) as offered:
                 for name, variant in _milenas(offered).items():
                     found.setdefault(name, ([], []))[side].append(variant.run())
     rows = [row for name, (mine, theirs) in found.items() if mine and theirs for row in compare(name, mine, theirs)]
@@ -106,7 +108,7 @@ def comparison_table(comparison: Comparison) -> str:
     lines.append(f"  {'':24}{'figure':>10}{'this':>12}{'other':>12}{'ratio':>8}  95 % interval")
     for row in comparison.rows:
         lines.append(
-            f"  {row.variant:24}{row.figure:>10}{row.own:12,.1f}{row.other:12,.1f}{row.ratio:8.3f}"
+            f"  {row.variant:24}{row.sample:>10}{row.own:12,.1f}{row.other:12,.1f}{row.ratio:8.3f}"
             f"  {row.low:.3f} to {row.high:.3f}"
         )
     return "\n".join(lines) + "\n"

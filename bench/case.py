@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.pieces import Pieces
+    from bench.fixtures import Fixtures
 
 # By name, unit included: {"per_s": 2100.0, "p50_us": 410.0}.
-Figures = dict[str, float]
+Samples = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Variant:
     """One way of doing a case's work. Each call of `run` is one round."""
 
     name: str
-    run: Callable[[], Figures]
+    run: Callable[[], Samples]
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class Skipped:
     """A variant that cannot be run here."""
 
     name: str
@@ -39,7 +39,7 @@ class Target:
     """What is expected of the median of a variant's figure, or of its ratio to that of `peer`."""
 
     variant: str
-    figure: str
+    sample: str
     peer: str = ""
     at_least: float | None = None
     at_most: float | None = None
@@ -50,20 +50,20 @@ class Target:
     def __str__(self) -> str:
         bound = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
         compared = f" / {self.peer}" if self.peer else ""
-        return f"{self.figure} of {self.variant}{compared}: {bound}"
+        return f"{self.sample} of {self.variant}{compared}: {bound}"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """`open` prepares the variants; what it needs and Pieces does not keep is let go when its context ends.
 
-    `figure` is the one that is compared, with that of each of the variants named by `peers`. Peers that were left
+    `sample` is the one that is compared, with that of each of the variants named by `peers`. Peers that were left
     out are left out, and so are targets for such variants or ratios to them.
     """
 
     name: str
     about: str
-    figure: str
+    sample: str
     peers: Sequence[str]
-    open: Callable[[Pieces], AbstractContextManager[Sequence[Variant | LeftOut]]]
+    open: Callable[[Fixtures], AbstractContextManager[Sequence[Variant | Skipped]]]
     targets: Sequence[Target] = ()

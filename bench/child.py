@@ -13,22 +13,22 @@ from typing import Any
 
 import uvloop
 
-from bench.case import Figures
+from bench.case import Samples
 
 _MARK = "figures: "
 
 
-def tell(work: Coroutine[Any, Any, Figures], *, fast: bool = True) -> None:
+def run_and_print(work: Coroutine[Any, Any, Samples], *, fast: bool = True) -> None:
     """Do `work` and print what it brings: on uvloop, as Milena's processes, or on Python's own event loop."""
-    tell_figures(uvloop.run(work) if fast else asyncio.run(work))
+    print_samples(uvloop.run(work) if fast else asyncio.run(work))
 
 
-def tell_figures(figures: Figures) -> None:
+def print_samples(samples: Samples) -> None:
     """Print what work without an event loop has brought."""
-    print(_MARK + json.dumps(figures), flush=True)
+    print(_MARK + json.dumps(samples), flush=True)
 
 
-def told(line: str) -> Figures:
+def printed(line: str) -> Samples:
     """The figures in such a line."""
-    figures: Figures = json.loads(line.partition(_MARK)[2])
-    return figures
+    samples: Samples = json.loads(line.partition(_MARK)[2])
+    return samples

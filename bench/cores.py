@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench.case import Figures
+from bench.case import Samples
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def processor_seconds(pid: int) -> float:
     return time.clock_gettime(_clock_of(pid))
 
 
-def with_processor_times(servers: Mapping[str, int], run: Callable[[], Figures]) -> Figures:
+def with_processor_times(servers: Mapping[str, int], run: Callable[[], Samples]) -> Samples:
     """Run, and add the processor time per call in microseconds: `NAME_us` of the servers, given as name and pid.
 
     `load_us` is that of this process and of the processes that ended meanwhile, their starts included. `run` gives
@@ -55,19 +55,19 @@ def with_processor_times(servers: Mapping[str, int], run: Callable[[], Figures])
     """
     before = {name: processor_seconds(pid) for name, pid in servers.items()}
     own = _own_seconds()
-    figures = run()
+    samples = run()
     spent = {name: processor_seconds(pid) - before[name] for name, pid in servers.items()}
     spent["load"] = _own_seconds() - own
-    calls = figures.get("calls")
+    calls = samples.get("calls")
     if calls is None:
-        return figures
+        return samples
     per_call = {f"{name}_us": seconds / calls * 1e6 for name, seconds in spent.items()}
-    return {name: value for name, value in figures.items() if name != "calls"} | per_call
+    return {name: value for name, value in samples.items() if name != "calls"} | per_call
 
 
 def _own_seconds() -> float:
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + ended.ru_utime + ended.ru_stime
+    finished = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + finished.ru_utime + finished.ru_stime
 
 
 def _clock_of(pid: int) -> int:

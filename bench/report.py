@@ -17,9 +17,9 @@ def table(result: Result) -> str:
     head = ["", *names, "spread", *(f"x {peer}" for peer in result.peers)]
     lines = [head]
     for row in result.rows:
-        figures = [_number(row.medians[name]) if name in row.medians else "" for name in names]
+        samples = [_number(row.medians[name]) if name in row.medians else "" for name in names]
         ratios = [f"{row.ratios[peer]:.2f}" for peer in result.peers]
-        lines.append([row.variant, *figures, f"{row.spread:.0%}", *ratios])
+        lines.append([row.variant, *samples, f"{row.spread:.0%}", *ratios])
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     text = [f"{result.case}: {result.about}"]
     for line in lines:
@@ -28,7 +28,7 @@ def table(result: Result) -> str:
             *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
         ]
         text.append("  " + "  ".join(cells))
-    text += [f"  left out: {each.name}: {each.why}" for each in result.left_out]
+    text += [f"  left out: {each.name}: {each.why}" for each in result.skipped]
     for verdict in result.verdicts:
         text.append(
             f"  {'met' if verdict.met else 'MISSED'}: {verdict.target}; measured {_number(verdict.measured)}"

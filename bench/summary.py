@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.case import Case, Figures, LeftOut
+from bench.case import Case, Samples, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class Row:
     """
 
     variant: str
-    rounds: Sequence[Figures]
-    medians: Figures
+    rounds: Sequence[Samples]
+    medians: Samples
     spread: float
     ratios: Mapping[str, float]
 
@@ -39,11 +39,11 @@ class Result:
 
     case: str
     about: str
-    figure: str
+    sample: str
     peers: Sequence[str]
     rows: Sequence[Row]
     verdicts: Sequence[Verdict]
-    left_out: Sequence[LeftOut]
+    skipped: Sequence[Skipped]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -51,24 +51,24 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def summarize(case: Case, rounds: Mapping[str, Sequence[Figures]], left_out: Sequence[LeftOut] = ()) -> Result:
+def summarize(case: Case, rounds: Mapping[str, Sequence[Samples]], skipped: Sequence[Skipped] = ()) -> Result:
     """`rounds` has, for each variant, its figures in every round: the same number of rounds for all."""
     peers = {name: rounds[name] for name in case.peers if name in rounds}
-    rows = {name: _row(name, own, case.figure, peers) for name, own in rounds.items()}
+    rows = {name: _row(name, own, case.sample, peers) for name, own in rounds.items()}
     verdicts = []
     for target in case.targets:
         if target.variant in rows and (not target.peer or target.peer in peers):
             row = rows[target.variant]
-            measured = row.ratios[target.peer] if target.peer else row.medians[target.figure]
+            measured = row.ratios[target.peer] if target.peer else row.medians[target.sample]
             verdicts.append(Verdict(str(target), measured, target.met(measured)))
-    return Result(case.name, case.about, case.figure, list(peers), list(rows.values()), verdicts, left_out)
+    return Result(case.name, case.about, case.sample, list(peers), list(rows.values()), verdicts, skipped)
 
 
-def _row(name: str, rounds: Sequence[Figures], figure: str, peers: Mapping[str, Sequence[Figures]]) -> Row:
+def _row(name: str, rounds: Sequence[Samples], sample: str, peers: Mapping[str, Sequence[Samples]]) -> Row:
     medians = {key: median(each[key] for each in rounds) for key in rounds[0]}
-    values = [each[figure] for each in rounds]
+    values = [each[sample] for each in rounds]
     ratios = {
-        peer: median(own[figure] / other[figure] for own, other in zip(rounds, of_peer, strict=True))
+        peer: median(own[sample] / other[sample] for own, other in zip(rounds, of_peer, strict=True))
         for peer, of_peer in peers.items()
     }
-    return Row(name, rounds, medians, (max(values) - min(values)) / medians[figure], ratios)
+    return Row(name, rounds, medians, (max(values) - min(values)) / medians[sample], ratios)

@@ -16,7 +16,7 @@ from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import CacheService
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import Replay
@@ -43,7 +43,7 @@ def node_registry(
     node: Node,
     origin: OriginCounts,
     service: CacheService,
-    report: Report,
+    status: Status,
     writeback: WriteBack,
     uploader: Uploader,
     journal: Journal[DirtyEntry],
@@ -63,25 +63,25 @@ def node_registry(
         yield from _origin(origin)
         yield from _store(uploader.conditions)
         yield from _writes(node.writes)
-        yield from _dirty(node.dirty, report)
+        yield from _dirty(node.dirty, status)
         yield from _writeback(writeback, uploader)
-        yield from _journal(journal, replayed, report)
+        yield from _journal(journal, replayed, status)
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
-        yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.flights))
-        yield gauge("milena_cache_ready", "1 if the node is ready", float(not report.not_ready()))
+        yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.fetches))
+        yield gauge("milena_cache_ready", "1 if the node is ready", float(not status.not_ready()))
         yield gauge(
-            "milena_cache_degraded", "1 if somebody should look at the node", float(bool(report.degraded()))
+            "milena_cache_degraded", "1 if somebody should look at the node", float(bool(status.degraded()))
         )
         yield gauge(
             "milena_clock_skew_seconds",
             "By how much this machine's time of day is ahead of S3's, 0: not known",
-            report.clock_skew,
+            status.clock_skew,
         )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
         yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
-        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.refused)
-        yield gauge("milena_cache_joined", "1 if the node's lease is running", float(report.joined))
+        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.rejected)
+        yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
 
@@ -133,7 +133,7 @@ def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
 def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
     yield gauge("milena_resp_connections", "Open connections of the Redis door", len(clients))
     yield counter("milena_resp_accepted_connections", "Connections since the start", clients.accepted)
-    yield counter("milena_resp_refused_connections", "Connections over RESP_MAX_CONNECTIONS", clients.refused)
+    yield counter("milena_resp_refused_connections", "Connections over RESP_MAX_CONNECTIONS", clients.rejected)
     yield counters(
         "milena_resp_disconnects",
         "Connections that the node ended, by reason",
@@ -182,15 +182,15 @@ def _writes(writes: Writes) -> Iterable[Metric]:
     )
 
 
-def _dirty(dirty: Dirty, report: Report) -> Iterable[Metric]:
+def _dirty(dirty: Dirty, status: Status) -> Iterable[Metric]:
     yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", len(dirty))
     yield gauge("milena_writeback_dirty_bytes", "Bytes of those, and of dead letters", dirty.bytes)
     yield gauge("milena_writeback_limit_bytes", "DIRTY_MAX_BYTES", dirty.max_bytes)
     yield gauge("milena_writeback_memory_bytes", "Bytes of dirty values in memory", dirty.memory_bytes)
-    yield gauge("milena_writeback_oldest_seconds", "Age of the oldest dirty write, 0 if none", report.oldest)
-    yield gauge("milena_writeback_max_age_seconds", "DIRTY_MAX_AGE_SECONDS", report.max_age)
+    yield gauge("milena_writeback_oldest_seconds", "Age of the oldest dirty write, 0 if none", status.oldest)
+    yield gauge("milena_writeback_max_age_seconds", "DIRTY_MAX_AGE_SECONDS", status.max_age)
     yield gauge("milena_writeback_dead_letters", "Writes that S3 refused for good", dirty.dead_letters)
-    yield gauge("milena_writeback_stuck", "Dirty writes that fail while others reach S3", report.stuck)
+    yield gauge("milena_writeback_stuck", "Dirty writes that fail while others reach S3", status.stuck)
     yield gauge("milena_writeback_dead_letter_bytes", "Bytes of those", dirty.dead_bytes)
 
 
@@ -208,7 +208,7 @@ def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
         (([policy], number) for policy, number in uploader.conflicts.items()),
     )
     yield gauge("milena_writeback_uploads", "Uploads in progress", writeback.uploads)
-    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.pace.limit)
+    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.throttle.limit)
     yield gauge(
         "milena_writeback_last_success_timestamp_seconds",
         "When S3 last took a write, seconds since 1970; 0: not yet",
@@ -216,12 +216,12 @@ def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
     )
 
 
-def _journal(journal: Journal[DirtyEntry], replayed: Replay, report: Report) -> Iterable[Metric]:
+def _journal(journal: Journal[DirtyEntry], replayed: Replay, status: Status) -> Iterable[Metric]:
     yield counter("milena_journal_commits", "Commits, each with one sync of the disk", journal.commits)
     yield histogram("milena_journal_commit_records", "Writes in a commit", journal.batches)
     yield histogram("milena_journal_commit_duration_seconds", "Duration of a commit", journal.durations)
     yield gauge("milena_journal_full", "1 if the journal's disk is full", float(journal.full))
-    yield gauge("milena_journal_damaged_records", "Records that are not what was written", report.damaged)
+    yield gauge("milena_journal_damaged_records", "Records that are not what was written", status.damaged)
     yield gauge("milena_journal_replayed_records", "Records found at the start", replayed.records)
     yield gauge("milena_journal_replay_seconds", "Duration of the replay at the start", replayed.seconds)
     yield gauge("milena_journal_bytes", "Size of the journal's file", journal.disk.used_bytes)

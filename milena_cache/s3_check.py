@@ -34,7 +34,7 @@ FAILED, USAGE = 1, 2
 CONCURRENCY = 8
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ends the process if it is wrong, or help is asked for."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -43,7 +43,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         epilog="Exit code 0: all works; 1: something does not, or is not known; 2: the environment is wrong.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 async def check(config: StoreConfig) -> Conditions:

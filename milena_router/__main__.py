@@ -13,7 +13,7 @@ from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import OpsServer
 from milena_common.process import run as process
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.clock import SystemClock
 from milena_router.config import Config, load
 from milena_router.forwarding.forward import Forwarder
@@ -49,7 +49,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     limiter = TokenBucket(config.rate_limit, clock.now())
     service = RouterService(config, leases, forwarder, limiter, clock, budget)
     calls = CallCounts(OPERATIONS)
-    door = GrpcDoor(
+    server = GrpcServer(
         "router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
     )
 
@@ -62,18 +62,18 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         return recovering + [node.described(clock.wall()) for node in membership.missing.all()[:MAX_REASONS]]
 
     ops = OpsServer(router_registry(calls, leases, limiter, watchers, budget), not_ready, degraded)
-    address = door.bind(config.listen, "LISTEN_ADDR")
+    address = server.bind(config.listen, "LISTEN_ADDR")
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    await door.start(service.methods(), calls, watchers.streams(), service.exchanges())
+    await server.start(service.methods(), calls, watchers.streams(), service.exchanges())
     expiry = asyncio.create_task(leases.run())
     limit = f"{config.rate_limit:g} requests a second" if config.rate_limit else "off"
     log.info("router listens on %s, metrics on http://%s/metrics, rate limit: %s", address, metrics, limit)
     try:
         await stop.wait()
-        await door.set_serving(False)
+        await server.set_serving(False)
         await asyncio.sleep(LAME_DUCK_SECONDS)
         watchers.stop()
-        await door.stop(STOP_GRACE_SECONDS)
+        await server.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()
         await forwarder.close()

@@ -64,4 +64,4 @@ def variables() -> frozenset[str]:
     env = Environment({})
     with suppress(ConfigError):
         load(env, 0)
-    return frozenset(env.asked)
+    return frozenset(env.read_names)

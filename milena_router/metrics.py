@@ -42,7 +42,7 @@ def router_registry(
             "operation",
             ((name, counts.durations) for name, counts in operations),
         )
-        yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", limiter.refused)
+        yield counter("milena_router_rate_limited", "Calls refused by RATE_LIMIT", limiter.rejected)
         yield from in_flight("milena_router_in_flight", budget)
         ring = leases.ring
         yield gauge("milena_router_ring_nodes", "Nodes in the ring", len(ring.members))

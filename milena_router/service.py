@@ -22,13 +22,13 @@ from milena_router.config import Config
 from milena_router.forwarding.forward import Forwarder
 from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
-from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, report
+from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
 from milena_router.ring.leases import Leases
 
 OPERATIONS = (
     *("get", "put", "delete", "list"),
     *("join", "leave", "nodes", "owner", "stats"),
-    *("flush", "failed", "settle", "refresh"),
+    *("flush", "list_dead_letters", "resolve_dead_letters", "refresh"),
     "watch_ring",
 )
 
@@ -59,7 +59,7 @@ class RouterService:
         self._budget = budget
 
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
-        """The service's methods, for a `GrpcDoor`."""
+        """The service's methods, for a `GrpcServer`."""
         return {
             "Get": ("get", pb.GetRequest, self.get),
             "Put": ("put", cache_pb.PutRequest, self.put),
@@ -71,8 +71,8 @@ class RouterService:
             "Owner": ("owner", pb.OwnerRequest, self.owner),
             "Stats": ("stats", pb.StatsRequest, self.stats),
             "Flush": ("flush", pb.FlushRequest, self.flush),
-            "Failed": ("failed", pb.FailedRequest, self.failed),
-            "Settle": ("settle", pb.SettleRequest, self.settle),
+            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
+            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
             "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
@@ -84,7 +84,7 @@ class RouterService:
         timeout = self._admit(remaining)
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
-        filed_as = self._file(request.bucket, request.key)
+        key = self._file(request.bucket, request.key)
 
         max_bytes = 0 if request.metadata_only else SMALL_BYTES
 
@@ -98,18 +98,18 @@ class RouterService:
             ).SerializeToString()
 
         deadline = self._clock.now() + timeout
-        answer = await self._forwarder.read("Get", filed_as, build, timeout)
+        response = await self._forwarder.read("Get", key, build, timeout)
         held = None
         # A large value is asked for when there is room for it. It may have grown meanwhile, which is seldom.
-        while size := omitted_bytes(answer):
+        while size := omitted_bytes(response):
             held = held or CallBytes(self._budget)
             if COPIES * size > held.held:
                 await held.take(COPIES * size - held.held, time_for_room(deadline - self._clock.now()))
             max_bytes = size
-            answer = await self._forwarder.read("Get", filed_as, build, deadline - self._clock.now(), size)
-        if held is not None or len(answer) > 2 * SMALL_BYTES:
-            (held or CallBytes(self._budget)).settle(COPIES * len(answer))
-        return answer
+            response = await self._forwarder.read("Get", key, build, deadline - self._clock.now(), size)
+        if held is not None or len(response) > 2 * SMALL_BYTES:
+            (held or CallBytes(self._budget)).set_total(COPIES * len(response))
+        return response
 
     async def put(self, request: cache_pb.PutRequest, remaining: float | None) -> bytes:
         # The node's message has the router's fields and `owned_since`. So what was received is sent on, without a
@@ -117,7 +117,7 @@ class RouterService:
         timeout = self._admit(remaining)
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
-        filed_as = self._file(request.bucket, request.key)
+        key = self._file(request.bucket, request.key)
         check_value_size(len(request.value), self._config.max_value_bytes)
         check_durability(request.durability)
         check_condition(request.if_match, request.if_none_match)
@@ -126,13 +126,13 @@ class RouterService:
             request.owned_since = owned_since
             return request.SerializeToString()
 
-        return await self._forwarder.write("Put", filed_as, build, _forget(request), timeout)
+        return await self._forwarder.write("Put", key, build, _invalidate_request(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
-        filed_as = self._file(request.bucket, request.key)
+        key = self._file(request.bucket, request.key)
         check_durability(request.durability)
         check_condition(request.if_match, "")
 
@@ -145,7 +145,7 @@ class RouterService:
                 if_match=request.if_match,
             ).SerializeToString()
 
-        return await self._forwarder.write("Delete", filed_as, build, _forget(request), timeout)
+        return await self._forwarder.write("Delete", key, build, _invalidate_request(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -171,7 +171,7 @@ class RouterService:
             check_bucket(request.default_bucket)
         member = Member(address, request.node_id, weight, dict(request.addresses), request.journal_id)
         known = knowledge(request, self._clock.wall())
-        self._leases.join(member, request.default_bucket, request.epoch, known, report(request))
+        self._leases.join(member, request.default_bucket, request.epoch, known, node_status(request))
         membership, ring = self._leases.membership, self._leases.ring
         return pb.JoinResponse(
             successful=True,
@@ -186,10 +186,10 @@ class RouterService:
         address = _node_address(request.address)
         if request.forget:
             await self._with_ring(remaining)
-            left = self._leases.forget(address)
+            successful = self._leases.write_off(address)
         else:
-            left = self._leases.leave(address, request.node_id, report(request))
-        return pb.LeaveResponse(successful=left, epoch=self._leases.ring.epoch).SerializeToString()
+            successful = self._leases.leave(address, request.node_id, node_status(request))
+        return pb.LeaveResponse(successful=successful, epoch=self._leases.ring.epoch).SerializeToString()
 
     async def nodes(self, _: pb.NodesRequest, __: float | None) -> bytes:
         ring = self._leases.ring
@@ -205,9 +205,9 @@ class RouterService:
                 slots=slots.get(address, 0),
                 lease_remaining_seconds=lease.until - now,
                 member_seconds=now - lease.since,
-                dirty_entries=lease.report.dirty_entries if lease.report else None,
-                dead_letters=lease.report.dead_letters if lease.report else 0,
-                degraded=lease.report.degraded if lease.report else (),
+                dirty_entries=lease.node_status.dirty_entries if lease.node_status else None,
+                dead_letters=lease.node_status.dead_letters if lease.node_status else 0,
+                degraded=lease.node_status.degraded if lease.node_status else (),
             )
             for address, lease in sorted(membership.leases.items())
         ]
@@ -237,13 +237,15 @@ class RouterService:
         self._check_objects(request.bucket, request.keys)
         return (await self._writeback.flush(request, timeout)).SerializeToString()
 
-    async def failed(self, request: pb.FailedRequest, remaining: float | None) -> bytes:
-        return (await self._writeback.failed(request, await self._with_ring(remaining))).SerializeToString()
+    async def list_dead_letters(self, request: pb.ListDeadLettersRequest, remaining: float | None) -> bytes:
+        return (
+            await self._writeback.list_dead_letters(request, await self._with_ring(remaining))
+        ).SerializeToString()
 
-    async def settle(self, request: pb.SettleRequest, remaining: float | None) -> bytes:
+    async def resolve_dead_letters(self, request: pb.ResolveDeadLettersRequest, remaining: float | None) -> bytes:
         timeout = await self._with_ring(remaining)
         self._check_objects(request.bucket, request.keys)
-        return (await self._writeback.settle(request, timeout)).SerializeToString()
+        return (await self._writeback.resolve_dead_letters(request, timeout)).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, remaining: float | None) -> bytes:
         timeout = await self._with_ring(remaining)
@@ -253,10 +255,10 @@ class RouterService:
 
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:
-            answer = await self._forwarder.ask(address, "Stats", b"", timeout)
+            response = await self._forwarder.request(address, "Stats", b"", timeout)
         except MilenaError as error:
             return pb.NodeStats(address=address, error=str(error))
-        stats = cache_pb.StatsResponse.FromString(answer)
+        stats = cache_pb.StatsResponse.FromString(response)
         return pb.NodeStats(
             address=address, values=dict(stats.values), not_ready=stats.not_ready, degraded=stats.degraded
         )
@@ -295,17 +297,17 @@ class RouterService:
 _OMITTED = cache_pb.GetResponse(omitted=True).SerializeToString()
 
 
-def omitted_bytes(answer: bytes) -> int:
+def omitted_bytes(response: bytes) -> int:
     """The size of the value that a node left out of its serialized answer to a Get; 0 if it left out none."""
     # The field is the last one; to look for its bytes there costs nothing for the answers that have it not.
-    if not answer.endswith(_OMITTED):
+    if not response.endswith(_OMITTED):
         return 0
-    response = cache_pb.GetResponse.FromString(answer)
-    return response.size if response.omitted else 0
+    parsed = cache_pb.GetResponse.FromString(response)
+    return parsed.size if parsed.omitted else 0
 
 
-def _forget(request: cache_pb.PutRequest | pb.DeleteRequest) -> bytes:
-    return cache_pb.ForgetRequest(key=request.key, bucket=request.bucket).SerializeToString()
+def _invalidate_request(request: cache_pb.PutRequest | pb.DeleteRequest) -> bytes:
+    return cache_pb.InvalidateRequest(key=request.key, bucket=request.bucket).SerializeToString()
 
 
 def _node_address(text: str) -> str:

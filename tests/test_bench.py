@@ -13,15 +13,15 @@ import pytest
 
 from bench.__main__ import CASES, main, run_case
 from bench.against import compare, comparison_table, interval, run_against
-from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.case import Case, Samples, Skipped, Target, Variant
 from bench.cores import apart
+from bench.fixtures import Fixtures, Scale
 from bench.machine import machine_facts
-from bench.peers.redis_benchmark import figures, redis_benchmark
+from bench.peers.redis_benchmark import redis_benchmark, samples
 from bench.peers.redis_benchmark import why_not as why_no_redis_benchmark
 from bench.peers.redis_server import RedisServer, why_not
 from bench.peers.resp_pipeline import RespPipeline
 from bench.peers.stub_process import ROOT
-from bench.pieces import Pieces, Scale
 from bench.report import as_json, table
 from bench.summary import percentile, summarize
 from bench.workload.load import with_callers, with_threads
@@ -37,7 +37,7 @@ def case(*targets: Target) -> Case:
     return Case("case", "two ways", "per_s", ["peer"], lambda _: nullcontext([]), targets)
 
 
-ROUNDS: dict[str, list[Figures]] = {
+ROUNDS: dict[str, list[Samples]] = {
     "own": [{"per_s": 100.0}, {"per_s": 300.0}, {"per_s": 200.0}],
     "peer": [{"per_s": 100.0}, {"per_s": 100.0}, {"per_s": 50.0}],
 }
@@ -64,14 +64,12 @@ def test_targets_are_held_against_medians_and_ratios() -> None:
 
 
 def test_a_peer_that_was_left_out_takes_its_ratios_and_targets_along() -> None:
-    missing = LeftOut("peer", "is not installed")
+    missing = Skipped("peer", "is not installed")
     targets = (Target("own", "per_s", peer="peer", at_least=2), Target("own", "per_s", at_least=200))
     result = summarize(case(*targets), {"own": ROUNDS["own"]}, [missing])
     assert (result.peers, result.rows[0].ratios, len(result.verdicts)) == ([], {}, 1)
     assert "left out: peer: is not installed" in table(result)
-    assert json.loads(as_json({}, [result]))["cases"][0]["left_out"] == [
-        {"name": "peer", "why": "is not installed"}
-    ]
+    assert json.loads(as_json({}, [result]))["cases"][0]["skipped"] == [{"name": "peer", "why": "is not installed"}]
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 3), (0.99, 4), (1.0, 4)])
@@ -83,18 +81,18 @@ def test_each_round_begins_with_another_variant(tmp_path: Path) -> None:
     ran: list[str] = []
 
     def variant(name: str) -> Variant:
-        def run() -> Figures:
+        def run() -> Samples:
             ran.append(name)
             return {"per_s": 1.0}
 
         return Variant(name, run)
 
-    missing = LeftOut("c", "cannot be had")
-    offered: list[Variant | LeftOut] = [variant("a"), missing, variant("b")]
+    missing = Skipped("c", "cannot be had")
+    offered: list[Variant | Skipped] = [variant("a"), missing, variant("b")]
     two = Case("case", "", "per_s", ["a"], lambda _: nullcontext(offered))
-    result = run_case(two, Pieces(tmp_path, Scale(0.01, (), 0, 0, 0)), rounds=3)
+    result = run_case(two, Fixtures(tmp_path, Scale(0.01, (), 0, 0, 0)), rounds=3)
     assert ran == ["a", "b", "b", "a", "a", "b"]
-    assert list(result.left_out) == [missing]
+    assert list(result.skipped) == [missing]
 
 
 @pytest.mark.parametrize(
@@ -105,26 +103,26 @@ def test_the_interval_of_a_median_lies_between_two_of_the_values(number: int, bo
 
 
 def test_builds_are_compared_pair_by_pair_in_what_both_measure() -> None:
-    own: list[Figures] = [{"per_s": 10.0, "new": 1.0}, {"per_s": 30.0, "new": 1.0}, {"per_s": 20.0, "new": 1.0}]
-    other: list[Figures] = [{"per_s": 10.0}, {"per_s": 10.0}, {"per_s": 40.0}]
+    own: list[Samples] = [{"per_s": 10.0, "new": 1.0}, {"per_s": 30.0, "new": 1.0}, {"per_s": 20.0, "new": 1.0}]
+    other: list[Samples] = [{"per_s": 10.0}, {"per_s": 10.0}, {"per_s": 40.0}]
     (row,) = compare("v", own, other)
-    assert (row.variant, row.figure, row.own, row.other) == ("v", "per_s", 20.0, 10.0)
+    assert (row.variant, row.sample, row.own, row.other) == ("v", "per_s", 20.0, 10.0)
     assert (row.ratio, row.low, row.high) == (1.0, 0.5, 3.0)
 
 
 def test_each_build_begins_in_turn_and_peers_are_left_out(tmp_path: Path) -> None:
     ran: list[str] = []
 
-    def run(side: str) -> Figures:
+    def run(side: str) -> Samples:
         ran.append(side)
         return {"per_s": 2.0 if side == "own" else 1.0}
 
-    def offered(pieces: Pieces) -> nullcontext[list[Variant | LeftOut]]:
-        side = "own" if pieces is own else "other"
+    def offered(fixtures: Fixtures) -> nullcontext[list[Variant | Skipped]]:
+        side = "own" if fixtures is own else "other"
         return nullcontext([Variant("milena", lambda: run(side)), Variant("redis_py", lambda: run("redis"))])
 
     scale = Scale(0.01, (), 0, 0, 0)
-    own, other = Pieces(tmp_path, scale), Pieces(tmp_path, scale, tmp_path)
+    own, other = Fixtures(tmp_path, scale), Fixtures(tmp_path, scale, tmp_path)
     comparison = run_against(Case("case", "", "per_s", [], offered), own, other, 3, lambda _: None)
     assert ran == ["other", "own", "own", "other", "other", "own"]
     assert [(row.variant, row.ratio) for row in comparison.rows] == [("milena", 2.0)]
@@ -142,8 +140,8 @@ async def test_callers_work_at_the_same_time_and_every_call_is_counted() -> None
         await asyncio.sleep(0)
         together -= 1
 
-    figures = await with_callers(call, 5, 0.02)
-    assert (figures["calls"], most) == (calls, 5)
+    samples_ = await with_callers(call, 5, 0.02)
+    assert (samples_["calls"], most) == (calls, 5)
 
 
 def test_an_error_in_a_thread_is_not_swallowed() -> None:
@@ -166,7 +164,7 @@ CSV = """WARNING: Could not fetch server CONFIG
 
 
 def test_what_redis_benchmark_prints_is_read() -> None:
-    assert figures(CSV) == {"per_s": 74074.07, "p50_us": 319.0, "p99_us": 1703.0}
+    assert samples(CSV) == {"per_s": 74074.07, "p50_us": 319.0, "p99_us": 1703.0}
 
 
 @pytest.mark.e2e

@@ -112,13 +112,15 @@ def test_the_fields_that_others_rely_on(
         assert known == expected, name
 
 
-@pytest.mark.parametrize("name", ["Get", "Put", "Delete", "List", "Flush", "Failed", "Settle", "Refresh"])
+@pytest.mark.parametrize(
+    "name", ["Get", "Put", "Delete", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"]
+)
 def test_the_router_may_pass_answers_on_as_they_came(name: str) -> None:
     message = f"{name}Response"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
 
 
-@pytest.mark.parametrize("name", ["List", "Flush", "Failed", "Settle", "Refresh"])
+@pytest.mark.parametrize("name", ["List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"])
 def test_the_router_may_pass_requests_on_as_they_came(name: str) -> None:
     message = f"{name}Request"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])

@@ -50,8 +50,8 @@ def obstore_client(stub: StubProcess, bucket: str) -> S3Store:
 def test_of_values_above_what_is_to_be_kept_the_etag_stays() -> None:
     stub, whole = Objects(kept=4), Objects()
     for name, value in (("/b/small", b"1234"), ("/b/large", b"12345")):
-        put, kept = stub.answer("PUT", name, {}, value), stub.answer("GET", name, {}, b"")
-        assert put == whole.answer("PUT", name, {}, value), "the ETag is that of the value"
+        put, kept = stub.respond("PUT", name, {}, value), stub.respond("GET", name, {}, b"")
+        assert put == whole.respond("PUT", name, {}, value), "the ETag is that of the value"
         assert put.fields.strip() in kept.fields
         assert kept.body == (value if len(value) <= 4 else b"")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.case import Case, Samples, Skipped, Target, Variant
 from bench.cores import apart, with_processor_times
+from bench.fixtures import BOTO3_THREADS, CALLERS, Fixtures
 from bench.nodes.grpc_client import flush
 from bench.peers.redis_server import why_not
-from bench.pieces import BOTO3_THREADS, CALLERS, Pieces
 from bench.workload.hot_keys import fill, fill_large, warm
 from tests.support.cluster import Cluster
 
@@ -21,117 +21,127 @@ _S3_MS = 50
 
 
 @contextmanager
-def _placed(pieces: Pieces) -> Iterator[None]:
+def _placed(fixtures: Fixtures) -> Iterator[None]:
     """The node and the Redis server on one core, everything else on the others; all of the hot keys in memory."""
-    cluster = pieces.direct_cluster
-    pieces.stub.set_latency(0)
+    cluster = fixtures.direct_cluster
+    fixtures.stub.set_latency(0)
     warm(cluster.address)
     measured = [cluster.nodes[0].pid]
     if not why_not(client=True):
-        fill(pieces.redis.address)
-        measured.append(pieces.redis.pid)
-    with apart(measured, [cluster.router.pid, pieces.stub.pid]):
+        fill(fixtures.redis.address)
+        measured.append(fixtures.redis.pid)
+    with apart(measured, [cluster.router.pid, fixtures.stub.pid]):
         yield
 
 
-def _sync(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
+def _sync(fixtures: Fixtures, client: str, work: str, name: str = "") -> Variant | Skipped:
     """A variant of `bench.programs.sync_reads`."""
     name = name or client
     missing = why_not(client=True) if client == "redis_py" else ""
     if missing:
-        return LeftOut(name, missing)
-    address = pieces.redis.address if client == "redis_py" else pieces.direct_cluster.address
-    arguments = ("bench.programs.sync_reads", client, address, work, str(pieces.scale.seconds))
-    return Variant(name, lambda: with_processor_times(_server(pieces, client), lambda: pieces.figures(*arguments)))
+        return Skipped(name, missing)
+    address = fixtures.redis.address if client == "redis_py" else fixtures.direct_cluster.address
+    arguments = ("bench.programs.sync_reads", client, address, work, str(fixtures.scale.seconds))
+    return Variant(
+        name, lambda: with_processor_times(_server(fixtures, client), lambda: fixtures.samples(*arguments))
+    )
 
 
-def _async(pieces: Pieces, client: str, work: str, name: str = "") -> Variant | LeftOut:
+def _async(fixtures: Fixtures, client: str, work: str, name: str = "") -> Variant | Skipped:
     """A variant of `bench.programs.async_reads`."""
     name = name or client
     missing = why_not(client=True) if client.startswith("redis_py") else ""
     if missing:
-        return LeftOut(name, missing)
-    address = pieces.redis.address if client.startswith("redis_py") else pieces.direct_cluster.address
-    arguments = ("bench.programs.async_reads", client, address, work, str(CALLERS), str(pieces.scale.seconds))
-    return Variant(name, lambda: with_processor_times(_server(pieces, client), lambda: pieces.figures(*arguments)))
+        return Skipped(name, missing)
+    address = fixtures.redis.address if client.startswith("redis_py") else fixtures.direct_cluster.address
+    arguments = ("bench.programs.async_reads", client, address, work, str(CALLERS), str(fixtures.scale.seconds))
+    return Variant(
+        name, lambda: with_processor_times(_server(fixtures, client), lambda: fixtures.samples(*arguments))
+    )
 
 
-def _server(pieces: Pieces, client: str) -> dict[str, int]:
+def _server(fixtures: Fixtures, client: str) -> dict[str, int]:
     """The process that answers `client`."""
-    server = pieces.redis if client.startswith("redis_py") else pieces.direct_cluster.nodes[0]
+    server = fixtures.redis if client.startswith("redis_py") else fixtures.direct_cluster.nodes[0]
     return {"server": server.pid}
 
 
 @contextmanager
-def _one_by_one(pieces: Pieces, work: str) -> Iterator[Sequence[Variant | LeftOut]]:
-    with _placed(pieces):
-        yield [_sync(pieces, client, work) for client in ("milena", "redis_py")]
+def _one_by_one(fixtures: Fixtures, work: str) -> Iterator[Sequence[Variant | Skipped]]:
+    with _placed(fixtures):
+        yield [_sync(fixtures, client, work) for client in ("milena", "redis_py")]
 
 
 @contextmanager
-def _many_callers(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
-    with _placed(pieces):
+def _many_callers(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    with _placed(fixtures):
         yield [
-            _async(pieces, client, "hot") for client in ("milena_uvloop", "milena", "redis_py_uvloop", "redis_py")
+            _async(fixtures, client, "hot") for client in ("milena_uvloop", "milena", "redis_py_uvloop", "redis_py")
         ]
 
 
 @contextmanager
-def _near_cache(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
-    with _placed(pieces):
-        yield [_sync(pieces, "milena", "near")]
+def _near_cache(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    with _placed(fixtures):
+        yield [_sync(fixtures, "milena", "near")]
 
 
 @contextmanager
-def _large_values(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+def _large_values(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
     sizes = [mib * _MIB for mib in _LARGE]
-    with _placed(pieces):
-        node = pieces.direct_cluster.nodes[0]
+    with _placed(fixtures):
+        node = fixtures.direct_cluster.nodes[0]
         fill_large(node.resp, sizes)
         flush(node.address)
         if not why_not(client=True):
-            fill_large(pieces.redis.address, sizes)
+            fill_large(fixtures.redis.address, sizes)
         yield [
-            _sync(pieces, client, str(mib * _MIB), f"{client}_{mib}_mib")
+            _sync(fixtures, client, str(mib * _MIB), f"{client}_{mib}_mib")
             for mib in _LARGE
             for client in ("milena", "redis_py")
         ]
 
 
 @contextmanager
-def _cold_reads(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
+def _cold_reads(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
     # boto3 has no server whose core it could be kept off: here all may use all cores.
-    pieces.stub.set_latency(0)
-    arguments = ("bench.programs.sync_reads", "boto3", pieces.stub.endpoint_url, "cold", str(pieces.scale.seconds))
+    fixtures.stub.set_latency(0)
+    arguments = (
+        "bench.programs.sync_reads",
+        "boto3",
+        fixtures.stub.endpoint_url,
+        "cold",
+        str(fixtures.scale.seconds),
+    )
     yield [
-        _async(pieces, "milena_uvloop", "cold"),
-        Variant("boto3", lambda: with_processor_times({}, lambda: pieces.figures(*arguments))),
+        _async(fixtures, "milena_uvloop", "cold"),
+        Variant("boto3", lambda: with_processor_times({}, lambda: fixtures.samples(*arguments))),
     ]
 
 
 @contextmanager
-def _tail(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
-    with _placed(pieces):
-        pieces.stub.set_latency(_S3_MS / 1000)
+def _tail(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    with _placed(fixtures):
+        fixtures.stub.set_latency(_S3_MS / 1000)
         yield [
-            _async(pieces, "milena_uvloop", "hot", "hits_alone"),
-            _async(pieces, "milena_uvloop", "mixed", "hits_among_misses"),
+            _async(fixtures, "milena_uvloop", "hot", "hits_alone"),
+            _async(fixtures, "milena_uvloop", "mixed", "hits_among_misses"),
         ]
 
 
 @contextmanager
-def _router_get(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    pieces.stub.set_latency(0)
+def _router_get(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    fixtures.stub.set_latency(0)
 
-    def read(cluster: Cluster) -> Figures:
+    def read(cluster: Cluster) -> Samples:
         """With the processor time for each call, of all three processes."""
         servers = {"router": cluster.router.pid, "node": cluster.nodes[0].pid}
-        arguments = ("bench.programs.router_reads", cluster.address, str(CALLERS), str(pieces.scale.seconds))
-        return with_processor_times(servers, lambda: pieces.figures(*arguments))
+        arguments = ("bench.programs.router_reads", cluster.address, str(CALLERS), str(fixtures.scale.seconds))
+        return with_processor_times(servers, lambda: fixtures.samples(*arguments))
 
     yield [
-        Variant("over_resp", partial(read, pieces.cluster)),
-        Variant("over_grpc", partial(read, pieces.grpc_cluster)),
+        Variant("over_resp", partial(read, fixtures.cluster)),
+        Variant("over_grpc", partial(read, fixtures.grpc_cluster)),
     ]
 
 
@@ -141,7 +151,7 @@ CASES = (
         "read keys in memory, sync client straight to the node, one after another",
         "per_s",
         ["redis_py"],
-        lambda pieces: _one_by_one(pieces, "one"),
+        lambda fixtures: _one_by_one(fixtures, "one"),
         [Target("milena", "per_s", peer="redis_py", at_least=1.3)],
     ),
     Case(
@@ -157,7 +167,7 @@ CASES = (
         "read 100 keys in memory at a time, sync client straight to the node; redis-py: MGET",
         "per_s",
         ["redis_py"],
-        lambda pieces: _one_by_one(pieces, "many"),
+        lambda fixtures: _one_by_one(fixtures, "many"),
         [Target("milena", "per_s", peer="redis_py", at_least=0.9)],
     ),
     Case(

@@ -12,10 +12,10 @@ from itertools import count
 
 import grpc
 
-from bench.case import Case, Figures, Target, Variant
-from bench.nodes.cached_objects import SMALL, filled_memory, key, node
+from bench.case import Case, Samples, Target, Variant
+from bench.fixtures import Fixtures, printed_address
+from bench.nodes.cached_objects import SMALL, key, node
 from bench.nodes.node_parts import BUCKETS
-from bench.pieces import Pieces, printed_address
 from bench.workload.load import one_after_another
 from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import SERVICE
@@ -29,25 +29,25 @@ _LOOKUPS, _ATTEMPTS = 2_000, 20
 
 
 @contextmanager
-def _hits_in_process(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    yield [Variant(str(size), _lookups(node(filled_memory(size)), size)) for size in pieces.scale.sizes]
+def _hits_in_process(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    yield [Variant(str(size), _lookups(node(size), size)) for size in fixtures.scale.sizes]
 
 
-def _lookups(policy: Node, size: int) -> Callable[[], Figures]:
+def _lookups(policy: Node, size: int) -> Callable[[], Samples]:
     def once() -> float:
         # New bytes, as every request brings them: their hash is not known yet, and they are not the stored ones.
-        wanted = [BUCKETS.resolve("", key(random.randrange(size))) for _ in range(_LOOKUPS)]
+        targets = [BUCKETS.resolve("", key(random.randrange(size))) for _ in range(_LOOKUPS)]
         lookup = policy.lookup
         gc.disable()
         started = time.thread_time()
-        for each in wanted:
+        for each in targets:
             if lookup(each) is None:
                 raise AssertionError(f"{each} is not cached")
         took = time.thread_time() - started
         gc.enable()
         return took / _LOOKUPS * 1e6
 
-    def run() -> Figures:
+    def run() -> Samples:
         gc.collect()
         return {"us_per_hit": min(once() for _ in range(_ATTEMPTS))}
 
@@ -55,49 +55,50 @@ def _lookups(policy: Node, size: int) -> Callable[[], Figures]:
 
 
 @contextmanager
-def _hits_through_grpc(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+def _hits_through_grpc(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(pieces.cached_node(f"node_of_{size}", size, SMALL)) for size in pieces.scale.sizes
+            stack.enter_context(fixtures.cached_node(f"node_of_{size}", size, SMALL))
+            for size in fixtures.scale.sizes
         ]
         channels = [
             stack.enter_context(grpc.insecure_channel(printed_address(process, "grpc door: ")))
             for process in processes
         ]
         yield [
-            Variant(str(size), _calls(channel, size, pieces.scale.seconds))
-            for size, channel in zip(pieces.scale.sizes, channels, strict=True)
+            Variant(str(size), _calls(channel, size, fixtures.scale.seconds))
+            for size, channel in zip(fixtures.scale.sizes, channels, strict=True)
         ]
 
 
-def _calls(channel: grpc.Channel, size: int, seconds: float) -> Callable[[], Figures]:
+def _calls(channel: grpc.Channel, size: int, seconds: float) -> Callable[[], Samples]:
     get: grpc.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse] = channel.unary_unary(
         f"/{SERVICE}/Get", pb.GetRequest.SerializeToString, pb.GetResponse.FromString
     )
 
     def call() -> None:
-        answer = get(pb.GetRequest(key=key(random.randrange(size))), timeout=5)
-        assert answer.outcome == "hit"
+        response = get(pb.GetRequest(key=key(random.randrange(size))), timeout=5)
+        assert response.outcome == "hit"
 
-    def run() -> Figures:
-        figures = one_after_another(call, seconds)
-        return {"us_per_hit": figures["p50_us"], "p99_us": figures["p99_us"]}
+    def run() -> Samples:
+        samples = one_after_another(call, seconds)
+        return {"us_per_hit": samples["p50_us"], "p99_us": samples["p99_us"]}
 
     return run
 
 
 @contextmanager
-def _memory(pieces: Pieces) -> Iterator[Sequence[Variant]]:
+def _memory(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
     number = count()
 
-    def weigh(size: int) -> Figures:
-        with pieces.module(
+    def weigh(size: int) -> Samples:
+        with fixtures.module(
             f"weigh_{size}_{next(number)}", "bench.nodes.cached_objects", "weigh", str(size)
         ) as process:
             line = process.wait_for_log("bytes per object:", timeout=120)
         return {"bytes_per_object": float(line.rpartition(":")[2])}
 
-    yield [Variant(str(size), partial(weigh, size)) for size in pieces.scale.sizes if size >= 100_000]
+    yield [Variant(str(size), partial(weigh, size)) for size in fixtures.scale.sizes if size >= 100_000]
 
 
 CASES = (

@@ -10,9 +10,9 @@ from itertools import cycle
 
 import grpc
 
-from bench.case import Case, Figures, Target, Variant
+from bench.case import Case, Samples, Target, Variant
+from bench.fixtures import BOTO3_THREADS, BUCKET, CALLERS, Fixtures
 from bench.peers.bare_chain import METHOD
-from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
 from bench.workload.load import one_after_another, with_callers, with_threads
 from milena_client import AsyncMilena, Milena
 
@@ -22,87 +22,87 @@ Keys = Callable[[], str]
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 
 
-def _variant(pieces: Pieces, name: str, run: Callable[[], Figures]) -> Variant:
+def _variant(fixtures: Fixtures, name: str, run: Callable[[], Samples]) -> Variant:
     """With the S3 reads per call among its figures: no hit may have any, and each miss has one."""
 
-    def counted() -> Figures:
-        before = pieces.s3_gets()
-        figures = run()
-        calls = figures.pop("calls")
-        return {**figures, "s3_per_call": (pieces.s3_gets() - before) / calls}
+    def counted() -> Samples:
+        before = fixtures.s3_gets()
+        samples = run()
+        calls = samples.pop("calls")
+        return {**samples, "s3_per_call": (fixtures.s3_gets() - before) / calls}
 
     return Variant(name, counted)
 
 
-def _boto3(pieces: Pieces, keys: Keys, threads: int) -> Variant:
+def _boto3(fixtures: Fixtures, keys: Keys, threads: int) -> Variant:
     def call() -> None:
-        pieces.boto3.get_object(Bucket=BUCKET, Key=keys())["Body"].read()
+        fixtures.boto3.get_object(Bucket=BUCKET, Key=keys())["Body"].read()
 
-    return _variant(pieces, "boto3", lambda: with_threads(call, threads, pieces.scale.seconds))
+    return _variant(fixtures, "boto3", lambda: with_threads(call, threads, fixtures.scale.seconds))
 
 
 @contextmanager
-def _sync(pieces: Pieces, keys: Keys, latency: float) -> Iterator[Sequence[Variant]]:
-    pieces.stub.set_latency(latency)
-    with Milena(pieces.cluster.address) as client:
+def _sync(fixtures: Fixtures, keys: Keys, latency: float) -> Iterator[Sequence[Variant]]:
+    fixtures.stub.set_latency(latency)
+    with Milena(fixtures.cluster.address) as client:
 
         def call() -> None:
             assert client.get(keys()) is not None
 
-        run = partial(one_after_another, call, pieces.scale.seconds)
-        yield [_variant(pieces, "milena", run), _boto3(pieces, keys, 1)]
+        run = partial(one_after_another, call, fixtures.scale.seconds)
+        yield [_variant(fixtures, "milena", run), _boto3(fixtures, keys, 1)]
 
 
 @contextmanager
-def _async(pieces: Pieces, keys: Keys, latency: float) -> Iterator[Sequence[Variant]]:
-    pieces.stub.set_latency(latency)
-    address = pieces.cluster.address
+def _async(fixtures: Fixtures, keys: Keys, latency: float) -> Iterator[Sequence[Variant]]:
+    fixtures.stub.set_latency(latency)
+    address = fixtures.cluster.address
 
-    async def through_milena() -> Figures:
+    async def through_milena() -> Samples:
         async with AsyncMilena(address) as client:
 
             async def call() -> None:
                 assert await client.get(keys()) is not None
 
-            return await with_callers(call, CALLERS, pieces.scale.seconds)
+            return await with_callers(call, CALLERS, fixtures.scale.seconds)
 
-    milena = _variant(pieces, "milena", lambda: asyncio.run(through_milena()))
-    yield [milena, _boto3(pieces, keys, BOTO3_THREADS)]
+    milena = _variant(fixtures, "milena", lambda: asyncio.run(through_milena()))
+    yield [milena, _boto3(fixtures, keys, BOTO3_THREADS)]
 
 
-def _through_bare_grpc(pieces: Pieces) -> Variant:
-    address = pieces.bare_chain
+def _through_bare_grpc(fixtures: Fixtures) -> Variant:
+    address = fixtures.bare_chain
 
-    async def run() -> Figures:
+    async def run() -> Samples:
         async with grpc.aio.insecure_channel(address) as channel:
             get: Call = channel.unary_unary(METHOD)
 
             async def call() -> None:
                 await get(b"hot/0", timeout=5)
 
-            return await with_callers(call, CALLERS, pieces.scale.seconds)
+            return await with_callers(call, CALLERS, fixtures.scale.seconds)
 
-    return _variant(pieces, "bare_grpc", lambda: asyncio.run(run()))
+    return _variant(fixtures, "bare_grpc", lambda: asyncio.run(run()))
 
 
-def _warm(pieces: Pieces) -> Keys:
+def _warm(fixtures: Fixtures) -> Keys:
     """The hot keys in turn, all of them in memory."""
-    with Milena(pieces.cluster.address) as milena:
+    with Milena(fixtures.cluster.address) as milena:
         milena.get_many(_HOT_KEYS)
     keys = cycle(_HOT_KEYS)
     return lambda: next(keys)
 
 
 @contextmanager
-def _hit_sync(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    with _sync(pieces, _warm(pieces), latency=0) as variants:
+def _hit_sync(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    with _sync(fixtures, _warm(fixtures), latency=0) as variants:
         yield variants
 
 
 @contextmanager
-def _hit_async(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    with _async(pieces, _warm(pieces), latency=0) as variants:
-        yield [*variants, _through_bare_grpc(pieces)]
+def _hit_async(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    with _async(fixtures, _warm(fixtures), latency=0) as variants:
+        yield [*variants, _through_bare_grpc(fixtures)]
 
 
 def _miss_case(kind: str, latency_ms: int) -> Case:
@@ -113,7 +113,7 @@ def _miss_case(kind: str, latency_ms: int) -> Case:
         f"read keys never read before, {callers}; S3 answers after {latency_ms} ms",
         "per_s",
         ["boto3"],
-        lambda pieces: open_variants(pieces, pieces.new_key, latency_ms / 1000),
+        lambda fixtures: open_variants(fixtures, fixtures.new_key, latency_ms / 1000),
     )
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
 
-from bench.case import Case, Figures, Target, Variant
-from bench.nodes.grpc_client import NodeDoor
-from bench.pieces import BUCKET, CALLERS, Pieces
+from bench.case import Case, Samples, Target, Variant
+from bench.fixtures import BUCKET, CALLERS, Fixtures
+from bench.nodes.grpc_client import NodeServer
 from bench.workload.load import with_callers
 from bench.workload.new_objects import VALUE_BYTES
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
@@ -25,47 +25,47 @@ _RECORDS = 1_000_000
 
 
 @contextmanager
-def _reads_while_flushing(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    pieces.empty_stub.set_latency(0)
-    url, seconds = pieces.empty_stub.endpoint_url, str(pieces.scale.seconds)
+def _reads_while_flushing(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    fixtures.empty_stub.set_latency(0)
+    url, seconds = fixtures.empty_stub.endpoint_url, str(fixtures.scale.seconds)
 
-    def in_process(backlog: int) -> Figures:
-        return pieces.figures("bench.programs.policy_reads", url, str(CALLERS), seconds, str(backlog))
+    def in_process(backlog: int) -> Samples:
+        return fixtures.samples("bench.programs.policy_reads", url, str(CALLERS), seconds, str(backlog))
 
     yield [
         Variant(f"{name}_{state}", partial(read, backlog))
-        for name, read in (("in_process", in_process), ("node_grpc", partial(_through_door, pieces)))
-        for state, backlog in (("idle", 0), ("flushing", pieces.scale.backlog))
+        for name, read in (("in_process", in_process), ("node_grpc", partial(_with_server, fixtures)))
+        for state, backlog in (("idle", 0), ("flushing", fixtures.scale.backlog))
     ]
 
 
-def _through_door(pieces: Pieces, backlog: int) -> Figures:
+def _with_server(fixtures: Fixtures, backlog: int) -> Samples:
     """Hits of a node that was started on a journal with so many writes to upload."""
-    with pieces.while_it_lasts() as directory:
+    with fixtures.while_it_lasts() as directory:
         journal = str(directory / "journal")
-        pieces.done("bench.nodes.backlog", journal, str(backlog))
-        url = pieces.empty_stub.endpoint_url
+        fixtures.done("bench.nodes.backlog", journal, str(backlog))
+        url = fixtures.empty_stub.endpoint_url
         with Cluster(directory, url, BUCKET, nodes=1, node_env={"JOURNAL_DIR": journal}) as cluster:
             node = cluster.nodes[0]
-            figures = asyncio.run(_hits(node, pieces.scale.seconds))
-            left = node.metrics().value("milena_writeback_dirty_entries")
-            assert bool(left) is bool(backlog), "the backlog did not last"
-            return figures
+            samples = asyncio.run(_hits(node, fixtures.scale.seconds))
+            remaining = node.metrics().value("milena_writeback_dirty_entries")
+            assert bool(remaining) is bool(backlog), "the backlog did not last"
+            return samples
 
 
-async def _hits(node: Server, seconds: float) -> Figures:
+async def _hits(node: Server, seconds: float) -> Samples:
     keys = cycle(_HOT_KEYS)
-    async with NodeDoor(node.address) as door:
-        await asyncio.gather(*(door.put(key, bytes(VALUE_BYTES), THROUGH) for key in _HOT_KEYS))
+    async with NodeServer(node.address) as server:
+        await asyncio.gather(*(server.put(key, bytes(VALUE_BYTES), THROUGH) for key in _HOT_KEYS))
 
         async def call() -> None:
-            assert (await door.get(next(keys))).outcome == "hit"
+            assert (await server.get(next(keys))).outcome == "hit"
 
         started, uploaded = time.perf_counter(), _uploads(node)
-        figures = await with_callers(call, CALLERS, seconds)
+        samples = await with_callers(call, CALLERS, seconds)
         uploads = (_uploads(node) - uploaded) / (time.perf_counter() - started)
-    del figures["calls"]
-    return {**figures, "uploads_per_s": uploads}
+    del samples["calls"]
+    return {**samples, "uploads_per_s": uploads}
 
 
 def _uploads(node: Server) -> float:
@@ -73,12 +73,12 @@ def _uploads(node: Server) -> float:
 
 
 @contextmanager
-def _flush(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    number = str(pieces.scale.drained)
+def _flush(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    number = str(fixtures.scale.drained)
 
-    def drain(way: str, latency_ms: int) -> Figures:
-        pieces.empty_stub.set_latency(latency_ms / 1000)
-        return pieces.figures("bench.programs.drain", way, pieces.empty_stub.endpoint_url, number)
+    def drain(way: str, latency_ms: int) -> Samples:
+        fixtures.empty_stub.set_latency(latency_ms / 1000)
+        return fixtures.samples("bench.programs.drain", way, fixtures.empty_stub.endpoint_url, number)
 
     yield [
         Variant(f"{way}_{latency_ms}ms", partial(drain, way, latency_ms))
@@ -88,12 +88,12 @@ def _flush(pieces: Pieces) -> Iterator[Sequence[Variant]]:
 
 
 @contextmanager
-def _replay(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    number = str(pieces.scale.replayed)
-    with pieces.while_it_lasts() as directory:
+def _replay(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    number = str(fixtures.scale.replayed)
+    with fixtures.while_it_lasts() as directory:
         journal = str(directory / "journal")
-        pieces.done("bench.nodes.backlog", journal, number)
-        yield [Variant(number, lambda: pieces.figures("bench.programs.replayed", journal, number))]
+        fixtures.done("bench.nodes.backlog", journal, number)
+        yield [Variant(number, lambda: fixtures.samples("bench.programs.replayed", journal, number))]
 
 
 CASES = (

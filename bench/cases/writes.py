@@ -12,11 +12,11 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.case import Case, Samples, Skipped, Target, Variant
 from bench.cores import with_processor_times
-from bench.nodes.grpc_client import NodeDoor, flush
+from bench.fixtures import BOTO3_THREADS, BUCKET, CALLERS, Fixtures
+from bench.nodes.grpc_client import NodeServer, flush
 from bench.peers.redis_server import RedisServer, why_not
-from bench.pieces import BOTO3_THREADS, BUCKET, CALLERS, Pieces
 from bench.workload.load import with_callers, with_threads
 from bench.workload.new_objects import new_objects
 from milena_client import AsyncMilena
@@ -29,127 +29,129 @@ _AT_ONCE = 0.1
 _NOT_YET = 60.0
 
 
-def _in_process(pieces: Pieces, name: str, callers: int, flush_delay: float = _AT_ONCE) -> Variant:
-    url, seconds = pieces.empty_stub.endpoint_url, pieces.scale.seconds
+def _in_process(fixtures: Fixtures, name: str, callers: int, flush_delay: float = _AT_ONCE) -> Variant:
+    url, seconds = fixtures.empty_stub.endpoint_url, fixtures.scale.seconds
     arguments = ("bench.programs.policy_writes", url, str(callers), str(seconds), str(flush_delay))
-    return Variant(name, lambda: pieces.figures(*arguments))
+    return Variant(name, lambda: fixtures.samples(*arguments))
 
 
-def _through_door(pieces: Pieces, callers: int) -> Variant:
-    address = pieces.writing_cluster.nodes[0].address
+def _with_server(fixtures: Fixtures, callers: int) -> Variant:
+    address = fixtures.writing_cluster.nodes[0].address
     new_object = new_objects(secrets.token_hex(4))
 
-    async def write() -> Figures:
-        async with NodeDoor(address) as door:
+    async def write() -> Samples:
+        async with NodeServer(address) as server:
 
             async def call() -> None:
-                assert (await door.put(*new_object(), BACK)).durability == BACK
+                assert (await server.put(*new_object(), BACK)).durability == BACK
 
-            return await _flushed(door, call, callers, pieces.scale.seconds)
+            return await _flushed(server, call, callers, fixtures.scale.seconds)
 
     return Variant("node_grpc", lambda: asyncio.run(write()))
 
 
-def _through_router(pieces: Pieces, callers: int) -> Variant:
-    cluster = pieces.writing_cluster
+def _through_router(fixtures: Fixtures, callers: int) -> Variant:
+    cluster = fixtures.writing_cluster
     new_object = new_objects(secrets.token_hex(4))
 
-    async def write() -> Figures:
-        async with AsyncMilena(cluster.address) as client, NodeDoor(cluster.nodes[0].address) as door:
+    async def write() -> Samples:
+        async with AsyncMilena(cluster.address) as client, NodeServer(cluster.nodes[0].address) as server:
 
             async def call() -> None:
                 assert (await client.set(*new_object(), durability=BACK)).durability == BACK
 
-            return await _flushed(door, call, callers, pieces.scale.seconds)
+            return await _flushed(server, call, callers, fixtures.scale.seconds)
 
     return Variant("router_grpc", lambda: asyncio.run(write()))
 
 
-async def _flushed(door: NodeDoor, call: Callable[[], Awaitable[None]], callers: int, seconds: float) -> Figures:
+async def _flushed(
+    server: NodeServer, call: Callable[[], Awaitable[None]], callers: int, seconds: float
+) -> Samples:
     """The figures of writing; what is left to upload goes to S3 before the next variant's time begins."""
-    figures = await with_callers(call, callers, seconds)
-    await door.flush()
-    del figures["calls"]
-    return figures
+    samples = await with_callers(call, callers, seconds)
+    await server.flush()
+    del samples["calls"]
+    return samples
 
 
-def _direct(pieces: Pieces, callers: int) -> Variant:
-    cluster = pieces.direct_writing_cluster
-    arguments = ("milena_uvloop", cluster.address, str(callers), str(pieces.scale.seconds))
+def _direct(fixtures: Fixtures, callers: int) -> Variant:
+    cluster = fixtures.direct_writing_cluster
+    arguments = ("milena_uvloop", cluster.address, str(callers), str(fixtures.scale.seconds))
 
     node = cluster.nodes[0]
 
     def puts() -> float:
         return node.metrics().value("milena_operation_duration_seconds_count", operation="put")
 
-    def write() -> Figures:
+    def write() -> Samples:
         before = puts()
-        figures = pieces.figures("bench.programs.async_writes", *arguments)
+        samples = fixtures.samples("bench.programs.async_writes", *arguments)
         flush(node.address)
-        return {**figures, "calls": puts() - before}
+        return {**samples, "calls": puts() - before}
 
     # The node's processor time includes the uploads.
     return Variant("direct", lambda: with_processor_times({"server": node.pid}, write))
 
 
-def _redis(pieces: Pieces, name: str, callers: int) -> Variant | LeftOut:
+def _redis(fixtures: Fixtures, name: str, callers: int) -> Variant | Skipped:
     missing = why_not(client=name != "redis_pipelined")
     if missing:
-        return LeftOut(name, missing)
+        return Skipped(name, missing)
 
-    def write() -> Figures:
-        with pieces.while_it_lasts() as directory, RedisServer(directory, durable=True) as server:
-            seconds = str(pieces.scale.seconds)
-            return pieces.figures("bench.programs.async_writes", name, server.address, str(callers), seconds)
+    def write() -> Samples:
+        with fixtures.while_it_lasts() as directory, RedisServer(directory, durable=True) as server:
+            seconds = str(fixtures.scale.seconds)
+            return fixtures.samples("bench.programs.async_writes", name, server.address, str(callers), seconds)
 
     return Variant(name, write)
 
 
 @contextmanager
-def _journal_set(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
-    pieces.empty_stub.set_latency(0)
+def _journal_set(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    fixtures.empty_stub.set_latency(0)
     yield [
-        _in_process(pieces, "in_process", CALLERS),
-        _in_process(pieces, "in_process_no_uploads", CALLERS, _NOT_YET),
-        _direct(pieces, CALLERS),
-        _through_door(pieces, CALLERS),
-        _through_router(pieces, CALLERS),
-        _redis(pieces, "redis_py", CALLERS),
-        _redis(pieces, "redis_py_uvloop", CALLERS),
-        _redis(pieces, "redis_pipelined", CALLERS),
+        _in_process(fixtures, "in_process", CALLERS),
+        _in_process(fixtures, "in_process_no_uploads", CALLERS, _NOT_YET),
+        _direct(fixtures, CALLERS),
+        _with_server(fixtures, CALLERS),
+        _through_router(fixtures, CALLERS),
+        _redis(fixtures, "redis_py", CALLERS),
+        _redis(fixtures, "redis_py_uvloop", CALLERS),
+        _redis(fixtures, "redis_pipelined", CALLERS),
     ]
 
 
 @contextmanager
-def _journal_single(pieces: Pieces) -> Iterator[Sequence[Variant | LeftOut]]:
-    pieces.empty_stub.set_latency(0)
+def _journal_single(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
+    fixtures.empty_stub.set_latency(0)
     yield [
-        _in_process(pieces, "in_process", 1),
-        _direct(pieces, 1),
-        _through_door(pieces, 1),
-        _redis(pieces, "redis_py", 1),
+        _in_process(fixtures, "in_process", 1),
+        _direct(fixtures, 1),
+        _with_server(fixtures, 1),
+        _redis(fixtures, "redis_py", 1),
     ]
 
 
 @contextmanager
-def _writes_vs_boto3(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    pieces.empty_stub.set_latency(_S3_MS / 1000)
-    boto3 = s3_client(pieces.empty_stub.endpoint_url, connections=BOTO3_THREADS)
+def _writes_vs_boto3(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    fixtures.empty_stub.set_latency(_S3_MS / 1000)
+    boto3 = s3_client(fixtures.empty_stub.endpoint_url, connections=BOTO3_THREADS)
     new_object = new_objects(secrets.token_hex(4))
 
     def call() -> None:
         key, value = new_object()
         boto3.put_object(Bucket=BUCKET, Key=key.decode(), Body=value)
 
-    def write() -> Figures:
-        figures = with_threads(call, BOTO3_THREADS, pieces.scale.seconds)
-        del figures["calls"]
-        return figures
+    def write() -> Samples:
+        samples = with_threads(call, BOTO3_THREADS, fixtures.scale.seconds)
+        del samples["calls"]
+        return samples
 
     yield [
-        _in_process(pieces, "in_process", CALLERS),
-        _through_door(pieces, CALLERS),
-        _through_router(pieces, CALLERS),
+        _in_process(fixtures, "in_process", CALLERS),
+        _with_server(fixtures, CALLERS),
+        _through_router(fixtures, CALLERS),
         Variant("boto3", write),
     ]
 

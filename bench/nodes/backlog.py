@@ -33,7 +33,7 @@ async def fill(directory: Path, number: int) -> None:
         for _ in range(min(_BATCH, number - first)):
             key, value = new_object()
             version = versions.next(0)
-            disk.put(version.seq, encode(Record(key, version, value, UNKNOWN, written_at=time.time())))
+            disk.put_record(version.seq, encode(Record(key, version, value, UNKNOWN, written_at=time.time())))
         await disk.commit()
     await disk.close()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import random
 import resource
 import sys
 import time
@@ -19,33 +18,21 @@ from pathlib import Path
 
 import uvloop
 
-from bench.nodes.node_parts import BUCKETS, NodeParts, node_parts
-from milena_cache.configuration.config import load
-from milena_cache.membership.identity import NodeIdentity
+from bench.nodes.node_parts import BUCKETS, bench_config, node_parts
+from milena_cache.app import NodeParts, build_servers, grpc_methods, grpc_server, node_identity
+from milena_cache.configuration.config import Config
 from milena_cache.membership.ownership import Ownership
 from milena_cache.memory.lru import Entry, Memory
-from milena_cache.origin.bucket_check import BucketWatch
-from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService
-from milena_cache.servers.resp.assembly import redis_door
-from milena_cache.service.status import Report
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
-from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
-from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
-from milena_common.process.env import Environment
 from milena_common.process.run import GC_THRESHOLD
-from milena_common.rpc.server import GrpcDoor
-from milena_common.runtime.clock import SystemClock
 from tests.support.memory_disk import MemoryDisk
 from tests.support.s3.memory_store import MemoryStore
 
 # Of values whose size is not told: small, so that it is the objects that count.
 SMALL = 100
-_VARIABLES = {"ROUTER_ADDR": "http://127.0.0.1:50050", "S3_BUCKET": BUCKETS.default, "AWS_REGION": "us-east-1"}
 
 
 def key(number: int) -> bytes:
@@ -53,64 +40,52 @@ def key(number: int) -> bytes:
     return b"objects/%010d" % number
 
 
-def filled_memory(number: int, value_bytes: int = SMALL) -> Memory:
-    memory = Memory(max_entries=number, max_bytes=2**40)
+def fill_memory(memory: Memory, number: int, value_bytes: int = SMALL) -> None:
     now = time.monotonic()
     for each in range(number):
-        memory.put(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
-    return memory
+        memory.store(key(each), Entry(each.to_bytes(value_bytes), f'"{each:032x}"', now, 0))
 
 
-def node(memory: Memory) -> Node:
-    """A node around `memory`, behind which there is an empty S3."""
-    return _parts(memory).node
+def node(number: int) -> Node:
+    """Return a node with so many objects in memory, behind which there is an empty S3."""
+    parts = _parts(_config(number))
+    fill_memory(parts.memory, number)
+    return parts.node
 
 
-def _parts(memory: Memory) -> NodeParts:
-    return node_parts(MemoryStore(BUCKETS.default), MemoryDisk(), memory)
+def _config(number: int) -> Config:
+    return bench_config(max_entries=number, max_bytes=2**40, max_in_flight_bytes=2**30)
+
+
+def _parts(config: Config) -> NodeParts:
+    return node_parts(MemoryStore(BUCKETS.default), MemoryDisk(), config)
 
 
 async def serve(number: int, value_bytes: int) -> None:
-    clock = CorrectedClock(SystemClock(), S3Clock())
-    parts = _parts(filled_memory(number, value_bytes))
-    calls = CallCounts((*OPERATIONS, "other"))
-    watch = BucketWatch(parts.origin, BUCKETS.default, clock, random.random)
-    report = Report(
-        parts.node, parts.origin.counts, calls, watch, parts.journal, parts.writeback, 300, lambda: False, clock
-    )
-    door = GrpcDoor(SERVICE, 2**20, ByteBudget(2**30), 5)
-    address = str(door.bind(Address("127.0.0.1", 0), "port"))
-    service = CacheService(parts.node, parts.writeback, BUCKETS, address, 5, report)
-    await door.start(service.methods(), calls)
-    redis = redis_door(
-        config=load(Environment(_VARIABLES), 2**30),
-        node=parts.node,
-        buckets=BUCKETS,
-        ownership=_owner_of_everything(address),
-        service=service,
-        report=report,
-        calls=calls,
-        limiter=TokenBucket(0, clock.now()),
-        identity=NodeIdentity(BUCKETS.default, "bench"),
-        clock=clock,
-        budget=ByteBudget(2**30),
-    )
-    print(f"redis door: {await redis.start(Address('127.0.0.1', 0))}", flush=True)
+    config = _config(number)
+    parts = _parts(config)
+    fill_memory(parts.memory, number, value_bytes)
+    identity = node_identity(config, parts, "bench")
+    server = grpc_server(config, parts, identity)
+    address = str(server.bind(Address("127.0.0.1", 0), "port"))
+    servers = build_servers(config, parts, address, identity, lambda: False)
+    _own_everything(servers.ownership, address)
+    await server.start(grpc_methods(parts, servers), servers.calls)
+    print(f"redis door: {await servers.resp.start(Address('127.0.0.1', 0))}", flush=True)
     print(f"grpc door: {address}", flush=True)
     await asyncio.Event().wait()
 
 
-def _owner_of_everything(address: str) -> Ownership:
+def _own_everything(ownership: Ownership, address: str) -> None:
     node = MapNode(address, address, "bench")
-    ownership = Ownership(address)
     ownership.update(SlotMap(1, BUCKETS.default, (node,), (MapRange(0, SLOTS - 1, node, 0),)))
-    return ownership
 
 
 def weigh(number: int) -> float:
     gc.collect()
     before = _resident_bytes()
-    memory = filled_memory(number)
+    memory = Memory(max_entries=number, max_bytes=2**40)
+    fill_memory(memory, number)
     gc.collect()
     grown = _resident_bytes() - before
     assert len(memory) == number

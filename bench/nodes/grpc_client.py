@@ -19,13 +19,13 @@ def flush(address: str) -> None:
     """Wait until S3 has everything that the node at `address` has acknowledged."""
 
     async def wait() -> None:
-        async with NodeDoor(address) as door:
-            await door.flush()
+        async with NodeServer(address) as server:
+            await server.flush()
 
     asyncio.run(wait())
 
 
-class NodeDoor:
+class NodeServer:
     """For the event loop that it is made in."""
 
     def __init__(self, address: str) -> None:
@@ -52,8 +52,8 @@ class NodeDoor:
 
     async def flush(self) -> None:
         """Return when S3 has everything."""
-        answer = await self._flush(pb.FlushRequest(), timeout=_FLUSH_SECONDS)
-        assert not answer.remaining, f"{answer.remaining} writes did not reach S3"
+        response = await self._flush(pb.FlushRequest(), timeout=_FLUSH_SECONDS)
+        assert not response.remaining, f"{response.remaining} writes did not reach S3"
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,39 +7,27 @@ import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from milena_cache.app import NodeParts, build
+from milena_cache.configuration.config import Config, load
 from milena_cache.journal.disk import Disk
-from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.lmdb_disk import LmdbDisk
-from milena_cache.memory.entries import Copies
 from milena_cache.memory.freshness import Freshness
-from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import ObjectStore
-from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.origin.clients.boto3_session import make_session
-from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import S3
-from milena_cache.reads.reader import Landing, Node
-from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.loop import WriteBack
-from milena_cache.writeback.recovery import replay
-from milena_cache.writeback.uploads.throttle import Pace
-from milena_cache.writeback.uploads.upload import Uploader
-from milena_cache.writes.write_through import Through
-from milena_cache.writes.writer import Writes
-from milena_common.api.durability import BACK
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
+from milena_common.process.env import Environment
 from milena_common.process.run import GC_THRESHOLD
 from milena_common.runtime.clock import SystemClock
-from milena_common.runtime.key_locks import Turns
 from tests.support.conditions import made_conditions
 
 BUCKETS = Buckets("bench")
@@ -48,88 +36,34 @@ MAX_ENTRIES = 10_000
 DIRTY_MAX_BYTES = 2**32
 FLUSH_DELAY = 0.1
 CONCURRENCY = 64
-RETRIES = 3
 MAX_VALUE_BYTES = 2**20
+_VARIABLES = {"ROUTER_ADDR": "http://127.0.0.1:50050", "S3_BUCKET": BUCKETS.default, "AWS_REGION": "us-east-1"}
 
 
-@dataclass(frozen=True, slots=True)
-class NodeParts:
-    """One node."""
-
-    origin: Origin
-    memory: Memory
-    journal: Journal[DirtyEntry]
-    dirty: Dirty
-    writeback: WriteBack
-    writes: Writes
-    node: Node
-
-    async def replay(self) -> None:
-        """What comes before everything else."""
-        await replay(self.journal, self.dirty, self.writeback, SystemClock(), "of the benchmark")
-
-
-def node_parts(store: ObjectStore, disk: Disk, memory: Memory, flush_delay: float = FLUSH_DELAY) -> NodeParts:
-    """A node in front of `store` with a node's defaults, except that nothing grows old and the bounds are far."""
-    clock, draw = CorrectedClock(SystemClock(), S3Clock()), random.random
-    freshness = Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0)
-    origin = Origin(
-        store,
-        clock,
-        draw,
-        retries=RETRIES,
-        concurrency=2 * CONCURRENCY,
-        place_timeout=5,
-        fresh=store,
-        hedge_after=5.0,
+def bench_config(**fields: Any) -> Config:
+    """Return a node's defaults, but that nothing grows old and the bounds are far; `fields` go before both."""
+    return replace(
+        load(Environment(_VARIABLES), memory_limit()),
+        **{
+            "freshness": Freshness(ttl=1e9, jitter=0.1, grace=0, keep=0, stale_if_error=0, negative_ttl=0),
+            "max_entries": MAX_ENTRIES,
+            "max_bytes": memory_limit() // 2,
+            "max_value_bytes": MAX_VALUE_BYTES,
+            "max_in_flight_bytes": memory_limit() // 4,
+            "dirty_max_bytes": DIRTY_MAX_BYTES,
+            "dirty_memory_bytes": memory_limit() // 8,
+            "flush_delay": FLUSH_DELAY,
+            "flush_concurrency": CONCURRENCY,
+            "s3_concurrency": 2 * CONCURRENCY,
+            **fields,
+        },
     )
-    flights: Flights[Landing] = Flights(late_after=5.0)
-    copies = Copies(memory, flights, freshness, clock)
-    dirty = Dirty(DIRTY_MAX_BYTES, memory_limit() // 8)
-    journal: Journal[DirtyEntry] = Journal(disk, clock)
-    uploader = Uploader(origin, made_conditions(), journal.lineages)
-    reads = ReadCounts()
-    writeback = WriteBack(
-        dirty,
-        journal,
-        uploader,
-        copies,
-        Turns(),
-        BUCKETS,
-        reads,
-        clock,
-        draw,
-        ByteBudget(memory_limit() // 4),
-        pace=Pace(CONCURRENCY, draw),
-        delay=flush_delay,
-        policy="overwrite",
-    )
-    writes = Writes(
-        origin=origin,
-        through=Through(uploader, journal, dirty, writeback, copies, clock, draw, RETRIES),
-        journal=journal,
-        dirty=dirty,
-        writeback=writeback,
-        copies=copies,
-        clock=clock,
-        mode=BACK,
-        max_value_bytes=MAX_VALUE_BYTES,
-    )
-    node = Node(
-        store=origin,
-        memory=memory,
-        flights=flights,
-        copies=copies,
-        dirty=dirty,
-        writes=writes,
-        reads=reads,
-        freshness=freshness,
-        buckets=BUCKETS,
-        clock=clock,
-        max_value_bytes=MAX_VALUE_BYTES,
-        revalidate_timeout=1,
-    )
-    return NodeParts(origin, memory, journal, dirty, writeback, writes, node)
+
+
+def node_parts(store: ObjectStore, disk: Disk, config: Config) -> NodeParts:
+    """Return a node in front of `store`, at which every condition is known to work."""
+    clock, budget = CorrectedClock(SystemClock(), S3Clock()), ByteBudget(config.max_in_flight_bytes)
+    return build(config, store, disk, clock, random.random, budget=budget, conditions=made_conditions())
 
 
 def s3(endpoint_url: str) -> S3:
@@ -145,8 +79,8 @@ async def running_node(
     """A node that has replayed its `journal`, and writes back to the S3 at `endpoint_url`."""
     gc.set_threshold(*GC_THRESHOLD)  # as in a node's process
     disk = LmdbDisk(journal, DIRTY_MAX_BYTES)
-    parts = node_parts(s3(endpoint_url), disk, Memory(MAX_ENTRIES, memory_limit() // 2), flush_delay)
-    await parts.replay()
+    parts = node_parts(s3(endpoint_url), disk, bench_config(flush_delay=flush_delay))
+    await parts.replay(str(journal))
     writing_back = asyncio.create_task(parts.writeback.run())
     try:
         yield parts

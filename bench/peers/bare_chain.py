@@ -20,22 +20,22 @@ METHOD = "/bare.Bare/Get"
 
 async def serve(value_bytes: int, node: str) -> None:
     value = bytes(value_bytes)
-    answer: Callable[[bytes, object], Awaitable[bytes]]
+    response: Callable[[bytes, object], Awaitable[bytes]]
     if node:
         forward: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         forward = grpc.aio.insecure_channel(node).unary_unary(METHOD)
 
-        async def answer(request: bytes, _: object) -> bytes:
-            answered: bytes = await forward(request, timeout=5)
-            return answered
+        async def response(request: bytes, _: object) -> bytes:
+            responded: bytes = await forward(request, timeout=5)
+            return responded
     else:
 
-        async def answer(request: bytes, _: object) -> bytes:
+        async def response(request: bytes, _: object) -> bytes:
             return value
 
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     handler: grpc.RpcMethodHandler[bytes, bytes]
-    handler = grpc.unary_unary_rpc_method_handler(answer)
+    handler = grpc.unary_unary_rpc_method_handler(response)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare.Bare", {"Get": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

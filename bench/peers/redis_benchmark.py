@@ -6,7 +6,7 @@ import csv
 import shutil
 import subprocess
 
-from bench.case import Figures
+from bench.case import Samples
 from bench.workload.new_objects import VALUE_BYTES
 from milena_common.network.addresses import parse_address
 
@@ -19,7 +19,7 @@ def why_not() -> str:
     return "" if shutil.which("redis-benchmark") else "redis-benchmark is not installed"
 
 
-def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline: int = 1) -> Figures:
+def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline: int = 1) -> Samples:
     """Send `number` commands, `get` or `set`, of `keys` keys that `hot_key` names; values are 1 KiB.
 
     Each connection sends `pipeline` commands at a time. What is answered does not matter to it: whether the answers
@@ -40,10 +40,10 @@ def redis_benchmark(address: str, command: str, number: int, keys: int, pipeline
     done = subprocess.run(
         ["redis-benchmark", *arguments, "--csv"], capture_output=True, text=True, timeout=_SECONDS, check=True
     )
-    return figures(done.stdout)
+    return samples(done.stdout)
 
 
-def figures(output: str) -> Figures:
+def samples(output: str) -> Samples:
     """What redis-benchmark's CSV says of the one command that was sent."""
     (row,) = csv.DictReader(line for line in output.splitlines() if line.startswith('"'))
     return {

@@ -21,7 +21,7 @@ _PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """An HTTP answer; `content_length` where it is not the length of `body` (HEAD)."""
 
     status: int
@@ -44,9 +44,9 @@ def _object(value: bytes, metadata: str = "") -> _Object:
     return _Object(value, f'"{zlib.adler32(value):08x}{len(value):024x}"', metadata)
 
 
-def _error(status: int, code: str, message: str) -> Answer:
+def _error(status: int, code: str, message: str) -> Response:
     body = f"{_XML}<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return Answer(status, "Content-Type: application/xml\r\n", body.encode())
+    return Response(status, "Content-Type: application/xml\r\n", body.encode())
 
 
 _NO_SUCH_KEY = _error(404, "NoSuchKey", "The specified key does not exist.")
@@ -77,7 +77,7 @@ class Objects:
         self._kept = kept
         self._objects: dict[str, _Object | None] = {}
 
-    def answer(self, method: str, target: str, fields: Mapping[str, str], body: bytes) -> Answer:
+    def respond(self, method: str, target: str, fields: Mapping[str, str], body: bytes) -> Response:
         """What S3 answers; `target` is raw, `fields` have lower-case names, HTTP's own chunks are already gone."""
         path, _, query = target.partition("?")
         bucket, _, key = path[1:].partition("/")
@@ -99,27 +99,27 @@ class Objects:
             return self._objects[path]
         return None if self._synthetic is None else _object(synthetic_value(path, self._synthetic))
 
-    def _get(self, method: str, path: str, fields: Mapping[str, str]) -> Answer:
+    def _get(self, method: str, path: str, fields: Mapping[str, str]) -> Response:
         found = self._find(path)
         if found is None:
-            return Answer(404) if method == "HEAD" else _NO_SUCH_KEY
+            return Response(404) if method == "HEAD" else _NO_SUCH_KEY
         head = f"ETag: {found.etag}\r\nLast-Modified: {_DATE}\r\nAccept-Ranges: bytes\r\n{found.metadata}"
         if fields.get("if-none-match") in (found.etag, "*"):
-            return Answer(304, head)
+            return Response(304, head)
         status, value = 200, found.value
-        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", fields.get("range", ""))
-        if wanted and (wanted[1] or wanted[2]):
+        requested = re.fullmatch(r"bytes=(\d*)-(\d*)", fields.get("range", ""))
+        if requested and (requested[1] or requested[2]):
             size = len(value)
-            first = int(wanted[1]) if wanted[1] else max(0, size - int(wanted[2]))
-            last = min(int(wanted[2]), size - 1) if wanted[1] and wanted[2] else size - 1
+            first = int(requested[1]) if requested[1] else max(0, size - int(requested[2]))
+            last = min(int(requested[2]), size - 1) if requested[1] and requested[2] else size - 1
             if first > last:
                 return _error(416, "InvalidRange", "The requested range is not satisfiable")
             status, value = 206, value[first : last + 1]
             head += f"Content-Range: bytes {first}-{last}/{size}\r\n"
         head += "Content-Type: application/octet-stream\r\n"
-        return Answer(status, head, b"" if method == "HEAD" else value, len(value))
+        return Response(status, head, b"" if method == "HEAD" else value, len(value))
 
-    def _put(self, path: str, fields: Mapping[str, str], body: bytes) -> Answer:
+    def _put(self, path: str, fields: Mapping[str, str], body: bytes) -> Response:
         if "if-match" in fields or "if-none-match" in fields:
             found = self._find(path)
             if "if-match" in fields and found is None:
@@ -135,38 +135,38 @@ class Objects:
         if self._kept is not None and len(body) > self._kept:
             stored = _Object(b"", stored.etag, metadata)
         self._objects[path] = stored
-        return Answer(200, f"ETag: {stored.etag}\r\n")
+        return Response(200, f"ETag: {stored.etag}\r\n")
 
-    def _delete(self, path: str, fields: Mapping[str, str]) -> Answer:
+    def _delete(self, path: str, fields: Mapping[str, str]) -> Response:
         if "if-match" in fields:
             found = self._find(path)
             if found is not None and fields["if-match"] not in ("*", found.etag):
                 return _PRECONDITION_FAILED
         self._objects[path] = None
-        return Answer(204)
+        return Response(204)
 
     # ---- buckets
 
-    def _bucket(self, method: str, bucket: str, query: str, body: bytes) -> Answer:
+    def _bucket(self, method: str, bucket: str, query: str, body: bytes) -> Response:
         parameters = {name: values[0] for name, values in parse_qs(query, keep_blank_values=True).items()}
         if method in ("HEAD", "PUT"):
-            return Answer(200)
+            return Response(200)
         if method == "POST" and "delete" in parameters:
             return self._delete_many(bucket, body.decode())
         if method == "GET" and parameters.get("list-type") == "2":
             return self._list(bucket, parameters)
         return _NOT_IMPLEMENTED
 
-    def _delete_many(self, bucket: str, document: str) -> Answer:
+    def _delete_many(self, bucket: str, document: str) -> Response:
         keys = re.findall(r"<Key>(.*?)</Key>", document, re.DOTALL)
         for key in keys:
             self._objects[f"/{bucket}/{quote(unescape(key), safe='/~')}"] = None
         deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
-        return Answer(
+        return Response(
             200, "Content-Type: application/xml\r\n", f"{_XML}<DeleteResult>{deleted}</DeleteResult>".encode()
         )
 
-    def _list(self, bucket: str, parameters: Mapping[str, str]) -> Answer:
+    def _list(self, bucket: str, parameters: Mapping[str, str]) -> Response:
         start = f"/{bucket}/"
         prefix = parameters.get("prefix", "")
         after = parameters.get("continuation-token", parameters.get("start-after", ""))
@@ -192,7 +192,7 @@ class Objects:
             f"<KeyCount>{len(found[:limit])}</KeyCount><MaxKeys>{limit}</MaxKeys>"
             f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{token}{rows}</ListBucketResult>"
         )
-        return Answer(200, "Content-Type: application/xml\r\n", document.encode())
+        return Response(200, "Content-Type: application/xml\r\n", document.encode())
 
 
 def synthetic_value(path: str, size: int) -> bytes:

@@ -23,7 +23,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
-from bench.peers.s3_objects import Answer, Objects
+from bench.peers.s3_objects import Objects, Response
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -36,15 +36,15 @@ class Stub:
     latency: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
 
-    def own(self, method: str, target: str) -> Answer:
+    def own(self, method: str, target: str) -> Response:
         """The paths that are not S3's."""
         path, _, query = target.partition("?")
         if (method, path) == ("GET", "/_stub/stats"):
-            return Answer(200, "Content-Type: application/json\r\n", json.dumps(self.counts).encode())
+            return Response(200, "Content-Type: application/json\r\n", json.dumps(self.counts).encode())
         if (method, path) == ("POST", "/_stub/latency") and query.startswith("ms="):
             self.latency = float(query.removeprefix("ms=")) / 1000
-            return Answer(200)
-        return Answer(404)
+            return Response(200)
+        return Response(404)
 
 
 class Connection(asyncio.Protocol):
@@ -67,11 +67,11 @@ class Connection(asyncio.Protocol):
 
     def _one_request(self) -> bool:
         if self._head is None:
-            end = self._data.find(b"\r\n\r\n")
-            if end < 0:
+            stop = self._data.find(b"\r\n\r\n")
+            if stop < 0:
                 return False
-            self._head = _parse_head(self._data[:end].decode("latin-1"))
-            del self._data[: end + 4]
+            self._head = _parse_head(self._data[:stop].decode("latin-1"))
+            del self._data[: stop + 4]
             if "expect" in self._head[2]:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         method, target, fields = self._head
@@ -96,12 +96,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(_encode(stub.own(method, target)))
             return
         stub.counts["LIST" if method == "GET" and "list-type=2" in target else method] += 1
-        answer = _encode(stub.objects.answer(method, target, fields, body))
+        response = _encode(stub.objects.respond(method, target, fields, body))
         if stub.latency:
-            self._waiting.append(answer)
+            self._waiting.append(response)
             asyncio.get_running_loop().call_later(stub.latency, self._write_next)
         else:
-            self._transport.write(answer)
+            self._transport.write(response)
 
     def _write_next(self) -> None:
         self._transport.write(self._waiting.popleft())
@@ -131,16 +131,16 @@ def _take_chunks(data: bytearray) -> tuple[bytes, int] | None:
             return None
         body += data[line_end + 2 : line_end + 2 + size]
         at = line_end + 4 + size
-    end = data.find(b"\r\n\r\n", line_end)  # after the trailers, or at once if there are none
-    return None if end < 0 else (bytes(body), end + 4)
+    stop = data.find(b"\r\n\r\n", line_end)  # after the trailers, or at once if there are none
+    return None if stop < 0 else (bytes(body), stop + 4)
 
 
-def _encode(answer: Answer) -> bytes:
-    length = len(answer.body) if answer.content_length is None else answer.content_length
+def _encode(response: Response) -> bytes:
+    length = len(response.body) if response.content_length is None else response.content_length
     # 204 and 304 have no body, and 204 may not state a length either.
-    stated = "" if answer.status in (204, 304) else f"Content-Length: {length}\r\n"
-    head = f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n{stated}{answer.fields}\r\n"
-    return head.encode("latin-1") + answer.body
+    stated = "" if response.status in (204, 304) else f"Content-Length: {length}\r\n"
+    head = f"HTTP/1.1 {response.status} {_PHRASES[response.status]}\r\n{stated}{response.fields}\r\n"
+    return head.encode("latin-1") + response.body
 
 
 async def _serve(port: int, stub: Stub) -> None:

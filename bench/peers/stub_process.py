@@ -31,7 +31,7 @@ class StubProcess(Process):
             self.close()
             raise
 
-    def _ask(self, method: str, target: str) -> bytes:
+    def _request(self, method: str, target: str) -> bytes:
         connection = http.client.HTTPConnection(self.endpoint_url.removeprefix("http://"), timeout=5)
         try:
             connection.request(method, target)
@@ -41,8 +41,8 @@ class StubProcess(Process):
 
     def requests(self) -> dict[str, int]:
         """Requests since the start, by method; a method that was not used is missing."""
-        counts: dict[str, int] = json.loads(self._ask("GET", "/_stub/stats"))
+        counts: dict[str, int] = json.loads(self._request("GET", "/_stub/stats"))
         return counts
 
     def set_latency(self, seconds: float) -> None:
-        self._ask("POST", f"/_stub/latency?ms={seconds * 1000:g}")
+        self._request("POST", f"/_stub/latency?ms={seconds * 1000:g}")

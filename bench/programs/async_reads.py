@@ -16,8 +16,8 @@ import time
 from collections.abc import Awaitable, Callable
 from itertools import count, cycle
 
-from bench.case import Figures
-from bench.child import tell
+from bench.case import Samples
+from bench.child import run_and_print
 from bench.summary import percentile
 from bench.workload.hot_keys import HOT_KEYS
 from bench.workload.load import with_callers
@@ -29,12 +29,12 @@ _ONE_IN = 10
 Get = Callable[[str], Awaitable[bytes | str | None]]
 
 
-async def milena(address: str, work: str, callers: int, seconds: float) -> Figures:
+async def milena(address: str, work: str, callers: int, seconds: float) -> Samples:
     async with AsyncMilena(address) as client:
         return await _WORK[work](client.get, callers, seconds)
 
 
-async def redis_py(address: str, work: str, callers: int, seconds: float) -> Figures:
+async def redis_py(address: str, work: str, callers: int, seconds: float) -> Samples:
     from redis.asyncio import Redis  # without it everything else still works
 
     at = parse_address(address)
@@ -42,39 +42,39 @@ async def redis_py(address: str, work: str, callers: int, seconds: float) -> Fig
         return await _WORK[work](client.get, callers, seconds)
 
 
-async def _hot(get: Get, callers: int, seconds: float) -> Figures:
+async def _hot(get: Get, callers: int, seconds: float) -> Samples:
     for key in HOT_KEYS:
         assert await get(key) is not None
     keys = cycle(HOT_KEYS)
     cpu = time.process_time()
-    figures = await with_callers(lambda: get(next(keys)), callers, seconds)
-    return {**figures, "cpu_us": (time.process_time() - cpu) / figures["calls"] * 1e6}
+    samples = await with_callers(lambda: get(next(keys)), callers, seconds)
+    return {**samples, "cpu_us": (time.process_time() - cpu) / samples["calls"] * 1e6}
 
 
-async def _cold(get: Get, callers: int, seconds: float) -> Figures:
+async def _cold(get: Get, callers: int, seconds: float) -> Samples:
     keys = _new_keys()
     assert await get(keys()) is not None
     return await with_callers(lambda: get(keys()), callers, seconds)
 
 
-async def _mixed(get: Get, callers: int, seconds: float) -> Figures:
+async def _mixed(get: Get, callers: int, seconds: float) -> Samples:
     for key in HOT_KEYS:
         assert await get(key) is not None
-    keys, new_key, turns = cycle(HOT_KEYS), _new_keys(), cycle(range(_ONE_IN))
+    keys, new_key, order = cycle(HOT_KEYS), _new_keys(), cycle(range(_ONE_IN))
     latencies: list[float] = []
 
     async def call() -> None:
-        if next(turns):
+        if next(order):
             started = time.perf_counter()
             await get(next(keys))
             latencies.append(time.perf_counter() - started)
         else:
             await get(new_key())
 
-    figures = await with_callers(call, callers, seconds)
+    samples = await with_callers(call, callers, seconds)
     latencies.sort()
     hits = {f"p{n}_us": percentile(latencies, n / 100) * 1e6 for n in (50, 99)}
-    return {**figures, **hits}
+    return {**samples, **hits}
 
 
 def _new_keys() -> Callable[[], str]:
@@ -88,4 +88,4 @@ _WORK = {"hot": _hot, "cold": _cold, "mixed": _mixed}
 if __name__ == "__main__":
     client, suffix, _ = sys.argv[1].partition("_uvloop")
     read = {"milena": milena, "redis_py": redis_py}[client]
-    tell(read(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])), fast=bool(suffix))
+    run_and_print(read(sys.argv[2], sys.argv[3], int(sys.argv[4]), float(sys.argv[5])), fast=bool(suffix))

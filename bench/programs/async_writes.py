@@ -12,8 +12,8 @@ from __future__ import annotations
 import secrets
 import sys
 
-from bench.case import Figures
-from bench.child import tell
+from bench.case import Samples
+from bench.child import run_and_print
 from bench.peers.resp_pipeline import connect
 from bench.workload.load import with_callers
 from bench.workload.new_objects import new_objects
@@ -22,7 +22,7 @@ from milena_common.api.durability import BACK
 from milena_common.network.addresses import parse_address
 
 
-async def redis_py(address: str, callers: int, seconds: float) -> Figures:
+async def redis_py(address: str, callers: int, seconds: float) -> Samples:
     from redis.asyncio import Redis  # without it the other one still works
 
     new_object = new_objects(secrets.token_hex(4))
@@ -36,7 +36,7 @@ async def redis_py(address: str, callers: int, seconds: float) -> Figures:
         return _without_calls(await with_callers(call, callers, seconds))
 
 
-async def milena(address: str, callers: int, seconds: float) -> Figures:
+async def milena(address: str, callers: int, seconds: float) -> Samples:
     new_object = new_objects(secrets.token_hex(4))
     async with AsyncMilena(address) as client:
 
@@ -46,7 +46,7 @@ async def milena(address: str, callers: int, seconds: float) -> Figures:
         return _without_calls(await with_callers(call, callers, seconds))
 
 
-async def redis_pipelined(address: str, callers: int, seconds: float) -> Figures:
+async def redis_pipelined(address: str, callers: int, seconds: float) -> Samples:
     new_object = new_objects(secrets.token_hex(4))
     at = parse_address(address)
     pipeline = await connect(at.host, at.port)
@@ -54,13 +54,13 @@ async def redis_pipelined(address: str, callers: int, seconds: float) -> Figures
     async def call() -> None:
         await pipeline.set(*new_object())
 
-    figures = await with_callers(call, callers, seconds)
+    samples = await with_callers(call, callers, seconds)
     pipeline.close()
-    return _without_calls(figures)
+    return _without_calls(samples)
 
 
-def _without_calls(figures: Figures) -> Figures:
-    return {name: value for name, value in figures.items() if name != "calls"}
+def _without_calls(samples: Samples) -> Samples:
+    return {name: value for name, value in samples.items() if name != "calls"}
 
 
 if __name__ == "__main__":
@@ -68,4 +68,4 @@ if __name__ == "__main__":
     write = {"milena": milena, "redis_py": redis_py, "redis_pipelined": redis_pipelined}[
         client.removesuffix("_uvloop")
     ]
-    tell(write(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])), fast=client != "redis_py")
+    run_and_print(write(sys.argv[2], int(sys.argv[3]), float(sys.argv[4])), fast=client != "redis_py")

@@ -12,27 +12,27 @@ import sys
 import time
 from pathlib import Path
 
-from bench.case import Figures
-from bench.child import tell
+from bench.case import Samples
+from bench.child import run_and_print
 from bench.nodes.backlog import fill
 from bench.nodes.node_parts import BUCKETS, CONCURRENCY, running_node, s3
 from bench.workload.new_objects import new_objects
 from milena_cache.objects.version import Version, stamp
 
 
-async def milena(endpoint_url: str, number: int) -> Figures:
+async def milena(endpoint_url: str, number: int) -> Samples:
     journal = Path("journal")
     await fill(journal, number)
     # With this delay nothing begins before the flush says so.
     async with running_node(journal, endpoint_url, flush_delay=3600) as parts:
         started, cpu = time.perf_counter(), time.thread_time()
-        done = await parts.writeback.flushes.flush(None, 3600)
-        figures = _figures(number, time.perf_counter() - started, time.thread_time() - cpu)
+        done = await parts.writeback.flush_waiters.wait_flushed(None, 3600)
+        samples = _samples(number, time.perf_counter() - started, time.thread_time() - cpu)
         assert (done.flushed, parts.writeback.results["uploaded"]) == (number, number)
-        return figures
+        return samples
 
 
-async def obstore(endpoint_url: str, number: int) -> Figures:
+async def obstore(endpoint_url: str, number: int) -> Samples:
     store = s3(endpoint_url)
     new_object = new_objects(secrets.token_hex(4))
     numbers = iter(range(number))
@@ -40,20 +40,20 @@ async def obstore(endpoint_url: str, number: int) -> Figures:
     async def upload() -> None:
         for each in numbers:
             key, value = new_object()
-            ref = BUCKETS.filed(key).ref
+            ref = BUCKETS.object_at(key).ref
             await store.put(ref, value, if_absent=True, metadata=stamp(Version(1, each), ref))
 
     started, cpu = time.perf_counter(), time.thread_time()
     await asyncio.gather(*(upload() for _ in range(CONCURRENCY)))
-    figures = _figures(number, time.perf_counter() - started, time.thread_time() - cpu)
+    samples = _samples(number, time.perf_counter() - started, time.thread_time() - cpu)
     await store.close()
-    return figures
+    return samples
 
 
-def _figures(number: int, seconds: float, cpu: float) -> Figures:
+def _samples(number: int, seconds: float, cpu: float) -> Samples:
     return {"per_s": number / seconds, "loop_us": cpu / number * 1e6}
 
 
 if __name__ == "__main__":
     work = milena if sys.argv[1] == "milena" else obstore
-    tell(work(sys.argv[2], int(sys.argv[3])))
+    run_and_print(work(sys.argv[2], int(sys.argv[3])))

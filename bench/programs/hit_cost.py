@@ -16,8 +16,8 @@ import time
 from contextlib import ExitStack
 from itertools import cycle
 
-from bench.case import Figures
-from bench.child import tell_figures
+from bench.case import Samples
+from bench.child import print_samples
 from bench.cores import processor_seconds
 from bench.nodes.cached_objects import key
 from bench.workload.load import WARM_UP
@@ -26,9 +26,9 @@ from milena_common.network.addresses import parse_address
 _DRAWN = 20_000
 
 
-def measure(address: str, pid: int, connections: int, keys: int, seconds: float) -> Figures:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def measure(address: str, pid: int, connections: int, keys: int, seconds: float) -> Samples:
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     names = [key(random.randrange(keys)) for _ in range(_DRAWN)]
     commands = cycle([b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(name), name) for name in names])
     with ExitStack() as stack:
@@ -41,8 +41,8 @@ def measure(address: str, pid: int, connections: int, keys: int, seconds: float)
         in_turn = cycle(opened)
 
         def calls(length: float) -> int:
-            number, end = 0, time.perf_counter() + length
-            while time.perf_counter() < end:
+            number, stop = 0, time.perf_counter() + length
+            while time.perf_counter() < stop:
                 _get(next(in_turn), next(commands))
                 number += 1
             return number
@@ -56,8 +56,8 @@ def measure(address: str, pid: int, connections: int, keys: int, seconds: float)
 
 def _get(connection: socket.socket, command: bytes) -> None:
     connection.sendall(command)
-    answer = connection.recv(65536)
-    head, _, rest = answer.partition(b"\r\n")
+    response = connection.recv(65536)
+    head, _, rest = response.partition(b"\r\n")
     length = int(head.removeprefix(b"$"))  # an error is no number
     assert length >= 0, "not in memory"
     missing = length + 2 - len(rest)
@@ -68,4 +68,4 @@ def _get(connection: socket.socket, command: bytes) -> None:
 if __name__ == "__main__":
     address, *numbers, seconds = sys.argv[1:]
     pid, connections, keys = map(int, numbers)
-    tell_figures(measure(address, pid, connections, keys, float(seconds)))
+    print_samples(measure(address, pid, connections, keys, float(seconds)))

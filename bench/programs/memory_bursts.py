@@ -97,15 +97,15 @@ def burst(case: str, through_router: bool, count: int, size: int, seconds: float
                 (router.address, "router_server.Router") if through_router else (node.address, "cache_server.Cache")
             )
             with ThreadPoolExecutor(count) as callers:
-                answers = Counter(
+                responses = Counter(
                     callers.map(lambda number: call(address, service, case, number, size, seconds), range(count))
                 )
-            print(f"{case} {'through the router' if through_router else 'at the node'}: {dict(answers)}")
+            print(f"{case} {'through the router' if through_router else 'at the node'}: {dict(responses)}")
             fine = True
-            for process, most in allowed.items():
+            for process, limit in allowed.items():
                 peak = memory(process, "VmHWM")
-                fine = fine and 0 < peak <= most
-                print(f"  {'router' if process is router else 'node':6} peak {peak:6.0f} MiB, allowed {most:6.0f}")
+                fine = fine and 0 < peak <= limit
+                print(f"  {'router' if process is router else 'node':6} peak {peak:6.0f} MiB, allowed {limit:6.0f}")
             return fine
 
 

@@ -53,17 +53,17 @@ class Seen:
 
     sent: int = 0
     latencies: list[tuple[float, int]] = field(default_factory=list)  # of answers with a value, and how many
-    refusal_times: list[tuple[float, int]] = field(default_factory=list)
-    refusals: Counter[str] = field(default_factory=Counter)
+    rejection_times: list[tuple[float, int]] = field(default_factory=list)
+    rejections: Counter[str] = field(default_factory=Counter)
     open: bool = True  # answers after the end of the load are not counted
 
-    def answered(self, age: float, number: int) -> None:
+    def responded(self, age: float, number: int) -> None:
         if self.open:
             self.latencies.append((age, number))
 
-    def refused(self, status: str, age: float, number: int = 1) -> None:
-        self.refusals[status] += number
-        self.refusal_times.append((age, number))
+    def rejected(self, status: str, age: float, number: int = 1) -> None:
+        self.rejections[status] += number
+        self.rejection_times.append((age, number))
 
 
 def percentile(times: list[tuple[float, int]], share: float) -> float:
@@ -109,9 +109,9 @@ class RespLoad(asyncio.Protocol):
             began, number = self._waiting[0]
             taken = min(left, number)
             good = min(values, round(taken * values / (values + errors))) if errors else taken
-            self._seen.answered(now - began, good)
+            self._seen.responded(now - began, good)
             if taken > good:
-                self._seen.refused("BUSY" if b"-BUSY" in data else "error", now - began, taken - good)
+                self._seen.rejected("BUSY" if b"-BUSY" in data else "error", now - began, taken - good)
             left -= taken
             if taken == number:
                 self._waiting.popleft()
@@ -179,15 +179,17 @@ class GrpcLoad(asyncio.Protocol):
         """End the calls whose deadline has passed, as gRPC clients do."""
         late = now - DEADLINE
         while self._queue and self._queue[0] <= late:
-            self._seen.refused("DEADLINE_EXCEEDED", now - self._queue.popleft())
-        ended = []
+            self._seen.rejected("DEADLINE_EXCEEDED", now - self._queue.popleft())
+        finished = []
         for stream, began in self._open.items():
             if began > late:
                 break
-            ended.append(stream)
-        for stream in ended:
-            self._seen.refused("DEADLINE_EXCEEDED", now - self._open.pop(stream))
-        self._transport.write(b"".join(_frame(_RST_STREAM, 0, each, _CANCEL.to_bytes(4, "big")) for each in ended))
+            finished.append(stream)
+        for stream in finished:
+            self._seen.rejected("DEADLINE_EXCEEDED", now - self._open.pop(stream))
+        self._transport.write(
+            b"".join(_frame(_RST_STREAM, 0, each, _CANCEL.to_bytes(4, "big")) for each in finished)
+        )
         self._begin()
 
     def _begin(self) -> None:
@@ -224,13 +226,13 @@ class GrpcLoad(asyncio.Protocol):
             length, *digits = payload.partition(b"grpc-status")[2][:3] or b"\x012"
             status = int(bytes(digits[:length]))
             if status:
-                self._seen.refused(_STATUS_NAMES[status], now - began)
+                self._seen.rejected(_STATUS_NAMES[status], now - began)
             else:
-                self._seen.answered(now - began, 1)
+                self._seen.responded(now - began, 1)
         elif kind == _RST_STREAM:
             began = self._open.pop(stream, None)
             if began is not None:
-                self._seen.refused(f"RST_STREAM {payload[-1]}", now - began)
+                self._seen.rejected(f"RST_STREAM {payload[-1]}", now - began)
         elif kind == _SETTINGS and not flags & _ACK:
             for place in range(0, len(payload), 6):
                 if int.from_bytes(payload[place : place + 2], "big") == _MAX_CONCURRENT_STREAMS:
@@ -253,12 +255,12 @@ class Result:
 
     def __str__(self) -> str:
         seen = self.seen
-        refused = ", ".join(f"{name} {number}" for name, number in seen.refusals.most_common())
+        rejected = ", ".join(f"{name} {number}" for name, number in seen.rejections.most_common())
         return (
             f"offered {self.offered:8,.0f}/s  in time {self.goodput:8,.0f}/s  "
             f"p50 {percentile(seen.latencies, 0.5) * 1e3:.1f} p99 {percentile(seen.latencies, 0.99) * 1e3:.1f} ms  "
             f"generator {self.load:.0%} of a core  "
-            + (refused and f"refused: {refused} after p50 {percentile(seen.refusal_times, 0.5) * 1e3:.1f} ms")
+            + (rejected and f"refused: {rejected} after p50 {percentile(seen.rejection_times, 0.5) * 1e3:.1f} ms")
         )
 
 
@@ -286,8 +288,8 @@ async def load(port: str, address: tuple[str, int], connections: int, rate: floa
         await asyncio.sleep(TICK)
     took, used = time.monotonic() - began, time.process_time() - processor
     goodput = sum(number for age, number in seen.latencies if age <= DEADLINE) / took
-    ends = time.monotonic() + DEADLINE + 0.5
-    while time.monotonic() < ends:
+    stop_at = time.monotonic() + DEADLINE + 0.5
+    while time.monotonic() < stop_at:
         for each in loads:
             each.tick(time.monotonic())
         await asyncio.sleep(0.01)
@@ -299,7 +301,7 @@ async def load(port: str, address: tuple[str, int], connections: int, rate: floa
 def measure(port: str, cluster: Cluster, connections: int, seconds: float) -> bool:
     """Find the peak of a port and offer more; True if all bars are met."""
     node, router = cluster.nodes[0], cluster.router
-    asked = node if port == "resp" else router
+    requested = node if port == "resp" else router
     host, _, number = (node.resp if port == "resp" else router.address).rpartition(":")
     address = (host, int(number))
     rate, peak = (20_000.0 if port == "resp" else 500.0), 0.0
@@ -312,7 +314,7 @@ def measure(port: str, cluster: Cluster, connections: int, seconds: float) -> bo
         rate *= RISE
     fine = True
     for times, bar in BARS[port].items():
-        before, ring = memory(asked, "VmRSS"), router.metrics().value("milena_router_ring_epoch")
+        before, ring = memory(requested, "VmRSS"), router.metrics().value("milena_router_ring_epoch")
         result = uvloop.run(load(port, address, connections, times * peak, seconds))
         share = 100 * result.goodput / peak
         late = percentile(result.seen.latencies, 0.99) > DEADLINE + 0.02  # a turn of the generator
@@ -320,7 +322,8 @@ def measure(port: str, cluster: Cluster, connections: int, seconds: float) -> bo
         fine = fine and share >= bar and not late and kept
         print(
             f"{port} {times} x: {share:.0f} % of the peak (bar {bar:.0f}), {result}, "
-            f"memory {before:.0f} -> {memory(asked, 'VmRSS'):.0f}, at most {memory(asked, 'VmHWM'):.0f} MiB, "
+            f"memory {before:.0f} -> {memory(requested, 'VmRSS'):.0f}, "
+            f"at most {memory(requested, 'VmHWM'):.0f} MiB, "
             f"lease {'kept' if kept else 'LOST'}",
             flush=True,
         )

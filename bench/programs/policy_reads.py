@@ -14,8 +14,8 @@ import time
 from itertools import cycle
 from pathlib import Path
 
-from bench.case import Figures
-from bench.child import tell
+from bench.case import Samples
+from bench.child import run_and_print
 from bench.nodes.backlog import fill
 from bench.nodes.node_parts import BUCKETS, running_node
 from bench.workload.load import with_callers
@@ -26,14 +26,14 @@ from milena_common.api.durability import THROUGH
 _HOT_KEYS = 100
 
 
-async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) -> Figures:
+async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) -> Samples:
     journal = Path("journal")
     await fill(journal, backlog)
     async with running_node(journal, endpoint_url) as parts:
-        wanted = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
-        for each in wanted:
-            parts.memory.put(each.filed_as, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
-        objects, lookup = cycle(wanted), parts.node.lookup
+        targets = [BUCKETS.resolve("", b"hot/%d" % number) for number in range(_HOT_KEYS)]
+        for each in targets:
+            parts.memory.store(each.cache_key, Entry(bytes(VALUE_BYTES), f'"{0:032x}"', time.monotonic(), 0))
+        objects, lookup = cycle(targets), parts.node.lookup
 
         async def call() -> None:
             assert lookup(next(objects)) is not None
@@ -43,12 +43,12 @@ async def read(endpoint_url: str, callers: int, seconds: float, backlog: int) ->
         await parts.writes.put(BUCKETS.resolve("", b"first"), b"", 5, durability=THROUGH)
         results = parts.writeback.results
         started, uploaded = time.perf_counter(), sum(results.values())
-        figures = await with_callers(call, callers, seconds)
+        samples = await with_callers(call, callers, seconds)
         uploads = (sum(results.values()) - uploaded) / (time.perf_counter() - started)
         assert bool(parts.dirty.entries) is bool(backlog), "the backlog did not last"
-        del figures["calls"]
-        return {**figures, "uploads_per_s": uploads}
+        del samples["calls"]
+        return {**samples, "uploads_per_s": uploads}
 
 
 if __name__ == "__main__":
-    tell(read(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
+    run_and_print(read(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

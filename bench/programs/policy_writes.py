@@ -14,14 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-from bench.case import Figures
-from bench.child import tell
+from bench.case import Samples
+from bench.child import run_and_print
 from bench.nodes.node_parts import BUCKETS, running_node
 from bench.workload.load import with_callers
 from bench.workload.new_objects import new_objects
 
 
-async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: float) -> Figures:
+async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: float) -> Samples:
     new_object = new_objects(secrets.token_hex(4))
     async with running_node(Path("journal"), endpoint_url, flush_delay) as parts:
         put, resolve = parts.writes.put, BUCKETS.resolve
@@ -31,14 +31,14 @@ async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: fl
             await put(resolve("", key), value, 5)
 
         await call()
-        await parts.writeback.flushes.flush(None, 60)
+        await parts.writeback.flush_waiters.wait_flushed(None, 60)
         commits, uploaded = parts.journal.commits, sum(parts.writeback.results.values())
         started, cpu = time.perf_counter(), time.thread_time()
-        figures = await with_callers(call, callers, seconds)
+        samples = await with_callers(call, callers, seconds)
         took, worked = time.perf_counter() - started, time.thread_time() - cpu
-        calls = figures.pop("calls")
+        calls = samples.pop("calls")
         return {
-            **figures,
+            **samples,
             "loop_us": worked / calls * 1e6,
             "per_commit": calls / (parts.journal.commits - commits),
             "uploads_per_s": (sum(parts.writeback.results.values()) - uploaded) / took,
@@ -46,4 +46,4 @@ async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: fl
 
 
 if __name__ == "__main__":
-    tell(write(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])))
+    run_and_print(write(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])))

@@ -38,13 +38,13 @@ class Outcome:
     "" if it names none; `sent` is in bytes of the value; `text` is what can be read of an error.
     """
 
-    answer: str
+    response: str
     named: str
     sent: int
     text: str = ""
 
 
-def outcome(received: bytes, ok: bool, sent: int, answered: bool) -> Outcome:
+def outcome(received: bytes, ok: bool, sent: int, responded: bool) -> Outcome:
     """Judge by what the server sent."""
     if ok:
         return Outcome("ok", "", sent)
@@ -52,7 +52,7 @@ def outcome(received: bytes, ok: bool, sent: int, answered: bool) -> Outcome:
     named = next((limit.decode() for limit in LIMITS if limit in received), "")
     if not named and DEADLINE_STATUS.search(received):
         return Outcome("deadline", "", sent, text)
-    return Outcome("refused" if answered else "cut", named, sent, text)
+    return Outcome("refused" if responded else "cut", named, sent, text)
 
 
 async def put_grpc(
@@ -75,13 +75,13 @@ async def put_grpc(
             writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, b""))
             writer.write(_frame(_HEADERS, 4, 1, block))
             await call.send(b"\0" + struct.pack(">I", min(length, MAX_MESSAGE)) + head)
-            left = size
-            while left and not call.ended.is_set():
-                left -= await call.send(CHUNK[: min(left, len(CHUNK))])
-            if not left:
+            remaining = size
+            while remaining and not call.finished.is_set():
+                remaining -= await call.send(CHUNK[: min(remaining, len(CHUNK))])
+            if not remaining:
                 writer.write(_frame(_DATA, 1, 1, b""))
-            await call.ended.wait()
-        return outcome(bytes(call.received), call.data, size - left, bool(call.received))
+            await call.finished.wait()
+        return outcome(bytes(call.received), call.data, size - remaining, bool(call.received))
     except TimeoutError:
         return Outcome("timed out", "", size)
     except OSError:
@@ -97,7 +97,7 @@ class _Call:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.received = bytearray()  # of headers and trailers, and errors of the connection
         self.data = False
-        self.ended = asyncio.Event()
+        self.finished = asyncio.Event()
         self._reader, self._writer = reader, writer
         self._connection, self._stream, self._initial = 65535, 65535, 65535
         self._room = asyncio.Event()
@@ -109,7 +109,7 @@ class _Call:
                 kind, flags = head[3], head[4]
                 payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
                 self._take(kind, flags, int.from_bytes(head[5:9], "big"), payload)
-        self.ended.set()
+        self.finished.set()
         self._room.set()
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
@@ -133,13 +133,13 @@ class _Call:
         elif kind in (_HEADERS, _GOAWAY):
             self.received += payload
         if (kind in (_HEADERS, _DATA) and flags & 1) or kind in (_RESET, _GOAWAY):
-            self.ended.set()
+            self.finished.set()
         self._room.set()
 
     async def send(self, data: bytes) -> int:
         """Send `data` as the server takes it; how much was sent until the call ended."""
         view, at = memoryview(data), 0
-        while at < len(data) and not self.ended.is_set():
+        while at < len(data) and not self.finished.is_set():
             size = min(len(data) - at, MAX_FRAME, self._connection, self._stream)
             if size <= 0:
                 self._room.clear()
@@ -174,27 +174,29 @@ async def put_resp(host: str, port: int, key: bytes, size: int, seconds: float) 
     """Put `size` zero bytes by SET."""
     reader, writer = await asyncio.open_connection(host, port)
     answering = asyncio.create_task(reader.readline())
-    left = size
+    remaining = size
     try:
         async with asyncio.timeout(seconds + 5):
             writer.write(b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n" % (len(key), key, size))
             with suppress(OSError):
-                while left and not answering.done():
-                    size_now = min(left, len(CHUNK))
+                while remaining and not answering.done():
+                    size_now = min(remaining, len(CHUNK))
                     writer.write(CHUNK[:size_now])
-                    left -= size_now
+                    remaining -= size_now
                     draining = asyncio.ensure_future(writer.drain())
+                    # If it fails after the answer has come, the connection has ended, as it should.
+                    draining.add_done_callback(lambda task: task.cancelled() or task.exception())
                     await asyncio.wait((draining, answering), return_when=asyncio.FIRST_COMPLETED)
                     if not draining.done():
                         draining.cancel()
-                if not left:
+                if not remaining:
                     writer.write(b"\r\n")
-            answer = await answering
-        return outcome(answer, answer.startswith(b"+OK"), size - left, bool(answer))
+            response = await answering
+        return outcome(response, response.startswith(b"+OK"), size - remaining, bool(response))
     except TimeoutError:
-        return Outcome("timed out", "", size - left)
+        return Outcome("timed out", "", size - remaining)
     except OSError:
-        return Outcome("cut", "", size - left)
+        return Outcome("cut", "", size - remaining)
     finally:
         answering.cancel()
         writer.close()

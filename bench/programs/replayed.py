@@ -13,35 +13,34 @@ import sys
 import time
 from pathlib import Path
 
-from bench.case import Figures
-from bench.child import tell
-from bench.nodes.node_parts import DIRTY_MAX_BYTES, MAX_ENTRIES, node_parts
+from bench.case import Samples
+from bench.child import run_and_print
+from bench.nodes.node_parts import DIRTY_MAX_BYTES, bench_config, node_parts
 from milena_cache.journal.lmdb_disk import LmdbDisk
-from milena_cache.memory.lru import Memory
 from tests.support.s3.memory_store import MemoryStore
 
 
-async def start(journal: Path, number: int) -> Figures:
+async def start(journal: Path, number: int) -> Samples:
     gc.collect()
     before = _resident()
     started = time.perf_counter()
     disk = LmdbDisk(journal, DIRTY_MAX_BYTES)
-    parts = node_parts(MemoryStore("bench"), disk, Memory(MAX_ENTRIES, 2**30))
-    await parts.replay()
+    parts = node_parts(MemoryStore("bench"), disk, bench_config())
+    await parts.replay(str(journal))
     seconds = time.perf_counter() - started
     gc.collect()
     after = _resident()
     assert len(parts.dirty) == number
     anonymous = (after["RssAnon"] - before["RssAnon"]) / number
     key_bytes = sum(map(len, parts.dirty.entries)) / number
-    figures = {
+    samples = {
         "seconds": seconds,
         "bytes_per_record": anonymous,
         "beyond_key": anonymous - key_bytes,
         "mapped_per_record": (after["RssFile"] - before["RssFile"]) / number,
     }
     await parts.journal.close()
-    return figures
+    return samples
 
 
 def _resident() -> dict[str, int]:
@@ -52,4 +51,4 @@ def _resident() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    tell(start(Path(sys.argv[1]), int(sys.argv[2])))
+    run_and_print(start(Path(sys.argv[1]), int(sys.argv[2])))

@@ -13,8 +13,8 @@ from itertools import cycle
 
 import grpc
 
-from bench.case import Figures
-from bench.child import tell
+from bench.case import Samples
+from bench.child import run_and_print
 from bench.workload.hot_keys import HOT_KEYS
 from bench.workload.load import with_callers
 from milena_common.api.pb import router_server_pb2 as pb
@@ -23,7 +23,7 @@ _CALL_SECONDS = 5
 _KEYS = [key.encode() for key in HOT_KEYS[:100]]
 
 
-async def read(address: str, callers: int, seconds: float) -> Figures:
+async def read(address: str, callers: int, seconds: float) -> Samples:
     async with grpc.aio.insecure_channel(address) as channel:
         get: grpc.aio.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse]
         get = channel.unary_unary(
@@ -37,9 +37,9 @@ async def read(address: str, callers: int, seconds: float) -> Figures:
             assert (await get(pb.GetRequest(key=next(keys)), timeout=_CALL_SECONDS)).outcome == "hit"
 
         cpu = time.process_time()
-        figures = await with_callers(call, callers, seconds)
-        return {**figures, "client_us": (time.process_time() - cpu) / figures["calls"] * 1e6}
+        samples = await with_callers(call, callers, seconds)
+        return {**samples, "client_us": (time.process_time() - cpu) / samples["calls"] * 1e6}
 
 
 if __name__ == "__main__":
-    tell(read(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    run_and_print(read(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

@@ -65,7 +65,7 @@ class Group:
 
     def _numbers(self, name: str) -> dict[str, int]:
         lines = (line.split() for line in (self._path / name).read_text().splitlines())
-        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+        return {argv[0]: int(argv[1]) for argv in lines if len(argv) == 2 and argv[1].isdigit()}
 
     def sample(self) -> None:
         """Take note of the memory that cannot be given up: without the pages of files."""
@@ -193,21 +193,21 @@ def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float
                     small = "ok"
                 except Exception as error:
                     small = str(error)
-            named = all(each.answer != "refused" or each.named for each in outcomes)
+            named = all(each.response != "refused" or each.named for each in outcomes)
             held = all(alive) and small == "ok" and named
             fine = fine and held
-            answers = Counter(f"{each.answer} {each.named}".strip() for each in outcomes)
+            responses = Counter(f"{each.response} {each.named}".strip() for each in outcomes)
             peaks = " ".join(
                 f"{label} {member.group.anonymous_peak / MIB:.0f} of {limit / MIB:.0f} MiB"
                 for label, member, limit in (("router", router, router_limit), ("node", node, node_limit))
             )
             print(
-                f"{stack:10} {port:11} {what:11} {many} x {each / MIB:.0f} MiB in {took:.0f} s: {dict(answers)}; "
+                f"{stack:10} {port:11} {what:11} {many} x {each / MIB:.0f} MiB in {took:.0f} s: {dict(responses)}; "
                 f"sent {sum(each.sent for each in outcomes) / MIB:.0f} MiB; {peaks}; then a small put: {small}"
                 f"{'' if held else '   FAILED'}",
                 flush=True,
             )
-            for text in {each.text for each in outcomes if each.answer == "refused" and not each.named}:
+            for text in {each.text for each in outcomes if each.response == "refused" and not each.named}:
                 print(f"  names no limit: {text}")
             if not all(alive):
                 for member in members:

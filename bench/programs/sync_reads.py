@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count, cycle
 
-from bench.case import Figures
-from bench.child import tell_figures
-from bench.pieces import BOTO3_THREADS, BUCKET
+from bench.case import Samples
+from bench.child import print_samples
+from bench.fixtures import BOTO3_THREADS, BUCKET
 from bench.workload.hot_keys import HOT_KEYS, large_keys
 from bench.workload.load import WARM_UP, one_after_another, with_threads
 from milena_client import Milena, NearCache
@@ -32,7 +32,7 @@ _NEAR_AGE = 60.0
 Get = Callable[[str], bytes | None]
 
 
-def milena(address: str, work: str, seconds: float) -> Figures:
+def milena(address: str, work: str, seconds: float) -> Samples:
     if work == "near":
         with Milena(address, near_cache=NearCache(_NEAR_BYTES, _NEAR_AGE)) as near:
             return _near(near.get, seconds)
@@ -44,7 +44,7 @@ def milena(address: str, work: str, seconds: float) -> Figures:
         return _read(client.get, get_many, work, seconds)
 
 
-def redis_py(address: str, work: str, seconds: float) -> Figures:
+def redis_py(address: str, work: str, seconds: float) -> Samples:
     from redis import Redis  # without it everything else still works
 
     at = parse_address(address)
@@ -56,7 +56,7 @@ def redis_py(address: str, work: str, seconds: float) -> Figures:
         return _read(client.get, get_many, work, seconds)
 
 
-def _read(get: Get, get_many: Callable[[Sequence[str]], None], work: str, seconds: float) -> Figures:
+def _read(get: Get, get_many: Callable[[Sequence[str]], None], work: str, seconds: float) -> Samples:
     if work == "many":
         batches = [HOT_KEYS[first : first + _BATCH] for first in range(0, len(HOT_KEYS), _BATCH)]
         for batch in batches:
@@ -66,20 +66,20 @@ def _read(get: Get, get_many: Callable[[Sequence[str]], None], work: str, second
     names = HOT_KEYS if work == "one" else large_keys(int(work))
     assert None not in map(get, names)
     keys = cycle(names)
-    figures = _measured(lambda: get(next(keys)), seconds)
+    samples = _measured(lambda: get(next(keys)), seconds)
     if work != "one":
-        figures["mib_per_s"] = figures["per_s"] * int(work) / 2**20
-    return figures
+        samples["mib_per_s"] = samples["per_s"] * int(work) / 2**20
+    return samples
 
 
-def _measured(call: Callable[[], object], seconds: float) -> Figures:
+def _measured(call: Callable[[], object], seconds: float) -> Samples:
     """`cpu_us` is the client's processor time for each call."""
     cpu = time.process_time()
-    figures = one_after_another(call, seconds)
-    return {**figures, "cpu_us": (time.process_time() - cpu) / figures["calls"] * 1e6}
+    samples = one_after_another(call, seconds)
+    return {**samples, "cpu_us": (time.process_time() - cpu) / samples["calls"] * 1e6}
 
 
-def _near(get: Get, seconds: float) -> Figures:
+def _near(get: Get, seconds: float) -> Samples:
     """A clock that is read twice for each call would cost as much as the call: it is read for a thousand."""
     keys = HOT_KEYS[:1000]
     assert None not in map(get, keys)
@@ -97,7 +97,7 @@ def _near(get: Get, seconds: float) -> Figures:
     return {"per_s": per_s, "us_per_hit": 1e6 / per_s}
 
 
-def boto3(endpoint_url: str, _: str, seconds: float) -> Figures:
+def boto3(endpoint_url: str, _: str, seconds: float) -> Samples:
     s3 = s3_client(endpoint_url, connections=BOTO3_THREADS)
     numbers, series = count(), secrets.token_hex(4)
 
@@ -109,4 +109,4 @@ def boto3(endpoint_url: str, _: str, seconds: float) -> Figures:
 
 if __name__ == "__main__":
     read = {"milena": milena, "redis_py": redis_py, "boto3": boto3}[sys.argv[1]]
-    tell_figures(read(sys.argv[2], sys.argv[3], float(sys.argv[4])))
+    print_samples(read(sys.argv[2], sys.argv[3], float(sys.argv[4])))

@@ -11,24 +11,24 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from bench.case import Figures
+from bench.case import Samples
 from bench.summary import percentile
 
 # The share of the time that is spent before, unmeasured: connections open, caches and branch predictors warm.
 WARM_UP = 0.15
 
 
-def one_after_another(call: Callable[[], object], seconds: float) -> Figures:
+def one_after_another(call: Callable[[], object], seconds: float) -> Samples:
     """One caller."""
     return with_threads(call, 1, seconds)
 
 
-def with_threads(call: Callable[[], object], threads: int, seconds: float) -> Figures:
+def with_threads(call: Callable[[], object], threads: int, seconds: float) -> Samples:
     """`threads` callers, each in a thread of its own."""
 
-    def caller(end: float) -> list[float]:
+    def caller(stop: float) -> list[float]:
         latencies = []
-        while (started := time.perf_counter()) < end:
+        while (started := time.perf_counter()) < stop:
             call()
             latencies.append(time.perf_counter() - started)
         return latencies
@@ -42,15 +42,15 @@ def with_threads(call: Callable[[], object], threads: int, seconds: float) -> Fi
 
         warm_up, _ = period(seconds * WARM_UP)
         gc.collect()
-        return _figures(warm_up, *period(seconds))
+        return _samples(warm_up, *period(seconds))
 
 
-async def with_callers(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> Figures:
+async def with_callers(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> Samples:
     """`callers` callers, each a task."""
 
-    async def caller(end: float) -> list[float]:
+    async def caller(stop: float) -> list[float]:
         latencies = []
-        while (started := time.perf_counter()) < end:
+        while (started := time.perf_counter()) < stop:
             await call()
             latencies.append(time.perf_counter() - started)
         return latencies
@@ -62,10 +62,10 @@ async def with_callers(call: Callable[[], Awaitable[object]], callers: int, seco
 
     warm_up, _ = await period(seconds * WARM_UP)
     gc.collect()
-    return _figures(warm_up, *await period(seconds))
+    return _samples(warm_up, *await period(seconds))
 
 
-def _figures(warm_up: list[float], latencies: list[float], seconds: float) -> Figures:
+def _samples(warm_up: list[float], latencies: list[float], seconds: float) -> Samples:
     latencies.sort()
     return {
         "calls": float(len(warm_up) + len(latencies)),

@@ -20,16 +20,16 @@ class JournalFailed(Unavailable):
     """The journal's disk failed; the node stops."""
 
 
-class Waiting(NamedTuple, Generic[T]):
+class QueuedWrite(NamedTuple, Generic[T]):
     seq: int
     raw: bytes
     token: T
-    ended: Callable[[T, bool], None]
+    on_done: Callable[[T, bool], None]
     future: asyncio.Future[None]
-    give_up_at: float
+    deadline: float
 
     def fail(self, error: Exception) -> None:
-        self.ended(self.token, False)
+        self.on_done(self.token, False)
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -37,8 +37,8 @@ class Waiting(NamedTuple, Generic[T]):
 class Commit(NamedTuple, Generic[T]):
     """A commit under way, or the failure with which it began."""
 
-    batch: list[Waiting[T]]
-    chores: list[Callable[[Disk], None]]
+    batch: list[QueuedWrite[T]]
+    deferred: list[Callable[[Disk], None]]
     barriers: list[asyncio.Future[None]]
     committing: Awaitable[None] | Exception
     started: float
@@ -65,9 +65,9 @@ class Leaving:
     def committed(self) -> None:
         """The commit has succeeded."""
         for key in self._removed:
-            left = self._keys[key] - 1
-            if left:
-                self._keys[key] = left
+            pending = self._keys[key] - 1
+            if pending:
+                self._keys[key] = pending
             else:
                 del self._keys[key]
         self._removed.clear()

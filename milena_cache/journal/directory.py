@@ -42,9 +42,9 @@ def take(directory: Path) -> IO[str]:
     except OSError:
         with lock:
             lock.seek(0)
-            noted = lock.read(100).strip() or "unknown"
+            recorded = lock.read(100).strip() or "unknown"
         raise CannotOpen(
-            f"{directory}: another process has it ({noted}); each node needs a journal of its own"
+            f"{directory}: another process has it ({recorded}); each node needs a journal of its own"
         ) from None
     with suppress(OSError):  # on a full disk the lock holds as well, and is only told of less
         os.ftruncate(lock.fileno(), 0)
@@ -59,7 +59,7 @@ def holder(directory: Path) -> str:
     """
     try:
         file = (directory / LOCK).stat()
-        noted = (directory / LOCK).read_text().strip()
+        recorded = (directory / LOCK).read_text().strip()
     except FileNotFoundError:
         return "nobody"
     try:
@@ -71,7 +71,7 @@ def holder(directory: Path) -> str:
         _, kind, _, _, pid, locked, *_ = line.replace("-> ", "").split()
         where, _, inode = locked.rpartition(":")
         # Some file systems give their files another device than the system's list of locks does.
-        if kind == "FLOCK" and inode == str(file.st_ino) and (where == device or noted == f"pid {pid}"):
+        if kind == "FLOCK" and inode == str(file.st_ino) and (where == device or recorded == f"pid {pid}"):
             return f"pid {pid}"
     return "nobody"
 

@@ -23,31 +23,31 @@ class Disk(Protocol):
     changed.
 
     What changes the file raises DiskFull or DiskFailed, and then the transaction can only be rolled back. While
-    `commit` or `roll_back` runs, only `read` may be called.
+    `commit` or `roll_back` runs, only `read_record` may be called.
     """
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         """Add a record; numbers grow."""
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         """Take out a record, if it is there."""
 
-    def refuse(self, seq: int, reason: str, at: float) -> None:
+    def reject_record(self, seq: int, reason: str, at: float) -> None:
         """Note that S3 refused the record for good."""
 
-    def accept(self, seq: int) -> None:
+    def clear_rejection(self, seq: int) -> None:
         """Note that it shall be tried again over whatever S3 holds: a refusal without a reason."""
 
-    def set_aside(self, seq: int) -> None:
+    def quarantine(self, seq: int) -> None:
         """Keep a damaged record apart from the others."""
 
-    def drop_set_aside(self) -> None:
+    def drop_quarantined(self) -> None:
         """Take out all records that were set aside."""
 
-    def note(self, name: str, text: str) -> None:
+    def set_metadata(self, name: str, text: str) -> None:
         """Keep `text` under `name`."""
 
-    def read(self, seq: int) -> bytes | None:
+    def read_record(self, seq: int) -> bytes | None:
         """A committed record."""
 
     def commit(self) -> Awaitable[None]:
@@ -56,12 +56,12 @@ class Disk(Protocol):
     async def roll_back(self) -> None:
         """Abandon the transaction, and begin the next."""
 
-    def notes(self) -> dict[str, str]: ...
+    def metadata(self) -> dict[str, str]: ...
 
     def records(self, after: int, limit: int) -> Sequence[tuple[int, memoryview | bytes]]:
         """At most `limit` records above number `after`, in order, before the first transaction."""
 
-    def refusals(self) -> dict[int, tuple[str, float]]:
+    def rejections(self) -> dict[int, tuple[str, float]]:
         """Reason and time (seconds since 1970) of every refusal, by number."""
 
     def damaged(self) -> int:

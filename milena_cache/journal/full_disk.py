@@ -17,9 +17,9 @@ from milena_cache.journal.disk import Disk
 BALLAST_BYTES = 2**18
 MORE_BYTES = 2**16
 # In one commit, so that the event loop does not stand still for them.
-MOST_CHORES = 4096
+MAX_DEFERRED = 4096
 
-Chore = Callable[[Disk], None]
+DeferredOperation = Callable[[Disk], None]
 
 
 class Room:
@@ -27,13 +27,13 @@ class Room:
 
     def __init__(
         self,
-        do: Callable[[Chore], Awaitable[bool]],
-        do_waiting: Callable[[int], Awaitable[bool]],
-        waiting: Callable[[], int],
+        do: Callable[[DeferredOperation], Awaitable[bool]],
+        do_deferred: Callable[[int], Awaitable[bool]],
+        number_deferred: Callable[[], int],
     ) -> None:
         self._do = do
-        self._do_waiting = do_waiting
-        self._waiting = waiting
+        self._do_deferred = do_deferred
+        self._number_deferred = number_deferred
         self._ballast = True
 
     async def make(self) -> bool:
@@ -41,9 +41,9 @@ class Room:
         if self._ballast:
             self._ballast = not (await self._do(throw_ballast) and await self._do(throw_ballast))
         portion = 1
-        while self._waiting():
-            if await self._do_waiting(portion):
-                portion = min(2 * portion, MOST_CHORES)
+        while self._number_deferred():
+            if await self._do_deferred(portion):
+                portion = min(2 * portion, MAX_DEFERRED)
             elif portion > 1:
                 portion = 1
             else:
@@ -53,17 +53,17 @@ class Room:
 
 
 def take_ballast(disk: Disk) -> None:
-    disk.note("ballast", "." * BALLAST_BYTES)
+    disk.set_metadata("ballast", "." * BALLAST_BYTES)
 
 
 def take_ballast_and_more(disk: Disk) -> None:
     take_ballast(disk)
-    disk.note("more", "." * MORE_BYTES)
+    disk.set_metadata("more", "." * MORE_BYTES)
 
 
 def throw_ballast(disk: Disk) -> None:
-    disk.note("ballast", "")
+    disk.set_metadata("ballast", "")
 
 
 def throw_more(disk: Disk) -> None:
-    disk.note("more", "")
+    disk.set_metadata("more", "")

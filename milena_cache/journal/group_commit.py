@@ -13,7 +13,7 @@ Invariants:
    order.
 2. Chores (taking out records, noting refusals) keep their order among themselves, and unless there are thousands of
    them they are in the file no later than any write that was made after them. They ride with the next commit; alone
-   they wait `CHORE_SECONDS` for company.
+   they wait `DEFER_SECONDS` for company.
 3. After DiskFull nothing of the commit has happened, its writes have raised, and its chores are tried again.
 4. After DiskFailed nothing is acknowledged any more: what a disk holds after a failed sync cannot be known
    (https://wiki.postgresql.org/wiki/Fsync_Errors), so the process must end; what was committed before is replayed.
@@ -26,9 +26,9 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Generic, TypeVar
 
-from milena_cache.journal.commit import Commit, JournalFailed, JournalFull, Leaving, Waiting
+from milena_cache.journal.commit import Commit, JournalFailed, JournalFull, Leaving, QueuedWrite
 from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
-from milena_cache.journal.full_disk import MOST_CHORES, Room, take_ballast
+from milena_cache.journal.full_disk import MAX_DEFERRED, Room, take_ballast
 from milena_cache.journal.record import Damaged, decode
 from milena_cache.journal.records import Replayed, read_records
 from milena_cache.journal.version_allocator import Versions
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CHORE_SECONDS = 0.05
+DEFER_SECONDS = 0.05
 # A disk that has been full is tried again so often.
 PROBE_SECONDS = 1.0
 # When a commit takes longer, writes whose time is up are told so, here and from then on as often.
@@ -59,28 +59,28 @@ class Journal(Generic[T]):
 
     def __init__(self, disk: Disk, clock: Clock, lineage: str = UNNAMED) -> None:
         self.disk = disk
-        self.lineages = Lineages(disk.notes(), lineage)
-        self.versions = Versions(clock.wall(), disk.notes())
+        self.lineages = Lineages(disk.metadata(), lineage)
+        self.versions = Versions(clock.wall(), disk.metadata())
         self.full = False
         self.failed = asyncio.Event()
         self.failure = ""
         self.commits = 0
         self.batches = Histogram(COUNT_BUCKETS)
         self.durations = Histogram()
-        self.set_aside = disk.damaged()
+        self.quarantined = disk.damaged()
         self._clock = clock
-        self._waiting: list[Waiting[T]] = []
-        self._chores: list[Callable[[Disk], None]] = []
+        self._queued: list[QueuedWrite[T]] = []
+        self._deferred: list[Callable[[Disk], None]] = []
         self._barriers: list[asyncio.Future[None]] = []
         self._watchers: list[asyncio.Future[None]] = []
         # By key, how many records are to be taken out and may still be in the file; and those of a commit under
         # way.
         self._leaving = Leaving()
-        self._noting = False
-        self._room = Room(self._do, self._do_chores, lambda: len(self._chores))
+        self._storing_metadata = False
+        self._room = Room(self._do, self._run_deferred, lambda: len(self._deferred))
         self._committing: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._chores_at_work = True  # until the replay is done
+        self._deferred_scheduled = True  # until the replay is done
         self._loop: asyncio.AbstractEventLoop
         self._stuck: asyncio.TimerHandle
 
@@ -96,22 +96,22 @@ class Journal(Generic[T]):
             else:
                 self.versions.seen(found.record.version)
                 yield found
-        self.set_aside += len(damaged)
+        self.quarantined += len(damaged)
         for seq in damaged:
-            self._chores.append(lambda disk, seq=seq: disk.set_aside(seq))  # type: ignore[misc]
+            self._deferred.append(lambda disk, seq=seq: disk.quarantine(seq))  # type: ignore[misc]
         await self.disk.roll_back()
-        self._chores += [self._keep_notes, take_ballast]
-        self._chores_at_work = False
-        await self.settled()
+        self._deferred += [self._store_metadata, take_ballast]
+        self._deferred_scheduled = False
+        await self.sync_barrier()
 
     # ---- writing
 
     def next_version(self, owned_since: int) -> Version:
         """The version of a write that begins now, in the journal or not."""
         version = self.versions.next(owned_since)
-        if self.versions.due and not self._noting:
-            self._noting = True
-            self.chore(self._keep_notes)
+        if self.versions.due and not self._storing_metadata:
+            self._storing_metadata = True
+            self.defer(self._store_metadata)
         return version
 
     def learn(self, ref: Ref, metadata: Mapping[str, str]) -> None:
@@ -125,43 +125,43 @@ class Journal(Generic[T]):
     def joined(self, lineage: str) -> None:
         """Stamp writes with the lineage of the ring that this node is a member of."""
         if self.lineages.joined(lineage):
-            self.chore(self._keep_notes)
+            self.defer(self._store_metadata)
 
     def write(
-        self, seq: int, raw: bytes, token: T, ended: Callable[[T, bool], None], timeout: float
+        self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
         """Done once the record is durable. Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
 
-        `ended(token, durable)` is called just before, also if nobody waits for the future any more.
+        `on_done(token, durable)` is called just before, also if nobody waits for the future any more.
         """
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
         future = self._loop.create_future()
-        self._waiting.append(Waiting(seq, raw, token, ended, future, self._loop.time() + timeout))
+        self._queued.append(QueuedWrite(seq, raw, token, on_done, future, self._loop.time() + timeout))
         if self._committing is None:
             self._start()
         return future
 
-    def chore(self, work: Callable[[Disk], None]) -> None:
+    def defer(self, work: Callable[[Disk], None]) -> None:
         """Have `work` in the file before long, and before any later write."""
-        self._chores.append(work)
-        if self._committing is None and not self._chores_at_work:
-            self._chores_at_work = True
-            self._spawn(self._commit_chores())
+        self._deferred.append(work)
+        if self._committing is None and not self._deferred_scheduled:
+            self._deferred_scheduled = True
+            self._spawn(self._commit_deferred())
 
     def remove(self, seq: int, key: bytes) -> None:
         """Take out a record of `key`: it is not needed any more."""
         self._leaving.add(key)
 
         def work(disk: Disk) -> None:
-            disk.remove(seq)
+            disk.remove_record(seq)
             self._leaving.removed(key)
 
-        self.chore(work)
+        self.defer(work)
 
     async def has_let_go(self, key: bytes) -> bool:
         """Have every record of `key` that is to be taken out, out of the file now; False if that cannot be done."""
-        if key in self._leaving or self._noting:
+        if key in self._leaving or self._storing_metadata:
             await self._barrier()
         return key not in self._leaving
 
@@ -175,25 +175,25 @@ class Journal(Generic[T]):
             self._start()
         await barrier
 
-    async def commit_ended(self) -> None:
+    async def wait_commit(self) -> None:
         """Return when a commit has ended."""
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         await watcher
 
-    def drop_set_aside(self) -> None:
+    def drop_quarantined(self) -> None:
         """Forget the damaged records of which not even the key is known."""
-        self.set_aside = 0
-        self.chore(lambda disk: disk.drop_set_aside())
+        self.quarantined = 0
+        self.defer(lambda disk: disk.drop_quarantined())
 
-    async def settled(self) -> None:
+    async def sync_barrier(self) -> None:
         """Return when everything that was asked for so far is in the file, or was given up."""
-        if self._waiting or self._chores or self._committing is not None:
+        if self._queued or self._deferred or self._committing is not None:
             await self._barrier()
 
     def read(self, seq: int) -> bytes:
         """The value of a committed record. Raises Damaged."""
-        raw = self.disk.read(seq)
+        raw = self.disk.read_record(seq)
         if raw is None:
             raise Damaged("is gone")
         value = decode(seq, raw)[0].value
@@ -203,7 +203,7 @@ class Journal(Generic[T]):
     async def close(self) -> None:
         """Commit what waits, and let go of the directory."""
         if not self.failure:
-            await self.settled()
+            await self.sync_barrier()
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -221,60 +221,60 @@ class Journal(Generic[T]):
     def _start(self) -> None:
         self._committing = self._spawn(self._commit_all())
 
-    async def _commit_chores(self) -> None:
-        await self._clock.sleep(CHORE_SECONDS)
-        self._chores_at_work = False
-        if self._chores and not self.full:
+    async def _commit_deferred(self) -> None:
+        await self._clock.sleep(DEFER_SECONDS)
+        self._deferred_scheduled = False
+        if self._deferred and not self.full:
             await self._barrier()
 
     async def _commit_all(self) -> None:
         try:
             while not self.failure:
-                if not self._waiting:
+                if not self._queued:
                     await asyncio.sleep(0)  # what comes in this round of the event loop comes along
-                if not self._waiting and (self.full or not self._barriers):
+                if not self._queued and (self.full or not self._barriers):
                     return  # chores wait for company, or for the probe
-                await self._end(self._begin())
+                await self._finish(self._begin())
         finally:
             self._committing = None
-            if self._chores and not self._chores_at_work:
-                self._chores_at_work = True
-                self._spawn(self._commit_chores())
+            if self._deferred and not self._deferred_scheduled:
+                self._deferred_scheduled = True
+                self._spawn(self._commit_deferred())
 
-    def _take(self) -> list[Waiting[T]]:
+    def _take(self) -> list[QueuedWrite[T]]:
         """The writes of the next commit."""
         total = 0
-        for number, write in enumerate(self._waiting):
+        for number, write in enumerate(self._queued):
             total += len(write.raw)
             if total > MAX_BATCH_BYTES and number:
-                batch, self._waiting = self._waiting[:number], self._waiting[number:]
+                batch, self._queued = self._queued[:number], self._queued[number:]
                 return batch
-        batch, self._waiting = self._waiting, []
+        batch, self._queued = self._queued, []
         return batch
 
-    def _begin(self, most_chores: int = MOST_CHORES) -> Commit[T]:
+    def _begin(self, max_deferred: int = MAX_DEFERRED) -> Commit[T]:
         """Put everything that waits into the file, and begin to commit it."""
-        batch, chores = self._take(), self._chores[:most_chores]
-        del self._chores[:most_chores]
+        batch, deferred = self._take(), self._deferred[:max_deferred]
+        del self._deferred[:max_deferred]
         barriers: list[asyncio.Future[None]] = []
-        if not self._waiting and not self._chores:  # everything that was asked for before is in this commit
+        if not self._queued and not self._deferred:  # everything that was asked for before is in this commit
             barriers, self._barriers = self._barriers, []
         started = self._clock.now()
         committing: Awaitable[None] | Exception
         try:
-            for work in chores:
+            for work in deferred:
                 work(self.disk)
             for write in batch:
-                self.disk.put(write.seq, write.raw)
+                self.disk.put_record(write.seq, write.raw)
             committing = self.disk.commit()
         except Exception as error:
             committing = error
-        return Commit(batch, chores, barriers, committing, started)
+        return Commit(batch, deferred, barriers, committing, started)
 
-    async def _end(self, commit: Commit[T]) -> bool:
+    async def _finish(self, commit: Commit[T]) -> bool:
         """Wait for the commit, and tell everybody; whether it was made."""
         batch, before = commit.batch, self.commits
-        self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
         try:
             if isinstance(commit.committing, Exception):
                 raise commit.committing
@@ -294,7 +294,7 @@ class Journal(Generic[T]):
             if self.full and batch:
                 self._has_room()
             for write in batch:
-                write.ended(write.token, True)
+                write.on_done(write.token, True)
                 if not write.future.done():
                     write.future.set_result(None)
         finally:
@@ -304,10 +304,10 @@ class Journal(Generic[T]):
             _wake(watchers)
         return self.commits > before
 
-    def _keep_notes(self, disk: Disk) -> None:
-        self._noting = False
-        for name, text in {**self.versions.notes(), **self.lineages.notes()}.items():
-            disk.note(name, text)
+    def _store_metadata(self, disk: Disk) -> None:
+        self._storing_metadata = False
+        for name, text in {**self.versions.metadata(), **self.lineages.metadata()}.items():
+            disk.set_metadata(name, text)
 
     # ---- when the disk does not do what it should
 
@@ -318,7 +318,7 @@ class Journal(Generic[T]):
             self._has_failed(str(failure), commit.batch)
             return
         self._leaving.rolled_back()
-        self._chores[:0] = commit.chores
+        self._deferred[:0] = commit.deferred
         if not self.full:
             self.full = True
             log.error("the journal is full (%s): writes go through to S3 before they are acknowledged", error)
@@ -342,26 +342,26 @@ class Journal(Generic[T]):
             self._committing = None
             barriers, self._barriers = self._barriers, []
             _wake(barriers)  # it was tried
-        if not self.full and self._waiting:
+        if not self.full and self._queued:
             self._start()
 
-    async def _do(self, chore: Callable[[Disk], None]) -> bool:
+    async def _do(self, operation: Callable[[Disk], None]) -> bool:
         """Commit this alone; whether it was made."""
-        self._chores.insert(0, chore)
-        if not self.failure and await self._end(self._begin(1)):
+        self._deferred.insert(0, operation)
+        if not self.failure and await self._finish(self._begin(1)):
             return True
-        self._chores.remove(chore)
+        self._deferred.remove(operation)
         return False
 
-    async def _do_chores(self, most: int) -> bool:
+    async def _run_deferred(self, max_deferred: int) -> bool:
         """Commit at most so many of those that wait; whether it was made."""
-        return not self.failure and await self._end(self._begin(most))
+        return not self.failure and await self._finish(self._begin(max_deferred))
 
     def _has_room(self) -> None:
         self.full = False
         log.info("the journal has room again: writes are acknowledged from it")
 
-    def _has_failed(self, error: str, batch: list[Waiting[T]]) -> None:
+    def _has_failed(self, error: str, batch: list[QueuedWrite[T]]) -> None:
         self.failure = error
         log.critical(
             "the journal's disk failed (%s): the node stops. What was acknowledged is in the journal and will be "
@@ -369,18 +369,18 @@ class Journal(Generic[T]):
             error,
         )
         _wake(self._barriers)
-        for write in (*batch, *self._waiting):
+        for write in (*batch, *self._queued):
             write.fail(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
-        self._waiting = []
+        self._queued = []
         self.failed.set()
 
-    def _tell_stuck(self, batch: list[Waiting[T]]) -> None:
+    def _expire_stuck(self, batch: list[QueuedWrite[T]]) -> None:
         now = self._loop.time()
-        for write in (*batch, *self._waiting):
-            if now >= write.give_up_at and not write.future.done():
+        for write in (*batch, *self._queued):
+            if now >= write.deadline and not write.future.done():
                 error = DeadlineExceeded("the journal's disk has not answered in time; it may yet happen")
                 write.future.set_exception(error)
-        self._stuck = self._loop.call_later(STUCK_SECONDS, self._tell_stuck, batch)
+        self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
 
 
 def _wake(waiters: list[asyncio.Future[None]]) -> None:

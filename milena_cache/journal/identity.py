@@ -108,7 +108,7 @@ def adopt(directory: Path) -> JournalIdentity:
         return keep(directory, find_or_none(directory))
 
 
-def note_node(directory: Path, identity: JournalIdentity, node: str) -> None:
+def record_node(directory: Path, identity: JournalIdentity, node: str) -> None:
     """Note that the node at address `node` uses the journal. Raises OSError."""
     if identity.node != node:
         if identity.node:

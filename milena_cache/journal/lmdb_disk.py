@@ -31,11 +31,11 @@ from milena_cache.journal import identity as journal_identity
 from milena_cache.journal.disk import CannotOpen, DiskFailed, DiskFull
 from milena_cache.journal.file import DATA_FILE, ENGINE
 
-RECORDS, REFUSED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
-DATABASES = (RECORDS, REFUSED, DAMAGED, META)
+RECORDS, REJECTED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
+DATABASES = (RECORDS, REJECTED, DAMAGED, META)
 LOCK_FILE = "lock.mdb"
 # Only room in the address space; the file grows as it is filled.
-LEAST_MAP = 2**30
+MIN_MAP = 2**30
 # Threads and processes that may read at once.
 READERS = 64
 LOCK_FILE_BYTES = 2**13
@@ -43,7 +43,7 @@ LOCK_FILE_BYTES = 2**13
 COMMITS_PER_CHECK = 1000
 # What a reader reads at once.
 PAGE_RECORDS, PAGE_BYTES = 1000, 2**24
-LEAST_ROOM = 2**20
+MIN_ROOM = 2**20
 # From this size the thread copies a record, or the event loop would stand still for it.
 LARGE_BYTES = 2**16
 # LMDB says what failed only in words.
@@ -83,7 +83,7 @@ class LmdbDisk:
             # value needs room in one piece.
             self._env = lmdb.open(
                 str(directory),
-                map_size=LEAST_MAP + 3 * max_bytes,
+                map_size=MIN_MAP + 3 * max_bytes,
                 max_dbs=len(DATABASES),
                 max_readers=READERS,
                 mode=0o600,
@@ -92,7 +92,7 @@ class LmdbDisk:
             self._env.reader_check()
             with self._env.begin(write=True) as setup:
                 dbs = [self._env.open_db(name, setup) for name in DATABASES]
-            self._records, self._refused, self._damaged, self._meta = dbs
+            self._records, self._rejected, self._damaged, self._meta = dbs
             journal_directory.sync(directory)
             self.identity = journal_identity.keep(directory, identity)
         except (lmdb.Error, OSError) as error:
@@ -108,7 +108,7 @@ class LmdbDisk:
 
     # ---- into the open transaction
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         self._bytes += len(raw)
         if self._large or len(raw) >= LARGE_BYTES:
             self._large.append((seq, raw))  # and what comes after it, for the order of the numbers
@@ -124,32 +124,32 @@ class LmdbDisk:
         if not above:
             raise DiskFailed(f"record {seq} is not above the last one")
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         def work(txn: lmdb.Transaction) -> None:
             txn.delete(key_of(seq), db=self._records)
-            txn.delete(key_of(seq), db=self._refused)
+            txn.delete(key_of(seq), db=self._rejected)
             txn.delete(key_of(seq), db=self._damaged)
 
         self._do(work)
 
-    def refuse(self, seq: int, reason: str, at: float) -> None:
+    def reject_record(self, seq: int, reason: str, at: float) -> None:
         raw = json.dumps({"reason": reason, "at": at}).encode()
-        self._do(lambda txn: txn.put(key_of(seq), raw, db=self._refused))
+        self._do(lambda txn: txn.put(key_of(seq), raw, db=self._rejected))
 
-    def accept(self, seq: int) -> None:
-        self.refuse(seq, "", 0.0)
+    def clear_rejection(self, seq: int) -> None:
+        self.reject_record(seq, "", 0.0)
 
-    def set_aside(self, seq: int) -> None:
+    def quarantine(self, seq: int) -> None:
         def work(txn: lmdb.Transaction) -> None:
             raw = txn.pop(key_of(seq), db=self._records)
             txn.put(key_of(seq), raw or b"", db=self._damaged)
 
         self._do(work)
 
-    def drop_set_aside(self) -> None:
+    def drop_quarantined(self) -> None:
         self._do(lambda txn: txn.drop(self._damaged, delete=False))
 
-    def note(self, name: str, text: str) -> None:
+    def set_metadata(self, name: str, text: str) -> None:
         self._do(lambda txn: txn.put(name.encode(), text.encode(), db=self._meta))
 
     def _do(self, work: Any) -> None:
@@ -159,7 +159,7 @@ class LmdbDisk:
         except lmdb.Error as error:
             raise _translated(error) from None
 
-    def read(self, seq: int) -> bytes | None:
+    def read_record(self, seq: int) -> bytes | None:
         """The committed record."""
         with self._env.begin(db=self._records) as txn:
             found: bytes | None = txn.get(key_of(seq))
@@ -207,7 +207,7 @@ class LmdbDisk:
         number = os.open(self.directory / DATA_FILE, os.O_RDWR)
         try:
             size = os.fstat(number).st_size
-            os.posix_fallocate(number, size, 2 * self._bytes + LEAST_ROOM)
+            os.posix_fallocate(number, size, 2 * self._bytes + MIN_ROOM)
             os.ftruncate(number, size)
         except OSError as error:
             return error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -240,9 +240,9 @@ class LmdbDisk:
         except (lmdb.Error, ValueError) as error:
             raise CannotOpen(f"{self.directory}: {error}; look at it with `milena journal verify`") from None
 
-    def notes(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         with self._reading(self._meta) as txn:
-            return _notes(txn)
+            return _metadata(txn)
 
     def records(self, after: int, limit: int) -> list[tuple[int, memoryview]]:
         """At most `limit` records above number `after`. Their bytes are valid until the first transaction."""
@@ -252,10 +252,10 @@ class LmdbDisk:
                 return []
             return [(int.from_bytes(key, "big"), raw) for key, raw in _first(cursor.iternext(), limit)]
 
-    def refusals(self) -> dict[int, tuple[str, float]]:
+    def rejections(self) -> dict[int, tuple[str, float]]:
         """Why S3 refused records for good, and when, by number."""
-        with self._reading(self._refused) as txn:
-            return _refusals(txn)
+        with self._reading(self._rejected) as txn:
+            return _rejections(txn)
 
     def damaged(self) -> int:
         """How many records have been set aside."""
@@ -296,9 +296,9 @@ class LmdbReader:
             self._dbs = {name: self._env.open_db(name, create=False) for name in DATABASES}
             with self._env.begin() as txn:
                 self.entries = int(txn.stat(self._dbs[RECORDS])["entries"])
-                self.notes = _notes(txn, self._dbs[META])
-                refusals = _refusals(txn, self._dbs[REFUSED])
-            self.refusals = {seq: told for seq, told in refusals.items() if told[0]}
+                self.metadata = _metadata(txn, self._dbs[META])
+                rejections = _rejections(txn, self._dbs[REJECTED])
+            self.rejections = {seq: rejection for seq, rejection in rejections.items() if rejection[0]}
         except FileNotFoundError:
             raise CannotOpen(f"{directory}: is no journal, there is no {DATA_FILE}") from None
         except (lmdb.Error, OSError) as error:
@@ -310,7 +310,7 @@ class LmdbReader:
         """What `look` makes of each record, by number and bytes, in order. Raises Unreadable."""
         return self._pages(RECORDS, look)
 
-    def set_aside(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
+    def quarantined(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
         """The same of the damaged records that were set aside."""
         return self._pages(DAMAGED, look)
 
@@ -341,15 +341,15 @@ class LmdbReader:
         self._env.close()
 
 
-def _notes(txn: lmdb.Transaction, db: Any = None) -> dict[str, str]:
+def _metadata(txn: lmdb.Transaction, db: Any = None) -> dict[str, str]:
     return {bytes(name).decode(): bytes(text).decode() for name, text in txn.cursor(db)}
 
 
-def _refusals(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, float]]:
+def _rejections(txn: lmdb.Transaction, db: Any = None) -> dict[int, tuple[str, float]]:
     found = {}
     for key, raw in txn.cursor(db):
-        said = json.loads(bytes(raw))
-        found[int.from_bytes(key, "big")] = (str(said["reason"]), float(said["at"]))
+        rejection = json.loads(bytes(raw))
+        found[int.from_bytes(key, "big")] = (str(rejection["reason"]), float(rejection["at"]))
     return found
 
 
@@ -365,8 +365,8 @@ def _allocate(lock_file: Path) -> None:
 
 
 def _why(directory: Path, error: lmdb.Error | OSError) -> str:
-    said = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{directory}: ")
-    return f"{directory}: {said}"
+    rejection = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{directory}: ")
+    return f"{directory}: {rejection}"
 
 
 def _translated(error: lmdb.Error) -> Exception:

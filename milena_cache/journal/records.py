@@ -15,14 +15,14 @@ STEP = 5_000
 
 
 class Replayed(NamedTuple):
-    """A record found at the start. `refusal`: reason and time (seconds since 1970) if S3 refused it for good.
+    """A record found at the start. `rejection`: reason and time (seconds since 1970) if S3 refused it for good.
 
     `damage` says what is wrong if its value is not what was written; it must then not be served.
     """
 
     record: Record
     size: int
-    refusal: tuple[str, float] | None
+    rejection: tuple[str, float] | None
     damage: str
 
 
@@ -31,7 +31,7 @@ def read_records(disk: Disk, damaged: list[int]) -> Iterator[Replayed | None]:
 
     Numbers of those that are damaged beyond recognition go into `damaged`.
     """
-    refusals = disk.refusals()
+    rejections = disk.rejections()
     last = -1
     while found := disk.records(last, STEP):
         for seq, raw in found:
@@ -45,5 +45,5 @@ def read_records(disk: Disk, damaged: list[int]) -> Iterator[Replayed | None]:
                     damaged.append(seq)
                     continue
                 record, size, damage = error.record, 0, str(error)
-            yield Replayed(record, size, refusals.get(seq), damage)
+            yield Replayed(record, size, rejections.get(seq), damage)
         yield None

@@ -45,8 +45,10 @@ def trial(directory: Path) -> None:
     except subprocess.TimeoutExpired:
         raise CannotOpen(f"{directory}: could not be read within {TRIAL_SECONDS:g} s; look at its disk") from None
     if ran.returncode < 0:
-        ended = signal.Signals(-ran.returncode).name
-        raise CannotOpen(f"{directory}: its pages are damaged: reading them ends a process by {ended}. {REPAIR}")
+        signal_name = signal.Signals(-ran.returncode).name
+        raise CannotOpen(
+            f"{directory}: its pages are damaged: reading them ends a process by {signal_name}. {REPAIR}"
+        )
     if ran.returncode:
         said = ran.stderr.strip().splitlines()
         raise CannotOpen(f"{directory}: its pages are damaged: {said[-1] if said else 'no reason given'}. {REPAIR}")
@@ -57,7 +59,7 @@ def _read_all(directory: Path) -> None:
         return sum(raw[::_STEP])
 
     with closing(LmdbReader(directory)) as reader:
-        for part in (reader.records, reader.set_aside):
+        for part in (reader.records, reader.quarantined):
             for _ in part(touch):
                 pass
 

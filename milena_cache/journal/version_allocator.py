@@ -20,18 +20,18 @@ MAX_LEARNED_SEQ = 2**56
 
 
 class Versions:
-    """`wall`: the time of day in seconds; `notes`: what `notes()` gave before the restart."""
+    """`wall`: the time of day in seconds; `metadata`: what `metadata()` gave before the restart."""
 
-    def __init__(self, wall: float, notes: Mapping[str, str]) -> None:
-        self.epoch = max(int(wall * 1000), int(notes.get("epoch", 0)))
-        self.seq = max(int(wall * 1_000_000), int(notes.get("reserved", 0)))
-        self._note_from = self.seq
+    def __init__(self, wall: float, metadata: Mapping[str, str]) -> None:
+        self.epoch = max(int(wall * 1000), int(metadata.get("epoch", 0)))
+        self.seq = max(int(wall * 1_000_000), int(metadata.get("reserved", 0)))
+        self._reserve_from = self.seq
 
     def next(self, owned_since: int) -> Version:
         """The version of a write under an ownership that began at that epoch."""
         if owned_since > self.epoch:
             self.epoch = owned_since
-            self._note_from = 0  # a restart must not begin below it
+            self._reserve_from = 0  # a restart must not begin below it
         self.seq += 1
         return Version(self.epoch, self.seq)
 
@@ -49,15 +49,15 @@ class Versions:
         if version.epoch > MAX_LEARNED_EPOCH or version.seq > MAX_LEARNED_SEQ:
             return
         if version.epoch > self.epoch:
-            self._note_from = 0  # a restart must not begin below it
+            self._reserve_from = 0  # a restart must not begin below it
         self.seen(version)
 
     @property
     def due(self) -> bool:
-        """Whether `notes` should be kept now."""
-        return self.seq >= self._note_from
+        """Whether `metadata` should be kept now."""
+        return self.seq >= self._reserve_from
 
-    def notes(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """What must be on disk before half a block of further versions has been given."""
-        self._note_from = self.seq + BLOCK // 2
+        self._reserve_from = self.seq + BLOCK // 2
         return {"epoch": str(self.epoch), "reserved": str(self.seq + BLOCK)}

@@ -52,7 +52,7 @@ class NodeIdentity:
         self._of_ring = cluster_id
         self._learnt()
 
-    def answered(self, router: str, cluster_id: str) -> None:
+    def observe(self, router: str, cluster_id: str) -> None:
         """A router that took this node in says what its cluster is."""
         if self._of_routers.get(router, "") != cluster_id:
             self._of_routers[router] = cluster_id

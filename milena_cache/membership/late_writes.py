@@ -25,25 +25,25 @@ log = logging.getLogger(__name__)
 
 # Longer than a ring takes to be known everywhere.
 REMEMBERED_SECONDS = 5.0
-MOST_REMEMBERED = 50_000
-TELL_SECONDS = 2.0
+MAX_REMEMBERED = 50_000
+NOTIFY_SECONDS = 2.0
 ATTEMPTS = 3
 # After the first attempt; twice as long after the second.
 PAUSE_SECONDS = 0.25
 
 
-class MovedWrites:
+class LateWriteInvalidation:
     """`forget` makes the node whose Redis door is at an address forget a cache key, within some seconds."""
 
     def __init__(
-        self, ownership: Ownership, forget: Callable[[str, bytes, float], Awaitable[object]], clock: Clock
+        self, ownership: Ownership, invalidate: Callable[[str, bytes, float], Awaitable[object]], clock: Clock
     ) -> None:
         self._ownership = ownership
-        self._forget = forget
+        self._invalidate = invalidate
         self._clock = clock
-        self._recent: deque[tuple[float, bytes, int]] = deque(maxlen=MOST_REMEMBERED)
+        self._recent: deque[tuple[float, bytes, int]] = deque(maxlen=MAX_REMEMBERED)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.told = 0
+        self.notified = 0
 
     def wrote(self, key: bytes, owned_since: int) -> asyncio.Task[None] | None:
         """S3 has a write of `key`, made under an ownership since that epoch.
@@ -57,25 +57,25 @@ class MovedWrites:
         while recent and recent[0][0] < now - REMEMBERED_SECONDS:
             recent.popleft()
         recent.append((now, key, owned_since))
-        return self._tell(key) if self._has_moved(key, owned_since) else None
+        return self._notify(key) if self._has_moved(key, owned_since) else None
 
     def ring_changed(self) -> None:
         """There is a new ring."""
         for key in {key for _, key, owned_since in self._recent if self._has_moved(key, owned_since)}:
-            self._tell(key)
+            self._notify(key)
 
     def _has_moved(self, key: bytes, owned_since: int) -> bool:
         epoch, mine = self._ownership.epoch, self._ownership.mine_since(key)
         # A write from before a restart is of no ownership. A request may come by a newer ring than is known here.
         return bool(epoch) and (mine < 0 or mine != owned_since) and owned_since <= epoch
 
-    def _tell(self, key: bytes) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._tell_owner(key))
+    def _notify(self, key: bytes) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._notify_owner(key))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _tell_owner(self, key: bytes) -> None:
+    async def _notify_owner(self, key: bytes) -> None:
         for attempt in range(1, ATTEMPTS + 1):
             slot = slot_of(key)
             if self._ownership.since[slot] >= 0:
@@ -84,7 +84,7 @@ class MovedWrites:
             if not address:
                 return
             try:
-                await self._forget(address, key, TELL_SECONDS)
+                await self._invalidate(address, key, NOTIFY_SECONDS)
             except MilenaError as error:
                 if attempt < ATTEMPTS:
                     await self._clock.sleep(PAUSE_SECONDS * attempt)
@@ -97,7 +97,7 @@ class MovedWrites:
                         error,
                     )
             else:
-                self.told += 1
+                self.notified += 1
                 return
 
     async def stop(self) -> None:

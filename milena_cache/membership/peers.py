@@ -15,14 +15,14 @@ from milena_common.resp.link import RespLink
 TIMEOUT_SECONDS = 2.0
 
 
-class Neighbours:
+class Peers:
     """Links by address, made when they are needed. `identity_at`: which node must be at an address."""
 
     def __init__(self, identity_at: Callable[[str], Identity]) -> None:
         self._identity_at = identity_at
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
-    async def forget(self, address: str, key: bytes, timeout: float) -> None:
+    async def invalidate(self, address: str, key: bytes, timeout: float) -> None:
         """Make the node at `address` believe nothing of a cache key. Raises MilenaError."""
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
@@ -36,9 +36,9 @@ class Neighbours:
         stream = await link.open(timeout)
         if stream is None:
             raise link.error or NodeLost(f"node {address} cannot be reached")
-        bucket, bare = split_cache_key(key)
-        request = pb.ForgetRequest(key=bare, bucket=bucket).SerializeToString()
-        await stream.call(call("Forget", timeout, request), timeout)
+        bucket, object_key = split_cache_key(key)
+        request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
+        await stream.call(call("Invalidate", timeout, request), timeout)
 
     async def close(self) -> None:
         error = FailedPrecondition("the node stops")

@@ -19,7 +19,7 @@ from typing import Any
 from milena_cache.membership.identity import NodeIdentity
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.rpc.transport import ExchangingTransport
 from milena_common.runtime.backoff import Backoff
@@ -27,7 +27,7 @@ from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.1, most=2.0)
+BACKOFF = Backoff(first=0.1, max_delay=2.0)
 CALL_SECONDS = 2.0
 LOG_AGAIN_SECONDS = 60.0
 
@@ -61,15 +61,15 @@ class Registration:
         connection: ExchangingTransport,
         identity: Identity,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         newest_epoch: Callable[[], int],
         ring: Callable[[], SlotMap],
         cluster: NodeIdentity,
-        report: Callable[[], NodeReport],
+        status: Callable[[], NodeStatus],
     ) -> None:
         """`newest_epoch`: the greatest that this node has put into the version of a write.
 
-        `report` gives what this node tells of its writes, with each renewal and when it leaves.
+        `status` gives what this node tells of its writes, with each renewal and when it leaves.
 
         `ring`: the newest one, from whichever router.
         """
@@ -77,15 +77,15 @@ class Registration:
         self._connection = connection
         self._identity = identity
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._newest_epoch = newest_epoch
         self._lease_until = 0.0
         self._epoch = 0
         self._ring = ring
         self._cluster = cluster
-        self._report = report
+        self._status = status
         self._granted = 0.0  # the longest lease, in seconds
-        self._asked = False
+        self._join_sent = False
         self._hurried = asyncio.Event()
 
     @property
@@ -110,7 +110,7 @@ class Registration:
                         self._identity.address,
                         error,
                     )
-                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+                await self._clock.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 if failures:
                     log.info("router %s answers again after %d failed attempts", self.router, failures)
@@ -134,7 +134,7 @@ class Registration:
 
     async def _join(self) -> float:
         """Join once; the lease in seconds."""
-        me, report = self._identity, self._report()
+        me, status = self._identity, self._status()
         request = pb.JoinRequest(
             address=me.address,
             node_id=me.node_id,
@@ -144,52 +144,52 @@ class Registration:
             epoch=max(self._epoch, self._newest_epoch()),
             cluster_id=self._cluster.claimed,
             ring_epoch=max(self._epoch, self._ring().epoch),
-            dirty_entries=report.dirty_entries,
-            dead_letters=report.dead_letters,
-            degraded=report.degraded,
+            dirty_entries=status.dirty_entries,
+            dead_letters=status.dead_letters,
+            degraded=status.degraded,
             journal_id=me.journal_id,
         )
-        self._asked = True  # the router may take it in although its answer does not arrive
-        asked_at = self._clock.now()
+        self._join_sent = True  # the router may take it in although its answer does not arrive
+        requested_at = self._clock.now()
         was_joined = self.joined
-        answer: Any = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
+        response: Any = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
         ring = self._ring()
-        if answer.send_ring and ring.epoch:
+        if response.send_ring and ring.epoch:
             # Both in one message: what the router decides by must be of one moment.
             request.cluster_id = ring.cluster_id
             request.last_ring.ring.CopyFrom(ring.to_update())
             request.last_ring.lease_seconds = self._granted
-            asked_at = self._clock.now()
-            answer = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
+            requested_at = self._clock.now()
+            response = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
         # A router that grants no time is one that does not expire its members.
-        lease = answer.lease_seconds or 5.0
+        lease = response.lease_seconds or 5.0
         # Counted from the question, so that this clock's lease ends before the router's.
-        self._lease_until = asked_at + lease
+        self._lease_until = requested_at + lease
         self._granted = max(self._granted, lease)
-        self._cluster.answered(self.router, answer.cluster_id)
-        self._epoch = max(self._epoch, answer.epoch)
+        self._cluster.observe(self.router, response.cluster_id)
+        self._epoch = max(self._epoch, response.epoch)
         if not was_joined:
             log.info(
                 "joined router %s as %s: lease %.3g s, epoch %d, ring of %d",
                 self.router,
                 me.address,
                 lease,
-                answer.epoch,
-                answer.ring_size,
+                response.epoch,
+                response.ring_size,
             )
         return lease
 
     async def leave(self, timeout: float) -> None:
         """Leave the ring, if the router can be told within `timeout` seconds; its lease ends anyway."""
-        if not self._asked:
+        if not self._join_sent:
             return
-        self._asked = False
-        me, report = self._identity, self._report()
+        self._join_sent = False
+        me, status = self._identity, self._status()
         request = pb.LeaveRequest(
             address=me.address,
             node_id=me.node_id,
-            dirty_entries=report.dirty_entries,
-            dead_letters=report.dead_letters,
+            dirty_entries=status.dirty_entries,
+            dead_letters=status.dead_letters,
         )
         try:
             await self._connection.call("Leave", request, timeout)

@@ -15,34 +15,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-MAX_ENDS = 1_000_000
+MAX_EXPIRIES = 1_000_000
 
 
-class Changes:
+class ChangeFeed:
     """`on_change` None: nobody follows anything. At most `max_ends` ends are kept."""
 
-    def __init__(self, max_ends: int = MAX_ENDS) -> None:
+    def __init__(self, max_expiries: int = MAX_EXPIRIES) -> None:
         self.on_change: Callable[[bytes], None] | None = None
-        self._max_ends = max_ends
-        self._ends: list[tuple[float, bytes]] = []
+        self._max_expiries = max_expiries
+        self._expiries: list[tuple[float, bytes]] = []
 
-    def __call__(self, key: bytes) -> None:
+    def notify(self, key: bytes) -> None:
         """What is told of `key` may be another thing from now on."""
         on_change = self.on_change
         if on_change is not None:
             on_change(key)
 
-    def ends(self, key: bytes, expires_at: float) -> bool:
+    def expect_expiry(self, key: bytes, expires_at: float) -> bool:
         """Have `due` tell of this end (seconds since 1970); False if there is no room, and it will not."""
-        if len(self._ends) >= self._max_ends:
+        if len(self._expiries) >= self._max_expiries:
             return False
-        heappush(self._ends, (expires_at, key))
+        heappush(self._expiries, (expires_at, key))
         return True
 
     def due(self, wall: float) -> int:
         """Tell of every end until `wall` (seconds since 1970), once each; how many those were."""
-        told = 0
-        while self._ends and self._ends[0][0] <= wall:
-            self(heappop(self._ends)[1])
-            told += 1
-        return told
+        notified = 0
+        while self._expiries and self._expiries[0][0] <= wall:
+            self.notify(heappop(self._expiries)[1])
+            notified += 1
+        return notified

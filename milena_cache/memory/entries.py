@@ -10,54 +10,54 @@ from typing import Any
 
 from milena_cache.memory.existence import Existence, Known
 from milena_cache.memory.freshness import Freshness, Window
-from milena_cache.memory.lru import EndingEntry, Entry, Memory
-from milena_cache.memory.single_flight import Flights
-from milena_cache.objects.expiry import has_ended
+from milena_cache.memory.lru import Entry, ExpiringEntry, Memory
+from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_common.runtime.clock import Clock
 
 
-class Copies:
+class Entries:
     """The copies of one node."""
 
-    def __init__(self, memory: Memory, flights: Flights[Any], freshness: Freshness, clock: Clock) -> None:
-        self.changes = memory.changes
-        self.existence = Existence(freshness, clock, flights.late_after)
+    def __init__(self, memory: Memory, fetches: SingleFlight[Any], freshness: Freshness, clock: Clock) -> None:
+        self.change_feed = memory.change_feed
+        self.existence = Existence(freshness, clock, fetches.late_after)
         self._memory = memory
-        self._flights = flights
+        self._fetches = fetches
         self._freshness = freshness
         self._clock = clock
 
     def keep(self, key: bytes, entry: Entry) -> bool:
         """Put `entry` into memory; False if it does not fit there."""
-        self.existence.forget(key)
+        self.existence.invalidate(key)
         if entry.value is None and not self._freshness.negative_ttl:
             self._memory.remove(key)
-            self.changes(key)  # readers are told what nobody will compare with anything
+            self.change_feed.notify(key)  # readers are told what nobody will compare with anything
             return True
-        return self._memory.put(key, entry)
+        return self._memory.store(key, entry)
 
-    def forget(self, key: bytes) -> bool:
+    def invalidate(self, key: bytes) -> bool:
         """Know nothing of the object any more; True if there was a copy."""
-        self.changing(key)
+        self.fence_reads(key)
         if key in self._memory:
             self._memory.remove(key)
             return True
-        self.changes(key)
+        self.change_feed.notify(key)
         return False
 
     def known(self) -> list[bytes]:
         """The keys of all objects of which something is known, or is being read."""
-        return [*self._memory, *self._flights, *self.existence]
+        return [*self._memory, *self._fetches, *self.existence]
 
-    def changing(self, key: bytes) -> None:
+    def fence_reads(self, key: bytes) -> None:
         """A write of the object begins or ends: no read that is under way may be believed."""
-        self._flights.detach(key)
-        self.existence.forget(key)
+        self._fetches.detach(key)
+        self.existence.invalidate(key)
 
-    def distrust(self, key: bytes) -> None:
+    def mark_stale(self, key: bytes) -> None:
         """Make S3 be asked before the copy is served again: a write of the object may have happened there."""
-        self.existence.forget(key)
+        self.existence.invalidate(key)
         entry = self._memory.get(key)
         if entry is None:
             return
@@ -66,16 +66,18 @@ class Copies:
             return
         oldest = self._clock.now() - self._freshness.age_at_end_of_grace(key)
         checked_at = min(entry.checked_at, oldest)
-        self._memory.put(
+        self._memory.store(
             key,
-            EndingEntry(entry.value, entry.etag, checked_at, entry.owned_since, entry.expires_at, unsure=True),
+            ExpiringEntry(
+                entry.value, entry.etag, checked_at, entry.owned_since, entry.expires_at, indeterminate=True
+            ),
         )
 
     def found(self, key: bytes, known: Known) -> None:
         """Keep what a HEAD found, unless a read of the value is in flight, which will say more of a later time."""
-        if key not in self._flights:
+        if key not in self._fetches:
             self.existence.keep(key, known)
-        self.changes(key)  # readers are told what nobody will compare with anything
+        self.change_feed.notify(key)  # readers are told what nobody will compare with anything
 
     def _known(self, key: bytes, owned_since: int) -> Entry | None:
         """The copy by which a reader would be answered without S3 being asked."""
@@ -93,7 +95,7 @@ class Copies:
         entry = self._known(key, owned_since)
         if entry is None:
             return UNKNOWN
-        if entry.value is None or has_ended(entry.expires_at, self._clock.wall()):
+        if entry.value is None or is_expired(entry.expires_at, self._clock.wall()):
             return ABSENT
         return entry.etag or UNKNOWN
 

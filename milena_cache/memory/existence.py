@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from milena_cache.memory.freshness import Freshness
-from milena_cache.memory.lru import Entry, copy_of
-from milena_cache.memory.single_flight import Flights
-from milena_cache.objects.expiry import has_ended
+from milena_cache.memory.lru import Entry, entry_of
+from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.objects.expiry import is_expired
 from milena_common.runtime.clock import Clock
 
 # The most entries; the least recently used goes first. About 4 MB with keys of 50 bytes, 14 MB with the longest.
@@ -43,7 +43,7 @@ class Known(NamedTuple):
     def stand_in(self) -> Entry:
         """Return an entry for replies: an empty value stands for one that was not read."""
         value = None if self.size is None else b""
-        return copy_of(value, self.etag, self.checked_at, self.owned_since, self.expires_at)
+        return entry_of(value, self.etag, self.checked_at, self.owned_since, self.expires_at)
 
 
 class Existence:
@@ -54,7 +54,7 @@ class Existence:
     """
 
     def __init__(self, freshness: Freshness, clock: Clock, late_after: float) -> None:
-        self.heads: Flights[Known] = Flights(late_after)
+        self.heads: SingleFlight[Known] = SingleFlight(late_after)
         self._freshness = freshness
         self._clock = clock
         self._known: OrderedDict[bytes, Known] = OrderedDict()
@@ -73,7 +73,7 @@ class Existence:
         if known is None or known.owned_since < owned_since:
             return None
         old = self._clock.now() - known.checked_at >= self._freshness.fresh_for(key)
-        if old or has_ended(known.expires_at, self._clock.wall()):
+        if old or is_expired(known.expires_at, self._clock.wall()):
             del self._known[key]
             return None
         self._known.move_to_end(key)
@@ -88,7 +88,7 @@ class Existence:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
-    def forget(self, key: bytes) -> None:
+    def invalidate(self, key: bytes) -> None:
         """Know nothing of the object any more, and believe no HEAD that is in flight."""
         self._known.pop(key, None)
         self.heads.detach(key)

@@ -14,7 +14,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from milena_cache.memory.change_feed import Changes
+from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.objects.expiry import NEVER
 
 # What one entry takes beyond the bytes of its key and value: objects, dictionary slots, list node. 310 to 345,
@@ -36,14 +36,14 @@ class Entry:
     `checked_at`: when S3 last vouched for it, monotonic seconds. `owned_since`: the ring epoch since which this
     node owned the key's slot at that time. The ETag of an object of one part is 32 hexadecimal digits in quotes:
     it is kept as a number, which saves 48 bytes. `expires_at`: when the object ends, in seconds since 1970.
-    `unsure`: its bytes may have been written anew in S3 meanwhile, to end at another time. Only `EndingEntry` has
-    these two of its own, because slots for them in all entries would cost each 16 bytes.
+    `indeterminate`: its bytes may have been written anew in S3 meanwhile, to end at another time. Only
+    `ExpiringEntry` has these two of its own, because slots for them in all entries would cost each 16 bytes.
     """
 
     __slots__ = ("_etag", "checked_at", "owned_since", "value")
 
     expires_at: float = NEVER
-    unsure: bool = False
+    indeterminate: bool = False
 
     def __init__(self, value: bytes | None, etag: str, checked_at: float, owned_since: int) -> None:
         self.value = value
@@ -62,10 +62,10 @@ class Entry:
         return len(self.value) if self.value is not None else 0
 
 
-class EndingEntry(Entry):
+class ExpiringEntry(Entry):
     """A copy of an object that ends by itself, or may."""
 
-    __slots__ = ("expires_at", "unsure")
+    __slots__ = ("expires_at", "indeterminate")
 
     def __init__(
         self,
@@ -75,30 +75,30 @@ class EndingEntry(Entry):
         owned_since: int,
         expires_at: float,
         *,
-        unsure: bool,
+        indeterminate: bool,
     ) -> None:
         super().__init__(value, etag, checked_at, owned_since)
         self.expires_at = expires_at
-        self.unsure = unsure
+        self.indeterminate = indeterminate
 
 
-def copy_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:
+def entry_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:
     """The entry for an object that ends at `expires_at`, or never."""
     if not expires_at:
         return Entry(value, etag, checked_at, owned_since)
-    return EndingEntry(value, etag, checked_at, owned_since, expires_at, unsure=False)
+    return ExpiringEntry(value, etag, checked_at, owned_since, expires_at, indeterminate=False)
 
 
 class Memory:
     """At most `max_entries` entries and `max_bytes` bytes; the least recently used goes first.
 
-    `changes` is told of each entry that goes, or gives its place to a different one.
+    `change_feed` is notified of each entry that goes, or gives its place to a different one.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
-        self.changes = Changes()
+        self.change_feed = ChangeFeed()
         self.bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
         # By cache key, the least recently used first. Read by the door too, on the path of a hit.
@@ -127,13 +127,13 @@ class Memory:
             self.entries.move_to_end(key)
         return entry
 
-    def put(self, key: bytes, entry: Entry) -> bool:
+    def store(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and drop what no longer fits; False if it alone is over the byte budget."""
         before = self.entries.pop(key, None)
         if before is not None:
             self.bytes -= _cost(key, before)
             if _differ(before, entry):
-                self.changes(key)
+                self.change_feed.notify(key)
         # Entries that came together hold the same two number objects, which saves 64 bytes each; a copy may be
         # taken for up to SAME_TIME older than it is for that.
         if 0 <= entry.checked_at - self._checked_at < SAME_TIME:
@@ -144,7 +144,7 @@ class Memory:
         self._owned_since = entry.owned_since
         cost = _cost(key, entry)
         if cost > self.max_bytes:
-            self.changes(key)
+            self.change_feed.notify(key)
             return False
         while self.bytes + cost > self.max_bytes:
             self._evict("bytes")
@@ -159,13 +159,13 @@ class Memory:
         entry = self.entries.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(key, entry)
-            self.changes(key)
+            self.change_feed.notify(key)
 
     def _evict(self, reason: str) -> None:
         key, entry = self.entries.popitem(last=False)
         self.bytes -= _cost(key, entry)
         self.evictions[reason] += 1
-        self.changes(key)
+        self.change_feed.notify(key)
 
 
 def _cost(key: bytes, entry: Entry) -> int:

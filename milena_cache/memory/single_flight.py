@@ -27,33 +27,33 @@ T = TypeVar("T")
 MAX_READS = 3
 
 
-class Flight(Generic[T]):
+class SharedCall(Generic[T]):
     """S3 reads under way for one key.
 
     attached: the result may still be kept
-    landed: the result of the first read that succeeds, or the error of the last that fails
+    outcome: the result of the first read that succeeds, or the error of the last that fails
     read_at: when the newest read began, monotonic seconds
     """
 
-    __slots__ = ("attached", "key", "landed", "owned_since", "read", "read_at", "reads", "running")
+    __slots__ = ("attached", "key", "outcome", "owned_since", "read", "read_at", "reads", "running")
 
-    def __init__(self, key: bytes, owned_since: int, read: Callable[[Flight[T]], Awaitable[T]]) -> None:
+    def __init__(self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Awaitable[T]]) -> None:
         self.key = key
         self.owned_since = owned_since
         self.read = read
         self.attached = True
-        self.landed: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.running: set[asyncio.Task[T]] = set()
         self.reads = 0
         self.read_at = -inf
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """The flights of one node, by cache key. Those older than `late_after` seconds are late."""
 
     def __init__(self, late_after: float) -> None:
         self.late_after = late_after
-        self._by_key: dict[bytes, Flight[T]] = {}
+        self._by_key: dict[bytes, SharedCall[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
 
     def __len__(self) -> int:
@@ -66,49 +66,49 @@ class Flights(Generic[T]):
     def __contains__(self, key: bytes) -> bool:
         return key in self._by_key
 
-    def join(self, key: bytes, owned_since: int, now: float) -> Flight[T] | None:
+    def join(self, key: bytes, owned_since: int, now: float) -> SharedCall[T] | None:
         """Return the flight for `key` that a request of this ownership may share; it reads again if it is late."""
-        flight = self._by_key.get(key)
-        if flight is None:
+        call = self._by_key.get(key)
+        if call is None:
             return None
-        if flight.owned_since < owned_since:
+        if call.owned_since < owned_since:
             self.detach(key)
             return None
-        if now - flight.read_at >= self.late_after and flight.reads < MAX_READS and not flight.landed.done():
-            self._begin(flight, now)
-        return flight
+        if now - call.read_at >= self.late_after and call.reads < MAX_READS and not call.outcome.done():
+            self._begin(call, now)
+        return call
 
     def start(
-        self, key: bytes, owned_since: int, read: Callable[[Flight[T]], Awaitable[T]], now: float
-    ) -> Flight[T]:
+        self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Awaitable[T]], now: float
+    ) -> SharedCall[T]:
         """Start `read` as the flight for `key`, in place of any other."""
         self.detach(key)
-        flight = Flight(key, owned_since, read)
-        self._by_key[key] = flight
-        self._begin(flight, now)
-        return flight
+        call = SharedCall(key, owned_since, read)
+        self._by_key[key] = call
+        self._begin(call, now)
+        return call
 
-    def _begin(self, flight: Flight[T], now: float) -> None:
-        async def fly() -> T:
-            return await flight.read(flight)
+    def _begin(self, call: SharedCall[T], now: float) -> None:
+        async def run() -> T:
+            return await call.read(call)
 
-        task = asyncio.get_running_loop().create_task(fly())
-        flight.reads += 1
-        flight.read_at = now
-        flight.running.add(task)
+        task = asyncio.get_running_loop().create_task(run())
+        call.reads += 1
+        call.read_at = now
+        call.running.add(task)
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._landed(flight, task))
+        task.add_done_callback(lambda task: self._read_done(call, task))
 
     def detach(self, key: bytes) -> None:
         """Keep nothing of the flight for `key`, and let nobody join it any more."""
-        flight = self._by_key.pop(key, None)
-        if flight is not None:
-            flight.attached = False
+        call = self._by_key.pop(key, None)
+        if call is not None:
+            call.attached = False
 
-    async def wait(self, flight: Flight[T], timeout: float) -> bool:
+    async def wait(self, call: SharedCall[T], timeout: float) -> bool:
         """Whether the flight has landed within `timeout` seconds."""
-        await asyncio.wait((flight.landed,), timeout=max(0.0, timeout))
-        return flight.landed.done()
+        await asyncio.wait((call.outcome,), timeout=max(0.0, timeout))
+        return call.outcome.done()
 
     async def cancel_all(self) -> None:
         """Break off every flight; for the end of the process."""
@@ -117,23 +117,23 @@ class Flights(Generic[T]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _landed(self, flight: Flight[T], task: asyncio.Task[T]) -> None:
+    def _read_done(self, call: SharedCall[T], task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
-        flight.running.discard(task)
+        call.running.discard(task)
         error = None if task.cancelled() else task.exception()
         succeeded = not task.cancelled() and error is None
-        if flight.running and not succeeded:
+        if call.running and not succeeded:
             return  # another read of the flight may still bring something
-        if self._by_key.get(flight.key) is flight:
-            del self._by_key[flight.key]
-        if flight.landed.done():
+        if self._by_key.get(call.key) is call:
+            del self._by_key[call.key]
+        if call.outcome.done():
             return
         if task.cancelled():
-            flight.landed.cancel()
+            call.outcome.cancel()
         elif error is not None:
-            flight.landed.set_exception(error)
-            flight.landed.exception()  # everybody may have given up waiting; that is no event for the log
+            call.outcome.set_exception(error)
+            call.outcome.exception()  # everybody may have given up waiting; that is no event for the log
         else:
-            flight.landed.set_result(task.result())
-            for other in flight.running:
+            call.outcome.set_result(task.result())
+            for other in call.running:
                 other.cancel()

@@ -45,7 +45,7 @@ def expiry_of(metadata: Mapping[str, str], ref: Ref) -> float:
     return int(text) / 1000 or NEVER
 
 
-def has_ended(expires_at: float, wall: float) -> bool:
+def is_expired(expires_at: float, wall: float) -> bool:
     """Whether what ends at `expires_at` is no more at `wall`; both in seconds since 1970."""
     return bool(expires_at) and wall >= expires_at
 
@@ -55,7 +55,7 @@ def to_the_millisecond(expires_at: float) -> float:
     return round(expires_at * 1000) / 1000 or NEVER
 
 
-def ends_after(ttl_ms: int, wall: float) -> float:
+def expires_after(ttl_ms: int, wall: float) -> float:
     """The end of an object that is to exist for so long from `wall` on; 0 means for ever. Raises InvalidRequest."""
     if ttl_ms > MAX_TTL_MS:
         raise InvalidRequest(f"ttl_ms: got {ttl_ms}; allowed: 0 (no end) to {MAX_TTL_MS} (ten years)")

@@ -42,14 +42,14 @@ def lineage_of_cluster(cluster_id: str) -> str:
 class Lineages:
     """The lineage of one node's writes, and their kin.
 
-    `own` is what writes are stamped with; UNNAMED where lineages are not in use. `notes` are what `notes()` gave
-    before the restart, `minted` the lineage of a journal that has none yet.
+    `own` is what writes are stamped with; UNNAMED where lineages are not in use. `metadata` is what `metadata()`
+    returned before the restart, `minted` the lineage of a journal that has none yet.
     """
 
-    def __init__(self, notes: Mapping[str, str], minted: str) -> None:
-        self.own = notes.get("lineage", "") or minted
+    def __init__(self, metadata: Mapping[str, str], minted: str) -> None:
+        self.own = metadata.get("lineage", "") or minted
         # The first ones come first.
-        self._earlier = list(filter(is_lineage, notes.get("lineages", "").split(",")))
+        self._earlier = list(filter(is_lineage, metadata.get("lineages", "").split(",")))
         self.ring_known = False
         self._update()
 
@@ -78,6 +78,6 @@ class Lineages:
         """Return whether `lineage` may turn out to be kin when the first ring since the start is known."""
         return late and not self.ring_known and not self.comparable(lineage, late=late)
 
-    def notes(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return what the journal has to keep; nothing where lineages are not in use."""
         return {"lineage": self.own, "lineages": ",".join(self._earlier)} if self.own else {}

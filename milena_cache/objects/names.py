@@ -23,7 +23,7 @@ ANY_BUCKET = "*"
 class Object(NamedTuple):
     """A request's object."""
 
-    filed_as: bytes
+    cache_key: bytes
     ref: Ref
 
 
@@ -55,16 +55,16 @@ class Buckets:
         """
         name = self.canonical(bucket)
 
-        def matches(filed_as: bytes) -> bool:
-            of, key = split_cache_key(filed_as)
+        def matches(entry_key: bytes) -> bool:
+            of, key = split_cache_key(entry_key)
             return of == name and key.startswith(prefix)
 
         return matches
 
-    def filed(self, filed_as: bytes) -> Object:
+    def object_at(self, entry_key: bytes) -> Object:
         """The object that is filed so: what `resolve` gave when it was, whatever is allowed now."""
-        bucket, key = split_cache_key(filed_as)
-        return Object(filed_as, Ref(bucket or self.default, self.prefix_of(bucket) + key.decode()))
+        bucket, key = split_cache_key(entry_key)
+        return Object(entry_key, Ref(bucket or self.default, self.prefix_of(bucket) + key.decode()))
 
     def canonical(self, bucket: str) -> str:
         """The name of an allowed bucket, "" for the default one. Raises InvalidRequest or AccessDenied."""

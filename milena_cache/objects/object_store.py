@@ -102,7 +102,7 @@ class Fault(Enum):
     DENIED = ("denied", False, False)
     ACCOUNT = ("account", False, False)
     NO_BUCKET = ("no bucket", False, False)
-    REFUSED = ("refused", False, False)
+    REJECTED = ("refused", False, False)
     CHANGED = ("changed", False, False)
     UNSUPPORTED = ("unsupported", False, False)
 
@@ -149,12 +149,12 @@ class OriginFailure(Exception):
 
     def as_error(self) -> MilenaError:
         """What callers of Milena are told."""
-        refused = self.fault is Fault.ACCOUNT and self.status in ("401", "403", "local")
-        if self.fault is Fault.DENIED or refused:
+        rejected = self.fault is Fault.ACCOUNT and self.status in ("401", "403", "local")
+        if self.fault is Fault.DENIED or rejected:
             return errors.AccessDenied(str(self))
         if self.fault is Fault.CHANGED:
             return errors.ConditionFailed(str(self))
-        if self.fault in (Fault.ACCOUNT, Fault.NO_BUCKET, Fault.REFUSED, Fault.UNSUPPORTED):
+        if self.fault in (Fault.ACCOUNT, Fault.NO_BUCKET, Fault.REJECTED, Fault.UNSUPPORTED):
             return errors.FailedPrecondition(str(self))
         return errors.OriginUnavailable(str(self))
 

@@ -44,7 +44,7 @@ class Change(NamedTuple):
     value of, if only its end changes: what else S3 keeps with it stays. "" for a new object.
     """
 
-    wanted: Object
+    target: Object
     value: bytes | None
     etag: str = ""
     owned_since: int = 0
@@ -66,7 +66,7 @@ class Change(NamedTuple):
     @property
     def cost(self) -> int:
         """Bytes that it counts for as a dirty entry."""
-        return len(self.wanted.filed_as) + len(self.value or b"") + ENTRY_OVERHEAD
+        return len(self.target.cache_key) + len(self.value or b"") + ENTRY_OVERHEAD
 
 
 def etag_of(value: bytes) -> str:

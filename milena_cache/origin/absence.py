@@ -18,7 +18,7 @@ from milena_cache.objects.object_store import Info, Ref
 from milena_common.runtime.clock import Clock
 
 # Absent objects that are remembered; the one that was learnt first is forgotten first.
-MOST = 100_000
+MAX_KNOWN = 100_000
 
 
 class Absence:
@@ -30,7 +30,7 @@ class Absence:
         self._known: OrderedDict[Ref, float] = OrderedDict()
         self._asking: dict[Ref, asyncio.Task[Info | None]] = {}
 
-    def forget(self, ref: Ref) -> None:
+    def invalidate(self, ref: Ref) -> None:
         """Know nothing of the object any more: it is being written."""
         self._known.pop(ref, None)
         self._asking.pop(ref, None)
@@ -42,23 +42,23 @@ class Absence:
             return None
         task = self._asking.get(ref)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._ask(ref, inquire))
+            task = asyncio.get_running_loop().create_task(self._request(ref, inquire))
             self._asking[ref] = task
-            task.add_done_callback(lambda done: self._asked(ref, done))
+            task.add_done_callback(lambda done: self._request_done(ref, done))
         # One who gives up leaves the request to the others.
         return await asyncio.shield(task)
 
-    async def _ask(self, ref: Ref, inquire: Callable[[Ref], Awaitable[Info | None]]) -> Info | None:
-        asked_at = self._clock.now()
+    async def _request(self, ref: Ref, inquire: Callable[[Ref], Awaitable[Info | None]]) -> Info | None:
+        requested_at = self._clock.now()
         found = await inquire(ref)
         if found is None and self._ttl > 0 and self._asking.get(ref) is asyncio.current_task():
-            self._known[ref] = asked_at
+            self._known[ref] = requested_at
             self._known.move_to_end(ref)
-            if len(self._known) > MOST:
+            if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return found
 
-    def _asked(self, ref: Ref, task: asyncio.Task[Info | None]) -> None:
+    def _request_done(self, ref: Ref, task: asyncio.Task[Info | None]) -> None:
         if self._asking.get(ref) is task:
             del self._asking[ref]
         if not task.cancelled():

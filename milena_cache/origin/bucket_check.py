@@ -20,16 +20,16 @@ from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.5, most=10.0)
+BACKOFF = Backoff(first=0.5, max_delay=10.0)
 # Of probes, which write: a store on which one fails for ever is to have no load of them.
-PROBE_BACKOFF = Backoff(first=0.5, most=600.0)
+PROBE_BACKOFF = Backoff(first=0.5, max_delay=600.0)
 
 _ADVICE = {
     Fault.NO_BUCKET: "create the bucket, or correct S3_BUCKET, AWS_REGION or S3_ENDPOINT_URL",
     Fault.DENIED: "check the credentials; Milena needs s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject",
     Fault.ACCOUNT: "check AWS_REGION, the credentials and the account that they belong to",
     Fault.UNEXPECTED: "S3_ENDPOINT_URL is no S3, or a load balancer or gateway before it answers in its place",
-    Fault.REFUSED: "check S3_BUCKET, AWS_REGION and S3_ENDPOINT_URL",
+    Fault.REJECTED: "check S3_BUCKET, AWS_REGION and S3_ENDPOINT_URL",
     Fault.CONNECT: "check S3_ENDPOINT_URL and the network",
     Fault.TIMEOUT: "check S3_ENDPOINT_URL and the network",
 }
@@ -45,7 +45,7 @@ def _advice(failure: OriginFailure) -> str:
 Probe = Callable[[], Awaitable[bool]]
 
 
-class BucketWatch:
+class BucketCheck:
     """`problem` says what is wrong with the bucket; "" once it has been reached and all `probes` were tried."""
 
     def __init__(
@@ -53,14 +53,14 @@ class BucketWatch:
         store: Origin,
         bucket: str,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         probes: Sequence[Probe] = (),
     ) -> None:
         self.problem = f"the bucket {bucket} has not been reached yet"
         self._store = store
         self._bucket = bucket
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._probes = list(probes)
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class BucketWatch:
             if not self._probes:
                 return
             failures += 1
-            await self._clock.sleep(PROBE_BACKOFF.delay(failures, self._draw))
+            await self._clock.sleep(PROBE_BACKOFF.delay(failures, self._rng))
 
     async def _reach(self) -> None:
         """Return when the bucket answers."""
@@ -90,6 +90,6 @@ class BucketWatch:
                 if problem != self.problem:
                     log.error("%s; trying again until it works", problem)
                 self.problem = problem
-                await self._clock.sleep(BACKOFF.delay(failures, self._draw))
+                await self._clock.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 return

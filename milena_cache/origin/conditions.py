@@ -130,14 +130,18 @@ class Conditions:
         finding = self.findings[capability]
         if self.mode == "require" and finding.state is not State.WORKS:
             raise FailedPrecondition(
-                f"S3_CONDITIONS=require: conditional writes are refused, because {_words(capability, finding)}"
+                f"S3_CONDITIONS=require: conditional writes are refused, "
+                f"because {_description(capability, finding)}"
             )
 
     def not_ready(self) -> list[str]:
         """The reasons why the node must not serve: conditions are required, and the store has none."""
         if self.mode != "require":
             return []
-        return [f"S3_CONDITIONS=require: {_words(each, self.findings[each])}" for each in self._failed_conditions()]
+        return [
+            f"S3_CONDITIONS=require: {_description(each, self.findings[each])}"
+            for each in self._failed_conditions()
+        ]
 
     def _failed_conditions(self) -> list[Capability]:
         working = (State.WORKS, State.UNKNOWN)
@@ -153,13 +157,13 @@ class Conditions:
             if self.mode == "off" and capability in CONDITIONAL_WRITES:
                 continue
             known = finding.state is not State.UNKNOWN
-            reasons.append(f"S3: {_words(capability, finding)}{f'; {consequence}' if known else ''}")
+            reasons.append(f"S3: {_description(capability, finding)}{f'; {consequence}' if known else ''}")
         for capability, objects in self._exceptions.items():
             if objects:
                 reasons.append(f"S3: {capability.value}: denied for {len(objects)} objects that it holds for")
         return reasons
 
 
-def _words(capability: Capability, finding: Finding) -> str:
+def _description(capability: Capability, finding: Finding) -> str:
     detail = f" ({finding.detail})" if finding.detail else ""
     return f"{capability.value}: {finding.state.value}{detail}"

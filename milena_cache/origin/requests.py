@@ -40,7 +40,7 @@ T = TypeVar("T")
 # One request to a store; the second argument is to be called when S3 begins to answer.
 Once = Callable[[ObjectStore, Callable[[], None]], Awaitable[T]]
 
-BACKOFF = Backoff(first=0.05, most=2.0)
+BACKOFF = Backoff(first=0.05, max_delay=2.0)
 # Reads: sending them twice changes nothing.
 HEDGED = frozenset(("get", "head", "list", "bucket"))
 # After these the same connection, or one as old, is not tried again.
@@ -83,7 +83,7 @@ class Origin:
         self,
         store: ObjectStore,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         *,
         fresh: ObjectStore,
         retries: int,
@@ -100,7 +100,7 @@ class Origin:
         self._hedge_after = hedge_after
         self._next_reconnect = -inf
         self.clock = clock
-        self._draw = draw
+        self._rng = rng
         self._retries = retries
         self._places_to_read = asyncio.Semaphore(concurrency)
         self._places_to_write = asyncio.Semaphore(concurrency)
@@ -114,14 +114,14 @@ class Origin:
         code_of: Callable[[T], str] = lambda _: "200",
         *,
         writing: bool = False,
-        give_up_at: float = inf,
+        deadline: float = inf,
     ) -> T:
         places = self._places_to_write if writing else self._places_to_read
         retries = 0 if writing else self._retries
         failures = 0
         store = self._store
         while True:
-            await self._take(places, operation, ref, give_up_at)
+            await self._take(places, operation, ref, deadline)
             try:
                 if operation in HEDGED:
                     return await self._hedged(store, operation, once, code_of, places)
@@ -133,7 +133,7 @@ class Origin:
                 store = self._fresh if failure.fault in BROKEN else self._store
             finally:
                 places.release()
-            await self.clock.sleep(BACKOFF.delay(failures, self._draw))
+            await self.clock.sleep(BACKOFF.delay(failures, self._rng))
 
     async def _request(
         self,
@@ -147,10 +147,10 @@ class Origin:
         started = self.clock.now()
         code = "cancelled"
         try:
-            answer = await once(store, began)
-            code = code_of(answer)
+            response = await once(store, began)
+            code = code_of(response)
             self.last_success = self.clock.now()
-            return answer
+            return response
         except MilenaError:
             code = "200"  # an answer that the node does not want: too large
             self.last_success = self.clock.now()
@@ -186,12 +186,12 @@ class Origin:
             await places.acquire()
             try:
                 second = asyncio.create_task(self._request(self._fresh, operation, once, code_of, ignore))
-                answer, by = await _first_answer(first, second)
+                response, by = await _first_response(first, second)
             finally:
                 places.release()
             if by is second and store is self._store and not began.is_set():
                 self._reconnect()
-            return answer
+            return response
         finally:
             for task in (first, second):
                 if task is not None and not task.cancel() and not task.cancelled():
@@ -204,7 +204,7 @@ class Origin:
             self._next_reconnect = now + RECONNECT_SECONDS
             self._store.reconnect()
 
-    async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, give_up_at: float) -> None:
+    async def _take(self, places: asyncio.Semaphore, operation: str, ref: Ref, deadline: float) -> None:
         """Wait for a place among the requests in hand, though not for ever: S3 may be hanging."""
         try:
             if places.locked():
@@ -215,21 +215,21 @@ class Origin:
         except TimeoutError:
             code = "S3_CONCURRENCY requests are in hand already"
             raise OriginFailure(Fault.THROTTLED, operation, ref, code, "local") from None
-        if self.clock.now() >= give_up_at:
+        if self.clock.now() >= deadline:
             places.release()
             raise OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
 
     async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
-        answer = await self._attempts(
+        response = await self._attempts(
             "get",
             ref,
             lambda store, began: store.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began),
             _code_of_get,
         )
-        if isinstance(answer, Stored):
-            self.counts.bytes_read += len(answer.value)
-            self.observed(ref, answer.metadata)
-        return answer
+        if isinstance(response, Stored):
+            self.counts.bytes_read += len(response.value)
+            self.observed(ref, response.metadata)
+        return response
 
     async def head(self, ref: Ref) -> Info | None:
         found = await self._attempts("head", ref, lambda store, _: store.head(ref), _code_of_head)
@@ -240,10 +240,10 @@ class Origin:
             self.observed(ref, found.metadata)
         return found
 
-    async def look(self, ref: Ref, give_up_at: float) -> Info | None:
-        """As `head`, as a step of a write: one attempt, not begun after `give_up_at`."""
+    async def look(self, ref: Ref, deadline: float) -> Info | None:
+        """As `head`, as a step of a write: one attempt, not begun after `deadline`."""
         found = await self._attempts(
-            "head", ref, lambda store, _: store.head(ref), _code_of_head, writing=True, give_up_at=give_up_at
+            "head", ref, lambda store, _: store.head(ref), _code_of_head, writing=True, deadline=deadline
         )
         return self._seen(ref, found)
 
@@ -251,14 +251,14 @@ class Origin:
         self,
         ref: Ref,
         value: bytes,
-        give_up_at: float,
+        deadline: float,
         *,
         if_match: str = "",
         if_absent: bool = False,
         metadata: Mapping[str, str] = NO_METADATA,
         attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> str:
-        """As `ObjectStore.put`: one attempt, not begun after `give_up_at` (monotonic seconds)."""
+        """As `ObjectStore.put`: one attempt, not begun after `deadline` (monotonic seconds)."""
         etag = await self._attempts(
             "put",
             ref,
@@ -266,44 +266,44 @@ class Origin:
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             ),
             writing=True,
-            give_up_at=give_up_at,
+            deadline=deadline,
         )
         self.counts.bytes_written += len(value)
         return etag
 
-    async def describe(self, ref: Ref, give_up_at: float) -> Info | None:
+    async def describe(self, ref: Ref, deadline: float) -> Info | None:
         """As `look`, with the object's attributes and the time of day at S3."""
         found = await self._attempts(
-            "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, give_up_at=give_up_at
+            "head", ref, lambda store, _: store.describe(ref), _code_of_head, writing=True, deadline=deadline
         )
         return self._seen(ref, found)
 
     async def copy(
         self,
         ref: Ref,
-        give_up_at: float,
+        deadline: float,
         *,
         if_match: str = "",
         metadata: Mapping[str, str],
         attributes: Mapping[str, Any],
     ) -> str:
-        """As `ObjectStore.copy`: one attempt, not begun after `give_up_at`."""
+        """As `ObjectStore.copy`: one attempt, not begun after `deadline`."""
         return await self._attempts(
             "copy",
             ref,
             lambda store, _: store.copy(ref, if_match=if_match, metadata=metadata, attributes=attributes),
             writing=True,
-            give_up_at=give_up_at,
+            deadline=deadline,
         )
 
-    async def delete(self, ref: Ref, give_up_at: float, *, if_match: str = "") -> None:
-        """As `ObjectStore.delete`: one attempt, not begun after `give_up_at`."""
+    async def delete(self, ref: Ref, deadline: float, *, if_match: str = "") -> None:
+        """As `ObjectStore.delete`: one attempt, not begun after `deadline`."""
         await self._attempts(
             "delete",
             ref,
             lambda store, _: store.delete(ref, if_match=if_match),
             writing=True,
-            give_up_at=give_up_at,
+            deadline=deadline,
         )
 
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
@@ -318,28 +318,28 @@ class Origin:
         await asyncio.gather(self._store.close(), self._fresh.close())
 
 
-async def _first_answer(first: asyncio.Task[T], second: asyncio.Task[T]) -> tuple[T, asyncio.Task[T]]:
+async def _first_response(first: asyncio.Task[T], second: asyncio.Task[T]) -> tuple[T, asyncio.Task[T]]:
     """Return the answer that comes first, and the request that brought it. Raises what both failed with.
 
     A failure that may pass is no answer as long as the other request may still bring one.
     """
-    waiting = {first, second}
+    queued = {first, second}
     while True:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        done, queued = await asyncio.wait(queued, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             error = task.exception()
-            if not waiting or not isinstance(error, OriginFailure) or not error.fault.retryable:
+            if not queued or not isinstance(error, OriginFailure) or not error.fault.retryable:
                 return task.result(), task
 
 
-def _code_of_head(answer: Info | None) -> str:
-    return "200" if answer else "404"
+def _code_of_head(response: Info | None) -> str:
+    return "200" if response else "404"
 
 
-def _code_of_get(answer: Stored | Absent) -> str:
-    if isinstance(answer, Stored):
+def _code_of_get(response: Stored | Absent) -> str:
+    if isinstance(response, Stored):
         return "200"
-    return "304" if answer is Absent.NOT_MODIFIED else "404"
+    return "304" if response is Absent.NOT_MODIFIED else "404"
 
 
 async def within(asking: Awaitable[T], timeout: float, what: str) -> T:

@@ -29,10 +29,10 @@ from milena_cache.objects.object_store import (
 from milena_cache.origin.absence import Absence
 from milena_cache.origin.clients.boto3_client import Boto3Store
 from milena_cache.origin.clients.obstore_client import ObstoreStore, Unreadable, exact
-from milena_cache.origin.s3.answers import REGION_LOOKUP_CODES
 from milena_cache.origin.s3.clock import S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.digest import Md5Etags, md5_named_by
+from milena_cache.origin.s3.responses import REGION_LOOKUP_CODES
 from milena_cache.origin.s3.settings import S3Settings
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.clock import Clock
@@ -55,7 +55,7 @@ REGION_PAUSE_SECONDS = 10.0
 # An answer that is not believed is logged once in so many seconds for each operation and code, of which so many are
 # remembered.
 LOG_SECONDS = 60.0
-MOST_KINDS = 100
+MAX_KINDS = 100
 DAMAGED = "damaged value"
 # A key that is in no bucket, by which the start check reads.
 CHECK_KEY = ".milena-check/no-such-object"
@@ -91,7 +91,7 @@ class S3:
         self._etags = Md5Etags()
         self._logged_at: dict[tuple[str, str], float] = {}
         self._unreadable = 0
-        self._region_asked: dict[str, float] = {}
+        self._region_requested: dict[str, float] = {}
 
     def unpooled(self) -> S3:
         """Return the same S3 by new connections: each request has one that no earlier request has used.
@@ -247,13 +247,13 @@ class S3:
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             )
 
-        self._absence.forget(ref)
+        self._absence.invalidate(ref)
         try:
             etag = await self._in_its_region(ref, send)
         except OriginFailure as failure:
             raise self._logged(failure) from None
         finally:
-            self._absence.forget(ref)
+            self._absence.invalidate(ref)
         if value and len(value) < LARGE_BYTES and not self._etags.trusted(ref.bucket):
             self._learn(ref.bucket, value, etag)
         return etag
@@ -309,7 +309,7 @@ class S3:
         if isinstance(got, Stored) and not got.etag:
             raise OriginFailure(Fault.UNEXPECTED, "get", absent, "a page in the place of an object", "200")
 
-    async def _in_its_region(self, ref: Ref, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _in_its_region(self, ref: Ref, send: Callable[[], Awaitable[T]]) -> T:
         """Ask; once more if S3 says that the bucket is in another region, which is remembered.
 
         S3's rules for that: the same bucket, and the region that S3 names; never the address that an answer names.
@@ -317,11 +317,11 @@ class S3:
         used, generation = self._fast.region(ref.bucket), self._credentials.generation
         try:
             # Directly, since almost all are answered: each coroutine around this one is 1 % of an upload.
-            return await ask()
+            return await send()
         except OriginFailure as failure:
             first = failure
         try:
-            return await self._ask_authorized(ask, first, generation)
+            return await self._send_authorized(send, first, generation)
         except OriginFailure as failure:
             if failure.code not in REGION_LOOKUP_CODES or not await self._learn_region(
                 ref.bucket, used, failure.region
@@ -329,12 +329,14 @@ class S3:
                 raise
         generation = self._credentials.generation
         try:
-            return await ask()
+            return await send()
         except OriginFailure as failure:
             first = failure
-        return await self._ask_authorized(ask, first, generation)
+        return await self._send_authorized(send, first, generation)
 
-    async def _ask_authorized(self, ask: Callable[[], Awaitable[T]], failure: OriginFailure, generation: int) -> T:
+    async def _send_authorized(
+        self, send: Callable[[], Awaitable[T]], failure: OriginFailure, generation: int
+    ) -> T:
         """Ask once more with new credentials if `failure` says that those of `generation` have expired.
 
         S3 has done nothing then, so that this is safe for writes too. Raises `failure` for any other reason.
@@ -342,27 +344,27 @@ class S3:
         if failure.code not in EXPIRED or not await self._credentials.renew(generation):
             raise failure.redacted(self._credentials.redact) from None
         try:
-            return await ask()
+            return await send()
         except OriginFailure as again:
             raise again.redacted(self._credentials.redact) from None
 
-    async def _learn_region(self, bucket: str, used: str, told: str) -> bool:
+    async def _learn_region(self, bucket: str, used: str, region: str) -> bool:
         """Return True if requests about the bucket are signed for another region than `used` from now on."""
         if self._fast.region(bucket) != used:
             return True  # another request was faster
         now = self._clock.now()
-        if not told:
-            if now - self._region_asked.get(bucket, -REGION_PAUSE_SECONDS) < REGION_PAUSE_SECONDS:
+        if not region:
+            if now - self._region_requested.get(bucket, -REGION_PAUSE_SECONDS) < REGION_PAUSE_SECONDS:
                 return False
-            if len(self._region_asked) >= 1024:
-                self._region_asked.clear()
-            self._region_asked[bucket] = now
-            told = await self._counted("bucket", self.thorough.find_region(bucket))
-        if not told or told == self._fast.region(bucket):
+            if len(self._region_requested) >= 1024:
+                self._region_requested.clear()
+            self._region_requested[bucket] = now
+            region = await self._counted("bucket", self.thorough.find_region(bucket))
+        if not region or region == self._fast.region(bucket):
             return False
-        log.warning("bucket %s is in the region %s, not %s (AWS_REGION): using that", bucket, told, used)
-        self._fast.use_region(bucket, told)
-        self.thorough.use_region(bucket, told)
+        log.warning("bucket %s is in the region %s, not %s (AWS_REGION): using that", bucket, region, used)
+        self._fast.use_region(bucket, region)
+        self.thorough.use_region(bucket, region)
         return True
 
     # ---- what is said of it
@@ -372,9 +374,9 @@ class S3:
         started = self._clock.now()
         code = "cancelled"
         try:
-            answer = await asking
-            code = "404" if answer is None or answer is Absent.MISSING else "200"
-            return answer
+            response = await asking
+            code = "404" if response is None or response is Absent.MISSING else "200"
+            return response
         except OriginFailure as failure:
             code = failure.status
             raise
@@ -392,7 +394,7 @@ class S3:
         if failure.fault is Fault.UNEXPECTED or failure.code == DAMAGED:
             kind, now = (failure.operation, failure.code), self._clock.now()
             if now - self._logged_at.get(kind, -LOG_SECONDS) >= LOG_SECONDS:
-                if len(self._logged_at) >= MOST_KINDS:
+                if len(self._logged_at) >= MAX_KINDS:
                     self._logged_at.clear()
                 self._logged_at[kind] = now
                 log.warning("not believed, and tried again: %s (said once a minute)", failure)

@@ -65,7 +65,7 @@ class StoreProbe:
         prefix: str,
         conditions: Conditions,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
         self._store = store
         self._multipart = multipart
@@ -73,7 +73,7 @@ class StoreProbe:
         self._directory = f"{prefix}{DIRECTORY}"
         self._conditions = conditions
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         off = (*CONDITIONAL_WRITES, Capability.MULTIPART) if conditions.mode == "off" else ()
         self._untried = [each for each in _TRIALS if each not in off]
 
@@ -90,7 +90,7 @@ class StoreProbe:
 
     async def probe(self) -> Probed:
         """Find out what works of what is not known yet, in at most PROBE_SECONDS, and remove what that took."""
-        name = f"{self._directory}{int(self._draw() * 2**52):013x}"
+        name = f"{self._directory}{int(self._rng() * 2**52):013x}"
         tried = _Trial(self._store, self._multipart, self._bucket, name)
         findings: dict[Capability, Finding] = {}
         try:
@@ -148,26 +148,26 @@ class _Trial:
     async def create(self) -> Finding:
         """If-None-Match: * on PUT."""
         ref = self._ref("create")
-        if not await _accepted(self._store.put(ref, b"1", inf, if_absent=True)):
+        if not await _is_accepted(self._store.put(ref, b"1", inf, if_absent=True)):
             return Finding(State.NEVER_HOLDS, "If-None-Match: * is refused where there is no object")
-        return _ignored_if(await _accepted(self._store.put(ref, b"2", inf, if_absent=True)))
+        return _ignored_if(await _is_accepted(self._store.put(ref, b"2", inf, if_absent=True)))
 
     async def replace(self) -> Finding:
         """If-Match on PUT, with the ETag of a HEAD and with a wrong one."""
         ref = self._ref("replace")
         found = await self._stored(ref)
-        if not await _accepted(self._store.put(ref, b"2", inf, if_match=found.etag)):
+        if not await _is_accepted(self._store.put(ref, b"2", inf, if_match=found.etag)):
             return await self._denied(ref, found)
-        return _ignored_if(await _accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
+        return _ignored_if(await _is_accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
 
     async def delete(self) -> Finding:
         """If-Match on DELETE, with a wrong ETag and with that of a HEAD."""
         ref = self._ref("delete")
         found = await self._stored(ref)
-        await _accepted(self._store.delete(ref, inf, if_match=WRONG_ETAG))
+        await _is_accepted(self._store.delete(ref, inf, if_match=WRONG_ETAG))
         if await self._store.head(ref) is None:
             return _ignored_if(True)
-        if not await _accepted(self._store.delete(ref, inf, if_match=found.etag)):
+        if not await _is_accepted(self._store.delete(ref, inf, if_match=found.etag)):
             return await self._denied(ref, found)
         return WORKS
 
@@ -175,7 +175,7 @@ class _Trial:
         """If-None-Match: * on CompleteMultipartUpload."""
         ref = self._ref("parts")
         await self._store.put(ref, b"1", inf)
-        return _ignored_if(await _accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
+        return _ignored_if(await _is_accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
 
     async def metadata(self) -> Finding:
         """User metadata, by HEAD."""
@@ -192,9 +192,9 @@ class _Trial:
         attributes = before.attributes if before else {}
         await self._store.copy(ref, inf, metadata=METADATA, attributes=attributes)
         after = await self._store.describe(ref, inf)
-        wanted = {**METADATA, **ATTRIBUTES}
-        finding = _as_stored("attributes", wanted, {**after.metadata, **after.attributes} if after else {})
-        if finding is WORKS and await _accepted(
+        expected = {**METADATA, **ATTRIBUTES}
+        finding = _as_stored("attributes", expected, {**after.metadata, **after.attributes} if after else {})
+        if finding is WORKS and await _is_accepted(
             self._store.copy(ref, inf, if_match=WRONG_ETAG, metadata=METADATA, attributes=attributes)
         ):
             return Finding(State.WORKS, "but its condition is ignored")
@@ -245,7 +245,7 @@ _TRIALS: Mapping[Capability, Callable[[_Trial], Awaitable[Finding]]] = {
 }
 
 
-async def _accepted(write: Awaitable[object]) -> bool:
+async def _is_accepted(write: Awaitable[object]) -> bool:
     """Whether the write was done; False if its condition was said not to hold. Raises OriginFailure."""
     try:
         await write
@@ -260,6 +260,6 @@ def _ignored_if(accepted: bool) -> Finding:
     return Finding(State.IGNORED, "a write is done although its condition does not hold") if accepted else WORKS
 
 
-def _as_stored(what: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
-    wrong = {name: found.get(name) for name, text in wanted.items() if found.get(name) != text}
+def _as_stored(what: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> Finding:
+    wrong = {name: found.get(name) for name, text in expected.items() if found.get(name) != text}
     return Finding(State.BROKEN, f"{what} come back as {wrong}") if wrong else WORKS

@@ -42,11 +42,11 @@ class Listings:
             full_prefix = hidden + prefix.decode()
         except UnicodeDecodeError:
             raise InvalidRequest("prefix: is not UTF-8; keys are UTF-8") from None
-        give_up_at = self._clock.now() + timeout
+        deadline = self._clock.now() + timeout
         while True:
             with self._writes.recent.listing() as listing:
                 asking = self._store.list(name or self._buckets.default, full_prefix, cursor, limit)
-                page = await within(asking, max(0.0, give_up_at - self._clock.now()), "S3 list")
+                page = await within(asking, max(0.0, deadline - self._clock.now()), "S3 list")
                 if listing.complete:
                     page = page.without_prefix(hidden) if hidden else page
                     found = [info for info in page.objects if not self._is_deleted(name, info.key, listing)]
@@ -54,9 +54,9 @@ class Listings:
 
     def _is_deleted(self, bucket: str, key: str, listing: Listing) -> bool:
         """Return whether this node has deleted an object that S3 has listed."""
-        filed_as = cache_key(bucket, key.encode())
-        dirty = self._dirty.get(filed_as)
+        entry_key = cache_key(bucket, key.encode())
+        dirty = self._dirty.get(entry_key)
         if dirty is not None:
             # One of an earlier start or ownership may have been overtaken by another node's put.
             return dirty.owned_since >= 0 and self._writes.is_gone(dirty)
-        return listing.state(filed_as) is False
+        return listing.state(entry_key) is False

@@ -26,12 +26,12 @@ MAX_ROUNDS = 20
 class NewValue(NamedTuple):
     """Write this; the object ends at `expires_at`, in seconds since 1970.
 
-    `only_end`: `value` is the entry's own, so that what else S3 keeps with the object must stay as it is.
+    `only_expiry`: `value` is the entry's own, so that what else S3 keeps with the object must stay as it is.
     """
 
     value: bytes
     expires_at: float = NEVER
-    only_end: bool = False
+    only_expiry: bool = False
 
 
 class Otherwise(Enum):
@@ -56,7 +56,7 @@ class Read(Protocol):
 class Reader(Protocol):
     """What reads objects: the node."""
 
-    async def get(self, wanted: Object, timeout: float, owned_since: int = 0) -> Read:
+    async def get(self, target: Object, timeout: float, owned_since: int = 0) -> Read:
         """The object, within `timeout` seconds."""
 
 
@@ -71,7 +71,7 @@ async def modify(
     node: Reader,
     writes: Writes,
     clock: Clock,
-    wanted: Object,
+    target: Object,
     decide: Decide,
     timeout: float,
     *,
@@ -82,43 +82,43 @@ async def modify(
 
     Raises what `decide` raises, and as reads and writes do, but Unavailable in the place of ConditionFailed.
     """
-    give_up_at = clock.now() + timeout
+    deadline = clock.now() + timeout
 
-    async def in_turn() -> Modified:
-        async with writes.turn(wanted.filed_as, timeout):
+    async def locked() -> Modified:
+        async with writes.lock(target.cache_key, timeout):
             for _ in range(MAX_ROUNDS):
-                patience = give_up_at - clock.now()
-                if patience <= 0:
+                remaining = deadline - clock.now()
+                if remaining <= 0:
                     raise TimeoutError
-                before = (await node.get(wanted, patience, owned_since)).entry
-                change = _change(wanted, before, decide(before), owned_since)
+                before = (await node.get(target, remaining, owned_since)).entry
+                change = _change(target, before, decide(before), owned_since)
                 if change is None:
                     return Modified(before, None)
                 try:
-                    return Modified(before, await writes.in_turn(change, durability, give_up_at))
+                    return Modified(before, await writes.write_locked(change, durability, deadline))
                 except ConditionFailed:
                     continue
             # It need not be contention: where a dirty write with a condition is in conflict with what another
             # writer has put into S3, and this one has to go through S3, each round reads that dirty write again.
-            raise Unavailable(f"{wanted.ref}: others changed it, or are in conflict, in {MAX_ROUNDS} rounds")
+            raise Unavailable(f"{target.ref}: others changed it, or are in conflict, in {MAX_ROUNDS} rounds")
 
-    return await writes.wait_for(in_turn(), wanted, timeout)
+    return await writes.wait_for(locked(), target, timeout)
 
 
-def _change(wanted: Object, before: Entry, decided: NewValue | Otherwise, owned_since: int) -> Change | None:
+def _change(target: Object, before: Entry, decided: NewValue | Otherwise, owned_since: int) -> Change | None:
     there = before.value is not None
     if decided is KEEP or (decided is DELETE and not there):
         return None
     if_match = before.etag if there else ""
     if isinstance(decided, NewValue):
         return Change(
-            wanted,
+            target,
             decided.value,
             etag=before.etag if decided.value is before.value else "",
             owned_since=owned_since,
             if_match=if_match,
             if_none_match="" if there else ANY_OBJECT,
             expires_at=decided.expires_at,
-            keeps=before.etag if decided.only_end else "",
+            keeps=before.etag if decided.only_expiry else "",
         )
-    return Change(wanted, None, owned_since=owned_since, if_match=if_match)
+    return Change(target, None, owned_since=owned_since, if_match=if_match)

@@ -19,16 +19,16 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from copy import copy as shallow_copy
+from copy import copy
 from typing import NamedTuple, TypeVar
 
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.existence import Known
 from milena_cache.memory.freshness import Freshness, Window
-from milena_cache.memory.lru import Entry, Memory, copy_of
-from milena_cache.memory.single_flight import Flight, Flights
+from milena_cache.memory.lru import Entry, Memory, entry_of
+from milena_cache.memory.single_flight import SharedCall, SingleFlight
 from milena_cache.objects.etags import same_etag
-from milena_cache.objects.expiry import NEVER, expiry_of, has_ended, to_the_millisecond
+from milena_cache.objects.expiry import NEVER, expiry_of, is_expired, to_the_millisecond
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Absent, Page, Readable, Ref, Stored
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -57,7 +57,7 @@ class Reply(NamedTuple):
     dirty: bool = False
 
 
-class Landing(NamedTuple):
+class FetchResult(NamedTuple):
     """What a flight brought: an outcome of `stats`, and the entry, kept or not."""
 
     outcome: str
@@ -72,8 +72,8 @@ class Node:
         *,
         store: Readable,
         memory: Memory,
-        flights: Flights[Landing],
-        copies: Copies,
+        fetches: SingleFlight[FetchResult],
+        entries: Entries,
         dirty: Dirty,
         writes: Writes,
         reads: ReadCounts,
@@ -85,255 +85,257 @@ class Node:
     ) -> None:
         self.reads = reads
         self.memory = memory
-        self.flights = flights
+        self.fetches = fetches
         self.dirty = dirty
         self.writes = writes
-        self.changes = copies.changes
+        self.change_feed = entries.change_feed
         self._store = store
-        self._copies = copies
+        self._entries = entries
         self._freshness = freshness
         self.clock = clock
         self._max_value_bytes = max_value_bytes
-        self._existence = copies.existence
+        self._existence = entries.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
         self._listings = Listings(store, buckets, dirty, writes, clock)
-        self.refresher = Refresher(copies, dirty)
+        self.refresher = Refresher(entries, dirty)
         # The same node for the reads that a write needs, which are in no hit ratio.
-        self.uncounted = shallow_copy(self)
+        self.uncounted = copy(self)
         self.uncounted.reads = ReadCounts()
         self.uncounted._shared = self._shared.counting(self.uncounted.reads)
 
     # Reading.
 
-    def lookup(self, wanted: Object, owned_since: int = 0) -> Reply | None:
+    def lookup(self, target: Object, owned_since: int = 0) -> Reply | None:
         """The answer from memory, if there is one that may be served without asking S3 first.
 
         Raises FailedPrecondition if a value that was acknowledged is damaged in the journal.
         """
-        dirty = self.dirty.entries.get(wanted.filed_as)
+        dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
-            return self._tell(dirty) if dirty.owned_since >= owned_since else None
-        entry = self.memory.get(wanted.filed_as)
+            return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None
+        entry = self.memory.get(target.cache_key)
         if entry is None or entry.owned_since < owned_since:
             return None
         age = self.clock.now() - entry.checked_at
-        window = self._freshness.window(wanted.filed_as, age, negative=entry.value is None)
-        if entry.expires_at and self._has_ended(entry):
-            return self._ended(wanted, entry, age, window)
+        window = self._freshness.window(target.cache_key, age, negative=entry.value is None)
+        if entry.expires_at and self._is_expired(entry):
+            return self._expired(target, entry, age, window)
         if window is Window.FRESH:
             outcome = "hit" if entry.value is not None else "negative_hit"
         elif window is Window.GRACE:
             outcome = "stale"
-            self._refresh(wanted, entry)
+            self._refresh(target, entry)
         else:
             return None
         self.reads.outcomes[outcome] += 1
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, age)
 
-    def size_in_memory(self, wanted: Object) -> int:
+    def size_in_memory(self, target: Object) -> int:
         """Bytes in the value that is known of the object, dirty or a copy; 0 if there is none."""
-        dirty = self.dirty.entries.get(wanted.filed_as)
+        dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
             return dirty.size
-        entry = self.memory.peek(wanted.filed_as)
+        entry = self.memory.peek(target.cache_key)
         return entry.size if entry is not None else 0
 
-    def _tell(self, dirty: DirtyEntry) -> Reply:
+    def _reply_dirty(self, dirty: DirtyEntry) -> Reply:
         now = self.clock.now()
         if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):
             entry = Entry(None, "", now, dirty.owned_since)
             outcome = "negative_hit"
         else:
             value, etag = self.writes.value(dirty), self.writes.etag(dirty)
-            entry = copy_of(value, etag, now, dirty.owned_since, dirty.expires_at)
+            entry = entry_of(value, etag, now, dirty.owned_since, dirty.expires_at)
             outcome = "hit"
         self.reads.outcomes[outcome] += 1
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, 0.0, dirty=True)
 
-    def _ended(self, wanted: Object, copy: Entry, age: float, window: Window) -> Reply | None:
+    def _expired(self, target: Object, cached: Entry, age: float, window: Window) -> Reply | None:
         """What is told of an object that has come to its end, as long as its copy may be believed."""
         if window is not Window.FRESH and window is not Window.GRACE:
             return None
-        self.writes.removal.noticed(wanted, copy.owned_since)
+        self.writes.reaper.noticed(target, cached.owned_since)
         self.reads.outcomes["negative_hit"] += 1
-        return Reply("negative_hit", Entry(None, "", copy.checked_at, copy.owned_since), age)
+        return Reply("negative_hit", Entry(None, "", cached.checked_at, cached.owned_since), age)
 
-    async def _confirm(self, wanted: Object, timeout: float, owned_since: int) -> Reply | None:
+    async def _revalidate(self, target: Object, timeout: float, owned_since: int) -> Reply | None:
         """What `lookup` says once a dirty entry from an earlier ownership has been confirmed, or has gone."""
-        dirty = self.dirty.get(wanted.filed_as)
+        dirty = self.dirty.get(target.cache_key)
         if dirty is None or dirty.owned_since >= owned_since:
             return None
         try:
             async with asyncio.timeout(timeout):
-                await self.writes.confirm(dirty, owned_since, self.clock.now() + timeout)
+                await self.writes.revalidate(dirty, owned_since, self.clock.now() + timeout)
         except TimeoutError:
             self.reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 head of {wanted.ref}: no answer within {timeout:.3g} s") from None
+            raise OriginUnavailable(f"S3 head of {target.ref}: no answer within {timeout:.3g} s") from None
         except MilenaError:
             self.reads.outcomes["error"] += 1
             raise
-        return self.lookup(wanted, owned_since)
+        return self.lookup(target, owned_since)
 
-    async def get(self, wanted: Object, timeout: float, owned_since: int = 0) -> Reply:
+    async def get(self, target: Object, timeout: float, owned_since: int = 0) -> Reply:
         """The object, within `timeout` seconds.
 
         Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
         """
         return (
-            self.lookup(wanted, owned_since)
-            or await self._confirm(wanted, timeout, owned_since)
-            or await self._read_through(wanted, timeout, owned_since)
+            self.lookup(target, owned_since)
+            or await self._revalidate(target, timeout, owned_since)
+            or await self._read_through(target, timeout, owned_since)
         )
 
-    async def _read_through(self, wanted: Object, timeout: float, owned_since: int) -> Reply:
-        copy = self._servable_on_error(wanted, owned_since)
-        if copy is not None and self._shared.expects_failure(wanted):
-            self._refresh(wanted, copy)
-            return self._served_stale(copy)
-        flight = self.flights.join(wanted.filed_as, owned_since, self.clock.now())
-        shared = flight is not None
-        if flight is None:
-            flight = self._start(wanted, owned_since)
-        landing = await self._shared.wait(self.flights, flight, wanted, timeout, "get", has_copy=copy is not None)
-        if landing is None:
-            assert copy is not None
-            return self._served_stale(copy)
-        self.reads.outcomes["coalesced" if shared else landing.outcome] += 1
-        self.reads.miss_bytes += landing.entry.size
-        age = max(0.0, self.clock.now() - landing.entry.checked_at)
-        return Reply("coalesced" if shared else landing.outcome, landing.entry, age)
+    async def _read_through(self, target: Object, timeout: float, owned_since: int) -> Reply:
+        cached = self._servable_on_error(target, owned_since)
+        if cached is not None and self._shared.expects_failure(target):
+            self._refresh(target, cached)
+            return self._served_stale(cached)
+        call = self.fetches.join(target.cache_key, owned_since, self.clock.now())
+        shared = call is not None
+        if call is None:
+            call = self._start(target, owned_since)
+        fetched = await self._shared.wait(self.fetches, call, target, timeout, "get", has_entry=cached is not None)
+        if fetched is None:
+            assert cached is not None
+            return self._served_stale(cached)
+        self.reads.outcomes["coalesced" if shared else fetched.outcome] += 1
+        self.reads.miss_bytes += fetched.entry.size
+        age = max(0.0, self.clock.now() - fetched.entry.checked_at)
+        return Reply("coalesced" if shared else fetched.outcome, fetched.entry, age)
 
-    def _servable_on_error(self, wanted: Object, owned_since: int) -> Entry | None:
-        entry = self.memory.get(wanted.filed_as)
-        if entry is None or entry.value is None or entry.owned_since < owned_since or self._has_ended(entry):
+    def _servable_on_error(self, target: Object, owned_since: int) -> Entry | None:
+        entry = self.memory.get(target.cache_key)
+        if entry is None or entry.value is None or entry.owned_since < owned_since or self._is_expired(entry):
             return None
         age = self.clock.now() - entry.checked_at
-        return entry if self._freshness.may_serve_on_error(wanted.filed_as, age) else None
+        return entry if self._freshness.may_serve_on_error(target.cache_key, age) else None
 
-    def _served_stale(self, copy: Entry) -> Reply:
+    def _served_stale(self, cached: Entry) -> Reply:
         self.reads.outcomes["stale_error"] += 1
-        self.reads.hit_bytes += copy.size
-        return Reply("stale_error", copy, self.clock.now() - copy.checked_at)
+        self.reads.hit_bytes += cached.size
+        return Reply("stale_error", cached, self.clock.now() - cached.checked_at)
 
-    def _refresh(self, wanted: Object, copy: Entry) -> None:
-        """Ask S3 about `copy` while nobody waits for it."""
-        joined = self.flights.join(wanted.filed_as, copy.owned_since, self.clock.now())
-        if joined is None and self._shared.may_probe(wanted):
-            self._start(wanted, copy.owned_since)
+    def _refresh(self, target: Object, cached: Entry) -> None:
+        """Ask S3 about `cached` while nobody waits for it."""
+        joined = self.fetches.join(target.cache_key, cached.owned_since, self.clock.now())
+        if joined is None and self._shared.may_probe(target):
+            self._start(target, cached.owned_since)
 
-    def _start(self, wanted: Object, owned_since: int) -> Flight[Landing]:
-        return self.flights.start(
-            wanted.filed_as, owned_since, lambda flight: self._fly(wanted, owned_since, flight), self.clock.now()
+    def _start(self, target: Object, owned_since: int) -> SharedCall[FetchResult]:
+        return self.fetches.start(
+            target.cache_key, owned_since, lambda call: self._fetch(target, owned_since, call), self.clock.now()
         )
 
-    async def _fly(self, wanted: Object, owned_since: int, flight: Flight[Landing]) -> Landing:
+    async def _fetch(self, target: Object, owned_since: int, call: SharedCall[FetchResult]) -> FetchResult:
         """Read the object from S3, conditionally if there is a copy, and keep what it brings."""
-        copy = self.memory.get(wanted.filed_as)
-        if copy is not None:
-            age = self.clock.now() - copy.checked_at
-            window = self._freshness.window(wanted.filed_as, age, negative=copy.value is None)
-            if window is Window.FRESH and copy.owned_since >= owned_since and not self._has_ended(copy):
-                return Landing("revalidated", copy)  # somebody was faster
-            if window is Window.GONE or copy.value is None or self._has_ended(copy):
-                copy = None
-        asked_at = self.clock.now()
-        got = await self._shared.observed(wanted, self._ask(wanted.ref, copy, owned_since))
+        cached = self.memory.get(target.cache_key)
+        if cached is not None:
+            age = self.clock.now() - cached.checked_at
+            window = self._freshness.window(target.cache_key, age, negative=cached.value is None)
+            if window is Window.FRESH and cached.owned_since >= owned_since and not self._is_expired(cached):
+                return FetchResult("revalidated", cached)  # somebody was faster
+            if window is Window.GONE or cached.value is None or self._is_expired(cached):
+                cached = None
+        requested_at = self.clock.now()
+        got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
         # The copy is as old as the question: S3 may have changed while the answer travelled.
-        outcome = "changed" if copy else "miss"
+        outcome = "changed" if cached else "miss"
         if isinstance(got, Absent):
-            entry = Entry(None, "", asked_at, owned_since)
+            entry = Entry(None, "", requested_at, owned_since)
         else:
-            expires_at = expiry_of(got.metadata, wanted.ref)
-            entry = copy_of(got.value, got.etag, asked_at, owned_since, expires_at)
-            if copy is not None and copy.value is got.value:
+            expires_at = expiry_of(got.metadata, target.ref)
+            entry = entry_of(got.value, got.etag, requested_at, owned_since, expires_at)
+            if cached is not None and cached.value is got.value:
                 outcome = "revalidated"
-            if self._has_ended(entry):
-                entry = Entry(None, "", asked_at, owned_since)
-                self.writes.removal.noticed(wanted, owned_since)
-        if not flight.attached:
-            self._copies.changes(wanted.filed_as)  # readers are told what nobody will compare with anything
+            if self._is_expired(entry):
+                entry = Entry(None, "", requested_at, owned_since)
+                self.writes.reaper.noticed(target, owned_since)
+        if not call.attached:
+            self._entries.change_feed.notify(
+                target.cache_key
+            )  # readers are told what nobody will compare with anything
         else:
-            flight.attached = False
-            if not self._copies.keep(wanted.filed_as, entry):
+            call.attached = False
+            if not self._entries.keep(target.cache_key, entry):
                 outcome = "bypass"
-        return Landing(outcome, entry)
+        return FetchResult(outcome, entry)
 
-    async def _ask(self, ref: Ref, copy: Entry | None, owned_since: int) -> Stored | Absent:
+    async def _request(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
         """What S3 holds; with the copy's own value if it is still that."""
-        etag = copy.etag if copy is not None else ""
-        if copy is None or copy.value is None or not etag:
+        etag = cached.etag if cached is not None else ""
+        if cached is None or cached.value is None or not etag:
             return await self._store.get(ref, max_bytes=self._max_value_bytes)
-        if copy.expires_at or copy.unsure or copy.owned_since < owned_since:
+        if cached.expires_at or cached.indeterminate or cached.owned_since < owned_since:
             # The same bytes may have been written anew, to end at another time, which a 304 would not tell.
             info = await self._store.head(ref)
             if info is not None and same_etag(info.etag, etag):
-                return Stored(copy.value, etag, info.metadata)
+                return Stored(cached.value, etag, info.metadata)
             etag = ""
         got = await self._store.get(ref, if_none_match=etag, max_bytes=self._max_value_bytes)
-        return Stored(copy.value, etag) if got is Absent.NOT_MODIFIED else got
+        return Stored(cached.value, etag) if got is Absent.NOT_MODIFIED else got
 
-    def _has_ended(self, entry: Entry) -> bool:
-        return bool(entry.expires_at) and has_ended(entry.expires_at, self.clock.wall())
+    def _is_expired(self, entry: Entry) -> bool:
+        return bool(entry.expires_at) and is_expired(entry.expires_at, self.clock.wall())
 
-    async def exists(self, wanted: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
+    async def exists(self, target: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
         """Whether the object exists, and its size in bytes, without reading its value. Raises as `get` does."""
-        reply = self.lookup(wanted, owned_since) or await self._confirm(wanted, timeout, owned_since)
+        reply = self.lookup(target, owned_since) or await self._revalidate(target, timeout, owned_since)
         if reply is not None:
             return reply, reply.entry.size
-        key = wanted.filed_as
+        key = target.cache_key
         now = self.clock.now()
         known = self._existence.get(key, owned_since)
         if known is not None:
             self.reads.outcomes["hit"] += 1
-            self.changes(key)  # the reader is told what nobody will compare with anything
+            self.change_feed.notify(key)  # the reader is told what nobody will compare with anything
             return Reply("hit", known.stand_in(), now - known.checked_at), known.size or 0
-        copy = self._servable_on_error(wanted, owned_since)
-        if copy is not None and self._shared.expects_failure(wanted):
-            self._refresh(wanted, copy)
-            return self._served_stale(copy), copy.size
+        cached = self._servable_on_error(target, owned_since)
+        if cached is not None and self._shared.expects_failure(target):
+            self._refresh(target, cached)
+            return self._served_stale(cached), cached.size
         heads = self._existence.heads
-        flight = heads.join(key, owned_since, now)
-        outcome = "miss" if flight is None else "coalesced"
-        if flight is None:
-            flight = heads.start(key, owned_since, lambda flight: self._head(wanted, owned_since, flight), now)
-        found = await self._shared.wait(heads, flight, wanted, timeout, "head", has_copy=copy is not None)
+        call = heads.join(key, owned_since, now)
+        outcome = "miss" if call is None else "coalesced"
+        if call is None:
+            call = heads.start(key, owned_since, lambda call: self._head(target, owned_since, call), now)
+        found = await self._shared.wait(heads, call, target, timeout, "head", has_entry=cached is not None)
         if found is None:
-            assert copy is not None
-            return self._served_stale(copy), copy.size
+            assert cached is not None
+            return self._served_stale(cached), cached.size
         self.reads.outcomes[outcome] += 1
         age = max(0.0, self.clock.now() - found.checked_at)
         return Reply(outcome, found.stand_in(), age), found.size or 0
 
-    async def _head(self, wanted: Object, owned_since: int, flight: Flight[Known]) -> Known:
+    async def _head(self, target: Object, owned_since: int, call: SharedCall[Known]) -> Known:
         """Ask S3 for the object without its value, and remember what it says."""
-        key = wanted.filed_as
-        asked_at = self.clock.now()
-        info = await self._shared.observed(wanted, self._store.head(wanted.ref))
-        ended = info is not None and self.writes.removal.is_over(info, wanted.ref)
-        if ended:
-            self.writes.removal.noticed(wanted, owned_since)
-        if info is None or ended:
-            known = Known(None, "", NEVER, asked_at, owned_since)
-            if flight.attached and key not in self.flights:
-                self._copies.keep(key, Entry(None, "", asked_at, owned_since))
+        key = target.cache_key
+        requested_at = self.clock.now()
+        info = await self._shared.observed(target, self._store.head(target.ref))
+        expired = info is not None and self.writes.reaper.is_over(info, target.ref)
+        if expired:
+            self.writes.reaper.noticed(target, owned_since)
+        if info is None or expired:
+            known = Known(None, "", NEVER, requested_at, owned_since)
+            if call.attached and key not in self.fetches:
+                self._entries.keep(key, Entry(None, "", requested_at, owned_since))
             else:
-                self.changes(key)
+                self.change_feed.notify(key)
             return known
-        known = Known(info.size, info.etag, expiry_of(info.metadata, wanted.ref), asked_at, owned_since)
-        if flight.attached:
-            flight.attached = False
-            self._copies.found(key, known)
+        known = Known(info.size, info.etag, expiry_of(info.metadata, target.ref), requested_at, owned_since)
+        if call.attached:
+            call.attached = False
+            self._entries.found(key, known)
         else:
-            self.changes(key)
+            self.change_feed.notify(key)
         return known
 
     # Changing.
 
     async def modify(
         self,
-        wanted: Object,
+        target: Object,
         decide: Decide,
         timeout: float,
         owned_since: int = 0,
@@ -347,10 +349,10 @@ class Node:
         """
         reader = self if counted else self.uncounted
         return await modify(
-            reader, self.writes, self.clock, wanted, decide, timeout, owned_since=owned_since, durability=durability
+            reader, self.writes, self.clock, target, decide, timeout, owned_since=owned_since, durability=durability
         )
 
-    async def expire(self, wanted: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:
+    async def expire(self, target: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:
         """Have the object end at `expires_at` (seconds since 1970; 0: never); False if there is none.
 
         If that moment has been, the object is deleted. Raises as `modify` does.
@@ -360,14 +362,14 @@ class Node:
         def decide(entry: Entry) -> NewValue | Otherwise:
             if entry.value is None or entry.expires_at == expires_at:
                 return KEEP
-            return NewValue(entry.value, expires_at, only_end=True)
+            return NewValue(entry.value, expires_at, only_expiry=True)
 
-        return (await self.modify(wanted, decide, timeout, owned_since)).before.value is not None
+        return (await self.modify(target, decide, timeout, owned_since)).before.value is not None
 
-    def forget(self, wanted: Object) -> None:
+    def invalidate(self, target: Object) -> None:
         """Believe nothing of the object any more without asking S3: somebody else may have written it."""
-        self._copies.forget(wanted.filed_as)
-        self.writes.forget(wanted.filed_as)
+        self._entries.invalidate(target.cache_key)
+        self.writes.mark_unconfirmed(target.cache_key)
 
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
         """A page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""
@@ -375,4 +377,4 @@ class Node:
 
     async def finish(self) -> None:
         """Break off the reads under way; for the end of the process."""
-        await asyncio.gather(self.flights.cancel_all(), self._existence.heads.cancel_all())
+        await asyncio.gather(self.fetches.cancel_all(), self._existence.heads.cancel_all())

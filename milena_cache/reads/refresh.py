@@ -4,7 +4,7 @@ A copy that is dropped is read from S3 at the next request; readers with near ca
 as it is: it was acknowledged, and S3 does not have it yet.
 
 A read of S3 that is under way began before the refresh and may bring the old object. It answers those who wait for
-it and is not kept: `Copies.forget` detaches it, whether or not there is a copy.
+it and is not kept: `Entries.invalidate` detaches it, whether or not there is a copy.
 
 A prefix may have a million keys. They are gone through in parts, and others have their turn in between.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import NamedTuple
 
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.writeback.dirty_table import Dirty
 
 # Keys that are dropped, and keys that are only compared, before others have their turn: about 1 ms of work each.
@@ -34,8 +34,8 @@ class Refreshed(NamedTuple):
 class Refresher:
     """Drops copies of one node."""
 
-    def __init__(self, copies: Copies, dirty: Dirty) -> None:
-        self._copies = copies
+    def __init__(self, entries: Entries, dirty: Dirty) -> None:
+        self._entries = entries
         self._dirty = dirty
 
     def now(self, keys: Iterable[bytes]) -> Refreshed:
@@ -45,7 +45,7 @@ class Refresher:
             if key in self._dirty:
                 dirty += 1
             else:
-                refreshed += self._copies.forget(key)
+                refreshed += self._entries.invalidate(key)
         return Refreshed(refreshed, dirty)
 
     async def keys(self, keys: Iterable[bytes]) -> Refreshed:
@@ -65,7 +65,7 @@ class Refresher:
         Those that come into memory while this goes on were read from S3 after it began, and stay.
         """
         matching: list[bytes] = []
-        left = iter([*self._copies.known(), *self._dirty.entries])
+        left = iter([*self._entries.known(), *self._dirty.entries])
         while part := list(islice(left, COMPARED_AT_ONCE)):
             matching += filter(matches, part)
             await asyncio.sleep(0)

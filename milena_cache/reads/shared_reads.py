@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from copy import copy
 from typing import TypeVar
 
-from milena_cache.memory.single_flight import Flight, Flights
+from milena_cache.memory.single_flight import SharedCall, SingleFlight
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Fault, OriginFailure
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -39,39 +39,39 @@ class SharedReads:
         other._reads = reads
         return other
 
-    def expects_failure(self, wanted: Object) -> bool:
+    def expects_failure(self, target: Object) -> bool:
         """Return True if a read of the object is expected to fail, so that a servable copy goes before it."""
-        return self._health.expects_failure(wanted.filed_as, self._clock.now())
+        return self._health.expects_failure(target.cache_key, self._clock.now())
 
-    def may_probe(self, wanted: Object) -> bool:
+    def may_probe(self, target: Object) -> bool:
         """Return True if the object may be read in the background, and count that as begun."""
-        return self._health.may_probe(wanted.filed_as, self._clock.now())
+        return self._health.may_probe(target.cache_key, self._clock.now())
 
     async def wait(
         self,
-        flights: Flights[T],
-        flight: Flight[T],
-        wanted: Object,
+        reads: SingleFlight[T],
+        call: SharedCall[T],
+        target: Object,
         timeout: float,
         operation: str,
         *,
-        has_copy: bool,
+        has_entry: bool,
     ) -> T | None:
         """Return what the flight brings within `timeout` seconds; None if the copy is to be served in its place.
 
         Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
         """
-        patience = min(timeout, self._revalidate_timeout) if has_copy else timeout
-        if not await flights.wait(flight, patience):
-            if has_copy:
-                self._failed(wanted, f"no answer to a {operation} of {wanted.ref} within {patience:.3g} s")
+        limit = min(timeout, self._revalidate_timeout) if has_entry else timeout
+        if not await reads.wait(call, limit):
+            if has_entry:
+                self._failed(target, f"no answer to a {operation} of {target.ref} within {limit:.3g} s")
                 return None
             self._reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 {operation} of {wanted.ref}: no answer within {timeout:.3g} s")
+            raise OriginUnavailable(f"S3 {operation} of {target.ref}: no answer within {timeout:.3g} s")
         try:
-            return flight.landed.result()
+            return call.outcome.result()
         except OriginFailure as failure:
-            if has_copy and not failure.fault.of_object:
+            if has_entry and not failure.fault.of_object:
                 return None
             self._reads.outcomes["error"] += 1
             raise failure.as_error() from None
@@ -79,23 +79,23 @@ class SharedReads:
             self._reads.outcomes["error"] += 1
             raise
 
-    async def observed(self, wanted: Object, request: Awaitable[T]) -> T:
+    async def observed(self, target: Object, request: Awaitable[T]) -> T:
         """Return what `request`, a read of the object from S3, brings. Raises what it raises."""
         try:
-            answer = await request
+            response = await request
         except OriginFailure as failure:
             if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
-                self._failed(wanted, str(failure), unconnected=failure.fault is Fault.CONNECT)
+                self._failed(target, str(failure), unconnected=failure.fault is Fault.CONNECT)
             else:
-                self._succeeded(wanted)  # it answers, and its refusal shall be heard
+                self._succeeded(target)  # it answers, and its refusal shall be heard
             raise
-        self._succeeded(wanted)
-        return answer
+        self._succeeded(target)
+        return response
 
-    def _failed(self, wanted: Object, what: str, *, unconnected: bool = False) -> None:
-        if self._health.failed(wanted.filed_as, self._clock.now(), unconnected=unconnected):
+    def _failed(self, target: Object, what: str, *, unconnected: bool = False) -> None:
+        if self._health.failed(target.cache_key, self._clock.now(), unconnected=unconnected):
             log.warning("S3 fails for several keys, the last: %s; copies are served stale until it answers", what)
 
-    def _succeeded(self, wanted: Object) -> None:
-        if self._health.succeeded(wanted.filed_as):
+    def _succeeded(self, target: Object) -> None:
+        if self._health.succeeded(target.cache_key):
             log.info("S3 answers again")

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.registration import Registration
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.reader import Node
 from milena_cache.writeback.dirty_table import DirtyEntry
 from milena_cache.writeback.loop import WriteBack
-from milena_common.cluster.missing_node import NodeReport, shortened
+from milena_common.cluster.missing_node import NodeStatus, shortened
 from milena_common.metrics.call_counts import CallCounts
 
 
@@ -27,7 +27,7 @@ class Concern(Protocol):
         """The same for what an operator should look at, though the node serves."""
 
 
-class Report:
+class Status:
     """Reads the parts at the moment it is asked. `registrations` has one for each router. `ring_epoch`
     gives the newest ring's epoch, 0 if none is known; None where nobody needs a ring.
 
@@ -41,7 +41,7 @@ class Report:
         node: Node,
         origin: OriginCounts,
         calls: CallCounts,
-        watch: BucketWatch,
+        bucket_check: BucketCheck,
         journal: Journal[DirtyEntry],
         writeback: WriteBack,
         max_age: float,
@@ -54,7 +54,7 @@ class Report:
         self._node = node
         self._origin = origin
         self._calls = calls
-        self._watch = watch
+        self._bucket_check = bucket_check
         self._journal = journal
         self._writeback = writeback
         self.max_age = max_age
@@ -70,8 +70,8 @@ class Report:
     def not_ready(self) -> list[str]:
         """The reasons, in words; empty when the node is ready."""
         reasons = ["stopping"] if self._stopping() else []
-        if self._watch.problem:
-            reasons.append(self._watch.problem)
+        if self._bucket_check.problem:
+            reasons.append(self._bucket_check.problem)
         if self.ring_epoch is not None and not self.ring_epoch():
             reasons.append("no ring known yet: the Redis door cannot tell whose keys are whose")
         for concern in self.concerns:
@@ -87,7 +87,7 @@ class Report:
     @property
     def damaged(self) -> int:
         """Records of the journal that are not what was written."""
-        return self._journal.set_aside + self._node.dirty.damaged
+        return self._journal.quarantined + self._node.dirty.damaged
 
     def degraded(self) -> list[str]:
         """What an operator should look at, though the node serves."""
@@ -120,10 +120,10 @@ class Report:
         """By how many seconds this machine's time of day is ahead of S3's; 0 as long as that is not known."""
         return self._clock.skew
 
-    def for_routers(self) -> NodeReport:
+    def for_routers(self) -> NodeStatus:
         """What goes with each renewal of a lease, so that routers know it if this node is lost."""
         dirty = self._node.dirty
-        return NodeReport(len(dirty), dirty.dead_letters, shortened(self.degraded()))
+        return NodeStatus(len(dirty), dirty.dead_letters, shortened(self.degraded()))
 
     def values(self) -> dict[str, float]:
         """Counts since the start, and sizes now."""

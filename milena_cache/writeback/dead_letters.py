@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
-from milena_cache.objects.expiry import has_ended
+from milena_cache.memory.entries import Entries
+from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import UNKNOWN
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
@@ -24,20 +24,20 @@ class DeadLetters:
         self,
         dirty: Dirty,
         journal: Journal[DirtyEntry],
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         *,
         ref_of: Callable[[DirtyEntry], Ref],
-        again: Callable[[DirtyEntry], None],
-        settled: Callable[[DirtyEntry], None],
+        requeue: Callable[[DirtyEntry], None],
+        retire: Callable[[DirtyEntry], None],
     ) -> None:
         self._dirty = dirty
         self._journal = journal
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._ref_of = ref_of
-        self._again = again
-        self._settled = settled
+        self._requeue = requeue
+        self._retire = retire
         self._log = LogLimiter()
 
     def add(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
@@ -52,10 +52,10 @@ class DeadLetters:
             )
         self._dirty.kill(entry, reason, at, damaged=damaged)
         if damaged:
-            self._copies.changes(entry.key)
+            self._entries.change_feed.notify(entry.key)
         elif entry.journaled:
             seq = entry.version.seq
-            self._journal.chore(lambda disk: disk.refuse(seq, reason, at))
+            self._journal.defer(lambda disk: disk.reject_record(seq, reason, at))
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """The dead letters among `keys`, all if None; who died first comes first."""
@@ -68,14 +68,14 @@ class DeadLetters:
         """Try dead letters again, as they are over whatever S3 holds now; how many there were."""
         entries = [entry for entry in self.among(keys) if not entry.damaged]
         for entry in entries:
-            if not has_ended(entry.expires_at, self._clock.wall()):  # that one writes over nothing any more
+            if not is_expired(entry.expires_at, self._clock.wall()):  # that one writes over nothing any more
                 entry.base = UNKNOWN
             entry.conditional = False
-            self._dirty.revive(entry)
+            self._dirty.requeue(entry)
             for seq in entry.records():
-                self._journal.chore(lambda disk, seq=seq: disk.accept(seq))  # type: ignore[misc]
-            self._again(entry)
-        await self._journal.settled()
+                self._journal.defer(lambda disk, seq=seq: disk.clear_rejection(seq))  # type: ignore[misc]
+            self._requeue(entry)
+        await self._journal.sync_barrier()
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
@@ -85,10 +85,10 @@ class DeadLetters:
         """
         entries = self.among(keys)
         if keys is None:
-            self._journal.drop_set_aside()
+            self._journal.drop_quarantined()
         for entry in entries:
             log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
-            self._settled(entry)
-            self._copies.forget(entry.key)
-        await self._journal.settled()
+            self._retire(entry)
+            self._entries.invalidate(entry.key)
+        await self._journal.sync_barrier()
         return len(entries)

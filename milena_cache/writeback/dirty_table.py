@@ -7,8 +7,8 @@ its key's *newest* acknowledged write; a later one takes its place. Values are k
 A *dead letter* is an entry that will not be uploaded by itself, because S3 refused it for good or its record is
 damaged. It still answers reads: what was acknowledged is the truth. A later write of its key takes its place too.
 
-*Generations* answer "is everything in S3 that was dirty at that moment?" without a list of it: `cut` closes a
-generation, and what is left of it and of older ones is counted as entries go.
+*Flush epochs* answer "is everything in S3 that was dirty at that time?" without a list of it: `checkpoint` closes
+the present one, and the entries of it and of earlier ones that are still pending are counted as entries go.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ class DirtyEntry:
     """One key's newest acknowledged write, and what is known of its way to S3.
 
     `value` is None for a delete (`deleted`), and for a value that is only in the journal. `journaled` is False for
-    a write in the class `memory`, which may stand over an earlier one's record `under` (0: none) until S3 has it.
-    `etag` is the MD5 of its value if it has been computed. `base`: what S3 holds under it, as far as is known;
-    `or_absent`: or nothing, because a delete that it takes the place of may have been carried out.
-    `unsure`: an attempt may have happened. `since`: when the oldest write that it stands for was acknowledged,
-    monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at` in seconds since 1970;
-    `damaged`: its value must not be told. `expires_at`: when the object ends, in seconds since 1970; once that has
-    been noticed, the entry is a delete that has `ended`. `keeps`: as in `Change`, what is known of S3.
+    a write in the class `memory`; `shadowed_seq` is then the record of an earlier write of the key that stays in
+    the journal until S3 has this one (0: none). `etag` is the MD5 of its value if it has been computed. `base`:
+    what S3 holds under it, as far as is known; `maybe_absent`: or nothing, because a delete that it takes the place
+    of may have been carried out. `indeterminate`: an attempt may have happened. `since`: when the oldest write that
+    it stands for was acknowledged, monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at`
+    in seconds since 1970; `damaged`: its value must not be served. `expires_at`: when the object expires, in
+    seconds since 1970; once that has been noticed, the entry is a delete that is `expired`. `keeps`: as in
+    `Change`, what is known of S3.
     """
 
     __slots__ = (
@@ -47,18 +48,18 @@ class DirtyEntry:
         "etag",
         "expires_at",
         "failures",
-        "generation",
+        "flush_epoch",
+        "indeterminate",
         "journaled",
         "keeps",
         "key",
-        "later",
-        "or_absent",
+        "maybe_absent",
+        "next_flush_epoch",
         "owned_since",
         "queued",
+        "shadowed_seq",
         "since",
         "size",
-        "under",
-        "unsure",
         "uploading",
         "value",
         "version",
@@ -95,27 +96,27 @@ class DirtyEntry:
         self.etag = etag
         self.expires_at = expires_at
         self.keeps = keeps
-        self.under = 0
-        self.or_absent = False
-        self.unsure = False
+        self.shadowed_seq = 0
+        self.maybe_absent = False
+        self.indeterminate = False
         self.dead = ""
         self.dead_at = 0.0
         self.damaged = False
         self.failures = 0
         self.queued = False
         self.uploading = False
-        self.generation = 0
-        self.later: int | None = None
+        self.flush_epoch = 0
+        self.next_flush_epoch: int | None = None
 
     def records(self) -> Iterator[int]:
         """The numbers of the journal's records that it stands for, in the order of their writing."""
-        if self.under:
-            yield self.under
+        if self.shadowed_seq:
+            yield self.shadowed_seq
         if self.journaled:
             yield self.version.seq
 
     @property
-    def ended(self) -> bool:
+    def expired(self) -> bool:
         """Whether it is a delete because its object came to its own end."""
         return self.deleted and bool(self.expires_at)
 
@@ -149,9 +150,9 @@ class Dirty:
         self.dead_letters = 0
         self.dead_bytes = 0
         self.damaged = 0
-        self._revived: set[bytes] = set()
-        self._generation = 0
-        self._left: dict[int, int] = {}
+        self._requeued: set[bytes] = set()
+        self._flush_epoch = 0
+        self._pending: dict[int, int] = {}
 
     def __len__(self) -> int:
         """How many entries wait to be uploaded; dead letters do not."""
@@ -173,7 +174,7 @@ class Dirty:
         """Whether `size` more bytes of values may be in memory."""
         return self.memory_bytes + size + max(0, self.keeping_bytes - KEEPING_FREE) <= self.memory_limit
 
-    def put(self, entry: DirtyEntry) -> DirtyEntry | None:
+    def replace(self, entry: DirtyEntry) -> DirtyEntry | None:
         """Make `entry` its key's newest write; the one whose place it takes.
 
         What is known of S3 and of the upload under way passes over to it.
@@ -188,8 +189,8 @@ class Dirty:
             entry.base = old.base
             if not old.keeps:
                 entry.keeps = ""  # `old` is a new object, which S3 does not have, and nothing is kept with it there
-            entry.or_absent = old.or_absent or old.deleted
-            entry.unsure = old.unsure
+            entry.maybe_absent = old.maybe_absent or old.deleted
+            entry.indeterminate = old.indeterminate
             entry.uploading = old.uploading
             entry.queued = old.queued
             entry.failures = old.failures
@@ -197,23 +198,23 @@ class Dirty:
             entry.conditional = entry.conditional and (old.conditional or bool(old.dead))
             if old.dead:
                 entry.failures = 0
-                entry.generation = self._generation
+                entry.flush_epoch = self._flush_epoch
                 if entry.uploading:
-                    entry.later = self._generation  # what is under way is not it
+                    entry.next_flush_epoch = self._flush_epoch  # what is under way is not it
             else:
                 entry.since = old.since
-                entry.generation, entry.later = old.generation, old.later
-                if entry.uploading and entry.later is None:
-                    entry.later = self._generation
+                entry.flush_epoch, entry.next_flush_epoch = old.flush_epoch, old.next_flush_epoch
+                if entry.uploading and entry.next_flush_epoch is None:
+                    entry.next_flush_epoch = self._flush_epoch
             self._uncount(old)
         else:
-            entry.generation = self._generation
+            entry.flush_epoch = self._flush_epoch
         self.entries[entry.key] = entry
         self._count(entry)
         return old
 
     def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
-        """Give another value to an entry that nobody uploads: as `put` with the same everything else."""
+        """Give another value to an entry that nobody uploads: as `replace` with the same everything else."""
         self.puts += 1
         more = len(value) - entry.size
         entry.value, entry.version, entry.etag = value, version, ""
@@ -222,7 +223,7 @@ class Dirty:
         self.bytes += more
         self.memory_bytes += more
 
-    def end(self, entry: DirtyEntry) -> None:
+    def expire(self, entry: DirtyEntry) -> None:
         """The object's own end has come: make a delete of its newest write."""
         self._uncount(entry)
         entry.value, entry.deleted = None, True
@@ -239,30 +240,30 @@ class Dirty:
         entry.dead, entry.dead_at, entry.damaged = reason, at, damaged
         self._count(entry)
 
-    def revive(self, entry: DirtyEntry) -> None:
+    def requeue(self, entry: DirtyEntry) -> None:
         """Make an ordinary entry of a dead letter."""
         self._uncount(entry)
         entry.dead, entry.failures = "", 0
-        entry.generation = self._generation
+        entry.flush_epoch = self._flush_epoch
         self._count(entry)
-        self._revived.add(entry.key)
+        self._requeued.add(entry.key)
 
     def upload_began(self, entry: DirtyEntry) -> None:
         entry.uploading = True
-        entry.later = None
+        entry.next_flush_epoch = None
 
-    def upload_ended(self, entry: DirtyEntry, *, landed: bool, now: float) -> None:
-        """`entry` is its key's newest write; what was under way, it or an older one, has `landed` in S3 or not."""
+    def upload_finished(self, entry: DirtyEntry, *, succeeded: bool, now: float) -> None:
+        """Record the end of the upload of `entry`, its key's newest write, or of an older write of the key."""
         entry.uploading = False
-        if landed and entry.later is not None:
+        if succeeded and entry.next_flush_epoch is not None:
             # What it stands for now is only what came since the upload began.
             self._uncount(entry)
-            entry.generation, entry.since = entry.later, now
+            entry.flush_epoch, entry.since = entry.next_flush_epoch, now
             self._count(entry)
-            self._to_the_end(entry)
-        entry.later = None
+            self._move_last(entry)
+        entry.next_flush_epoch = None
 
-    def _to_the_end(self, entry: DirtyEntry) -> None:
+    def _move_last(self, entry: DirtyEntry) -> None:
         """Entries are in the order of `since`."""
         del self.entries[entry.key]
         self.entries[entry.key] = entry
@@ -276,7 +277,7 @@ class Dirty:
             self.dead_bytes += entry.cost
             self.damaged += entry.damaged
         else:
-            self._left[entry.generation] = self._left.get(entry.generation, 0) + 1
+            self._pending[entry.flush_epoch] = self._pending.get(entry.flush_epoch, 0) + 1
 
     def _uncount(self, entry: DirtyEntry) -> None:
         self.bytes -= entry.cost
@@ -287,27 +288,27 @@ class Dirty:
             self.dead_bytes -= entry.cost
             self.damaged -= entry.damaged
             return
-        left = self._left[entry.generation] - 1
-        if left:
-            self._left[entry.generation] = left
+        pending = self._pending[entry.flush_epoch] - 1
+        if pending:
+            self._pending[entry.flush_epoch] = pending
         else:
-            del self._left[entry.generation]
+            del self._pending[entry.flush_epoch]
 
     def dead(self) -> Iterator[DirtyEntry]:
         """The dead letters."""
         return (entry for entry in self.entries.values() if entry.dead)
 
-    def cut(self) -> int:
-        """Close the present generation, and give its number."""
-        self._generation += 1
-        return self._generation - 1
+    def checkpoint(self) -> int:
+        """Close the present flush epoch, and return its number."""
+        self._flush_epoch += 1
+        return self._flush_epoch - 1
 
-    def left_of(self, generation: int) -> int:
-        """How many entries of that generation and of older ones are still to be uploaded."""
-        return sum(number for each, number in self._left.items() if each <= generation)
+    def pending_before(self, flush_epoch: int) -> int:
+        """How many entries of that flush epoch and of earlier ones are still to be uploaded."""
+        return sum(number for each, number in self._pending.items() if each <= flush_epoch)
 
     def oldest_since(self, now: float) -> float:
         """When the oldest write that is not in S3 was acknowledged; `now` if there is none."""
-        self._revived = {key for key in self._revived if key in self.entries and not self.entries[key].dead}
+        self._requeued = {key for key in self._requeued if key in self.entries and not self.entries[key].dead}
         first = next((entry.since for entry in self.entries.values() if not entry.dead), now)
-        return min((first, *(self.entries[key].since for key in self._revived)))
+        return min((first, *(self.entries[key].since for key in self._requeued)))

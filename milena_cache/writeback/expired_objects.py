@@ -14,16 +14,16 @@ import asyncio
 import logging
 from math import inf
 
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import expiry_of, has_ended
+from milena_cache.objects.expiry import expiry_of, is_expired
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import Fault, Info, OriginFailure, Ref
 from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, is_skewed
 from milena_cache.writeback.dirty_table import Dirty
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ MAX_REMOVALS = 64
 PAUSE_SECONDS = 1.0
 
 
-class Removal:
+class ExpiredObjectReaper:
     """Removes objects of one node; `turns` are those of uploads."""
 
     def __init__(
@@ -42,16 +42,16 @@ class Removal:
         origin: Origin,
         conditions: Conditions,
         dirty: Dirty,
-        copies: Copies,
-        turns: Turns,
+        entries: Entries,
+        s3_locks: KeyLocks,
         clock: CorrectedClock,
     ) -> None:
         self.removed = 0
         self._conditions = conditions
         self._origin = origin
         self._dirty = dirty
-        self._copies = copies
-        self._turns = turns
+        self._entries = entries
+        self._s3_locks = s3_locks
         self._clock = clock
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._not_before = -inf
@@ -59,7 +59,7 @@ class Removal:
 
     def is_over(self, found: Info, ref: Ref) -> bool:
         """Whether what S3 holds at `ref` has come to its end."""
-        return has_ended(expiry_of(found.metadata, ref), self._clock.wall())
+        return is_expired(expiry_of(found.metadata, ref), self._clock.wall())
 
     def _is_over_at_s3(self, found: Info, ref: Ref) -> bool:
         """Return whether S3 has told that what it holds at `ref` has come to its end."""
@@ -69,50 +69,50 @@ class Removal:
                 why = "which does not tell its time" if date is None else "whose clock differs from this machine's"
                 log.warning("%s stays in S3, %s%s", ref, why, self._log.suppressed())
             return False
-        return has_ended(expiry_of(found.metadata, ref), date)
+        return is_expired(expiry_of(found.metadata, ref), date)
 
-    def noticed(self, wanted: Object, owned_since: int) -> None:
+    def noticed(self, target: Object, owned_since: int) -> None:
         """What a copy or S3 has of the object has come to its end; the slot is owned since `owned_since`."""
-        key = wanted.filed_as
+        key = target.cache_key
         if key in self._tasks:
             return
-        self._copies.changes(key)
+        self._entries.change_feed.notify(key)
         if len(self._tasks) < MAX_REMOVALS and self._clock.now() >= self._not_before:
-            task = asyncio.get_running_loop().create_task(self._remove(wanted, owned_since))
+            task = asyncio.get_running_loop().create_task(self._remove(target, owned_since))
             self._tasks[key] = task
             task.add_done_callback(lambda _: self._tasks.pop(key))
 
-    async def _remove(self, wanted: Object, owned_since: int) -> None:
-        key, ref = wanted
+    async def _remove(self, target: Object, owned_since: int) -> None:
+        key, ref = target
         try:
-            async with self._turns.turn(key, None):
+            async with self._s3_locks.hold(key, None):
                 if key in self._dirty:
                     return  # the upload does what has to be done
-                asked_at = self._clock.now()
+                requested_at = self._clock.now()
                 found = await self._origin.describe(ref, inf)
                 if found is not None:
                     if not self.is_over(found, ref):
-                        self._copies.forget(key)
+                        self._entries.invalidate(key)
                         return
                     if self._is_over_at_s3(found, ref):
                         await self._delete(key, ref, found.etag)
                 if key not in self._dirty:
-                    self._copies.keep(key, Entry(None, "", asked_at, owned_since))
+                    self._entries.keep(key, Entry(None, "", requested_at, owned_since))
         except OriginFailure as failure:
             if failure.fault is Fault.CHANGED:
-                self._copies.forget(key)  # somebody else was faster
+                self._entries.invalidate(key)  # somebody else was faster
                 return
             self._not_before = self._clock.now() + PAUSE_SECONDS
             if self._log.allow(self._clock.now()):
                 log.warning("%s has come to its end, and stays in S3: %s%s", ref, failure, self._log.suppressed())
 
     async def _delete(self, key: bytes, ref: Ref, etag: str) -> None:
-        self._copies.changing(key)
+        self._entries.fence_reads(key)
         try:
             conditional = self._conditions.sends(Capability.DELETE)
             await self._origin.delete(ref, inf, if_match=etag if conditional else "")
         finally:
-            self._copies.changing(key)
+            self._entries.fence_reads(key)
         self.removed += 1
 
     async def finish(self) -> None:

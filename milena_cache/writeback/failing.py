@@ -51,7 +51,7 @@ class Failing:
         self._last_success = now
         self._failures.pop(key, None)
 
-    def forget(self, key: bytes) -> None:
+    def clear(self, key: bytes) -> None:
         """The key is not dirty any more, or is a dead letter."""
         self._failures.pop(key, None)
 

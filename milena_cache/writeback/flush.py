@@ -19,15 +19,15 @@ class Flushed(NamedTuple):
 
 
 class _Waiter:
-    """Somebody who waits for the entries of a generation; `keys` None: all of them."""
+    """A caller that waits for the entries of a flush epoch; `keys` None: all of them."""
 
-    def __init__(self, generation: int, keys: set[bytes] | None) -> None:
-        self.generation = generation
+    def __init__(self, flush_epoch: int, keys: set[bytes] | None) -> None:
+        self.flush_epoch = flush_epoch
         self.keys = keys
         self.done = asyncio.Event()
 
 
-class Flushes:
+class FlushWaiters:
     """`hurry` is called when somebody begins to wait: what would be delayed is to go at once."""
 
     def __init__(self, dirty: Dirty, hurry: Callable[[], None]) -> None:
@@ -40,45 +40,45 @@ class Flushes:
         """Whether anybody waits."""
         return bool(self._waiters)
 
-    async def flush(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
+    async def wait_flushed(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
         """Upload what is dirty now, of `keys` or all, without delay, and wait for it at most `timeout` seconds."""
-        asked = None if keys is None else set(keys)
-        generation = self._dirty.cut()
-        waiter = _Waiter(generation, None if asked is None else self._left_of(asked, generation))
-        before = self._left(waiter)
+        chosen = None if keys is None else set(keys)
+        flush_epoch = self._dirty.checkpoint()
+        waiter = _Waiter(flush_epoch, None if chosen is None else self._pending_before(chosen, flush_epoch))
+        before = self._number_pending(waiter)
         self._waiters.append(waiter)
         self._hurry()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    while self._left(waiter):
+                    while self._number_pending(waiter):
                         waiter.done.clear()
                         await waiter.done.wait()
         finally:
             self._waiters.remove(waiter)
-        left = self._left(waiter)
-        if asked is None:
-            return Flushed(left, self._dirty.dead_letters, max(0, before - left))
-        entries = (self._dirty.get(key) for key in asked)
+        pending = self._number_pending(waiter)
+        if chosen is None:
+            return Flushed(pending, self._dirty.dead_letters, max(0, before - pending))
+        entries = (self._dirty.get(key) for key in chosen)
         failed = sum(1 for entry in entries if entry is not None and entry.dead)
-        return Flushed(left, failed, max(0, before - left))
+        return Flushed(pending, failed, max(0, before - pending))
 
     def progress(self, key: bytes) -> None:
         """Something has become of `key`'s entry."""
         for waiter in self._waiters:
-            if waiter.keys is not None and not self._is_left(key, waiter.generation):
+            if waiter.keys is not None and not self._is_pending(key, waiter.flush_epoch):
                 waiter.keys.discard(key)
-            if not self._left(waiter):
+            if not self._number_pending(waiter):
                 waiter.done.set()
 
-    def _left(self, waiter: _Waiter) -> int:
+    def _number_pending(self, waiter: _Waiter) -> int:
         if waiter.keys is None:
-            return self._dirty.left_of(waiter.generation)
+            return self._dirty.pending_before(waiter.flush_epoch)
         return len(waiter.keys)
 
-    def _left_of(self, keys: set[bytes], generation: int) -> set[bytes]:
-        return {key for key in keys if self._is_left(key, generation)}
+    def _pending_before(self, keys: set[bytes], flush_epoch: int) -> set[bytes]:
+        return {key for key in keys if self._is_pending(key, flush_epoch)}
 
-    def _is_left(self, key: bytes, generation: int) -> bool:
+    def _is_pending(self, key: bytes, flush_epoch: int) -> bool:
         entry = self._dirty.get(key)
-        return entry is not None and not entry.dead and entry.generation <= generation
+        return entry is not None and not entry.dead and entry.flush_epoch <= flush_epoch

@@ -24,9 +24,9 @@ from math import inf
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged
-from milena_cache.memory.entries import Copies
-from milena_cache.memory.lru import copy_of
-from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.memory.entries import Entries
+from milena_cache.memory.lru import entry_of
+from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.read_outcomes import ReadCounts
@@ -36,27 +36,27 @@ from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dead_letters import DeadLetters
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
-from milena_cache.writeback.flush import Flushes
+from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.stuck_writes import StuckWrites
 from milena_cache.writeback.upload_load import UploadLoad
-from milena_cache.writeback.uploads.queue import UploadQueue, Waiting
+from milena_cache.writeback.uploads.queue import QueuedUpload, UploadQueue
 from milena_cache.writeback.uploads.slots import UploadSlots
-from milena_cache.writeback.uploads.throttle import Pace
-from milena_cache.writeback.uploads.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_cache.writeback.uploads.throttle import UploadThrottle
+from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import CallBytes
 from milena_common.runtime.backoff import Backoff
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.1, most=5.0)
+BACKOFF = Backoff(first=0.1, max_delay=5.0)
 # An upload that is so much later than it should be may come after other nodes have owned the key's slot.
 LATE_SECONDS = 1.0
 
-RESULTS = (*(ending.value for ending in Ending), "retried", "refused", "expired")
+RESULTS = (*(outcome.value for outcome in UploadOutcome), "retried", "refused", "expired")
 
 
 class WriteBack:
@@ -70,15 +70,15 @@ class WriteBack:
         dirty: Dirty,
         journal: Journal[DirtyEntry],
         uploader: Uploader,
-        copies: Copies,
-        turns: Turns,
+        entries: Entries,
+        s3_locks: KeyLocks,
         buckets: Buckets,
         reads: ReadCounts,
         clock: CorrectedClock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         budget: ByteBudget,
         *,
-        pace: Pace,
+        throttle: UploadThrottle,
         delay: float,
         policy: Policy,
         stuck_after: float = 600.0,
@@ -87,35 +87,35 @@ class WriteBack:
         self.last_success = 0.0
         # Called with a cache key and the ownership of its write when S3 has that; see `moved_writes`.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
-        self.pace = pace
+        self.throttle = throttle
         self._dirty = dirty
         self._journal = journal
         self._uploader = uploader
-        self._copies = copies
-        self.turns = turns
+        self._entries = entries
+        self.s3_locks = s3_locks
         self._buckets = buckets
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._budget = budget
         self._delay = delay
         self._policy: Policy = policy
-        self._waiting = UploadQueue()
+        self._queued = UploadQueue()
         self._wake = asyncio.Event()
         self._uploads: set[asyncio.Task[None]] = set()
-        self.flushes = Flushes(dirty, self._wake.set)
+        self.flush_waiters = FlushWaiters(dirty, self._wake.set)
         self._slots = UploadSlots(dirty.memory_limit)
         self.failing = Failing(stuck_after)
         self._log = LogLimiter()
         self.dead_letters = DeadLetters(
-            dirty, journal, copies, clock, ref_of=self.ref_of, again=self._upload_now, settled=self.settled
+            dirty, journal, entries, clock, ref_of=self.ref_of, requeue=self._upload_now, retire=self.retire
         )
         self.stuck = StuckWrites(
-            *(dirty, journal, copies, self.failing, turns, clock),
+            *(dirty, journal, entries, self.failing, s3_locks, clock),
             ref_of=self.ref_of,
             hasten=self._hasten,
-            settled=self.settled,
+            retire=self.retire,
         )
-        self._load = UploadLoad(pace, dirty, reads, clock, delay)
+        self._load = UploadLoad(throttle, dirty, reads, clock, delay)
         self.recent = RecentUploads()
 
     @property
@@ -132,14 +132,14 @@ class WriteBack:
 
     def _queue(self, entry: DirtyEntry, due: float) -> None:
         entry.queued = True
-        if self._waiting.add(entry.key, due):
+        if self._queued.add(entry.key, due):
             self._wake.set()
 
     def _upload_now(self, entry: DirtyEntry) -> None:
         self._queue(entry, self._clock.now())
 
     def _hasten(self, keys: Set[bytes]) -> None:
-        self._waiting.hasten(keys, self._clock.now())
+        self._queued.hasten(keys, self._clock.now())
         self._wake.set()
 
     def _retry(self, entry: DirtyEntry, reason: str) -> None:
@@ -148,20 +148,22 @@ class WriteBack:
         entry.failures = failure.tries
         entry.queued = True
         stuck = self.failing.is_stuck(failure, now)
-        backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._draw)
-        self._waiting.add_retry(entry.key, now + backoff)
+        backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._rng)
+        self._queued.add_retry(entry.key, now + backoff)
         if failure.tries == STUCK_TRIES and self._log.allow(now):
             text = "%s: not in S3 after %d attempts: %s%s"
             log.warning(text, self.ref_of(entry), STUCK_TRIES, reason, self._log.suppressed())
 
-    def _next(self, now: float) -> tuple[Waiting | None, float]:
+    def _next(self, now: float) -> tuple[QueuedUpload | None, float]:
         """The key whose turn it is, or None and the seconds until there is one."""
-        fresh, retry, wait = self._waiting.due(now, hurry=self.flushes.waiting, newest=self.pace.newest_first)
+        fresh, retry, wait = self._queued.due(
+            now, hurry=self.flush_waiters.waiting, newest=self.throttle.newest_first
+        )
         for due in (retry, fresh):
             if due is not None and self._slots.has_memory(self._size(due.key), retry=due.retry):
-                until = self.pace.wait(now, self._slots, retry=due.retry, fresh_wait=fresh is not None)
+                until = self.throttle.wait(now, self._slots, retry=due.retry, fresh_wait=fresh is not None)
                 if until <= 0:
-                    self._waiting.take(due)
+                    self._queued.take(due)
                     return due, 0.0
                 wait = min(wait, until)
         return None, wait
@@ -179,7 +181,7 @@ class WriteBack:
                 await self._run()
             except Exception:  # a defect; acknowledged writes must not stay here because of it
                 log.exception("write-back stopped, and begins again")
-                await self._clock.sleep(BACKOFF.most)
+                await self._clock.sleep(BACKOFF.max_delay)
 
     async def _run(self) -> None:
         while True:
@@ -189,14 +191,14 @@ class WriteBack:
             if due is None:
                 await self._rest(wait)
                 continue
-            self.pace.began(now, retry=due.retry)
+            self.throttle.began(now, retry=due.retry)
             task = asyncio.get_running_loop().create_task(self._upload(due.key))
             self._uploads.add(task)
             size = self._size(due.key)
             self._slots.take(size, retry=due.retry)
-            task.add_done_callback(partial(self._ended, size, due.retry))
+            task.add_done_callback(partial(self._task_done, size, due.retry))
 
-    def _ended(self, size: int, retry: bool, task: asyncio.Task[None]) -> None:
+    def _task_done(self, size: int, retry: bool, task: asyncio.Task[None]) -> None:
         self._uploads.discard(task)
         self._slots.release(size, retry=retry)
         self._wake.set()
@@ -226,7 +228,7 @@ class WriteBack:
     # ---- one upload
 
     async def _upload(self, key: bytes) -> None:
-        async with self.turns.turn(key, None):
+        async with self.s3_locks.hold(key, None):
             entry = self._dirty.get(key)
             if entry is None:
                 return
@@ -237,12 +239,12 @@ class WriteBack:
                 await self._journal.has_let_go(key)
                 if self._dirty.get(key) is entry:  # else a newer write has come, and waits already
                     self.results["expired"] += 1
-                    self.settled(entry)
-                    self._copies.forget(key)
+                    self.retire(entry)
+                    self._entries.invalidate(key)
                     self.recent.add(key, exists=False)
                 return
             if entry.value is None and not entry.deleted:
-                CallBytes(self._budget).settle(entry.size)
+                CallBytes(self._budget).set_total(entry.size)
             try:
                 value = None if entry.deleted else self.value_of(entry)
             except Damaged:
@@ -258,28 +260,28 @@ class WriteBack:
                 value,
                 entry.base,
                 policy,
-                entry.unsure or self._must_look(entry, value),
-                or_absent=entry.or_absent,
+                entry.indeterminate or self._must_look(entry, value),
+                maybe_absent=entry.maybe_absent,
                 expires_at=entry.expires_at,
-                ended=entry.ended,
+                expired=entry.expired,
                 keeps=entry.keeps,
                 late=entry.owned_since < 0,
             )
             self._dirty.upload_began(entry)
             try:
-                landed = await self._uploader.upload(write, inf)
+                result = await self._uploader.upload(write, inf)
             except (OriginFailure, Conflict) as failure:
-                self._not_landed(write, self._newest(key), failure)
+                self._upload_failed(write, self._newest(key), failure)
             except BaseException as error:
-                self._dirty.upload_ended(self._newest(key), landed=False, now=self._clock.now())
+                self._dirty.upload_finished(self._newest(key), succeeded=False, now=self._clock.now())
                 self._retry(self._newest(key), self._broken_off(key, error))
                 raise
             else:
                 if write.value is None:
                     # S3 keeps no version of a delete: an earlier record must not come back after it.
                     await self._journal.has_let_go(key)
-                self._landed(write, self._newest(key), landed)
-        self.flushes.progress(key)
+                self._uploaded(write, self._newest(key), result)
+        self.flush_waiters.progress(key)
 
     def _broken_off(self, key: bytes, error: BaseException) -> str:
         """Return the reason why an upload ended with `error`, which is not S3's."""
@@ -294,16 +296,16 @@ class WriteBack:
 
         Until S3 has told its time the value is kept, and uploaded with its end: this machine's clock may be wrong.
         """
-        if entry.expires_at and not entry.deleted and has_ended(entry.expires_at, self._clock.wall()):
+        if entry.expires_at and not entry.deleted and is_expired(entry.expires_at, self._clock.wall()):
             if not self._clock.s3.known:
                 return True
-            self._dirty.end(entry)
-            self._copies.changes(entry.key)
+            self._dirty.expire(entry)
+            self._entries.change_feed.notify(entry.key)
         return entry.deleted
 
     def _may_be_in_s3(self, entry: DirtyEntry) -> bool:
         """Whether a delete has anything to do, be it with an earlier write."""
-        return not entry.ended or entry.base is not ABSENT or entry.unsure or entry.or_absent
+        return not entry.expired or entry.base is not ABSENT or entry.indeterminate or entry.maybe_absent
 
     def _must_look(self, entry: DirtyEntry, value: bytes | None) -> bool:
         """Whether another node may have written the base's own bytes anew meanwhile, to end at another time.
@@ -319,7 +321,7 @@ class WriteBack:
 
     def ref_of(self, entry: DirtyEntry) -> Ref:
         """The object in S3."""
-        return self._buckets.filed(entry.key).ref
+        return self._buckets.object_at(entry.key).ref
 
     def value_of(self, entry: DirtyEntry) -> bytes:
         """The value of an entry that is no delete. Raises Damaged, having made it a dead letter."""
@@ -339,54 +341,54 @@ class WriteBack:
         assert entry is not None, "a live entry goes only in its turn"
         return entry
 
-    def _landed(self, write: Write, entry: DirtyEntry, landed: Landed) -> None:
+    def _uploaded(self, write: Write, entry: DirtyEntry, result: UploadResult) -> None:
         """`write` has ended; `entry` is the newest write of its key now."""
         now = self._clock.now()
-        how = landed.how
-        self.results[how.value] += 1
+        outcome = result.outcome
+        self.results[outcome.value] += 1
         self.last_success = self._clock.wall()
         self.failing.succeeded(entry.key, now)
-        if self.pace.succeeded(entry.key):
+        if self.throttle.succeeded(entry.key):
             log.info("S3 takes writes again: %d wait", len(self._dirty))
-        self._dirty.upload_ended(entry, landed=True, now=now)
+        self._dirty.upload_finished(entry, succeeded=True, now=now)
         self.wrote(entry.key, entry.owned_since)
-        entry.unsure = False
+        entry.indeterminate = False
         entry.failures = 0
-        if how is Ending.SUPERSEDED:
-            entry.unsure = True  # a newer one may be superseded too
-        elif how is not Ending.KEPT_BESIDE:
-            entry.base, entry.or_absent = landed.base, bool(write.expires_at)
+        if outcome is UploadOutcome.SUPERSEDED:
+            entry.indeterminate = True  # a newer one may be superseded too
+        elif outcome is not UploadOutcome.KEPT_BESIDE:
+            entry.base, entry.maybe_absent = result.base, bool(write.expires_at)
             if entry.keeps:  # a later change of the end; a copy inside S3 may give another ETag to the same bytes
-                entry.keeps = landed.base if isinstance(landed.base, str) else ""
+                entry.keeps = result.base if isinstance(result.base, str) else ""
         if entry.version != write.version:
             self._queue(entry, now + self._delay)
             return
-        self.settled(entry)
-        if how in (Ending.SUPERSEDED, Ending.KEPT_BESIDE):
-            if how is Ending.SUPERSEDED:
+        self.retire(entry)
+        if outcome in (UploadOutcome.SUPERSEDED, UploadOutcome.KEPT_BESIDE):
+            if outcome is UploadOutcome.SUPERSEDED:
                 log.info("%s: %s was not uploaded: a later write is in S3", write.ref, write.version)
-            self._copies.forget(entry.key)
-            self.recent.forget(entry.key)
+            self._entries.invalidate(entry.key)
+            self.recent.discard(entry.key)
         else:
             self.recent.add(entry.key, exists=write.value is not None)
-            etag = landed.base if isinstance(landed.base, str) else ""
+            etag = result.base if isinstance(result.base, str) else ""
             expires_at = NEVER if write.value is None else write.expires_at
-            self._copies.keep(entry.key, copy_of(write.value, etag, now, entry.owned_since, expires_at))
+            self._entries.keep(entry.key, entry_of(write.value, etag, now, entry.owned_since, expires_at))
 
-    def settled(self, entry: DirtyEntry) -> None:
+    def retire(self, entry: DirtyEntry) -> None:
         """S3 has it or what is later; only in its key's turn."""
         self._dirty.pop(entry)
-        self.failing.forget(entry.key)
+        self.failing.clear(entry.key)
         for seq in entry.records():
             self._journal.remove(seq, entry.key)
-        self.flushes.progress(entry.key)
+        self.flush_waiters.progress(entry.key)
 
-    def _not_landed(self, write: Write, entry: DirtyEntry, failure: OriginFailure | Conflict) -> None:
+    def _upload_failed(self, write: Write, entry: DirtyEntry, failure: OriginFailure | Conflict) -> None:
         now = self._clock.now()
-        self._dirty.upload_ended(entry, landed=False, now=now)
-        entry.base, entry.unsure = write.base, write.unsure
+        self._dirty.upload_finished(entry, succeeded=False, now=now)
+        entry.base, entry.indeterminate = write.base, write.indeterminate
         # Of a newer write, it is known from the start if it came over a delete.
-        entry.or_absent = write.or_absent or (entry.or_absent and write.value is None)
+        entry.maybe_absent = write.maybe_absent or (entry.maybe_absent and write.value is None)
         if isinstance(failure, OriginFailure) and self._may_pass(failure, entry.key, now):
             self.results["retried"] += 1
             self._retry(entry, str(failure))
@@ -402,15 +404,15 @@ class WriteBack:
         if fault is Fault.BUSY:
             return True
         if fault is Fault.THROTTLED:
-            self.pace.throttled(now)
+            self.throttle.throttled(now)
             return True
         if fault.of_object:
             return False
-        if self.pace.failed(now, key):
+        if self.throttle.failed(now, key):
             log.warning("S3 does not take writes: %s; %d wait", failure, len(self._dirty))
         return True
 
     def _die(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
-        self.failing.forget(entry.key)
+        self.failing.clear(entry.key)
         self.dead_letters.add(entry, reason, damaged=damaged)
-        self.flushes.progress(entry.key)
+        self.flush_waiters.progress(entry.key)

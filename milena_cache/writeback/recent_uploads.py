@@ -21,19 +21,19 @@ MAX_KEYS = 100_000
 class Listing:
     """A listing in flight. `complete` is False if there were more uploads than could be noted: list again."""
 
-    def __init__(self, began: int, notes: dict[bytes, tuple[int, bool]]) -> None:
+    def __init__(self, began: int, uploads: dict[bytes, tuple[int, bool]]) -> None:
         self.complete = True
         self._began = began
-        self._notes = notes
+        self._uploads = uploads
 
     def state(self, key: bytes) -> bool | None:
         """Return whether S3 has the object of this cache key since an upload in the meantime; None without one."""
-        number, exists = self._notes.get(key, (0, False))
+        number, exists = self._uploads.get(key, (0, False))
         return exists if number > self._began else None
 
     def uploaded(self) -> list[bytes]:
         """Return the cache keys that have been put to S3 since the listing began."""
-        return [key for key, (number, exists) in self._notes.items() if exists and number > self._began]
+        return [key for key, (number, exists) in self._uploads.items() if exists and number > self._began]
 
 
 class RecentUploads:
@@ -41,35 +41,35 @@ class RecentUploads:
 
     def __init__(self) -> None:
         self._number = 0
-        self._notes: dict[bytes, tuple[int, bool]] = {}
+        self._uploads: dict[bytes, tuple[int, bool]] = {}
         self._listings: list[Listing] = []
 
     def __len__(self) -> int:
-        return len(self._notes)
+        return len(self._uploads)
 
     @contextmanager
     def listing(self) -> Iterator[Listing]:
         """Note uploads from now on, until the page is merged."""
-        listing = Listing(self._number, self._notes)
+        listing = Listing(self._number, self._uploads)
         self._listings.append(listing)
         try:
             yield listing
         finally:
             self._listings.remove(listing)
             if not self._listings:
-                self._notes.clear()
+                self._uploads.clear()
 
     def add(self, key: bytes, *, exists: bool) -> None:
         """S3 has taken a put (`exists`) or a delete of this cache key."""
         if not self._listings:
             return
-        if len(self._notes) >= MAX_KEYS and key not in self._notes:
+        if len(self._uploads) >= MAX_KEYS and key not in self._uploads:
             for listing in self._listings:
                 listing.complete = False
-            self._notes.clear()
+            self._uploads.clear()
         self._number += 1
-        self._notes[key] = (self._number, exists)
+        self._uploads[key] = (self._number, exists)
 
-    def forget(self, key: bytes) -> None:
+    def discard(self, key: bytes) -> None:
         """Somebody else's write is in force in S3: what it shows is right."""
-        self._notes.pop(key, None)
+        self._uploads.pop(key, None)

@@ -11,7 +11,7 @@ import logging
 from typing import NamedTuple
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.version import UNKNOWN
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
@@ -36,7 +36,7 @@ async def replay(
     journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, clock: Clock, directory: str
 ) -> Replay:
     """Fill `dirty` from `journal`, and have `writeback` upload it; to be awaited before anything is served."""
-    started = told_at = clock.now()
+    started = logged_at = clock.now()
     wall = clock.wall()
     records = 0
     async for found in journal.replay():
@@ -56,23 +56,23 @@ async def replay(
             keeps=record.base if record.keeps and isinstance(record.base, str) else "",
         )
         # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
-        entry.or_absent = True
+        entry.maybe_absent = True
         records += 1
-        old = dirty.put(entry)
+        old = dirty.replace(entry)
         for seq in old.records() if old is not None else ():
             journal.remove(seq, entry.key)
         if found.damage:
             dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
-        elif found.refusal:
-            reason, at = found.refusal
+        elif found.rejection:
+            reason, at = found.rejection
             if reason:
                 dirty.kill(entry, reason, at)
             else:  # refused once, and told to try again over whatever is there
                 entry.conditional = False
-                if not has_ended(entry.expires_at, wall):
+                if not is_expired(entry.expires_at, wall):
                     entry.base = UNKNOWN
-        if clock.now() - told_at >= PROGRESS_SECONDS:
-            told_at = clock.now()
+        if clock.now() - logged_at >= PROGRESS_SECONDS:
+            logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
     for entry in dirty.entries.values():
         writeback.acknowledged(entry)
@@ -83,6 +83,6 @@ async def replay(
         result.seconds,
         len(dirty),
         dirty.dead_letters,
-        journal.set_aside + dirty.damaged,
+        journal.quarantined + dirty.damaged,
     )
     return result

@@ -9,47 +9,47 @@ import logging
 from collections.abc import Callable, Iterable, Set
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import Version
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.failing import Failing
 from milena_common.runtime.clock import Clock
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 
 log = logging.getLogger(__name__)
 
 
 class StuckWrites:
-    """Those of one node. `hasten` makes the retries of keys due now, `settled` lets an entry and its records go."""
+    """Those of one node. `hasten` makes the retries of keys due now, `retire` lets an entry and its records go."""
 
     def __init__(
         self,
         dirty: Dirty,
         journal: Journal[DirtyEntry],
-        copies: Copies,
+        entries: Entries,
         failing: Failing,
-        turns: Turns,
+        s3_locks: KeyLocks,
         clock: Clock,
         *,
         ref_of: Callable[[DirtyEntry], Ref],
         hasten: Callable[[Set[bytes]], None],
-        settled: Callable[[DirtyEntry], None],
+        retire: Callable[[DirtyEntry], None],
     ) -> None:
         self._dirty = dirty
         self._journal = journal
-        self._copies = copies
+        self._entries = entries
         self._failing = failing
-        self._turns = turns
+        self._s3_locks = s3_locks
         self._clock = clock
         self._ref_of = ref_of
         self._hasten = hasten
-        self._settled = settled
+        self._retire = retire
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """Return the stuck entries among `keys`, all if None; those that have failed for longest first."""
-        wanted = None if keys is None else set(keys)
-        stuck = (key for key, _ in self._failing.stuck(self._clock.now()) if wanted is None or key in wanted)
+        chosen = None if keys is None else set(keys)
+        stuck = (key for key, _ in self._failing.stuck(self._clock.now()) if chosen is None or key in chosen)
         return [entry for entry in map(self._dirty.get, stuck) if entry is not None and not entry.dead]
 
     def retry(self, keys: Iterable[bytes] | None) -> int:
@@ -69,16 +69,16 @@ class StuckWrites:
         for entry, version in found:
             dropped += await self._drop(entry, version)
         if found:
-            await self._journal.settled()
+            await self._journal.sync_barrier()
         return dropped
 
     async def _drop(self, entry: DirtyEntry, version: Version) -> bool:
         # Without the key's lock: the upload of `entry` is in flight, `entry` is dropped, a reader gets the older
         # object from S3 and it is kept in memory, the upload lands, and memory is older than S3.
-        async with self._turns.turn(entry.key, None):
+        async with self._s3_locks.hold(entry.key, None):
             if self._dirty.get(entry.key) is not entry or entry.version != version or entry.dead:
                 return False
             log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
-            self._settled(entry)
-            self._copies.forget(entry.key)
+            self._retire(entry)
+            self._entries.invalidate(entry.key)
             return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.writeback.dirty_table import Dirty
-from milena_cache.writeback.uploads.throttle import Pace
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_common.runtime.clock import Clock
 
 SAMPLE_SECONDS = 0.1
@@ -15,8 +15,10 @@ OLD_SECONDS = 60.0
 class UploadLoad:
     """Tells `pace` of the load. `delay`: how many seconds a write waits before its upload on purpose."""
 
-    def __init__(self, pace: Pace, dirty: Dirty, reads: ReadCounts, clock: Clock, delay: float) -> None:
-        self._pace = pace
+    def __init__(
+        self, throttle: UploadThrottle, dirty: Dirty, reads: ReadCounts, clock: Clock, delay: float
+    ) -> None:
+        self._throttle = throttle
         self._dirty = dirty
         self._reads = reads
         self._clock = clock
@@ -35,7 +37,7 @@ class UploadLoad:
             return
         cpu, requests = self._clock.cpu(), self._requests()
         backlog = self._dirty.bytes > self._dirty.max_bytes // 2 or self._is_old(now)
-        self._pace.load((cpu - self._cpu) / elapsed, (requests - self._before) / elapsed, backlog=backlog)
+        self._throttle.load((cpu - self._cpu) / elapsed, (requests - self._before) / elapsed, backlog=backlog)
         self._sampled_at, self._cpu, self._before = now, cpu, requests
 
     def _is_old(self, now: float) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Record, encode
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.version import UNKNOWN, Base
 from milena_cache.objects.write_request import Ack, Change
@@ -16,7 +16,7 @@ from milena_common.api.durability import BACK, MEMORY
 from milena_common.runtime.clock import Clock
 
 
-class Entering:
+class JournaledWrites:
     """The writes on their way into the journal, and the way itself. `acknowledged` counts by class."""
 
     def __init__(
@@ -24,7 +24,7 @@ class Entering:
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         acknowledged: dict[str, int],
     ) -> None:
@@ -32,7 +32,7 @@ class Entering:
         self._journal = journal
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._acknowledged = acknowledged
         # By key, the last write that is on its way into the journal.
@@ -44,11 +44,11 @@ class Entering:
         """Whether a write of `key` is on its way into the journal."""
         return key in self._last
 
-    async def one_has_ended(self) -> None:
+    async def wait_for_commit(self) -> None:
         """Return when some of them are in the journal, or could not be put there."""
-        await self._journal.commit_ended()
+        await self._journal.wait_commit()
 
-    def refusal(self, change: Change) -> str:
+    def rejection(self, change: Change) -> str:
         """Why the change cannot enter the journal: one of `writes.FORCED`, "" if it can."""
         if self.draining:
             return "draining"
@@ -65,7 +65,7 @@ class Entering:
         dirty = self._dirty
         return not self.draining and dirty.fits_in_memory(len(change.value or b"")) and self._has_room(change)
 
-    def enter(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
+    def append(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; done when it is durable, and the dirty entry is there.
 
         Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
@@ -76,8 +76,8 @@ class Entering:
         base = entry.base if old is None else old.base
         if key in self._last:
             old = self._last[key]
-        if old is not None and (old.deleted or old.or_absent):
-            entry.or_absent = True
+        if old is not None and (old.deleted or old.maybe_absent):
+            entry.maybe_absent = True
         if old is not None and not old.keeps:
             entry.keeps = ""
         raw = encode(
@@ -94,13 +94,13 @@ class Entering:
                 isinstance(base, str) and same_etag(base, entry.keeps),
             )
         )
-        future = self._journal.write(entry.version.seq, raw, entry, self._entered, timeout)
+        future = self._journal.write(entry.version.seq, raw, entry, self._appended, timeout)
         self._bytes += entry.cost
         self._keeping += entry.keeping
         self._last[key] = entry
         return future
 
-    def _entered(self, entry: DirtyEntry, durable: bool) -> None:
+    def _appended(self, entry: DirtyEntry, durable: bool) -> None:
         self._bytes -= entry.cost
         self._keeping -= entry.keeping
         if self._last[entry.key] is entry:
@@ -132,7 +132,7 @@ class Entering:
             or entry.expires_at
             or entry.conditional
             or entry.keeps
-            or entry.under
+            or entry.shadowed_seq
             or entry.failures
             or entry.dead
             or key in self._last
@@ -144,18 +144,18 @@ class Entering:
             not self._dirty.fits_in_memory(more) or not self._dirty.has_room(self._bytes + more, self._keeping)
         ):
             return False
-        self._copies.changing(key)
+        self._entries.fence_reads(key)
         self._dirty.revalue(entry, value, self._journal.next_version(owned_since))
-        self._copies.changes(key)
+        self._entries.change_feed.notify(key)
         self._acknowledged[MEMORY] += 1
         return True
 
     def _entry(self, change: Change, base: Base, *, journaled: bool) -> DirtyEntry:
-        key = change.wanted.filed_as
+        key = change.target.cache_key
         value = change.value
-        or_absent = False
+        maybe_absent = False
         if base is UNKNOWN and self._dirty.get(key) is None:
-            base, or_absent = self._copies.base(key, change.owned_since)
+            base, maybe_absent = self._entries.base(key, change.owned_since)
         entry = DirtyEntry(
             key,
             self._journal.next_version(change.owned_since),
@@ -171,17 +171,17 @@ class Entering:
             expires_at=change.expires_at,
             keeps=change.keeps,
         )
-        entry.or_absent = or_absent
+        entry.maybe_absent = maybe_absent
         return entry
 
     def _is_dirty(self, entry: DirtyEntry) -> None:
-        self._copies.forget(entry.key)
-        old = self._dirty.put(entry)
+        self._entries.invalidate(entry.key)
+        old = self._dirty.replace(entry)
         if old is not None:
             records = list(old.records())
             if not entry.journaled and records:
                 # After a crash the last one that was promised to be kept shall still be there.
-                entry.under = records.pop()
+                entry.shadowed_seq = records.pop()
             for seq in records:
                 self._journal.remove(seq, entry.key)
         self._writeback.acknowledged(entry)

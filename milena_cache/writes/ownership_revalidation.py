@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from milena_cache.memory.entries import Copies
+from milena_cache.memory.entries import Entries
 from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.object_store import NO_METADATA, OriginFailure
 from milena_cache.objects.version import lineage_of, stamped
@@ -20,7 +20,7 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 
-class Confirming:
+class OwnershipRevalidation:
     """Asks S3 about dirty entries, in the turns of uploads."""
 
     def __init__(
@@ -28,29 +28,29 @@ class Confirming:
         origin: Origin,
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
         lineages: Lineages,
     ) -> None:
         self._origin = origin
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._lineages = lineages
 
-    async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
+    async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
         """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
 
         Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
         """
         key = entry.key
         ref = self._writeback.ref_of(entry)
-        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
+        async with self._writeback.s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
             # A put that comes meanwhile may be of an earlier ownership too.
             while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
                 try:
-                    found = await self._origin.look(ref, give_up_at)
+                    found = await self._origin.look(ref, deadline)
                 except OriginFailure as failure:
                     if current.dead and failure.fault.of_object:
                         current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
@@ -68,7 +68,7 @@ class Confirming:
                 comparable = self._lineages.comparable(lineage, late=late)
                 if version is not None and comparable and version > current.version:
                     log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
-                    self._writeback.settled(current)
-                    self._copies.forget(key)
+                    self._writeback.retire(current)
+                    self._entries.invalidate(key)
                 else:
                     current.owned_since = owned_since

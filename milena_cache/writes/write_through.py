@@ -14,8 +14,8 @@ import asyncio
 from collections.abc import Callable
 
 from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
-from milena_cache.memory.lru import copy_of
+from milena_cache.memory.entries import Entries
+from milena_cache.memory.lru import entry_of
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
 from milena_cache.objects.write_request import Ack, Change
@@ -23,17 +23,17 @@ from milena_cache.origin.conditions import Capability
 from milena_cache.origin.requests import BACKOFF
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
-from milena_cache.writeback.uploads.upload import Conflict, Ending, Landed, Policy, Uploader, Write
+from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
 
 # A put does not depend on the record being gone; but when it is, nothing of what others make of the object later
 # can be mistaken. So it waits as long as a healthy disk may need, in seconds.
-PUT_PATIENCE = 0.1
+PUT_TIMEOUT = 0.1
 
 
-class Through:
+class WriteThrough:
     """Writes of one node through to S3, each with up to `retries` further attempts."""
 
     def __init__(
@@ -42,22 +42,22 @@ class Through:
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         retries: int,
-        put_patience: float = PUT_PATIENCE,
+        put_timeout: float = PUT_TIMEOUT,
     ) -> None:
         self.conditions = uploader.conditions
         self._uploader = uploader
         self._journal = journal
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
-        self._draw = draw
+        self._rng = rng
         self._retries = retries
-        self._put_patience = put_patience
+        self._put_timeout = put_timeout
 
     def check_condition(self, change: Change) -> None:
         """Raise FailedPrecondition for a conditional write that S3_CONDITIONS=require does not allow here."""
@@ -65,18 +65,18 @@ class Through:
             condition = Capability.CREATE if change.if_none_match else Capability.REPLACE
             self.conditions.check(Capability.DELETE if change.value is None else condition)
 
-    async def write(self, change: Change, base: Base, give_up_at: float, *, decided: bool) -> Ack:
-        """Bring the change to S3; nothing is begun after `give_up_at` (monotonic seconds).
+    async def write(self, change: Change, base: Base, deadline: float, *, decided: bool) -> Ack:
+        """Bring the change to S3; nothing is begun after `deadline` (monotonic seconds).
 
         `decided`: the change's condition holds, and `base` is what S3 holds then; otherwise S3 decides.
         Raises ConditionFailed; TimeoutError if the key's turn does not come; what S3's failures mean to callers.
         """
-        key = change.wanted.filed_as
-        async with self._writeback.turns.turn(key, max(0.0, give_up_at - self._clock.now())):
-            self._copies.changing(key)
+        key = change.target.cache_key
+        async with self._writeback.s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
+            self._entries.fence_reads(key)
             write = self._prepare(change, base, decided)
             try:
-                landed = await self._attempts(write, give_up_at)
+                result = await self._attempts(write, deadline)
             except BaseException as error:
                 self._failed(write, key, error)
                 if isinstance(error, Conflict):
@@ -85,80 +85,82 @@ class Through:
                     raise error.as_error() from None
                 raise
             finally:
-                self._copies.changing(key)
+                self._entries.fence_reads(key)
             entry = self._dirty.get(key)
             if entry is not None:
-                self._writeback.settled(entry)
-            etag = landed.base if isinstance(landed.base, str) else ""
-            if landed.how is Ending.SUPERSEDED:
-                self._copies.forget(key)
-                self._writeback.recent.forget(key)
+                self._writeback.retire(entry)
+            etag = result.base if isinstance(result.base, str) else ""
+            if result.outcome is UploadOutcome.SUPERSEDED:
+                self._entries.invalidate(key)
+                self._writeback.recent.discard(key)
             else:
                 self._writeback.recent.add(key, exists=change.value is not None)
                 now = self._clock.now()
-                self._copies.keep(key, copy_of(change.value, etag, now, change.owned_since, change.expires_at))
-                self._copies.changes(key)
-            told = self._writeback.wrote(key, change.owned_since)
-            if told is not None:
-                await told
-            if not await self._let_go(key, change, give_up_at):
+                self._entries.keep(key, entry_of(change.value, etag, now, change.owned_since, change.expires_at))
+                self._entries.change_feed.notify(key)
+            notified = self._writeback.wrote(key, change.owned_since)
+            if notified is not None:
+                await notified
+            if not await self._let_go(key, change, deadline):
                 raise Unavailable(
                     f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "
                     "which a crash could bring back; delete it again when there is room"
                 )
             return Ack(THROUGH, etag, None)
 
-    async def _let_go(self, key: bytes, change: Change, give_up_at: float) -> bool:
+    async def _let_go(self, key: bytes, change: Change, deadline: float) -> bool:
         """Whether the write may be acknowledged as far as records of earlier ones are concerned."""
         put = change.value is not None
-        patience = self._put_patience if put else max(0.0, give_up_at - self._clock.now())
+        timeout = self._put_timeout if put else max(0.0, deadline - self._clock.now())
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await self._journal.has_let_go(key) or put
         except TimeoutError:
             return put
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
-        key = change.wanted.filed_as
+        key = change.target.cache_key
         entry = self._dirty.get(key)
         version = self._journal.next_version(change.owned_since)
         policy: Policy | None = "fail" if change.conditional else None
         strict = change.conditional and not decided
-        unsure = or_absent = False
+        indeterminate = maybe_absent = False
         if strict:
             base = change.if_match or ABSENT
             # S3 compares ETags, also with that of an object that has come to its end.
-            unsure = bool(change.if_match) and self._copies.current(key, change.owned_since) != change.if_match
+            indeterminate = (
+                bool(change.if_match) and self._entries.current(key, change.owned_since) != change.if_match
+            )
         elif entry is not None:
-            base, unsure, or_absent = entry.base, entry.unsure, entry.or_absent
+            base, indeterminate, maybe_absent = entry.base, entry.indeterminate, entry.maybe_absent
         elif base is UNKNOWN:
-            base, or_absent = self._copies.base(key, change.owned_since)
+            base, maybe_absent = self._entries.base(key, change.owned_since)
         return Write(
-            change.wanted.ref,
+            change.target.ref,
             version,
             change.value,
             base,
             policy,
-            unsure,
+            indeterminate,
             strict,
-            or_absent,
+            maybe_absent,
             change.expires_at,
             # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
             keeps=change.keeps if entry is None or entry.keeps else "",
         )
 
-    async def _attempts(self, write: Write, give_up_at: float) -> Landed:
+    async def _attempts(self, write: Write, deadline: float) -> UploadResult:
         failures = 0
         ambiguous = False
         while True:
             try:
-                return await self._uploader.upload(write, give_up_at)
+                return await self._uploader.upload(write, deadline)
             except OriginFailure as failure:
                 failures += 1
                 # One attempt that may have happened makes the whole write one that may have.
                 failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
-                pause = BACKOFF.delay(failures, self._draw)
-                too_late = self._clock.now() + pause >= give_up_at
+                pause = BACKOFF.delay(failures, self._rng)
+                too_late = self._clock.now() + pause >= deadline
                 if not failure.fault.retryable or failures > self._retries or too_late:
                     raise
             await self._clock.sleep(pause)
@@ -166,9 +168,9 @@ class Through:
     def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
         entry = self._dirty.get(key)
         if entry is not None:
-            entry.base, entry.unsure = write.base, True
-            entry.or_absent = write.or_absent or write.value is None
+            entry.base, entry.indeterminate = write.base, True
+            entry.maybe_absent = write.maybe_absent or write.value is None
         elif isinstance(error, Conflict):
-            self._copies.forget(key)
+            self._entries.invalidate(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:
-            self._copies.distrust(key)
+            self._entries.mark_stale(key)

@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 from milena_cache.journal.commit import JournalFull
 from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.record import Damaged
-from milena_cache.memory.entries import Copies
-from milena_cache.objects.expiry import NEVER, has_ended, to_the_millisecond
+from milena_cache.memory.entries import Entries
+from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
@@ -35,15 +35,15 @@ from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, etag_of
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.expired_objects import Removal
+from milena_cache.writeback.expired_objects import ExpiredObjectReaper
 from milena_cache.writeback.loop import WriteBack
-from milena_cache.writes.journaled import Entering
-from milena_cache.writes.ownership_revalidation import Confirming
-from milena_cache.writes.write_through import Through
+from milena_cache.writes.journaled import JournaledWrites
+from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
+from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
 from milena_common.api.errors import ConditionFailed, DeadlineExceeded, FailedPrecondition, MilenaError
 from milena_common.api.keys import check_value_size
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 
 log = logging.getLogger(__name__)
 
@@ -59,46 +59,48 @@ class Writes:
         self,
         *,
         origin: Origin,
-        through: Through,
+        write_through: WriteThrough,
         journal: Journal[DirtyEntry],
         dirty: Dirty,
         writeback: WriteBack,
-        copies: Copies,
+        entries: Entries,
         clock: CorrectedClock,
         mode: Durability,
         max_value_bytes: int,
     ) -> None:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
-        self.removal = Removal(origin, through.conditions, dirty, copies, writeback.turns, clock)
-        self._confirming = Confirming(origin, dirty, writeback, copies, clock, journal.lineages)
+        self.reaper = ExpiredObjectReaper(
+            origin, write_through.conditions, dirty, entries, writeback.s3_locks, clock
+        )
+        self._revalidation = OwnershipRevalidation(origin, dirty, writeback, entries, clock, journal.lineages)
         self._origin = origin
-        self._through = through
+        self._write_through = write_through
         self._dirty = dirty
         self._writeback = writeback
-        self._copies = copies
+        self._entries = entries
         self._clock = clock
         self._mode = mode
         self._max_value_bytes = max_value_bytes
         self.recent = writeback.recent
-        self._turns = Turns()
-        self._entering = Entering(journal, dirty, writeback, copies, clock, self.acknowledged)
+        self._write_locks = KeyLocks()
+        self._journaled = JournaledWrites(journal, dirty, writeback, entries, clock, self.acknowledged)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def draining(self) -> bool:
         """Whether nothing is to become dirty any more, because the node stops."""
-        return self._entering.draining
+        return self._journaled.draining
 
     @draining.setter
     def draining(self, draining: bool) -> None:
-        self._entering.draining = draining
+        self._journaled.draining = draining
 
     # ---- the calls
 
     async def put(
         self,
-        wanted: Object,
+        target: Object,
         value: bytes,
         timeout: float,
         *,
@@ -118,12 +120,12 @@ class Writes:
         """
         check_value_size(len(value), self._max_value_bytes)
         etag = await asyncio.to_thread(etag_of, value) if len(value) >= LARGE_BYTES else ""
-        change = Change(wanted, value, etag, owned_since, if_match, if_none_match, expires_at)
+        change = Change(target, value, etag, owned_since, if_match, if_none_match, expires_at)
         return await self._make(change, durability or self._mode, timeout)
 
     async def delete(
         self,
-        wanted: Object,
+        target: Object,
         timeout: float,
         *,
         owned_since: int = 0,
@@ -131,7 +133,7 @@ class Writes:
         if_match: str = "",
     ) -> Ack:
         """Remove the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
-        change = Change(wanted, None, owned_since=owned_since, if_match=if_match)
+        change = Change(target, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
 
     def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
@@ -142,8 +144,8 @@ class Writes:
         return (
             self._mode == MEMORY
             and len(value) <= self._max_value_bytes
-            and key not in self._turns
-            and self._entering.overwrite(key, value, owned_since)
+            and key not in self._write_locks
+            and self._journaled.overwrite(key, value, owned_since)
         )
 
     def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
@@ -153,21 +155,21 @@ class Writes:
         """
         change = self._checked(change)
         durability = durability or self._mode
-        entering = self._short_way(change, durability, timeout)
-        if isinstance(entering, Ack):
-            return entering
-        if entering is None:
-            return self._begin_long_way(change, durability, timeout)
+        appending = self._write_at_once(change, durability, timeout)
+        if isinstance(appending, Ack):
+            return appending
+        if appending is None:
+            return self._begin_in_turn(change, durability, timeout)
         acked: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
-        entering.add_done_callback(partial(self._has_entered, acked, change, timeout))
+        appending.add_done_callback(partial(self._has_appended, acked, change, timeout))
         return acked
 
-    def _has_entered(
-        self, acked: asyncio.Future[Ack], change: Change, timeout: float, entering: asyncio.Future[None]
+    def _has_appended(
+        self, acked: asyncio.Future[Ack], change: Change, timeout: float, appending: asyncio.Future[None]
     ) -> None:
-        error = entering.exception()
+        error = appending.exception()
         if isinstance(error, JournalFull):
-            self._begin_long_way(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
+            self._begin_in_turn(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
         elif acked.done():
             pass  # its caller gave up
         elif error is not None:
@@ -178,17 +180,17 @@ class Writes:
 
     async def _make(self, change: Change, durability: Durability, timeout: float) -> Ack:
         change = self._checked(change)
-        entering = self._short_way(change, durability, timeout)
-        if isinstance(entering, Ack):
-            return entering
-        if entering is not None:
+        appending = self._write_at_once(change, durability, timeout)
+        if isinstance(appending, Ack):
+            return appending
+        if appending is not None:
             try:
-                await entering
+                await appending
             except JournalFull:
                 pass
             else:
                 return Ack(BACK, change.etag, change.value)
-        return await self._long_way(change, durability, timeout)
+        return await self._write_in_turn(change, durability, timeout)
 
     def _checked(self, change: Change) -> Change:
         """The change as it is to be made. Raises InvalidRequest for a value that is too large."""
@@ -196,29 +198,29 @@ class Writes:
             check_value_size(len(change.value), self._max_value_bytes)
         if not change.expires_at:
             return change
-        if has_ended(change.expires_at, self._clock.wall()):
+        if is_expired(change.expires_at, self._clock.wall()):
             return change._replace(value=None, etag="", expires_at=NEVER, keeps="")
         return change._replace(expires_at=to_the_millisecond(change.expires_at))
 
-    def _short_way(
+    def _write_at_once(
         self, change: Change, durability: Durability, timeout: float
     ) -> Ack | asyncio.Future[None] | None:
         """Acknowledge, or begin, a write for which there is nothing to wait but the journal; None for others."""
-        key = change.wanted.filed_as
-        if durability is not THROUGH and not change.conditional and key not in self._turns:
-            if durability == BACK and not self._entering.refusal(change):
-                return self._entering.enter(change, UNKNOWN, timeout)
+        key = change.target.cache_key
+        if durability is not THROUGH and not change.conditional and key not in self._write_locks:
+            if durability == BACK and not self._journaled.rejection(change):
+                return self._journaled.append(change, UNKNOWN, timeout)
             if durability == MEMORY:
                 value = change.value
                 if (
                     value is not None
                     and not change.expires_at
                     and not change.etag
-                    and self._entering.overwrite(key, value, change.owned_since)
+                    and self._journaled.overwrite(key, value, change.owned_since)
                 ):
                     return Ack(MEMORY, "", value)
-                if key not in self._entering and self._entering.fits_in_memory(change):
-                    return self._entering.remember(change, UNKNOWN)
+                if key not in self._journaled and self._journaled.fits_in_memory(change):
+                    return self._journaled.remember(change, UNKNOWN)
         return None
 
     # ---- writes that wait
@@ -226,10 +228,10 @@ class Writes:
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_done)
         return task
 
-    async def wait_for(self, work: Coroutine[Any, Any, T], wanted: Object, timeout: float) -> T:
+    async def wait_for(self, work: Coroutine[Any, Any, T], target: Object, timeout: float) -> T:
         """What `work`, some writing of the object, gives; it goes on when the caller gives up.
 
         Raises DeadlineExceeded after `timeout` seconds, or if it raises TimeoutError.
@@ -241,59 +243,59 @@ class Writes:
                 raise TimeoutError
             return task.result()
         except TimeoutError:
-            text = f"{wanted.ref}: not written within {timeout:.3g} s; it may yet happen"
+            text = f"{target.ref}: not written within {timeout:.3g} s; it may yet happen"
             raise DeadlineExceeded(text) from None
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may have given up; that is no event for the log
 
-    def _begin_long_way(self, change: Change, durability: Durability, timeout: float) -> asyncio.Task[Ack]:
-        task = self._in_background(self._long_way(change, durability, timeout))
-        self._turns.announce(change.wanted.filed_as, task)  # so that none behind it takes the short way
+    def _begin_in_turn(self, change: Change, durability: Durability, timeout: float) -> asyncio.Task[Ack]:
+        task = self._in_background(self._write_in_turn(change, durability, timeout))
+        self._write_locks.announce(change.target.cache_key, task)  # so that none behind it takes the short way
         return task
 
-    async def _long_way(self, change: Change, durability: Durability, timeout: float) -> Ack:
-        return await self.wait_for(self._take_turn(change, durability, timeout), change.wanted, timeout)
+    async def _write_in_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        return await self.wait_for(self._write_locked(change, durability, timeout), change.target, timeout)
 
-    async def _take_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
-        give_up_at = self._clock.now() + timeout
-        async with self.turn(change.wanted.filed_as, timeout):
-            return await self.in_turn(change, durability, give_up_at)
+    async def _write_locked(self, change: Change, durability: Durability, timeout: float) -> Ack:
+        deadline = self._clock.now() + timeout
+        async with self.lock(change.target.cache_key, timeout):
+            return await self.write_locked(change, durability, deadline)
 
     @asynccontextmanager
-    async def turn(self, key: bytes, timeout: float) -> AsyncIterator[None]:
+    async def lock(self, key: bytes, timeout: float) -> AsyncIterator[None]:
         """Keep every other write of the key waiting.
 
         Raises TimeoutError if the turn does not come within `timeout` seconds.
         """
-        give_up_at = self._clock.now() + timeout
-        async with self._turns.turn(key, timeout):
-            while key in self._entering:
-                await self._entering.one_has_ended()
-                if self._clock.now() >= give_up_at:
+        deadline = self._clock.now() + timeout
+        async with self._write_locks.hold(key, timeout):
+            while key in self._journaled:
+                await self._journaled.wait_for_commit()
+                if self._clock.now() >= deadline:
                     raise TimeoutError
             yield
 
-    async def in_turn(self, change: Change, durability: Durability | None, give_up_at: float) -> Ack:
-        """Make the change, in its key's `turn`; raises as `put` does."""
-        change, durability, key = self._checked(change), durability or self._mode, change.wanted.filed_as
+    async def write_locked(self, change: Change, durability: Durability | None, deadline: float) -> Ack:
+        """Make the change, in its key's `lock`; raises as `put` does."""
+        change, durability, key = self._checked(change), durability or self._mode, change.target.cache_key
         base: Base = UNKNOWN
-        self._through.check_condition(change)
+        self._write_through.check_condition(change)
         decided = change.conditional and (durability != THROUGH or change.value is None or key in self._dirty)
         if decided:
-            base = await self._check_condition(change, give_up_at)
+            base = await self._check_condition(change, deadline)
         reason = ""
         if durability == MEMORY:
-            if self._entering.fits_in_memory(change):
-                return self._entering.remember(change, base)
+            if self._journaled.fits_in_memory(change):
+                return self._journaled.remember(change, base)
             reason = "draining" if self.draining else "dirty_limit"
         if durability == BACK:
-            reason = self._entering.refusal(change)
+            reason = self._journaled.rejection(change)
             if not reason:
                 try:
-                    await self._entering.enter(change, base, max(0.0, give_up_at - self._clock.now()))
+                    await self._journaled.append(change, base, max(0.0, deadline - self._clock.now()))
                 except JournalFull:
                     reason = "journal_full"
                 else:
@@ -301,7 +303,7 @@ class Writes:
         if reason:
             self.forced[reason] += 1
         try:
-            ack = await self._through.write(change, base, give_up_at, decided=decided)
+            ack = await self._write_through.write(change, base, deadline, decided=decided)
         except ConditionFailed:
             raise
         except MilenaError as error:
@@ -309,29 +311,29 @@ class Writes:
         self.acknowledged[THROUGH] += 1
         return ack
 
-    async def _check_condition(self, change: Change, give_up_at: float) -> Base:
+    async def _check_condition(self, change: Change, deadline: float) -> Base:
         """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
-        wanted = change.wanted
-        entry = self._dirty.get(wanted.filed_as)
+        target = change.target
+        entry = self._dirty.get(target.cache_key)
         if entry is not None and entry.owned_since < change.owned_since:
-            await self.confirm(entry, change.owned_since, give_up_at)
-            entry = self._dirty.get(wanted.filed_as)
+            await self.revalidate(entry, change.owned_since, deadline)
+            entry = self._dirty.get(target.cache_key)
         if entry is not None:
             base = entry.base
             current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
         else:
-            base = current = self._copies.current(wanted.filed_as, change.owned_since)
+            base = current = self._entries.current(target.cache_key, change.owned_since)
             if not change.is_met_by(current):
                 # The copy may be older than what the caller has seen.
                 try:
-                    found = await self._origin.look(wanted.ref, give_up_at)
+                    found = await self._origin.look(target.ref, deadline)
                 except OriginFailure as failure:
                     raise failure.as_error() from None
-                base = current = found.etag if found and not self.removal.is_over(found, wanted.ref) else ABSENT
+                base = current = found.etag if found and not self.reaper.is_over(found, target.ref) else ABSENT
         if not change.is_met_by(current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
-            asked = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
-            raise ConditionFailed(f"{wanted.ref}: {asked} was asked for, and {has}")
+            requested = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
+            raise ConditionFailed(f"{target.ref}: {requested} was asked for, and {has}")
         return base
 
     def is_gone(self, entry: DirtyEntry) -> bool:
@@ -357,11 +359,11 @@ class Writes:
 
     # ---- the rest
 
-    async def confirm(self, entry: DirtyEntry, owned_since: int, give_up_at: float) -> None:
+    async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
         """Afterwards `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does."""
-        await self._confirming.confirm(entry, owned_since, give_up_at)
+        await self._revalidation.revalidate(entry, owned_since, deadline)
 
-    def forget(self, key: bytes) -> None:
+    def mark_unconfirmed(self, key: bytes) -> None:
         """Somebody else may have written the object: S3 must be asked before an entry is told again."""
         entry = self._dirty.get(key)
         if entry is not None:
@@ -371,7 +373,7 @@ class Writes:
         """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
-        await self.removal.finish()
+        await self.reaper.finish()
         return len(self._tasks)
 
 

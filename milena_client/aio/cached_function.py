@@ -60,7 +60,7 @@ class AsyncCachedFunction:
         found, reachable = await self._read(key)
         while found is None:
             caller = current_caller()
-            computation, leads = self._computations.join(key, caller, AsyncCompletion)
+            computation, leads = self._computations.join_or_lead(key, caller, AsyncCompletion)
             if leads:
                 return await self._compute(computation, key, reachable, args, kwargs)
             if computation.leader == caller:
@@ -96,7 +96,7 @@ class AsyncCachedFunction:
             raise
         finally:
             self._computations.end(key, computation)
-            computation.completion.finish(outcome)
+            computation.completion.complete(outcome)
         return found
 
     async def _read(self, key: Key) -> tuple[bytes | None, bool]:
@@ -106,7 +106,7 @@ class AsyncCachedFunction:
         except InvalidRequest:
             raise
         except MilenaError as error:
-            self._log.write("get", key, error)
+            self._log.warn("get", key, error)
             return None, False
 
     async def _store(self, computation: Computation[AsyncCompletion], key: Key, value: bytes) -> None:
@@ -118,7 +118,7 @@ class AsyncCachedFunction:
             if computation.stale:
                 await self._client.delete(key)
         except MilenaError as error:
-            self._log.write("set", key, error)
+            self._log.warn("set", key, error)
 
     async def _invalidate(self, *args: Any, **kwargs: Any) -> None:
         key = self._keys(*args, **kwargs)

@@ -39,7 +39,7 @@ from milena_client.core.values import (
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock, SystemClock
@@ -176,10 +176,10 @@ class AsyncMilena:
         if direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
             mark = None if near is None else near.begin_read(key)
-            found: Any = NOT_ASKED
+            found: Any = NOT_SENT
             try:
                 reply = direct.request_value(key)
-                if reply is not NOT_ASKED:
+                if reply is not NOT_SENT:
                     found = await reply
             finally:
                 if near is not None:
@@ -281,7 +281,7 @@ class AsyncMilena:
         if distinct and direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
             marks = [] if near is None else near.begin_reads(distinct)
-            found: list[Any] = [NOT_ASKED] * len(distinct)
+            found: list[Any] = [NOT_SENT] * len(distinct)
             try:
                 found = await direct.request_values(distinct)
             finally:

@@ -15,7 +15,7 @@ class AsyncCompletion:
     def __init__(self) -> None:
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-    def finish(self, outcome: Outcome) -> None:
+    def complete(self, outcome: Outcome) -> None:
         """Set `outcome`, and wake the waiting tasks."""
         self._outcome.set_result(outcome)
 

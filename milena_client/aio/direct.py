@@ -38,7 +38,7 @@ from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNode
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.resp import client_commands as resp_wire
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.rpc.transport import AsyncTransport
@@ -113,25 +113,25 @@ class AsyncDirectTransport:
     def request_value(self, key: str | bytes) -> Any:
         """Send a GET of `key`; return a future of its value, None if there is none, or an exception to raise.
 
-        NOT_ASKED in place of the future: nothing was sent, and `call` has to read it.
+        NOT_SENT in place of the future: nothing was sent, and `call` has to read it.
         """
         home = self._home
         if not home.is_running() or home.thread != get_ident():
-            home.settle()
+            home.adopt()
         routes = self._routes
         cache_key = routes.to_cache_key(key)
         if cache_key is None:
-            return NOT_ASKED
+            return NOT_SENT
         stream = routes.owner_of(cache_key).stream
-        return NOT_ASKED if stream is None else stream.request(resp_wire.get(cache_key))
+        return NOT_SENT if stream is None else stream.request(resp_wire.get(cache_key))
 
     async def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
         """Return for each of `keys` its value, None if there is none, or an exception: `call` has to read it then.
 
         All owners are asked at once, with commands of at most MAX_MGET_KEYS keys.
         """
-        self._home.settle()
-        found: list[Any] = [NOT_ASKED] * len(keys)
+        self._home.adopt()
+        found: list[Any] = [NOT_SENT] * len(keys)
         cache_keys = self._routes.to_cache_keys(keys)
         if cache_keys is None:
             return found
@@ -146,10 +146,10 @@ class AsyncDirectTransport:
         return found
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        self._home.settle()
+        self._home.adopt()
         if self._watching is None and not self._closed:
             self._watching = asyncio.create_task(self._watch.run())
-        if method not in resp_wire.ANSWERS:
+        if method not in resp_wire.RESPONSES:
             return await self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
         try:
@@ -176,7 +176,7 @@ class AsyncDirectTransport:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
-        return resp_wire.answer(method, await stream.call(command, remaining, lasting=method != "Get"))
+        return resp_wire.decode_response(method, await stream.call(command, remaining, lasting=method != "Get"))
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)
@@ -195,7 +195,7 @@ class AsyncDirectTransport:
         await link.close(LEAVE_GRACE_SECONDS, error)
 
     async def close(self) -> None:
-        self._home.settle()
+        self._home.adopt()
         self._closed = True
         if self._feed is not None:
             self._feed.close()
@@ -205,6 +205,6 @@ class AsyncDirectTransport:
         links = [*self._routes.all_ways(), *self._leaving.values()]
         self._routes.update(SlotMap.empty())
         await asyncio.gather(*[link.close(0, error) for link in links], self._router.close())
-        ending = {*self._leaving, *([self._watching] if self._watching is not None else [])}
-        if ending:
-            await asyncio.wait(ending)
+        tasks = {*self._leaving, *([self._watching] if self._watching is not None else [])}
+        if tasks:
+            await asyncio.wait(tasks)

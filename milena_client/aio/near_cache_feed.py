@@ -33,10 +33,10 @@ class AsyncNearCacheFeed:
         self._pinging: dict[RespLink, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def opened(self, link: RespLink, asked_at: float) -> None:
-        """Take in a new connection, whose handshake was sent at `asked_at`, monotonic seconds."""
+    def opened(self, link: RespLink, sent_at: float) -> None:
+        """Take in a new connection, whose handshake was sent at `sent_at`, monotonic seconds."""
         self._links.add(link)
-        self._near.confirmed(link, asked_at)
+        self._near.confirmed(link, sent_at)
         if self._task is None:
             self._task = asyncio.create_task(self._ping_all())
 
@@ -63,13 +63,13 @@ class AsyncNearCacheFeed:
                     self._pinging[link] = asyncio.create_task(self._ping(link, link.stream))
 
     async def _ping(self, link: RespLink, stream: RespStream) -> None:
-        asked_at = self._near.now()
+        sent_at = self._near.now()
         try:
             await stream.call(_PING, BOUND_SECONDS)
             # The link may have been lost while the reply was awaited. Confirming it then would make it a source
             # for ever, of which no reply comes: no value would be returned any more.
             if link in self._links:
-                self._near.confirmed(link, asked_at)
+                self._near.confirmed(link, sent_at)
         except MilenaError:
             pass  # no value is returned until the node replies again
         finally:

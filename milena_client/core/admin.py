@@ -206,7 +206,7 @@ def list_dead_letters(limit: int) -> Operation[DeadLetters]:
     """Return the operation that lists at most `limit` dead letters. Raises InvalidRequest for a limit below 1."""
     if not 0 < limit < 2**32:
         raise InvalidRequest(f"limit: got {limit}; allowed are 1 and more")
-    return Operation("Failed", pb.FailedRequest(limit=limit), _read_failed, True, "failed")
+    return Operation("ListDeadLetters", pb.ListDeadLettersRequest(limit=limit), _read_failed, True, "failed")
 
 
 def resolve_dead_letters(
@@ -219,9 +219,11 @@ def resolve_dead_letters(
     encoded = [encode_key(key) for key in key_list(keys)]
     if everything == bool(encoded):
         raise InvalidRequest(f"keys, all: {action} needs one of them: some keys, or all failed writes")
-    request = pb.SettleRequest(action=action, keys=encoded, bucket="" if everything else bucket, all=everything)
+    request = pb.ResolveDeadLettersRequest(
+        action=action, keys=encoded, bucket="" if everything else bucket, all=everything
+    )
     # A repeated drop could also delete a write that has failed in between.
-    return Operation("Settle", request, _read_resolved, action == "retry", action)
+    return Operation("ResolveDeadLetters", request, _read_resolved, action == "retry", action)
 
 
 def _read_nodes(response: pb.NodesResponse) -> RingView:
@@ -258,7 +260,7 @@ def _read_refreshed(response: pb.RefreshResponse) -> Refreshed:
     return Refreshed(response.refreshed, response.dirty)
 
 
-def _read_failed(response: pb.FailedResponse) -> DeadLetters:
+def _read_failed(response: pb.ListDeadLettersResponse) -> DeadLetters:
     writes = [
         FailedWrite(
             write.key.decode(errors="replace"),
@@ -275,8 +277,8 @@ def _read_failed(response: pb.FailedResponse) -> DeadLetters:
     return DeadLetters(writes, response.total)
 
 
-def _read_resolved(response: pb.SettleResponse) -> int:
-    return response.settled
+def _read_resolved(response: pb.ResolveDeadLettersResponse) -> int:
+    return response.resolved
 
 
 def _read_left(response: pb.LeaveResponse) -> bool:

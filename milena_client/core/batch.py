@@ -103,7 +103,7 @@ class Window(Generic[KeyT, A]):
     def due_calls(self, now: float) -> list[Call[A]]:
         """Return the calls to send at `now`: attempts that are due, then new calls while there is room.
 
-        `succeeded` or `failed` must follow for each of them.
+        `end_call` or `fail_call` must follow for each of them.
         """
         due: list[Call[A]] = []
         while self._waiting and self._waiting[0][0] <= now:
@@ -131,7 +131,7 @@ class Window(Generic[KeyT, A]):
         """Return the seconds until the next attempt is due; None: no call waits for one."""
         return max(0.0, self._waiting[0][0] - now) if self._waiting else None
 
-    def succeeded(self, call: Call[A], response: Message) -> None:
+    def end_call(self, call: Call[A], response: Message) -> None:
         """End `call`, which was in flight, with `response`."""
         key = self._in_flight.pop(call)
         try:
@@ -139,7 +139,7 @@ class Window(Generic[KeyT, A]):
         except MilenaError as error:
             self.outcomes.add_failure(key, error)
 
-    def failed(self, call: Call[A], error: MilenaError, now: float) -> None:
+    def fail_call(self, call: Call[A], error: MilenaError, now: float) -> None:
         """Let `call`, which was in flight and failed with `error`, wait for its next attempt, or end it."""
         key = self._in_flight.pop(call)
         try:

@@ -99,7 +99,7 @@ class UnavailableLog:
         self._silent_until = 0.0
         self._now = BlockingSystemClock.now
 
-    def write(self, operation: str, key: Key, error: MilenaError) -> None:
+    def warn(self, operation: str, key: Key, error: MilenaError) -> None:
         """Log that `operation` of `key` failed with `error`, unless that was logged a short time ago."""
         now = self._now()
         if now >= self._silent_until:
@@ -138,7 +138,7 @@ class Computations(Generic[C]):
         self._lock = threading.Lock()
         self._by_key = {}
 
-    def join(self, key: Key, caller: object, completion: Callable[[], C]) -> tuple[Computation[C], bool]:
+    def join_or_lead(self, key: Key, caller: object, completion: Callable[[], C]) -> tuple[Computation[C], bool]:
         """Return the computation of `key`, and True if `caller` has to lead it; `end` must follow then."""
         with self._lock:
             computation = self._by_key.get(key)

@@ -17,7 +17,7 @@ from milena_client.core.rate_limit_queue import RateLimitQueue
 from milena_client.core.retry import Attempts, RetryBudget, RetryPolicy
 from milena_client.core.values import checked_timeout
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Moved, NoNodes
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 
 A = TypeVar("A")
 
@@ -63,7 +63,7 @@ def failed_attempt(began: float, found: object) -> FailedAttempt | None:
     None if nothing was tried, or certainly nothing done: after Moved and NoNodes the general path finds another
     node, or the router, at once.
     """
-    if not isinstance(found, MilenaError) or found is NOT_ASKED or isinstance(found, Moved | NoNodes):
+    if not isinstance(found, MilenaError) or found is NOT_SENT or isinstance(found, Moved | NoNodes):
         return None
     return FailedAttempt(began, found)
 
@@ -118,5 +118,5 @@ class Call(Generic[A]):
 
     def succeeded(self, response: Any) -> A:
         """Return what the operation reads from `response`. Raises MilenaError for one that is no success."""
-        self._retries.budget.succeeded()
+        self._retries.budget.refund_success()
         return self.operation.read(response)

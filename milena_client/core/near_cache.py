@@ -262,14 +262,14 @@ class NearCache:
 
     # The nodes.
 
-    def confirmed(self, source: Hashable, asked_at: float) -> None:
-        """Trust `source` from `asked_at` on, monotonic seconds: it has replied to a ping that was sent then.
+    def confirmed(self, source: Hashable, sent_at: float) -> None:
+        """Trust `source` from `sent_at` on, monotonic seconds: it has replied to a ping that was sent then.
 
         The first reply makes it one of the sources. The time is that of the ping, and not of the reply: what the
         node pushed before the ping arrived has arrived here, of later pushes nothing is known.
         """
         with self._lock:
-            self._sources[source] = asked_at
+            self._sources[source] = sent_at
             self._trusted_until = min(self._sources.values()) + BOUND_SECONDS
 
     def lost(self, source: Hashable) -> None:

@@ -44,7 +44,8 @@ from milena_common.runtime.backoff import Backoff
 class RetryPolicy:
     """How a client tries failed calls again.
 
-    - `first`, `most`: bounds of the random pauses between attempts, in seconds; they grow from `first` to `most`.
+    - `first`, `max_delay`: bounds of the random pauses between attempts, in seconds; they grow from the first to
+      the second.
     - `tokens`: the retry budget of the client: how many retries there can be without a success between them, 0 for
       none at all. A rate limit costs none.
     - `refund`: how many tokens a success gives back.
@@ -54,7 +55,7 @@ class RetryPolicy:
     """
 
     first: float = 0.05
-    most: float = 1.0
+    max_delay: float = 1.0
     tokens: float = 200.0
     refund: float = 0.1
 
@@ -73,17 +74,17 @@ class RetryBudget:
     refund for both; a lock on every call would cost more than that is worth.
     """
 
-    __slots__ = ("_most", "_refund", "_tokens")
+    __slots__ = ("_max_tokens", "_refund", "_tokens")
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self._most = policy.tokens
+        self._max_tokens = policy.tokens
         self._refund = policy.refund
         self._tokens = policy.tokens
 
-    def succeeded(self) -> None:
+    def refund_success(self) -> None:
         """Give back a part of a token, for a call that succeeded."""
-        if self._tokens < self._most:
-            self._tokens = min(self._most, self._tokens + self._refund)
+        if self._tokens < self._max_tokens:
+            self._tokens = min(self._max_tokens, self._tokens + self._refund)
 
     def take(self) -> bool:
         """Take one token; False if there is none left."""
@@ -112,7 +113,7 @@ class Attempts:
         deadline: float,
         rng: Callable[[], float],
     ) -> None:
-        self._backoff = Backoff(policy.first, policy.most)
+        self._backoff = Backoff(policy.first, policy.max_delay)
         self._budget = budget
         self._queue = queue
         self._repeatable = repeatable

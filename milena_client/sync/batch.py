@@ -85,9 +85,9 @@ def _exchange(
         if reply is None:
             rest.append(call)
         elif isinstance(reply, MilenaError):
-            window.failed(call, reply, now())
+            window.fail_call(call, reply, now())
         else:
-            window.succeeded(call, reply)
+            window.end_call(call, reply)
     return rest
 
 
@@ -95,6 +95,6 @@ def _finish(window: Window[KeyT, A], call: Call[A], future: Future[Message], now
     try:
         response = future.result()
     except MilenaError as error:
-        window.failed(call, error, now())
+        window.fail_call(call, error, now())
     else:
-        window.succeeded(call, response)
+        window.end_call(call, response)

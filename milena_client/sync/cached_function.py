@@ -60,7 +60,7 @@ class CachedFunction:
         found, reachable = self._read(key)
         while found is None:
             caller = current_caller()
-            computation, leads = self._computations.join(key, caller, Completion)
+            computation, leads = self._computations.join_or_lead(key, caller, Completion)
             if leads:
                 return self._compute(computation, key, reachable, args, kwargs)
             if computation.leader == caller:
@@ -96,7 +96,7 @@ class CachedFunction:
             raise
         finally:
             self._computations.end(key, computation)
-            computation.completion.finish(outcome)
+            computation.completion.complete(outcome)
         return found
 
     def _read(self, key: Key) -> tuple[bytes | None, bool]:
@@ -106,7 +106,7 @@ class CachedFunction:
         except InvalidRequest:
             raise
         except MilenaError as error:
-            self._log.write("get", key, error)
+            self._log.warn("get", key, error)
             return None, False
 
     def _store(self, computation: Computation[Completion], key: Key, value: bytes) -> None:
@@ -118,7 +118,7 @@ class CachedFunction:
             if computation.stale:
                 self._client.delete(key)
         except MilenaError as error:
-            self._log.write("set", key, error)
+            self._log.warn("set", key, error)
 
     def _invalidate(self, *args: Any, **kwargs: Any) -> None:
         key = self._keys(*args, **kwargs)

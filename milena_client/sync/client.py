@@ -40,7 +40,7 @@ from milena_client.sync.items import ItemAccess
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.channel import GrpcTransport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
@@ -174,10 +174,10 @@ class Milena(ItemAccess):
         if direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
             mark = None if near is None else near.begin_read(key)
-            found: Any = NOT_ASKED
+            found: Any = NOT_SENT
             try:
                 reply = direct.request_value(key)
-                if reply is not NOT_ASKED:
+                if reply is not NOT_SENT:
                     found = reply
             finally:
                 if near is not None:
@@ -279,7 +279,7 @@ class Milena(ItemAccess):
         if distinct and direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
             marks = [] if near is None else near.begin_reads(distinct)
-            found: list[Any] = [NOT_ASKED] * len(distinct)
+            found: list[Any] = [NOT_SENT] * len(distinct)
             try:
                 found = direct.request_values(distinct)
             finally:

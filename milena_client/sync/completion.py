@@ -16,7 +16,7 @@ class Completion:
         self._finished = threading.Event()
         self._outcome: Outcome = ABANDONED
 
-    def finish(self, outcome: Outcome) -> None:
+    def complete(self, outcome: Outcome) -> None:
         """Set `outcome`, and wake the waiting threads."""
         self._outcome = outcome
         self._finished.set()

@@ -26,7 +26,7 @@ from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, Nod
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import RingWatch, Streams
 from milena_common.resp import client_commands as resp_wire
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.resp.identity import ANY, Identity
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock
@@ -125,23 +125,23 @@ class DirectTransport:
     def request_value(self, key: str | bytes) -> Any:
         """Send a GET of `key`; return its value, None if there is none, or an exception to raise.
 
-        NOT_ASKED: nothing was sent, and `call` has to read it.
+        NOT_SENT: nothing was sent, and `call` has to read it.
         """
         routes = self._routes
         cache_key = routes.to_cache_key(key)
         if cache_key is None:
-            return NOT_ASKED
+            return NOT_SENT
         connection = routes.owner_of(cache_key).current()
         if connection is None:
-            return NOT_ASKED
+            return NOT_SENT
         try:
-            return connection.request(resp_wire.get(cache_key), self._timeout)
+            return connection.exchange(resp_wire.get(cache_key), self._timeout)
         except MilenaError as error:
             return self._explained(error)
 
     def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
         """Return what `request_value` returns for each of `keys`; all commands leave before any reply is read."""
-        found: list[Any] = [NOT_ASKED] * len(keys)
+        found: list[Any] = [NOT_SENT] * len(keys)
         cache_keys = self._routes.to_cache_keys(keys)
         if cache_keys is None:
             return found
@@ -171,43 +171,43 @@ class DirectTransport:
         All owners are sent to before any reply is read.
         """
         self._follow_ring()
-        answers: list[Message | MilenaError | None] = [None] * len(calls)
+        responses: list[Message | MilenaError | None] = [None] * len(calls)
         for places in _by_timeout(calls):
             some = self._call_together([calls[at] for at in places])
-            for at, answer in zip(places, some, strict=True):
-                answers[at] = answer
-        return answers
+            for at, response in zip(places, some, strict=True):
+                responses[at] = response
+        return responses
 
     def _call_together(self, calls: Sequence[TimedRequest]) -> list[Message | MilenaError | None]:
         began = self._clock.now()
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
         for at, (method, request, timeout) in enumerate(calls):
-            if method not in resp_wire.ANSWERS:
+            if method not in resp_wire.RESPONSES:
                 continue
             connection = self._connection(self._routes.owner_of_request(request), timeout)
             if connection is not None:
                 places.setdefault(connection, []).append(at)
                 command = resp_wire.call(method, timeout, request.SerializeToString())
                 commands.setdefault(connection, []).append(command)
-        answers: list[Message | MilenaError | None] = [None] * len(calls)
+        responses: list[Message | MilenaError | None] = [None] * len(calls)
         longest = max((timeout for _, _, timeout in calls), default=self._timeout)
         for connection, replies in self._send_and_receive(commands, longest, lasting=True).items():
             for at, reply in zip(places[connection], replies, strict=True):
                 method, request, timeout = calls[at]
                 try:
-                    if reply is NOT_ASKED:
+                    if reply is NOT_SENT:
                         continue
                     if isinstance(reply, Moved | NoNodes):
                         left = max(began + timeout - self._clock.now(), MIN_REQUEST_SECONDS)
-                        answers[at] = self.call(method, request, left)
+                        responses[at] = self.call(method, request, left)
                     elif isinstance(reply, MilenaError):
-                        answers[at] = reply
+                        responses[at] = reply
                     else:
-                        answers[at] = resp_wire.answer(method, reply)
+                        responses[at] = resp_wire.decode_response(method, reply)
                 except MilenaError as error:
-                    answers[at] = error
-        return answers
+                    responses[at] = error
+        return responses
 
     def _send_and_receive(
         self, commands: dict[RespSocket, list[bytes]], timeout: float, *, lasting: bool = False
@@ -219,7 +219,7 @@ class DirectTransport:
             for connection, batch in commands.items():
                 connection.lasting = lasting
                 if connection.closed:
-                    replies[connection] = [NOT_ASKED] * len(batch)
+                    replies[connection] = [NOT_SENT] * len(batch)
                     continue
                 waiting.add(connection)
                 try:
@@ -239,7 +239,7 @@ class DirectTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         self._follow_ring()
-        if method not in resp_wire.ANSWERS:
+        if method not in resp_wire.RESPONSES:
             return self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
         try:
@@ -271,16 +271,16 @@ class DirectTransport:
         if not nodes:
             raise FailedPrecondition(_CLOSED if self._closed else NO_GRPC)
         for node in nodes:
-            answer = None
+            response = None
             try:
-                answer = self._call_node(node, method, request, deadline)
+                response = self._call_node(node, method, request, deadline)
             except Moved as moved:
                 with suppress(Moved, NoNodes):
-                    answer = self._call_node(self._routes.redirect(moved.address), method, request, deadline)
+                    response = self._call_node(self._routes.redirect(moved.address), method, request, deadline)
             except NoNodes:
                 continue
-            if answer is not None:
-                return answer
+            if response is not None:
+                return response
         raise NodeUnreachable(
             "the owner of this key cannot be reached, and no node that was known when this process was forked says "
             "that it has another one"
@@ -297,14 +297,14 @@ class DirectTransport:
         if connection.closed:
             return None
         try:
-            reply = connection.request(command, remaining)
+            reply = connection.exchange(command, remaining)
         except MilenaError as error:
             raise self._explained(error) from None
         finally:
             connection.lasting = False
         if isinstance(reply, Exception):
             raise reply
-        return resp_wire.answer(method, reply)
+        return resp_wire.decode_response(method, reply)
 
     @staticmethod
     def _connection(node: RespNode, remaining: float) -> RespSocket | None:

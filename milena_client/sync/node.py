@@ -25,14 +25,14 @@ from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import NodeLost, WrongNode
 from milena_common.network.addresses import parse_address
 from milena_common.process.distribution import installed_version
-from milena_common.resp.client_commands import greeting
+from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
 from milena_common.runtime.backoff import Backoff
 from milena_common.runtime.forks import survive_forks
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.2, most=5.0)
+BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
 class _OfThread(threading.local):
@@ -62,7 +62,7 @@ class RespNode:
         self.address = address
         self._of_thread = _OfThread()
         self._error_prefix = error_prefix
-        self._commands = greeting(name, installed_version(), identity)
+        self._commands = handshake(name, installed_version(), identity)
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
         self._endpoint: tuple[int, Any] | None = None  # where it was reached

@@ -101,7 +101,7 @@ class RespSocket:
             self.close()
             raise
 
-    def request(self, command: bytes, timeout: float) -> Any:
+    def exchange(self, command: bytes, timeout: float) -> Any:
         """Send `command`, and return its reply within `timeout` seconds; an error reply is returned, not raised.
 
         Raises NodeLost or DeadlineExceeded, and the connection is closed then.
@@ -143,7 +143,7 @@ class RespSocket:
     def send(self, commands: Sequence[bytes], timeout: float) -> None:
         """Send `commands`; `receive` must follow, which returns their replies within `timeout` seconds.
 
-        They must be few or small, since nothing is read while they are sent. Raises as `request`.
+        They must be few or small, since nothing is read while they are sent. Raises as `exchange`.
         """
         try:
             if not timeout <= self._limit <= _NEARLY * timeout:

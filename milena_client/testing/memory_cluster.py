@@ -5,6 +5,7 @@ It checks keys and conditions as a router and its nodes do, so that a program th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from hashlib import md5
 from math import ceil
@@ -58,7 +59,7 @@ class MemoryCluster:
             if self._failures_left is not None:
                 self._failures_left -= 1
             raise self._failure
-        handler = getattr(self, f"_{method.lower()}")
+        handler = getattr(self, re.sub("(?=[A-Z])", "_", method).lower())
         answer: Message = handler(request)
         return answer
 
@@ -157,11 +158,11 @@ class MemoryCluster:
     def _flush(self, _: pb.FlushRequest) -> pb.FlushResponse:
         return pb.FlushResponse()
 
-    def _failed(self, _: pb.FailedRequest) -> pb.FailedResponse:
-        return pb.FailedResponse()
+    def _list_dead_letters(self, _: pb.ListDeadLettersRequest) -> pb.ListDeadLettersResponse:
+        return pb.ListDeadLettersResponse()
 
-    def _settle(self, _: pb.SettleRequest) -> pb.SettleResponse:
-        return pb.SettleResponse()
+    def _resolve_dead_letters(self, _: pb.ResolveDeadLettersRequest) -> pb.ResolveDeadLettersResponse:
+        return pb.ResolveDeadLettersResponse()
 
     def _refresh(self, request: pb.RefreshRequest) -> pb.RefreshResponse:
         bucket, objects = self._bucket(request.bucket)

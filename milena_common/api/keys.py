@@ -67,15 +67,15 @@ def cache_key(bucket: str, key: bytes) -> bytes:
     return key
 
 
-def split_cache_key(filed_as: bytes) -> tuple[str, bytes]:
-    """The bucket (canonical) and the key that `filed_as` files."""
-    if not filed_as.startswith(SCHEME):
-        return "", filed_as
-    bucket, _, key = filed_as.removeprefix(SCHEME).partition(b"/")
+def split_cache_key(cache_key: bytes) -> tuple[str, bytes]:
+    """The bucket (canonical) and the key that `cache_key` files."""
+    if not cache_key.startswith(SCHEME):
+        return "", cache_key
+    bucket, _, key = cache_key.removeprefix(SCHEME).partition(b"/")
     return canonical_bucket(bucket.decode(), ""), key
 
 
-def check_value_size(size: int, most: int) -> None:
-    """Raise InvalidRequest, with both sizes, if a value of `size` bytes is over `most`."""
-    if size > most:
-        raise InvalidRequest(f"value: has {size} bytes; allowed are at most {most} (MAX_VALUE_BYTES)")
+def check_value_size(size: int, limit: int) -> None:
+    """Raise InvalidRequest, with both sizes, if a value of `size` bytes is over `limit`."""
+    if size > limit:
+        raise InvalidRequest(f"value: has {size} bytes; allowed are at most {limit} (MAX_VALUE_BYTES)")

@@ -17,7 +17,7 @@ MAX_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReport:
+class NodeStatus:
     """A node's own figures.
 
     `dirty_entries`: acknowledged writes that wait for S3. `dead_letters`: further ones, which S3 refuses for good.

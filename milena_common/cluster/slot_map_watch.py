@@ -32,8 +32,8 @@ from milena_common.runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-BACKOFF = Backoff(first=0.1, most=2.0)
-REFUSED_SECONDS = 30.0
+BACKOFF = Backoff(first=0.1, max_delay=2.0)
+REJECTED_SECONDS = 30.0
 
 OnChange = Callable[[SlotMap], None]
 
@@ -64,15 +64,15 @@ class Sleeper(Protocol):
 class Following:
     """What is known of the ring, and what each event changes in it; told by whoever has the stream.
 
-    `current` is the newest ring, empty while none is known; `refused`, whether the router withholds it.
+    `current` is the newest ring, empty while none is known; `rejected`, whether the router withholds it.
     """
 
-    def __init__(self, on_change: OnChange, draw: Callable[[], float], refused_pause: float) -> None:
+    def __init__(self, on_change: OnChange, rng: Callable[[], float], rejected_pause: float) -> None:
         self.current = SlotMap.empty()
-        self.refused = False
+        self.rejected = False
         self._on_change = on_change
-        self._draw = draw
-        self._refused_pause = refused_pause
+        self._rng = rng
+        self._rejected_pause = rejected_pause
         self._newest = 0
         self._failures = 0
 
@@ -81,53 +81,53 @@ class Following:
         known = update.epoch < self._newest or update.epoch == self.current.epoch
         slot_map = None if known else SlotMap.from_update(update)
         self._failures = 0
-        self.refused = False
+        self.rejected = False
         if slot_map is not None:
             self._newest = slot_map.epoch
             self.current = slot_map
             self._on_change(slot_map)
 
-    def ended(self, why: Exception | None) -> float:
+    def disconnected(self, why: Exception | None) -> float:
         """The stream is over; seconds to wait before asking again."""
         self._failures += 1
         if isinstance(why, FailedPrecondition):
-            if not self.refused:
+            if not self.rejected:
                 log.info("the router gives no ring: %s", why)
-            self.refused = True
+            self.rejected = True
             if self.current.epoch:
                 self.current = SlotMap.empty()
                 self._on_change(self.current)
             # Spread like every other pause, though it is not to grow.
-            return self._refused_pause * (0.5 + self._draw() / 2)
+            return self._rejected_pause * (0.5 + self._rng() / 2)
         if isinstance(why, ValueError) and not isinstance(why, MilenaError):
             log.warning("the router sent what is no ring: %s", why)
-        return BACKOFF.delay(self._failures, self._draw)
+        return BACKOFF.delay(self._failures, self._rng)
 
 
 class AsyncRingWatch:
     """The ring of one router, for an event loop. Whoever makes it runs `run()` as a task, and cancels that.
 
     `on_change` is called with each newer ring, in the event loop, and with an empty one when the router begins to
-    withhold it. `node_id` is that of the node that watches, "" for a client. `on_ended` is called when a stream is
-    over: the router stops, was restarted or cannot be reached.
+    withhold it. `node_id` is that of the node that watches, "" for a client. `on_disconnected` is called when a
+    stream is over: the router stops, was restarted or cannot be reached.
     """
 
     def __init__(
         self,
         connection: AsyncStreams,
         clock: Sleeper,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         on_change: OnChange,
         *,
         node_id: str = "",
-        refused_pause: float = REFUSED_SECONDS,
-        on_ended: Callable[[], None] = lambda: None,
+        rejected_pause: float = REJECTED_SECONDS,
+        on_disconnected: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._clock = clock
-        self._on_ended = on_ended
+        self._on_disconnected = on_disconnected
         self._request = pb.WatchRingRequest(node_id=node_id)
-        self._following = Following(on_change, draw, refused_pause)
+        self._following = Following(on_change, rng, rejected_pause)
 
     @property
     def current(self) -> SlotMap:
@@ -135,9 +135,9 @@ class AsyncRingWatch:
         return self._following.current
 
     @property
-    def refused(self) -> bool:
+    def rejected(self) -> bool:
         """Whether the router withholds its ring: DIRECT_ACCESS=false."""
-        return self._following.refused
+        return self._following.rejected
 
     async def run(self) -> None:
         """Follow the ring for ever."""
@@ -149,8 +149,8 @@ class AsyncRingWatch:
                         self._following.received(update)
             except (MilenaError, ValueError) as error:
                 why = error
-            self._on_ended()
-            await self._clock.sleep(self._following.ended(why))
+            self._on_disconnected()
+            await self._clock.sleep(self._following.disconnected(why))
 
 
 class RingWatch:
@@ -160,9 +160,9 @@ class RingWatch:
     withhold it.
     """
 
-    def __init__(self, connection: Streams, draw: Callable[[], float], on_change: OnChange) -> None:
+    def __init__(self, connection: Streams, rng: Callable[[], float], on_change: OnChange) -> None:
         self._connection = connection
-        self._following = Following(on_change, draw, REFUSED_SECONDS)
+        self._following = Following(on_change, rng, REJECTED_SECONDS)
         self._starting = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -173,9 +173,9 @@ class RingWatch:
         return self._following.current
 
     @property
-    def refused(self) -> bool:
+    def rejected(self) -> bool:
         """Whether the router withholds its ring: DIRECT_ACCESS=false."""
-        return self._following.refused
+        return self._following.rejected
 
     def start(self) -> None:
         """Begin to follow, unless that has begun. Raises RuntimeError if no thread can be had."""
@@ -209,4 +209,4 @@ class RingWatch:
                 why = error
             if self._closed.is_set():
                 return
-            self._closed.wait(self._following.ended(why))
+            self._closed.wait(self._following.disconnected(why))

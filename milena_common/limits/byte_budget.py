@@ -18,7 +18,7 @@ from collections import OrderedDict
 from milena_common.api.errors import Overloaded
 
 # Each one that waits costs a future and its place in the queue, about 1 KB.
-MAX_WAITING = 4096
+MAX_QUEUED = 4096
 
 
 class ByteBudget:
@@ -34,21 +34,21 @@ class ByteBudget:
         # Bytes by the future of the request, in the order of asking. One that gives up is taken out at once,
         # wherever it stands: kept until it comes to the front, those that gave up behind a large request that waits
         # would fill the queue, and what asks then would be rejected although next to nothing waits.
-        self._waiting: OrderedDict[asyncio.Future[None], int] = OrderedDict()
+        self._queued: OrderedDict[asyncio.Future[None], int] = OrderedDict()
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
         """How many requests wait for their bytes."""
-        return len(self._waiting)
+        return len(self._queued)
 
     @property
-    def waiting_bytes(self) -> int:
+    def queued_bytes(self) -> int:
         """Return the sum of the bytes that those requests wait for."""
-        return sum(self._waiting.values())
+        return sum(self._queued.values())
 
     def try_take(self, size: int) -> bool:
         """Take `size` bytes if they are free and nobody waits for bytes already; True if they were taken."""
-        if self._waiting or (self.used and self.used + size > self.limit):
+        if self._queued or (self.used and self.used + size > self.limit):
             return False
         self.used += size
         return True
@@ -65,10 +65,10 @@ class ByteBudget:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.try_take(size):
             future.set_result(None)
-        elif len(self._waiting) >= MAX_WAITING:
+        elif len(self._queued) >= MAX_QUEUED:
             raise self._overloaded(size)
         else:
-            self._waiting[future] = size
+            self._queued[future] = size
         return future
 
     def abandon(self, size: int, future: asyncio.Future[None]) -> None:
@@ -78,7 +78,7 @@ class ByteBudget:
         if future.done() and not future.cancelled():
             self.release(size)
             return
-        self._waiting.pop(future, None)
+        self._queued.pop(future, None)
         future.cancel()
         self._grant()
 
@@ -108,19 +108,19 @@ class ByteBudget:
         self._grant()
 
     def _grant(self) -> None:
-        waiting = self._waiting
-        while waiting:
-            future, size = next(iter(waiting.items()))
+        queued = self._queued
+        while queued:
+            future, size = next(iter(queued.items()))
             if not future.done():
                 if self.used and self.used + size > self.limit:
                     return
                 self.used += size
                 future.set_result(None)
-            del waiting[future]
+            del queued[future]
 
     def _overloaded(self, size: int) -> Overloaded:
         self.rejected += 1
         return Overloaded(
-            f"no room for {size} bytes more: {self.used} bytes are in flight and {len(self._waiting)} requests "
+            f"no room for {size} bytes more: {self.used} bytes are in flight and {len(self._queued)} requests "
             f"wait; the limit is {self.limit} (MAX_IN_FLIGHT_BYTES); try again later"
         )

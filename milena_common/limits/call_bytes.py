@@ -20,7 +20,7 @@ COPIES = 3
 SMALL_BYTES = 64 * 1024
 # Turns of the event loop after the end of a task until its bytes are given back. From S3 to a reader a value passes
 # through the tasks of the attempt, of the fetch, and of the reader.
-HAND_OVER_TURNS = 8
+HAND_OVER_ITERATIONS = 8
 
 
 class CallBytes:
@@ -40,7 +40,7 @@ class CallBytes:
         await self._budget.take(size, timeout)
         self.held += size
 
-    def settle(self, size: int) -> None:
+    def set_total(self, size: int) -> None:
         """Hold `size` bytes from now on: give back what is above, or go over the limit by what is missing.
 
         For bytes that are in memory already: waiting for room would keep them there longer.
@@ -55,11 +55,11 @@ class CallBytes:
         # Not at once: the result passes from task to task, a turn or two for each, to those who wait for it, and
         # they charge what they go on with. Given back before, the bytes would be granted to another fetch and be in
         # flight twice.
-        self._later(task.get_loop(), HAND_OVER_TURNS)
+        self._release_after(task.get_loop(), HAND_OVER_ITERATIONS)
 
-    def _later(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
-        if turns:
-            loop.call_soon(self._later, loop, turns - 1)
+    def _release_after(self, loop: asyncio.AbstractEventLoop, iterations: int) -> None:
+        if iterations:
+            loop.call_soon(self._release_after, loop, iterations - 1)
         else:
             self._release()
 

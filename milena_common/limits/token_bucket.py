@@ -8,14 +8,14 @@ from milena_common.api.errors import RateLimited
 class TokenBucket:
     """Starts full. Time is passed in, in seconds on any clock that does not go back; a rate of 0 is no limit.
 
-    `refused` counts the requests that found too few tokens.
+    `rejected` counts the requests that found too few tokens.
     """
 
-    __slots__ = ("_burst", "_filled_at", "_tokens", "rate", "refused")
+    __slots__ = ("_burst", "_filled_at", "_tokens", "rate", "rejected")
 
     def __init__(self, rate: float, now: float) -> None:
         self.rate = rate
-        self.refused = 0
+        self.rejected = 0
         self._burst = max(1.0, rate)
         self._tokens = self._burst
         self._filled_at = now
@@ -33,7 +33,7 @@ class TokenBucket:
         if self._tokens >= enough:
             self._tokens -= n
             return 0.0
-        self.refused += n
+        self.rejected += n
         return (enough - self._tokens) / self.rate
 
 

@@ -65,8 +65,8 @@ def in_flight(prefix: str, budget: ByteBudget) -> Iterable[Metric]:
     """Yield the samples of the process's budget of bytes in flight; `prefix` begins their names."""
     yield gauge(f"{prefix}_bytes", "Bytes in flight: requests, fetches and answers, with copies", budget.used)
     yield gauge(f"{prefix}_limit_bytes", "MAX_IN_FLIGHT_BYTES", budget.limit)
-    yield gauge(f"{prefix}_waiting_requests", "Requests that wait for their bytes", budget.waiting)
-    yield gauge(f"{prefix}_waiting_bytes", "Bytes that those requests wait for", budget.waiting_bytes)
+    yield gauge(f"{prefix}_waiting_requests", "Requests that wait for their bytes", budget.queued)
+    yield gauge(f"{prefix}_waiting_bytes", "Bytes that those requests wait for", budget.queued_bytes)
     yield counter(f"{prefix}_rejected", "Requests for which there was no room in time", budget.rejected)
 
 

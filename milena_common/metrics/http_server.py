@@ -135,8 +135,8 @@ class OpsServer:
                 begun = loop.time()
                 text = encode(self._registry)
                 self._texts[content_type] = (begun, text)
-                ended = loop.time()
-                self._next_text_at = ended + SCRAPE_PAUSES * (ended - begun)
+                finished = loop.time()
+                self._next_text_at = finished + SCRAPE_PAUSES * (finished - begun)
             else:
                 await asyncio.sleep(0)  # one answer in one round of the loop
         return web.Response(body=text, headers={"Content-Type": content_type})

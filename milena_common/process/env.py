@@ -19,11 +19,11 @@ _SIZE_UNITS |= {"k": 2**10, "m": 2**20, "g": 2**30, "kib": 2**10, "mib": 2**20, 
 
 
 class Environment:
-    """Typed access to variables. `asked` holds every name that was read, `problems` what was wrong."""
+    """Typed access to variables. `read_names` holds every name that was read, `problems` what was wrong."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
-        self.asked: list[str] = []
+        self.read_names: list[str] = []
         self.problems: list[str] = []
 
     def check(self) -> None:
@@ -42,7 +42,7 @@ class Environment:
 
     def secret(self, name: str) -> str:
         """The value, which is not shown in any message: visible ASCII characters, without a space."""
-        self.asked.append(name)
+        self.read_names.append(name)
         value = self._variables.get(name, "").strip()
         if not re.fullmatch(r"[\x21-\x7e]*", value) or value[:1] in ("'", '"'):
             self.hidden_problem(name, "visible ASCII characters, without quotes, spaces and line ends")
@@ -51,7 +51,7 @@ class Environment:
 
     def text(self, name: str, default: str = "", *, required: str = "") -> str:
         """The value as it is. `required` says what is expected where there is no default."""
-        self.asked.append(name)
+        self.read_names.append(name)
         value = self._variables.get(name, "").strip()
         if not value.isprintable():  # surrogates too: bytes of the environment that are not UTF-8
             self.problem(name, value.encode(errors="backslashreplace").decode(), "printable UTF-8 text")
@@ -115,8 +115,8 @@ class Environment:
     def host(self, name: str, default: str) -> str:
         """Return a host name or IP address, without a port; IPv6 with or without brackets."""
         value = self.text(name, default)
-        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-        host = canonical_host(bare)
+        host_name = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        host = canonical_host(host_name)
         if host is None:
             self.problem(name, value, "a host name or IP address")
             return default

@@ -112,7 +112,7 @@ async def _until_signal(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def asked(received: signal.Signals) -> None:
+    def on_signal(received: signal.Signals) -> None:
         if stop.is_set() and received is signal.SIGINT:
             log.warning("second interrupt: stopping at once")
             os._exit(130)
@@ -123,11 +123,11 @@ async def _until_signal(
         log.warning("%s received: ignored; the configuration is read at the start, SIGTERM stops", received.name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked, number)
+        loop.add_signal_handler(number, on_signal, number)
     # Each of these would end the process at once, with acknowledged writes still to upload. SIGHUP comes when a
     # terminal closes, unless nohup had it ignored before, which is kept.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, asked, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, on_signal, signal.SIGHUP)
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         loop.add_signal_handler(number, ignored, number)
     return await serve(config, stop)

@@ -35,9 +35,9 @@ _OF_ALL_KEYS: Final = (Moved, NodeLost, NoNodes, Overloaded, RateLimited)
 _DEFERRED: Final = "DEFERRED "
 
 # In place of what came of an attempt: there was none.
-NOT_ASKED: Final = Unavailable("not asked")
+NOT_SENT: Final = Unavailable("not asked")
 
-ANSWERS: Final[Mapping[str, type[Message]]] = {
+RESPONSES: Final[Mapping[str, type[Message]]] = {
     "Get": pb.GetResponse,
     "Put": pb.PutResponse,
     "Delete": pb.DeleteResponse,
@@ -48,7 +48,7 @@ class Deferred(int):
     """In place of an answer: it will come as a push, under this number."""
 
 
-def greeting(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
+def handshake(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
     """The commands that begin a connection to the node that `identity` names.
 
     All must succeed, before a key is sent; the first one answers the connection's `id`. What is no node of Milena's
@@ -64,28 +64,28 @@ def greeting(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
     )
 
 
-def get(filed_as: bytes) -> bytes:
+def get(key: bytes) -> bytes:
     """GET of a cache key."""
-    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(filed_as), filed_as)
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(key), key)
 
 
-def mget(filed_as: Sequence[bytes]) -> bytes:
+def mget(keys: Sequence[bytes]) -> bytes:
     """MGET of cache keys."""
     try:
-        words = b"".join([_HEADS[len(key)] + key for key in filed_as])
+        bulk_strings = b"".join([_HEADS[len(key)] + key for key in keys])
     except IndexError:
-        return command(b"MGET", *filed_as)
-    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(filed_as) + 1, words)
+        return command(b"MGET", *keys)
+    return b"*%d\r\n$4\r\nMGET%b\r\n" % (len(keys) + 1, bulk_strings)
 
 
 def values(reply: Any, number: int) -> list[Any]:
     """For each of `number` keys what an MGET answered: its value, None, or an exception.
 
-    NOT_ASKED: the answer is an error of some of the keys, and does not say of which.
+    NOT_SENT: the answer is an error of some of the keys, and does not say of which.
     """
     if isinstance(reply, list) and len(reply) == number:
         return reply
-    return [reply if isinstance(reply, _OF_ALL_KEYS) else NOT_ASKED] * number
+    return [reply if isinstance(reply, _OF_ALL_KEYS) else NOT_SENT] * number
 
 
 def call(method: str, seconds: float, request: bytes) -> bytes:
@@ -93,11 +93,11 @@ def call(method: str, seconds: float, request: bytes) -> bytes:
     return command(b"MILENA.CALL", method.encode(), b"%d" % max(1, int(seconds * 1000)), request)
 
 
-def answer(method: str, reply: Any) -> Message:
-    """The message that answers a `call` of one of the methods of `ANSWERS`. Raises InternalError if it is none."""
+def decode_response(method: str, reply: Any) -> Message:
+    """Return the response to a `call` of one of the methods of `RESPONSES`. Raises InternalError if it is none."""
     if isinstance(reply, bytes):
         with suppress(DecodeError):
-            return ANSWERS[method].FromString(reply)
+            return RESPONSES[method].FromString(reply)
     raise InternalError(f"a node answered {method} with what is no {method}Response: {reply!r:.80}")
 
 

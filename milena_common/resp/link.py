@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from milena_common.api.errors import MilenaError, NodeLost, WrongNode
 from milena_common.network.addresses import parse_address
 from milena_common.process.distribution import installed_version
-from milena_common.resp.client_commands import greeting
+from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.stream import RespStream
 from milena_common.runtime.backoff import Backoff
@@ -25,14 +25,14 @@ from milena_common.runtime.backoff import Backoff
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
-BACKOFF = Backoff(first=0.2, most=5.0)
+BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
 class Listener(Protocol):
     """Who is told about a link's connections."""
 
-    def opened(self, link: RespLink, asked_at: float) -> None:
-        """A connection is there; the node answered what was asked at `asked_at`, monotonic seconds."""
+    def opened(self, link: RespLink, requested_at: float) -> None:
+        """A connection is there; the node answered what was asked at `requested_at`, monotonic seconds."""
 
     def lost(self, link: RespLink) -> None:
         """It is over."""
@@ -71,7 +71,7 @@ class RespLink:
         self.error: MilenaError | None = None  # why there is no connection
         self._timeout = timeout
         self._who = who
-        self._commands = (*greeting(name, installed_version(), identity), *more)
+        self._commands = (*handshake(name, installed_version(), identity), *more)
         self._listener = listener
         self._connected: RespStream | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -122,12 +122,12 @@ class RespLink:
 
     async def _greet(self, stream: RespStream) -> None:
         """Raises MilenaError, and ends the connection, if the node refuses a command."""
-        asked_at = monotonic()
+        requested_at = monotonic()
         try:
-            answers = await asyncio.gather(*[stream.request(command) for command in self._commands])
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
+            replies = await asyncio.gather(*[stream.request(command) for command in self._commands])
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
         except BaseException:
             stream.abort(NodeLost("was not greeted"))
             raise
@@ -139,7 +139,7 @@ class RespLink:
         self._connected = self.stream = stream
         self._room.set()
         if self._listener is not None:
-            self._listener.opened(self, asked_at)
+            self._listener.opened(self, requested_at)
 
     def paused(self) -> None:
         self.stream = None

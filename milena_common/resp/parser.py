@@ -27,24 +27,24 @@ from typing import Final, Self
 from milena_common.resp.plain_commands import (
     GET,
     MAX_BYTES,
+    after_gets,
+    argv_of_set,
     commands_of,
-    end_of_gets,
     is_incomplete,
     keys_of,
     short_gets,
-    words_of_set,
 )
 
 Command = list[bytes]
 
-MOST_ARGUMENTS: Final = 1024 * 1024
-MOST_INLINE: Final = 64 * 1024
+MAX_ARGUMENTS: Final = 1024 * 1024
+MAX_INLINE: Final = 64 * 1024
 # What an argument takes beside its bytes: an object, and a place in a list.
 ARGUMENT_OVERHEAD: Final = 48
 # What Redis takes in one argument (proto-max-bulk-len).
-_MOST_SKIPPED: Final = 512 * 1024 * 1024
+_MAX_SKIPPED: Final = 512 * 1024 * 1024
 _SMALL_PIECE = 4096
-_MOST_TOGETHER = 1024 * 1024
+_MAX_TOGETHER = 1024 * 1024
 
 
 class ProtocolError(Exception):
@@ -75,12 +75,12 @@ class CommandReader:
         "_bulk",
         "_chunks",
         "_dropped",
-        "_left",
-        "_most_bulk",
-        "_most_bytes",
-        "_most_plain",
+        "_max_bulk",
+        "_max_bytes",
+        "_max_plain",
         "_need",
         "_plain",
+        "_remaining",
         "_skip",
         "_taken",
         "fed",
@@ -88,13 +88,13 @@ class CommandReader:
         "pending",
     )
 
-    def __init__(self, most_bulk: int, most_bytes: int) -> None:
-        self._most_bulk = most_bulk
-        self._most_bytes = most_bytes
-        self._most_plain = min(MAX_BYTES, most_bulk)  # so that nothing among them can be too long
+    def __init__(self, max_bulk: int, max_bytes: int) -> None:
+        self._max_bulk = max_bulk
+        self._max_bytes = max_bytes
+        self._max_plain = min(MAX_BYTES, max_bulk)  # so that nothing among them can be too long
         # The command under way: arguments read, arguments to come, and the length of the one that is being read.
         self._arguments: Command = []
-        self._left = 0
+        self._remaining = 0
         self._bulk = -1
         self._taken = 0  # bytes of `_arguments`
         self._skip = 0  # bytes to come of an argument that is not kept
@@ -113,7 +113,7 @@ class CommandReader:
         return self.pending + self._taken + ARGUMENT_OVERHEAD * len(self._arguments)
 
     @property
-    def wanted(self) -> int:
+    def needed(self) -> int:
         """As `held`, once the argument is complete whose length has come: what there has to be room for."""
         return self.held + (max(0, self._need - self.pending) if not self._dropped else 0)
 
@@ -126,7 +126,7 @@ class CommandReader:
         """Return the keys, if `data` is nothing but whole GETs and nothing came before; else None, and nothing is
         read. More than 16 KiB are not looked at: see `read_gets`.
         """
-        if self.pending or self._left or len(data) > MAX_BYTES or not data.startswith(GET):
+        if self.pending or self._remaining or len(data) > MAX_BYTES or not data.startswith(GET):
             return None
         return keys_of(data)
 
@@ -138,7 +138,7 @@ class CommandReader:
         if not self._plain:
             return None
         data, at = self._chunks[0], self._at
-        end = end_of_gets(data, at) if data.startswith(GET, at) else at
+        end = after_gets(data, at) if data.startswith(GET, at) else at
         keys = keys_of(bytes(data[at:end])) if end > at else None
         if keys is not None:
             self._went_on(data, end)
@@ -157,15 +157,15 @@ class CommandReader:
         self._went_on(data, end)
         return number
 
-    def put(self, data: bytes) -> Command | None:
+    def plain_set(self, data: bytes) -> Command | None:
         """The words, if `data` is one whole ``SET key value`` and nothing came before; else None, as `gets`."""
-        return None if self.pending or self._left else words_of_set(data, self._most_bulk)
+        return None if self.pending or self._remaining else argv_of_set(data, self._max_bulk)
 
     def feed(self, data: bytes) -> None:
         """Keep `data` to be read; `more` says whether something can be read now."""
         if not self.pending:
             self._chunks.append(data)
-            self._plain = not self._left
+            self._plain = not self._remaining
         elif self._plain and self.pending < _SMALL_PIECE:
             self._chunks = [b"".join((self._chunks[0][self._at :], data))]
             self._at = 0
@@ -176,8 +176,8 @@ class CommandReader:
         self.pending += self.fed
         self.more = self.pending >= self._need
 
-    def read(self, into: Callable[[Command], object], most: int = MOST_ARGUMENTS) -> None:
-        """Give the next commands to `into`, about `most` arguments in all; `more` says whether there may be others.
+    def read(self, into: Callable[[Command], object], max_arguments: int = MAX_ARGUMENTS) -> None:
+        """Give the next commands to `into`, about `max_arguments` arguments in all; `more`: there may be others.
 
         Raises ProtocolError, after the commands before it.
         """
@@ -191,16 +191,16 @@ class CommandReader:
         data = self._chunks[0]
         if isinstance(data, bytearray):
             data = self._chunks[0] = bytes(data)
-        if not self._left:
-            commands, at = commands_of(data, self._at, self._most_plain, most)
+        if not self._remaining:
+            commands, at = commands_of(data, self._at, self._max_plain, max_arguments)
             if commands:
                 self._went_on(data, at)
-                for words in commands:
-                    into(words)
+                for argv in commands:
+                    into(argv)
                 return
-        at, left = self._read(data, into, most)
+        at, remaining = self._read(data, into, max_arguments)
         self._went_on(data, at)
-        if left > 0:  # all was read that could be, and what is left over is not complete
+        if remaining > 0:  # all was read that could be, and what is left over is not complete
             self.more = False
             if self._chunks:
                 self._chunks[0] = data[self._at :]
@@ -208,7 +208,7 @@ class CommandReader:
 
     def reject(self, into: Callable[[Command], object]) -> None:
         """Keep nothing of the command that is not complete: give `into` a `NoRoom` for it, and skip the rest."""
-        if not self._left or self._dropped:
+        if not self._remaining or self._dropped:
             return
         self._drop(NoRoom(), into)
         if self._bulk >= 0:
@@ -231,28 +231,28 @@ class CommandReader:
         chunks = self._chunks
         if len(data) >= _SMALL_PIECE:
             chunks.append(data)
-        elif chunks and isinstance(last := chunks[-1], bytearray) and len(last) < _MOST_TOGETHER:
+        elif chunks and isinstance(last := chunks[-1], bytearray) and len(last) < _MAX_TOGETHER:
             last += data
         else:
             chunks.append(bytearray(data))
 
-    def _read(self, data: bytes, into: Callable[[Command], object], most: int) -> tuple[int, int]:
-        """Return where the unread bytes begin, and how many of `most` arguments are left."""
+    def _read(self, data: bytes, into: Callable[[Command], object], max_arguments: int) -> tuple[int, int]:
+        """Return where the unread bytes begin, and how many of `max_arguments` arguments are left."""
         at = self._at
         size = len(data)
         self._need = 0
-        while at < size and most > 0:
-            most -= 1
-            if self._left == 0:
+        while at < size and max_arguments > 0:
+            max_arguments -= 1
+            if self._remaining == 0:
                 if data[at] != 0x2A:  # *
                     after = self._inline(data, at, into)
                     if after < 0:
                         return at, 1
                     at = after
                     continue
-                end = data.find(b"\r\n", at, at + MOST_INLINE)
+                end = data.find(b"\r\n", at, at + MAX_INLINE)
                 if end < 0:
-                    if size - at >= MOST_INLINE:
+                    if size - at >= MAX_INLINE:
                         raise ProtocolError("Protocol error: too big mbulk count string")
                     return at, 1
                 digits = data[at + 1 : end]
@@ -262,10 +262,10 @@ class CommandReader:
                     count = 0
                 else:
                     raise ProtocolError("Protocol error: invalid multibulk length")
-                if count > MOST_ARGUMENTS:
+                if count > MAX_ARGUMENTS:
                     raise ProtocolError("Protocol error: invalid multibulk length")
                 at = end + 2
-                self._left = count
+                self._remaining = count
                 continue
             if self._skip:
                 skipped = min(self._skip, size - at)
@@ -275,9 +275,9 @@ class CommandReader:
                     self._complete(b"", into)
                 continue
             if self._bulk < 0:
-                end = data.find(b"\r\n", at, at + MOST_INLINE)
+                end = data.find(b"\r\n", at, at + MAX_INLINE)
                 if end < 0:
-                    if size - at >= MOST_INLINE:
+                    if size - at >= MAX_INLINE:
                         raise ProtocolError("Protocol error: too big bulk count string")
                     return at, 1
                 if data[at] != 0x24:  # $
@@ -286,16 +286,16 @@ class CommandReader:
                 digits = data[at + 1 : end]
                 if not digits.isdigit() or len(digits) > 10:
                     raise ProtocolError("Protocol error: invalid bulk length")
-                if (length := int(digits)) > max(self._most_bulk, _MOST_SKIPPED):
+                if (length := int(digits)) > max(self._max_bulk, _MAX_SKIPPED):
                     raise ProtocolError(f"Protocol error: invalid bulk length {length}, over MAX_VALUE_BYTES")
-                if length > self._most_bulk and not self._dropped:
+                if length > self._max_bulk and not self._dropped:
                     self._drop(TooLong(length), into)
                 if self._dropped:
                     self._skip = length + 2
                     at = end + 2
                     continue
-                if self._taken + length > self._most_bytes:
-                    raise ProtocolError(f"Protocol error: a command has more than {self._most_bytes} bytes")
+                if self._taken + length > self._max_bytes:
+                    raise ProtocolError(f"Protocol error: a command has more than {self._max_bytes} bytes")
                 self._bulk = length
                 at = end + 2
             end = at + self._bulk
@@ -305,7 +305,7 @@ class CommandReader:
             self._complete(data[at:end], into)
             self._bulk = -1
             at = end + 2
-        return at, most if at < size else 1
+        return at, max_arguments if at < size else 1
 
     def _drop(self, word: TooLong | NoRoom, into: Callable[[Command], object]) -> None:
         """Let `word` stand for the command that is not complete, of which nothing is kept."""
@@ -316,29 +316,29 @@ class CommandReader:
 
     def _complete(self, argument: bytes, into: Callable[[Command], object]) -> None:
         """An argument is there, and perhaps the command."""
-        self._left -= 1
+        self._remaining -= 1
         if self._dropped:
-            self._dropped = self._left > 0
+            self._dropped = self._remaining > 0
             return
         self._arguments.append(argument)
         self._taken += len(argument)
-        if self._left == 0:
+        if self._remaining == 0:
             into(self._arguments)
             self._arguments = []
             self._taken = 0
 
     def _inline(self, data: bytes, at: int, into: Callable[[Command], object]) -> int:
         """Where the next command begins, -1 if the line is not complete."""
-        end = data.find(b"\n", at, at + MOST_INLINE)
+        end = data.find(b"\n", at, at + MAX_INLINE)
         if end < 0:
-            if len(data) - at >= MOST_INLINE:
+            if len(data) - at >= MAX_INLINE:
                 raise ProtocolError("Protocol error: too big inline request")
             return -1
-        words = split_words(data[at:end].removesuffix(b"\r"))
-        if words is None:
+        argv = split_inline(data[at:end].removesuffix(b"\r"))
+        if argv is None:
             raise ProtocolError("Protocol error: unbalanced quotes in request")
-        if words:
-            into(words)
+        if argv:
+            into(argv)
         return end + 1
 
 
@@ -347,19 +347,19 @@ _HEXADECIMAL = b"0123456789abcdefABCDEF"
 _SPACES = b" \t\n\v\f\r\0"
 
 
-def split_words(line: bytes) -> Command | None:
+def split_inline(line: bytes) -> Command | None:
     """The words of an inline command, "quoted" ones with escapes and 'quoted' ones without; None if quotes do not
     match. As Redis does it (`sdssplitargs`).
     """
     if b'"' not in line and b"'" not in line:
         return line.translate(None, b"\0").split() if b"\0" in line else line.split()
-    words: Command = []
+    argv: Command = []
     at, size = 0, len(line)
     while True:
         while at < size and line[at] in _SPACES:
             at += 1
         if at >= size:
-            return words
+            return argv
         word = bytearray()
         while at < size and line[at] not in _SPACES:
             quote = line[at]
@@ -371,7 +371,7 @@ def split_words(line: bytes) -> Command | None:
             if after < 0 or (after < size and line[after] not in _SPACES):
                 return None
             at = after
-        words.append(bytes(word))
+        argv.append(bytes(word))
 
 
 def _quoted(line: bytes, at: int, quote: int, word: bytearray) -> int:

@@ -45,13 +45,13 @@ def keys_of(data: bytes) -> list[bytes] | None:
     return None
 
 
-def end_of_gets(data: bytes | bytearray, at: int) -> int:
+def after_gets(data: bytes | bytearray, at: int) -> int:
     """Return where up to MAX_BYTES of GETs that begin at `at` end, if that is what is there; `at` if none is whole.
 
     Only `keys_of` says whether they are GETs: a key may hold what looks like the beginning of another.
     """
     last = max(at, data.rfind(_NEXT, at, at + MAX_BYTES) + 2)
-    return max(last, _end_of_get(data, last))
+    return max(last, _after_get(data, last))
 
 
 def _short_gets() -> re.Pattern[bytes]:
@@ -95,7 +95,7 @@ def is_incomplete(data: bytes | bytearray, at: int) -> bool:
     return digits.isdigit() and size < end + 4 + int(digits)
 
 
-def _end_of_get(data: bytes | bytearray, at: int) -> int:
+def _after_get(data: bytes | bytearray, at: int) -> int:
     """Return where the GET that begins at `at` ends, -1 if there is none or its end has not come yet."""
     if not data.startswith(GET, at):
         return -1
@@ -123,17 +123,17 @@ def commands_of(data: bytes, at: int, max_bytes: int, max_arguments: int) -> tup
             end = line + 1 + 2 * count
             if end > last:
                 break
-            words = tokens[line + 2 : end : 2]
-            if tokens[line + 1 : end : 2] != [LENGTHS[length] for length in map(len, words)]:
+            argv = tokens[line + 2 : end : 2]
+            if tokens[line + 1 : end : 2] != [LENGTHS[length] for length in map(len, argv)]:
                 break
-            commands.append(words)
+            commands.append(argv)
             line = end
     except (IndexError, KeyError):  # a long word, or many of them, or no command
         pass
     return commands, at + sum(map(len, tokens[:line])) + 2 * line
 
 
-def words_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
+def argv_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
     """Return the words if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
     if not data.startswith(_SET):
         return None

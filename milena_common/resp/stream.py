@@ -28,15 +28,15 @@ Reply = asyncio.Future[Any]
 
 # A sweep comes so many times in a timeout, and not more often than this.
 _SWEEPS = 16
-_LEAST_SWEEP_SECONDS = 0.02
+_MIN_SWEEP_SECONDS = 0.02
 # Beyond so many bytes that the node has not taken, callers wait.
-_MOST_UNSENT = 1 << 20
+_MAX_UNSENT = 1 << 20
 # So many commands do not wait for the end of the tick: the node works on them while the others are made.
 _AT_ONCE = 32
 _NOT_ENOUGH: Final = object()
 
 
-class NoAnswer(DeadlineExceeded):
+class NoReply(DeadlineExceeded):
     """The node did not answer in time; its own words for the same are a plain DeadlineExceeded."""
 
 
@@ -71,10 +71,10 @@ class RespStream(asyncio.Protocol):
         )
         self._out: list[bytes] = []
         self._flushing = False
-        self._waiting: deque[Reply] = deque()  # in the order of their commands
+        self._pending: deque[Reply] = deque()  # in the order of their commands
         self._parked: dict[int, tuple[Reply, float]] = {}  # deferred: by number, with when its time is over
         self._sent = 0  # commands
-        self._answered = 0
+        self._replied = 0
         self._reads = 0
         self._written = 0  # bytes
         # For each write: commands sent up to it, when, reads by then, bytes up to it.
@@ -96,7 +96,7 @@ class RespStream(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._out.append(command)
         future = self._create_future()
-        self._waiting.append(future)
+        self._pending.append(future)
         if len(self._out) == _AT_ONCE:
             self._flush()
         return future
@@ -140,26 +140,26 @@ class RespStream(asyncio.Protocol):
     # Answers
 
     def data_received(self, data: bytes) -> None:
-        reader, pop = self._reader, self._waiting.popleft
+        reader, pop = self._reader, self._pending.popleft
         gets = reader.gets
         self._reads += 1
-        answered = 0
+        replied = 0
         try:
             reader.feed(data)
             while (reply := gets()) is not _NOT_ENOUGH:
                 if type(reply) is bytes or reply is None:
-                    answered += 1
+                    replied += 1
                     future = pop()
                     if not future.done():  # somebody still waits for it
                         future.set_result(reply)
                 else:
-                    answered += self._received(reply, self._answered + answered)
+                    replied += self._received(reply, self._replied + replied)
         except (hiredis.ProtocolError, IndexError):  # or an answer to nothing
             self.abort(NodeLost(f"{self._who}sent what is not an answer in the Redis protocol"))
             return
-        self._answered += answered
+        self._replied += replied
         writes = self._writes
-        while writes and writes[0][0] <= self._answered:
+        while writes and writes[0][0] <= self._replied:
             writes.popleft()
         if not self._flushing:
             self._flushing = True
@@ -176,7 +176,7 @@ class RespStream(asyncio.Protocol):
             elif (parked := self._parked.pop(reply[1], None)) is not None and not parked[0].done():
                 parked[0].set_result(reply[2])
             return 0
-        future = self._waiting.popleft()
+        future = self._pending.popleft()
         if isinstance(reply, Deferred):
             while self._writes and self._writes[0][0] <= before:
                 self._writes.popleft()
@@ -191,7 +191,7 @@ class RespStream(asyncio.Protocol):
     def _sweep_within(self, timeout: float) -> None:
         """Let a sweep come soon enough for a call with `timeout` seconds."""
         now = self._loop.time()
-        at = now + max(timeout / _SWEEPS, _LEAST_SWEEP_SECONDS)
+        at = now + max(timeout / _SWEEPS, _MIN_SWEEP_SECONDS)
         if self._sweeper is not None:
             if self._sweep_at <= at:
                 return
@@ -205,47 +205,47 @@ class RespStream(asyncio.Protocol):
         if now - self._sweep_at > self._timeout / 4 and not self._was_late:
             # This process was asleep. Answers may have come meanwhile: let them be read first.
             self._was_late = True
-            self._sweep_within(_LEAST_SWEEP_SECONDS)
+            self._sweep_within(_MIN_SWEEP_SECONDS)
             return
         self._was_late = False
         heard = True
         number = 0
         while self._writes and self._writes[0][1] + self._timeout <= now:
             sent, _, reads, written = self._writes.popleft()
-            number = sent - self._answered
+            number = sent - self._replied
             # A large value may be on its way for longer, if its caller has given it the time.
             heard = reads < self._reads or (bool(self._timed) and written > self._written - self._unsent())
-        over = [future for future in islice(self._waiting, number) if future not in self._timed]
+        over = [future for future in islice(self._pending, number) if future not in self._timed]
         for parked, at in self._parked.values():
             if at <= now and parked not in self._timed:
                 over.append(parked)
-        self._give_up(over, self._timeout)
+        self._abandon(over, self._timeout)
         shortest = self._timeout
         for future, (at, timeout) in [*self._timed.items()]:
             if at <= now:
-                self._give_up([future], timeout)
+                self._abandon([future], timeout)
             else:
                 shortest = min(shortest, timeout)
         if not heard:
             self.abort(NodeLost(f"{self._who}has been silent for {self._timeout:.3g} s"))
-        elif self._waiting or self._parked:
+        elif self._pending or self._parked:
             self._sweep_within(shortest)
 
     def _unsent(self) -> int:
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
-    def _give_up(self, futures: Iterable[Reply], timeout: float) -> None:
+    def _abandon(self, futures: Iterable[Reply], timeout: float) -> None:
         for future in futures:
             if not future.done():
-                future.set_result(NoAnswer(f"{self._who}did not answer within {timeout:.3g} s"))
+                future.set_result(NoReply(f"{self._who}did not answer within {timeout:.3g} s"))
 
     # Beginning and end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=_MOST_UNSENT)
-        end = self._transport.get_extra_info("socket")
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._transport.set_write_buffer_limits(high=_MAX_UNSENT)
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def pause_writing(self) -> None:
         self._owner.paused()
@@ -259,16 +259,16 @@ class RespStream(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._lost is None:
-            self._end(NodeLost(f"{self._who}broke off the connection{f': {error}' if error else ''}"))
+            self._close(NodeLost(f"{self._who}broke off the connection{f': {error}' if error else ''}"))
 
     def abort(self, error: MilenaError) -> None:
         """End the connection at once; who waits is given `error`."""
         if self._lost is None:
-            self._end(error)
+            self._close(error)
             if self._transport is not None:
                 self._transport.abort()
 
-    def _end(self, error: MilenaError) -> None:
+    def _close(self, error: MilenaError) -> None:
         self._lost = error
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -279,12 +279,12 @@ class RespStream(asyncio.Protocol):
         for future in self._all():
             if not future.done():
                 future.set_result(_same(error))
-        self._waiting.clear()
+        self._pending.clear()
         self._parked.clear()
         self._look_whether_idle()
 
     def _all(self) -> list[Reply]:
-        return [*self._waiting, *(parked for parked, _ in self._parked.values())]
+        return [*self._pending, *(parked for parked, _ in self._parked.values())]
 
     def break_off(self, error: MilenaError) -> None:
         """Give `error` to all who wait, except those whose calls are to last."""

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import grpc
@@ -19,10 +19,10 @@ from google.protobuf.message import Message
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
-from milena_common.rpc.status import from_grpc, is_answer
+from milena_common.rpc.status import from_grpc, is_response
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
-from milena_common.runtime.patched import refuse_patched
+from milena_common.runtime.patched import reject_patched
 
 _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Get": (pb.GetRequest, pb.GetResponse),
@@ -35,8 +35,8 @@ _METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
     "Owner": (pb.OwnerRequest, pb.OwnerResponse),
     "Stats": (pb.StatsRequest, pb.StatsResponse),
     "Flush": (pb.FlushRequest, pb.FlushResponse),
-    "Failed": (pb.FailedRequest, pb.FailedResponse),
-    "Settle": (pb.SettleRequest, pb.SettleResponse),
+    "ListDeadLetters": (pb.ListDeadLettersRequest, pb.ListDeadLettersResponse),
+    "ResolveDeadLetters": (pb.ResolveDeadLettersRequest, pb.ResolveDeadLettersResponse),
     "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
 }
 
@@ -52,6 +52,10 @@ _STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
 
 _CLOSED = "this client is closed"
 
+# Within so many seconds gRPC reports the end of a call that was cancelled; it takes milliseconds.
+_CANCEL_SECONDS = 1.0
+_CALL_END_SECONDS = 0.05
+
 
 def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
     """The serialized request, and the metadata that says its size."""
@@ -65,28 +69,28 @@ def _methods(channel: Any) -> dict[str, Any]:
         name: make(
             f"/router_server.Router/{name}",
             request_serializer=None if name in LARGE_REQUESTS else request.SerializeToString,
-            response_deserializer=answer.FromString,
+            response_deserializer=response.FromString,
         )
         for make, methods in kinds
-        for name, (request, answer) in methods.items()
+        for name, (request, response) in methods.items()
     } | {
         name: channel.stream_stream(
             f"/router_server.Router/{name}",
             request_serializer=request.SerializeToString,
-            response_deserializer=answer.FromString,
+            response_deserializer=response.FromString,
         )
-        for name, (request, answer, _) in _EXCHANGES.items()
+        for name, (request, response, _) in _EXCHANGES.items()
     }
 
 
 class _Router:
     """Who is called, for messages about calls that did not get through. `closed`: by this client."""
 
-    __slots__ = ("_address", "_note", "closed")
+    __slots__ = ("_address", "_hint", "closed")
 
-    def __init__(self, address: str, note: str) -> None:
+    def __init__(self, address: str, hint: str) -> None:
         self._address = address
-        self._note = note
+        self._hint = hint
         self.closed = False
 
     def error(
@@ -98,11 +102,11 @@ class _Router:
     ) -> MilenaError:
         """What a failed call means: what Milena answered, or why there was no answer of Milena's."""
         metadata = tuple(metadata or ())
-        if not is_answer(metadata):
+        if not is_response(metadata):
             if status is grpc.StatusCode.UNAVAILABLE:
                 # gRPC's details repeat the address in several notations; the reason comes last.
                 reason = (details or "no answer").rsplit("remote host: ", 1)[-1][:200]
-                advice = f" ({self._note})" if self._note else ""
+                advice = f" ({self._hint})" if self._hint else ""
                 return Unavailable(
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "
                     f"is this its gRPC address?{advice}"
@@ -115,7 +119,7 @@ class _Router:
                 return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")
         return from_grpc(status, details, metadata)
 
-    def no_answer(self, timeout: float) -> DeadlineExceeded:
+    def no_response(self, timeout: float) -> DeadlineExceeded:
         """For None in place of an answer: gRPC drops it if the time ends while it arrives (grpc/grpc#23559)."""
         return DeadlineExceeded(f"the router at {self._address} did not answer within {timeout:.3g} s")
 
@@ -127,13 +131,13 @@ class GrpcTransport:
     after it, every call raises FailedPrecondition.
     """
 
-    def __init__(self, address: str, note: str = "") -> None:
+    def __init__(self, address: str, hint: str = "") -> None:
         self._address = address
-        self._router = _Router(address, note)
+        self._router = _Router(address, hint)
         self._channel: grpc.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._connecting = threading.Lock()
-        refuse_patched(sys.modules)
+        reject_patched(sys.modules)
         survive_forks(self)
 
     def _connected(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class GrpcTransport:
         use_grpc()
         with self._connecting:
             if self._channel is None:
-                refuse_patched(sys.modules)  # which may have happened since
+                reject_patched(sys.modules)  # which may have happened since
                 self._channel = grpc.insecure_channel(self._address, options=channel_options())
                 self._methods = _methods(self._channel)
         return self._methods
@@ -158,14 +162,14 @@ class GrpcTransport:
         methods = self._methods or self._connected()
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            answer: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
+            response: Message | None = methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise self._error(method, error) from None
         except ValueError:
             raise FailedPrecondition(_CLOSED) from None
-        if answer is None:
-            raise self._router.no_answer(timeout)
-        return answer
+        if response is None:
+            raise self._router.no_response(timeout)
+        return response
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
@@ -184,10 +188,10 @@ class GrpcTransport:
                 return
             if call.code() is not grpc.StatusCode.OK:
                 future.set_exception(self._error(method, call))
-            elif (answer := call.result()) is None:
-                future.set_exception(self._router.no_answer(timeout))
+            elif (response := call.result()) is None:
+                future.set_exception(self._router.no_response(timeout))
             else:
-                future.set_result(answer)
+                future.set_result(response)
 
         future.add_done_callback(lambda future: call.cancel() if future.cancelled() else None)
         call.add_done_callback(finished)
@@ -220,18 +224,33 @@ class GrpcTransport:
         return self._router.error(method, error.code(), error.details(), error.trailing_metadata())
 
 
+async def _cancel(call: Any) -> None:
+    """Cancel `call` and give gRPC time to report its end.
+
+    All event loops of a process get their reports through one thread of gRPC. A report to a loop that was closed
+    meanwhile, as asyncio.run() does right behind the last task, is logged as an error in the loop that runs then.
+    gRPC does not say when the last report has come: the status may be there before it, and asyncio.run() cancels
+    the task that waits for the status too.
+    """
+    call.cancel()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CANCEL_SECONDS):
+            await call.code()
+    await asyncio.sleep(_CALL_END_SECONDS)
+
+
 class AsyncGrpcTransport:
     """An `AsyncTransport` to the router at `address`, for one event loop, and for the next when that is closed."""
 
-    def __init__(self, address: str, note: str = "") -> None:
+    def __init__(self, address: str, hint: str = "") -> None:
         self._address = address
-        self._router = _Router(address, note)
+        self._router = _Router(address, hint)
         self._channel: grpc.aio.Channel | None = None
         self._methods: dict[str, Any] = {}
         self._streams: set[Any] = set()
         self._exchanges: dict[str, Any] = {}  # open streams, by method
         self._home = Home(self._begin_anew)
-        refuse_patched(sys.modules)
+        reject_patched(sys.modules)
         survive_forks(self)
 
     def _begin_anew(self) -> None:
@@ -250,7 +269,7 @@ class AsyncGrpcTransport:
             self._connect()
         sent, metadata = _announced(request) if method in LARGE_REQUESTS else (request, None)
         try:
-            answer: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
+            response: Message | None = await self._methods[method](sent, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise self._router.error(method, error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
@@ -260,9 +279,9 @@ class AsyncGrpcTransport:
             if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
-        if answer is None:
-            raise self._router.no_answer(timeout)
-        return answer
+        if response is None:
+            raise self._router.no_response(timeout)
+        return response
 
     async def exchange(self, method: str, request: Message, timeout: float) -> Message:
         """As `call`, on a stream that stays open for the next one; one call at a time.
@@ -272,7 +291,7 @@ class AsyncGrpcTransport:
         if self._channel is None or not self._home.here():
             self._connect()
         stream = self._exchanges.pop(method, None)
-        answer: Any = None
+        response: Any = None
         try:
             with self._errors(method):
                 async with asyncio.timeout(timeout):
@@ -282,23 +301,23 @@ class AsyncGrpcTransport:
                         self._streams.add(stream)
                     try:
                         await stream.write(request)
-                        answer = await stream.read()
+                        response = await stream.read()
                     except grpc.aio.AioRpcError as error:
                         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                             return await self.call(_EXCHANGES[method][2], request, timeout)
-                        if error.code() is grpc.StatusCode.INTERNAL and not is_answer(error.trailing_metadata()):
-                            raise self._ended(method) from None  # the stream ended while the request was written
+                        if error.code() is grpc.StatusCode.INTERNAL and not is_response(error.trailing_metadata()):
+                            raise self._finished(method) from None  # the stream ended while the request was written
                         raise
         except TimeoutError:
-            raise self._router.no_answer(timeout) from None
+            raise self._router.no_response(timeout) from None
         finally:
-            if answer is None or answer is grpc.aio.EOF:
+            if response is None or response is grpc.aio.EOF:
                 self._drop(stream)
             else:
                 self._exchanges[method] = stream
-        if answer is grpc.aio.EOF:
-            raise self._ended(method)
-        return cast(Message, answer)
+        if response is grpc.aio.EOF:
+            raise self._finished(method)
+        return cast(Message, response)
 
     async def watch(self, method: str, request: Message) -> AsyncGenerator[Any, None]:
         """The answers of a stream, as they come, until the router or `close` ends it.
@@ -312,10 +331,12 @@ class AsyncGrpcTransport:
             with self._errors(method):
                 stream = self._methods[method](request)
                 self._streams.add(stream)
-                async for answer in stream:
-                    yield answer
+                async for response in stream:
+                    yield response
         finally:
-            self._drop(stream)
+            if stream is not None:
+                self._streams.discard(stream)
+                await _cancel(stream)
 
     @contextmanager
     def _errors(self, method: str) -> Iterator[None]:
@@ -327,14 +348,14 @@ class AsyncGrpcTransport:
         except grpc.aio.UsageError:
             raise FailedPrecondition(_CLOSED) from None
         except asyncio.InvalidStateError:
-            raise self._ended(method) from None
+            raise self._finished(method) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self._router.closed or (task is not None and task.cancelling()):
                 raise  # the caller gave up
             raise FailedPrecondition(_CLOSED) from None
 
-    def _ended(self, method: str) -> Unavailable:
+    def _finished(self, method: str) -> Unavailable:
         return Unavailable(f"the router at {self._address} ended the stream of {method}")
 
     def _drop(self, stream: Any) -> None:
@@ -343,11 +364,10 @@ class AsyncGrpcTransport:
             stream.cancel()
 
     async def close(self) -> None:
-        self._home.settle()
+        self._home.adopt()
         self._router.closed = True
         # The channel ends the calls that it finds in the stacks of tasks, and does not look into generators.
-        for stream in self._streams:
-            stream.cancel()
+        await asyncio.gather(*map(_cancel, self._streams))
         if self._channel is not None:
             await self._channel.close()
 
@@ -355,8 +375,8 @@ class AsyncGrpcTransport:
         # A channel belongs to the running loop, and a client may be made before there is one.
         if self._router.closed:
             raise FailedPrecondition(_CLOSED)
-        self._home.settle()
-        refuse_patched(sys.modules)
+        self._home.adopt()
+        reject_patched(sys.modules)
         use_grpc()
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
         self._methods = _methods(self._channel)

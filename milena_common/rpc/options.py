@@ -9,7 +9,7 @@ Options = list[tuple[str, int]]
 # The transport takes messages of so many bytes also where values may only be smaller, to reject them in words.
 SMALLEST_FRAME_LIMIT = 64 * 2**20
 # Methods of router and node whose requests carry a value, or any number of keys.
-LARGE_REQUESTS = frozenset(("Put", "Flush", "Settle"))
+LARGE_REQUESTS = frozenset(("Put", "Flush", "ResolveDeadLetters"))
 # Metadata of a call of these: the bytes of the serialized message. The server takes so much from its
 # budget before it receives the request, and rejects one that is too large without receiving it.
 REQUEST_BYTES = "milena-size"

@@ -74,7 +74,7 @@ class Receive:
             # gRPC gathered it in pieces of some kilobytes. They are free now, but would stay in the process
             # beside the copies that follow, and those are all that the budget counts.
             trim_heap()
-        held.settle(COPIES * len(received))
+        held.set_total(COPIES * len(received))
         return received
 
     async def _watched(self, context: Context) -> object:
@@ -85,9 +85,9 @@ class Receive:
         """
         reading = asyncio.ensure_future(context.read())
         try:
-            most = resident_bytes() + COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)
+            limit = resident_bytes() + COPIES * max(self._max_bytes, SMALLEST_FRAME_LIMIT)
             while not (await asyncio.wait((reading,), timeout=WATCH_SECONDS))[0]:
-                if resident_bytes() > most:
+                if resident_bytes() > limit:
                     raise Overloaded(
                         f"the request is too large, or too much else arrives: allowed are {self._max_bytes} bytes "
                         f"(MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other fields), said beforehand as "

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -78,7 +78,7 @@ def _handler(
     budget: ByteBudget,
     check: Callable[[], None] | None,
 ) -> Handler:
-    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         calls.begin()
@@ -98,11 +98,11 @@ def _handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        received = b""  # see `_refuse`
-        await _refuse(problem, context, counts)
+        _reject(problem, context, counts)
+        return b""  # not sent
 
     # gRPC would answer UNKNOWN to bytes that its deserializer refuses, so it gets none, and passes them on.
-    return grpc.unary_unary_rpc_method_handler(answer)
+    return grpc.unary_unary_rpc_method_handler(response)
 
 
 def _large_handler(
@@ -115,7 +115,7 @@ def _large_handler(
 ) -> Handler:
     """As `_handler`, for a method whose requests may be large: nothing is received before there is room for it."""
 
-    async def answer(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    async def response(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         started = time.perf_counter()
         counts.requests += 1
         calls.begin()
@@ -135,9 +135,10 @@ def _large_handler(
         finally:
             calls.end()
             counts.durations.observe(time.perf_counter() - started)
-        await _refuse(problem, context, counts)
+        _reject(problem, context, counts)
+        return b""  # not sent
 
-    return grpc.stream_unary_rpc_method_handler(answer)
+    return grpc.stream_unary_rpc_method_handler(response)
 
 
 def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
@@ -151,32 +152,32 @@ def _remaining(context: grpc.aio.ServicerContext[Any, Any]) -> float | None:
 def _stream_handler(
     method: StreamMethod, request: type[Message], counts: OperationCounts, streams: Streams
 ) -> Handler:
-    async def answer(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def response(received: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         started = time.perf_counter()
         counts.requests += 1
-        answered = False
+        responded = False
         try:
             with streams:
                 async with aclosing(method(_parse(request, received), context.time_remaining())) as messages:
                     async for message in messages:
-                        if not answered:
+                        if not responded:
                             # What its caller waited for; how long the stream goes on says nothing.
                             counts.durations.observe(time.perf_counter() - started)
-                            answered = True
+                            responded = True
                         await context.write(message)
                 return
         except asyncio.CancelledError:
             # That is how a stream ends which is open until its caller goes.
-            if not answered:
+            if not responded:
                 counts.failed("cancelled")
             raise
         except Exception as error:
             problem = error
-        if not answered:
+        if not responded:
             counts.durations.observe(time.perf_counter() - started)
-        await _refuse(problem, context, counts)
+        _reject(problem, context, counts)
 
-    return grpc.unary_stream_rpc_method_handler(answer)
+    return grpc.unary_stream_rpc_method_handler(response)
 
 
 def _exchange_handler(
@@ -184,7 +185,7 @@ def _exchange_handler(
 ) -> grpc.RpcMethodHandler[Any, Any]:
     """Each request of the stream is a call of `method`; one that fails ends the stream, with its status."""
 
-    async def answer(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    async def response(requests: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         stopped = asyncio.ensure_future(stopping.wait())
         reading: asyncio.Future[Any] | None = None
         try:
@@ -207,9 +208,9 @@ def _exchange_handler(
             stopped.cancel()
             if reading is not None:
                 reading.cancel()
-        await _refuse(problem, context, counts)
+        _reject(problem, context, counts)
 
-    return grpc.stream_stream_rpc_method_handler(answer)
+    return grpc.stream_stream_rpc_method_handler(response)
 
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -248,15 +249,12 @@ class _Handlers(grpc.GenericRpcHandler):
         return handler
 
 
-async def _refuse(
-    problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts
-) -> NoReturn:
-    """Answer a call with the status that `problem` is."""
+def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], counts: OperationCounts) -> None:
+    """Have the call end, when its handler returns, with the status that `problem` is."""
     if not isinstance(problem, MilenaError):
         log.error("a call failed by a defect of this program", exc_info=problem)
-    # gRPC keeps the error that `abort` raises, whose frames keep this call's context and `problem`: a circle that
-    # lasts until the garbage collector runs, for minutes. The frames of `problem`, and of the errors in whose place
-    # it was raised (`from None` hides those and keeps them), hold the request and the node's copy of it.
+    # The frames of `problem`, and of the errors in whose place it was raised (`from None` hides those and keeps
+    # them), hold the request and the node's copy of it.
     problem.__traceback__ = problem.__context__ = problem.__cause__ = None
     if not isinstance(problem, MilenaError):
         problem = InternalError("a defect of Milena; the process's log has the details")
@@ -266,8 +264,12 @@ async def _refuse(
     else:
         counts.failed(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
-    await context.abort(status, details, metadata)
-    raise AssertionError("abort always raises")
+    # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That circle
+    # lasts until the garbage collector runs, for minutes, and the call counts for MAX_CALLS_PER_CONNECTION until
+    # then: after so many failed calls the connection would refuse all that follow.
+    context.set_code(status)
+    context.set_details(details)
+    context.set_trailing_metadata(metadata)
 
 
 def _parse(kind: type[Message], received: bytes) -> Any:
@@ -302,21 +304,21 @@ class Calls:
 class Streams:
     """How many streams are open, and the most there may be; as a context, one more while it lasts."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_open: int) -> None:
+        self.max_open = max_open
         self.open = 0
 
     def __enter__(self) -> None:
         """Raises Overloaded if there is no room for another one."""
-        if self.open >= self.most:
-            raise Overloaded(f"{self.open} streams are open already; the process takes {self.most}")
+        if self.open >= self.max_open:
+            raise Overloaded(f"{self.open} streams are open already; the process takes {self.max_open}")
         self.open += 1
 
     def __exit__(self, *_: object) -> None:
         self.open -= 1
 
 
-class GrpcDoor:
+class GrpcServer:
     """A gRPC server with one service, named `service`, and the standard health service.
 
     `budget` bounds the bytes of requests and answers at the same time: calls wait for theirs before they are

@@ -97,6 +97,6 @@ def _is_slot(text: str) -> bool:
     return len(text) < 6 and text.isascii() and text.isdigit() and int(text) < SLOTS
 
 
-def is_answer(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+def is_response(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     """Whether a failed call was answered by Milena, and not broken off by the transport."""
     return any(key == CODE_WORD for key, _ in metadata or ())

@@ -44,7 +44,7 @@ class Home:
         """Return whether it is the running loop."""
         return self.is_running() and self.thread == get_ident()
 
-    def settle(self) -> None:
+    def adopt(self) -> None:
         """Belong to the running loop. Raises FailedPrecondition if its loop is another one that is not closed."""
         if self.here():
             return

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 
-class Turns:
+class KeyLocks:
     """Locks by key, which exist only while somebody holds or awaits them."""
 
     def __init__(self) -> None:
@@ -39,10 +39,10 @@ class Turns:
         return lock
 
     @asynccontextmanager
-    async def turn(self, key: bytes, patience: float | None) -> AsyncIterator[None]:
+    async def hold(self, key: bytes, timeout: float | None) -> AsyncIterator[None]:
         """Hold the turn at `key`; `asyncio.Lock` wakes its waiters in order.
 
-        Raises TimeoutError if it does not come within `patience` seconds (None: ever), so that writes whose
+        Raises TimeoutError if it does not come within `timeout` seconds (None: ever), so that writes whose
         callers have given up do not pile up behind one that hangs.
         """
         free = key not in self._locks
@@ -51,7 +51,7 @@ class Turns:
             if free:
                 await lock.acquire()  # at once; a timer would be a twentieth of an upload's processor time
             else:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     await lock.acquire()
             try:
                 yield

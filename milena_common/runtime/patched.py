@@ -20,7 +20,7 @@ _LIBRARIES = (
 )
 
 
-def refuse_patched(modules: Mapping[str, ModuleType]) -> None:
+def reject_patched(modules: Mapping[str, ModuleType]) -> None:
     """Raise FailedPrecondition if one of `modules`, those that are loaded, has patched sockets or threads."""
     for library, name, function, kinds in _LIBRARIES:
         patcher = modules.get(name)

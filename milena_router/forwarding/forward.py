@@ -29,7 +29,7 @@ from milena_router.ring.membership import Change, Membership
 
 LEAVE_GRACE_SECONDS = 10.0
 # With less than this left, another attempt is not worth while.
-LEAST_SECONDS = 0.005
+MIN_SECONDS = 0.005
 WARN_AGAIN_SECONDS = 60.0
 # A node that was restarted joins as soon as it listens. For so long, looking so often, a request waits for that.
 REJOIN_SECONDS = 1.0
@@ -56,7 +56,7 @@ class Forwarder:
         self._warn_again: dict[str, float] = {}
 
     async def read(
-        self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, answer_bytes: int = 0
+        self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, response_bytes: int = 0
     ) -> bytes:
         """The owner's answer to `build(owned_since)`, within `timeout` seconds; see `NodeConnection.call`.
 
@@ -64,39 +64,39 @@ class Forwarder:
         """
         deadline = self._clock.now() + inner(timeout)
         try:
-            return (await self._ask_owner(cache_key, method, build, deadline, answer_bytes))[0]
+            return (await self._request_owner(cache_key, method, build, deadline, response_bytes))[0]
         except NodeLost:
-            if deadline - self._clock.now() < LEAST_SECONDS:
+            if deadline - self._clock.now() < MIN_SECONDS:
                 raise
-            return (await self._ask_owner(cache_key, method, build, deadline, answer_bytes))[0]
+            return (await self._request_owner(cache_key, method, build, deadline, response_bytes))[0]
 
     async def write(
         self,
         method: str,
         cache_key: bytes,
         build: Callable[[int], bytes],
-        forget: bytes,
+        invalidate: bytes,
         timeout: float,
     ) -> bytes:
-        """As `read`, but sent once; `forget` is the request for a node to forget the same key."""
+        """As `read`, but sent once; `invalidate` is the request for a node to forget the same key."""
         deadline = self._clock.now() + inner(timeout)
-        answer, owner = await self._ask_owner(cache_key, method, build, deadline)
+        response, owner = await self._request_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
-            await self._call(newer, "Forget", lambda _: forget, deadline)
+            await self._call(newer, "Invalidate", lambda _: invalidate, deadline)
             owner = newer
-        return answer
+        return response
 
-    async def _ask_owner(
-        self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float, answer_bytes: int = 0
+    async def _request_owner(
+        self, cache_key: bytes, method: str, build: Callable[[int], bytes], deadline: float, response_bytes: int = 0
     ) -> tuple[bytes, Owner]:
         """The answer of the owner, and who that is."""
-        give_up_at = min(deadline - LEAST_SECONDS, self._clock.now() + REJOIN_SECONDS)
+        rejoin_deadline = min(deadline - MIN_SECONDS, self._clock.now() + REJOIN_SECONDS)
         while True:
             owner = self._owner(cache_key)
             try:
-                return await self._call(owner, method, build, deadline, answer_bytes), owner
+                return await self._call(owner, method, build, deadline, response_bytes), owner
             except WrongNode:
-                if self._clock.now() + REJOIN_CHECK_SECONDS >= give_up_at:
+                if self._clock.now() + REJOIN_CHECK_SECONDS >= rejoin_deadline:
                     raise
             await self._clock.sleep(REJOIN_CHECK_SECONDS)
 
@@ -110,18 +110,18 @@ class Forwarder:
         return owner
 
     async def _call(
-        self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float, answer_bytes: int = 0
+        self, owner: Owner, method: str, build: Callable[[int], bytes], deadline: float, response_bytes: int = 0
     ) -> bytes:
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_SECONDS)
         connection = self._connection(owner.address)
         try:
-            return await connection.call(method, build(owner.owned_since), remaining, answer_bytes)
+            return await connection.call(method, build(owner.owned_since), remaining, response_bytes)
         except (NodeLost, WrongNode) as error:
             self._warn(owner.address, error)
             # Of the same class: whether the node may have done it decides what may be sent again.
             raise type(error)(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
-    async def ask(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
+    async def request(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
         """What the node at `address` answers. Raises as `NodeConnection.call` does."""
         return await self._connection(address).call(method, request, timeout)
 

@@ -12,16 +12,16 @@ from typing import Final, Protocol
 
 import grpc
 
-from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable
-from milena_common.resp import client_commands as resp_wire
+from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable, Overloaded
+from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
-from milena_common.resp.stream import NoAnswer
+from milena_common.resp.stream import NoReply
 from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
-from milena_common.rpc.status import from_grpc, is_answer
+from milena_common.rpc.status import from_grpc, is_response
 
 # What goes over the Redis protocol, where a call costs the router and the node a tenth of one over gRPC.
-FAST: Final = frozenset(("Get", "Put", "Delete", "Forget"))
+FAST: Final = frozenset(("Get", "Put", "Delete", "Invalidate"))
 # Requests and answers above this many bytes go over gRPC. In the Redis protocol, which has one connection with its
 # commands in order, a large request would hold up all others for that node while it is sent, and for as long as the
 # node has no room for it; and when its caller gives up, what was handed to the connection would have to be sent all
@@ -39,11 +39,11 @@ _NO_CONNECTION: Final = "failed to connect to all addresses"
 class NodeConnection(Protocol):
     """A way to call one node."""
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
-        """The node's answer, within `timeout` seconds. `answer_bytes`: its expected size, 0 if it is small.
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
+        """The node's answer, within `timeout` seconds. `response_bytes`: its expected size, 0 if it is small.
 
-        Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, and
-        what the node answered otherwise.
+        Raises NodeLost if the node cannot be reached or does not answer, WrongNode if another is there, Overloaded
+        if it has not begun the call, and what the node answered otherwise.
         """
 
     async def close(self, grace: float) -> None:
@@ -59,7 +59,7 @@ class GrpcNodeConnection:
         self._channel = grpc.aio.insecure_channel(address, options=channel_options())
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         stub = self._methods.get(method)
         if stub is None:
             # Without serializers gRPC passes bytes through.
@@ -69,9 +69,9 @@ class GrpcNodeConnection:
         if method in LARGE_REQUESTS:
             metadata = grpc.aio.Metadata(*metadata, (REQUEST_BYTES, str(len(request))))
         try:
-            answer: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
+            response: bytes | None = await stub(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            if is_answer(error.trailing_metadata()):
+            if is_response(error.trailing_metadata()):
                 raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 # A call that finds no connection is not sent; one that loses its connection may have been done.
@@ -79,6 +79,10 @@ class GrpcNodeConnection:
                 raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NodeLost(f"did not answer within {timeout:.3g} s") from None
+            if error.code() is grpc.StatusCode.CANCELLED:
+                # By the node's gRPC, which ends calls that have waited for too long to be begun. A call that was
+                # begun and is broken off, because the node ends, is UNAVAILABLE.
+                raise Overloaded("the node has more calls than it can begin; nothing was done") from None
             raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
             raise NodeLost("left the ring") from None
@@ -87,9 +91,9 @@ class GrpcNodeConnection:
             if task is not None and task.cancelling():
                 raise  # the caller gave up
             raise NodeLost("left the ring while it was asked") from None  # the channel was closed
-        if answer is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
+        if response is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
             raise NodeLost(f"did not answer within {timeout:.3g} s")
-        return answer
+        return response
 
     async def close(self, grace: float) -> None:
         await self._channel.close(grace)
@@ -107,10 +111,10 @@ class RespNodeConnection:
         self._other = other
         self._closed = False
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         if self._closed:
             raise NodeLost("left the ring")
-        fast = method in FAST and len(request) <= LARGE_BYTES and answer_bytes <= LARGE_BYTES
+        fast = method in FAST and len(request) <= LARGE_BYTES and response_bytes <= LARGE_BYTES
         stream = self._link.stream if fast else None
         if stream is None and fast:
             started = monotonic()
@@ -119,12 +123,12 @@ class RespNodeConnection:
         if stream is None:
             return await self._other.call(method, request, timeout)
         try:
-            answer = await stream.call(resp_wire.call(method, timeout, request), timeout)
-        except NoAnswer as silence:
+            response = await stream.call(client_commands.call(method, timeout, request), timeout)
+        except NoReply as silence:
             raise NodeLost(str(silence)) from None
-        if type(answer) is not bytes:
-            raise InternalError(f"the node answered {method} with what is no message: {answer!r:.80}")
-        return answer
+        if type(response) is not bytes:
+            raise InternalError(f"the node answered {method} with what is no message: {response!r:.80}")
+        return response
 
     async def close(self, grace: float) -> None:
         self._closed = True

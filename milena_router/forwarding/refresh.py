@@ -11,7 +11,7 @@ from milena_common.api.keys import MAX_KEY_BYTES, cache_key
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_assignment import Ring
 from milena_router.forwarding.forward import Forwarder
-from milena_router.forwarding.writeback import ask_each
+from milena_router.forwarding.writeback import request_each
 
 
 async def refresh(
@@ -37,7 +37,8 @@ async def refresh(
     else:
         requests = dict.fromkeys((member.address for member in ring.members), request.SerializeToString())
     parts = [
-        pb.RefreshResponse.FromString(answer) for answer in await ask_each(forwarder, "Refresh", requests, timeout)
+        pb.RefreshResponse.FromString(response)
+        for response in await request_each(forwarder, "Refresh", requests, timeout)
     ]
     return pb.RefreshResponse(
         refreshed=sum(part.refreshed for part in parts), dirty=sum(part.dirty for part in parts)

@@ -21,7 +21,7 @@ ACTIONS = ("retry", "drop")
 
 FAILED = 1000
 # An answer must fit into a message, with keys of 1 KiB and S3's words for each.
-MOST_FAILED = 10_000
+MAX_FAILED = 10_000
 
 
 class WriteBack:
@@ -36,55 +36,65 @@ class WriteBack:
 
     async def flush(self, request: pb.FlushRequest, timeout: float) -> pb.FlushResponse:
         """Wait until S3 has what was asked for, or the time is up; the sums over the nodes."""
-        answers = await self._ask_all("Flush", request.SerializeToString(), timeout)
-        parts = [pb.FlushResponse.FromString(answer) for answer in answers]
+        responses = await self._request_all("Flush", request.SerializeToString(), timeout)
+        parts = [pb.FlushResponse.FromString(response) for response in responses]
         return pb.FlushResponse(
             remaining=sum(part.remaining for part in parts),
             failed=sum(part.failed for part in parts),
             flushed=sum(part.flushed for part in parts),
         )
 
-    async def failed(self, request: pb.FailedRequest, timeout: float) -> pb.FailedResponse:
+    async def list_dead_letters(
+        self, request: pb.ListDeadLettersRequest, timeout: float
+    ) -> pb.ListDeadLettersResponse:
         """The failed writes of all nodes, those that failed first first."""
-        limit = min(request.limit or FAILED, MOST_FAILED)
-        answers = await self._ask_all("Failed", pb.FailedRequest(limit=limit).SerializeToString(), timeout)
-        parts = [pb.FailedResponse.FromString(answer) for answer in answers]
+        limit = min(request.limit or FAILED, MAX_FAILED)
+        responses = await self._request_all(
+            "ListDeadLetters", pb.ListDeadLettersRequest(limit=limit).SerializeToString(), timeout
+        )
+        parts = [pb.ListDeadLettersResponse.FromString(response) for response in responses]
         writes = sorted((write for part in parts for write in part.writes), key=lambda write: write.failed_at)
-        return pb.FailedResponse(writes=writes[:limit], total=sum(part.total for part in parts))
+        return pb.ListDeadLettersResponse(writes=writes[:limit], total=sum(part.total for part in parts))
 
-    async def settle(self, request: pb.SettleRequest, timeout: float) -> pb.SettleResponse:
+    async def resolve_dead_letters(
+        self, request: pb.ResolveDeadLettersRequest, timeout: float
+    ) -> pb.ResolveDeadLettersResponse:
         """Retry or drop failed writes, wherever they are. Raises InvalidRequest for any other action."""
         if request.action not in ACTIONS:
             raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: {', '.join(ACTIONS)}")
         if request.all == bool(request.keys):
             raise InvalidRequest("keys, all: allowed is one of them: some keys, or all failed writes")
-        answers = await self._ask_all("Settle", request.SerializeToString(), timeout)
-        return pb.SettleResponse(settled=sum(pb.SettleResponse.FromString(answer).settled for answer in answers))
+        responses = await self._request_all("ResolveDeadLetters", request.SerializeToString(), timeout)
+        return pb.ResolveDeadLettersResponse(
+            resolved=sum(pb.ResolveDeadLettersResponse.FromString(response).resolved for response in responses)
+        )
 
-    async def _ask_all(self, method: str, request: bytes, timeout: float) -> list[bytes]:
+    async def _request_all(self, method: str, request: bytes, timeout: float) -> list[bytes]:
         addresses = [member.address for member in self._ring().members]
         if not addresses:
             raise NoNodes("no node in the ring, so nobody knows which writes are not in S3 yet")
         # Each is waited for, also when another one has failed: what is begun is finished before it is told.
-        return await ask_each(self._forwarder, method, dict.fromkeys(addresses, request), timeout)
+        return await request_each(self._forwarder, method, dict.fromkeys(addresses, request), timeout)
 
 
-async def ask_each(forwarder: Forwarder, method: str, requests: Mapping[str, bytes], timeout: float) -> list[bytes]:
+async def request_each(
+    forwarder: Forwarder, method: str, requests: Mapping[str, bytes], timeout: float
+) -> list[bytes]:
     """The answers of all nodes in `requests`, each to its own; the first error is raised when all have answered.
 
     Raises NodeLost naming the node, or what a node answered.
     """
-    calls = (_ask(forwarder, address, method, request, inner(timeout)) for address, request in requests.items())
-    answers: list[bytes] = []
-    for answer in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(answer, BaseException):
-            raise answer
-        answers.append(answer)
-    return answers
+    calls = (_request(forwarder, address, method, request, inner(timeout)) for address, request in requests.items())
+    responses: list[bytes] = []
+    for response in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(response, BaseException):
+            raise response
+        responses.append(response)
+    return responses
 
 
-async def _ask(forwarder: Forwarder, address: str, method: str, request: bytes, timeout: float) -> bytes:
+async def _request(forwarder: Forwarder, address: str, method: str, request: bytes, timeout: float) -> bytes:
     try:
-        return await forwarder.ask(address, method, request, timeout)
+        return await forwarder.request(address, method, request, timeout)
     except NodeLost as error:
         raise NodeLost(f"node {address} {error}") from None

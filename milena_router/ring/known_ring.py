@@ -7,7 +7,7 @@ from math import isfinite
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import check_bucket
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeReport, shortened
+from milena_common.cluster.missing_node import MAX_REASON, MissingNode, NodeStatus, shortened
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import SlotMap
 from milena_router.ring.membership import MAX_AHEAD_MS, MAX_MEMBERS
@@ -32,12 +32,12 @@ def knowledge(request: pb.JoinRequest, wall: float) -> Knowledge:
     return Knowledge(request.cluster_id, min(request.ring_epoch, newest), last)
 
 
-def report(request: pb.JoinRequest | pb.LeaveRequest) -> NodeReport | None:
+def node_status(request: pb.JoinRequest | pb.LeaveRequest) -> NodeStatus | None:
     """What a node reports of its writes, cut to what is allowed; None from a node that makes no reports."""
     if not request.HasField("dirty_entries"):
         return None
     degraded = shortened(request.degraded) if isinstance(request, pb.JoinRequest) else ()
-    return NodeReport(request.dirty_entries, request.dead_letters, degraded)
+    return NodeStatus(request.dirty_entries, request.dead_letters, degraded)
 
 
 def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:

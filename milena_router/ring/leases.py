@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from milena_common.api.errors import NoNodes
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.deadlines import inner
@@ -52,32 +52,32 @@ class Leases:
         default_bucket: str,
         seen_epoch: int,
         known: Knowledge = NOTHING_KNOWN,
-        report: NodeReport | None = None,
+        node_status: NodeStatus | None = None,
     ) -> bool:
         """Whether the ring or a member changed. Raises FailedPrecondition for another default bucket or cluster."""
         now, wall = self._clock.now(), self._clock.wall()
-        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, report)
+        change = self.membership.join(member, default_bucket, seen_epoch, now, wall, known, node_status)
         if change:
             self._announce(change)
         return change is not None or self._recover()
 
-    def leave(self, address: str, node_id: str = "", report: NodeReport | None = None) -> bool:
+    def leave(self, address: str, node_id: str = "", node_status: NodeStatus | None = None) -> bool:
         """Whether there was such a node; with a `node_id`, only if it is that one.
 
-        `report` is the node's own of what it takes along, None if others say that it leaves.
+        `node_status` is the node's own of what it takes along, None if others say that it leaves.
         """
         if self.recovering:
-            known = self.membership.withdraw(address, node_id, self._clock.wall(), report)
+            known = self.membership.withdraw(address, node_id, self._clock.wall(), node_status)
             self._recover()
             return known
-        change = self.membership.leave(address, node_id, self._clock.wall(), report)
+        change = self.membership.leave(address, node_id, self._clock.wall(), node_status)
         if change:
             self._announce(change)
         return change is not None
 
-    def forget(self, address: str) -> bool:
+    def write_off(self, address: str) -> bool:
         """Write off the missing node at `address`; False if there is none."""
-        change = self.membership.forget(address, self._clock.wall())
+        change = self.membership.write_off(address, self._clock.wall())
         if change:
             self._announce(change)
         return change is not None
@@ -97,12 +97,12 @@ class Leases:
         Raises NoNodes, shortly before the time is up, if it still goes on then.
         """
         started = self._clock.now()
-        ended = asyncio.ensure_future(self._recovered.wait())
+        recovered = asyncio.ensure_future(self._recovered.wait())
         alarm = asyncio.ensure_future(self._clock.sleep(inner(timeout)))
         try:
-            await asyncio.wait((ended, alarm), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((recovered, alarm), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ended.cancel()
+            recovered.cancel()
             alarm.cancel()
         if self.recovering:
             why = f"the router has started and {self.why()}"

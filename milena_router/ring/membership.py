@@ -29,7 +29,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from milena_common.api.errors import FailedPrecondition
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_router.ring import shared_journals
 from milena_router.ring.missing_nodes import MissingNodes
@@ -88,18 +88,18 @@ class Membership:
         now: float,
         wall: float,
         known: Knowledge = NOTHING_KNOWN,
-        report: NodeReport | None = None,
+        node_status: NodeStatus | None = None,
     ) -> Change | None:
         """Take in `member` or renew its lease; a Change if something changed, which during recovery nothing does.
 
-        `report` is the node's own of its writes, None if it makes none.
+        `node_status` is the node's own of its writes, None if it makes none.
 
         Raises FailedPrecondition if its default bucket is not the one of the members: the same bare key
         would then name different objects on different nodes; if it belongs to another cluster; and if a node at
         another address has its journal.
         """
         if self.recovery is not None:
-            self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, wall, known, report)
+            self._join_recovering(self.recovery, member, default_bucket, seen_epoch, now, wall, known, node_status)
             return None
         address = member.address
         others = any(other != address for other in self.leases)
@@ -124,14 +124,14 @@ class Membership:
         cluster_id = known.cluster_id if adopts else self.cluster_id or self._new_cluster_id
         adopts, self.cluster_id = cluster_id != self.cluster_id, cluster_id
         if lease is None:
-            self.leases[address] = Lease(member, now, now + self.lease_seconds, report=report)
+            self.leases[address] = Lease(member, now, now + self.lease_seconds, node_status=node_status)
             self.missing.returned(member)
             return self._changed("Join", address, "new", seen_epoch, wall)
         lease.until = now + self.lease_seconds
         previous = lease.member
         if previous.node_id and not member.node_id:
             return None  # somebody who knows no more than the address
-        self._replace(lease, member, report, wall)
+        self._replace(lease, member, node_status, wall)
         if adopts:
             return self._changed("Join", address, "cluster id of another router", seen_epoch, wall)
         if previous.weight != member.weight:
@@ -147,26 +147,28 @@ class Membership:
             return self._changed("Join", address, "addresses changed", seen_epoch, wall)
         return None
 
-    def _replace(self, lease: Lease, member: Member, report: NodeReport | None, wall: float) -> None:
+    def _replace(self, lease: Lease, member: Member, node_status: NodeStatus | None, wall: float) -> None:
         """Put `member` into the place of the lease's member, and remember that one if its journal is gone."""
         before, lease.member = lease.member, member
         if before.journal_id and member.journal_id and before.journal_id != member.journal_id:
             reason = "a node with another journal is in its place"
-            self.missing.lost(before, lease.report, self._members(), wall, reason)
-        lease.report = report
+            self.missing.lost(before, lease.node_status, self._members(), wall, reason)
+        lease.node_status = node_status
         self.missing.returned(member)
 
     def _members(self) -> list[Member]:
         return [lease.member for lease in self.leases.values()]
 
-    def forget(self, address: str, wall: float) -> Change | None:
+    def write_off(self, address: str, wall: float) -> Change | None:
         """Write off the missing node at `address`; None if there is none. Members are left alone."""
-        return self._changed("Forget", address, "written off", 0, wall) if self.missing.forget(address) else None
+        return self._changed("Forget", address, "written off", 0, wall) if self.missing.write_off(address) else None
 
-    def leave(self, address: str, node_id: str, wall: float, report: NodeReport | None = None) -> Change | None:
+    def leave(
+        self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None
+    ) -> Change | None:
         """Take out the node at `address`; None if there is none, or another one than `node_id` (if that is given).
 
-        `report` is the node's own of what it takes along, None if others say that it leaves.
+        `node_status` is the node's own of what it takes along, None if others say that it leaves.
 
         A process that stops late must not take out the one that was started in its place. During recovery there is
         no ring to take it out of, and `withdraw` is to be called.
@@ -175,14 +177,14 @@ class Membership:
         if lease is None or (node_id and lease.member.node_id and node_id != lease.member.node_id):
             return None
         del self.leases[address]
-        self._left(lease, node_id, report, wall)
+        self._departed(lease, node_id, node_status, wall)
         return self._changed("Leave", address, "left", 0, wall)
 
-    def _left(self, lease: Lease, node_id: str, report: NodeReport | None, wall: float) -> None:
+    def _departed(self, lease: Lease, node_id: str, node_status: NodeStatus | None, wall: float) -> None:
         """Remember a node that left with acknowledged writes."""
-        last = report or (None if node_id else lease.report)
+        last = node_status or (None if node_id else lease.node_status)
         if last is not None and last.has_writes:
-            reason = "left with acknowledged writes" if report else "taken out of the ring by hand"
+            reason = "left with acknowledged writes" if node_status else "taken out of the ring by hand"
             self.missing.lost(lease.member, last, self._members(), wall, reason)
 
     def expire(self, now: float, wall: float) -> list[Change]:
@@ -196,7 +198,7 @@ class Membership:
         over = [address for address, lease in self.leases.items() if lease.until <= now]
         gone = [self.leases.pop(address) for address in over]
         for lease in gone:
-            self.missing.lost(lease.member, lease.report, self._members(), wall, "lease expired")
+            self.missing.lost(lease.member, lease.node_status, self._members(), wall, "lease expired")
         if self.recovery is not None:
             if not self.leases:
                 self.recovery.emptied()
@@ -217,7 +219,7 @@ class Membership:
         now: float,
         wall: float,
         known: Knowledge,
-        report: NodeReport | None,
+        node_status: NodeStatus | None,
     ) -> None:
         """Grant a lease. What does not fit is found out at the end, when it is known what it must fit to."""
         address = member.address
@@ -230,22 +232,24 @@ class Membership:
             lease = self.leases[address] = Lease(member, now, 0.0)
         lease.until = now + self.lease_seconds
         if member.node_id or not lease.member.node_id:
-            self._replace(lease, member, report, wall)
+            self._replace(lease, member, node_status, wall)
             lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id
         self.ring.compute_scores(member)
         recovery.joined(member, known, seen_epoch, now)
 
-    def withdraw(self, address: str, node_id: str, wall: float, report: NodeReport | None = None) -> bool:
+    def withdraw(self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None) -> bool:
         """Take note during recovery that a node leaves, as `leave` does later; whether it was known."""
         assert self.recovery is not None
         lease = self.leases.get(address)
         if lease is not None and node_id and lease.member.node_id not in ("", node_id):
             return False
         joined = self.leases.pop(address, None) is not None
-        if joined or report is not None:
+        if joined or node_status is not None:
             # One that has not joined here yet is known by what it says of itself now.
-            self._left(lease or Lease(self.recovery.member(address, node_id), 0.0, 0.0), node_id, report, wall)
-        known = self.recovery.left(address, "" if joined else node_id)
+            self._departed(
+                lease or Lease(self.recovery.member(address, node_id), 0.0, 0.0), node_id, node_status, wall
+            )
+        known = self.recovery.withdraw(address, "" if joined else node_id)
         if not self.leases:
             self.recovery.emptied()
         return joined or known
@@ -272,7 +276,7 @@ class Membership:
         if recovered.last is not None:
             self.missing.restore(recovered.last.missing, members.values())
         for member in self.ring.members:
-            if member.address not in members and not recovery.has_left(member):
+            if member.address not in members and not recovery.has_withdrawn(member):
                 self.missing.lost(member, None, members.values(), wall, NOT_BACK)
         differences = _differences(self.ring.members, members)
         if recovered.last is not None and not differences and not recovered.superseded:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from math import inf
 
-from milena_common.cluster.missing_node import MissingNode, NodeReport
+from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member
 
 # As many as the ring has members at most. Beyond it, those that are known to have the fewest writes go first.
@@ -34,19 +34,19 @@ class MissingNodes:
         return tuple(self._nodes)
 
     def lost(
-        self, member: Member, report: NodeReport | None, present: Collection[Member], wall: float, reason: str
+        self, member: Member, node_status: NodeStatus | None, present: Collection[Member], wall: float, reason: str
     ) -> None:
         """Remember `member`, which is gone, unless its journal is at one of the `present` members.
 
-        `report` is its last one, None if it made none; `wall` in seconds since 1970.
+        `node_status` is its last one, None if it made none; `wall` in seconds since 1970.
         """
         self._add(
             MissingNode(
                 member.address,
                 member.node_id,
                 member.journal_id,
-                report.dirty_entries if report else None,
-                report.dead_letters if report else 0,
+                node_status.dirty_entries if node_status else None,
+                node_status.dead_letters if node_status else 0,
                 wall,
                 reason,
             ),
@@ -63,7 +63,7 @@ class MissingNodes:
         """Forget the node that `member` is: its journal is back in the ring."""
         self._nodes = [node for node in self._nodes if not _is_same(node, member)]
 
-    def forget(self, address: str) -> bool:
+    def write_off(self, address: str) -> bool:
         """Forget what was at `address`, written off by an operator; False if nothing was."""
         kept = [node for node in self._nodes if node.address != address]
         found = len(kept) < len(self._nodes)

@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from milena_common.cluster.missing_node import MissingNode, NodeReport
+from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
 
 # Nodes that cannot reach a router try again within this time: 2 s of pause, 2 s of a call or of gRPC's own pause.
@@ -69,8 +69,8 @@ class Knowledge:
 class Lease:
     """A member, when it came and when its lease ends (seconds on the router's monotonic clock).
 
-    `replaced_id` is that of the process that was at this address before. `report` is the member's last one, None
-    from a node that makes none.
+    `replaced_id` is that of the process that was at this address before. `node_status` is the member's last one,
+    None from a node that makes none.
     """
 
     member: Member
@@ -79,7 +79,7 @@ class Lease:
     replaced_id: str = ""
     default_bucket: str = ""
     cluster_id: str = ""
-    report: NodeReport | None = None
+    node_status: NodeStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Recovery:
         held = self._rings.get(known.cluster_id)
         return known.last is None and known.ring_epoch > (held.ring.epoch if held else 0)
 
-    def left(self, address: str, node_id: str) -> bool:
+    def withdraw(self, address: str, node_id: str) -> bool:
         """A node leaves by itself, and is not waited for; whether a known ring has it.
 
         `node_id` "": whichever process it is.
@@ -159,7 +159,7 @@ class Recovery:
         known = (each for each in self._members() if (each.address, each.node_id) == (address, node_id))
         return next(known, Member(address, node_id))
 
-    def has_left(self, member: Member) -> bool:
+    def has_withdrawn(self, member: Member) -> bool:
         """True if `member` of a known ring left by itself after this router's start."""
         return (member.address, member.node_id) in self._gone
 

@@ -39,7 +39,7 @@ class RingWatchers:
         self._update_of: Ring | None = None
 
     def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
-        """The router's streams, for a `GrpcDoor`."""
+        """The router's streams, for a `GrpcServer`."""
         return {"WatchRing": ("watch_ring", pb.WatchRingRequest, self.watch)}
 
     async def watch(self, request: pb.WatchRingRequest, _: float | None) -> AsyncGenerator[bytes, None]:

@@ -170,8 +170,8 @@ async def test_every_object_carries_the_lineage_of_its_writer() -> None:
 async def test_the_lineage_of_the_ring_is_taken_over_and_kept_with_the_earlier_one() -> None:
     t = await started()
     t.journal.joined(OTHER_LINEAGE)
-    await t.journal.settled()
-    after = Lineages(t.disk.notes(), "0" * LINEAGE_DIGITS)
+    await t.journal.sync_barrier()
+    after = Lineages(t.disk.metadata(), "0" * LINEAGE_DIGITS)
     assert after.own == OTHER_LINEAGE
     assert after.comparable(LINEAGE, late=False)
     assert not after.comparable("0" * LINEAGE_DIGITS, late=False)
@@ -224,7 +224,7 @@ def test_the_notes_bring_everything_back(rings: list[str]) -> None:
     own = Lineages({}, LINEAGE)
     for lineage in rings:
         own.joined(lineage)
-    again = Lineages(own.notes(), OTHER_LINEAGE)
+    again = Lineages(own.metadata(), OTHER_LINEAGE)
     assert (again.own, again.kin, again.late_kin) == (own.own, own.kin, own.late_kin)
     assert all(is_lineage(lineage) for lineage in own.kin)
     assert own.own == (rings or [LINEAGE])[-1]
@@ -239,6 +239,6 @@ def test_every_cluster_has_a_lineage(cluster_id: str) -> None:
 
 def test_where_there_are_no_lineages_nothing_is_noted_or_stamped() -> None:
     unnamed = Lineages({}, UNNAMED)
-    assert unnamed.notes() == {}
+    assert unnamed.metadata() == {}
     assert unnamed.comparable(UNNAMED, late=False)
     assert "milena-lineage" not in stamp(Version(1, 2), REF, unnamed.own)

@@ -150,7 +150,7 @@ async def test_where_s3_has_nothing_it_is_not_asked() -> None:
     assert t.store.calls == []
     assert t.writeback.results["expired"] == 1
     assert await t.outcome("k") == ("miss", None)
-    await t.journal.settled()
+    await t.journal.sync_barrier()
     assert not t.disk.committed.records
     await t.stop()
 
@@ -195,7 +195,7 @@ async def test_who_notices_the_end_has_the_object_removed_once() -> None:
     await settle()
     assert [operation for operation, _ in t.store.calls] == ["head", "delete"]
     assert t.s3_has("k") is None
-    assert t.writes.removal.removed == 1
+    assert t.writes.reaper.removed == 1
     t.clock.tick(FRESHNESS.negative_ttl)
     assert await t.outcome("k") == ("miss", None)
 
@@ -395,7 +395,7 @@ async def test_what_ended_after_it_was_written_over_is_no_conflict() -> None:
 
 async def test_a_dead_letter_ends_as_well() -> None:
     t = await started()
-    t.store.refuse = lambda operation, _: Fault.REFUSED if operation == "put" else None
+    t.store.refuse = lambda operation, _: Fault.REJECTED if operation == "put" else None
     await t.put("k", b"v", expires_at=in_seconds(t, 5))
     await t.flush()
     assert t.dirty.dead_letters == 1
@@ -418,7 +418,7 @@ async def test_a_copied_object_and_a_malformed_end_end_nothing() -> None:
     assert await t.outcome("odd") == ("miss", b"odd")
 
 
-class Door:
+class RunningServer:
     """The gRPC methods of a node, whose answers are read."""
 
     def __init__(self, node: Node) -> None:
@@ -434,7 +434,7 @@ class Door:
 
 async def test_over_grpc() -> None:
     t = NodeUnderTest()
-    door = Door(t.node)
+    door = RunningServer(t.node)
     await door.put(1500)
     assert (await door.get()).ttl_ms == 1500
     t.clock.tick(1.4)

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, ring
 
 FAILED = b"-ERR CONFIG SET failed (possibly related to argument '%b') - %b\r\n"
 
 
-async def slow(door: DoorUnderTest, client: WireClient, seconds: float) -> None:
+async def slow(door: ServerUnderTest, client: WireClient, seconds: float) -> None:
     """Have a command take so long."""
     client.send(b"DEBUG SLEEP %g\r\n" % seconds)
     await door.t.clock.advance(seconds)
 
 
 async def test_the_slow_log() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     client.now(b"CLIENT", b"SETNAME", b"me")
     await slow(door, client, 0.005)
@@ -38,7 +38,7 @@ async def test_the_slow_log() -> None:
 
 
 async def test_the_slow_log_is_bounded_in_entries_words_and_bytes() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     client.now(b"CONFIG", b"SET", b"slowlog-log-slower-than", b"0", b"slowlog-max-len", b"2")
     client.now(b"NOSUCH", *(b"%d" % number for number in range(40)))
@@ -60,7 +60,7 @@ async def test_the_slow_log_is_bounded_in_entries_words_and_bytes() -> None:
 
 
 async def test_latency() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     assert b"disabled" in await client.value(b"LATENCY", b"DOCTOR")
     await slow(door, client, 3)
@@ -117,7 +117,7 @@ async def test_latency() -> None:
     ],
 )
 async def test_what_redis_answers(words: bytes, answer: bytes) -> None:
-    assert DoorUnderTest().connect().now(*words.split()) == answer
+    assert ServerUnderTest().connect().now(*words.split()) == answer
 
 
 def pairs(flat: list[Any]) -> dict[bytes, Any]:
@@ -125,7 +125,7 @@ def pairs(flat: list[Any]) -> dict[bytes, Any]:
 
 
 async def test_settings() -> None:
-    door = DoorUnderTest({"RESP_ADDR": "127.0.0.1:7000", "RESP_IDLE_SECONDS": "30"})
+    door = ServerUnderTest({"RESP_ADDR": "127.0.0.1:7000", "RESP_IDLE_SECONDS": "30"})
     client = door.connect()
     told = pairs(await client.value(b"CONFIG", b"GET", b"*max*", b"TIMEOUT", b"port", b"save"))
     assert told == {
@@ -149,7 +149,7 @@ async def test_settings() -> None:
 
 
 async def test_memory() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     await door.warm(client, "key", b"value")
@@ -166,7 +166,7 @@ async def test_memory() -> None:
 
 
 async def test_the_doctor_says_that_memory_is_full() -> None:
-    door = DoorUnderTest(max_entries=2)
+    door = ServerUnderTest(max_entries=2)
     client = door.connect()
     for key in ("a", "b", "c"):
         await door.warm(client, key, b"value")

@@ -65,7 +65,7 @@ async def test_what_is_written_while_one_that_has_ended_goes_stays(durability: D
     assert len(t.dirty.entries) == 1
     second = begin(t, b"2", durability)
     t.disk.gate.set()
-    await t.journal.settled()
+    await t.journal.sync_barrier()
     await settle()
     assert t.dirty.bytes == sum(entry.cost for entry in t.dirty.entries.values())
     await the_second_stays(t, second)

@@ -260,7 +260,7 @@ async def test_a_caller_that_gives_up_cancels_nothing() -> None:
     writer.cancel()
     await settle()
     t.disk.gate.set()
-    await t.journal.settled()
+    await t.journal.sync_barrier()
     assert await t.outcome("k") == ("hit", b"v")
 
 

@@ -58,11 +58,11 @@ async def test_an_upload_whose_value_cannot_be_read_for_once_is_tried_again() ->
     class Disk(MemoryDisk):
         failing = True
 
-        def read(self, seq: int) -> bytes | None:
+        def read_record(self, seq: int) -> bytes | None:
             if self.failing:
                 self.failing = False
                 raise OSError("MDB_READERS_FULL: Environment maxreaders limit reached")
-            return super().read(seq)
+            return super().read_record(seq)
 
     t = await started(dirty_memory_bytes=0, disk=Disk())
     await t.put("k", b"v")
@@ -321,10 +321,10 @@ async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dea
         )
 
     dead = entry(b"dead", 1, 10.0)
-    dirty.put(dead)
-    dirty.put(entry(b"old", 2, 20.0))
+    dirty.replace(dead)
+    dirty.replace(entry(b"old", 2, 20.0))
     dirty.kill(dead, "403", 0.0)
-    dirty.put(entry(b"dead", 3, 500.0))
+    dirty.replace(entry(b"dead", 3, 500.0))
     assert dirty.oldest_since(600.0) == 20.0
 
 
@@ -590,6 +590,6 @@ async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
     await t.clock.advance(11)  # the backlog is being uploaded, 400 a second
     began = len(t.dirty)
     assert began > 1000
-    settled = asyncio.create_task(t.journal.settled())
+    settled = asyncio.create_task(t.journal.sync_barrier())
     await t.clock.advance(1)
     assert settled.done(), f"{began} were dirty, {len(t.dirty)} are"

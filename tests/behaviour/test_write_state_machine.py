@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import NEVER, has_ended, to_the_millisecond
+from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, stamp
 from milena_cache.reads.read_modify_write import DELETE, KEEP, NewValue, Otherwise
@@ -46,7 +46,7 @@ class Written(NamedTuple):
     expires_at: float = NEVER
 
     def at(self, wall: float) -> Value:
-        return None if has_ended(self.expires_at, wall) else self.value
+        return None if is_expired(self.expires_at, wall) else self.value
 
 
 def s3_time(clock: FakeClock) -> float:
@@ -118,7 +118,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.number += 1
         return b"%d" % self.number * (1 + self.number % 20)
 
-    def ends_after(self, seconds: float | None) -> float:
+    def expires_after(self, seconds: float | None) -> float:
         return NEVER if seconds is None else to_the_millisecond(s3_time(self.t.clock) + seconds)
 
     def write(
@@ -126,7 +126,7 @@ class WriteMachine(RuleBasedStateMachine):
     ) -> bool:
         """Put or delete; whether it was acknowledged."""
         t, truth = self.t, self.keys[key]
-        expires_at = self.ends_after(seconds)
+        expires_at = self.expires_after(seconds)
         try:
             if value is None:
                 ack = self.run(t.delete(key, durability=durability, timeout=PATIENCE, **condition))
@@ -179,7 +179,7 @@ class WriteMachine(RuleBasedStateMachine):
                 decided.append(Written(None))
                 return DELETE
             keep = NewValue(new, entry.expires_at)
-            decision = keep if what == "put" else NewValue(entry.value, self.ends_after(seconds))
+            decision = keep if what == "put" else NewValue(entry.value, self.expires_after(seconds))
             decided.append(Written(decision.value, decision.expires_at))
             return decision
 
@@ -253,7 +253,7 @@ class WriteMachine(RuleBasedStateMachine):
     @rule(key=KEYS, ahead=st.sampled_from([-(10**9), 10**9]))
     def another_cluster_writes(self, key: str, ahead: int) -> None:
         """A foreign write like any other, whatever its version is."""
-        entry = self.t.dirty.get(self.t.object(key).filed_as)
+        entry = self.t.dirty.get(self.t.object(key).cache_key)
         if entry is not None and entry.owned_since == UNCONFIRMED:
             return
         self.foreign = True
@@ -264,7 +264,7 @@ class WriteMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, delete=st.booleans())
     def foreign_write(self, key: str, delete: bool) -> None:
-        entry = self.t.dirty.get(self.t.object(key).filed_as)
+        entry = self.t.dirty.get(self.t.object(key).cache_key)
         if entry is not None and entry.owned_since == UNCONFIRMED:
             return  # it may have been overtaken, which only S3's object could tell
         self.foreign = True
@@ -356,7 +356,7 @@ class WriteMachine(RuleBasedStateMachine):
         assert dirty.bytes == sum(entry.cost for entry in entries)
         assert dirty.memory_bytes == sum(entry.in_memory for entry in entries)
         assert dirty.dead_letters == sum(bool(entry.dead) for entry in entries)
-        assert dirty.left_of(10**9) == len(dirty)
+        assert dirty.pending_before(10**9) == len(dirty)
         assert all(seq in self.t.disk.committed.records for entry in entries for seq in entry.records()), (
             "what is acknowledged is on the disk"
         )
@@ -374,7 +374,7 @@ class WriteMachine(RuleBasedStateMachine):
             assert self.t.s3_tells(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
             assert self.run(self.t.another().outcome(key))[1] in truth.allowed
         assert len(self.t.dirty) == 0
-        self.run(self.t.journal.settled())
+        self.run(self.t.journal.sync_barrier())
         kept = {seq for entry in self.t.dirty.entries.values() for seq in entry.records()}
         assert set(self.t.disk.committed.records) == kept, "no record is left behind"
         self.run(self.t.stop())

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from milena_cache.journal.group_commit import Journal
-from milena_cache.memory.entries import Copies
+from milena_cache.app import build
+from milena_cache.configuration.config import load
 from milena_cache.memory.freshness import Freshness
-from milena_cache.memory.lru import Memory
-from milena_cache.memory.single_flight import Flights
-from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, has_ended
+from milena_cache.objects.expiry import NEVER, expires_metadata, expiry_of, is_expired
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Ref
-from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.objects.version import Version, stamp
 from milena_cache.objects.write_request import Ack
 from milena_cache.origin.conditions import Conditions
-from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock, S3Clock
 from milena_cache.reads.read_modify_write import Decide, Modified
-from milena_cache.reads.reader import Landing, Node, Reply
-from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.reads.reader import Reply
 from milena_cache.writeback.flush import Flushed
-from milena_cache.writeback.loop import WriteBack
-from milena_cache.writeback.recovery import Replay, replay
-from milena_cache.writeback.uploads.throttle import Pace
-from milena_cache.writeback.uploads.upload import Policy, Uploader
-from milena_cache.writes.write_through import Through
-from milena_cache.writes.writer import Writes
+from milena_cache.writeback.recovery import Replay
+from milena_cache.writeback.uploads.upload import Policy
 from milena_common.api.durability import Durability
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.runtime.key_locks import Turns
+from milena_common.process.env import Environment
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.memory_disk import MemoryDisk
@@ -42,8 +34,11 @@ OTHER_LINEAGE = "fedcba9876543210"
 # Windows one after the other: fresh to 100 s, grace to 110 s, keep to 160 s.
 FRESHNESS = Freshness(ttl=100, jitter=0, grace=10, keep=50, stale_if_error=1000, negative_ttl=5)
 SOON = 5.0
+VARIABLES = {"ROUTER_ADDR": "127.0.0.1:50050", "AWS_REGION": "eu-central-1", "S3_BUCKET": BUCKET}
+# No reader waits so long that a read is sent to S3 a second time, unless a test says so.
+CONFIG = replace(load(Environment(VARIABLES), 2**30), s3_retries=0, s3_concurrency=100, request_timeout=15.0)
 # From this age of a read of S3, who joins it has another one sent.
-LATE = 3.0
+LATE = 2 * CONFIG.hedge_after
 
 
 def _store(clock: FakeClock) -> MemoryStore:
@@ -82,6 +77,7 @@ class NodeUnderTest:
         store: MemoryStore | None = None,
         clock: FakeClock | None = None,
         conditions: Conditions | None = None,
+        max_in_flight_bytes: int = 10**6,
     ) -> None:
         self._options = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self.clock = clock or FakeClock()
@@ -91,82 +87,47 @@ class NodeUnderTest:
             self.s3_clock.observed(date - 0.5, self.clock.now(), self.clock.now())
         corrected = self.corrected = CorrectedClock(self.clock, self.s3_clock)
         self.disk = disk or MemoryDisk()
-        self.budget = ByteBudget(10**6)
+        self.budget = ByteBudget(max_in_flight_bytes)
         self.buckets = buckets or Buckets(BUCKET)
-        self.memory = Memory(max_entries, max_bytes)
-        origin = Origin(
-            self.store,
-            corrected,
-            lambda: 0.5,
-            retries=0,
-            concurrency=100,
-            place_timeout=SOON,
-            fresh=self.store,
-            hedge_after=5.0,
-        )
-        flights: Flights[Landing] = Flights(late_after=LATE)
-        copies = Copies(self.memory, flights, freshness, corrected)
-        self.dirty = Dirty(dirty_max_bytes, dirty_memory_bytes)
-        self.journal: Journal[DirtyEntry] = Journal(self.disk, self.clock, lineage)
-        self.uploader = Uploader(origin, conditions or made_conditions(), self.journal.lineages)
-        origin.observed = self.journal.learn
-        reads = ReadCounts()
-        self.writeback = WriteBack(
-            self.dirty,
-            self.journal,
-            self.uploader,
-            copies,
-            Turns(),
-            self.buckets,
-            reads,
-            corrected,
-            lambda: 0.5,
-            self.budget,
-            pace=Pace(concurrency, lambda: 0.5),
-            delay=delay,
-            policy=policy,
-            stuck_after=stuck_after,
-        )
-        self.writes = Writes(
-            origin=origin,
-            through=Through(
-                self.uploader,
-                self.journal,
-                self.dirty,
-                self.writeback,
-                copies,
-                corrected,
-                lambda: 0.5,
-                retries=0,
-                put_patience=0.002,
-            ),
-            journal=self.journal,
-            dirty=self.dirty,
-            writeback=self.writeback,
-            copies=copies,
-            clock=corrected,
-            mode=mode,
-            max_value_bytes=max_value_bytes,
-        )
-        self.node = Node(
-            store=origin,
-            memory=self.memory,
-            flights=flights,
-            copies=copies,
-            dirty=self.dirty,
-            writes=self.writes,
-            reads=reads,
+        self.config = replace(
+            CONFIG,
             freshness=freshness,
-            buckets=self.buckets,
-            clock=corrected,
+            max_entries=max_entries,
+            max_bytes=max_bytes,
             max_value_bytes=max_value_bytes,
             revalidate_timeout=revalidate_timeout,
+            buckets=self.buckets,
+            write_mode=mode,
+            dirty_max_bytes=dirty_max_bytes,
+            dirty_memory_bytes=dirty_memory_bytes,
+            flush_delay=delay,
+            flush_concurrency=concurrency,
+            write_conflict=policy,
+            stuck_after=stuck_after,
         )
+        self.parts = build(
+            self.config,
+            self.store,
+            self.disk,
+            corrected,
+            lambda: 0.5,
+            budget=self.budget,
+            conditions=conditions or made_conditions(),
+            lineage=lineage,
+            put_timeout=0.002,
+        )
+        self.memory = self.parts.memory
+        self.dirty = self.parts.dirty
+        self.journal = self.parts.journal
+        self.uploader = self.parts.uploader
+        self.writeback = self.parts.writeback
+        self.writes = self.parts.writes
+        self.node = self.parts.node
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> Replay:
         """Replay the journal, and begin to write back."""
-        found = await replay(self.journal, self.dirty, self.writeback, self.corrected, "memory")
+        found = await self.parts.replay("memory")
         self._running = asyncio.create_task(self.writeback.run())
         await settle()
         return found
@@ -192,8 +153,8 @@ class NodeUnderTest:
         await self.journal.close()
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
-        filed = [self.object(key).filed_as for key in keys] if keys else None
-        return await self.writeback.flushes.flush(filed, timeout)
+        filed = [self.object(key).cache_key for key in keys] if keys else None
+        return await self.writeback.flush_waiters.wait_flushed(filed, timeout)
 
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))
@@ -203,7 +164,7 @@ class NodeUnderTest:
         found = self.s3_has(key)
         if found is None:
             return None
-        ended = has_ended(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
+        ended = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
         return None if ended else found
 
     def ends(self, key: str) -> float:

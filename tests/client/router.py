@@ -28,8 +28,8 @@ METHODS = (
     "Owner",
     "Stats",
     "Flush",
-    "Failed",
-    "Settle",
+    "ListDeadLetters",
+    "ResolveDeadLetters",
     "Refresh",
 )
 

@@ -31,7 +31,7 @@ def test_what_operators_ask() -> None:
         assert admin.nodes().nodes == []
 
 
-LETTERS = pb.FailedResponse(
+LETTERS = pb.ListDeadLettersResponse(
     writes=[
         pb.FailedWrite(
             key="ü/1".encode(),
@@ -59,25 +59,25 @@ def test_dead_letters_are_listed() -> None:
     assert operator.failed(5) == DeadLetters(
         [FailedWrite("ü/1", "logs", "put", 3, "1-2", "403 AccessDenied", 12.5, "n:1")], 7
     )
-    assert script.requests == [pb.FailedRequest(limit=5)]
+    assert script.requests == [pb.ListDeadLettersRequest(limit=5)]
     for limit in (0, -1, 2**32):
         with pytest.raises(InvalidRequest, match="limit"):
             operator.failed(limit)
 
 
 def test_dead_letters_are_settled_by_key_or_all() -> None:
-    operator, script = admin(pb.SettleResponse(settled=2), bucket="logs")
+    operator, script = admin(pb.ResolveDeadLettersResponse(resolved=2), bucket="logs")
     assert operator.retry(["k", b"l", "k"]) == 2
     assert operator.drop(all=True) == 2
     assert script.requests == [
-        pb.SettleRequest(action="retry", keys=[b"k", b"l"], bucket="logs"),
-        pb.SettleRequest(action="drop", all=True),
+        pb.ResolveDeadLettersRequest(action="retry", keys=[b"k", b"l"], bucket="logs"),
+        pb.ResolveDeadLettersRequest(action="drop", all=True),
     ]
 
 
 @pytest.mark.parametrize("settle", [Admin.retry, Admin.drop])
 def test_which_dead_letters_must_be_said(settle: Any) -> None:
-    operator, script = admin(pb.SettleResponse())
+    operator, script = admin(pb.ResolveDeadLettersResponse())
     for keys, everything in (((), False), (("k",), True)):
         with pytest.raises(InvalidRequest, match="keys, all"):
             settle(operator, keys, all=everything)
@@ -87,9 +87,9 @@ def test_which_dead_letters_must_be_said(settle: Any) -> None:
 
 
 def test_a_retry_may_be_repeated_and_a_drop_may_not() -> None:
-    operator, script = admin(NodeLost("gone"), pb.SettleResponse(settled=1))
+    operator, script = admin(NodeLost("gone"), pb.ResolveDeadLettersResponse(resolved=1))
     assert operator.retry(all=True) == 1
-    operator, script = admin(NodeLost("gone"), pb.SettleResponse(settled=1))
+    operator, script = admin(NodeLost("gone"), pb.ResolveDeadLettersResponse(resolved=1))
     with pytest.raises(NodeLost):
         operator.drop(all=True)
     assert len(script.requests) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from pathlib import Path
 
@@ -11,28 +10,19 @@ import promql_parser
 import pytest
 from prometheus_client import CollectorRegistry
 
-from milena_cache.membership.ownership import Ownership
-from milena_cache.metrics import node_registry
+from milena_cache.app import build_servers, metrics_registry
+from milena_cache.membership.identity import NodeIdentity
 from milena_cache.objects.read_outcomes import HITS, MISSES
-from milena_cache.origin.bucket_check import BucketWatch
-from milena_cache.origin.requests import OriginCounts
-from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_table
-from milena_cache.servers.resp.state.client_registry import Clients
-from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.writeback.recovery import Replay
 from milena_common.api import errors
 from milena_common.api.durability import DURABILITIES
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import cache_server_pb2, router_server_pb2
-from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
-from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.http_server import LIVE_PATHS, READY_PATHS
 from milena_common.rpc.status import to_grpc
 from milena_router.metrics import router_registry
-from tests.cache.rig import BUCKET, NodeUnderTest
+from tests.cache.rig import NodeUnderTest
 from tests.docs.documents import DOCUMENTS, ROOT, blocks, section, text
 from tests.router.rig import Router
 from tests.stack.queries import rules
@@ -58,26 +48,8 @@ def real_metrics() -> set[str]:
 
 async def _real_metrics() -> set[str]:
     rig = NodeUnderTest()
-    calls, counts = CallCounts(OPERATIONS), OriginCounts()
-    watch = BucketWatch(rig.store, BUCKET, rig.clock, random.random)
-    report = Report(rig.node, counts, calls, watch, rig.journal, rig.writeback, 300, lambda: False, rig.corrected)
-    service = CacheService(rig.node, rig.writeback, rig.buckets, "127.0.0.1:50051", 5, report)
-    node = node_registry(
-        calls,
-        rig.node,
-        counts,
-        service,
-        report,
-        rig.writeback,
-        rig.uploader,
-        rig.journal,
-        Replay(0, 0),
-        Ownership(""),
-        TokenBucket(0, 0),
-        Clients(),
-        Tracking(1),
-        ByteBudget(1),
-    )
+    servers = build_servers(rig.config, rig.parts, "127.0.0.1:50051", NodeIdentity("", ""), lambda: False)
+    node = metrics_registry(rig.parts, servers, Replay(0, 0))
     router = Router(0)
     return sample_names(node) | sample_names(
         router_registry(router.calls, router.leases, router.limiter, router.watchers, router.budget)
@@ -145,7 +117,7 @@ def test_every_method_is_in_the_protocol() -> None:
 def test_every_command_of_the_redis_protocol_is_in_the_table() -> None:
     known = {
         name
-        for command in command_table().values()
+        for command in command_registry().values()
         for name in (command.name, *(below.name.replace("|", " ") for below in command.subcommands))
     }
     chapter = section(PROTOCOL, "The Redis protocol").partition("### Commands\n")[2].partition("\n### ")[0]

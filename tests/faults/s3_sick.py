@@ -37,7 +37,7 @@ CLIENTS = 16
 LARGE_BYTES = 20_000
 NODE = {"S3_TIMEOUT_SECONDS": "2"}
 SICK_SHARE = 0.3
-MOST_REQUESTS = 1.5
+MAX_REQUESTS = 1.5
 CLEAN_SECONDS = 60.0
 
 # An answer to a put has no body that could be cut short; its request has.
@@ -83,7 +83,7 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        return self.well.right and self.sick.right and self.ratio <= MOST_REQUESTS
+        return self.well.right and self.sick.right and self.ratio <= MAX_REQUESTS
 
     def figures(self) -> dict[str, object]:
         figures: dict[str, object] = {}

@@ -54,7 +54,7 @@ BUGS: tuple[Bug, ...] = (
                 "milena_cache/journal/group_commit.py",
                 "            await commit.committing\n",
                 "            for write in batch:\n"
-                "                write.ended(write.token, True)\n"
+                "                write.on_done(write.token, True)\n"
                 "                if not write.future.done():\n"
                 "                    write.future.set_result(None)\n"
                 "            batch.clear()\n"
@@ -79,8 +79,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/recovery.py",
-                "        old = dirty.put(entry)\n",
-                "        if entry.key in dirty:\n            continue\n        old = dirty.put(entry)\n",
+                "        old = dirty.replace(entry)\n",
+                "        if entry.key in dirty:\n            continue\n        old = dirty.replace(entry)\n",
             ),
         ),
         (f"{ORDER}::test_of_two_records_of_a_key_the_later_one_counts", MACHINE, KILLS),
@@ -90,7 +90,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "        async with self.turns.turn(key, None):\n",
+                "        async with self.s3_locks.hold(key, None):\n",
                 "        if True:\n",
             ),
             Change("milena_cache/writeback/loop.py", "not entry.uploading and not entry.dead", "not entry.dead"),
@@ -150,12 +150,12 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/journal/version_allocator.py",
-                'max(int(wall * 1000), int(notes.get("epoch", 0)))',
+                'max(int(wall * 1000), int(metadata.get("epoch", 0)))',
                 "int(wall)",
             ),
             Change(
                 "milena_cache/journal/version_allocator.py",
-                'max(int(wall * 1_000_000), int(notes.get("reserved", 0)))',
+                'max(int(wall * 1_000_000), int(metadata.get("reserved", 0)))',
                 "0",
             ),
         ),
@@ -194,7 +194,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "an unfinished delete makes what comes after it a conflict",
-        (Change("milena_cache/writeback/loop.py", "or_absent=entry.or_absent", "or_absent=False"),),
+        (Change("milena_cache/writeback/loop.py", "maybe_absent=entry.maybe_absent", "maybe_absent=False"),),
         ("tests/behaviour/test_own_deletes.py", KILLS, SICK),
     ),
     Bug(
@@ -203,7 +203,7 @@ BUGS: tuple[Bug, ...] = (
             Change(
                 "milena_cache/writeback/loop.py",
                 "            self._die(entry, str(failure))\n",
-                "            self.settled(entry)\n",
+                "            self.retire(entry)\n",
             ),
         ),
         (f"{ORDER}::test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried", POISON),
@@ -214,7 +214,7 @@ BUGS: tuple[Bug, ...] = (
             Change(
                 "milena_cache/journal/group_commit.py",
                 "            write.fail(JournalFull(str(error)))\n",
-                "            write.ended(write.token, False)\n            write.future.set_result(None)\n",
+                "            write.on_done(write.token, False)\n            write.future.set_result(None)\n",
             ),
         ),
         (f"{CLASSES}::test_a_full_disk_means_write_through_until_there_is_room", MACHINE, f"{NTH}::{FULL_AT_ANY}"),
@@ -235,7 +235,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a flush does not wait",
-        (Change("milena_cache/writeback/flush.py", "while self._left(waiter):", "while False:"),),
+        (Change("milena_cache/writeback/flush.py", "while self._number_pending(waiter):", "while False:"),),
         (f"{ORDER}::test_a_flush_returns_when_s3_has_what_was_dirty", STOP),
     ),
     Bug(
@@ -243,7 +243,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/write_through.py",
-                "                self._writeback.settled(entry)\n",
+                "                self._writeback.retire(entry)\n",
                 "                self._dirty.pop(entry)\n",
             ),
         ),
@@ -251,7 +251,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a write in the class memory takes out the record below it",
-        (Change("milena_cache/writes/journaled.py", "entry.under = records.pop()", "pass"),),
+        (Change("milena_cache/writes/journaled.py", "entry.shadowed_seq = records.pop()", "pass"),),
         (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE, STOP),
     ),
     Bug(
@@ -268,7 +268,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/reads/reader.py",
-                "return self._tell(dirty) if dirty.owned_since >= owned_since else None",
+                "return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None",
                 "pass",
             ),
         ),
@@ -289,7 +289,7 @@ BUGS: tuple[Bug, ...] = (
             Change(
                 "milena_cache/writeback/loop.py",
                 "if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
-                "if self.is_gone(entry) and entry.ended:",
+                "if self.is_gone(entry) and entry.expired:",
             ),
         ),
         (f"{EXPIRY}::test_an_older_value_does_not_come_back", MACHINE),
@@ -310,8 +310,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/reads/reader.py",
-                "        if entry.expires_at and self._has_ended(entry):\n            return self._ended",
-                "        if False:\n            return self._ended",
+                "        if entry.expires_at and self._is_expired(entry):\n            return self._expired",
+                "        if False:\n            return self._expired",
             ),
         ),
         (f"{EXPIRY}::test_what_has_ended_is_there_for_nobody", NODE, CHANGES),
@@ -334,7 +334,13 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "the machine's clock counts, however wrong it is",
-        (Change("milena_cache/origin/s3/clock.py", "wall - skew if is_skewed(skew) else wall", "wall"),),
+        (
+            Change(
+                "milena_cache/origin/s3/clock.py",
+                "return wall if there is None or abs(wall - there) <= MAX_SKEW_SECONDS else there",
+                "return wall",
+            ),
+        ),
         (f"{S3_CLOCK}::test_what_is_dirty_is_not_given_up", MACHINE),
     ),
     Bug(
@@ -402,7 +408,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/expired_objects.py",
-                "            return\n        self._copies.changes(key)\n",
+                "            return\n        self._entries.change_feed.notify(key)\n",
                 "            return\n",
             ),
         ),
@@ -483,7 +489,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/writer.py",
-                "        self._turns.announce(change.wanted.filed_as, task)",
+                "        self._write_locks.announce(change.target.cache_key, task)",
                 "        pass",
             ),
         ),

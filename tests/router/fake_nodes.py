@@ -34,11 +34,11 @@ class FakeConnection:
         self._waiting: set[asyncio.Future[None]] = set()
         self.closed_with: float | None = None
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         if self.closed_with is not None:
             raise NodeLost("left the ring")
         self._node.calls.append((method, request, timeout))
-        self._node.announced.append(answer_bytes)
+        self._node.announced.append(response_bytes)
         answer = self._node.answer
         if answer is None:
             await self._silence(timeout)

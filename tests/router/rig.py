@@ -18,7 +18,7 @@ from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.process.env import Environment
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 from milena_common.rpc.status import from_grpc
 from milena_router.config import load
 from milena_router.forwarding.forward import Forwarder
@@ -57,7 +57,7 @@ class Router:
         self.calls = CallCounts(OPERATIONS)
         self.address: Address
         self.stub: pb_grpc.RouterStub
-        self.door = GrpcDoor("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)
+        self.door = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)
         self.channel: grpc.aio.Channel
 
     async def join(self, *addresses: str, bucket: str = "photos") -> None:

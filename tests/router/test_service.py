@@ -273,7 +273,7 @@ async def test_over_the_limit_requests_are_refused_at_once_with_the_time_to_wait
             assert error.retry_after == 0.25
             assert "RATE_LIMIT of 4 requests a second; try again in 250 ms" in str(error)
         assert len(router.asked()) == asked
-        assert router.limiter.refused == 2
+        assert router.limiter.rejected == 2
         router.clock.tick(0.25)
         await router.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)
 
@@ -297,7 +297,7 @@ async def test_the_ring_and_health_are_never_limited() -> None:
 async def test_a_limit_of_0_is_none(joined: Router) -> None:
     for _ in range(300):
         await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)
-    assert joined.limiter.refused == 0
+    assert joined.limiter.rejected == 0
 
 
 # ---- join and leave

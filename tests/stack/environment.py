@@ -16,7 +16,7 @@ def router(variables: Mapping[str, str], memory_limit: int = 2**30) -> router_co
     """The router's configuration. Raises ConfigError for wrong values, AssertionError for unknown names."""
     env = Environment(variables)
     config = router_config.load(env, memory_limit)
-    assert set(variables) <= set(env.asked)
+    assert set(variables) <= set(env.read_names)
     return config
 
 
@@ -24,5 +24,5 @@ def cache(variables: Mapping[str, str], memory_limit: int = 2**30) -> cache_conf
     """A node's configuration. Raises ConfigError for wrong values, AssertionError for unknown names."""
     env = Environment(variables)
     config = cache_config.load(env, memory_limit)
-    assert set(variables) <= {*env.asked, *CREDENTIALS}
+    assert set(variables) <= {*env.read_names, *CREDENTIALS}
     return config

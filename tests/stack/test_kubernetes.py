@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from milena_cache.configuration.config import Config
-from milena_cache.journal.lmdb_disk import LEAST_MAP
+from milena_cache.journal.lmdb_disk import MIN_MAP
 from milena_common.network.addresses import Address
 from tests.stack import environment
 from tests.stack.files import K8S, MONITORING, ROOT, load_all_yaml, load_yaml
@@ -199,7 +199,7 @@ def test_a_node_can_write_to_its_volume_and_nobody_opens_its_journal_to_others()
 def test_the_volume_has_room_for_the_journal_at_its_largest() -> None:
     (claim,) = workload("milena-cache")["spec"]["volumeClaimTemplates"]
     size = int(claim["spec"]["resources"]["requests"]["storage"].removesuffix("Gi")) * 2**30
-    assert size > LEAST_MAP + 3 * environment.cache(variables("milena-cache")).dirty_max_bytes
+    assert size > MIN_MAP + 3 * environment.cache(variables("milena-cache")).dirty_max_bytes
 
 
 def test_a_start_has_the_time_to_read_the_journal() -> None:

@@ -15,9 +15,9 @@ class Contents:
     """What is on the disk."""
 
     records: dict[int, bytes] = field(default_factory=dict)
-    refused: dict[int, tuple[str, float]] = field(default_factory=dict)
-    aside: dict[int, bytes] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    rejected: dict[int, tuple[str, float]] = field(default_factory=dict)
+    quarantined: dict[int, bytes] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 class MemoryDisk:
@@ -47,37 +47,37 @@ class MemoryDisk:
         if self.failure is not None and self.fail_at in (None, self.calls):
             raise self.failure
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         self._call()
         assert all(seq > other for other in list(self.open.records)[-1:]), "numbers grow"
         self.open.records[seq] = raw
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         self._call()
         self.open.records.pop(seq, None)
-        self.open.refused.pop(seq, None)
-        self.open.aside.pop(seq, None)
+        self.open.rejected.pop(seq, None)
+        self.open.quarantined.pop(seq, None)
 
-    def refuse(self, seq: int, reason: str, at: float) -> None:
+    def reject_record(self, seq: int, reason: str, at: float) -> None:
         self._call()
-        self.open.refused[seq] = (reason, at)
+        self.open.rejected[seq] = (reason, at)
 
-    def accept(self, seq: int) -> None:
-        self.refuse(seq, "", 0.0)
+    def clear_rejection(self, seq: int) -> None:
+        self.reject_record(seq, "", 0.0)
 
-    def set_aside(self, seq: int) -> None:
+    def quarantine(self, seq: int) -> None:
         self._call()
-        self.open.aside[seq] = self.open.records.pop(seq)
+        self.open.quarantined[seq] = self.open.records.pop(seq)
 
-    def drop_set_aside(self) -> None:
+    def drop_quarantined(self) -> None:
         self._call()
-        self.open.aside.clear()
+        self.open.quarantined.clear()
 
-    def note(self, name: str, text: str) -> None:
+    def set_metadata(self, name: str, text: str) -> None:
         self._call()
-        self.open.notes[name] = text
+        self.open.metadata[name] = text
 
-    def read(self, seq: int) -> bytes | None:
+    def read_record(self, seq: int) -> bytes | None:
         return self.committed.records.get(seq)
 
     def commit(self) -> Awaitable[None]:
@@ -86,7 +86,7 @@ class MemoryDisk:
     async def _commit(self) -> None:
         await self.gate.wait()
         self._call()
-        size = sum(map(len, self.open.records.values())) + sum(map(len, self.open.notes.values()))
+        size = sum(map(len, self.open.records.values())) + sum(map(len, self.open.metadata.values()))
         if self.capacity is not None and size > self.capacity:
             raise DiskFull("No space left on device")
         self.commits += 1
@@ -97,20 +97,20 @@ class MemoryDisk:
 
     @staticmethod
     def _copy(of: Contents) -> Contents:
-        return Contents(dict(of.records), dict(of.refused), dict(of.aside), dict(of.notes))
+        return Contents(dict(of.records), dict(of.rejected), dict(of.quarantined), dict(of.metadata))
 
-    def notes(self) -> dict[str, str]:
-        return dict(self.committed.notes)
+    def metadata(self) -> dict[str, str]:
+        return dict(self.committed.metadata)
 
     def records(self, after: int, limit: int) -> Sequence[tuple[int, bytes]]:
         found = sorted((seq, raw) for seq, raw in self.committed.records.items() if seq > after)
         return found[:limit]
 
-    def refusals(self) -> dict[int, tuple[str, float]]:
-        return dict(self.committed.refused)
+    def rejections(self) -> dict[int, tuple[str, float]]:
+        return dict(self.committed.rejected)
 
     def damaged(self) -> int:
-        return len(self.committed.aside)
+        return len(self.committed.quarantined)
 
     @property
     def used_bytes(self) -> int:

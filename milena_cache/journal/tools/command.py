@@ -79,7 +79,7 @@ def _adopt(directory: Path) -> int:
     return 0
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
     """What the command line says; ends the process if that is nothing, or help is asked for."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -118,7 +118,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     adopting.set_defaults(work=None)
     for each in (looking, checking, exporting, adopting):
         each.add_argument("directory", type=Path, metavar="DIR", help="the node's JOURNAL_DIR")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> int:
         return _adopt(options.directory)
     try:
         with closing(LmdbReader(options.directory)) as reader:
-            journal = Opened(reader, reader.notes.get("origin", ""))
+            journal = Opened(reader, reader.metadata.get("origin", ""))
             work: Callable[[Opened, argparse.Namespace], int] = options.work
             code = work(journal, options)
             sys.stdout.flush()

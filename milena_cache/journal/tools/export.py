@@ -76,7 +76,7 @@ def _prepare(to: Path, journal: Path) -> None:
 class _Key(NamedTuple):
     """The newest write of a key: its line of the manifest, and its file, if it has one."""
 
-    told: str
+    row: str
     file: Path | None
     damaged: bool
 
@@ -93,11 +93,11 @@ class _Export:
         for found in self._reader.records(partial(look, with_value=True)):
             one_more()
             self._add(found)
-        for found in self._reader.set_aside(look):
-            self._nameless.append(self._told(found, None))
+        for found in self._reader.quarantined(look):
+            self._nameless.append(self._row(found, None))
         with (self._to / MANIFEST).open("x", encoding="ascii") as manifest:
             for key in self._keys.values():
-                manifest.write(key.told)
+                manifest.write(key.row)
             manifest.writelines(self._nameless)
         values = sum(key.file is not None for key in self._keys.values())
         damaged = sum(key.damaged for key in self._keys.values())
@@ -107,7 +107,7 @@ class _Export:
         """Records come in the order of the writes: this one takes the place of an earlier one of its key."""
         record = found.record
         if record is None:
-            self._nameless.append(self._told(found, None))
+            self._nameless.append(self._row(found, None))
             return
         earlier = self._keys.get(record.cache_key)
         if earlier is not None and earlier.file is not None:
@@ -115,17 +115,17 @@ class _Export:
         file = None
         if record.value is not None and not found.damage:
             file = self._write(found, record, record.value)
-        self._keys[record.cache_key] = _Key(self._told(found, file), file, bool(found.damage))
+        self._keys[record.cache_key] = _Key(self._row(found, file), file, bool(found.damage))
 
-    def _told(self, found: Found, file: Path | None) -> str:
-        told = row(found, self._bucket, self._reader.refusals, time.time())
-        del told["age"]
+    def _row(self, found: Found, file: Path | None) -> str:
+        fields = row(found, self._bucket, self._reader.rejections, time.time())
+        del fields["age"]
         where = None if file is None else file.relative_to(self._to).as_posix()
-        return json.dumps({"file": where, **told}) + "\n"
+        return json.dumps({"file": where, **fields}) + "\n"
 
     def _write(self, found: Found, record: Record, value: bytes) -> Path:
-        told = row(found, self._bucket, {}, 0)
-        parts = [str(told["bucket"]), *str(told["key"]).split("/")]
+        fields = row(found, self._bucket, {}, 0)
+        parts = [str(fields["bucket"]), *str(fields["key"]).split("/")]
         if all(map(_is_name, parts)):
             try:
                 return _write_new(self._to.joinpath("objects", *parts), value)

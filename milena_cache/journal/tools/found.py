@@ -41,11 +41,11 @@ def key_of(record: Record, default_bucket: str) -> tuple[str, str]:
     return bucket or default_bucket or DEFAULT_BUCKET, key.decode(errors="surrogateescape")
 
 
-def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, float]], now: float) -> Row:
+def row(found: Found, default_bucket: str, rejections: Mapping[int, tuple[str, float]], now: float) -> Row:
     """All there is to tell, by name; `now` in seconds since 1970. What is not known is None."""
     record = found.record
-    reason, at = refusals.get(found.number, (None, None))
-    told: Row = {
+    reason, at = rejections.get(found.number, (None, None))
+    fields: Row = {
         "number": found.number,
         "bucket": None,
         "key": None,
@@ -63,7 +63,7 @@ def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, flo
     if record is not None:
         bucket, key = key_of(record, default_bucket)
         base = record.base
-        told |= {
+        fields |= {
             "bucket": bucket,
             "key": key,
             "operation": operation(record),
@@ -73,7 +73,7 @@ def row(found: Found, default_bucket: str, refusals: Mapping[int, tuple[str, flo
             "base": base.value if isinstance(base, Known) else base,
             "expires_at": record.expires_at or None,
         }
-    return told
+    return fields
 
 
 def operation(record: Record) -> str:
@@ -86,20 +86,20 @@ def operation(record: Record) -> str:
 COLUMNS = f"{'OPERATION':<9}  {'SIZE':>12}  {'AGE':>12}  {'VERSION':<34}  {'BASE':<34}  KEY"
 
 
-def line(found: Found, told: Row) -> str:
+def line(found: Found, fields: Row) -> str:
     """A record and its row in the columns of `COLUMNS`, with what else is to be said at the end."""
-    size, age = told["size"], told["age"]
+    size, age = fields["size"], fields["age"]
     columns = (
-        f"{told['operation'] or '?':<9}",
+        f"{fields['operation'] or '?':<9}",
         f"{'?' if size is None else count(size):>12}",
         f"{'?' if age is None else f'{age:,.1f} s':>12}",
-        f"{told['version'] or told['number']:<34}",
-        f"{told['base'] or '?':<34}",
+        f"{fields['version'] or fields['number']:<34}",
+        f"{fields['base'] or '?':<34}",
         "?" if found.record is None else name(found.record),
     )
-    more = [f"{what}: {told[what]}" for what in ("refused", "damage") if told[what]]
+    more = [f"{what}: {fields[what]}" for what in ("refused", "damage") if fields[what]]
     if found.record is not None and found.record.expires_at:
-        more.insert(0, f"ends: {moment(found.record.expires_at)}")
+        more.insert(0, f"ends: {timestamp(found.record.expires_at)}")
     return printable("  ".join([*columns, *more]))
 
 
@@ -109,7 +109,9 @@ def damage(found: Found) -> str:
     record = found.record
     if record is None:
         return wrong
-    return f"{wrong}: {operation(record)} of {name(record)}, version {record.version}, {moment(record.written_at)}"
+    return (
+        f"{wrong}: {operation(record)} of {name(record)}, version {record.version}, {timestamp(record.written_at)}"
+    )
 
 
 def name(record: Record) -> str:
@@ -122,7 +124,7 @@ def count(number: object) -> str:
     return f"{number:,}"
 
 
-def moment(at: float) -> str:
+def timestamp(at: float) -> str:
     """A moment, given in seconds since 1970, in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 

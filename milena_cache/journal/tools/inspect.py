@@ -11,7 +11,7 @@ from milena_cache.journal import directory as journal_directory
 from milena_cache.journal import file as journal_file
 from milena_cache.journal.lmdb_disk import LmdbReader
 from milena_cache.journal.record import FORMAT
-from milena_cache.journal.tools.found import COLUMNS, count, damage, line, look, moment, row
+from milena_cache.journal.tools.found import COLUMNS, count, damage, line, look, row, timestamp
 
 PROGRESS_SECONDS = 0.2
 # Problems of the structure that are printed: one damaged page may cause thousands.
@@ -40,18 +40,18 @@ def inspect(journal: Opened, *, records: bool, as_json: bool) -> None:
             return
         print(f"\n{COLUMNS}")
     for found in journal.reader.records(look):
-        told = row(found, journal.bucket, journal.reader.refusals, time.time())
-        print(json.dumps(told) if as_json else line(found, told))
+        fields = row(found, journal.bucket, journal.reader.rejections, time.time())
+        print(json.dumps(fields) if as_json else line(found, fields))
 
 
 def _summary(journal: Opened) -> None:
     reader = journal.reader
     keys: set[bytes] = set()
-    records = puts = deletes = size = wrong = refused = 0
+    records = puts = deletes = size = wrong = rejected = 0
     oldest, newest = float("inf"), 0.0
     for found in reader.records(look):
         records += 1
-        refused += found.number in reader.refusals
+        rejected += found.number in reader.rejections
         wrong += bool(found.damage)
         if found.record is not None:
             keys.add(found.record.cache_key)
@@ -60,9 +60,9 @@ def _summary(journal: Opened) -> None:
             size += found.size or 0
             oldest = min(oldest, found.record.written_at)
             newest = max(newest, found.record.written_at)
-    aside = sum(1 for _ in reader.set_aside(look))
-    written = f"{moment(oldest)} to {moment(newest)}" if keys else "-"
-    told = {
+    quarantined = sum(1 for _ in reader.quarantined(look))
+    written = f"{timestamp(oldest)} to {timestamp(newest)}" if keys else "-"
+    fields = {
         "journal": str(reader.directory.resolve()),
         "held by": journal_directory.holder(reader.directory),
         "for": journal.origin or "no bucket noted",
@@ -70,10 +70,10 @@ def _summary(journal: Opened) -> None:
         "records": f"{count(records)} of {count(len(keys))} keys: {count(puts)} puts, {count(deletes)} deletes",
         "bytes": f"{count(size)} of values, {count(reader.bytes_on_disk)} on disk",
         "written": written,
-        "refused": f"{count(refused)} by S3 for good",
-        "damaged": f"{count(wrong)}, and {count(aside)} set aside",
+        "refused": f"{count(rejected)} by S3 for good",
+        "damaged": f"{count(wrong)}, and {count(quarantined)} set aside",
     }
-    for name, text in told.items():
+    for name, text in fields.items():
         print(f"{name:<8} {text}")
 
 
@@ -106,15 +106,15 @@ def verify(journal: Opened) -> bool:
             progress.clear()
             print(f"record {found.number}: {damage(found)}", flush=True)
     progress.clear()
-    aside = 0
-    for found in journal.reader.set_aside(look):
-        aside += 1
+    quarantined = 0
+    for found in journal.reader.quarantined(look):
+        quarantined += 1
         print(f"record {found.number} (set aside): {damage(found)}")
     print(
         f"{count(records)} records with {count(size)} bytes of values: "
-        f"{count(wrong)} damaged, and {count(aside)} set aside before"
+        f"{count(wrong)} damaged, and {count(quarantined)} set aside before"
     )
-    return not (wrong or aside or problems)
+    return not (wrong or quarantined or problems)
 
 
 class Progress:

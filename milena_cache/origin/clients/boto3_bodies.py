@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 PIECE_BYTES = 2**18
 
 
-def ends_by_itself(answer: Any) -> bool:
+def has_body_end(response: Any) -> bool:
     """Return True if the body says where it ends: it is chunked."""
-    return "chunked" in answer["ResponseMetadata"]["HTTPHeaders"].get("transfer-encoding", "").lower()
+    return "chunked" in response["ResponseMetadata"]["HTTPHeaders"].get("transfer-encoding", "").lower()
 
 
 def read_all(body: Any, ref: Ref, max_bytes: int) -> bytes:
@@ -33,9 +33,9 @@ def read_all(body: Any, ref: Ref, max_bytes: int) -> bytes:
 
 def size_by_reading(ref: Ref, client: S3Client) -> int:
     """Return the size of an object whose head does not tell it, in bytes."""
-    answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
-    size = answer.get("ContentLength")
+    response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
+    size = response.get("ContentLength")
     if size is not None:
-        answer["Body"].close()
+        response["Body"].close()
         return int(size)
-    return sum(len(piece) for piece in answer["Body"].iter_chunks(PIECE_BYTES))
+    return sum(len(piece) for piece in response["Body"].iter_chunks(PIECE_BYTES))

@@ -30,14 +30,14 @@ from milena_cache.objects.object_store import (
     ignore,
     too_large,
 )
-from milena_cache.origin.clients.boto3_bodies import ends_by_itself, read_all, size_by_reading
+from milena_cache.origin.clients.boto3_bodies import has_body_end, read_all, size_by_reading
 from milena_cache.origin.clients.boto3_errors import judge, region_of
 from milena_cache.origin.clients.boto3_session import THREADS, make_client
-from milena_cache.origin.s3.answers import error_document, is_error_document, meaning
 from milena_cache.origin.s3.attributes import attributes_of, sendable
 from milena_cache.origin.s3.clock import S3Clock, date_of
 from milena_cache.origin.s3.credentials import Credentials, CredentialsUnavailable, Held
 from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
+from milena_cache.origin.s3.responses import error_document, is_error_document, meaning
 from milena_cache.origin.s3.settings import S3Settings
 from milena_common.limits.byte_budget import ByteBudget
 
@@ -57,7 +57,7 @@ class Boto3Store:
 
     `pooled` False: each request has a connection of its own, which no earlier request has used. `budget` bounds the
     bytes of values that are being read; None: nothing does, as in tools. `clock` is set by the `Date` of every
-    answer, refusals included.
+    response, refusals included.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Boto3Store:
         clock: S3Clock | None = None,
     ) -> None:
         self._clock = clock or S3Clock()
-        self._answer = threading.local()
+        self._response = threading.local()
         self._pooled = pooled
         self._credentials = credentials
         self._held: Held | None = None
@@ -100,16 +100,16 @@ class Boto3Store:
             made = self._clients.get(region)
             if made is None:
                 made = make_client(self._settings, region, held)
-                made.meta.events.register("after-call.s3", self._answered)
+                made.meta.events.register("after-call.s3", self._from_response)
                 self._clients[region] = made
             return made
 
-    def _answered(self, http_response: Any, **_: Any) -> None:
+    def _from_response(self, http_response: Any, **_: Any) -> None:
         """Take the time of day from the answer to the request that this thread has sent."""
         date = date_of(http_response.headers.get("date", ""))
         if date is not None:
-            self._answer.date = date
-            self._clock.observed(date, self._answer.asked_at, time.monotonic())
+            self._response.date = date
+            self._clock.observed(date, self._response.requested_at, time.monotonic())
 
     async def _call(
         self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
@@ -126,7 +126,7 @@ class Boto3Store:
             client = self._client(region, held)
             if not self._pooled:
                 client.close()  # its idle connections; those of other requests are closed when these end
-            self._answer.asked_at, self._answer.date = time.monotonic(), None
+            self._response.requested_at, self._response.date = time.monotonic(), None
             return work(client)
 
         try:
@@ -147,12 +147,12 @@ class Boto3Store:
         assert not isinstance(done, Absent)
         return done
 
-    def _check(self, operation: str, ref: Ref, answer: Any) -> None:
+    def _check(self, operation: str, ref: Ref, response: Any) -> None:
         """Raise OriginFailure if an answer of 2xx to a read is not one that S3 gives; headers may be missing."""
-        made_by = answer["ResponseMetadata"]
+        made_by = response["ResponseMetadata"]
         status, headers = made_by["HTTPStatusCode"], made_by["HTTPHeaders"]
         has_id = "x-amz-request-id" in headers
-        stranger = "ETag" not in answer and self._gives_request_ids and not has_id
+        stranger = "ETag" not in response and self._gives_request_ids and not has_id
         if status != 200 or stranger:
             raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
         self._gives_request_ids = self._gives_request_ids or has_id
@@ -164,20 +164,20 @@ class Boto3Store:
 
         def begin(client: S3Client) -> tuple[S3Client, Any]:
             condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
-            answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
             loop.call_soon_threadsafe(began)
-            self._check("get", ref, answer)
-            return client, answer
+            self._check("get", ref, response)
+            return client, response
 
         if isinstance(begun := await self._call("get", ref, begin, conditional=bool(if_none_match)), Absent):
             return begun
-        client, answer = begun
-        body, length, etag = answer["Body"], answer.get("ContentLength"), answer.get("ETag", "")
+        client, response = begun
+        body, length, etag = response["Body"], response.get("ContentLength"), response.get("ETag", "")
 
         def read(_: S3Client) -> Stored:
             size = length
             value = body.read() if size is not None else read_all(body, ref, max_bytes)
-            if size is None and not ends_by_itself(answer):
+            if size is None and not has_body_end(response):
                 # The end of the connection is all that says where the body ends, and it may have come too early.
                 size = client.head_object(Bucket=ref.bucket, Key=ref.key).get("ContentLength")
             if size is not None and len(value) != size:
@@ -186,7 +186,7 @@ class Boto3Store:
                 code = error_document(value.decode(errors="replace")).code
                 said = meaning("get", 200, code)
                 raise OriginFailure(said if isinstance(said, Fault) else Fault.UNEXPECTED, "get", ref, code, "200")
-            return Stored(value, etag, _own(answer["Metadata"]), _has_opaque_etag(answer))
+            return Stored(value, etag, _own(response["Metadata"]), _has_opaque_etag(response))
 
         try:
             if length is not None and length > max_bytes:
@@ -212,10 +212,10 @@ class Boto3Store:
         """As `head` in one request; raises a failure that `says_nothing` where a code is needed."""
 
         def work(client: S3Client) -> Info:
-            answer: Any = client.head_object(Bucket=ref.bucket, Key=ref.key)
-            self._check("head", ref, answer)
-            info = self._info(ref, answer, client)
-            return replace(info, server_date=self._answer.date)
+            response: Any = client.head_object(Bucket=ref.bucket, Key=ref.key)
+            self._check("head", ref, response)
+            info = self._info(ref, response, client)
+            return replace(info, server_date=self._response.date)
 
         found = await self._call("head", ref, work)
         return None if isinstance(found, Absent) else found
@@ -224,25 +224,25 @@ class Boto3Store:
         """As `head`, by a GET whose body is left unread: its answer carries S3's code."""
 
         def work(client: S3Client) -> Info:
-            answer: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
-            answer["Body"].close()
-            self._check("get", ref, answer)
-            return self._info(ref, answer, client)
+            response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key)
+            response["Body"].close()
+            self._check("get", ref, response)
+            return self._info(ref, response, client)
 
         found = await self._call("get", ref, work)
         return None if isinstance(found, Absent) else found
 
-    def _info(self, ref: Ref, answer: Any, client: S3Client) -> Info:
-        size = answer.get("ContentLength")
+    def _info(self, ref: Ref, response: Any, client: S3Client) -> Info:
+        size = response.get("ContentLength")
         if size is None:
             size = size_by_reading(ref, client)
         return Info(
             ref.key,
             size,
-            answer.get("ETag", ""),
-            _seconds(answer.get("LastModified")),
-            _own(answer["Metadata"]),
-            attributes_of(answer),
+            response.get("ETag", ""),
+            _seconds(response.get("LastModified")),
+            _own(response["Metadata"]),
+            attributes_of(response),
         )
 
     async def put(
@@ -257,13 +257,13 @@ class Boto3Store:
     ) -> str:
         def work(client: S3Client) -> str:
             condition: Any = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match else {}
-            answer = client.put_object(
+            response = client.put_object(
                 Bucket=ref.bucket, Key=ref.key, Body=value, Metadata=sendable(metadata), **attributes, **condition
             )
             # Without an ETag it is not sure that S3 has answered: the caller looks.
-            if not answer.get("ETag"):
+            if not response.get("ETag"):
                 raise OriginFailure(Fault.UNEXPECTED, "put", ref, "no ETag", "200")
-            return answer["ETag"]
+            return response["ETag"]
 
         return await self._write("put", ref, work, conditional=if_absent or bool(if_match))
 
@@ -272,7 +272,7 @@ class Boto3Store:
     ) -> str:
         def work(client: S3Client) -> str:
             condition: Any = {"CopySourceIfMatch": if_match} if if_match else {}
-            answer = client.copy_object(
+            response = client.copy_object(
                 Bucket=ref.bucket,
                 Key=ref.key,
                 CopySource={"Bucket": ref.bucket, "Key": ref.key},
@@ -282,8 +282,8 @@ class Boto3Store:
                 **attributes,
                 **condition,
             )
-            etag = answer.get("CopyObjectResult", {}).get("ETag", "")
-            return etag or _copied(client, ref, metadata)
+            etag = response.get("CopyObjectResult", {}).get("ETag", "")
+            return etag or _copy_condition(client, ref, metadata)
 
         return await self._write("copy", ref, work, conditional=True)
 
@@ -308,8 +308,8 @@ class Boto3Store:
     async def delete(self, ref: Ref, *, if_match: str = "") -> None:
         def work(client: S3Client) -> None:
             condition: Any = {"IfMatch": if_match} if if_match else {}
-            answer: Any = client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
-            made_by = answer["ResponseMetadata"]
+            response: Any = client.delete_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            made_by = response["ResponseMetadata"]
             status, length = made_by["HTTPStatusCode"], made_by["HTTPHeaders"].get("content-length", "0")
             if status != 204 and (status, length) != (200, "0"):
                 raise OriginFailure(Fault.UNEXPECTED, "delete", ref, f"HTTP {status}, not from S3", str(status))
@@ -319,15 +319,15 @@ class Boto3Store:
     async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
         def work(client: S3Client) -> Page:
             after: Any = {"ContinuationToken": cursor} if cursor else {}
-            answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **after)
+            response = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **after)
             # A bucket's listing that does not even name the bucket is somebody else's XML.
-            if "Name" not in answer and "KeyCount" not in answer and "IsTruncated" not in answer:
+            if "Name" not in response and "KeyCount" not in response and "IsTruncated" not in response:
                 raise OriginFailure(Fault.UNEXPECTED, "list", Ref(bucket, prefix), "no listing", "200")
             objects = [
                 Info(item["Key"], item["Size"], item.get("ETag", ""), _seconds(item.get("LastModified")))
-                for item in answer.get("Contents", [])
+                for item in response.get("Contents", [])
             ]
-            return Page(objects, answer.get("NextContinuationToken", ""))
+            return Page(objects, response.get("NextContinuationToken", ""))
 
         return await self._write("list", Ref(bucket, prefix), work)
 
@@ -347,10 +347,10 @@ class Boto3Store:
 
         def work(client: S3Client) -> str:
             try:
-                answer: Any = client.head_bucket(Bucket=bucket)
+                response: Any = client.head_bucket(Bucket=bucket)
             except botocore_errors.ClientError as error:
                 return region_of(error)
-            return str(answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", ""))
+            return str(response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", ""))
 
         return await self._write("bucket", Ref(bucket, ""), work)
 
@@ -363,7 +363,7 @@ class Boto3Store:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _copied(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:
+def _copy_condition(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> str:
     """Return the ETag of a copy whose answer named none, as some do. Raises OriginFailure if none was made."""
     found = client.head_object(Bucket=ref.bucket, Key=ref.key)
     if not sendable(metadata).items() <= _own(found["Metadata"]).items():
@@ -375,9 +375,9 @@ def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): text for name, text in metadata.items()}
 
 
-def _seconds(moment: Any) -> float:
-    return float(moment.timestamp()) if moment is not None else 0.0
+def _seconds(timestamp: Any) -> float:
+    return float(timestamp.timestamp()) if timestamp is not None else 0.0
 
 
-def _has_opaque_etag(answer: Any) -> bool:
-    return answer.get("ServerSideEncryption") in OPAQUE_ENCRYPTION or "SSECustomerAlgorithm" in answer
+def _has_opaque_etag(response: Any) -> bool:
+    return response.get("ServerSideEncryption") in OPAQUE_ENCRYPTION or "SSECustomerAlgorithm" in response

@@ -12,7 +12,7 @@ import botocore.exceptions as botocore_errors
 from botocore.parsers import ResponseParserError
 
 from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
-from milena_cache.origin.s3.answers import meaning, out_of_files
+from milena_cache.origin.s3.responses import meaning, out_of_files
 
 # botocore's words for a request that brought no HTTP answer; the first that fits counts.
 _TRANSPORT: tuple[tuple[type[Exception], Fault, str], ...] = (
@@ -50,7 +50,7 @@ def judge(
     `conditional`: the request carried a condition.
     """
     if isinstance(error, botocore_errors.ClientError):
-        return _answered(operation, ref, error, conditional)
+        return _from_response(operation, ref, error, conditional)
     if _is_out_of_files(error):
         return out_of_files(operation, ref)
     if isinstance(error, ResponseParserError):
@@ -64,7 +64,7 @@ def judge(
         # A parameter that boto3 refuses is the object's; credentials, profiles and endpoints are everyone's.
         of_object = isinstance(error, botocore_errors.ParamValidationError)
         return OriginFailure(
-            Fault.REFUSED if of_object else Fault.ACCOUNT, operation, ref, name, "local", str(error)
+            Fault.REJECTED if of_object else Fault.ACCOUNT, operation, ref, name, "local", str(error)
         )
     if isinstance(error, ValueError):
         # boto3's own complaint about an endpoint that it cannot use.
@@ -82,7 +82,7 @@ def _is_out_of_files(error: BaseException) -> bool:
     return False
 
 
-def _answered(
+def _from_response(
     operation: str, ref: Ref, error: botocore_errors.ClientError, conditional: bool
 ) -> OriginFailure | Absent:
     status, code = status_of(error), code_of(error)

@@ -92,12 +92,12 @@ class ObstoreStore:
     async def _provide(self) -> S3Credential:
         held = await self._credentials.current()
         # obstore asks again so long before this moment: at `renew_at`.
-        ask_again = None if held.renew_at is None else held.renew_at + OBSTORE_AHEAD_SECONDS
+        must_head = None if held.renew_at is None else held.renew_at + OBSTORE_AHEAD_SECONDS
         return {
             "access_key_id": held.access_key,
             "secret_access_key": held.secret_key,
             "token": held.token or None,
-            "expires_at": None if ask_again is None else datetime.fromtimestamp(ask_again, UTC),
+            "expires_at": None if must_head is None else datetime.fromtimestamp(must_head, UTC),
         }
 
     def _store(self, bucket: str, *, writes: bool = False) -> S3Store:
@@ -167,13 +167,13 @@ class ObstoreStore:
         """As the contract says; raises Unreadable for what obstore cannot read."""
         options: GetOptions = {"if_none_match": if_none_match} if if_none_match else {}
         try:
-            answer = await obstore.get_async(self._store(ref.bucket), ref.key, options=options)
+            response = await obstore.get_async(self._store(ref.bucket), ref.key, options=options)
             began()
-            size = answer.meta["size"]
+            size = response.meta["size"]
             if size > max_bytes:
                 raise too_large(ref, size, max_bytes)
             async with fetch_bytes(self._budget, size, self._settings.timeout):
-                body: Bytes = await answer.bytes_async()
+                body: Bytes = await response.bytes_async()
         except (BaseError, FileNotFoundError) as error:
             said = _judge("get", ref, error, conditional=bool(if_none_match))
             if isinstance(said, Absent):
@@ -181,21 +181,21 @@ class ObstoreStore:
             raise said from None
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
-        return Stored(body.to_bytes(), answer.meta["e_tag"] or "", _own(answer.attributes))
+        return Stored(body.to_bytes(), response.meta["e_tag"] or "", _own(response.attributes))
 
     async def head(self, ref: Ref) -> Info | None:
         """As the contract says; raises Unreadable for what obstore cannot read."""
         try:
             # Not `obstore.head_async`, which leaves the metadata out.
-            answer = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
+            response = await obstore.get_async(self._store(ref.bucket), ref.key, options={"head": True})
         except (BaseError, FileNotFoundError) as error:
             said = _judge("head", ref, error)
             if isinstance(said, Absent):
                 return None
             raise said from None
-        meta = answer.meta
+        meta = response.meta
         modified = meta["last_modified"].timestamp()
-        return Info(ref.key, meta["size"], meta["e_tag"] or "", modified, _own(answer.attributes))
+        return Info(ref.key, meta["size"], meta["e_tag"] or "", modified, _own(response.attributes))
 
     async def put(
         self,

@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 
 from milena_cache.objects.object_store import Absent, Fault, OriginFailure, Ref
-from milena_cache.origin.s3.answers import NO_DOCUMENT, ErrorDocument, error_document, meaning, out_of_files
+from milena_cache.origin.s3.responses import NO_DOCUMENT, ErrorDocument, error_document, meaning, out_of_files
 
 # obstore follows redirects, and has no setting against it. Without a proxy this one is named, with S3's host
 # excluded, so that only a redirect to another host is sent to it, and nothing listens there.
 UNUSED_PROXY = "http://127.0.0.1:9"
 
 _DUMP = "\n\nDebug source:\n"
-_ANSWERED = re.compile(
+_RESPONSE = re.compile(
     r"Error performing [A-Z]+ \S+ in \S+ - "
     r"Server returned (?:non-2xx status code: (\d{3})[^:]*|error response): ?(.*)",
     re.S,
@@ -77,19 +77,19 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
     if not_deleted:
         code, message = not_deleted.groups()
         status = _STATUS_OF_DELETE.get(code, 400)
-        return _answered(operation, ref, status, ErrorDocument(code, message, ""), conditional)
+        return _from_response(operation, ref, status, ErrorDocument(code, message, ""), conditional)
     # The key may say anything, so it must not be taken for a part of the message.
     summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
-    answered = _ANSWERED.search(summary)
-    if answered:
-        document = error_document(answered[2])
+    responded = _RESPONSE.search(summary)
+    if responded:
+        document = error_document(responded[2])
         # Without a status: 200 with an error document.
         status = (
-            int(answered[1])
-            if answered[1]
+            int(responded[1])
+            if responded[1]
             else _STATUS_OF_DELETE.get(document.code, 400 if operation == "delete" else 200)
         )
-        return _answered(operation, ref, status, document, conditional)
+        return _from_response(operation, ref, status, document, conditional)
     if _NOT_S3S.search(dump):
         text = summary.partition(": ")[2][:200]
         return OriginFailure(Fault.UNEXPECTED, operation, ref, "an answer that is not S3's", "200", text)
@@ -106,10 +106,10 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
 def is_local(error: Exception) -> bool:
     """Return True if `error` says of no answer of S3: obstore had no credentials to send."""
     summary = str(error).partition(_DUMP)[0]
-    return _ANSWERED.search(summary) is None
+    return _RESPONSE.search(summary) is None
 
 
-def _answered(
+def _from_response(
     operation: str, ref: Ref, status: int, document: ErrorDocument, conditional: bool
 ) -> OriginFailure | Absent:
     said = meaning(operation, status, document.code, conditional=conditional)

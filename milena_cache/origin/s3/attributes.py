@@ -27,9 +27,9 @@ REPEATED = (
 )
 
 
-def attributes_of(answer: Mapping[str, Any]) -> dict[str, Any]:
+def attributes_of(response: Mapping[str, Any]) -> dict[str, Any]:
     """What a later write must repeat of the object that this HEAD is about."""
-    return {name: answer[name] for name in REPEATED if answer.get(name)}
+    return {name: response[name] for name in REPEATED if response.get(name)}
 
 
 def sendable(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -29,15 +29,15 @@ class S3Clock:
         self._zero: float | None = None
         self.observed_at = float("-inf")
 
-    def observed(self, date: float, asked_at: float, answered_at: float) -> None:
+    def observed(self, date: float, requested_at: float, received_at: float) -> None:
         """Take in that an answer is dated `date` (seconds since 1970), a header with whole seconds.
 
-        `asked_at` and `answered_at` are monotonic seconds. An answer that took longer than the clocks may differ
-        tells nothing.
+        `requested_at` and `received_at` are monotonic seconds. An answer that took longer than the clocks may
+        differ tells nothing.
         """
-        if answered_at - asked_at <= MAX_SKEW_SECONDS:
-            self._zero = date + 0.5 - (asked_at + answered_at) / 2
-            self.observed_at = answered_at
+        if received_at - requested_at <= MAX_SKEW_SECONDS:
+            self._zero = date + 0.5 - (requested_at + received_at) / 2
+            self.observed_at = received_at
 
     @property
     def known(self) -> bool:
@@ -56,11 +56,11 @@ class S3Clock:
 def date_of(header: str) -> float | None:
     """Return what a `Date` header says, in seconds since 1970; None if it is no date."""
     try:
-        moment = parsedate_to_datetime(header)
+        timestamp = parsedate_to_datetime(header)
     except ValueError:
         return None
     # Without a zone it would be taken for local time; HTTP's dates are always in GMT.
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    return timestamp.replace(tzinfo=timestamp.tzinfo or UTC).timestamp()
 
 
 def is_skewed(skew: float) -> bool:

@@ -134,10 +134,10 @@ class Credentials:
         if not all(_HEADER_TEXT.fullmatch(text) for text in (access_key, secret_key, token)):
             raise ValueError("the AWS credentials have characters that no request can carry")
         # botocore has no public name for it; without it the credentials count as lasting.
-        end: datetime | None = getattr(found, "_expiry_time", None)
-        if end is None:
+        expiry: datetime | None = getattr(found, "_expiry_time", None)
+        if expiry is None:
             return Held(access_key, secret_key, token, None, None)
-        expires_at, now = end.timestamp(), self._wall()
+        expires_at, now = expiry.timestamp(), self._wall()
         if expires_at <= now:
             raise ValueError("the AWS credentials that were found have expired")
         ahead = min(RENEW_AHEAD_SECONDS, (expires_at - now) * (1 - RENEW_SHARE))

@@ -14,8 +14,8 @@ _MD5 = re.compile(r'"([0-9a-f]{32})"')
 # So many objects with ETags that are not their MD5, and none that is: this bucket has other ETags.
 ENOUGH = 16
 # Buckets, and ETags of single encrypted objects, that are remembered; the ones used longest ago are forgotten.
-MOST_BUCKETS = 1024
-MOST_OPAQUE = 10_000
+MAX_BUCKETS = 1024
+MAX_OPAQUE = 10_000
 
 
 def md5_named_by(etag: str) -> str:
@@ -45,23 +45,23 @@ class Md5Etags:
     def agreed(self, bucket: str) -> None:
         """Take in that the ETag of a value in this bucket was its MD5."""
         self._differed.pop(bucket, None)
-        _remember(self._agreed, bucket, MOST_BUCKETS)
+        _remember(self._agreed, bucket, MAX_BUCKETS)
 
     def differed(self, bucket: str, etag: str) -> None:
         """Take in that an ETag in this bucket was not the MD5 of the value that came with it."""
         if bucket in self._agreed:
             return
         self._differed.setdefault(bucket, set()).add(etag)
-        if len(self._differed) > MOST_BUCKETS:
+        if len(self._differed) > MAX_BUCKETS:
             self._differed.popitem(last=False)
 
     def is_opaque(self, etag: str) -> None:
         """Take in that the store says of an object with this ETag that it is encrypted: it names no MD5."""
-        _remember(self._opaque, etag, MOST_OPAQUE)
+        _remember(self._opaque, etag, MAX_OPAQUE)
 
 
-def _remember(known: OrderedDict[str, None], name: str, most: int) -> None:
+def _remember(known: OrderedDict[str, None], name: str, max_names: int) -> None:
     known[name] = None
     known.move_to_end(name)
-    if len(known) > most:
+    if len(known) > max_names:
         known.popitem(last=False)

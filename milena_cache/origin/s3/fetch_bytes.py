@@ -33,5 +33,5 @@ async def fetch_bytes(budget: ByteBudget, size: int, timeout: float) -> AsyncGen
     try:
         yield
     except BaseException:
-        held.settle(0)
+        held.set_total(0)
         raise

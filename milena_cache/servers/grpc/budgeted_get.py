@@ -27,7 +27,7 @@ class BudgetedGet:
         self._clock = clock
 
     def methods(self) -> Mapping[str, Named]:
-        """Return the service's methods with this Get in place of its own, for a `GrpcDoor`."""
+        """Return the service's methods with this Get in place of its own, for a `GrpcServer`."""
         return {**self._service.methods(), "Get": ("get", pb.GetRequest, self.get)}
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
@@ -44,7 +44,7 @@ class BudgetedGet:
             await held.take(COPIES * size, time_for_room(remaining))
             if remaining is not None:
                 remaining = max(0.0, remaining - (self._clock.now() - began))
-        answer = await (self._service.fetch if held is None else self._service.get)(request, remaining)
-        if held is not None or len(answer) > SMALL_BYTES:
-            (held or CallBytes(self._budget)).settle(COPIES * len(answer))
-        return answer
+        response = await (self._service.fetch if held is None else self._service.get)(request, remaining)
+        if held is not None or len(response) > SMALL_BYTES:
+            (held or CallBytes(self._budget)).set_total(COPIES * len(response))
+        return response

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from milena_cache.objects.expiry import NEVER, ends_after, remaining_ms
+from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.reads.reader import Node, Reply
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.unfinished import failed_writes
 from milena_common.api.durability import check_condition, check_durability
@@ -24,7 +24,18 @@ from milena_common.runtime.deadlines import inner
 Named = tuple[str, type[Message], Method]
 
 SERVICE = "cache_server.Cache"
-OPERATIONS = ("get", "put", "delete", "list", "stats", "forget", "flush", "failed", "settle", "refresh")
+OPERATIONS = (
+    "get",
+    "put",
+    "delete",
+    "list",
+    "stats",
+    "invalidate",
+    "flush",
+    "list_dead_letters",
+    "resolve_dead_letters",
+    "refresh",
+)
 
 MAX_LIST = 1000
 # What RATE_LIMIT counts: the objects' methods, not those of operators and of the router itself.
@@ -58,14 +69,14 @@ class CacheService:
         buckets: Buckets,
         address: str,
         request_timeout: float,
-        report: Report,
+        status: Status,
     ) -> None:
         self._node = node
         self._writeback = writeback
         self._buckets = buckets
         self._address = address
         self._request_timeout = request_timeout
-        self._report = report
+        self._status = status
         self.received_bytes = 0
         self.sent_bytes = 0
         self._methods: Mapping[str, Named] = {
@@ -74,10 +85,10 @@ class CacheService:
             "Delete": ("delete", pb.DeleteRequest, self.delete),
             "List": ("list", pb.ListRequest, self.list),
             "Stats": ("stats", pb.StatsRequest, self.stats),
-            "Forget": ("forget", pb.ForgetRequest, self.forget),
+            "Invalidate": ("invalidate", pb.InvalidateRequest, self.invalidate),
             "Flush": ("flush", pb.FlushRequest, self.flush),
-            "Failed": ("failed", pb.FailedRequest, self.failed),
-            "Settle": ("settle", pb.SettleRequest, self.settle),
+            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
+            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
             "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
         }
 
@@ -86,17 +97,17 @@ class CacheService:
         return self._methods
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        answer = self.get_now(request)
-        return await self.fetch(request, remaining) if answer is None else answer
+        response = self.get_now(request)
+        return await self.fetch(request, remaining) if response is None else response
 
     async def fetch(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         """Return the answer to a Get for which `get_now` has none."""
-        wanted = self._buckets.resolve(request.bucket, request.key)
+        target = self._buckets.resolve(request.bucket, request.key)
         get = self._node.exists if request.metadata_only else self._get
-        return self._got(request, *await get(wanted, self._timeout(remaining), request.owned_since))
+        return self._got(request, *await get(target, self._timeout(remaining), request.owned_since))
 
-    async def _get(self, wanted: Object, timeout: float, owned_since: int) -> tuple[Reply, int]:
-        reply = await self._node.get(wanted, timeout, owned_since)
+    async def _get(self, target: Object, timeout: float, owned_since: int) -> tuple[Reply, int]:
+        reply = await self._node.get(target, timeout, owned_since)
         return reply, reply.entry.size
 
     def size_in_memory(self, request: pb.GetRequest) -> int:
@@ -110,10 +121,10 @@ class CacheService:
 
         Raises as `get` does.
         """
-        wanted = self._buckets.resolve(request.bucket, request.key)
-        if max_bytes is not None and not request.metadata_only and self._node.size_in_memory(wanted) > max_bytes:
+        target = self._buckets.resolve(request.bucket, request.key)
+        if max_bytes is not None and not request.metadata_only and self._node.size_in_memory(target) > max_bytes:
             return None
-        reply = self._node.lookup(wanted, request.owned_since)
+        reply = self._node.lookup(target, request.owned_since)
         return None if reply is None else self._got(request, reply, reply.entry.size)
 
     def _got(self, request: pb.GetRequest, reply: Reply, size: int) -> bytes:
@@ -136,19 +147,19 @@ class CacheService:
         ).SerializeToString()
 
     async def put(self, request: pb.PutRequest, remaining: float | None) -> bytes:
-        wanted = self._buckets.resolve(request.bucket, request.key)
+        target = self._buckets.resolve(request.bucket, request.key)
         check_condition(request.if_match, request.if_none_match)
         value = request.value
         self.received_bytes += len(value)
         put = self._node.writes.put(
-            wanted,
+            target,
             value,
             self._timeout(remaining),
             owned_since=request.owned_since,
             durability=check_durability(request.durability),
             if_match=request.if_match,
             if_none_match=request.if_none_match,
-            expires_at=ends_after(request.ttl_ms, self._node.clock.wall()) if request.ttl_ms else NEVER,
+            expires_at=expires_after(request.ttl_ms, self._node.clock.wall()) if request.ttl_ms else NEVER,
         )
         del request, value  # the request is another copy of the value
         ack = await put
@@ -157,10 +168,10 @@ class CacheService:
         ).SerializeToString()
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
-        wanted = self._buckets.resolve(request.bucket, request.key)
+        target = self._buckets.resolve(request.bucket, request.key)
         check_condition(request.if_match, "")
         ack = await self._node.writes.delete(
-            wanted,
+            target,
             self._timeout(remaining),
             owned_since=request.owned_since,
             durability=check_durability(request.durability),
@@ -181,32 +192,32 @@ class CacheService:
 
     async def stats(self, _: pb.StatsRequest, __: float | None) -> bytes:
         return pb.StatsResponse(
-            values=self._report.values(),
-            not_ready="; ".join(self._report.not_ready()),
-            degraded=self._report.degraded(),
+            values=self._status.values(),
+            not_ready="; ".join(self._status.not_ready()),
+            degraded=self._status.degraded(),
         ).SerializeToString()
 
-    async def forget(self, request: pb.ForgetRequest, _: float | None) -> bytes:
-        self._node.forget(self._buckets.resolve(request.bucket, request.key))
-        return pb.ForgetResponse(successful=True).SerializeToString()
+    async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:
+        self._node.invalidate(self._buckets.resolve(request.bucket, request.key))
+        return pb.InvalidateResponse(successful=True).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
         if request.keys and request.prefix:
             raise InvalidRequest("keys, prefix: allowed is one of them")
         if request.keys:
-            done = await self._node.refresher.keys(self._filed(request.bucket, request.keys))
+            done = await self._node.refresher.keys(self._cache_keys(request.bucket, request.keys))
         else:
             done = await self._node.refresher.matching(self._buckets.files_below(request.bucket, request.prefix))
         return pb.RefreshResponse(refreshed=done.refreshed, dirty=done.dirty).SerializeToString()
 
     async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
-        keys = self._filed(request.bucket, request.keys) if request.keys else None
-        done = await self._writeback.flushes.flush(keys, self._timeout(remaining))
+        keys = self._cache_keys(request.bucket, request.keys) if request.keys else None
+        done = await self._writeback.flush_waiters.wait_flushed(keys, self._timeout(remaining))
         return pb.FlushResponse(
             remaining=done.remaining, failed=done.failed, flushed=done.flushed
         ).SerializeToString()
 
-    async def failed(self, request: pb.FailedRequest, _: float | None) -> bytes:
+    async def list_dead_letters(self, request: pb.ListDeadLettersRequest, _: float | None) -> bytes:
         failed = failed_writes(self._writeback, self._node.dirty, self._node.clock.now())
         writes = []
         for entry, reason, failed_at in failed[: request.limit or MAX_LIST]:
@@ -223,23 +234,23 @@ class CacheService:
                     node=self._address,
                 )
             )
-        return pb.FailedResponse(writes=writes, total=len(failed)).SerializeToString()
+        return pb.ListDeadLettersResponse(writes=writes, total=len(failed)).SerializeToString()
 
-    async def settle(self, request: pb.SettleRequest, _: float | None) -> bytes:
+    async def resolve_dead_letters(self, request: pb.ResolveDeadLettersRequest, _: float | None) -> bytes:
         if bool(request.keys) == request.all:
             raise InvalidRequest("keys, all: allowed is one of them, the keys of failed writes or all")
-        keys = None if request.all else self._filed(request.bucket, request.keys)
+        keys = None if request.all else self._cache_keys(request.bucket, request.keys)
         match request.action:
             case "retry":
-                settled = self._writeback.stuck.retry(keys) + await self._writeback.dead_letters.retry(keys)
+                retried = self._writeback.stuck.retry(keys) + await self._writeback.dead_letters.retry(keys)
             case "drop":
-                settled = await self._writeback.stuck.drop(keys) + await self._writeback.dead_letters.drop(keys)
+                retried = await self._writeback.stuck.drop(keys) + await self._writeback.dead_letters.drop(keys)
             case _:
                 raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: retry, drop")
-        return pb.SettleResponse(settled=settled).SerializeToString()
+        return pb.ResolveDeadLettersResponse(resolved=retried).SerializeToString()
 
-    def _filed(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
-        return [self._buckets.resolve(bucket, key).filed_as for key in keys]
+    def _cache_keys(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
+        return [self._buckets.resolve(bucket, key).cache_key for key in keys]
 
     def _timeout(self, remaining: float | None) -> float:
         return inner(self._request_timeout if remaining is None else remaining)

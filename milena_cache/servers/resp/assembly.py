@@ -11,15 +11,15 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.invalidations import Invalidations
-from milena_cache.servers.resp.server import RedisDoor
+from milena_cache.servers.resp.server import RespServer
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
 from milena_common.limits.token_bucket import TokenBucket
@@ -33,37 +33,37 @@ log = logging.getLogger(__name__)
 RESERVED_FILES = 256
 
 
-def allowed_connections(wanted: int, open_files: int, s3_concurrency: int) -> int:
-    """Return how many connections, at most `wanted`, leave room for the rest below a limit of `open_files`."""
+def allowed_connections(requested: int, open_files: int, s3_concurrency: int) -> int:
+    """Return how many connections, at most `requested`, leave room for the rest below a limit of `open_files`."""
     reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
-    return max(1, min(wanted, open_files - reserved))
+    return max(1, min(requested, open_files - reserved))
 
 
-def redis_door(
+def resp_server(
     *,
     config: Config,
     node: Node,
     buckets: Buckets,
     ownership: Ownership,
     service: CacheService,
-    report: Report,
+    status: Status,
     calls: CallCounts,
     limiter: TokenBucket,
     identity: NodeIdentity,
     clock: Clock,
     budget: ByteBudget,
-) -> RedisDoor:
+) -> RespServer:
     """The door, not yet listening. `budget`: the process's bytes in flight."""
-    most = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
-    if most < config.resp_max_connections:
+    allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
+    if allowed < config.resp_max_connections:
         log.warning(
             "RESP_MAX_CONNECTIONS is %d, and only %d fit below the limit of open files, which is %d (ulimit -n)",
             config.resp_max_connections,
-            most,
+            allowed,
             open_files_limit(),
         )
-        config = replace(config, resp_max_connections=most)
-    hits = Hits(node.memory, node.dirty, ownership, config.freshness, node.reads)
+        config = replace(config, resp_max_connections=allowed)
+    hits = PlainGets(node.memory, node.dirty, ownership, config.freshness, node.reads)
     tracking = Tracking(config.tracking_max_keys)
     clients = Clients()
     context = Context(
@@ -71,7 +71,7 @@ def redis_door(
         buckets=buckets,
         ownership=ownership,
         service=service,
-        report=report,
+        status=status,
         calls=calls,
         limiter=limiter,
         identity=identity,
@@ -80,12 +80,12 @@ def redis_door(
         config=config,
         timeout=config.request_timeout,
         clients=clients,
-        hits=hits,
+        plain_gets=hits,
         budget=budget,
         # Greater than any that an earlier process of this node gave.
         cursors=Cursors(int(clock.wall() * 1e6)),
         facts=ProcessFacts(),
-        table=command_table(),
+        commands=command_registry(),
     )
-    invalidations = Invalidations(tracking, clients, node.memory.changes, node.memory, node.dirty, clock)
-    return RedisDoor(context, hits, invalidations)
+    invalidations = Invalidations(tracking, clients, node.memory.change_feed, node.memory, node.dirty, clock)
+    return RespServer(context, invalidations)

@@ -8,8 +8,8 @@ commands wait to be begun. Whatever ends a wait (an answer, a client that reads 
 it another turn: so many answers that come in one round of the loop do not make many turns.
 
 **Bounds.** No command is begun while RESP_OUTPUT_BYTES of answers wait for the client to read, or HIGH_WATER of
-them when the process has more bytes in flight than it should, or as much as `InHand` allows waits for S3 or the
-journal. Large arguments are read when the process's budget has room for them (`in_flight`). So a connection holds
+them when the process has more bytes in flight than it should, or as much as `CommandsInFlight` allows waits for S3
+or the journal. Large arguments are read when the budget has room for them (`in_flight`). So a connection holds
 what one read brought, what it has asked for, and one answer. The door disconnects clients that do not read at all.
 
 **Age.** Commands that have waited for longer than REQUEST_TIMEOUT_SECONDS since their bytes were read are refused,
@@ -24,13 +24,13 @@ from typing import cast
 
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.in_flight import COPIES, SMALL, InFlight
-from milena_cache.servers.resp.output_buffer import HIGH_WATER, Outbox
+from milena_cache.servers.resp.output_buffer import HIGH_WATER, OutputBuffer
 from milena_cache.servers.resp.overwrites import Overwrites
 from milena_cache.servers.resp.running import Running
 from milena_cache.servers.resp.state.client_registry import Reason
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.loop_share import HEAVY_SECONDS, MAX_SLICE_SECONDS
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_common.api.errors import Overloaded
 from milena_common.network.addresses import Address
 from milena_common.resp.encoding import error_line
@@ -50,21 +50,21 @@ _MAX_PIECES = 256
 class Connection(asyncio.Protocol):
     """One client's connection. `number` is its id."""
 
-    def __init__(self, context: Context, hits: Hits, number: int) -> None:
-        most = context.config.max_value_bytes
+    def __init__(self, context: Context, plain_gets: PlainGets, number: int) -> None:
+        max_value_bytes = context.config.max_value_bytes
         self._context = context
-        self._hits = hits
+        self._plain_gets = plain_gets
         self._number = number
-        self._reader = CommandReader(most + _OVERHEAD_BYTES, 2 * most + _OVERHEAD_BYTES)
+        self._reader = CommandReader(max_value_bytes + _OVERHEAD_BYTES, 2 * max_value_bytes + _OVERHEAD_BYTES)
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
         self._overwrites = Overwrites(context)
         self._limited = context.config.rate_limit > 0
-        self._most_unsent = context.config.resp_output_bytes
+        self._max_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
         self._share = context.share
         self._overload = context.overload
-        self._in_flight = InFlight(context.budget, self._turn_later)
+        self._in_flight = InFlight(context.budget, self._schedule)
         self._commands: deque[list[bytes]] = deque()
         self._arrived = 0.0  # when the oldest bytes that wait came, less the time for which the client was slow
         self._reading = True
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self.stalled_at = 0  # unsent bytes when the door last looked
         self.session: Session
         self._transport: asyncio.Transport
-        self._out: Outbox
+        self._out: OutputBuffer
         self._running: Running
 
     # ---- the connection
@@ -85,11 +85,11 @@ class Connection(asyncio.Protocol):
         peer, here = (transport.get_extra_info(name) or ("?", 0) for name in ("peername", "sockname"))
         now = self._now()
         self.session = Session(self._number, str(Address(*peer[:2])), str(Address(*here[:2])), now)
-        self._out = Outbox(self._transport, self.session)
-        self._running = Running(self._context, self.session, self._out, self._answered)
+        self._out = OutputBuffer(self._transport, self.session)
+        self._running = Running(self._context, self.session, self._out, self._on_reply)
         clients = self._context.clients
         if len(clients) >= self._context.config.resp_max_connections:
-            clients.refused += 1
+            clients.rejected += 1
             self._out.end()
             self._transport.write(error_line("ERR max number of clients reached"))
             self._transport.close()
@@ -101,21 +101,21 @@ class Connection(asyncio.Protocol):
         self._commands.clear()
         self._running.lost()
         self._in_flight.end()
-        self._context.clients.ended(self)
-        self._overload.ended(self._number)
+        self._context.clients.remove(self)
+        self._overload.caught_up(self._number)
         self._context.tracking.stop(self._number)
 
     def pause_writing(self) -> None:
         self._out.writable = False
         self._context.clients.slow.add(self._number)
-        self._turn_later()  # to count what is not sent
+        self._schedule()  # to count what is not sent
 
     def resume_writing(self) -> None:
         if not self._out.lost:  # else the door watches until the last byte has been taken
             self._context.clients.slow.discard(self._number)
         self._out.resumed()
         self._arrived = self._running.slow_until = self._now()
-        self._turn_later()
+        self._schedule()
 
     def eof_received(self) -> bool:
         # The client may have only closed its sending half, and still read what it asked for.
@@ -136,25 +136,25 @@ class Connection(asyncio.Protocol):
         self._arrived = now
         if self._share.exhausted:
             reader.feed(data)
-            self._pause_for_turn()
+            self._pause_until_scheduled()
             return
         if self._is_plain():
             keys = reader.gets(data)
             if keys is not None:
-                if self._answer_gets(keys, now) and len(keys) <= _FEW:
+                if self._reply_gets(keys, now) and len(keys) <= _FEW:
                     return
                 took = self._now() - now
                 if self._commands:
                     self._work()
                 elif took > HEAVY_SECONDS:
-                    self._pause_for_turn()
+                    self._pause_until_scheduled()
                 self._share.used(took)
                 return
-            words = reader.put(data)
-            if words is not None:
-                done = self._overwrites.answer(session, words[1], words[2], now, out.parts)
+            argv = reader.plain_set(data)
+            if argv is not None:
+                done = self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts)
                 if not done:
-                    self._running.run(words)
+                    self._running.run(argv)
                     self._count()
                 out.flush()
                 if not done:
@@ -164,22 +164,22 @@ class Connection(asyncio.Protocol):
         self._work()
         self._share.used(self._now() - now)
 
-    def turn(self) -> None:
+    def run_slice(self) -> None:
         """Work for one slice; the loop's queue calls this."""
         self._queued = False
         if not self._out.lost:
             self._work()
 
-    def _turn_later(self) -> None:
+    def _schedule(self) -> None:
         """Take a turn in the next round of the loop."""
         if not self._queued and not self._out.lost:
             self._queued = True
             self._share.enqueue(self)
 
-    def _pause_for_turn(self) -> None:
+    def _pause_until_scheduled(self) -> None:
         """Read nothing until the next turn, so that the loop gets to others."""
         self._read_on(False)
-        self._turn_later()
+        self._schedule()
 
     def _read_on(self, reading: bool) -> None:
         if reading is not self._reading:
@@ -195,12 +195,12 @@ class Connection(asyncio.Protocol):
         """Whether nothing is due or said before that makes a command anything but the next one to be answered."""
         session, running = self.session, self._running
         return not (
-            running.order
+            running.pending
             or self._limited
             or session.tracking
             or session.mute
             or (session.in_transaction or session.subscribed)
-            or running.in_hand.full
+            or running.in_flight.full
             or (not self._out.writable and self._is_behind())
         )
 
@@ -209,16 +209,16 @@ class Connection(asyncio.Protocol):
         if self._out.writable:
             return False
         unsent = self._out.unsent
-        self._in_flight.hold(COPIES * self._running.in_hand.bytes + unsent)
-        return unsent >= self._most_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
+        self._in_flight.hold(COPIES * self._running.in_flight.bytes + unsent)
+        return unsent >= self._max_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
-    def _answer_gets(self, keys: list[bytes], now: float) -> bool:
+    def _reply_gets(self, keys: list[bytes], now: float) -> bool:
         """Answer GETs for a slice, as far as nothing has to wait, and leave the others; True if none are left."""
         until = now + MAX_SLICE_SECONDS
-        hits, parts, gets, counted = self._hits, self._out.parts, self._gets, self._get_counts
+        plain_gets, parts, gets, counted = self._plain_gets, self._out.parts, self._gets, self._get_counts
         self.session.last_command = "get"
         while True:
-            number = hits.answer(keys, now, parts, HIGH_WATER)
+            number = plain_gets.serve(keys, now, parts, HIGH_WATER)
             took = self._now() - now
             gets.requests += number
             gets.durations.observe_many(took, number)
@@ -258,26 +258,26 @@ class Connection(asyncio.Protocol):
         if self._out.lost:
             return
         if goes_on and self._running.ready:
-            self._pause_for_turn()  # what is parked has begun: also an end waits for it
+            self._pause_until_scheduled()  # what is parked has begun: also an end waits for it
             return
-        left = bool(self._commands) or self._reader.more
-        if self.session.closing or (self._no_more and not left) or (self._broken and not self._commands):
-            self._end()
+        more = bool(self._commands) or self._reader.more
+        if self.session.closing or (self._no_more and not more) or (self._broken and not self._commands):
+            self._close()
             return
         room = self._count()
         if goes_on or self._now() - started > HEAVY_SECONDS:
-            self._pause_for_turn()
+            self._pause_until_scheduled()
         else:
             self._overload.look(self._number, self._reader, self._transport, started)
-            self._read_on(room and not left)
+            self._read_on(room and not more)
 
     def _go_on(self, until: float) -> bool:
         """Begin commands until `until`, in monotonic seconds; True if there are others that may begin."""
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
-        overwrite = self._overwrites.answer
+        overwrite = self._overwrites.overwrite
         running.at = self._now()
         late = session.waited > self._context.timeout
-        refuses = late or self._overload.refuses(self._number, running.at)
+        rejects = late or self._overload.rejects(self._number, running.at)
         while running.ready and not self._is_behind() and running.begin_ready():
             if running.at >= until:
                 return running.ready or bool(commands) or reader.more
@@ -285,11 +285,11 @@ class Connection(asyncio.Protocol):
             return False  # the client has to read first
         while True:
             while commands:
-                words = commands[0]
-                short = len(words) == 3 and words[0] == SET and not (late or session.closing) and self._is_plain()
-                if short and (done := overwrite(session, words[1], words[2], running.at, self._out.parts)):
+                argv = commands[0]
+                short = len(argv) == 3 and argv[0] == SET and not (late or session.closing) and self._is_plain()
+                if short and (done := overwrite(session, argv[1], argv[2], running.at, self._out.parts)):
                     running.at = done
-                elif running.in_hand.full or session.closing or self._is_behind() or not running.begin(words):
+                elif running.in_flight.full or session.closing or self._is_behind() or not running.begin(argv):
                     return False
                 if commands:  # the connection may have been lost meanwhile
                     commands.popleft()
@@ -301,11 +301,11 @@ class Connection(asyncio.Protocol):
                 return False
             try:
                 plain = self._is_plain()
-                if plain and refuses and self._overload.refuse(reader, session, self._out.parts):
+                if plain and rejects and self._overload.reject(reader, session, self._out.parts):
                     continue
                 keys = reader.read_gets() if plain else None
                 if keys is not None:
-                    self._answer_gets(keys, self._now())
+                    self._reply_gets(keys, self._now())
                 elif reader.more:
                     reader.read(commands.append, _ARGUMENTS_AT_ONCE)
             except ProtocolError as error:
@@ -314,13 +314,13 @@ class Connection(asyncio.Protocol):
             if self._now() >= until:
                 return bool(commands) or reader.more
 
-    def _answered(self) -> None:
+    def _on_reply(self) -> None:
         """The answer to a command that waited has come."""
         if self._out.lost or self._working:
             return
         self._out.flush()
         if self._running.ready or self._commands or self._reader.more or self._in_flight.counted:
-            self._turn_later()
+            self._schedule()
         elif self.session.closing or self._no_more:
             self._work()
 
@@ -328,20 +328,20 @@ class Connection(asyncio.Protocol):
 
     def _count(self) -> bool:
         """Count what this connection holds; False if nothing may be read until there is room for what arrives."""
-        in_flight, in_hand, wanted = self._in_flight, self._running.in_hand.bytes, self._reader.wanted
-        if not in_flight.counted and self._out.writable and in_hand < SMALL and wanted < SMALL:
+        in_flight, begun, needed = self._in_flight, self._running.in_flight.bytes, self._reader.needed
+        if not in_flight.counted and self._out.writable and begun < SMALL and needed < SMALL:
             return True
-        in_flight.hold(COPIES * in_hand + self._out.unsent)
+        in_flight.hold(COPIES * begun + self._out.unsent)
         try:
-            return in_flight.arrive(COPIES * (wanted + self._waiting_bytes), self._now())
+            return in_flight.arrive(COPIES * (needed + self._pending_bytes), self._now())
         except Overloaded:
             self._reject()
             return True
 
     @property
-    def _waiting_bytes(self) -> int:
+    def _pending_bytes(self) -> int:
         """Bytes of the commands that were read and have not begun, or are just beginning."""
-        return sum(len(word) for words in self._commands for word in words)
+        return sum(len(word) for argv in self._commands for word in argv)
 
     def no_room(self) -> None:
         """Refuse the command for whose bytes there was no room in time."""
@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
     def _reject(self) -> None:
         self._reader.reject(self._commands.append)
         self._in_flight.arrive(0, 0.0)
-        self._turn_later()
+        self._schedule()
 
     # ---- sending
 
@@ -372,11 +372,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def unread(self) -> int:
-        return self._reader.held + self._waiting_bytes
+        return self._reader.held + self._pending_bytes
 
     @property
     def waits(self) -> bool:
-        return bool(self._running.in_hand.number)
+        return bool(self._running.in_flight.number)
 
     @property
     def no_room_since(self) -> float:
@@ -394,9 +394,9 @@ class Connection(asyncio.Protocol):
             self._out.end()
         self._transport.abort()
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         """End the connection when everything before has been answered."""
-        if self._running.in_hand.number or self._out.behind:
+        if self._running.in_flight.number or self._out.behind:
             self._read_on(False)
             return
         if self._broken:

@@ -25,20 +25,20 @@ COPIES: Final = 2
 class InFlight:
     """The bytes of one connection. `granted` is called when bytes that were waited for may be read."""
 
-    __slots__ = ("_arriving", "_asked", "_budget", "_granted", "_held", "since")
+    __slots__ = ("_arriving", "_budget", "_granted", "_held", "_requested", "since")
 
     def __init__(self, budget: ByteBudget, granted: Callable[[], None]) -> None:
         self._budget = budget
         self._granted = granted
         self._arriving = 0
         self._held = 0
-        self._asked: tuple[int, asyncio.Future[None]] | None = None
+        self._requested: tuple[int, asyncio.Future[None]] | None = None
         self.since = 0.0  # monotonic seconds, since when it waits for room; 0 if it does not
 
     @property
     def counted(self) -> bool:
         """True if any bytes are counted, so that changes have to be told."""
-        return bool(self._arriving or self._held or self._asked)
+        return bool(self._arriving or self._held or self._requested)
 
     @property
     def over(self) -> bool:
@@ -57,9 +57,9 @@ class InFlight:
     def arrive(self, size: int, now: float) -> bool:
         """Count `size` bytes as arriving, instead of those before; False if there is no room yet.
 
-        Then nothing may be read until `granted` is called, or `give_up` is. Raises Overloaded if too many wait.
+        Then nothing may be read until `granted` is called, or `cancel` is. Raises Overloaded if too many wait.
         """
-        if self._asked is not None:
+        if self._requested is not None:
             return False
         size = size if size >= SMALL else 0
         more = size - self._arriving
@@ -72,21 +72,21 @@ class InFlight:
         if future.done():
             self._arriving = size
             return True
-        self._asked = more, future
+        self._requested = more, future
         self.since = now
         future.add_done_callback(self._got)
         return False
 
     def _got(self, future: asyncio.Future[None]) -> None:
-        # A grant that was given up in the same round of the loop belongs to nobody any more: see `give_up`.
-        if self._asked is None or self._asked[1] is not future:
+        # A grant that was given up in the same round of the loop belongs to nobody any more: see `cancel`.
+        if self._requested is None or self._requested[1] is not future:
             return
-        self._arriving += self._asked[0]
-        self._asked = None
+        self._arriving += self._requested[0]
+        self._requested = None
         self.since = 0.0
         self._granted()
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         """Wait for room no longer, since the connection ends."""
         self._stop_waiting(self._budget.abandon)
 
@@ -95,15 +95,15 @@ class InFlight:
         self._stop_waiting(self._budget.reject)
 
     def _stop_waiting(self, end: Callable[[int, asyncio.Future[None]], None]) -> None:
-        if self._asked is not None:
-            size, future = self._asked
-            self._asked = None
+        if self._requested is not None:
+            size, future = self._requested
+            self._requested = None
             self.since = 0.0
             end(size, future)
 
     def end(self) -> None:
         """Give back everything."""
-        self.give_up()
+        self.cancel()
         self.hold(0)
         if self._arriving:
             self._budget.release(self._arriving)

@@ -10,24 +10,24 @@ from __future__ import annotations
 import asyncio
 from itertools import islice
 
-from milena_cache.memory.change_feed import Changes
+from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import Memory
 from milena_cache.servers.resp.commands.connection.subscriptions import CHANNEL, message
 from milena_cache.servers.resp.state.client_registry import Clients
-from milena_cache.servers.resp.state.tracking import EVERYTHING, Told, Tracking
+from milena_cache.servers.resp.state.tracking import EVERYTHING, InvalidatedKeys, Tracking
 from milena_cache.writeback.dirty_table import Dirty
 from milena_common.resp.encoding import RESP2, RESP3, bulk, null, push
 from milena_common.runtime.clock import Clock
 
 # So many keys are looked at in one step of the loop, and the rest after a pause.
-MOST_KEYS = 5_000
+MAX_KEYS = 5_000
 PAUSE_SECONDS = 0.01
 # So many sweeps a second apart; no read takes longer. Of what is not in memory then, nobody would notice a change.
-MOST_SWEEPS = 60
+MAX_SWEEPS = 60
 
 # A ring change names so many tracked keys, so many in one step of the loop: a few milliseconds each. With more in
 # the table, clients are told to drop everything: the messages would be large, and late for what moved.
-MOST_NAMED = 100_000
+MAX_NAMED = 100_000
 NAMED_AT_ONCE = 2_000
 
 
@@ -35,16 +35,22 @@ class Invalidations:
     """What is told to the `clients` of one node."""
 
     def __init__(
-        self, tracking: Tracking, clients: Clients, changes: Changes, memory: Memory, dirty: Dirty, clock: Clock
+        self,
+        tracking: Tracking,
+        clients: Clients,
+        change_feed: ChangeFeed,
+        memory: Memory,
+        dirty: Dirty,
+        clock: Clock,
     ) -> None:
         self._tracking = tracking
         self._clients = clients
-        self._changes = changes
+        self._change_feed = change_feed
         self._memory = memory
         self._dirty = dirty
         self._clock = clock
         tracking.wake = self._wake
-        changes.on_change = self._changed
+        change_feed.on_change = self._changed
 
     def ring_changed(self) -> None:
         """This node lost slots, or gained some: tell of the keys that clients may have from before.
@@ -54,7 +60,7 @@ class Invalidations:
         """
         if not self._tracking.active:
             return
-        if self._tracking.keys > MOST_NAMED:
+        if self._tracking.keys > MAX_NAMED:
             self._tracking.flush_all()
         else:
             self._tracking.flush_unnamed()
@@ -75,19 +81,19 @@ class Invalidations:
         """Tell of objects that have ended; to be called every second."""
         if self._tracking.active:
             self._look()
-        self._changes.due(self._clock.wall())
+        self._change_feed.due(self._clock.wall())
 
     def _look(self) -> None:
         fresh = self._tracking.fresh
-        looked_at = [*islice(fresh.items(), MOST_KEYS)]
+        looked_at = [*islice(fresh.items(), MAX_KEYS)]
         for key, sweeps in looked_at:
             del fresh[key]
             if not self._is_followed(key):
-                if sweeps < MOST_SWEEPS:
+                if sweeps < MAX_SWEEPS:
                     fresh[key] = sweeps + 1
                 else:
                     self._tracking.changed(key)
-        if len(looked_at) == MOST_KEYS and fresh:
+        if len(looked_at) == MAX_KEYS and fresh:
             asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._look)
 
     def _is_followed(self, key: bytes) -> bool:
@@ -95,7 +101,7 @@ class Invalidations:
         entry = self._dirty.get(key) or self._memory.get(key)
         if entry is None:
             return False
-        return not entry.expires_at or self._changes.ends(key, entry.expires_at)
+        return not entry.expires_at or self._change_feed.expect_expiry(key, entry.expires_at)
 
     # Sending.
 
@@ -103,27 +109,27 @@ class Invalidations:
         asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
-        told_last: Told = {}
+        sent_last: InvalidatedKeys = {}
         pushed = b""
-        for target, (told, redirected) in self._by_connection().items():
+        for target, (keys, redirected) in self._by_connection().items():
             client = self._clients.by_id[target]
             if not client.session.resp3:
                 # Without a subscription, or for reads of its own, Redis has no message for such a client either.
                 if redirected and client.session.subscribed:
-                    client.push(message(client.session, b"message", bulk(CHANNEL), _array(told, RESP2)))
+                    client.push(message(client.session, b"message", bulk(CHANNEL), _array(keys, RESP2)))
                 continue
-            if not pushed or told != told_last:
-                told_last = told
-                pushed = push(b"invalidate", _array(told, RESP3))
+            if not pushed or keys != sent_last:
+                sent_last = keys
+                pushed = push(b"invalidate", _array(keys, RESP3))
             client.push(pushed)
 
-    def _by_connection(self) -> dict[int, tuple[Told, bool]]:
+    def _by_connection(self) -> dict[int, tuple[InvalidatedKeys, bool]]:
         """Return what is to be told, by the connection that is told it, and whether any of it was redirected there.
 
         A client may redirect to itself: so a RESP2 client with one connection says that its keys come as messages.
         """
-        gathered: dict[int, tuple[Told, bool]] = {}
-        for number, told in self._tracking.take().items():
+        gathered: dict[int, tuple[InvalidatedKeys, bool]] = {}
+        for number, keys in self._tracking.take().items():
             follower = self._tracking.of(number)
             if follower is None or number not in self._clients.by_id:
                 continue
@@ -134,12 +140,12 @@ class Invalidations:
                     self._clients.by_id[number].push(push(b"tracking-redir-broken", b":%d\r\n" % target))
                 continue
             before, redirected = gathered.setdefault(target, ({}, False))
-            both = EVERYTHING if before is EVERYTHING or told is EVERYTHING else {**before, **told}
+            both = EVERYTHING if before is EVERYTHING or keys is EVERYTHING else {**before, **keys}
             gathered[target] = both, redirected or bool(follower.options.redirect)
         return gathered
 
 
-def _array(told: Told, protocol: int) -> bytes:
-    if told is EVERYTHING:
+def _array(keys: InvalidatedKeys, protocol: int) -> bytes:
+    if keys is EVERYTHING:
         return null(protocol)
-    return b"*%d\r\n%b" % (len(told), b"".join(map(bulk, told)))
+    return b"*%d\r\n%b" % (len(keys), b"".join(map(bulk, keys)))

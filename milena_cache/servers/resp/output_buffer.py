@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.state.pending_replies import LARGE, Answer, Large
+from milena_cache.servers.resp.state.pending_replies import LARGE, Large, Reply
 
 # Bytes of answers that wait for the client, from which on it is taken for slow: it is disconnected if it takes none
 # of them for too long, and when the process has too many bytes in flight, none of its commands is begun.
@@ -15,7 +15,7 @@ HIGH_WATER = 1024 * 1024
 _UNCOUNTED = 64 * 1024
 
 
-class Outbox:
+class OutputBuffer:
     """`parts` leave with the next `flush`. `writable`: the client reads what it is sent, or nearly all of it."""
 
     __slots__ = ("_ready", "_session", "_transport", "lost", "parts", "writable")
@@ -24,7 +24,7 @@ class Outbox:
         self.parts: list[bytes] = []
         self.writable = True
         self.lost = False
-        self._ready: deque[Answer] = deque()
+        self._ready: deque[Reply] = deque()
         self._transport = transport
         self._session = session
         transport.set_write_buffer_limits(high=_UNCOUNTED)
@@ -40,29 +40,29 @@ class Outbox:
             self._transport.write(data)
         parts.clear()
 
-    def add(self, answer: Answer) -> None:
+    def add(self, reply: Reply) -> None:
         """Send an answer with the next `flush`, or at once if it is large."""
-        if len(answer) > 1 and isinstance(answer, Large):
+        if len(reply) > 1 and isinstance(reply, Large):
             self.flush()
-            self._send(answer)
+            self._send(reply)
             return
-        self.parts.extend(answer)
-        if len(answer) > 1 and sum(map(len, answer)) >= LARGE:
+        self.parts.extend(reply)
+        if len(reply) > 1 and sum(map(len, reply)) >= LARGE:
             self.flush()
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, reply: Reply) -> None:
         if not self.lost:
-            self._session.sent += sum(map(len, answer))
-            self._transport.writelines(answer)
+            self._session.sent += sum(map(len, reply))
+            self._transport.writelines(reply)
 
-    def add_when_read(self, answer: Answer) -> None:
+    def add_when_read(self, reply: Reply) -> None:
         """Send an answer that has no place in an order, but no more of them than the client reads."""
         if self.lost:
             return
         if self.writable:
-            self.add(answer)
+            self.add(reply)
         else:
-            self._ready.append(answer)
+            self._ready.append(reply)
 
     def add_message(self, message: bytes) -> None:
         """Send what is no answer, behind every answer so far: it may be about one of them."""
@@ -90,4 +90,4 @@ class Outbox:
     @property
     def unsent(self) -> int:
         """Bytes that wait for the client to read them."""
-        return self._transport.get_write_buffer_size() + sum(sum(map(len, answer)) for answer in self._ready)
+        return self._transport.get_write_buffer_size() + sum(sum(map(len, reply)) for reply in self._ready)

@@ -22,7 +22,7 @@ class Overwrites:
         self._counted = context.stats["set"]
         self._now = context.clock.now
 
-    def answer(self, session: Session, key: bytes, value: bytes, began: float, parts: list[bytes]) -> float:
+    def overwrite(self, session: Session, key: bytes, value: bytes, began: float, parts: list[bytes]) -> float:
         """Make the SET and append its answer to `parts`; `began` and the result are monotonic seconds.
 
         Return when it was done, or 0 if it is any other SET, with nothing done.

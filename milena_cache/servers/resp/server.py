@@ -10,7 +10,6 @@ from milena_cache.servers.resp.connection import Connection
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_cache.servers.resp.state.context import Context
-from milena_cache.servers.resp.state.plain_gets import Hits
 from milena_common.network.addresses import Address
 from milena_common.network.listening import check_free, listen
 
@@ -25,15 +24,14 @@ QUIET_SECONDS = 0.3
 LISTEN_SECONDS = 2.0
 
 
-class RedisDoor:
+class RespServer:
     """The door of one node."""
 
-    def __init__(self, context: Context, hits: Hits, invalidations: Invalidations) -> None:
+    def __init__(self, context: Context, invalidations: Invalidations) -> None:
         self.clients = context.clients
         self.tracking = context.tracking
-        self._context = context
-        self._hits = hits
-        self._invalidations = invalidations
+        self.context = context
+        self.invalidations = invalidations
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._stalled: dict[int, int] = {}  # by connection, for how many sweeps
@@ -43,22 +41,25 @@ class RedisDoor:
         # Without it two processes could share the port: the loop sets SO_REUSEPORT, or a wildcard hides behind a
         # listener on one interface.
         check_free(address, "RESP_ADDR")
-        clients = self._context.clients
+        clients = self.context.clients
         self._server, listens = await listen(
-            lambda: Connection(self._context, self._hits, clients.next_id()), address, "RESP_ADDR", backlog=BACKLOG
+            lambda: Connection(self.context, self.context.plain_gets, clients.next_id()),
+            address,
+            "RESP_ADDR",
+            backlog=BACKLOG,
         )
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
         return listens
 
     async def _sweep_for_ever(self) -> None:
         while True:
-            await self._context.clock.sleep(SWEEP_SECONDS)
+            await self.context.clock.sleep(SWEEP_SECONDS)
             self.sweep()
 
     def sweep(self) -> None:
         """Disconnect who has been silent for RESP_IDLE_SECONDS, and who does not read; look for ended objects."""
-        self._invalidations.sweep()
-        clients = self._context.clients
+        self.invalidations.sweep()
+        clients = self.context.clients
         stalled: dict[int, int] = {}
         for number in tuple(clients.slow):
             client = clients.by_id[number]
@@ -77,14 +78,14 @@ class RedisDoor:
             )
             client.disconnect("output")
         self._stalled = stalled
-        self._context.figures.sample(self._context.clock.now(), totals(self._context))
-        now = self._context.clock.now()
+        self.context.rates.sample(self.context.clock.now(), totals(self.context))
+        now = self.context.clock.now()
         for client in tuple(clients.by_id.values()):
-            if client.no_room_since and client.no_room_since < now - self._context.timeout:
+            if client.no_room_since and client.no_room_since < now - self.context.timeout:
                 client.no_room()
-        idle = self._context.config.resp_idle
+        idle = self.context.config.resp_idle
         if idle:
-            latest = self._context.clock.now() - idle
+            latest = self.context.clock.now() - idle
             for client in tuple(clients.by_id.values()):
                 number, session = client.session.id, client.session
                 if session.last_at < latest and not (
@@ -94,7 +95,7 @@ class RedisDoor:
 
     def ring_changed(self) -> None:
         """The node lost slots, or gained some."""
-        self._invalidations.ring_changed()
+        self.invalidations.ring_changed()
 
     async def stop(self, grace: float) -> None:
         """Take no new connections, and give the commands in hand `grace` seconds."""
@@ -102,8 +103,8 @@ class RedisDoor:
             return
         self._sweeper.cancel()
         self._server.close()
-        clients = self._context.clients
-        clock = self._context.clock
+        clients = self.context.clients
+        clock = self.context.clock
         started = clock.now()
         # A client may send a command just now. It is told who has its key, rather than nothing: so who speaks is
         # listened to for a while, until it goes away by itself.

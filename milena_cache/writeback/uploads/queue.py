@@ -10,7 +10,7 @@ from math import inf
 from typing import NamedTuple
 
 
-class Waiting(NamedTuple):
+class QueuedUpload(NamedTuple):
     """A key that is due for its upload; `retry`: an earlier attempt has failed; `newest`: it came last."""
 
     key: bytes
@@ -40,7 +40,9 @@ class UploadQueue:
         self._retries = [(due if key in keys else then, order, key) for then, order, key in self._retries]
         heapify(self._retries)
 
-    def due(self, now: float, *, hurry: bool, newest: bool = False) -> tuple[Waiting | None, Waiting | None, float]:
+    def due(
+        self, now: float, *, hurry: bool, newest: bool = False
+    ) -> tuple[QueuedUpload | None, QueuedUpload | None, float]:
         """Return the fresh key and the retry that are due, and the seconds until another one may be.
 
         `hurry`: fresh keys do not have to be due. `newest`: not the oldest fresh key, but the newest if it is due.
@@ -52,22 +54,22 @@ class UploadQueue:
             if hurry or due <= now:
                 last_due, last = self._fresh[-1]
                 newest = newest and (hurry or last_due <= now)
-                fresh = Waiting(last, retry=False, newest=True) if newest else Waiting(key, retry=False)
+                fresh = QueuedUpload(last, retry=False, newest=True) if newest else QueuedUpload(key, retry=False)
             else:
                 next_due = due
         if self._retries:
             due, _, key = self._retries[0]
             if due <= now:
-                retry = Waiting(key, retry=True)
+                retry = QueuedUpload(key, retry=True)
             else:
                 next_due = min(next_due, due)
         return fresh, retry, next_due - now
 
-    def take(self, waiting: Waiting) -> None:
+    def take(self, upload: QueuedUpload) -> None:
         """Remove one that `due` has just returned."""
-        if waiting.retry:
+        if upload.retry:
             heappop(self._retries)
-        elif waiting.newest:
+        elif upload.newest:
             self._fresh.pop()
         else:
             self._fresh.popleft()

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from milena_cache.objects.etags import same_etag
-from milena_cache.objects.expiry import expiry_of, has_ended
+from milena_cache.objects.expiry import expiry_of, is_expired
 from milena_cache.objects.object_store import Info, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamped
 
@@ -51,14 +51,14 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Reconciliation:
     """`base` is what S3 holds now."""
 
     verdict: Verdict
     base: Base
 
 
-def settle(
+def reconcile(
     found: Info | None,
     ref: Ref,
     ours: Version,
@@ -66,10 +66,10 @@ def settle(
     *,
     deleting: bool,
     strict: bool,
-    or_absent: bool,
+    maybe_absent: bool,
     wall: float,
     kin: Collection[str],
-) -> Settled:
+) -> Reconciliation:
     """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`.
 
     `wall` is the time of day, in seconds since 1970; `kin` are the lineages whose versions are comparable with
@@ -77,24 +77,24 @@ def settle(
     """
     if found is None:
         if deleting:
-            return Settled(Verdict.DONE, ABSENT)
-        expected = base is ABSENT or base is UNKNOWN or or_absent
-        return Settled(Verdict.WRITE if expected else Verdict.CONFLICT, ABSENT)
+            return Reconciliation(Verdict.DONE, ABSENT)
+        expected = base is ABSENT or base is UNKNOWN or maybe_absent
+        return Reconciliation(Verdict.WRITE if expected else Verdict.CONFLICT, ABSENT)
     version = stamped(found.metadata, ref)
     foreign_greater = False
     if version is not None and lineage_of(found.metadata) not in kin:
         foreign_greater, version = version > ours, None
     if version is not None and version > ours:
         # Whoever named a condition is to learn that it came too late.
-        return Settled(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
+        return Reconciliation(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
     if version == ours and not deleting:
-        return Settled(Verdict.DONE, found.etag)
-    if has_ended(expiry_of(found.metadata, ref), wall):
+        return Reconciliation(Verdict.DONE, found.etag)
+    if is_expired(expiry_of(found.metadata, ref), wall):
         known = not (strict and isinstance(base, str))
     else:
         is_base = isinstance(base, str) and (base == found.etag or same_etag(base, found.etag))
         known = (base is UNKNOWN and not foreign_greater) or is_base or (version is not None and not strict)
-    return Settled(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)
+    return Reconciliation(Verdict.WRITE if known else Verdict.CONFLICT, found.etag)
 
 
 def name_beside(ref: Ref, version: Version) -> Ref:

@@ -9,7 +9,7 @@ Three things set the pace of write-back:
   not all at once. Failures of few keys, or of keys that failed while others succeeded, are their own affair. Keys
   that come for the first time are tried all the same, one in `PROBE_SECONDS`: it may be that only the others fail.
 - *Requests need the event loop, which uploads share with them*: while they do, uploads begin ever more rarely,
-  down to one in `LEAST_GAP`, and when they do not, ever more often again. A backlog that is large or old gets
+  down to one in `MAX_GAP`, and when they do not, ever more often again. A backlog that is large or old gets
   `BACKLOG_GAP`.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from milena_cache.writeback.uploads.slots import UploadSlots
 from milena_common.runtime.backoff import Backoff
 
-BACKOFF = Backoff(first=0.1, most=5.0)
+BACKOFF = Backoff(first=0.1, max_delay=5.0)
 DOWN_AFTER = 8
 DOWN_KEYS = 3
 # While S3 does not work, a fresh key begins so often, and so many are in flight.
@@ -34,7 +34,7 @@ MAX_FAILING_KEYS = 64
 SAME_EVENT_SECONDS = 1.0
 # An upload takes about 200 µs of a busy event loop, waiting for the interpreter's lock included
 # (`python -m bench --case reads_while_flushing`): so many leave requests more than nine tenths of it, or half.
-LEAST_GAP = 1 / 200
+MAX_GAP = 1 / 200
 BACKLOG_GAP = 1 / 2500
 FIRST_GAP = 0.0003
 # Requests need the loop if there are so many of them a second, and it works for so much of the time. The share is
@@ -45,14 +45,14 @@ BUSY_SHARE = 0.4
 BURST_SECONDS = 0.005
 
 
-class Pace:
-    """`most` uploads at once when all is well. Times are monotonic seconds; `draw` gives numbers in [0, 1)."""
+class UploadThrottle:
+    """At most `max_uploads` uploads at once. Times are monotonic seconds; `rng` returns numbers in [0, 1)."""
 
-    def __init__(self, most: int, draw: Callable[[], float]) -> None:
-        self.most = most
+    def __init__(self, max_uploads: int, rng: Callable[[], float]) -> None:
+        self.max_uploads = max_uploads
         self.down = False
-        self._limit = float(most)
-        self._draw = draw
+        self._limit = float(max_uploads)
+        self._rng = rng
         self._failures = 0
         # Since the last success, and before it: keys that failed.
         self._failed: dict[bytes, None] = {}
@@ -93,7 +93,7 @@ class Pace:
     def load(self, loop_share: float, requests_per_second: float, *, backlog: bool) -> None:
         """The share of the time that the event loop was at work lately, and how many requests it served."""
         if loop_share > BUSY_SHARE and requests_per_second > BUSY_REQUESTS:
-            self._gap = min(max(self._gap, FIRST_GAP) * 3, LEAST_GAP)
+            self._gap = min(max(self._gap, FIRST_GAP) * 3, MAX_GAP)
         else:
             self._gap = self._gap * 0.8 if self._gap > FIRST_GAP / 4 else 0.0
         if backlog:
@@ -104,7 +104,7 @@ class Pace:
         news, self.down = self.down, False
         if news:
             if self._pauses > SHORT_PAUSES:
-                self._limit = self.most / 4
+                self._limit = self.max_uploads / 4
             self._pause_until = 0.0
         self._failures = 0
         self._pauses = 0
@@ -114,7 +114,7 @@ class Pace:
             while len(self._failed_alone) > MAX_FAILING_KEYS:
                 del self._failed_alone[next(iter(self._failed_alone))]
         self._failed_alone.pop(key, None)
-        self._limit = min(float(self.most), self._limit + 1.0 / self._limit)
+        self._limit = min(float(self.max_uploads), self._limit + 1.0 / self._limit)
         return news
 
     def throttled(self, now: float) -> None:
@@ -139,4 +139,4 @@ class Pace:
 
     def _pause(self, now: float) -> None:
         self._pauses += 1
-        self._pause_until = now + BACKOFF.delay(self._pauses, self._draw)
+        self._pause_until = now + BACKOFF.delay(self._pauses, self._rng)

@@ -2,7 +2,7 @@
 
 Every request is conditional on what S3 holds, so that one that S3 carries out late, after we gave it up, finds its
 condition no longer met. Where it is not known what S3 holds, a put first tries to create; for a large value, a
-delete, and after a lost answer it looks first. What a look means is decided in `settle`.
+delete, and after a lost answer it looks first. What a look means is decided in `reconcile`.
 
 Where the store does not honour conditions (`conditions`), each write looks first, and the node's lock on the key is
 all that keeps other writes away. An object whose ETag does not satisfy `If-Match` although a look before and a look
@@ -31,7 +31,7 @@ from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, lineage
 from milena_cache.objects.write_request import etag_of
 from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
-from milena_cache.writeback.uploads.reconcile import Verdict, name_beside, settle
+from milena_cache.writeback.uploads.reconcile import Verdict, name_beside, reconcile
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
@@ -39,16 +39,16 @@ log = logging.getLogger(__name__)
 # Above this, a look before is cheaper than a value that is sent and refused.
 LOOK_FIRST_BYTES = 2**20
 # Others may change the object between our look and our write; after so many rounds that is contention.
-MOST_ROUNDS = 5
+MAX_ROUNDS = 5
 # Of an upload that no other writer disturbs: refused, looked at, refused, looked at, written without a condition. A
 # look at an object that is not there takes `s3` a GET besides.
-MOST_REQUESTS = 5
+MAX_REQUESTS = 5
 
 Policy = Literal["overwrite", "fail", "keep-both"]
 POLICIES: tuple[Policy, ...] = ("overwrite", "fail", "keep-both")
 
 
-class Ending(Enum):
+class UploadOutcome(Enum):
     """How a write ended."""
 
     UPLOADED = "uploaded"
@@ -58,20 +58,20 @@ class Ending(Enum):
     KEPT_BESIDE = "conflict"
 
 
-class Landed(NamedTuple):
-    """`base` is what S3 holds now: ours, unless `how` is SUPERSEDED or KEPT_BESIDE."""
+class UploadResult(NamedTuple):
+    """`base` is what S3 holds now: ours, unless `outcome` is SUPERSEDED or KEPT_BESIDE."""
 
-    how: Ending
+    outcome: UploadOutcome
     base: Base
 
 
 @dataclass(slots=True)
 class Write:
-    """A write on its way; `base` and `unsure` are what is known after each step, also after a failure.
+    """A write on its way; `base` and `indeterminate` are what is known after each step, also after a failure.
 
-    `value` None is a delete. `or_absent`: a delete of ours may have happened over `base`. `policy` None: whatever
-    is there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds anything else.
-    `expires_at`: when the object ends, in seconds since 1970. `ended`: it is a delete, because the object came to
+    `value` None is a delete. `maybe_absent`: a delete of ours may have happened over `base`. `policy` None: any
+    object there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds another.
+    `expires_at`: when the object ends, in seconds since 1970. `expired`: it is a delete, because the object came to
     its end before it was in S3; what somebody else has written since the base is not deleted by it. `keeps`: the
     ETag of the object whose bytes `value` are, if nothing but metadata changes; "" for any other write. `late`: it
     is of an earlier start or ownership, and the rest of the cluster may have written the object since.
@@ -82,11 +82,11 @@ class Write:
     value: bytes | None
     base: Base
     policy: Policy | None
-    unsure: bool = False
+    indeterminate: bool = False
     strict: bool = False
-    or_absent: bool = False
+    maybe_absent: bool = False
     expires_at: float = NEVER
-    ended: bool = False
+    expired: bool = False
     keeps: str = ""
     late: bool = False
 
@@ -105,25 +105,25 @@ class Uploader:
         self._lineages = lineages
         self._log = LogLimiter()
 
-    async def upload(self, write: Write, give_up_at: float) -> Landed:
-        """Bring `write` to S3; nothing is begun after `give_up_at`. Raises OriginFailure or Conflict."""
+    async def upload(self, write: Write, deadline: float) -> UploadResult:
+        """Bring `write` to S3; nothing is begun after `deadline`. Raises OriginFailure or Conflict."""
         # What the last look in this upload found, and what the last look before a refused attempt had found.
         looked: Base = UNKNOWN
         denied: Base = UNKNOWN
-        for _ in range(MOST_ROUNDS):
-            refused: OriginFailure | None = None
+        for _ in range(MAX_ROUNDS):
+            rejected: OriginFailure | None = None
             found: Info | None = None
-            if write.unsure or self._must_look(write):
+            if write.indeterminate or self._must_look(write):
                 try:
-                    found = await self._look(write, give_up_at)
+                    found = await self._look(write, deadline)
                 except OriginFailure as failure:
                     if not (_says_nothing(failure) and self._is_safe(write)):
                         raise
-                    refused = failure
+                    rejected = failure
                 else:
-                    landed = await self._judge(write, found, give_up_at)
-                    if landed is not None:
-                        return landed
+                    result = await self._judge(write, found, deadline)
+                    if result is not None:
+                        return result
                     looked = write.base
             condition = _condition(write)
             sends = self.conditions.sends(condition)
@@ -132,12 +132,12 @@ class Uploader:
                 sends = False
                 self._does_not_hold(condition, write)
             try:
-                landed = await self._attempt(write, found, give_up_at, conditional=sends)
+                result = await self._attempt(write, found, deadline, conditional=sends)
             except OriginFailure as failure:
                 if failure.fault is Fault.CHANGED:
-                    if refused is not None:
-                        raise refused from None  # S3 holds something that it does not let us look at
-                    write.unsure = True
+                    if rejected is not None:
+                        raise rejected from None  # S3 holds something that it does not let us look at
+                    write.indeterminate = True
                     denied, looked = looked, UNKNOWN
                 elif failure.fault is Fault.UNSUPPORTED and sends:
                     if self.conditions.unsupported(condition):
@@ -148,18 +148,18 @@ class Uploader:
                 else:
                     # A 5xx most often means that nothing happened; the next attempt's condition tells otherwise.
                     if failure.fault in (Fault.TIMEOUT, Fault.INCOMPLETE, Fault.UNEXPECTED):
-                        write.unsure = True
+                        write.indeterminate = True
                     raise
             else:
                 if sends:
                     self.conditions.held(condition)
-                return landed
+                return result
         raise OriginFailure(Fault.BUSY, "put", write.ref, "others keep changing the object", "412")
 
-    async def _look(self, write: Write, give_up_at: float) -> Info | None:
+    async def _look(self, write: Write, deadline: float) -> Info | None:
         if write.keeps and write.value is not None:
-            return await self._origin.describe(write.ref, give_up_at)
-        return await self._origin.look(write.ref, give_up_at)
+            return await self._origin.describe(write.ref, deadline)
+        return await self._origin.look(write.ref, deadline)
 
     def _must_look(self, write: Write) -> bool:
         if write.value is None or write.keeps or not self.conditions.trusts(_condition(write)):
@@ -182,42 +182,42 @@ class Uploader:
                 self._log.suppressed(),
             )
 
-    async def _judge(self, write: Write, found: Info | None, give_up_at: float) -> Landed | None:
+    async def _judge(self, write: Write, found: Info | None, deadline: float) -> UploadResult | None:
         """How `write` has ended when S3 holds `found`; None if it has to be written over that, its base now."""
         late, lineages = write.late, self._lineages
         if found is not None and lineages.undecided(lineage_of(found.metadata), late=late):
             text = "another lineage wrote the object, and which ones are the cluster's shows when the ring is known"
             raise OriginFailure(Fault.BUSY, "head", write.ref, text, "local")
         base = write.base if write.policy or write.strict else UNKNOWN
-        settled = settle(
+        reconciled = reconcile(
             found,
             write.ref,
             write.version,
             base,
             deleting=write.value is None,
             strict=write.strict,
-            or_absent=write.or_absent,
+            maybe_absent=write.maybe_absent,
             wall=self._origin.clock.wall(),
             kin=lineages.late_kin if late else lineages.kin,
         )
-        match settled.verdict:
+        match reconciled.verdict:
             case Verdict.DONE:
-                return Landed(Ending.ALREADY, settled.base)
+                return UploadResult(UploadOutcome.ALREADY, reconciled.base)
             case Verdict.SUPERSEDED:
-                return Landed(Ending.SUPERSEDED, settled.base)
-            case Verdict.CONFLICT if write.policy or write.strict or write.ended:
-                landed = await self._conflict(write, settled.base, give_up_at)
-                if landed is not None:
-                    return landed
-        write.base = settled.base
-        write.or_absent = False
-        write.unsure = False
+                return UploadResult(UploadOutcome.SUPERSEDED, reconciled.base)
+            case Verdict.CONFLICT if write.policy or write.strict or write.expired:
+                result = await self._conflict(write, reconciled.base, deadline)
+                if result is not None:
+                    return result
+        write.base = reconciled.base
+        write.maybe_absent = False
+        write.indeterminate = False
         return None
 
-    async def _conflict(self, write: Write, theirs: Base, give_up_at: float) -> Landed | None:
+    async def _conflict(self, write: Write, theirs: Base, deadline: float) -> UploadResult | None:
         """What the policy says; None means to overwrite."""
-        if write.ended:
-            return Landed(Ending.SUPERSEDED, theirs)
+        if write.expired:
+            return UploadResult(UploadOutcome.SUPERSEDED, theirs)
         there = "deleted it" if theirs is ABSENT else f"wrote it (ETag {theirs})"
         if write.strict:
             raise Conflict(f"somebody else {there}")
@@ -233,55 +233,57 @@ class Uploader:
         if write.value is None:
             kept = "theirs is kept, ours was a delete"
         else:
-            kept = f"ours is kept as {await self._keep_beside(write, write.value, give_up_at)}"
+            kept = f"ours is kept as {await self._keep_beside(write, write.value, deadline)}"
         log.warning("conflict: %s: somebody else %s; %s", write.ref, there, kept)
         self.conflicts[policy] += 1
-        return Landed(Ending.KEPT_BESIDE, theirs)
+        return UploadResult(UploadOutcome.KEPT_BESIDE, theirs)
 
-    async def _keep_beside(self, write: Write, value: bytes, give_up_at: float) -> Ref:
+    async def _keep_beside(self, write: Write, value: bytes, deadline: float) -> Ref:
         # Its name has the version in it: nothing else is there, unless from an attempt whose answer was lost.
         beside = name_beside(write.ref, write.version)
-        await self._origin.put(beside, value, give_up_at, metadata=self._stamp(write, beside))
+        await self._origin.put(beside, value, deadline, metadata=self._stamp(write, beside))
         return beside
 
     def _stamp(self, write: Write, ref: Ref) -> dict[str, str]:
         return stamp(write.version, ref, self._lineages.own)
 
-    async def _attempt(self, write: Write, found: Info | None, give_up_at: float, *, conditional: bool) -> Landed:
+    async def _attempt(
+        self, write: Write, found: Info | None, deadline: float, *, conditional: bool
+    ) -> UploadResult:
         """One write; `found` is what a look has just found. `conditional`: only if S3 holds the base."""
         etag = write.base if conditional and isinstance(write.base, str) else ""
         if write.value is None:
-            await self._origin.delete(write.ref, give_up_at, if_match=etag)
-            return Landed(Ending.DELETED, ABSENT)
+            await self._origin.delete(write.ref, deadline, if_match=etag)
+            return UploadResult(UploadOutcome.DELETED, ABSENT)
         metadata = {**self._stamp(write, write.ref), **expires_metadata(write.expires_at)}
         if write.keeps and found is not None:
             metadata = {**without_milenas(found.metadata), **metadata}
             if same_etag(found.etag, write.keeps) and self.conditions.copies:
-                copied = await self._copy(write, found, metadata, give_up_at, etag)
-                if copied:
+                copy_etag = await self._copy_onto_itself(write, found, metadata, deadline, etag)
+                if copy_etag:
                     # Another writer between the look and a copy whose condition the store ignores: its bytes were
                     # copied, and S3 holds them now.
-                    theirs = not same_etag(copied, found.etag) and same_etag(found.etag, etag_of(write.value))
-                    return Landed(Ending.SUPERSEDED if theirs else Ending.UPLOADED, copied)
+                    theirs = not same_etag(copy_etag, found.etag) and same_etag(found.etag, etag_of(write.value))
+                    return UploadResult(UploadOutcome.SUPERSEDED if theirs else UploadOutcome.UPLOADED, copy_etag)
         new_etag = await self._origin.put(
             write.ref,
             write.value,
-            give_up_at,
+            deadline,
             if_match=etag,
             # Without an ETag there is nothing to name; what was looked at exists, so it must not be a create.
             if_absent=conditional and not isinstance(write.base, str),
             metadata=metadata,
             attributes=found.attributes if write.keeps and found is not None else NO_ATTRIBUTES,
         )
-        return Landed(Ending.UPLOADED, new_etag)
+        return UploadResult(UploadOutcome.UPLOADED, new_etag)
 
-    async def _copy(
-        self, write: Write, found: Info, metadata: Mapping[str, str], give_up_at: float, etag: str
+    async def _copy_onto_itself(
+        self, write: Write, found: Info, metadata: Mapping[str, str], deadline: float, etag: str
     ) -> str:
         """The ETag of the object copied onto itself; "" if this store copies nothing."""
         try:
             return await self._origin.copy(
-                write.ref, give_up_at, if_match=etag, metadata=metadata, attributes=found.attributes
+                write.ref, deadline, if_match=etag, metadata=metadata, attributes=found.attributes
             )
         except OriginFailure as failure:
             if failure.fault is not Fault.UNSUPPORTED:
@@ -309,7 +311,7 @@ def _says_nothing(failure: OriginFailure) -> bool:
 
     Then the write itself is sent, on its condition, and the answer to that says what S3 means.
     """
-    return failure.fault in (Fault.DENIED, Fault.REFUSED) and failure.code in (
+    return failure.fault in (Fault.DENIED, Fault.REJECTED) and failure.code in (
         failure.status,
         f"HTTP {failure.status}",
     )

@@ -82,7 +82,7 @@ def rm_recursive(session: Session, prefix: str, yes: bool, delete: Callable[[Mil
         if not yes:
             first, items = _first(items, _MAX_COUNTED + 1)
             if first:
-                _ask(first, prefix)
+                _confirm(first, prefix)
             items = chain(first, items)
         return each(session, "rm", items, work, _key, REMOVED) or incomplete
 
@@ -91,11 +91,11 @@ def _key(item: ObjectInfo) -> str:
     return item.key
 
 
-def _first(items: Iterator[ObjectInfo], most: int) -> tuple[list[ObjectInfo], Iterator[ObjectInfo]]:
-    return [*islice(items, most)], items
+def _first(items: Iterator[ObjectInfo], limit: int) -> tuple[list[ObjectInfo], Iterator[ObjectInfo]]:
+    return [*islice(items, limit)], items
 
 
-def _ask(first: list[ObjectInfo], prefix: str) -> None:
+def _confirm(first: list[ObjectInfo], prefix: str) -> None:
     if len(first) > _MAX_COUNTED:
         which = f"more than {show_count(_MAX_COUNTED)} objects"
     else:

@@ -45,8 +45,8 @@ def refresh(session: Session, targets: tuple[str, ...], prefix: bool) -> None:
     An argument that ends in '/' is a prefix; '-' stands for those on stdin, one a line. It prints how many entries
     were dropped, and how many objects were kept because S3 does not have them yet.
     """
-    wanted = [each for target in targets for each in (_lines_of_stdin() if target == "-" else (target,))]
-    groups, prefixes = parts(wanted, prefixes=prefix)
+    names = [each for target in targets for each in (_lines_of_stdin() if target == "-" else (target,))]
+    groups, prefixes = parts(names, prefixes=prefix)
     with session.admin() as admin:
         done = [admin.refresh(keys) for keys in groups]
         done += [admin.refresh(prefix=each) for each in prefixes]

@@ -200,8 +200,8 @@ def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everythin
     """Upload failed writes again, once the reason is mended: those of the KEYs, or --all."""
     _check_which(keys, everything)
     with session.admin() as admin:
-        settled = admin.retry(keys, all=everything)
-    _say_settled(ctx, session, settled, "to be uploaded again", keys)
+        resolved = admin.retry(keys, all=everything)
+    _show_resolved(ctx, session, resolved, "to be uploaded again", keys)
 
 
 @writeback.command()
@@ -227,8 +227,8 @@ def drop(ctx: click.Context, session: Session, keys: tuple[str, ...], everything
                 else f"the failed writes of {len(keys)} keys"
             )
             click.confirm(f"Drop {which}? These writes are nowhere else.", abort=True, err=True)
-        settled = admin.drop(keys, all=everything)
-    _say_settled(ctx, session, settled, "dropped", keys)
+        resolved = admin.drop(keys, all=everything)
+    _show_resolved(ctx, session, resolved, "dropped", keys)
 
 
 def _check_which(keys: Sequence[str], everything: bool) -> None:
@@ -236,11 +236,11 @@ def _check_which(keys: Sequence[str], everything: bool) -> None:
         raise click.UsageError("wanted is one of them: KEY..., or --all")
 
 
-def _say_settled(ctx: click.Context, session: Session, settled: int, done: str, keys: Sequence[str]) -> None:
+def _show_resolved(ctx: click.Context, session: Session, resolved: int, done: str, keys: Sequence[str]) -> None:
     if session.format == "json":
-        write_json({"settled": settled})
+        write_json({"settled": resolved})
     else:
-        click.echo(f"failed writes {done}: {settled}")
-    if keys and not settled:
+        click.echo(f"failed writes {done}: {resolved}")
+    if keys and not resolved:
         click.echo("milena: there are no failed writes of these keys", err=True)
         ctx.exit(NOT_FOUND)

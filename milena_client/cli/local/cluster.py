@@ -209,7 +209,7 @@ class LocalCluster:
             self.s3_endpoint = f"http://{HOST}:{port}"
             self._moto = self._spawn("s3", ["moto.server", "-H", HOST, "-p", str(port)], {})
             try:
-                self._await_answer(self._moto, f"{self.s3_endpoint}/moto-api/")
+                self._await_response(self._moto, f"{self.s3_endpoint}/moto-api/")
                 return
             except ClusterFailed:
                 if self._moto.exit_code() is None or attempt == _ATTEMPTS - 1:
@@ -253,7 +253,7 @@ class LocalCluster:
         for index, launch in enumerate(launches):
             for attempt in range(_ATTEMPTS):
                 try:
-                    self._await_answer(members[index].process, f"{members[index].ops}/livez")
+                    self._await_response(members[index].process, f"{members[index].ops}/livez")
                     break
                 except ClusterFailed:
                     if members[index].process.exit_code() != 1 or attempt == _ATTEMPTS - 1:
@@ -261,12 +261,12 @@ class LocalCluster:
                     members[index] = launch()
         return members
 
-    def _await_answer(self, process: Process, url: str) -> None:
+    def _await_response(self, process: Process, url: str) -> None:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if process.exit_code() is not None:
                 raise ClusterFailed(
-                    f"{process.name} ended with exit code {process.exit_code()}:\n{process.last_words()}"
+                    f"{process.name} ended with exit code {process.exit_code()}:\n{process.last_lines()}"
                 )
             try:
                 with _direct.open(url, timeout=1):
@@ -275,7 +275,7 @@ class LocalCluster:
                         return
             except OSError:
                 time.sleep(0.05)
-        raise ClusterFailed(f"{process.name} does not answer at {url}:\n{process.last_words()}")
+        raise ClusterFailed(f"{process.name} does not respond at {url}:\n{process.last_lines()}")
 
 
 def _not_ready(member: Member) -> str:

@@ -15,14 +15,14 @@ _ATTEMPTS = 100
 
 
 class Ports:
-    """Hands out each port once: the wanted one if it is free, another otherwise. Reserves them until `close`."""
+    """Hands out each port once: the preferred one if it is free, another otherwise. Reserves them until `close`."""
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
 
-    def take(self, wanted: int) -> int:
+    def take(self, preferred: int) -> int:
         """Reserve and return a port on which no process listens. Raises OSError if none can be found."""
-        port = wanted
+        port = preferred
         for _ in range(_ATTEMPTS):
             if self._reserve(port):
                 return port

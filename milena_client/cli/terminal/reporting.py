@@ -40,11 +40,11 @@ class ReportingTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         try:
-            answer = self._inner.call(method, request, timeout)
+            response = self._inner.call(method, request, timeout)
         except MilenaError as error:
             self._failed(request, error)
             raise
-        return answer
+        return response
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         return self._inner.start(method, request, timeout)

@@ -83,14 +83,14 @@ def _say(line: str) -> None:
     click.echo(f"milena: {printable(line)}", err=True)
 
 
-def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def _record(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value is not None and param.name is not None:
         setattr(ctx.find_root().ensure_object(Session), param.name, value)
 
 
-def _note_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _record_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     try:
-        _note(ctx, param, None if value is None else parse_duration(value))
+        _record(ctx, param, None if value is None else parse_duration(value))
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
@@ -102,7 +102,7 @@ _OUTPUT = click.option(
     "--output",
     type=click.Choice(FORMATS),
     expose_value=False,
-    callback=_note,
+    callback=_record,
     help="Form of the output. Default: table on a terminal, raw (tab-separated lines) otherwise.",
 )
 _CLUSTER = (
@@ -110,15 +110,17 @@ _CLUSTER = (
         "--url",
         metavar="milena://HOST[:PORT][/BUCKET]",
         expose_value=False,
-        callback=_note,
+        callback=_record,
         help="The cluster. Default: the variable MILENA_URL, or the router on this machine.",
     ),
-    click.option("--bucket", expose_value=False, callback=_note, help="The bucket, if not the nodes' default one."),
+    click.option(
+        "--bucket", expose_value=False, callback=_record, help="The bucket; by default that of the nodes."
+    ),
     click.option(
         "--timeout",
         metavar="DURATION",
         expose_value=False,
-        callback=_note_duration,
+        callback=_record_duration,
         help="Time for each call, such as 500ms or 2s. Default: 10s.",
     ),
 )

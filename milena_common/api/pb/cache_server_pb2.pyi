@@ -153,7 +153,7 @@ class StatsResponse(_message.Message):
     degraded: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, values: _Optional[_Mapping[str, float]] = ..., not_ready: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ...) -> None: ...
 
-class ForgetRequest(_message.Message):
+class InvalidateRequest(_message.Message):
     __slots__ = ("key", "bucket")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
@@ -161,7 +161,7 @@ class ForgetRequest(_message.Message):
     bucket: str
     def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ...) -> None: ...
 
-class ForgetResponse(_message.Message):
+class InvalidateResponse(_message.Message):
     __slots__ = ("successful",)
     SUCCESSFUL_FIELD_NUMBER: _ClassVar[int]
     successful: bool
@@ -203,13 +203,13 @@ class FlushResponse(_message.Message):
     flushed: int
     def __init__(self, remaining: _Optional[int] = ..., failed: _Optional[int] = ..., flushed: _Optional[int] = ...) -> None: ...
 
-class FailedRequest(_message.Message):
+class ListDeadLettersRequest(_message.Message):
     __slots__ = ("limit",)
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     limit: int
     def __init__(self, limit: _Optional[int] = ...) -> None: ...
 
-class FailedResponse(_message.Message):
+class ListDeadLettersResponse(_message.Message):
     __slots__ = ("writes", "total")
     WRITES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
@@ -237,7 +237,7 @@ class FailedWrite(_message.Message):
     node: str
     def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., operation: _Optional[str] = ..., size: _Optional[int] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ..., failed_at: _Optional[float] = ..., node: _Optional[str] = ...) -> None: ...
 
-class SettleRequest(_message.Message):
+class ResolveDeadLettersRequest(_message.Message):
     __slots__ = ("action", "keys", "bucket", "all")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
@@ -249,8 +249,8 @@ class SettleRequest(_message.Message):
     all: bool
     def __init__(self, action: _Optional[str] = ..., keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., all: bool = ...) -> None: ...
 
-class SettleResponse(_message.Message):
-    __slots__ = ("settled",)
-    SETTLED_FIELD_NUMBER: _ClassVar[int]
-    settled: int
-    def __init__(self, settled: _Optional[int] = ...) -> None: ...
+class ResolveDeadLettersResponse(_message.Message):
+    __slots__ = ("resolved",)
+    RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    resolved: int
+    def __init__(self, resolved: _Optional[int] = ...) -> None: ...

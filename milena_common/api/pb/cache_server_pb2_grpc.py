@@ -59,25 +59,25 @@ class CacheStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.StatsRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.StatsResponse.FromString,
                 _registered_method=True)
-        self.Forget = channel.unary_unary(
-                '/cache_server.Cache/Forget',
-                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ForgetRequest.SerializeToString,
-                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ForgetResponse.FromString,
+        self.Invalidate = channel.unary_unary(
+                '/cache_server.Cache/Invalidate',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.InvalidateRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.InvalidateResponse.FromString,
                 _registered_method=True)
         self.Flush = channel.unary_unary(
                 '/cache_server.Cache/Flush',
                 request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FlushRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FlushResponse.FromString,
                 _registered_method=True)
-        self.Failed = channel.unary_unary(
-                '/cache_server.Cache/Failed',
-                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FailedRequest.SerializeToString,
-                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FailedResponse.FromString,
+        self.ListDeadLetters = channel.unary_unary(
+                '/cache_server.Cache/ListDeadLetters',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListDeadLettersResponse.FromString,
                 _registered_method=True)
-        self.Settle = channel.unary_unary(
-                '/cache_server.Cache/Settle',
-                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SettleRequest.SerializeToString,
-                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SettleResponse.FromString,
+        self.ResolveDeadLetters = channel.unary_unary(
+                '/cache_server.Cache/ResolveDeadLetters',
+                request_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ResolveDeadLettersRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ResolveDeadLettersResponse.FromString,
                 _registered_method=True)
         self.Refresh = channel.unary_unary(
                 '/cache_server.Cache/Refresh',
@@ -119,7 +119,7 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Forget(self, request, context):
+    def Invalidate(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,13 +131,13 @@ class CacheServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Failed(self, request, context):
+    def ListDeadLetters(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Settle(self, request, context):
+    def ResolveDeadLetters(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,25 +177,25 @@ def add_CacheServicer_to_server(servicer, server):
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.StatsRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.StatsResponse.SerializeToString,
             ),
-            'Forget': grpc.unary_unary_rpc_method_handler(
-                    servicer.Forget,
-                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ForgetRequest.FromString,
-                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ForgetResponse.SerializeToString,
+            'Invalidate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invalidate,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.InvalidateRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.InvalidateResponse.SerializeToString,
             ),
             'Flush': grpc.unary_unary_rpc_method_handler(
                     servicer.Flush,
                     request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FlushRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FlushResponse.SerializeToString,
             ),
-            'Failed': grpc.unary_unary_rpc_method_handler(
-                    servicer.Failed,
-                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FailedRequest.FromString,
-                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.FailedResponse.SerializeToString,
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListDeadLettersResponse.SerializeToString,
             ),
-            'Settle': grpc.unary_unary_rpc_method_handler(
-                    servicer.Settle,
-                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SettleRequest.FromString,
-                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.SettleResponse.SerializeToString,
+            'ResolveDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveDeadLetters,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ResolveDeadLettersRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_cache__server__pb2.ResolveDeadLettersResponse.SerializeToString,
             ),
             'Refresh': grpc.unary_unary_rpc_method_handler(
                     servicer.Refresh,
@@ -349,7 +349,7 @@ class Cache(object):
             _registered_method=True)
 
     @staticmethod
-    def Forget(request,
+    def Invalidate(request,
             target,
             options=(),
             channel_credentials=None,
@@ -362,9 +362,9 @@ class Cache(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/cache_server.Cache/Forget',
-            milena__common_dot_api_dot_pb_dot_cache__server__pb2.ForgetRequest.SerializeToString,
-            milena__common_dot_api_dot_pb_dot_cache__server__pb2.ForgetResponse.FromString,
+            '/cache_server.Cache/Invalidate',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.InvalidateRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.InvalidateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -403,7 +403,7 @@ class Cache(object):
             _registered_method=True)
 
     @staticmethod
-    def Failed(request,
+    def ListDeadLetters(request,
             target,
             options=(),
             channel_credentials=None,
@@ -416,9 +416,9 @@ class Cache(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/cache_server.Cache/Failed',
-            milena__common_dot_api_dot_pb_dot_cache__server__pb2.FailedRequest.SerializeToString,
-            milena__common_dot_api_dot_pb_dot_cache__server__pb2.FailedResponse.FromString,
+            '/cache_server.Cache/ListDeadLetters',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListDeadLettersRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.ListDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -430,7 +430,7 @@ class Cache(object):
             _registered_method=True)
 
     @staticmethod
-    def Settle(request,
+    def ResolveDeadLetters(request,
             target,
             options=(),
             channel_credentials=None,
@@ -443,9 +443,9 @@ class Cache(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/cache_server.Cache/Settle',
-            milena__common_dot_api_dot_pb_dot_cache__server__pb2.SettleRequest.SerializeToString,
-            milena__common_dot_api_dot_pb_dot_cache__server__pb2.SettleResponse.FromString,
+            '/cache_server.Cache/ResolveDeadLetters',
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.ResolveDeadLettersRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_cache__server__pb2.ResolveDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

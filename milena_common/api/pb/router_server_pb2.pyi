@@ -341,13 +341,13 @@ class FlushResponse(_message.Message):
     flushed: int
     def __init__(self, remaining: _Optional[int] = ..., failed: _Optional[int] = ..., flushed: _Optional[int] = ...) -> None: ...
 
-class FailedRequest(_message.Message):
+class ListDeadLettersRequest(_message.Message):
     __slots__ = ("limit",)
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     limit: int
     def __init__(self, limit: _Optional[int] = ...) -> None: ...
 
-class FailedResponse(_message.Message):
+class ListDeadLettersResponse(_message.Message):
     __slots__ = ("writes", "total")
     WRITES_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
@@ -375,7 +375,7 @@ class FailedWrite(_message.Message):
     node: str
     def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., operation: _Optional[str] = ..., size: _Optional[int] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ..., failed_at: _Optional[float] = ..., node: _Optional[str] = ...) -> None: ...
 
-class SettleRequest(_message.Message):
+class ResolveDeadLettersRequest(_message.Message):
     __slots__ = ("action", "keys", "bucket", "all")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
@@ -387,11 +387,11 @@ class SettleRequest(_message.Message):
     all: bool
     def __init__(self, action: _Optional[str] = ..., keys: _Optional[_Iterable[bytes]] = ..., bucket: _Optional[str] = ..., all: bool = ...) -> None: ...
 
-class SettleResponse(_message.Message):
-    __slots__ = ("settled",)
-    SETTLED_FIELD_NUMBER: _ClassVar[int]
-    settled: int
-    def __init__(self, settled: _Optional[int] = ...) -> None: ...
+class ResolveDeadLettersResponse(_message.Message):
+    __slots__ = ("resolved",)
+    RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    resolved: int
+    def __init__(self, resolved: _Optional[int] = ...) -> None: ...
 
 class RefreshRequest(_message.Message):
     __slots__ = ("keys", "bucket", "prefix")

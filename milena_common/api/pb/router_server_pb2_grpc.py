@@ -84,15 +84,15 @@ class RouterStub(object):
                 request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FlushRequest.SerializeToString,
                 response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FlushResponse.FromString,
                 _registered_method=True)
-        self.Failed = channel.unary_unary(
-                '/router_server.Router/Failed',
-                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FailedRequest.SerializeToString,
-                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FailedResponse.FromString,
+        self.ListDeadLetters = channel.unary_unary(
+                '/router_server.Router/ListDeadLetters',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ListDeadLettersResponse.FromString,
                 _registered_method=True)
-        self.Settle = channel.unary_unary(
-                '/router_server.Router/Settle',
-                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SettleRequest.SerializeToString,
-                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SettleResponse.FromString,
+        self.ResolveDeadLetters = channel.unary_unary(
+                '/router_server.Router/ResolveDeadLetters',
+                request_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ResolveDeadLettersRequest.SerializeToString,
+                response_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ResolveDeadLettersResponse.FromString,
                 _registered_method=True)
         self.Refresh = channel.unary_unary(
                 '/router_server.Router/Refresh',
@@ -174,13 +174,13 @@ class RouterServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Failed(self, request, context):
+    def ListDeadLetters(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Settle(self, request, context):
+    def ResolveDeadLetters(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -259,15 +259,15 @@ def add_RouterServicer_to_server(servicer, server):
                     request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FlushRequest.FromString,
                     response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FlushResponse.SerializeToString,
             ),
-            'Failed': grpc.unary_unary_rpc_method_handler(
-                    servicer.Failed,
-                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FailedRequest.FromString,
-                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.FailedResponse.SerializeToString,
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ListDeadLettersResponse.SerializeToString,
             ),
-            'Settle': grpc.unary_unary_rpc_method_handler(
-                    servicer.Settle,
-                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SettleRequest.FromString,
-                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.SettleResponse.SerializeToString,
+            'ResolveDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveDeadLetters,
+                    request_deserializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ResolveDeadLettersRequest.FromString,
+                    response_serializer=milena__common_dot_api_dot_pb_dot_router__server__pb2.ResolveDeadLettersResponse.SerializeToString,
             ),
             'Refresh': grpc.unary_unary_rpc_method_handler(
                     servicer.Refresh,
@@ -566,7 +566,7 @@ class Router(object):
             _registered_method=True)
 
     @staticmethod
-    def Failed(request,
+    def ListDeadLetters(request,
             target,
             options=(),
             channel_credentials=None,
@@ -579,9 +579,9 @@ class Router(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/router_server.Router/Failed',
-            milena__common_dot_api_dot_pb_dot_router__server__pb2.FailedRequest.SerializeToString,
-            milena__common_dot_api_dot_pb_dot_router__server__pb2.FailedResponse.FromString,
+            '/router_server.Router/ListDeadLetters',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.ListDeadLettersRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.ListDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -593,7 +593,7 @@ class Router(object):
             _registered_method=True)
 
     @staticmethod
-    def Settle(request,
+    def ResolveDeadLetters(request,
             target,
             options=(),
             channel_credentials=None,
@@ -606,9 +606,9 @@ class Router(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/router_server.Router/Settle',
-            milena__common_dot_api_dot_pb_dot_router__server__pb2.SettleRequest.SerializeToString,
-            milena__common_dot_api_dot_pb_dot_router__server__pb2.SettleResponse.FromString,
+            '/router_server.Router/ResolveDeadLetters',
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.ResolveDeadLettersRequest.SerializeToString,
+            milena__common_dot_api_dot_pb_dot_router__server__pb2.ResolveDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -141,12 +141,12 @@ def test_every_spelling_of_the_default_bucket_is_one_object() -> None:
     spelled = {BUCKETS.resolve(name, b"k") for name in ("", "default", "main-bucket")}
     assert len(spelled) == 1
     (found,) = spelled
-    assert (found.filed_as, str(found.ref)) == (b"k", "s3://main-bucket/team/k")
+    assert (found.cache_key, str(found.ref)) == (b"k", "s3://main-bucket/team/k")
 
 
 def test_another_bucket_has_no_prefix_and_its_own_cache_key() -> None:
     found = BUCKETS.resolve("second-bucket", b"k")
-    assert (found.filed_as, str(found.ref)) == (b"s3://second-bucket/k", "s3://second-bucket/k")
+    assert (found.cache_key, str(found.ref)) == (b"s3://second-bucket/k", "s3://second-bucket/k")
 
 
 def test_a_bucket_must_be_allowed_and_a_name() -> None:

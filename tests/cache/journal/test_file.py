@@ -28,7 +28,7 @@ async def journal_of(directory: Path, records: int = 500) -> Path:
     disk = LmdbDisk(directory, MAX_BYTES)
     await disk.roll_back()
     for seq in range(records):
-        disk.put(seq, bytes(1000))
+        disk.put_record(seq, bytes(1000))
     await disk.commit()
     await disk.close()
     return directory
@@ -172,14 +172,14 @@ def test_an_identity_that_is_none_is_a_sentence(journal: Path, text: str) -> Non
 async def test_the_node_that_uses_it_is_noted(journal: Path, caplog: pytest.LogCaptureFixture) -> None:
     disk = LmdbDisk(journal, MAX_BYTES)
     try:
-        journal_identity.note_node(journal, disk.identity, "cache1:50051")
+        journal_identity.record_node(journal, disk.identity, "cache1:50051")
     finally:
         await disk.close()
     disk = LmdbDisk(journal, MAX_BYTES)
     try:
         assert disk.identity.node == "cache1:50051"
         assert not caplog.messages
-        journal_identity.note_node(journal, disk.identity, "cache2:50051")
+        journal_identity.record_node(journal, disk.identity, "cache2:50051")
     finally:
         await disk.close()
     assert "was used by node cache1:50051 before; this is node cache2:50051" in caplog.messages[0]

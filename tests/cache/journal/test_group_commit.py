@@ -12,7 +12,7 @@ from milena_cache.journal import group_commit as journal_module
 from milena_cache.journal import lmdb_disk as journal_lmdb
 from milena_cache.journal.commit import JournalFailed, JournalFull
 from milena_cache.journal.disk import DiskFailed, DiskFull
-from milena_cache.journal.group_commit import CHORE_SECONDS, PROBE_SECONDS, Journal
+from milena_cache.journal.group_commit import DEFER_SECONDS, PROBE_SECONDS, Journal
 from milena_cache.journal.lmdb_disk import LmdbDisk
 from milena_cache.journal.record import Damaged, Record, encode
 from milena_cache.objects.version import Version
@@ -30,13 +30,13 @@ class LoggingDisk(MemoryDisk):
         self.log: list[str] = []
         self.roll_back_failure: Exception | None = None
 
-    def put(self, seq: int, raw: bytes) -> None:
+    def put_record(self, seq: int, raw: bytes) -> None:
         self.log.append(f"put {seq}")
-        super().put(seq, raw)
+        super().put_record(seq, raw)
 
-    def remove(self, seq: int) -> None:
+    def remove_record(self, seq: int) -> None:
         self.log.append(f"remove {seq}")
-        super().remove(seq)
+        super().remove_record(seq)
 
     def commit(self) -> Awaitable[None]:
         self.log.append("commit")
@@ -85,7 +85,7 @@ class Under:
     def leave_room(self, size: int) -> None:
         """From now on the disk has room for so many bytes more than there are."""
         there = self.disk.committed
-        used = sum(map(len, there.records.values())) + sum(map(len, there.notes.values()))
+        used = sum(map(len, there.records.values())) + sum(map(len, there.metadata.values()))
         self.disk.capacity = used + size
 
     def kept(self) -> list[int]:
@@ -179,12 +179,12 @@ async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) 
     under.log()
     for number in (3, 1, 2):
         under.remove(number)
-        await under.clock.advance(CHORE_SECONDS / 4)
+        await under.clock.advance(DEFER_SECONDS / 4)
     assert under.log() == []
-    await under.clock.advance(CHORE_SECONDS)
+    await under.clock.advance(DEFER_SECONDS)
     assert under.log() == ["remove 3", "remove 1", "remove 2", "commit"]
     under.remove(4)
-    await under.clock.advance(CHORE_SECONDS)
+    await under.clock.advance(DEFER_SECONDS)
     assert under.log() == ["remove 4", "commit"]
 
 
@@ -249,12 +249,12 @@ async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under)
 async def test_settled_leaves_nothing_waiting(under: Under) -> None:
     under.write(1)
     under.remove(7)
-    await under.journal.settled()
+    await under.journal.sync_barrier()
     assert under.kept() == [1]
     under.remove(1)
-    await under.journal.settled()
+    await under.journal.sync_barrier()
     assert under.kept() == []
-    await under.journal.settled()
+    await under.journal.sync_barrier()
 
 
 # ---- a full disk
@@ -293,16 +293,16 @@ async def test_a_full_disk_is_tried_every_second_until_there_is_room(under: Unde
 
 
 async def test_a_disk_that_has_been_full_has_something_to_throw_off_again(under: Under) -> None:
-    before = under.disk.committed.notes
+    before = under.disk.committed.metadata
     for _ in range(3):
         under.leave_room(0)
         with pytest.raises(JournalFull):
             await under.write(1)
         await under.clock.advance(PROBE_SECONDS)
-        assert len(under.disk.committed.notes["ballast"]) == 0
+        assert len(under.disk.committed.metadata["ballast"]) == 0
         under.disk.capacity = None
         await under.clock.advance(PROBE_SECONDS)
-        notes = under.disk.committed.notes
+        notes = under.disk.committed.metadata
         assert notes["ballast"] == before["ballast"]
         assert sum(map(len, notes.values())) == sum(map(len, before.values())), "and nothing else"
 
@@ -310,7 +310,7 @@ async def test_a_disk_that_has_been_full_has_something_to_throw_off_again(under:
 async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_lmdb, "LEAST_MAP", 4 * 2**20)
+    monkeypatch.setattr(journal_lmdb, "MIN_MAP", 4 * 2**20)
     monkeypatch.setattr(journal_module, "PROBE_SECONDS", 0.001)
     journal: Journal[int] = Journal(LmdbDisk(tmp_path, 0), SystemClock())
     async for _ in journal.replay():
@@ -330,13 +330,13 @@ async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
         with pytest.raises(JournalFull):
             await fill()
         for _ in range(8):
-            await journal.commit_ended()
+            await journal.wait_commit()
             assert journal.full
         for seq in written:
             journal.remove(seq, b"key")
         while journal.full:
-            await journal.commit_ended()
-        await journal.settled()
+            await journal.wait_commit()
+        await journal.sync_barrier()
         assert list(journal.disk.records(-1, 1)) == []
         assert len(written) > 100
         written.clear()
@@ -402,7 +402,7 @@ async def test_settled_and_close_do_not_wait_until_there_is_room(under: Under) -
     with pytest.raises(JournalFull):
         await under.write(1)
     under.remove(1)
-    for asked in (under.journal.settled(), under.journal.close()):
+    for asked in (under.journal.sync_barrier(), under.journal.close()):
         asking = asyncio.create_task(asked)
         await under.clock.advance(PROBE_SECONDS)
         assert asking.done(), "one more attempt, and no second one"
@@ -425,7 +425,7 @@ async def check_failed(under: Under, futures: list[asyncio.Future[None]], error:
     with pytest.raises(JournalFailed):
         await under.write(99)
     under.remove(1)
-    await under.journal.settled()
+    await under.journal.sync_barrier()
     await under.clock.advance(PROBE_SECONDS * 3)
     assert under.log() == [], "what is on the disk cannot be known"
     await under.journal.close()
@@ -451,7 +451,7 @@ async def test_an_error_that_nobody_foresaw_ends_it(under: Under) -> None:
     def defect(_: object) -> None:
         raise ZeroDivisionError("a chore")
 
-    under.journal.chore(defect)
+    under.journal.defer(defect)
     await check_failed(under, [under.write(1)], "ZeroDivisionError")
 
 
@@ -488,7 +488,7 @@ async def test_a_disk_that_does_not_answer_is_told_in_time_and_may_still_do_it(
     assert not patient.done()
     under.disk.gate.set()
     await patient
-    await under.journal.settled()
+    await under.journal.sync_barrier()
     assert under.ended == [(1, True), (2, True), (3, True)]
     await under.write(4)
 
@@ -545,6 +545,6 @@ async def test_numbers_are_reserved_before_they_are_given(under: Under, monkeypa
         assert version > last
         last = version
         if under.journal.versions.due:
-            await under.clock.advance(CHORE_SECONDS)
+            await under.clock.advance(DEFER_SECONDS)
         after: Journal[int] = Journal(under.disk.after_crash(), FakeClock(wall=1000.0))
         assert after.next_version(0).seq > last.seq

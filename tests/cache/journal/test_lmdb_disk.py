@@ -82,62 +82,62 @@ def numbers(disk: Disk, after: int = -1, limit: int = 1000) -> list[int]:
 
 async def test_a_new_disk_is_empty(opener: Opener) -> None:
     disk = opener.disk
-    assert disk.notes() == {}
+    assert disk.metadata() == {}
     assert list(disk.records(-1, 10)) == []
-    assert disk.refusals() == {}
+    assert disk.rejections() == {}
     assert disk.damaged() == 0
     await disk.roll_back()
-    assert disk.read(1) is None
+    assert disk.read_record(1) is None
 
 
 async def test_what_was_committed_is_there_for_the_next_process(opener: Opener) -> None:
     disk = await opener.begin()
-    disk.put(1, b"one")
-    disk.note("epoch", "7")
-    disk.refuse(1, "AccessDenied: né", 1.5)
+    disk.put_record(1, b"one")
+    disk.set_metadata("epoch", "7")
+    disk.reject_record(1, "AccessDenied: né", 1.5)
     await disk.commit()
-    disk.put(2, b"two")
-    disk.note("epoch", "8")
+    disk.put_record(2, b"two")
+    disk.set_metadata("epoch", "8")
     await disk.commit()
     disk = await opener.reopen()
     assert [(seq, bytes(raw)) for seq, raw in disk.records(-1, 10)] == [(1, b"one"), (2, b"two")]
-    assert disk.notes() == {"epoch": "8"}
-    assert disk.refusals() == {1: ("AccessDenied: né", 1.5)}
+    assert disk.metadata() == {"epoch": "8"}
+    assert disk.rejections() == {1: ("AccessDenied: né", 1.5)}
     await disk.roll_back()
-    assert disk.read(1) == b"one"
-    disk.put(3, b"three")
+    assert disk.read_record(1) == b"one"
+    disk.put_record(3, b"three")
     await disk.commit()
-    assert disk.read(3) == b"three"
+    assert disk.read_record(3) == b"three"
 
 
 async def test_what_was_not_committed_is_neither_read_nor_there_afterwards(opener: Opener) -> None:
     disk = await opener.begin()
-    disk.put(1, b"one")
+    disk.put_record(1, b"one")
     await disk.commit()
-    disk.put(2, b"two")
-    disk.remove(1)
-    assert (disk.read(1), disk.read(2)) == (b"one", None)
+    disk.put_record(2, b"two")
+    disk.remove_record(1)
+    assert (disk.read_record(1), disk.read_record(2)) == (b"one", None)
     assert numbers(await opener.reopen()) == [1]
 
 
 async def test_a_roll_back_forgets_the_transaction_and_begins_the_next(opener: Opener) -> None:
     disk = await opener.begin()
-    disk.put(1, b"one")
-    disk.put(2, b"two")
-    disk.note("epoch", "1")
+    disk.put_record(1, b"one")
+    disk.put_record(2, b"two")
+    disk.set_metadata("epoch", "1")
     await disk.commit()
-    disk.put(3, b"three")
-    disk.put(4, bytes(LARGE_BYTES))
-    disk.remove(1)
-    disk.refuse(2, "no", 1.0)
-    disk.set_aside(2)
-    disk.note("epoch", "2")
+    disk.put_record(3, b"three")
+    disk.put_record(4, bytes(LARGE_BYTES))
+    disk.remove_record(1)
+    disk.reject_record(2, "no", 1.0)
+    disk.quarantine(2)
+    disk.set_metadata("epoch", "2")
     await disk.roll_back()
-    disk.put(5, b"five")
+    disk.put_record(5, b"five")
     await disk.commit()
-    assert [disk.read(seq) for seq in range(1, 6)] == [b"one", b"two", None, None, b"five"]
+    assert [disk.read_record(seq) for seq in range(1, 6)] == [b"one", b"two", None, None, b"five"]
     disk = await opener.reopen()
-    assert (disk.notes(), disk.refusals(), disk.damaged()) == ({"epoch": "1"}, {}, 0)
+    assert (disk.metadata(), disk.rejections(), disk.damaged()) == ({"epoch": "1"}, {}, 0)
 
 
 async def test_an_empty_transaction_commits(opener: Opener) -> None:
@@ -151,7 +151,7 @@ async def test_records_come_in_the_order_of_their_numbers_a_page_at_a_time(opene
     disk = await opener.begin()
     seqs = [1, 2, 255, 256, 65_535, 65_536, 1_700_000_000_000_000, 2**63]
     for seq in seqs:
-        disk.put(seq, b"%d" % seq)
+        disk.put_record(seq, b"%d" % seq)
         await disk.commit()
     disk = await opener.reopen()
     assert numbers(disk) == seqs
@@ -165,43 +165,43 @@ async def test_records_come_in_the_order_of_their_numbers_a_page_at_a_time(opene
 async def test_removing_takes_out_everything_that_has_the_number(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2, 3):
-        disk.put(seq, b"v")
-    disk.refuse(1, "no", 1.0)
-    disk.set_aside(2)
+        disk.put_record(seq, b"v")
+    disk.reject_record(1, "no", 1.0)
+    disk.quarantine(2)
     await disk.commit()
     for seq in (1, 2, 99):
-        disk.remove(seq)
+        disk.remove_record(seq)
     await disk.commit()
     disk = await opener.reopen()
-    assert (numbers(disk), disk.refusals(), disk.damaged()) == ([3], {}, 0)
+    assert (numbers(disk), disk.rejections(), disk.damaged()) == ([3], {}, 0)
 
 
 async def test_a_refusal_can_be_noted_anew_and_taken_back(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2):
-        disk.put(seq, b"v")
-        disk.refuse(seq, "no", 1.0)
+        disk.put_record(seq, b"v")
+        disk.reject_record(seq, "no", 1.0)
     await disk.commit()
-    disk.refuse(1, "still no", 2.0)
-    disk.accept(2)
+    disk.reject_record(1, "still no", 2.0)
+    disk.clear_rejection(2)
     await disk.commit()
     disk = await opener.reopen()
-    assert (numbers(disk), disk.refusals()) == ([1, 2], {1: ("still no", 2.0), 2: ("", 0.0)})
+    assert (numbers(disk), disk.rejections()) == ([1, 2], {1: ("still no", 2.0), 2: ("", 0.0)})
 
 
 async def test_what_is_set_aside_is_no_record_any_more_and_is_kept(opener: Opener) -> None:
     disk = await opener.begin()
     for seq in (1, 2, 3):
-        disk.put(seq, b"v")
+        disk.put_record(seq, b"v")
     await disk.commit()
-    disk.set_aside(1)
-    disk.set_aside(3)
+    disk.quarantine(1)
+    disk.quarantine(3)
     await disk.commit()
-    assert disk.read(1) is None
+    assert disk.read_record(1) is None
     disk = await opener.reopen()
     assert (numbers(disk), disk.damaged()) == ([2], 2)
     await disk.roll_back()
-    disk.drop_set_aside()
+    disk.drop_quarantined()
     await disk.commit()
     disk = await opener.reopen()
     assert (numbers(disk), disk.damaged()) == ([2], 0)
@@ -212,9 +212,9 @@ async def test_records_of_every_size_come_back_and_keep_their_order(opener: Open
     sizes = [0, 1, 4096, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1, 100, 5 * MIB, 0, 7]
     values = [random.Random(seq).randbytes(size) for seq, size in enumerate(sizes)]
     for seq, value in enumerate(values):
-        disk.put(seq, value)
+        disk.put_record(seq, value)
     await disk.commit()
-    assert [disk.read(seq) for seq in range(len(sizes))] == values
+    assert [disk.read_record(seq) for seq in range(len(sizes))] == values
     disk = await opener.reopen()
     assert [bytes(raw) for _, raw in disk.records(-1, 100)] == values
 
@@ -222,10 +222,10 @@ async def test_records_of_every_size_come_back_and_keep_their_order(opener: Open
 async def test_a_record_of_64_mib_comes_back(opener: Opener) -> None:
     disk = await opener.begin()
     value = random.Random(64).randbytes(64 * MIB)
-    disk.put(1, value)
-    disk.put(2, b"after")
+    disk.put_record(1, value)
+    disk.put_record(2, b"after")
     await disk.commit()
-    assert disk.read(1) == value
+    assert disk.read_record(1) == value
     assert disk.used_bytes >= len(value)
     disk = await opener.reopen()
     assert numbers(disk) == [1, 2]
@@ -233,15 +233,15 @@ async def test_a_record_of_64_mib_comes_back(opener: Opener) -> None:
 
 async def test_committed_records_are_read_while_a_commit_runs(opener: Opener) -> None:
     disk = await opener.begin()
-    disk.put(1, b"one")
+    disk.put_record(1, b"one")
     await disk.commit()
-    disk.put(2, bytes(MIB))
+    disk.put_record(2, bytes(MIB))
     committing = asyncio.ensure_future(disk.commit())
     while not committing.done():
-        assert disk.read(1) == b"one"
-        assert disk.read(2) in (None, bytes(MIB))
+        assert disk.read_record(1) == b"one"
+        assert disk.read_record(2) in (None, bytes(MIB))
         await asyncio.sleep(0)
-    assert disk.read(2) == bytes(MIB)
+    assert disk.read_record(2) == bytes(MIB)
 
 
 # ---- the directory
@@ -257,7 +257,7 @@ def written(directory: Path, values: dict[int, bytes]) -> None:
         disk = LmdbDisk(directory, MAX_BYTES)
         await disk.roll_back()
         for seq, value in values.items():
-            disk.put(seq, value)
+            disk.put_record(seq, value)
         await disk.commit()
         await disk.close()
 
@@ -283,7 +283,7 @@ async def test_two_in_one_process_cannot_have_it(directory: Path) -> None:
         with pytest.raises(CannotOpen, match=rf"{directory}: another process has it \(pid {os.getpid()}\)"):
             LmdbDisk(directory, MAX_BYTES)
     await disk.roll_back()
-    disk.put(1, b"not disturbed")
+    disk.put_record(1, b"not disturbed")
     await disk.commit()
     await disk.close()
     await LmdbDisk(directory, MAX_BYTES).close()
@@ -327,12 +327,12 @@ def test_a_file_that_is_no_journal_is_said_to_be_none_and_not_held(directory: Pa
 async def test_numbers_that_do_not_grow_are_a_failure(directory: Path) -> None:
     disk = LmdbDisk(directory, MAX_BYTES)
     await disk.roll_back()
-    disk.put(5, b"v")
+    disk.put_record(5, b"v")
     with pytest.raises(DiskFailed, match="record 4 is not above the last one"):
-        disk.put(4, b"v")
+        disk.put_record(4, b"v")
     await disk.roll_back()
-    disk.put(5, bytes(LARGE_BYTES))
-    disk.put(4, b"v")
+    disk.put_record(5, bytes(LARGE_BYTES))
+    disk.put_record(4, b"v")
     with pytest.raises(DiskFailed, match="record 4"):
         await disk.commit()
     await disk.close()
@@ -340,37 +340,37 @@ async def test_numbers_that_do_not_grow_are_a_failure(directory: Path) -> None:
 
 def fill(disk: LmdbDisk) -> None:
     for seq in range(2, 40):
-        disk.put(seq, bytes(60_000))
+        disk.put_record(seq, bytes(60_000))
 
 
 async def test_a_file_that_may_not_grow_is_full_and_has_room_again(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_lmdb, "LEAST_MAP", 2**20)
+    monkeypatch.setattr(journal_lmdb, "MIN_MAP", 2**20)
     disk = LmdbDisk(directory, 0)
     await disk.roll_back()
-    disk.put(1, b"kept")
+    disk.put_record(1, b"kept")
     await disk.commit()
     for _ in range(2):
         with pytest.raises(DiskFull):
             fill(disk)
         await disk.roll_back()
-    disk.put(2, bytes(2 * MIB))
+    disk.put_record(2, bytes(2 * MIB))
     with pytest.raises(DiskFull):
         await disk.commit()
     await disk.roll_back()
-    disk.put(3, b"small")
+    disk.put_record(3, b"small")
     await disk.commit()
-    assert [disk.read(seq) for seq in (1, 2, 3)] == [b"kept", None, b"small"]
+    assert [disk.read_record(seq) for seq in (1, 2, 3)] == [b"kept", None, b"small"]
     await disk.close()
 
 
 async def rewrite(disk: LmdbDisk, rounds: int, first: int = 1) -> None:
     """Put a record and take it out again, over and over."""
     for seq in range(first, first + rounds):
-        disk.put(seq, bytes(200_000))
+        disk.put_record(seq, bytes(200_000))
         await disk.commit()
-        disk.remove(seq)
+        disk.remove_record(seq)
         await disk.commit()
 
 
@@ -388,7 +388,7 @@ async def test_a_reader_that_was_killed_does_not_keep_room_for_ever(
     monkeypatch.setattr(journal_lmdb, "COMMITS_PER_CHECK", 10)
     disk = LmdbDisk(directory, MAX_BYTES)
     await disk.roll_back()
-    disk.put(1, b"v")
+    disk.put_record(1, b"v")
     await disk.commit()
     with Process("reader", ["-c", STUCK_READER, str(directory)], {"PYTHONPATH": str(ROOT)}, tmp_path) as reader:
         reader.wait_for_log("reads")

@@ -27,7 +27,7 @@ def test_a_reader_sees_everything_in_pages(directory: Path, monkeypatch: pytest.
     reader = LmdbReader(directory)
     assert seen(reader) == values
     assert reader.entries == len(values)
-    assert list(reader.set_aside(lambda seq, raw: seq)) == []
+    assert list(reader.quarantined(lambda seq, raw: seq)) == []
     reader.close()
 
 

@@ -32,15 +32,15 @@ def test_a_restart_much_later_begins_at_the_time_of_day() -> None:
 
 def test_a_clock_set_back_does_not_take_it_back() -> None:
     before = Versions(WALL, {})
-    notes = before.notes()
+    notes = before.metadata()
     last = before.next(0)
     after = Versions(0.0, notes)
     assert after.next(0) == Version(last.epoch, int(notes["reserved"]) + 1)
 
 
 def test_a_clock_set_ahead_for_a_while_stays_in_force() -> None:
-    ahead = Versions(2 * WALL, Versions(WALL, {}).notes())
-    assert Versions(WALL, ahead.notes()).next(0) > ahead.next(0)
+    ahead = Versions(2 * WALL, Versions(WALL, {}).metadata())
+    assert Versions(WALL, ahead.metadata()).next(0) > ahead.next(0)
 
 
 def test_an_ownership_of_a_newer_epoch_takes_it_along_and_an_older_one_does_not_take_it_back() -> None:
@@ -51,13 +51,13 @@ def test_an_ownership_of_a_newer_epoch_takes_it_along_and_an_older_one_does_not_
 
 def test_a_newer_epoch_is_to_be_noted_at_once_and_is_there_after_a_restart() -> None:
     node = Versions(0.0, {"epoch": "10"})
-    node.notes()
+    node.metadata()
     assert not node.due
     node.next(10)
     assert not node.due
     given_last = node.next(11)
     assert node.due
-    notes = node.notes()
+    notes = node.metadata()
     assert not node.due
     assert notes["epoch"] == "11"
     assert Versions(0.0, notes).next(0) > given_last
@@ -77,13 +77,13 @@ def test_the_notes_are_due_at_the_start_and_again_half_a_block_later() -> None:
     node = Versions(WALL, {})
     assert node.due
     first = node.seq
-    assert node.notes() == {"epoch": str(node.epoch), "reserved": str(first + BLOCK)}
+    assert node.metadata() == {"epoch": str(node.epoch), "reserved": str(first + BLOCK)}
     node.seen(Version(0, first + BLOCK // 2 - 2))
     node.next(0)
     assert not node.due
     node.next(0)
     assert node.due
-    node.notes()
+    node.metadata()
     assert not node.due
 
 
@@ -101,15 +101,15 @@ def test_no_version_is_given_twice_or_below_an_earlier_one(course: list[tuple[st
         patched.setattr(versions, "BLOCK", 8)
         on_disk: dict[str, str] = {}
         node = Versions(0.0, on_disk)
-        on_disk = node.notes()
+        on_disk = node.metadata()
         last = Version(-1, -1)
         behind = 0
         for what, number in course:
             if what == "restart":
                 node = Versions(float(number or 0), on_disk)
-                on_disk, behind = node.notes(), 0
+                on_disk, behind = node.metadata(), 0
             elif what == "keep" and node.due:
-                on_disk, behind = node.notes(), 0
+                on_disk, behind = node.metadata(), 0
             elif what == "write":
                 version = node.next(int(number or 0))
                 assert version > last
@@ -118,4 +118,4 @@ def test_no_version_is_given_twice_or_below_an_earlier_one(course: list[tuple[st
                 behind = behind + 1 if node.due else 0
                 # A new epoch has to be kept before anything under an older one is written.
                 if behind == 4 or node.epoch > int(on_disk["epoch"]):
-                    on_disk, behind = node.notes(), 0
+                    on_disk, behind = node.metadata(), 0

@@ -39,7 +39,7 @@ def test_before_it_has_joined_a_node_is_known_by_its_process_alone() -> None:
 
 
 def test_the_ids_of_all_its_routers_are_its_own_until_they_agree(node: NodeIdentity) -> None:
-    node.answered("r2:1", "c0")
+    node.observe("r2:1", "c0")
     assert node.claimed == "c0"
     node.check(MINE)
     node.check(MINE._replace(cluster_id="c0"))
@@ -54,9 +54,9 @@ def test_a_new_cluster_id_is_kept_once() -> None:
     kept: list[str] = []
     node = NodeIdentity("photos", "n1", "c1", keep=kept.append)
     node.ring_changed("c1")
-    node.answered("r:1", "c1")
+    node.observe("r:1", "c1")
     assert kept == []
-    node.answered("r:1", "c2")
+    node.observe("r:1", "c2")
     node.ring_changed("c2")
     node.ring_changed("c2")
     assert kept == ["c2"]
@@ -79,5 +79,5 @@ def test_what_was_accepted_is_looked_at_again_when_the_node_learns_of_another_cl
     node.ring_changed("c2")
     with pytest.raises(WrongNode, match="cluster 'c1'"):
         node.check(meant)
-    node.answered("r:1", "c1")
+    node.observe("r:1", "c1")
     node.check(meant)

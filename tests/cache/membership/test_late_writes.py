@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from milena_cache.membership.late_writes import ATTEMPTS, PAUSE_SECONDS, REMEMBERED_SECONDS, MovedWrites
+from milena_cache.membership.late_writes import ATTEMPTS, PAUSE_SECONDS, REMEMBERED_SECONDS, LateWriteInvalidation
 from milena_cache.membership.ownership import Ownership
 from milena_cache.writeback.recovery import UNCONFIRMED
 from milena_common.api.errors import NodeLost
@@ -35,7 +35,7 @@ class Rig:
         self.others = Others()
         self.ownership = Ownership(ME)
         self.ownership.update(ring(ME))
-        self.moved = MovedWrites(self.ownership, self.others.forget, self.clock)
+        self.moved = LateWriteInvalidation(self.ownership, self.others.forget, self.clock)
 
     def halves(self) -> None:
         """The upper half of the slots goes to the other node."""
@@ -97,14 +97,14 @@ async def test_an_owner_that_cannot_be_reached_is_tried_again_and_then_the_log_s
         await rig.clock.advance(PAUSE_SECONDS * number)
     assert telling is not None
     assert telling.done()
-    assert rig.moved.told == 1
+    assert rig.moved.notified == 1
     rig.others.failures = ATTEMPTS
     telling = rig.moved.wrote(FOO, 1)
     await rig.clock.advance(PAUSE_SECONDS * ATTEMPTS * ATTEMPTS)
     assert telling is not None
     assert telling.done()
     assert "may serve an older copy" in caplog.text
-    assert rig.moved.told == 1
+    assert rig.moved.notified == 1
 
 
 async def test_a_write_from_before_a_restart_is_told_to_who_has_the_slot_now(rig: Rig) -> None:
@@ -117,7 +117,7 @@ async def test_a_write_from_before_a_restart_is_told_to_who_has_the_slot_now(rig
 
 async def test_a_write_from_before_a_restart_is_told_when_the_ring_is_known(rig: Rig) -> None:
     rig.ownership = Ownership(ME)
-    rig.moved = MovedWrites(rig.ownership, rig.others.forget, rig.clock)
+    rig.moved = LateWriteInvalidation(rig.ownership, rig.others.forget, rig.clock)
     assert rig.moved.wrote(FOO, UNCONFIRMED) is None
     rig.halves()
     await settle()

@@ -11,10 +11,10 @@ from google.protobuf.message import Message
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.registration import LOG_AGAIN_SECONDS, Identity, Registration
 from milena_cache.objects.object_store import Fault
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_common.api.errors import FailedPrecondition, MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from tests.support.fake_clock import FakeClock, settle
 from tests.support.s3.memory_store import MemoryStore
@@ -67,7 +67,7 @@ class Rig:
         identity = Identity("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket", "journal-1")
         self.ring = SlotMap.empty()
         self.kept: list[str] = []
-        self.report = NodeReport(3, 1, ("journal: its disk is full",))
+        self.report = NodeStatus(3, 1, ("journal: its disk is full",))
         self.cluster = NodeIdentity("bucket", "id", keep=self.kept.append)
         self.registration = Registration(
             "r:50050",
@@ -177,7 +177,7 @@ async def test_leaving_tells_the_router_and_a_deaf_router_is_no_obstacle(caplog:
 async def test_a_bucket_that_cannot_be_used_is_told_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clock, store = FakeClock(), MemoryStore()
-    watch = BucketWatch(store, "bucket", clock, lambda: 1.0)
+    watch = BucketCheck(store, "bucket", clock, lambda: 1.0)
     task = asyncio.create_task(watch.run())
     assert watch.problem, "not ready before S3 has answered"
     await clock.advance(30)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from milena_cache.memory.change_feed import Changes
+from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.memory.lru import ENTRY_OVERHEAD
 from milena_cache.objects.expiry import NEVER
 from milena_cache.objects.object_store import Fault
@@ -40,7 +40,7 @@ ENDS = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
 def followed(t: NodeUnderTest) -> list[bytes]:
     """The keys that are told to have changed, from now on."""
     told: list[bytes] = []
-    t.node.changes.on_change = told.append
+    t.node.change_feed.on_change = told.append
     return told
 
 
@@ -91,7 +91,7 @@ async def test_every_way_to_another_answer_is_told() -> None:
     await settle()
     await t.put("k", b"four")
     tells()
-    t.node.forget(t.object("k"))
+    t.node.invalidate(t.object("k"))
     assert tells(), "forgotten"
     await t.get("k")
     await t.get("a")
@@ -113,7 +113,7 @@ async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
     assert await t.outcome("k") == ("miss", b"theirs, later")
     assert told == [b"k"]
     told.clear()
-    t.store.refuse = lambda operation, _: Fault.REFUSED if operation == "put" else None
+    t.store.refuse = lambda operation, _: Fault.REJECTED if operation == "put" else None
     await t.put("k", b"refused")
     await t.flush()
     told.clear()
@@ -123,25 +123,25 @@ async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
 
 
 def test_ends_are_told_when_they_are_due_and_no_more_of_them_kept_than_there_is_room_for() -> None:
-    changes = Changes(max_ends=2)
+    feed = ChangeFeed(max_expiries=2)
     told: list[bytes] = []
-    changes.on_change = told.append
-    assert changes.ends(b"late", 30.0)
-    assert changes.ends(b"early", 10.0)
-    assert not changes.ends(b"one too many", 20.0)
-    assert changes.due(9.9) == 0
-    assert changes.due(10.0) == 1
+    feed.on_change = told.append
+    assert feed.expect_expiry(b"late", 30.0)
+    assert feed.expect_expiry(b"early", 10.0)
+    assert not feed.expect_expiry(b"one too many", 20.0)
+    assert feed.due(9.9) == 0
+    assert feed.due(10.0) == 1
     assert told == [b"early"]
-    assert changes.ends(b"middle", 20.0)
-    assert changes.due(100.0) == 2
+    assert feed.expect_expiry(b"middle", 20.0)
+    assert feed.due(100.0) == 2
     assert told == [b"early", b"middle", b"late"]
-    assert changes.due(100.0) == 0
+    assert feed.due(100.0) == 0
 
 
 def test_without_anybody_who_follows_nothing_is_kept() -> None:
-    changes = Changes()
-    changes(b"k")
-    assert changes.due(100.0) == 0
+    feed = ChangeFeed()
+    feed.notify(b"k")
+    assert feed.due(100.0) == 0
 
 
 class ChangesMachine(RuleBasedStateMachine):
@@ -175,7 +175,7 @@ class ChangesMachine(RuleBasedStateMachine):
         """What was known of before belongs to a node that is no more, or to slots that were another's."""
         self.following.clear()
         self.kept.clear()
-        node.changes.on_change = self.changed
+        node.change_feed.on_change = self.changed
 
     def changed(self, key: bytes) -> None:
         self.following = {client: about for client, about in self.following.items() if about != key}
@@ -196,7 +196,7 @@ class ChangesMachine(RuleBasedStateMachine):
     async def read(self, key: str) -> bytes | None:
         """One client's read; what it was told."""
         self.reads += 1
-        client, filed_as = self.reads, self.t.object(key).filed_as
+        client, filed_as = self.reads, self.t.object(key).cache_key
         self.following[client] = filed_as
         try:
             value = (await self.t.get(key, self.epoch)).entry.value
@@ -209,7 +209,7 @@ class ChangesMachine(RuleBasedStateMachine):
 
     def check(self, key: str, value: bytes | None) -> None:
         for about, kept in self.kept.values():
-            if about == self.t.object(key).filed_as:
+            if about == self.t.object(key).cache_key:
                 agree = (kept is None) == (value is None) if THERE in (kept, value) else kept == value
                 assert agree, (key, kept, value)
 
@@ -224,7 +224,7 @@ class ChangesMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def exists(self, key: str) -> None:
         self.reads += 1
-        client, filed_as = self.reads, self.t.object(key).filed_as
+        client, filed_as = self.reads, self.t.object(key).cache_key
         self.following[client] = filed_as
 
         async def look_and_check() -> None:
@@ -310,7 +310,7 @@ class ChangesMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:
-        self.t.node.forget(self.t.object(key))
+        self.t.node.invalidate(self.t.object(key))
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 6.0, 105.0, 130.0, 170.0]))
     def time_passes(self, seconds: float) -> None:
@@ -320,7 +320,7 @@ class ChangesMachine(RuleBasedStateMachine):
     def time_passes_and_nothing_else(self, seconds: float) -> None:
         self.t.clock.tick(seconds)
 
-    @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.REFUSED]), times=st.integers(1, 3))
+    @rule(fault=st.sampled_from([Fault.CONNECT, Fault.TIMEOUT, Fault.REJECTED]), times=st.integers(1, 3))
     def s3_fails_some_requests(self, fault: Fault, times: int) -> None:
         self.t.store.fail(fault, times=times, after_effect=fault.ambiguous)
 

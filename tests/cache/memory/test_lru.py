@@ -23,20 +23,20 @@ def test_an_etag_comes_back_as_it_was(etag: str) -> None:
 
 def test_the_least_recently_used_goes_first_and_is_counted_by_reason() -> None:
     memory = Memory(max_entries=2, max_bytes=10**6)
-    memory.put(b"a", entry(b"1"))
-    memory.put(b"b", entry(b"2"))
+    memory.store(b"a", entry(b"1"))
+    memory.store(b"b", entry(b"2"))
     memory.get(b"a")
-    memory.put(b"c", entry(b"3"))
+    memory.store(b"c", entry(b"3"))
     assert [key for key in (b"a", b"b", b"c") if memory.get(key)] == [b"a", b"c"]
     assert memory.evictions == {"entries": 1, "bytes": 0}
 
 
 def test_bytes_count_what_an_entry_costs() -> None:
     memory = Memory(max_entries=100, max_bytes=2 * (ENTRY_OVERHEAD + 11))
-    memory.put(b"a", entry(b"x" * 10))
-    memory.put(b"b", entry(b"x" * 10))
+    memory.store(b"a", entry(b"x" * 10))
+    memory.store(b"b", entry(b"x" * 10))
     assert memory.bytes == memory.max_bytes
-    memory.put(b"c", entry(None))
+    memory.store(b"c", entry(None))
     assert memory.get(b"a") is None
     assert memory.evictions == {"entries": 0, "bytes": 1}
 
@@ -44,7 +44,7 @@ def test_bytes_count_what_an_entry_costs() -> None:
 @pytest.mark.parametrize("max_bytes", [0, ENTRY_OVERHEAD + 10])
 def test_an_entry_over_the_whole_budget_is_not_kept_and_pushes_nothing_out(max_bytes: int) -> None:
     memory = Memory(max_entries=10, max_bytes=max_bytes)
-    assert not memory.put(b"a", entry(b"x" * 10))
+    assert not memory.store(b"a", entry(b"x" * 10))
     assert (len(memory), memory.bytes, sum(memory.evictions.values())) == (0, 0, 0)
 
 
@@ -64,7 +64,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(key=keys, size=st.integers(0, 6 * ENTRY_OVERHEAD) | st.none())
     def put(self, key: bytes, size: int | None) -> None:
         new = entry(None if size is None else b"x" * size)
-        kept = self.memory.put(key, new)
+        kept = self.memory.store(key, new)
         self.model.pop(key, None)
         assert kept == (len(key) + new.size + ENTRY_OVERHEAD <= self.memory.max_bytes)
         if kept:

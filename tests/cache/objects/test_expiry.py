@@ -10,10 +10,10 @@ from milena_cache.objects.expiry import (
     EXPIRES,
     MAX_TTL_MS,
     NEVER,
-    ends_after,
+    expires_after,
     expires_metadata,
     expiry_of,
-    has_ended,
+    is_expired,
     remaining_ms,
     to_the_millisecond,
 )
@@ -37,7 +37,7 @@ def test_the_end_is_the_same_everywhere(moment: float) -> None:
 def test_what_does_not_end_says_nothing_of_it() -> None:
     assert expires_metadata(NEVER) == {}
     assert expiry_of(STAMP, REF) is NEVER
-    assert not has_ended(NEVER, NOW)
+    assert not is_expired(NEVER, NOW)
     assert remaining_ms(NEVER, NOW) == 0
 
 
@@ -56,19 +56,19 @@ def test_a_copy_does_not_end_with_its_original() -> None:
 
 
 def test_the_end_is_the_first_moment_at_which_it_is_gone() -> None:
-    assert not has_ended(NOW, NOW - 0.001)
-    assert has_ended(NOW, NOW)
+    assert not is_expired(NOW, NOW - 0.001)
+    assert is_expired(NOW, NOW)
 
 
 def test_the_time_that_remains() -> None:
-    end = ends_after(1500, NOW)
+    end = expires_after(1500, NOW)
     assert end == NOW + 1.5
     assert remaining_ms(end, NOW) == 1500
     assert remaining_ms(end, NOW + 1.4999) == 1, "it still is there"
-    assert ends_after(0, NOW) is NEVER
+    assert expires_after(0, NOW) is NEVER
 
 
 def test_nobody_asks_for_more_than_ten_years() -> None:
-    assert remaining_ms(ends_after(MAX_TTL_MS, NOW), NOW) == MAX_TTL_MS
+    assert remaining_ms(expires_after(MAX_TTL_MS, NOW), NOW) == MAX_TTL_MS
     with pytest.raises(InvalidRequest, match=rf"ttl_ms: got {MAX_TTL_MS + 1}; allowed: 0 .* to {MAX_TTL_MS}"):
-        ends_after(MAX_TTL_MS + 1, NOW)
+        expires_after(MAX_TTL_MS + 1, NOW)

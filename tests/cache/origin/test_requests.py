@@ -69,7 +69,7 @@ async def test_after_the_last_attempt_the_failure_is_told() -> None:
     assert rig.store.count("get") + rig.fresh.count("get") == 3
 
 
-@pytest.mark.parametrize("fault", [Fault.DENIED, Fault.NO_BUCKET, Fault.REFUSED])
+@pytest.mark.parametrize("fault", [Fault.DENIED, Fault.NO_BUCKET, Fault.REJECTED])
 async def test_what_repeating_cannot_help_is_not_repeated(fault: Fault) -> None:
     rig = Rig()
     rig.store.fail(fault)
@@ -126,7 +126,7 @@ async def test_reads_that_hang_do_not_keep_a_write_waiting() -> None:
 async def test_a_write_is_not_begun_after_its_caller_gave_up() -> None:
     rig = Rig()
     with pytest.raises(OriginFailure, match="its caller gave up") as caught:
-        await rig.origin.put(REF, b"v", give_up_at=rig.clock.now())
+        await rig.origin.put(REF, b"v", deadline=rig.clock.now())
     assert not caught.value.ambiguous
     assert rig.store.calls == []
 

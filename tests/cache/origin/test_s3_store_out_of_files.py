@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from milena_cache.objects.object_store import Ref
-from milena_cache.origin.bucket_check import BucketWatch
-from milena_cache.origin.s3.answers import out_of_files
+from milena_cache.origin.bucket_check import BucketCheck
+from milena_cache.origin.s3.responses import out_of_files
 from milena_cache.servers.resp.assembly import RESERVED_FILES, allowed_connections
 from milena_common.api.errors import OriginUnavailable
 from tests.support.fake_clock import FakeClock, settle
@@ -89,7 +89,7 @@ class Refusing(MemoryStore):
 
 
 async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> None:
-    watch = BucketWatch(Refusing("bucket"), "bucket", FakeClock(), lambda: 1.0)
+    watch = BucketCheck(Refusing("bucket"), "bucket", FakeClock(), lambda: 1.0)
     task = asyncio.create_task(watch.run())
     await settle()
     assert watch.problem == f"bucket bucket cannot be used: S3 bucket of s3://bucket/: {SAID}; raise the limit"

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from milena_cache.objects.object_store import Fault, Info, Page, Ref
-from milena_cache.origin.bucket_check import BucketWatch
+from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.conditions import Capability, Conditions, ConditionsMode, State
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.store_probe import StoreProbe
@@ -120,7 +120,7 @@ async def test_a_node_is_ready_after_one_try_and_a_probe_that_failed_is_repeated
     store = MemoryStore(BUCKET)
     rig = Rig(store)
     outcomes: list[tuple[bool, str]] = []
-    watch = BucketWatch(rig.origin, BUCKET, rig.clock, lambda: 0.5)
+    watch = BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.5)
 
     async def probe() -> bool:
         done = await rig.probe.run()
@@ -128,7 +128,7 @@ async def test_a_node_is_ready_after_one_try_and_a_probe_that_failed_is_repeated
         store.refuse = None
         return done
 
-    watch = BucketWatch(rig.origin, BUCKET, rig.clock, lambda: 0.5, [probe])
+    watch = BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.5, [probe])
     store.refuse = lambda operation, _: Fault.SERVER if operation == "put" else None
     running = asyncio.create_task(watch.run())
     await rig.clock.advance(30)
@@ -164,7 +164,7 @@ async def test_pauses_between_probes_grow_to_minutes() -> None:
         probes += 1
         return False
 
-    watching = asyncio.create_task(BucketWatch(rig.origin, BUCKET, rig.clock, lambda: 0.99, [probe]).run())
+    watching = asyncio.create_task(BucketCheck(rig.origin, BUCKET, rig.clock, lambda: 0.99, [probe]).run())
     await rig.clock.advance(600)
     assert 10 <= probes <= 12
     await rig.clock.advance(3600)

@@ -168,7 +168,7 @@ async def test_a_cold_read_that_s3_does_not_answer_ends_within_its_time() -> Non
         (Fault.UNEXPECTED, OriginUnavailable),
         (Fault.DENIED, AccessDenied),
         (Fault.NO_BUCKET, FailedPrecondition),
-        (Fault.REFUSED, FailedPrecondition),
+        (Fault.REJECTED, FailedPrecondition),
     ],
 )
 async def test_each_fault_of_s3_has_its_error_and_is_not_cached(fault: Fault, error: type[Exception]) -> None:
@@ -427,7 +427,7 @@ async def test_every_read_has_one_outcome_and_counts_its_bytes() -> None:
     await t.get("k")
     await t.get("k")
     await t.get("absent")
-    t.store.fail(Fault.REFUSED)
+    t.store.fail(Fault.REJECTED)
     with pytest.raises(FailedPrecondition):
         await t.get("bad")
     reads = t.node.reads

@@ -80,7 +80,7 @@ async def test_those_who_follow_keys_are_told() -> None:
     t.in_s3("a/k", b"v")
     await t.get("a/k")
     told: list[bytes] = []
-    t.node.changes.on_change = told.append
+    t.node.change_feed.on_change = told.append
     await t.node.refresher.matching(lambda key: key.startswith(b"a/"))
     assert told == [b"a/k"]
     await t.node.refresher.keys([b"without a copy"])

@@ -35,25 +35,25 @@ def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any)
 def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_write() -> None:
     dirty = Dirty(MOST, MOST)
     old = entry(1, base='"e"')
-    assert dirty.put(old) is None
-    old.queued, old.unsure = True, True
+    assert dirty.replace(old) is None
+    old.queued, old.indeterminate = True, True
     dirty.upload_began(old)
     new = entry(2, base=ABSENT)
-    assert dirty.put(new) is old
+    assert dirty.replace(new) is old
     assert dirty.get(b"k") is new
-    assert (new.base, new.unsure, new.uploading, new.queued, new.since) == ('"e"', True, True, True, 1.0)
-    assert not new.or_absent
+    assert (new.base, new.indeterminate, new.uploading, new.queued, new.since) == ('"e"', True, True, True, 1.0)
+    assert not new.maybe_absent
 
 
-@pytest.mark.parametrize(("deleted", "or_absent"), [(True, False), (False, True), (True, True), (False, False)])
-def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, or_absent: bool) -> None:
+@pytest.mark.parametrize(("deleted", "maybe_absent"), [(True, False), (False, True), (True, True), (False, False)])
+def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absent: bool) -> None:
     dirty = Dirty(MOST, MOST)
     old = entry(1, value=None if deleted else b"v")
-    old.or_absent = or_absent
-    dirty.put(old)
-    dirty.put(entry(2))
-    dirty.put(new := entry(3))
-    assert new.or_absent == (deleted or or_absent)
+    old.maybe_absent = maybe_absent
+    dirty.replace(old)
+    dirty.replace(entry(2))
+    dirty.replace(new := entry(3))
+    assert new.maybe_absent == (deleted or maybe_absent)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,17 @@ def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, or_absent: 
 def test_which_write_holds_s3_to_its_condition(asked: bool, before: bool | None, dead: bool, stays: bool) -> None:
     dirty = Dirty(MOST, MOST)
     if before is not None:
-        dirty.put(old := entry(1, conditional=before))
+        dirty.replace(old := entry(1, conditional=before))
         if dead:
             dirty.kill(old, "refused", 0.0)
-    dirty.put(new := entry(2, conditional=asked))
+    dirty.replace(new := entry(2, conditional=asked))
     assert new.conditional is stays
 
 
 def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
     dirty = Dirty(MOST, 10)
-    dirty.put(fits := entry(1, b"a", b"x" * 10))
-    dirty.put(beyond := entry(2, b"b", b"x"))
+    dirty.replace(fits := entry(1, b"a", b"x" * 10))
+    dirty.replace(beyond := entry(2, b"b", b"x"))
     assert (fits.value, beyond.value, beyond.size, beyond.deleted) == (b"x" * 10, None, 1, False)
     assert dirty.memory_bytes == 10
     assert dirty.bytes == 2 + 11 + 2 * ENTRY_OVERHEAD
@@ -89,7 +89,7 @@ def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
 
 def test_a_value_that_is_nowhere_else_stays_in_memory() -> None:
     dirty = Dirty(MOST, 0)
-    dirty.put(only := entry(1, value=b"x" * 10, journaled=False))
+    dirty.replace(only := entry(1, value=b"x" * 10, journaled=False))
     assert only.value == b"x" * 10
     assert dirty.memory_bytes == 10
 
@@ -97,13 +97,13 @@ def test_a_value_that_is_nowhere_else_stays_in_memory() -> None:
 def test_the_records_that_an_entry_stands_for() -> None:
     kept, remembered = entry(7), entry(8, journaled=False)
     assert (list(kept.records()), list(remembered.records())) == ([7], [])
-    kept.under = remembered.under = 5
+    kept.shadowed_seq = remembered.shadowed_seq = 5
     assert (list(kept.records()), list(remembered.records())) == ([5, 7], [5])
 
 
 def test_room_is_what_the_budget_has_left() -> None:
     dirty = Dirty(ENTRY_OVERHEAD + 12, MOST)
-    dirty.put(entry(1, b"k", b"v"))
+    dirty.replace(entry(1, b"k", b"v"))
     assert (dirty.has_room(10, 0), dirty.has_room(11, 0)) == (True, False)
 
 
@@ -115,7 +115,7 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
     for each in entries:
         if not dirty.has_room(each.cost, each.keeping):
             break
-        dirty.put(each)
+        dirty.replace(each)
         taken += 1
     assert taken == (KEEPING_FREE + limit) // (ENTRY_OVERHEAD + 7)
     assert dirty.keeping_bytes <= KEEPING_FREE + limit
@@ -128,15 +128,15 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
 
 def test_a_revived_dead_letter_starts_anew() -> None:
     dirty = Dirty(MOST, MOST)
-    dirty.put(refused := entry(1))
+    dirty.replace(refused := entry(1))
     refused.failures = 3
     dirty.kill(refused, "refused", 99.0)
     assert (refused.dead, refused.dead_at, list(dirty.dead())) == ("refused", 99.0, [refused])
-    flushed = dirty.cut()
-    dirty.revive(refused)
+    flushed = dirty.checkpoint()
+    dirty.requeue(refused)
     assert (refused.dead, refused.failures, list(dirty.dead())) == ("", 0, [])
-    assert dirty.left_of(flushed) == 0
-    assert dirty.left_of(dirty.cut()) == 1
+    assert dirty.pending_before(flushed) == 0
+    assert dirty.pending_before(dirty.checkpoint()) == 1
 
 
 @dataclass
@@ -186,7 +186,7 @@ class DirtyMachine(RuleBasedStateMachine):
         self.seq += 1
         value = None if size is None else b"x" * size
         journaled = journaled or not fits
-        self.dirty.put(entry(self.seq, key, value, journaled=journaled, since=self.now))
+        self.dirty.replace(entry(self.seq, key, value, journaled=journaled, since=self.now))
         known = self.model.setdefault(key, Key())
         if known.dead:
             known = self.model[key] = Key()
@@ -205,7 +205,7 @@ class DirtyMachine(RuleBasedStateMachine):
     def upload_ends(self, data: st.DataObject, landed: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=True)))
         known, newest = self.model[key], self.of(key)
-        self.dirty.upload_ended(newest, landed=landed, now=self.now)
+        self.dirty.upload_finished(newest, succeeded=landed, now=self.now)
         assert not newest.uploading
         if landed:
             # The age of what is left counts from here: it came while this upload was under way.
@@ -229,7 +229,7 @@ class DirtyMachine(RuleBasedStateMachine):
         if drop or known.damaged:
             self.goes(key)
         else:
-            self.dirty.revive(self.of(key))
+            self.dirty.requeue(self.of(key))
             known.dead = False
             known.writes = [[known.writes[0][0], self.generation]]
 
@@ -240,7 +240,7 @@ class DirtyMachine(RuleBasedStateMachine):
 
     @rule()
     def cut(self) -> None:
-        assert self.dirty.cut() == self.generation
+        assert self.dirty.checkpoint() == self.generation
         self.generation += 1
 
     @rule()
@@ -262,7 +262,7 @@ class DirtyMachine(RuleBasedStateMachine):
     def what_is_left_and_how_old_it_is(self) -> None:
         oldest = [known.writes[0] for known in self.model.values() if not known.dead]
         for generation in range(self.generation + 1):
-            assert self.dirty.left_of(generation) == sum(since <= generation for _, since in oldest)
+            assert self.dirty.pending_before(generation) == sum(since <= generation for _, since in oldest)
         assert self.dirty.oldest_since(self.now) == min((since for since, _ in oldest), default=self.now)
 
 

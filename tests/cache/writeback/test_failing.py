@@ -112,7 +112,7 @@ async def test_when_s3_takes_nothing_it_is_tried_rarely() -> None:
     for number in range(500):
         await t.put(f"k{number}", b"v")
     await t.clock.advance(10)
-    assert t.writeback.pace.down
+    assert t.writeback.throttle.down
     t.store.calls.clear()
     await t.clock.advance(60)
     assert len(t.store.calls) <= 60 / PROBE_SECONDS + 60
@@ -218,7 +218,7 @@ async def test_a_drop_waits_for_the_attempt_in_flight_and_drops_nothing_that_s3_
 async def test_a_drop_keeps_a_write_that_has_taken_the_place_of_the_stuck_one() -> None:
     t = await started(stuck_after=STUCK_AFTER)
     await stuck(t, "bad")
-    async with t.writeback.turns.turn(b"bad", None):
+    async with t.writeback.s3_locks.hold(b"bad", None):
         dropping = asyncio.create_task(t.writeback.stuck.drop(None))
         await settle()
         await t.put("bad", b"newer")

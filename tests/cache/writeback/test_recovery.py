@@ -137,7 +137,7 @@ async def test_more_than_the_limit_is_taken_and_what_comes_then_goes_through() -
 async def test_an_empty_journal_is_replayed_to_nothing() -> None:
     t = NodeUnderTest(mode="back")
     found = await t.start()
-    assert (found.records, len(t.dirty.entries), t.journal.set_aside) == (0, 0, 0)
+    assert (found.records, len(t.dirty.entries), t.journal.quarantined) == (0, 0, 0)
 
 
 async def test_pages_of_records_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ async def test_a_damaged_value_is_a_dead_letter_that_refuses_reads(caplog: pytes
     assert [(entry.key, entry.dead) for entry in t.dirty.dead()] == [
         (b"k", "damaged: the journal record: its value of 5 bytes is damaged")
     ]
-    assert (t.dirty.damaged, t.journal.set_aside) == (1, 0)
+    assert (t.dirty.damaged, t.journal.quarantined) == (1, 0)
     assert f"journal record {FIRST + 2}: its value of 5 bytes is damaged" in caplog.text
     await check_withheld(t, "k")
     assert t.s3_has("k") == b"older"
@@ -253,19 +253,19 @@ async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.Lo
     disk.committed.records[FIRST + 3] = disk.committed.records[FIRST + 3][:30]
     with caplog.at_level(logging.INFO):
         t = await started(disk)
-    assert t.journal.set_aside == 2
+    assert t.journal.quarantined == 2
     assert f"journal record {FIRST + 2}: its head or key is damaged" in caplog.text
     assert f"journal record {FIRST + 3}: has 30 bytes, less than its head" in caplog.text
     assert "2 writes to upload, 0 refused by S3 before, 2 damaged records" in caplog.text
     assert sorted(t.dirty.entries) == [b"k1", b"k4"]
-    assert sorted(t.disk.committed.aside) == [FIRST + 2, FIRST + 3]
+    assert sorted(t.disk.committed.quarantined) == [FIRST + 2, FIRST + 3]
     await t.clock.advance(5)
     assert {ref.key: value for ref, value in t.store.objects.items()} == {"k1": b"1", "k4": b"4"}
     t = await t.crash()
-    assert t.journal.set_aside == 2, "until somebody decides"
+    assert t.journal.quarantined == 2, "until somebody decides"
     await t.writeback.dead_letters.drop(None)
     t = await t.crash()
-    assert t.journal.set_aside == 0
+    assert t.journal.quarantined == 0
 
 
 async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
@@ -282,7 +282,7 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
     await t.clock.advance(2)
     assert not t.journal.full
     assert numbers(t) == [2]
-    assert sorted(t.disk.committed.aside) == [FIRST + 3]
+    assert sorted(t.disk.committed.quarantined) == [FIRST + 3]
 
 
 # ---- refused
@@ -350,8 +350,8 @@ async def check_start(directory: Path, damage: str) -> str:
     t = NodeUnderTest(mode="back", disk=LmdbDisk(directory, 10**6))  # type: ignore[arg-type]
     t.in_s3(f"key{CHANGED}", b"older")
     await t.start()
-    became = "dead" if t.dirty.dead_letters else "aside" if t.journal.set_aside else "whole"
-    assert t.dirty.damaged + t.journal.set_aside == (became != "whole"), damage
+    became = "dead" if t.dirty.dead_letters else "aside" if t.journal.quarantined else "whole"
+    assert t.dirty.damaged + t.journal.quarantined == (became != "whole"), damage
     for number in range(RECORDS_WRITTEN):
         if number == CHANGED and became == "dead":
             with pytest.raises(FailedPrecondition):

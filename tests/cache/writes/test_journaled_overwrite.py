@@ -27,7 +27,7 @@ def budgets_are_exact(t: NodeUnderTest) -> None:
     entries = t.dirty.entries.values()
     assert t.dirty.bytes == sum(entry.cost for entry in entries)
     assert t.dirty.memory_bytes == sum(len(entry.value or b"") for entry in entries)
-    assert t.dirty.left_of(10**9) == len(t.dirty)
+    assert t.dirty.pending_before(10**9) == len(t.dirty)
 
 
 async def test_what_waits_for_its_upload_in_memory_takes_another_value() -> None:
@@ -64,7 +64,7 @@ async def test_what_the_journal_has_stays_there(between: bool) -> None:
         assert not overwritten(t, value)
         await t.put("k", value)
     assert (await t.get("k")).entry.value == (b"3" if between else b"2")
-    await t.journal.settled()
+    await t.journal.sync_barrier()
     after = await t.crash()
     assert (await after.get("k")).entry.value == b"1"
     await after.stop()
@@ -126,7 +126,7 @@ async def test_what_is_from_an_earlier_ownership_or_in_doubt_is_not_taken_over()
     await t.put("k", b"1", owned_since=3)
     assert not overwritten(t, b"2", owned_since=5)
     assert overwritten(t, b"2", owned_since=3)
-    t.node.forget(t.object("k"))
+    t.node.invalidate(t.object("k"))
     assert not overwritten(t, b"3", owned_since=3)
     await t.stop()
 
@@ -134,7 +134,7 @@ async def test_what_is_from_an_earlier_ownership_or_in_doubt_is_not_taken_over()
 async def test_whose_turn_it_is_comes_first() -> None:
     t = await started()
     await t.put("k", b"1")
-    async with t.writes.turn(b"k", SOON):
+    async with t.writes.lock(b"k", SOON):
         assert not overwritten(t, b"2")
     begun = t.writes.begin(Change(t.object("k"), b"2"), "through", SOON)
     assert not isinstance(begun, Ack)

@@ -117,7 +117,7 @@ async def test_who_gives_up_cancels_nothing() -> None:
         await asyncio.sleep(0)
         begun.cancel()
         await t.writes.finish(SOON)
-        await t.journal.settled()
+        await t.journal.sync_barrier()
         await settle()
         assert (await t.get("k")).entry.value == value
     await t.stop()

@@ -33,7 +33,7 @@ from milena_common.api.errors import (
 )
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.process.env import Environment
-from milena_common.resp.client_commands import NOT_ASKED
+from milena_common.resp.client_commands import NOT_SENT
 from milena_router import config as router_config
 from tests.client.scripted import FOUND, WRITTEN, Answer, Script, ScriptedAsyncTransport, ScriptedTransport
 
@@ -282,5 +282,5 @@ def test_a_call_has_time_for_the_loss_of_a_node_by_default() -> None:
 def test_what_a_first_attempt_came_to() -> None:
     lost = NodeLost("gone")
     assert failed_attempt(1.0, lost) == FailedAttempt(1.0, lost)
-    for nothing_done in (NOT_ASKED, Moved(5, "a:1"), NoNodes("no ring"), [b"not", b"a value"]):
+    for nothing_done in (NOT_SENT, Moved(5, "a:1"), NoNodes("no ring"), [b"not", b"a value"]):
         assert failed_attempt(1.0, nothing_done) is None

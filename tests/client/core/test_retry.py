@@ -23,7 +23,7 @@ from milena_common.api.errors import (
     Unavailable,
 )
 
-POLICY = RetryPolicy(first=0.05, most=1.0, tokens=10.0, refund=0.1)
+POLICY = RetryPolicy(first=0.05, max_delay=1.0, tokens=10.0, refund=0.1)
 
 
 def attempts(
@@ -92,7 +92,7 @@ def test_an_outage_does_not_multiply_the_load() -> None:
     assert retries == 10
     # Ten successes are worth one retry.
     for _ in range(11):
-        budget.succeeded()
+        budget.refund_success()
     retries = sum(attempts(budget=budget).next_delay(Unavailable(""), 0.0) is not None for _ in range(1000))
     assert retries == 1
 
@@ -100,7 +100,7 @@ def test_an_outage_does_not_multiply_the_load() -> None:
 def test_successes_fill_the_budget_and_no_more() -> None:
     budget = RetryBudget(POLICY)
     for _ in range(1000):
-        budget.succeeded()
+        budget.refund_success()
     assert sum(budget.take() for _ in range(1000)) == 10
 
 

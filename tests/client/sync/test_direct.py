@@ -383,10 +383,10 @@ def test_a_rate_limit_is_waited_out(rig: Rig) -> None:
     client = rig.client()
     client.set(FIRST, b"v")
     for get in (client.get, lambda key: client.get_many([key])[key], lambda key: client.get_entry(key).value):
-        refusals = [b"-RATELIMIT retry-after-ms=1 slow down\r\n"] * 2
-        rig.nodes[0].says = lambda words, left=refusals: left.pop() if left else None
+        rejections = [b"-RATELIMIT retry-after-ms=1 slow down\r\n"] * 2
+        rig.nodes[0].says = lambda words, left=rejections: left.pop() if left else None
         assert get(FIRST) == b"v"
-        assert not refusals
+        assert not rejections
 
 
 def test_keys_fail_by_themselves(rig: Rig) -> None:

@@ -54,7 +54,7 @@ def opened(here: RespNode) -> RespSocket:
 def test_every_value(here: RespNode, key: str) -> None:
     connection = opened(here)
     for _ in range(3):
-        assert connection.request(get(key.encode()), LONG) == VALUES.get(key)
+        assert connection.exchange(get(key.encode()), LONG) == VALUES.get(key)
 
 
 def test_values_around_the_size_of_a_read(node: FakeRespNode, here: RespNode) -> None:
@@ -62,7 +62,7 @@ def test_values_around_the_size_of_a_read(node: FakeRespNode, here: RespNode) ->
     connection = opened(here)
     for size in range(65_536 - 30, 65_536 + 30):
         node.says = lambda words, size=size: b"$%d\r\n%b\r\n" % (size, b"y" * size)
-        assert connection.request(get(b"k"), LONG) == b"y" * size
+        assert connection.exchange(get(b"k"), LONG) == b"y" * size
 
 
 def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
@@ -91,7 +91,7 @@ def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
         thread.start()
         connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
         for _, _, meant in plan:
-            assert connection.request(get(b"k"), LONG) == meant
+            assert connection.exchange(get(b"k"), LONG) == meant
         connection.close()
         thread.join()
 
@@ -114,7 +114,7 @@ def test_deferred_answers_are_waited_for(node: FakeRespNode, here: RespNode) -> 
     node.defers = lambda words: words[-1] == b"k"
     released = threading.Thread(target=lambda: (wait_until("asked", lambda: node.held, LONG), node.release()))
     released.start()
-    assert connection.request(get(b"k"), LONG) == b"v"
+    assert connection.exchange(get(b"k"), LONG) == b"v"
     released.join()
     released = threading.Thread(
         target=lambda: (wait_until("asked", lambda: len(node.held) == 2, LONG), node.release())
@@ -131,7 +131,7 @@ def test_silence_ends_the_call_and_the_connection(node: FakeRespNode, here: Resp
     node.silent = not deferred
     node.defers = lambda words: deferred
     with pytest.raises(DeadlineExceeded, match=r"node a:1 did not answer within 0\.05 s"):
-        connection.request(get(b"k"), 0.05)
+        connection.exchange(get(b"k"), 0.05)
     assert connection.closed
     assert here.current() is None
     node.silent, node.defers = False, lambda words: False
@@ -157,7 +157,7 @@ def test_a_drip_of_bytes_does_not_make_a_call_longer() -> None:
         thread.start()
         connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
         with pytest.raises(DeadlineExceeded):
-            connection.request(get(b"k"), 0.2)
+            connection.exchange(get(b"k"), 0.2)
         gone.set()
         thread.join()
 
@@ -179,7 +179,7 @@ def test_a_node_that_takes_a_little_at_a_time_does_not_make_a_call_longer(many: 
         connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
         large = call("Put", 0.2, b"x" * 30_000_000)
         with pytest.raises(DeadlineExceeded):
-            connection.send([large], 0.2) if many else connection.request(large, 0.2)
+            connection.send([large], 0.2) if many else connection.exchange(large, 0.2)
         gone.set()
         thread.join()
         assert connection.closed
@@ -204,7 +204,7 @@ def test_a_broken_connection_is_a_lost_node(node: FakeRespNode, here: RespNode) 
     node.disconnect()
     wait_until("it is noticed", lambda: not node.connections, LONG)
     with pytest.raises(NodeLost, match="node a:1 broke off the connection"):
-        connection.request(get(b"k"), LONG)
+        connection.exchange(get(b"k"), LONG)
     assert opened(here).request(get(b"k"), LONG) == b"v"
 
 
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_ends_the_connection(node: FakeRespNode, here: RespN
     connection = opened(here)
     node.says = lambda words: data
     with pytest.raises((NodeLost, DeadlineExceeded)):
-        connection.request(get(b"k"), 0.1)
+        connection.exchange(get(b"k"), 0.1)
     assert connection.closed
 
 
@@ -250,7 +250,7 @@ def test_leaving_ends_all_but_what_is_to_last(node: FakeRespNode, here: RespNode
         connection = opened(here)
         connection.lasting = lasting
         try:
-            ended[lasting] = connection.request(get(b"k"), LONG)
+            ended[lasting] = connection.exchange(get(b"k"), LONG)
         except NodeLost as error:
             ended[lasting] = error
 
@@ -277,7 +277,7 @@ def test_a_node_that_is_not_there_costs_no_time_and_is_looked_for_beside(node: F
     node.close()
     assert there.current() is connection
     with pytest.raises(NodeLost):
-        connection.request(get(b"k"), LONG)
+        connection.exchange(get(b"k"), LONG)
     for _ in range(1000):
         assert there.open(LONG) is None
 
@@ -294,7 +294,7 @@ def test_an_interrupt_leaves_no_answer_behind(node: FakeRespNode, here: RespNode
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        connection.request(get(b"k"), LONG)
+        connection.exchange(get(b"k"), LONG)
     thread.join()
     assert connection.closed
     node.defers = lambda words: False
@@ -324,4 +324,4 @@ def test_a_forked_process_has_connections_of_its_own(node: FakeRespNode, here: R
         return values == [b"v"] * 20
 
     assert in_a_child(child) == 0
-    assert connection.request(get(b"k"), LONG) == b"v", "the parent's is as it was"
+    assert connection.exchange(get(b"k"), LONG) == b"v", "the parent's is as it was"

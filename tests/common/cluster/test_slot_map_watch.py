@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from milena_common.api.errors import FailedPrecondition, MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
-from milena_common.cluster.slot_map_watch import REFUSED_SECONDS, AsyncRingWatch, RingWatch
+from milena_common.cluster.slot_map_watch import REJECTED_SECONDS, AsyncRingWatch, RingWatch
 from tests.support.fake_clock import FakeClock, settle
 
 SOON = 10.0
@@ -113,7 +113,7 @@ async def test_a_lost_router_leaves_the_last_ring_and_is_asked_again(end: Event)
         assert len(rig.router.asked) == 2
         await rig.happens(ring(5), ring(6))
         assert rig.seen == [5, 6]
-        assert not rig.watch.refused
+        assert not rig.watch.rejected
 
 
 async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_an_answer() -> None:
@@ -133,14 +133,14 @@ async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_an_answer() -
 async def test_where_the_ring_is_withheld_it_is_asked_for_rarely() -> None:
     async with following() as rig:
         await rig.happens(WITHHELD)
-        assert rig.watch.refused
+        assert rig.watch.rejected
         assert rig.seen == []
-        await rig.clock.advance(REFUSED_SECONDS - 1)
+        await rig.clock.advance(REJECTED_SECONDS - 1)
         assert len(rig.router.asked) == 1
         await rig.clock.advance(1)
         assert len(rig.router.asked) == 2
         await rig.happens(ring(5))
-        assert not rig.watch.refused
+        assert not rig.watch.rejected
         assert rig.seen == [5]
 
 
@@ -149,7 +149,7 @@ async def test_it_is_logged_once_that_the_ring_is_withheld(caplog: pytest.LogCap
     async with following() as rig:
         for _ in range(3):
             await rig.happens(WITHHELD)
-            await rig.clock.advance(REFUSED_SECONDS)
+            await rig.clock.advance(REJECTED_SECONDS)
         assert [each.getMessage() for each in caplog.records] == [f"the router gives no ring: {WITHHELD}"]
         await rig.happens(ring(5), WITHHELD)
         assert len(caplog.records) == 2, "it had changed in between"
@@ -161,10 +161,10 @@ async def test_a_router_that_begins_to_withhold_the_ring_takes_it_away() -> None
         await rig.clock.advance(1)
         await rig.happens(WITHHELD)
         assert rig.seen == [5, 0]
-        await rig.clock.advance(REFUSED_SECONDS)
+        await rig.clock.advance(REJECTED_SECONDS)
         await rig.happens(WITHHELD)
         assert rig.seen == [5, 0]
-        await rig.clock.advance(REFUSED_SECONDS)
+        await rig.clock.advance(REJECTED_SECONDS)
         await rig.happens(ring(4), ring(5))
         assert rig.seen == [5, 0, 5], "the same ring is welcome again, an older one is not"
 
@@ -227,7 +227,7 @@ def test_a_thread_follows_the_ring() -> None:
     assert router.asked == 3
     watch.close()
     assert watch.current.epoch == 6
-    assert not watch.refused, "to be closed is not to be refused"
+    assert not watch.rejected, "to be closed is not to be refused"
 
 
 def test_a_thread_that_is_refused_ends_when_it_is_told_to() -> None:
@@ -237,7 +237,7 @@ def test_a_thread_that_is_refused_ends_when_it_is_told_to() -> None:
         router.events.put(event)
     watch.start()
     assert [seen.next(), seen.next()] == [5, 0]
-    assert watch.refused
+    assert watch.rejected
     watch.close()
     assert all(thread.name != "milena ring watch" for thread in threading.enumerate())
 

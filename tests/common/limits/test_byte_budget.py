@@ -82,7 +82,7 @@ async def test_one_whose_time_is_up_is_counted_as_rejected_and_one_whose_caller_
     late, gone = budget.request(10), budget.request(20)
     budget.reject(10, late)
     budget.abandon(20, gone)
-    assert (budget.rejected, budget.waiting, budget.waiting_bytes) == (1, 0, 0)
+    assert (budget.rejected, budget.queued, budget.queued_bytes) == (1, 0, 0)
 
 
 async def test_one_granted_as_its_time_is_up_gives_the_bytes_back_and_is_not_counted() -> None:
@@ -95,13 +95,13 @@ async def test_one_granted_as_its_time_is_up_gives_the_bytes_back_and_is_not_cou
 
 
 async def test_those_that_gave_up_behind_one_that_waits_keep_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(byte_budget, "MAX_WAITING", 2)
+    monkeypatch.setattr(byte_budget, "MAX_QUEUED", 2)
     budget = ByteBudget(100)
     await budget.take(60, None)
     large = budget.request(90)
     for _ in range(5):
         budget.abandon(10, budget.request(10))
-    assert (budget.waiting, budget.waiting_bytes) == (1, 90)
+    assert (budget.queued, budget.queued_bytes) == (1, 90)
     small = budget.request(10)
     budget.release(60)
     assert large.done()
@@ -109,13 +109,13 @@ async def test_those_that_gave_up_behind_one_that_waits_keep_no_place(monkeypatc
 
 
 async def test_more_than_the_queue_holds_are_rejected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(byte_budget, "MAX_WAITING", 2)
+    monkeypatch.setattr(byte_budget, "MAX_QUEUED", 2)
     budget = ByteBudget(10)
     await budget.take(10, None)
     waiting = [budget.request(1), budget.request(1)]
     with pytest.raises(Overloaded):
         budget.request(1)
-    assert budget.waiting == len(waiting)
+    assert budget.queued == len(waiting)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ask", "release", "abandon"]), st.integers(0, 150)), max_size=60))

@@ -97,7 +97,7 @@ def test_what_was_refused_is_counted() -> None:
     bucket = TokenBucket(2, 0.0)
     for n in (1, 1, 1, 5):
         bucket.take(0.0, n)
-    assert bucket.refused == 6
+    assert bucket.rejected == 6
 
 
 def test_the_refusal_says_whose_limit_it_is_and_how_long_to_wait() -> None:

@@ -12,7 +12,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.network import listening
 from milena_common.network.addresses import Address, Port, parse_address
 from milena_common.network.listening import CannotListen, check_free, check_none_in_use, listen
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 
 HAS_IPV6 = False
 try:
@@ -47,7 +47,7 @@ async def test_asyncio_ports_take_both_families_on_a_wildcard(text: str, loopbac
 @pytest.mark.parametrize("text", WILDCARDS)
 @pytest.mark.parametrize("loopback", LOOPBACKS)
 async def test_the_grpc_port_takes_both_families_on_a_wildcard(text: str, loopback: str) -> None:
-    door = GrpcDoor("test.Service", 1024, ByteBudget(10_000), 5)
+    door = GrpcServer("test.Service", 1024, ByteBudget(10_000), 5)
     real = door.bind(parse_address(text, lowest_port=0), "LISTEN_ADDR")
     await door.start({}, {})
     try:

@@ -79,7 +79,7 @@ def test_what_is_understood(read: Read, value: str, meant: object) -> None:
     env = Environment({"X": value})
     assert read(env) == meant
     assert env.problems == []
-    assert env.asked == ["X"]
+    assert env.read_names == ["X"]
 
 
 @pytest.mark.parametrize("variables", [{}, {"X": ""}, {"X": "  \t "}])

@@ -13,7 +13,7 @@ import pytest
 from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.errors import FailedPrecondition, NodeLost
 from milena_common.process.distribution import installed_version
-from milena_common.resp.client_commands import get, greeting
+from milena_common.resp.client_commands import get, handshake
 from milena_common.resp.encoding import command
 from milena_common.resp.identity import ANY
 from milena_common.resp.link import RespLink
@@ -195,7 +195,7 @@ async def test_who_writes_more_than_the_node_reads_waits() -> None:
         with connection:
             connection.sendall(b"%0\r\n" + b"+OK\r\n" * 5)
             gate.wait(LONG)
-            missing = len(big) + len(b"".join(greeting("milena-client", installed_version(), ANY)))
+            missing = len(big) + len(b"".join(handshake("milena-client", installed_version(), ANY)))
             while missing:
                 missing -= len(connection.recv(1 << 20))
             connection.sendall(b"+OK\r\n")

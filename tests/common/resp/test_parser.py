@@ -13,32 +13,34 @@ from hypothesis import strategies as st
 from milena_common.resp.encoding import command
 from milena_common.resp.parser import (
     ARGUMENT_OVERHEAD,
-    MOST_ARGUMENTS,
-    MOST_INLINE,
+    MAX_ARGUMENTS,
+    MAX_INLINE,
     CommandReader,
     NoRoom,
     ProtocolError,
     TooLong,
-    split_words,
+    split_inline,
 )
 from milena_common.resp.plain_commands import MAX_BYTES, commands_of
 
-MOST_BULK = 1000
-MOST_BYTES = 3000
+MAX_BULK = 1000
+COMMAND_BYTES = 3000
 
 Read = tuple[list[list[bytes]], str]
 
 
-def feed(reader: CommandReader, data: bytes, commands: list[list[bytes]], most: int = MOST_ARGUMENTS) -> None:
+def feed(
+    reader: CommandReader, data: bytes, commands: list[list[bytes]], max_arguments: int = MAX_ARGUMENTS
+) -> None:
     """Feed `data`, and append to `commands` all that it completes, about `most` arguments at a time."""
     reader.feed(data)
     while reader.more:
-        reader.read(commands.append, most)
+        reader.read(commands.append, max_arguments)
 
 
-def read(*pieces: bytes, most_bulk: int = MOST_BULK, most_bytes: int = MOST_BYTES) -> Read:
+def read(*pieces: bytes, max_bulk: int = MAX_BULK, max_bytes: int = COMMAND_BYTES) -> Read:
     """The commands in `pieces`, and the error that ended them, "" if none did."""
-    reader = CommandReader(most_bulk, most_bytes)
+    reader = CommandReader(max_bulk, max_bytes)
     commands: list[list[bytes]] = []
     for piece in pieces:
         try:
@@ -94,12 +96,12 @@ def test_any_bytes_mean_the_same_however_they_are_cut(data: bytes, places: list[
 
 @given(streams | st.lists(words, max_size=8).map(lambda sent: b"".join(command(*each) for each in sent)), cuts)
 def test_any_bytes_mean_the_same_however_few_are_read_at_once(data: bytes, places: list[int]) -> None:
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     error = ""
     try:
         for piece in cut(data, places):
-            feed(reader, piece, commands, most=1)
+            feed(reader, piece, commands, max_arguments=1)
     except ProtocolError as raised:
         error = str(raised)
     assert (commands, error) == read(data)
@@ -116,7 +118,7 @@ gets_and_others = st.lists(
 
 @given(gets_and_others, cuts)
 def test_pipelines_of_gets_are_recognized_wherever_the_reads_end(data: bytes, places: list[int]) -> None:
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     for piece in cut(data, places):
         reader.feed(piece)
@@ -132,7 +134,7 @@ def test_pipelines_of_gets_are_recognized_wherever_the_reads_end(data: bytes, pl
 
 def test_a_command_without_room_is_returned_at_once_skipped_and_the_next_one_is_read() -> None:
     for at in range(1, 60):
-        reader = CommandReader(MOST_BULK, MOST_BYTES)
+        reader = CommandReader(MAX_BULK, COMMAND_BYTES)
         commands: list[list[bytes]] = []
         data = command(b"MSET", b"k", b"v" * 20, b"l", b"w" * 20)
         feed(reader, data[:at], commands)
@@ -164,7 +166,7 @@ def test_a_cut_anywhere_makes_no_difference(data: bytes) -> None:
 
 @given(st.lists(streams, max_size=6))
 def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     sent = 0
     for piece in pieces:
@@ -190,11 +192,11 @@ def test_no_more_is_kept_than_was_sent(pieces: list[bytes]) -> None:
         (b"*1\r\n$\r\n", "invalid bulk length"),
         (b"*1\r\n!1\r\n", "expected '$', got '!'"),
         (b"*1\r\n\x00\r\n", "expected '$', got '?'"),
-        (b"*" + b"1" * MOST_INLINE, "too big mbulk count string"),
-        (b"*1\r\n$" + b"1" * MOST_INLINE, "too big bulk count string"),
-        (b"x" * MOST_INLINE, "too big inline request"),
+        (b"*" + b"1" * MAX_INLINE, "too big mbulk count string"),
+        (b"*1\r\n$" + b"1" * MAX_INLINE, "too big bulk count string"),
+        (b"x" * MAX_INLINE, "too big inline request"),
         (b'"x\r\n', "unbalanced quotes in request"),
-        (b"*4\r\n" + b"$1000\r\n%b\r\n" % bytes(1000) * 4, f"a command has more than {MOST_BYTES} bytes"),
+        (b"*4\r\n" + b"$1000\r\n%b\r\n" % bytes(1000) * 4, f"a command has more than {COMMAND_BYTES} bytes"),
     ],
 )
 def test_what_is_no_command_is_refused(data: bytes, error: str) -> None:
@@ -206,19 +208,19 @@ def test_what_is_no_command_is_refused(data: bytes, error: str) -> None:
 @pytest.mark.parametrize("piece", [1, 7, 500, 2000])
 def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -> None:
     words = [b"SET", b"k", b"v"]
-    words[at] = bytes(MOST_BULK + 1)
-    data = command(*words) + command(b"SET", *[bytes(MOST_BULK + 2)] * 2) + command(b"GET", b"k")
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    words[at] = bytes(MAX_BULK + 1)
+    data = command(*words) + command(b"SET", *[bytes(MAX_BULK + 2)] * 2) + command(b"GET", b"k")
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     feed(reader, data[: data.index(b"$1001\r\n") + len(b"$1001\r\n")], commands)
     assert isinstance(commands[0][0], TooLong), "it is told before the rest has come"
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands.clear()
     for start in range(0, len(data), piece):
         feed(reader, data[start : start + piece], commands)
         assert reader.pending <= piece + len(b"*3\r\n$1001\r\n")
     sizes = [words[0].size for words in commands[:2] if isinstance(words[0], TooLong)]
-    assert sizes == [MOST_BULK + 1, MOST_BULK + 2]
+    assert sizes == [MAX_BULK + 1, MAX_BULK + 2]
     assert [len(words) for words in commands] == [1, 1, 2]
     assert commands[2] == [b"GET", b"k"]
     assert reader.held == 0
@@ -226,14 +228,14 @@ def test_an_argument_that_is_too_long_is_skipped_and_told(at: int, piece: int) -
 
 def test_what_is_only_announced_takes_no_room() -> None:
     reader = CommandReader(2**30, 2**31)
-    feed(reader, b"*%d\r\n$%d\r\n" % (MOST_ARGUMENTS, 2**30), [])
+    feed(reader, b"*%d\r\n$%d\r\n" % (MAX_ARGUMENTS, 2**30), [])
     assert reader.held == 0
     feed(reader, b"abc", [])
     assert reader.held == 3
 
 
 def test_arguments_that_are_empty_take_room_too() -> None:
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     feed(reader, b"*1000\r\n" + b"$0\r\n\r\n" * 999, [])
     assert reader.held == 999 * ARGUMENT_OVERHEAD
 
@@ -254,7 +256,7 @@ def test_a_value_in_small_pieces_is_kept_as_few() -> None:
 
 
 def gets(data: bytes) -> list[bytes] | None:
-    return CommandReader(MOST_BULK, MOST_BYTES).gets(data)
+    return CommandReader(MAX_BULK, COMMAND_BYTES).gets(data)
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=8))
@@ -275,10 +277,10 @@ def test_the_short_way_never_finds_what_the_long_way_does_not(data: bytes) -> No
 
 
 def put(data: bytes) -> list[bytes] | None:
-    return CommandReader(MOST_BULK, MOST_BYTES).put(data)
+    return CommandReader(MAX_BULK, COMMAND_BYTES).plain_set(data)
 
 
-@given(st.binary(max_size=20), st.binary(max_size=20) | st.just(bytes(MOST_BULK)))
+@given(st.binary(max_size=20), st.binary(max_size=20) | st.just(bytes(MAX_BULK)))
 def test_the_words_of_one_set_are_those_that_the_long_way_finds(key: bytes, value: bytes) -> None:
     assert put(command(b"SET", key, value)) == [b"SET", key, value]
 
@@ -301,7 +303,7 @@ def test_the_short_way_of_a_set_never_finds_what_the_long_way_does_not(data: byt
 @example([[b"GET", b"k"]], b"*1\r\n$4\r\nPIN")
 def test_commands_of_short_words_are_those_that_the_long_way_finds(sent: list[list[bytes]], rest: bytes) -> None:
     data = b"".join(command(*words) for words in sent) + rest
-    found, at = commands_of(data, 0, MAX_BYTES, MOST_ARGUMENTS)
+    found, at = commands_of(data, 0, MAX_BYTES, MAX_ARGUMENTS)
     assert data[:at] == b"".join(command(*words) for words in found)
     whole, _ = one_by_one(data)
     assert found == whole[: len(found)]
@@ -318,18 +320,18 @@ def test_incomplete_sets_are_none_wherever_they_end() -> None:
 
 
 def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
-    reader = CommandReader(MOST_BULK, MOST_BYTES)
+    reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     get, set_ = command(b"GET", b"k"), command(b"SET", b"k", b"v")
     feed(reader, b"*2\r\n$3\r\nSET\r\n", commands)
     assert reader.gets(get) is None
-    assert reader.put(set_) is None
+    assert reader.plain_set(set_) is None
     feed(reader, b"$1", commands)
     assert reader.gets(get) is None
-    assert reader.put(set_) is None
+    assert reader.plain_set(set_) is None
     feed(reader, b"\r\nx\r\n", commands)
     assert reader.gets(get) == [b"k"]
-    assert reader.put(set_) == [b"SET", b"k", b"v"]
+    assert reader.plain_set(set_) == [b"SET", b"k", b"v"]
 
 
 # Words of a line.
@@ -355,10 +357,10 @@ def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
     ],
 )
 def test_words_of_a_line(line: bytes, found: list[bytes] | None) -> None:
-    assert split_words(line) == found
+    assert split_inline(line) == found
 
 
 @given(st.binary(max_size=40))
 def test_any_line_has_words_or_none(line: bytes) -> None:
-    found = split_words(line)
+    found = split_inline(line)
     assert found is None or all(isinstance(word, bytes) for word in found)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from milena_common.api.errors import MilenaError, NodeLost, OriginUnavailable
 from milena_common.resp.client_commands import get
-from milena_common.resp.stream import NoAnswer, RespStream
+from milena_common.resp.stream import NoReply, RespStream
 
 LONG = 60.0
 SHORT = 0.05
@@ -93,7 +93,7 @@ def run(test: Callable[[Rig], Any], timeout: float = LONG) -> None:
 
 
 # Answers, and what they mean.
-ANSWERS: list[tuple[bytes, Any]] = [
+RESPONSES: list[tuple[bytes, Any]] = [
     (b"$5\r\nvalue\r\n", b"value"),
     (b"$0\r\n\r\n", b""),
     (b"$6\r\n\r\n$1\r\n\r\n", b"\r\n$1\r\n"),
@@ -112,7 +112,7 @@ def matches(answer: Any, expected: Any) -> bool:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(ANSWERS), st.booleans(), st.integers(0, 5))),
+    st.lists(st.tuples(st.sampled_from(RESPONSES), st.booleans(), st.integers(0, 5))),
     st.lists(st.integers(0, 500)),
 )
 def test_every_caller_gets_its_answer_however_the_stream_is_cut(
@@ -146,13 +146,13 @@ def test_every_caller_gets_its_answer_however_the_stream_is_cut(
 
 
 def test_one_byte_at_a_time() -> None:
-    data = b"".join(answer for answer, _ in ANSWERS)
+    data = b"".join(answer for answer, _ in RESPONSES)
 
     async def test(rig: Rig) -> None:
-        futures = [rig.stream.request(b"x") for _ in ANSWERS]
+        futures = [rig.stream.request(b"x") for _ in RESPONSES]
         await asyncio.sleep(0)
         rig.receive(*(data[at : at + 1] for at in range(len(data))))
-        for future, (_, meant) in zip(futures, ANSWERS, strict=True):
+        for future, (_, meant) in zip(futures, RESPONSES, strict=True):
             assert matches(await future, meant)
 
     run(test)
@@ -221,7 +221,7 @@ def test_a_caller_that_gave_up_is_passed_over() -> None:
 
 def test_a_call_ends_when_its_time_is_over_and_its_answer_is_nobodys() -> None:
     async def test(rig: Rig) -> None:
-        with pytest.raises(NoAnswer, match=r"node a:1 did not answer within 0\.05 s"):
+        with pytest.raises(NoReply, match=r"node a:1 did not answer within 0\.05 s"):
             await rig.stream.call(b"x", SHORT)
         call = asyncio.create_task(rig.stream.call(b"y", LONG))
         await asyncio.sleep(0)
@@ -237,7 +237,7 @@ def test_a_deferred_call_ends_when_its_time_is_over() -> None:
         call = asyncio.create_task(rig.stream.call(b"y", SHORT))
         await asyncio.sleep(0)
         rig.receive(b"-DEFERRED 1\r\n")
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoReply):
             await call
         rig.receive(b">3\r\n+deferred\r\n:1\r\n$1\r\n2\r\n")
 
@@ -249,7 +249,7 @@ def test_requests_end_after_the_streams_own_time() -> None:
         deferred, other = rig.stream.request(b"x"), rig.stream.request(b"y")
         await asyncio.sleep(0)
         rig.receive(b"-DEFERRED 1\r\n$1\r\n2\r\n")
-        assert isinstance(await deferred, NoAnswer)
+        assert isinstance(await deferred, NoReply)
         assert await other == b"2"
         assert rig.owner.error is None, "it has answered something"
 
@@ -277,7 +277,7 @@ def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
         await asyncio.sleep(0)
         rig.receive(b"-DEFERRED 1\r\n-DEFERRED 2\r\n")
         loop.ahead += 20
-        assert isinstance(await early, NoAnswer)
+        assert isinstance(await early, NoReply)
         assert not late.done()
         rig.receive(b">3\r\n+deferred\r\n:2\r\n$1\r\n2\r\n")
         assert await late == b"2"
@@ -292,7 +292,7 @@ def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
 
 def test_a_node_that_says_nothing_at_all_is_lost() -> None:
     async def test(rig: Rig) -> None:
-        assert isinstance(await rig.stream.request(b"x"), NoAnswer)
+        assert isinstance(await rig.stream.request(b"x"), NoReply)
         assert str(rig.owner.error) == "node a:1 has been silent for 0.05 s"
         assert rig.wire.aborted
 
@@ -311,7 +311,7 @@ def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way:
         await asyncio.sleep(0)
         if way == "down":
             rig.receive(b"$6\r\nva")
-        assert isinstance(await other, NoAnswer)
+        assert isinstance(await other, NoReply)
         assert rig.owner.error is None
         rig.receive(b"" if way == "down" else b"$6\r\nva", b"lues\r\n")
         assert await call == b"values"

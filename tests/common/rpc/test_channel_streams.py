@@ -246,3 +246,33 @@ print("known")
             [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60, check=False
         )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "known\n", "")
+
+
+def test_a_stream_that_its_loop_cancels_has_ended_before_the_loop_is_closed() -> None:
+    """Or gRPC brings its end to a closed loop, and the next one logs `RuntimeError: Event loop is closed`."""
+    failures: list[dict[str, Any]] = []
+    first_came = 0
+
+    async def run(transport: AsyncGrpcTransport) -> None:
+        nonlocal first_came
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        came = asyncio.Event()
+
+        async def watch() -> None:
+            async for _ in transport.watch("WatchRing", REQUEST):
+                came.set()
+
+        watching = asyncio.create_task(watch())
+        await came.wait()
+        first_came += 1
+        del watching  # asyncio.run() cancels it
+
+    def endless(request: pb.WatchRingRequest, context: grpc.ServicerContext) -> Events:
+        return OpenRouter()(request, context)
+
+    with watched_router(endless) as address:
+        transport = AsyncGrpcTransport(address)
+        for _ in range(8):
+            asyncio.run(run(transport))
+    assert first_came == 8
+    assert failures == []

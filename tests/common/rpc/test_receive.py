@@ -20,7 +20,7 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc import receive as grpc_receive
 from milena_common.rpc.options import REQUEST_BYTES, SMALLEST_FRAME_LIMIT, channel_options
-from milena_common.rpc.server import GrpcDoor, Method
+from milena_common.rpc.server import GrpcServer, Method
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
 
@@ -34,7 +34,7 @@ def put(size: int) -> bytes:
     return pb.PutRequest(key=b"k", value=bytes(size)).SerializeToString()
 
 
-class Door:
+class RunningServer:
     """A door with the methods Put and Get, its budget, and a channel to it."""
 
     def __init__(self, channel: grpc.aio.Channel, budget: ByteBudget) -> None:
@@ -60,15 +60,15 @@ class Door:
 
 
 @asynccontextmanager
-async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[Door]:
+async def door_to(method: Method, request_timeout: float = SOON) -> AsyncIterator[RunningServer]:
     budget = ByteBudget(LIMIT)
-    door = GrpcDoor(SERVICE, MAX_VALUE, budget, request_timeout)
+    door = GrpcServer(SERVICE, MAX_VALUE, budget, request_timeout)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     methods = {"Put": ("put", pb.PutRequest, method), "Get": ("get", pb.GetRequest, method)}
     await door.start(methods, CallCounts(("put", "get")))
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield Door(channel, budget)
+            yield RunningServer(channel, budget)
     finally:
         await door.stop(0)
 
@@ -108,7 +108,7 @@ async def test_requests_beyond_the_budget_wait_for_those_before_them() -> None:
 
     async with door_to(method) as door:
         calls = [asyncio.ensure_future(_answer(door.put(put(MAX_VALUE // 2)))) for _ in range(8)]
-        await eventually(lambda: door.budget.waiting > 0 and working == 2)
+        await eventually(lambda: door.budget.queued > 0 and working == 2)
         assert door.budget.used <= LIMIT
         go_on.set()
         assert await asyncio.gather(*calls) == [b"done"] * 8
@@ -164,9 +164,9 @@ async def test_a_caller_that_gives_up_gives_back_its_bytes_at_every_stage() -> N
         # While it waits for room.
         assert door.budget.try_take(LIMIT)
         call = door.put(put(MAX_VALUE))
-        await eventually(lambda: door.budget.waiting == 1)
+        await eventually(lambda: door.budget.queued == 1)
         call.cancel()
-        await eventually(lambda: door.budget.waiting == 0)
+        await eventually(lambda: door.budget.queued == 0)
         door.budget.release(LIMIT)
         await door.all_given_back()
         # While its request is awaited, which never comes.
@@ -240,11 +240,11 @@ async def test_a_request_larger_than_announced_is_counted_as_large_as_it_is() ->
             held.append(door.budget.used)
             return b""
 
-        inner = GrpcDoor(SERVICE, MAX_VALUE, door.budget, SOON)
+        inner = GrpcServer(SERVICE, MAX_VALUE, door.budget, SOON)
         address = inner.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
         await inner.start({"Put": ("put", pb.PutRequest, method)}, CallCounts(("put",)))
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            await Door(channel, door.budget).put(put(MAX_VALUE), announced=1)
+            await RunningServer(channel, door.budget).put(put(MAX_VALUE), announced=1)
         await inner.stop(0)
     assert held == [COPIES * len(put(MAX_VALUE))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 from collections.abc import AsyncIterator
@@ -19,8 +20,8 @@ from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen
 from milena_common.resp.identity import Identity
-from milena_common.rpc.options import channel_options
-from milena_common.rpc.server import MAX_CHECKED_HANDLERS, GrpcDoor, Method
+from milena_common.rpc.options import MAX_CALLS_PER_CONNECTION, channel_options
+from milena_common.rpc.server import MAX_CHECKED_HANDLERS, GrpcServer, Method
 from milena_common.rpc.status import from_grpc
 from tests.support.waiting import eventually
 
@@ -30,25 +31,27 @@ REQUEST = pb.GetRequest(key=b"k").SerializeToString()
 SOON = 10.0
 
 
-class Door:
+class RunningServer:
     """A running door with one method, and a channel to it."""
 
     def __init__(
         self,
-        door: GrpcDoor,
+        door: GrpcServer,
         address: Address,
         counts: CallCounts,
         channel: grpc.aio.Channel,
         budget: ByteBudget,
+        name: str,
     ) -> None:
         self.door = door
         self.budget = budget
         self.address = address
         self.counts = counts["get"]
         self.channel = channel
+        self.name = name
 
     def call(self, request: bytes = REQUEST, timeout: float | None = SOON) -> grpc.aio.UnaryUnaryCall[bytes, bytes]:
-        return self.channel.unary_unary(f"/{SERVICE}/Get")(request, timeout=timeout)
+        return self.channel.unary_unary(f"/{SERVICE}/{self.name}")(request, timeout=timeout)
 
     async def refused(self, request: bytes = REQUEST) -> grpc.aio.AioRpcError:
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -57,15 +60,15 @@ class Door:
 
 
 @asynccontextmanager
-async def door_to(method: Method) -> AsyncIterator[Door]:
+async def door_to(method: Method, name: str = "Get") -> AsyncIterator[RunningServer]:
     budget = ByteBudget(10_000)
-    door = GrpcDoor(SERVICE, 1000, budget, 5)
+    door = GrpcServer(SERVICE, 1000, budget, 5)
     address = door.bind(ANY_PORT, "LISTEN_ADDR")
     counts = CallCounts(("get",))
-    await door.start({"Get": ("get", pb.GetRequest, method)}, counts)
+    await door.start({name: ("get", pb.GetRequest, method)}, counts)
     try:
         async with grpc.aio.insecure_channel(str(address), options=channel_options()) as channel:
-            yield Door(door, address, counts, channel, budget)
+            yield RunningServer(door, address, counts, channel, budget, name)
     finally:
         await door.stop(0)
 
@@ -122,7 +125,7 @@ async def test_a_request_beyond_the_budget_waits_for_the_one_before_it() -> None
         first = asyncio.ensure_future(door.call(large))  # one is taken, however large
         await entered.wait()
         second = asyncio.ensure_future(door.call(large))
-        await eventually(lambda: door.budget.waiting == 1)
+        await eventually(lambda: door.budget.queued == 1)
         go_on.set()
         assert await first == b"done"
         assert await second == b"done"
@@ -204,6 +207,27 @@ async def test_a_caller_that_gives_up_cancels_the_method_and_is_counted() -> Non
         assert door.counts.errors == {"cancelled": 1}
 
 
+@pytest.mark.parametrize("name", ["Get", "Put"])
+async def test_any_number_of_calls_may_fail_on_one_connection(name: str) -> None:
+    """gRPC refuses calls beyond MAX_CALLS_PER_CONNECTION, and counts those whose objects are still there."""
+
+    async def method(request: pb.GetRequest, _: float | None) -> bytes:
+        if request.key == b"silent":
+            await asyncio.Event().wait()
+        raise NodeLost("gone")
+
+    gc.disable()
+    try:
+        async with door_to(method, name) as door:
+            for _ in range(MAX_CALLS_PER_CONNECTION + 50):
+                assert (await door.refused()).details() == "gone"
+                call = door.call(pb.GetRequest(key=b"silent").SerializeToString())
+                call.cancel()
+            assert (await door.refused()).details() == "gone"
+    finally:
+        gc.enable()
+
+
 async def test_a_frame_over_the_transports_limit_reads_as_a_value_that_is_too_large() -> None:
     async with door_to(answer) as door:
         error = await door.refused(bytes(64 * 2**20 + 128 * 1024))
@@ -213,7 +237,7 @@ async def test_a_frame_over_the_transports_limit_reads_as_a_value_that_is_too_la
         assert await door.call() == b"answer to k"
 
 
-async def health(door: Door, service: str) -> int:
+async def health(door: RunningServer, service: str) -> int:
     stub = health_pb2_grpc.HealthStub(door.channel)
     return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=SOON)).status
 
@@ -269,19 +293,19 @@ async def test_a_port_in_use_is_named_with_its_variable_and_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListen, match=rf"^LISTEN_ADDR: cannot listen on 127.0.0.1:{port}: .*in use"):
-            GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
+            GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address("127.0.0.1", port), "LISTEN_ADDR")
 
 
 async def test_two_doors_do_not_share_a_port() -> None:
     async with door_to(answer) as door:
         with pytest.raises(CannotListen, match="in use"):
-            GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(door.address, "LISTEN_ADDR")
+            GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5).bind(door.address, "LISTEN_ADDR")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_an_address_that_is_not_ours_is_named(host: str) -> None:
     with pytest.raises(CannotListen, match=f"^LISTEN_ADDR: cannot listen on {host}:50051: "):
-        GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address(host, 50051), "LISTEN_ADDR")
+        GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5).bind(Address(host, 50051), "LISTEN_ADDR")
 
 
 async def test_a_call_is_checked_for_the_process_that_it_names_as_often_as_it_comes() -> None:
@@ -292,7 +316,7 @@ async def test_a_call_is_checked_for_the_process_that_it_names_as_often_as_it_co
         checked += 1
         me.check(meant)
 
-    server = GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5, check=check)
+    server = GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5, check=check)
     address = server.bind(ANY_PORT, "LISTEN_ADDR")
     await server.start({"Get": ("get", pb.GetRequest, answer)}, CallCounts(("get",)))
     try:

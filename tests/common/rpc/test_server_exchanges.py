@@ -15,7 +15,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc.channel import AsyncGrpcTransport
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 
 SOON = 10.0
 MAX_EXCHANGES = 2
@@ -29,7 +29,7 @@ class JoinServer:
         self.requests: list[str] = []
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()
         self.go_on.set()
-        self.door = GrpcDoor("router_server.Router", 1000, ByteBudget(10_000), 5, 0, MAX_EXCHANGES)
+        self.door = GrpcServer("router_server.Router", 1000, ByteBudget(10_000), 5, 0, MAX_EXCHANGES)
         self.address = self.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:

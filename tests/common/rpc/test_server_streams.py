@@ -15,7 +15,7 @@ from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.rpc.options import channel_options
-from milena_common.rpc.server import GrpcDoor, StreamMethod
+from milena_common.rpc.server import GrpcServer, StreamMethod
 from milena_common.rpc.status import from_grpc
 
 SERVICE = "cache_server.Cache"
@@ -26,11 +26,11 @@ MAX_STREAMS = 3
 Call = grpc.aio.UnaryStreamCall[bytes, bytes]
 
 
-class Door:
+class RunningServer:
     """A running door: its `Watch` is the stream under test, its `Get` answers when `go_on` is set."""
 
     def __init__(self) -> None:
-        self.door = GrpcDoor(SERVICE, 1000, ByteBudget(10_000), 5, MAX_STREAMS)
+        self.door = GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5, MAX_STREAMS)
         self.calls = CallCounts(("get", "watch"))
         self.counts = self.calls["watch"]
         self.entered, self.go_on = asyncio.Event(), asyncio.Event()
@@ -53,8 +53,8 @@ class Door:
 
 
 @asynccontextmanager
-async def door_to(method: StreamMethod) -> AsyncIterator[Door]:
-    door = Door()
+async def door_to(method: StreamMethod) -> AsyncIterator[RunningServer]:
+    door = RunningServer()
     address = door.door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.door.start(
         {"Get": ("get", pb.GetRequest, door.get)}, door.calls, {"Watch": ("watch", pb.GetRequest, method)}

@@ -9,7 +9,7 @@ import pytest
 
 from milena_common.api import errors
 from milena_common.api.errors import MilenaError
-from milena_common.rpc.status import from_grpc, is_answer, to_grpc
+from milena_common.rpc.status import from_grpc, is_response, to_grpc
 
 StatusCode = grpc.StatusCode
 
@@ -63,7 +63,7 @@ def test_an_error_arrives_as_what_it_was(kind: type[MilenaError], status: grpc.S
     sent, details, metadata = to_grpc(kind("because"))
     assert sent is status
     assert details == "because"
-    assert is_answer(metadata)
+    assert is_response(metadata)
     arrived = from_grpc(sent, details, metadata)
     assert type(arrived) is kind
     assert str(arrived) == "because"
@@ -101,7 +101,7 @@ def test_where_a_key_moved_to_arrives() -> None:
     sent = errors.Moved(5, "[::1]:6379")
     status, details, metadata = to_grpc(sent)
     assert status is StatusCode.UNAVAILABLE
-    assert is_answer(metadata)
+    assert is_response(metadata)
     arrived = from_grpc(status, details, metadata)
     assert isinstance(arrived, errors.Moved)
     assert (str(arrived), arrived.slot, arrived.address) == (str(sent), 5, "[::1]:6379")
@@ -153,8 +153,8 @@ def test_a_frame_that_grpc_refused_is_a_value_that_is_too_large() -> None:
 
 
 def test_what_the_transport_makes_up_is_no_answer() -> None:
-    assert not is_answer(None)
-    assert not is_answer((("grpc-status-details", b"x"),))
+    assert not is_response(None)
+    assert not is_response((("grpc-status-details", b"x"),))
 
 
 @pytest.mark.parametrize(

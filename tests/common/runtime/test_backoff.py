@@ -19,7 +19,7 @@ def test_a_delay_is_between_a_tenth_of_its_bound_and_its_bound(
     first: float, times: float, failures: int, draw: float
 ) -> None:
     backoff = Backoff(first, first * times)
-    bound = min(backoff.most, first * 2 ** min(failures - 1, 40))
+    bound = min(backoff.max_delay, first * 2 ** min(failures - 1, 40))
     assert bound * 0.099 <= backoff.delay(failures, lambda: draw) <= bound
 
 

@@ -6,19 +6,19 @@ import asyncio
 
 import pytest
 
-from milena_common.runtime.key_locks import Turns
+from milena_common.runtime.key_locks import KeyLocks
 from tests.support.fake_clock import settle
 
 
-async def hold(turns: Turns, key: bytes, order: list[str], name: str, go: asyncio.Event) -> None:
-    async with turns.turn(key, None):
+async def hold(turns: KeyLocks, key: bytes, order: list[str], name: str, go: asyncio.Event) -> None:
+    async with turns.hold(key, None):
         order.append(f"{name} in")
         await go.wait()
         order.append(f"{name} out")
 
 
 async def test_holders_of_one_key_never_overlap_and_come_in_order() -> None:
-    turns, order, go = Turns(), list[str](), asyncio.Event()
+    turns, order, go = KeyLocks(), list[str](), asyncio.Event()
     tasks = [asyncio.create_task(hold(turns, b"k", order, name, go)) for name in "abc"]
     await settle()
     assert order == ["a in"]
@@ -28,22 +28,22 @@ async def test_holders_of_one_key_never_overlap_and_come_in_order() -> None:
 
 
 async def test_another_key_does_not_wait_not_even_without_patience() -> None:
-    turns, order, go = Turns(), list[str](), asyncio.Event()
+    turns, order, go = KeyLocks(), list[str](), asyncio.Event()
     task = asyncio.create_task(hold(turns, b"k", order, "a", go))
     await settle()
-    async with turns.turn(b"other", 0.0):
+    async with turns.hold(b"other", 0.0):
         assert b"other" in turns
     go.set()
     await task
 
 
 async def test_a_turn_that_does_not_come_in_time_is_a_timeout_and_the_next_is_not_skipped() -> None:
-    turns, order, go = Turns(), list[str](), asyncio.Event()
+    turns, order, go = KeyLocks(), list[str](), asyncio.Event()
     first = asyncio.create_task(hold(turns, b"k", order, "a", go))
     await settle()
 
     async def impatient() -> None:
-        async with turns.turn(b"k", 0.0):
+        async with turns.hold(b"k", 0.0):
             order.append("impatient in")
 
     hurried = asyncio.create_task(impatient())
@@ -58,13 +58,13 @@ async def test_a_turn_that_does_not_come_in_time_is_a_timeout_and_the_next_is_no
 
 
 async def test_patience_is_for_the_turn_and_not_for_what_is_done_in_it() -> None:
-    turns = Turns()
-    async with turns.turn(b"k", 0.0):
+    turns = KeyLocks()
+    async with turns.hold(b"k", 0.0):
         await settle()
 
 
 async def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
-    turns, order, go = Turns(), list[str](), asyncio.Event()
+    turns, order, go = KeyLocks(), list[str](), asyncio.Event()
     tasks = [asyncio.create_task(hold(turns, b"k", order, name, go)) for name in "abc"]
     await settle()
     tasks[1].cancel()
@@ -77,10 +77,10 @@ async def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
 
 
 async def test_a_holder_that_is_cancelled_or_fails_hands_on_its_turn() -> None:
-    turns, order, go = Turns(), list[str](), asyncio.Event()
+    turns, order, go = KeyLocks(), list[str](), asyncio.Event()
 
     async def fail() -> None:
-        async with turns.turn(b"k", None):
+        async with turns.hold(b"k", None):
             raise ZeroDivisionError
 
     tasks = [asyncio.create_task(hold(turns, b"k", order, "a", go)), asyncio.create_task(fail())]
@@ -95,7 +95,7 @@ async def test_a_holder_that_is_cancelled_or_fails_hands_on_its_turn() -> None:
 
 
 async def test_a_key_is_known_as_long_as_somebody_holds_or_awaits_its_turn() -> None:
-    turns, order = Turns(), list[str]()
+    turns, order = KeyLocks(), list[str]()
     gates = [asyncio.Event(), asyncio.Event()]
     assert b"k" not in turns
     tasks = [asyncio.create_task(hold(turns, b"k", order, "x", go)) for go in gates]

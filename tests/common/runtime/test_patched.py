@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from milena_common.api.errors import FailedPrecondition
-from milena_common.runtime.patched import refuse_patched
+from milena_common.runtime.patched import reject_patched
 
 PATCHES = {
     "gevent": "from gevent import monkey; monkey.patch_all()",
@@ -57,7 +57,7 @@ def test_the_libraries_are_welcome_as_long_as_they_patch_nothing_that_matters() 
 def test_what_is_not_what_it_seems_is_no_patch() -> None:
     """A module of that name without the function, as while it is being imported."""
     half: Any = ModuleType("gevent.monkey")
-    refuse_patched({"gevent.monkey": half, "gevent": ModuleType("gevent")})
+    reject_patched({"gevent.monkey": half, "gevent": ModuleType("gevent")})
     half.is_module_patched = lambda name: name == "socket"
     with pytest.raises(FailedPrecondition, match="gevent has replaced"):
-        refuse_patched({"gevent.monkey": half})
+        reject_patched({"gevent.monkey": half})

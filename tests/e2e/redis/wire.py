@@ -8,7 +8,7 @@ from typing import Any, Self
 import hiredis
 
 from milena_common.resp.encoding import command
-from milena_common.resp.parser import split_words
+from milena_common.resp.parser import split_inline
 
 SECONDS = 30.0
 
@@ -28,7 +28,7 @@ class Wire:
 
     def say(self, line: str) -> bytes:
         """The answer to a command that is written as for redis-cli."""
-        words = split_words(line.encode())
+        words = split_inline(line.encode())
         assert words is not None, line
         return self.send(command(*words))
 

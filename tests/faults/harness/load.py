@@ -127,14 +127,14 @@ class Load:
         self.reached[written.durability] += 1
 
 
-async def read_all(address: str, history: History, where: str, patience: float = 30.0) -> None:
+async def read_all(address: str, history: History, where: str, timeout: float = 30.0) -> None:
     """Read every key, with all retries that it takes, and write down what is told. Raises MilenaError."""
     several = asyncio.Semaphore(16)
 
     async def read(m: AsyncMilena, key: str) -> None:
         async with several:
             mark = history.mark(key)
-            history.told(key, await m.get(key, timeout=patience), mark, where)
+            history.told(key, await m.get(key, timeout=timeout), mark, where)
 
-    async with AsyncMilena(address, timeout=patience) as m:
+    async with AsyncMilena(address, timeout=timeout) as m:
         await asyncio.gather(*(read(m, key) for key in history.keys))

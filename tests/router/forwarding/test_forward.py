@@ -116,7 +116,7 @@ async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(r
     first = rig.owner
     rig.nodes[first].answer = move_and_answer
     assert await rig.send(read=False) == b"written"
-    assert rig.nodes[rig.owner].calls[0][:2] == ("Forget", b"forget it")
+    assert rig.nodes[rig.owner].calls[0][:2] == ("Invalidate", b"forget it")
     assert len(rig.nodes[first].calls) == len(rig.nodes[rig.owner].calls) == 1
 
 
@@ -321,7 +321,7 @@ async def test_a_node_that_cannot_be_called_is_a_warning_once_a_minute(
 
 async def test_closing_closes_every_connection(rig: Rig) -> None:
     await rig.send()
-    await rig.forwarder.ask(rig.other, "Stats", b"", 1)
+    await rig.forwarder.request(rig.other, "Stats", b"", 1)
     rig.leases.leave(rig.other)
     closing = asyncio.create_task(rig.forwarder.close())
     await rig.clock.advance(LEAVE_GRACE_SECONDS)
@@ -340,11 +340,11 @@ async def test_a_caller_that_gives_up_is_not_answered_with_an_error(rig: Rig) ->
 
 
 async def test_ask_passes_on_what_the_node_says(rig: Rig) -> None:
-    assert await rig.forwarder.ask("b:1", "Stats", b"q", 3) == b"b:1"
+    assert await rig.forwarder.request("b:1", "Stats", b"q", 3) == b"b:1"
     assert rig.nodes["b:1"].calls == [("Stats", b"q", 3)]
     rig.nodes["b:1"].answer = NodeLost("gone")
     with pytest.raises(MilenaError, match="gone"):
-        await rig.forwarder.ask("b:1", "Stats", b"q", 3)
+        await rig.forwarder.request("b:1", "Stats", b"q", 3)
 
 
 async def test_a_connection_is_for_the_process_that_the_ring_has(rig: Rig) -> None:

@@ -21,13 +21,14 @@ from milena_common.api.errors import (
     NodeLost,
     NodeUnreachable,
     OriginUnavailable,
+    Overloaded,
 )
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.network.addresses import Address
 from milena_common.resp.identity import ANY
-from milena_common.rpc.server import GrpcDoor
+from milena_common.rpc.server import GrpcServer
 from milena_router.forwarding.node_connection import LARGE_BYTES, GrpcNodeConnection, RespNodeConnection, connect
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
@@ -62,7 +63,7 @@ async def node() -> Node:
 
 @pytest.fixture
 async def connection(node: Node) -> AsyncIterator[GrpcNodeConnection]:
-    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    door = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, node.get)}, CallCounts(("get",)))
     connection = GrpcNodeConnection(str(address))
@@ -93,6 +94,26 @@ async def test_a_defect_of_the_node_is_no_lost_node(node: Node, connection: Grpc
     node.says = ZeroDivisionError()
     with pytest.raises(InternalError):
         await connection.call("Get", REQUEST, SOON)
+
+
+async def test_a_call_that_a_node_has_not_begun_in_time_is_an_overload() -> None:
+    """The node's gRPC ends it with CANCELLED, and says nothing more."""
+
+    async def cancelled(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+        await context.abort(grpc.StatusCode.CANCELLED)
+        raise AssertionError("abort always raises")
+
+    server = grpc.aio.server()
+    handlers = {"Get": grpc.unary_unary_rpc_method_handler(cancelled)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("cache_server.Cache", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    connection = GrpcNodeConnection(f"127.0.0.1:{port}")
+    with pytest.raises(Overloaded, match="nothing was done") as raised:
+        await connection.call("Get", REQUEST, SOON)
+    assert raised.value.retry_after > 0
+    await connection.close(0)
+    await server.stop(0)
 
 
 async def test_a_method_that_the_node_does_not_have_is_internal(connection: GrpcNodeConnection) -> None:
@@ -184,7 +205,7 @@ async def test_closing_with_grace_lets_calls_finish(node: Node, connection: Grpc
         await gate.wait()
         return b"late"
 
-    door = GrpcDoor("cache_server.Cache", 1000, ByteBudget(10_000), 5)
+    door = GrpcServer("cache_server.Cache", 1000, ByteBudget(10_000), 5)
     address = door.bind(Address("127.0.0.1", 0), "LISTEN_ADDR")
     await door.start({"Get": ("get", pb.GetRequest, slowly)}, CallCounts(("get",)))
     graceful = GrpcNodeConnection(str(address))
@@ -233,7 +254,7 @@ class Other:
         self.calls: list[str] = []
         self.closed_with: float | None = None
 
-    async def call(self, method: str, request: bytes, timeout: float, answer_bytes: int = 0) -> bytes:
+    async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         self.calls.append(method)
         return b"other"
 
@@ -259,10 +280,10 @@ async def test_what_clients_wait_for_goes_over_the_redis_protocol(
     assert pb.PutResponse.FromString(await resp.call("Put", put, SOON)).successful
     assert pb.GetResponse.FromString(await resp.call("Get", REQUEST, SOON)).value == b"v" * 100_000
     door.says = lambda words: b"$2\r\n\x08\x01\r\n"
-    assert await resp.call("Forget", REQUEST, SOON) == b"\x08\x01"
+    assert await resp.call("Invalidate", REQUEST, SOON) == b"\x08\x01"
     assert await resp.call("Delete", REQUEST, SOON) == b"\x08\x01"
     assert [words[:2] for words in door.received] == [
-        [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Forget", b"Delete")
+        [b"MILENA.CALL", method] for method in (b"Put", b"Get", b"Invalidate", b"Delete")
     ]
     assert door.received[0][3] == put
     assert door.connections == 1

@@ -85,12 +85,12 @@ async def test_a_condition_that_does_not_hold_is_told_as_it_is(router: Router) -
         (pb.DeleteRequest(key=b"k", if_match="a\nb"), "if_match: "),
         (pb.FlushRequest(keys=[b"k", b""]), "key: is empty"),
         (pb.FlushRequest(bucket="No"), "bucket: 'No'"),
-        (pb.SettleRequest(action="retry", keys=[b"\xff"]), "key: is not UTF-8"),
-        (pb.SettleRequest(action="retry", all=True, bucket="No"), "bucket: 'No'"),
-        (pb.SettleRequest(action="forget", all=True), "action: got 'forget'; allowed: retry, drop"),
-        (pb.SettleRequest(all=True), "action: got ''"),
-        (pb.SettleRequest(action="drop"), "keys, all: "),
-        (pb.SettleRequest(action="drop", keys=[b"k"], all=True), "keys, all: "),
+        (pb.ResolveDeadLettersRequest(action="retry", keys=[b"\xff"]), "key: is not UTF-8"),
+        (pb.ResolveDeadLettersRequest(action="retry", all=True, bucket="No"), "bucket: 'No'"),
+        (pb.ResolveDeadLettersRequest(action="forget", all=True), "action: got 'forget'; allowed: retry, drop"),
+        (pb.ResolveDeadLettersRequest(all=True), "action: got ''"),
+        (pb.ResolveDeadLettersRequest(action="drop"), "keys, all: "),
+        (pb.ResolveDeadLettersRequest(action="drop", keys=[b"k"], all=True), "keys, all: "),
     ],
 )
 async def test_what_can_never_work_reaches_no_node(router: Router, request_: object, rule: str) -> None:
@@ -137,13 +137,13 @@ def letter(key: bytes, node: str, failed_at: float) -> cache_pb.FailedWrite:
 
 
 async def test_dead_letters_of_all_nodes_are_one_list(router: Router) -> None:
-    router.nodes[A].answer = cache_pb.FailedResponse(
+    router.nodes[A].answer = cache_pb.ListDeadLettersResponse(
         writes=[letter(b"2", A, 2.0), letter(b"4", A, 4.0)], total=2
     ).SerializeToString()
-    router.nodes[B].answer = cache_pb.FailedResponse(
+    router.nodes[B].answer = cache_pb.ListDeadLettersResponse(
         writes=[letter(b"1", B, 1.0), letter(b"3", B, 3.0)], total=5
     ).SerializeToString()
-    answer = await router.stub.Failed(pb.FailedRequest(limit=3), timeout=SOON)
+    answer = await router.stub.ListDeadLetters(pb.ListDeadLettersRequest(limit=3), timeout=SOON)
     assert [write.key for write in answer.writes] == [b"1", b"2", b"3"]
     assert answer.total == 7
     assert answer.writes[0].SerializeToString() == letter(b"1", B, 1.0).SerializeToString()
@@ -151,31 +151,33 @@ async def test_dead_letters_of_all_nodes_are_one_list(router: Router) -> None:
 
 @pytest.mark.parametrize(("asked", "passed"), [(0, 1000), (7, 7), (10_000, 10_000), (2**32 - 1, 10_000)])
 async def test_a_list_of_dead_letters_has_an_end(router: Router, asked: int, passed: int) -> None:
-    await router.stub.Failed(pb.FailedRequest(limit=asked), timeout=SOON)
-    sent = [cache_pb.FailedRequest.FromString(sent) for _, _, sent in router.asked()]
-    assert sent == [cache_pb.FailedRequest(limit=passed)] * 3
+    await router.stub.ListDeadLetters(pb.ListDeadLettersRequest(limit=asked), timeout=SOON)
+    sent = [cache_pb.ListDeadLettersRequest.FromString(sent) for _, _, sent in router.asked()]
+    assert sent == [cache_pb.ListDeadLettersRequest(limit=passed)] * 3
 
 
 @pytest.mark.parametrize(
     "request_",
     [
-        pb.SettleRequest(action="retry", all=True),
-        pb.SettleRequest(action="drop", keys=[b"k"], bucket="videos"),
-        pb.SettleRequest(action="retry", keys=[b"k", b"l"]),
+        pb.ResolveDeadLettersRequest(action="retry", all=True),
+        pb.ResolveDeadLettersRequest(action="drop", keys=[b"k"], bucket="videos"),
+        pb.ResolveDeadLettersRequest(action="retry", keys=[b"k", b"l"]),
     ],
 )
-async def test_dead_letters_are_settled_wherever_they_are(router: Router, request_: pb.SettleRequest) -> None:
+async def test_dead_letters_are_settled_wherever_they_are(
+    router: Router, request_: pb.ResolveDeadLettersRequest
+) -> None:
     for node in (A, C):
-        router.nodes[node].answer = cache_pb.SettleResponse(settled=2).SerializeToString()
-    assert await router.stub.Settle(request_, timeout=SOON) == pb.SettleResponse(settled=4)
-    assert sorted(router.asked()) == [(node, "Settle", request_.SerializeToString()) for node in NODES]
+        router.nodes[node].answer = cache_pb.ResolveDeadLettersResponse(resolved=2).SerializeToString()
+    assert await router.stub.ResolveDeadLetters(request_, timeout=SOON) == pb.ResolveDeadLettersResponse(resolved=4)
+    assert sorted(router.asked()) == [(node, "ResolveDeadLetters", request_.SerializeToString()) for node in NODES]
 
 
 CALLS = [
     ("Flush", pb.FlushRequest()),
     ("Flush", pb.FlushRequest(keys=[b"k"])),
-    ("Failed", pb.FailedRequest()),
-    ("Settle", pb.SettleRequest(action="retry", all=True)),
+    ("ListDeadLetters", pb.ListDeadLettersRequest()),
+    ("ResolveDeadLetters", pb.ResolveDeadLettersRequest(action="retry", all=True)),
 ]
 
 
@@ -214,4 +216,4 @@ async def test_operators_are_never_limited() -> None:
         for method, request in CALLS:
             await getattr(router.stub, method)(request, timeout=SOON)
         assert router.calls["flush"].requests == 2
-        assert router.calls["failed"].requests == router.calls["settle"].requests == 1
+        assert router.calls["list_dead_letters"].requests == router.calls["resolve_dead_letters"].requests == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.missing_node import NodeReport
+from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_assignment import Member
 from milena_router.ring.known_ring import knowledge
 from milena_router.ring.membership import Change, Membership
@@ -16,8 +16,8 @@ A, B, C = (
     Member(f"{name}:1", f"id-{name}", addresses={"resp": f"{name}:6379"}, journal_id=f"journal-{name}")
     for name in "abc"
 )
-NOTHING = NodeReport(0)
-WRITES = NodeReport(9, 2, ("write-back: 9 acknowledged writes are not in S3",))
+NOTHING = NodeStatus(0)
+WRITES = NodeStatus(9, 2, ("write-back: 9 acknowledged writes are not in S3",))
 CLUSTER = "cluster-1"
 
 
@@ -29,7 +29,7 @@ class Router:
         recovery = Recovery(LEASE, LEASE) if started else None
         self.membership = Membership(LEASE, self.now, recovery, CLUSTER)
 
-    def join(self, member: Member, said: NodeReport | None = NOTHING, known: Knowledge | None = None) -> None:
+    def join(self, member: Member, said: NodeStatus | None = NOTHING, known: Knowledge | None = None) -> None:
         self.membership.join(member, "photos", 0, self.now, WALL + self.now, known or Knowledge(), said)
         self.membership.recover(self.now, WALL + self.now)
 

@@ -8,9 +8,9 @@ import pytest
 
 from milena_common.api.errors import FailedPrecondition, InvalidRequest
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.cluster.missing_node import MAX_REASON, MAX_REASONS, MissingNode, NodeReport
+from milena_common.cluster.missing_node import MAX_REASON, MAX_REASONS, MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member, Ring
-from milena_router.ring.known_ring import knowledge, report
+from milena_router.ring.known_ring import knowledge, node_status
 from milena_router.ring.missing_nodes import MAX_MISSING, MissingNodes
 from milena_router.ring.recovery import LastRing
 from tests.router.ring.running_membership import CLUSTER, LEASE, NOTHING, WALL, WRITES, A, B, C, Router
@@ -28,7 +28,7 @@ def test_a_node_whose_lease_ends_is_missing_with_what_it_last_reported(router: R
 
 
 def test_the_newest_report_counts(router: Router) -> None:
-    router.join(B, NodeReport(3))
+    router.join(B, NodeStatus(3))
     router.after(2 * LEASE, A)
     assert router.missing == [("b:1", 3, 0, "lease expired")]
 
@@ -46,9 +46,9 @@ def test_a_node_that_hands_over_is_not_missing(router: Router) -> None:
 
 
 def test_a_node_that_takes_writes_along_is_missing(router: Router) -> None:
-    router.membership.leave(B.address, B.node_id, WALL, NodeReport(4))
+    router.membership.leave(B.address, B.node_id, WALL, NodeStatus(4))
     assert router.missing == [("b:1", 4, 0, "left with acknowledged writes")]
-    router.membership.leave(A.address, A.node_id, WALL, NodeReport(0, 1))
+    router.membership.leave(A.address, A.node_id, WALL, NodeStatus(0, 1))
     assert router.missing[1] == ("a:1", 0, 1, "left with acknowledged writes")
 
 
@@ -108,14 +108,14 @@ def test_a_journal_that_moved_within_the_lease_is_missing_no_more_when_it_is_let
 def test_a_missing_node_can_be_written_off_and_members_cannot(router: Router) -> None:
     router.after(2 * LEASE, A)
     ring = router.membership.ring
-    assert router.membership.forget(A.address, WALL) is None
-    change = router.membership.forget(B.address, WALL + router.now)
+    assert router.membership.write_off(A.address, WALL) is None
+    change = router.membership.write_off(B.address, WALL + router.now)
     assert change is not None
     assert (change.kind, change.address) == ("Forget", B.address)
     assert change.ring.epoch > ring.epoch, "the nodes keep the list with the ring, and must hear of it"
     assert list(change.ring.ranges()) == list(ring.ranges()), "and no slot moves for it"
     assert router.missing == []
-    assert router.membership.forget(B.address, WALL) is None
+    assert router.membership.write_off(B.address, WALL) is None
 
 
 def test_a_router_that_starts_anew_hears_of_missing_nodes_from_the_others(router: Router) -> None:
@@ -182,10 +182,10 @@ def test_what_nodes_send_of_missing_nodes_is_checked(router: Router) -> None:
 
 
 def test_a_report_is_cut_to_what_is_kept_and_none_is_none() -> None:
-    assert report(pb.JoinRequest(dead_letters=3)) is None
-    said = report(pb.JoinRequest(dirty_entries=0, degraded=["x" * 1000] * 20))
-    assert said == NodeReport(0, 0, ("x" * MAX_REASON,) * MAX_REASONS)
-    assert report(pb.LeaveRequest(dirty_entries=5, dead_letters=1)) == NodeReport(5, 1)
+    assert node_status(pb.JoinRequest(dead_letters=3)) is None
+    said = node_status(pb.JoinRequest(dirty_entries=0, degraded=["x" * 1000] * 20))
+    assert said == NodeStatus(0, 0, ("x" * MAX_REASON,) * MAX_REASONS)
+    assert node_status(pb.LeaveRequest(dirty_entries=5, dead_letters=1)) == NodeStatus(5, 1)
 
 
 def test_the_memory_is_bounded_and_those_with_the_fewest_writes_go_first() -> None:
@@ -193,7 +193,7 @@ def test_the_memory_is_bounded_and_those_with_the_fewest_writes_go_first() -> No
     for number in range(MAX_MISSING + 40):
         member = Member(f"n{number}:1", journal_id=f"j{number}")
         dirty = 0 if number % 5 == 0 else None if number % 5 == 1 else number
-        missing.lost(member, None if dirty is None else NodeReport(dirty), [], WALL + number, "lease expired")
+        missing.lost(member, None if dirty is None else NodeStatus(dirty), [], WALL + number, "lease expired")
     assert len(missing) == MAX_MISSING
     kept = missing.all()
     assert [node.since for node in kept] == sorted(node.since for node in kept)

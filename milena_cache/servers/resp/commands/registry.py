@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from milena_cache.servers.resp.commands.connection import client, subscriptions, transactions
+from milena_cache.servers.resp.commands.connection import client, handshake, subscriptions, transactions
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
-from milena_cache.servers.resp.commands.connection import handshake as greeting
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
 from milena_cache.servers.resp.commands.data import expiry, keyspace, scan, strings
 from milena_cache.servers.resp.commands.data import refresh as refreshing
@@ -28,7 +27,7 @@ MODULES = (
     cluster,
     command_docs,
     config_commands,
-    greeting,
+    handshake,
     identity,
     info,
     latency,
@@ -42,5 +41,5 @@ MODULES = (
 )
 
 
-def command_table() -> Mapping[bytes, Command[Context]]:
+def command_registry() -> Mapping[bytes, Command[Context]]:
     return assembled(command for module in MODULES for command in module.COMMANDS)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_common.api.errors import Overloaded
 
 NO_TRANSACTIONS: Final = "transactions are not supported"
 
 # These end the state in which the commands of a transaction are refused.
-ENDS_TRANSACTION: Final = frozenset(("exec", "discard", "reset", "quit"))
+TRANSACTION_END: Final = frozenset(("exec", "discard", "reset", "quit"))
 
 # How long a client should wait after a refusal for overload, in milliseconds.
 RETRY_AFTER_MS: Final = 500
@@ -23,14 +23,14 @@ MAX_KEYS: Final = 65_536
 def check_keys(keys: list[bytes]) -> None:
     """Refuse a command with more than MAX_KEYS keys. Raises Refused."""
     if len(keys) > MAX_KEYS:
-        raise Refused(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
+        raise CommandError(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
 
 
 def check_transaction(session: Session, command: Command[Any]) -> None:
     """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""
-    if command.name not in ENDS_TRANSACTION:
-        session.transaction_refused = True
-        raise Refused(
+    if command.name not in TRANSACTION_END:
+        session.transaction_rejected = True
+        raise CommandError(
             f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is refused; nothing was done"
         )
 

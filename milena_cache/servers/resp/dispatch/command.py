@@ -23,7 +23,7 @@ Access = Literal["none", "read", "write", "modify"]
 Operation = Literal["get", "put", "delete", "list", "refresh", "other"]
 
 
-class Refused(Exception):
+class CommandError(Exception):
     """A command that is answered by an error. The text begins with the code word, as in `ERR syntax error`."""
 
 
@@ -62,37 +62,37 @@ class Command(Generic[C]):
     about: Callable[[C, list[bytes]], tuple[Access, list[bytes]]] | None = None
     behind_all: bool = False
 
-    def access_of(self, words: list[bytes]) -> Access:
+    def access_of(self, argv: list[bytes]) -> Access:
         """What it does to its keys with these words."""
-        return "modify" if self.alone is not None and self.alone(words) else self.access
+        return "modify" if self.alone is not None and self.alone(argv) else self.access
 
-    def operation_of(self, words: list[bytes]) -> str:
+    def operation_of(self, argv: list[bytes]) -> str:
         """The label under which it is counted with these words."""
-        return self.operation if self.labelled is None else self.labelled(words)
+        return self.operation if self.labelled is None else self.labelled(argv)
 
     def accepts(self, number: int) -> bool:
         """Whether it may have `number` words."""
         return number == self.arity if self.arity >= 0 else number >= -self.arity
 
-    def keys_in(self, words: list[bytes]) -> list[bytes]:
-        """The keys among `words`."""
+    def keys_in(self, argv: list[bytes]) -> list[bytes]:
+        """The keys among `argv`."""
         first, last, step = self.keys
         if not first:
             return []
-        stop = last + 1 if last >= 0 else len(words) + last + 1
-        return words[first:stop:step]
+        stop = last + 1 if last >= 0 else len(argv) + last + 1
+        return argv[first:stop:step]
 
 
-def wrong_arity(name: str) -> Refused:
-    return Refused(f"ERR wrong number of arguments for '{name}' command")
+def wrong_arity(name: str) -> CommandError:
+    return CommandError(f"ERR wrong number of arguments for '{name}' command")
 
 
-def integer(word: bytes, refusal: str = NOT_AN_INTEGER) -> int:
+def integer(word: bytes, error: str = NOT_AN_INTEGER) -> int:
     """A 64-bit integer as Redis reads one. Raises Refused."""
     digits = word[1:] if word[:1] == b"-" else word
     if not digits.isdigit() or len(digits) > 19 or (digits[:1] == b"0" and word != b"0"):
-        raise Refused(refusal)
+        raise CommandError(error)
     value = int(word)
     if not -(2**63) <= value < 2**63:
-        raise Refused(refusal)
+        raise CommandError(error)
     return value

@@ -37,7 +37,7 @@ class _Parked(Generic[T]):
     keys: tuple[bytes, ...]
 
 
-class KeyOrder(Generic[T]):
+class CommandOrdering(Generic[T]):
     """The keys of the commands under way, by what those do, and the commands that wait for them.
 
     `parked`: how many commands wait; the caller bounds them. T stands for a parked command.
@@ -77,9 +77,9 @@ class KeyOrder(Generic[T]):
         """A command is under way no more."""
         busy = self._keys[access]
         for key in keys:
-            left = busy[key] - 1
-            if left:
-                busy[key] = left
+            remaining = busy[key] - 1
+            if remaining:
+                busy[key] = remaining
             else:
                 del busy[key]
                 if self.parked and key in self._queues:

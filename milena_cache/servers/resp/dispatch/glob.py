@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from milena_cache.servers.resp.dispatch.command import Refused
+from milena_cache.servers.resp.dispatch.command import CommandError
 
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 
 
 class Glob:
@@ -19,8 +19,8 @@ class Glob:
 
     def __init__(self, pattern: bytes) -> None:
         """Raises Refused for a pattern that is longer than MOST_BYTES."""
-        if len(pattern) > MOST_BYTES:
-            raise Refused(f"ERR pattern: has {len(pattern)} bytes; allowed are at most {MOST_BYTES}")
+        if len(pattern) > MAX_BYTES:
+            raise CommandError(f"ERR pattern: has {len(pattern)} bytes; allowed are at most {MAX_BYTES}")
         pieces: list[list[bytes]] = [[]]
         literal = bytearray()
         plain = True

@@ -10,7 +10,7 @@ class Session:
     seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
     `subscribed`: it is told of changed keys on the channel __redis__:invalidate.
     `mute`: of how many commands, the present one included, there is no answer; negative: of all.
-    `in_transaction`: after MULTI, every command is refused up to EXEC or DISCARD; `transaction_refused`: one was.
+    `in_transaction`: after MULTI, every command is refused up to EXEC or DISCARD; `transaction_rejected`: one was.
     `waited`: seconds since the bytes of the command that is being begun were read, 0 if they were read just now.
     """
 
@@ -36,7 +36,7 @@ class Session:
         "sent",
         "subscribed",
         "tracking",
-        "transaction_refused",
+        "transaction_rejected",
         "waited",
     )
 
@@ -72,7 +72,7 @@ class Session:
     def end_transaction(self) -> None:
         """Commands are carried out again."""
         self.in_transaction = False
-        self.transaction_refused = False
+        self.transaction_rejected = False
 
     @property
     def resp3(self) -> bool:

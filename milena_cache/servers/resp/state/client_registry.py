@@ -53,7 +53,7 @@ class Clients:
         # Those with more unsent than the system's buffers take, and those that have ended but for what is unsent.
         self.slow: set[int] = set()
         self.accepted = 0
-        self.refused = 0
+        self.rejected = 0
         self.deferred = 0
         self.commands = 0  # of connections that have ended, as are these:
         self.received = 0  # bytes
@@ -68,7 +68,7 @@ class Clients:
         self.accepted += 1
         return self.accepted
 
-    def ended(self, client: Client) -> None:
+    def remove(self, client: Client) -> None:
         """Forget a connection that is no more."""
         self.slow.discard(client.session.id)
         if self.by_id.pop(client.session.id, None) is not None:

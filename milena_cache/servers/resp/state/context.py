@@ -11,20 +11,20 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.reads.reader import Node
 from milena_cache.servers.grpc.methods import CacheService
-from milena_cache.servers.resp.dispatch.command import Access, Command, Refused
+from milena_cache.servers.resp.dispatch.command import Access, Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.loop_share import LoopShare
 from milena_cache.servers.resp.state.overload import Overload
-from milena_cache.servers.resp.state.plain_gets import Hits
+from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.ring_view import RingView
 from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.servers.resp.statistics.command_metrics import Bookkeeping
+from milena_cache.servers.resp.statistics.command_metrics import CommandMetrics
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
-from milena_cache.servers.resp.statistics.rates import Figures
+from milena_cache.servers.resp.statistics.rates import Rates
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
-from milena_cache.service.status import Report
+from milena_cache.service.status import Status
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.cluster.slots import slot_of
@@ -43,7 +43,7 @@ class Context:
     buckets: Buckets
     ownership: Ownership
     service: CacheService
-    report: Report
+    status: Status
     calls: CallCounts
     limiter: TokenBucket
     tracking: Tracking
@@ -51,25 +51,25 @@ class Context:
     config: Config
     timeout: float
     clients: Clients
-    hits: Hits
+    plain_gets: PlainGets
     cursors: Cursors
     budget: ByteBudget
     facts: ProcessFacts
-    table: Mapping[bytes, Command[Context]] = field(default_factory=dict)
+    identity: NodeIdentity
+    commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
     ring: RingView = field(default_factory=RingView)
-    identity: NodeIdentity = field(default_factory=lambda: NodeIdentity("", ""))
-    books: Bookkeeping = field(init=False)
+    command_metrics: CommandMetrics = field(init=False)
     share: LoopShare = field(init=False)
     overload: Overload = field(init=False)
-    figures: Figures = field(init=False)
+    rates: Rates = field(init=False)
 
     def __post_init__(self) -> None:
-        self.books = Bookkeeping(self.calls, self.stats, self.slow, self.clock)
+        self.command_metrics = CommandMetrics(self.calls, self.stats, self.slow, self.clock)
         self.share = LoopShare(self.clock.now)
         self.overload = Overload(self.calls, self.stats)
-        self.figures = Figures(self.clock.now())
+        self.rates = Rates(self.clock.now())
 
     def place(self, key: bytes) -> tuple[Object, int]:
         """The object that `key` names, and the epoch since which this node owns it.
@@ -77,28 +77,28 @@ class Context:
         Raises InvalidRequest, AccessDenied, Moved, NoNodes.
         """
         try:
-            bucket, bare = split_cache_key(key)
+            bucket, object_key = split_cache_key(key)
         except UnicodeDecodeError:
             raise InvalidRequest("bucket: is not UTF-8") from None
-        wanted = self.buckets.resolve(bucket, bare)
-        return wanted, self.ownership.owned_since(wanted.filed_as)
+        target = self.buckets.resolve(bucket, object_key)
+        return target, self.ownership.owned_since(target.cache_key)
 
-    def touched(self, command: Command[Context], words: list[bytes]) -> tuple[Access, list[bytes]]:
+    def touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
         """What the command does to which objects, by cache key; as it is written if no object is named so."""
         if command.about is not None:
-            return command.about(self, words)
-        access = command.access_of(words)
+            return command.about(self, argv)
+        access = command.access_of(argv)
         if access == "none":
             return access, []
-        keys = command.keys_in(words)
+        keys = command.keys_in(argv)
         if any(key.startswith(SCHEME) for key in keys):
-            keys = [self._filed_as(key) if key.startswith(SCHEME) else key for key in keys]
+            keys = [self._cache_key(key) if key.startswith(SCHEME) else key for key in keys]
         return access, keys
 
-    def _filed_as(self, key: bytes) -> bytes:
+    def _cache_key(self, key: bytes) -> bytes:
         try:
-            bucket, bare = split_cache_key(key)
-            return self.buckets.resolve(bucket, bare).filed_as
+            bucket, object_key = split_cache_key(key)
+            return self.buckets.resolve(bucket, object_key).cache_key
         except (MilenaError, UnicodeDecodeError):
             return key
 
@@ -108,4 +108,4 @@ class Context:
             return
         first = slot_of(keys[0])
         if any(slot_of(key) != first for key in keys):
-            raise Refused("CROSSSLOT Keys in request don't hash to the same slot")
+            raise CommandError("CROSSSLOT Keys in request don't hash to the same slot")

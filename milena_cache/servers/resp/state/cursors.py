@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MOST = 1000
+MAX_CURSORS = 1000
 SECONDS = 600.0
 
 
@@ -35,22 +35,22 @@ class Cursors:
         number = self._next
         self._next += 1
         self._places[number] = (now + SECONDS, place)
-        self._forget(now)
+        self._drop_expired(now)
         return number
 
     def find(self, number: int, now: float) -> Place | None:
         """The place; None if it is not known, or not any more."""
-        self._forget(now)
+        self._drop_expired(now)
         found = self._places.pop(number, None)
         if found is None:
             return None
         self._places[number] = (now + SECONDS, found[1])
         return found[1]
 
-    def _forget(self, now: float) -> None:
+    def _drop_expired(self, now: float) -> None:
         """The places are in the order in which their time ends."""
         while self._places:
             number, (until, _) = next(iter(self._places.items()))
-            if until > now and len(self._places) <= MOST:
+            if until > now and len(self._places) <= MAX_CURSORS:
                 return
             del self._places[number]

@@ -35,7 +35,7 @@ _COUNTED_SECONDS: Final = 0.00005
 class Waits(Protocol):
     """Who waits for a turn."""
 
-    def turn(self) -> None:
+    def run_slice(self) -> None:
         """Work for one slice."""
 
 
@@ -89,7 +89,7 @@ class LoopShare:
         try:
             # Those that are enqueued again meanwhile have to wait for the next round.
             for _ in range(len(queue)):
-                queue.popleft().turn()
+                queue.popleft().run_slice()
                 if self._now() >= until:
                     break
         finally:

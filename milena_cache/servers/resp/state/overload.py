@@ -35,9 +35,9 @@ BEHIND_SECONDS: Final = 0.5
 MANY: Final = 16
 
 # Short, since it may be sent a million times a second. Nothing was done.
-_REFUSAL = Overloaded(f"retry-after-ms={RETRY_AFTER_MS} overloaded")
-_LINE = error_line(to_resp(_REFUSAL))
-_CODE = to_grpc(_REFUSAL)[0].name.lower()
+_ERROR = Overloaded(f"retry-after-ms={RETRY_AFTER_MS} overloaded")
+_LINE = error_line(to_resp(_ERROR))
+_CODE = to_grpc(_ERROR)[0].name.lower()
 
 
 class Overload:
@@ -49,7 +49,7 @@ class Overload:
         self._since: dict[int, float] = {}
         # Those of them whose GETs are refused until they have caught up, however many others have: half of an old
         # backlog that is answered is as late as all of it.
-        self._refused: set[int] = set()
+        self._rejected: set[int] = set()
 
     def look(self, number: int, reader: CommandReader, transport: asyncio.Transport, now: float) -> None:
         """Connection `number` has worked for a while; if on a long read, see what its socket has."""
@@ -58,20 +58,20 @@ class Overload:
         if reader.more or unread_bytes(transport) > BEHIND_BYTES:
             self._since.setdefault(number, now)
         else:
-            self.ended(number)
+            self.caught_up(number)
 
-    def ended(self, number: int) -> None:
+    def caught_up(self, number: int) -> None:
         """The connection is gone, or has caught up."""
         self._since.pop(number, None)
-        self._refused.discard(number)
+        self._rejected.discard(number)
 
-    def refuses(self, number: int, now: float) -> bool:
+    def rejects(self, number: int, now: float) -> bool:
         """Return whether GETs of connection `number` are to be refused at `now`, in monotonic seconds."""
         if len(self._since) >= MANY and self._since.get(number, now) < now - BEHIND_SECONDS:
-            self._refused.add(number)
-        return number in self._refused
+            self._rejected.add(number)
+        return number in self._rejected
 
-    def refuse(self, reader: CommandReader, session: Session, parts: list[bytes]) -> bool:
+    def reject(self, reader: CommandReader, session: Session, parts: list[bytes]) -> bool:
         """Refuse the GETs that are next in `reader`, and append the answers to `parts`; False if there are none."""
         number = reader.skip_gets()
         if not number:
@@ -82,7 +82,7 @@ class Overload:
         gets.requests += number
         gets.errors[_CODE] = gets.errors.get(_CODE, 0) + number
         counted.rejected += number
-        errors[_REFUSAL.code] = errors.get(_REFUSAL.code, 0) + number
+        errors[_ERROR.code] = errors.get(_ERROR.code, 0) + number
         parts.append(_LINE * number)
         return True
 

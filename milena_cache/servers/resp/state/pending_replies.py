@@ -7,11 +7,11 @@ from typing import Any
 from milena_cache.servers.resp.dispatch.command import Access, Command
 from milena_cache.servers.resp.state.tracking import Work
 
-Answer = tuple[bytes, ...]
+Reply = tuple[bytes, ...]
 
 # Commands of one connection that may wait for their answers at once, and bytes of their words.
-MOST_WAITING = 1024
-MOST_WAITING_BYTES = 32 * 2**20
+MAX_PENDING = 1024
+MAX_PENDING_BYTES = 32 * 2**20
 
 # From this size a value is not copied together with other answers.
 LARGE = 32 * 1024
@@ -23,22 +23,22 @@ class Large(tuple[bytes, ...]):
     __slots__ = ()
 
 
-class Waiting:
-    """A place in the order of answers; `answer` is None until it is there. `name` is the command's or subcommand's.
+class PendingReply:
+    """A place in the order of answers; `reply` is None until it is there. `name` is the command's or subcommand's.
 
     `muted`: the client wants no answer. `touched`: the keys for whose sake others wait for it, and what it does to
     them.
     """
 
-    __slots__ = ("answer", "command", "deferred", "muted", "name", "started", "touched", "words", "work")
+    __slots__ = ("argv", "command", "deferred", "muted", "name", "reply", "started", "touched", "work")
 
     def __init__(
-        self, answer: Answer | None, command: Command[Any], name: str, words: list[bytes], started: float
+        self, reply: Reply | None, command: Command[Any], name: str, argv: list[bytes], started: float
     ) -> None:
-        self.answer = answer
+        self.reply = reply
         self.command = command
         self.name = name
-        self.words = words
+        self.argv = argv
         self.started = started
         self.touched: tuple[Access, list[bytes]] = ("none", [])
         self.deferred = 0
@@ -46,7 +46,7 @@ class Waiting:
         self.work: Work | None = None
 
 
-class InHand:
+class CommandsInFlight:
     """The commands that were begun and have no answer yet. `full`: no other may begin."""
 
     __slots__ = ("bytes", "full", "number")
@@ -56,13 +56,13 @@ class InHand:
         self.full = False
         self.bytes = 0
 
-    def begin(self, words: list[bytes]) -> None:
-        self._count(1, words)
+    def begin(self, argv: list[bytes]) -> None:
+        self._count(1, argv)
 
-    def end(self, words: list[bytes]) -> None:
-        self._count(-1, words)
+    def end(self, argv: list[bytes]) -> None:
+        self._count(-1, argv)
 
-    def _count(self, one: int, words: list[bytes]) -> None:
+    def _count(self, one: int, argv: list[bytes]) -> None:
         self.number += one
-        self.bytes += one * sum(map(len, words))
-        self.full = self.number >= MOST_WAITING or self.bytes >= MOST_WAITING_BYTES
+        self.bytes += one * sum(map(len, argv))
+        self.full = self.number >= MAX_PENDING or self.bytes >= MAX_PENDING_BYTES

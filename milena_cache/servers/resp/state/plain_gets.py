@@ -16,7 +16,7 @@ from milena_cache.writeback.dirty_table import Dirty
 from milena_common.cluster.slots import slot_of
 
 
-class Hits:
+class PlainGets:
     """The plain hits of one node."""
 
     def __init__(
@@ -29,10 +29,10 @@ class Hits:
         self._surely_fresh = freshness.ttl * (1.0 - freshness.jitter)
         self._reads = reads
 
-    def answer(self, keys: list[bytes], now: float, parts: list[bytes], most_bytes: int) -> int:
+    def serve(self, keys: list[bytes], now: float, parts: list[bytes], max_bytes: int) -> int:
         """Append the answers to the first of `keys` to `parts`, and return how many that were.
 
-        `now` is monotonic seconds. It stops before the values have more than `most_bytes` bytes, but for the first.
+        `now` is monotonic seconds. It stops before the values have more than `max_bytes` bytes, but for the first.
         """
         entries = self._memory.entries
         get, used = entries.get, entries.move_to_end
@@ -40,7 +40,7 @@ class Hits:
         since = self._ownership.since
         everything_since = since[0] if self._ownership.single else None
         oldest = now - self._surely_fresh
-        served = answered = 0
+        served = hits = 0
         head, length = b"", -1
         for key in keys:
             owned_since = everything_since if everything_since is not None else since[slot_of(key)]
@@ -65,15 +65,15 @@ class Hits:
             if value is None or (size := len(value)) >= LARGE:
                 break
             served += size
-            if served > most_bytes and answered:
+            if served > max_bytes and hits:
                 served -= size
                 break
             if size != length:
                 head, length = b"$%d\r\n" % size, size
             # Not put together here: values are copied once, when they are sent.
             parts += (head, value, b"\r\n")
-            answered += 1
-        if answered:
-            self._reads.outcomes["hit"] += answered
+            hits += 1
+        if hits:
+            self._reads.outcomes["hit"] += hits
             self._reads.hit_bytes += served
-        return answered
+        return hits

@@ -58,7 +58,7 @@ class RingView:
             self._ranges = [
                 Raw(
                     b"*%d\r\n%b"
-                    % (2 * len(node.ranges), b"".join([b":%d\r\n:%d\r\n" % ends for ends in node.ranges]))
+                    % (2 * len(node.ranges), b"".join([b":%d\r\n:%d\r\n" % bounds for bounds in node.ranges]))
                 )
                 for node, _ in members
             ]

@@ -30,7 +30,7 @@ from milena_cache.servers.resp.dispatch.command import Access
 from milena_cache.servers.resp.dispatch.session import Session
 
 EVERYTHING = None
-Told = dict[bytes, None] | None  # keys in their order, or EVERYTHING
+InvalidatedKeys = dict[bytes, None] | None  # keys in their order, or EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,12 @@ class Tracking:
         self.active = False
         self.invalidations = 0
         self.fresh: dict[bytes, int] = {}
-        self.wake: Callable[[], None] = _nobody
+        self.wake: Callable[[], None] = _no_wake
         self._max_keys = max_keys
         self._followers: dict[int, Follower] = {}
         self._keys: OrderedDict[bytes, int | set[int]] = OrderedDict()
         self._prefixes: dict[bytes, set[int]] = {}
-        self._told: dict[int, Told] = {}
+        self._pending: dict[int, InvalidatedKeys] = {}
         self._reading: dict[bytes, list[Work]] = {}
         self._writing: dict[bytes, list[Work]] = {}
 
@@ -154,7 +154,7 @@ class Tracking:
         if follower is None:
             return
         follower.session.tracking = False
-        self._told.pop(client, None)
+        self._pending.pop(client, None)
         for prefix in follower.prefixes:
             clients = self._prefixes[prefix]
             clients.discard(client)
@@ -167,7 +167,7 @@ class Tracking:
 
     # What is read and written.
 
-    def read(self, client: int, key: bytes) -> None:
+    def track(self, client: int, key: bytes) -> None:
         """A client begins to read `key`: to be called before it is known what the answer is."""
         follower = self._followers.get(client)
         if follower is None or not follower.wants():
@@ -177,7 +177,7 @@ class Tracking:
             self._keys[key] = client
             self.fresh[key] = 0
             if len(self._keys) > self._max_keys:
-                self._tell_all(next(iter(self._keys)), spared=0)
+                self._notify_all(next(iter(self._keys)), spared=0)
         elif isinstance(readers, set):
             readers.add(client)
         elif readers != client:
@@ -192,33 +192,33 @@ class Tracking:
         if writes and not follower.options.noloop:
             return None
         work = Work(client, keys, writes=writes)
-        table = self._writing if writes else self._reading
+        commands = self._writing if writes else self._reading
         for key in keys:
-            table.setdefault(key, []).append(work)
+            commands.setdefault(key, []).append(work)
         return work
 
     def end(self, work: Work) -> None:
         """The command's answer is on its way."""
-        table = self._writing if work.writes else self._reading
+        commands = self._writing if work.writes else self._reading
         for key in dict.fromkeys(work.keys):
-            others = [each for each in table[key] if each is not work]
+            others = [each for each in commands[key] if each is not work]
             if others:
-                table[key] = others
+                commands[key] = others
             else:
-                del table[key]
+                del commands[key]
         follower = self._followers.get(work.client)
         if follower is not None:
             for key in {**work.changed, **(work.spared if work.failed else {})}:
-                self._tell(follower, key)
+                self._notify(follower, key)
 
     # What changes.
 
     def changed(self, key: bytes) -> None:
         """What readers are told of `key` may be another thing from now on."""
         if key in self._keys or self._prefixes:
-            self._tell_all(key, self._spared(key))
+            self._notify_all(key, self._spared(key))
 
-    def _tell_all(self, key: bytes, spared: int) -> None:
+    def _notify_all(self, key: bytes, spared: int) -> None:
         readers = self._keys.pop(key, None)
         self.fresh.pop(key, None)
         clients: Iterable[int] = readers if isinstance(readers, set) else () if readers is None else (readers,)
@@ -236,7 +236,7 @@ class Tracking:
             for work in (*self._reading.get(key, ()), *self._writing.get(key, ())):
                 if work.client == client:
                     work.changed[key] = None
-            self._tell(follower, key)
+            self._notify(follower, key)
 
     def _broadcast(self, key: bytes) -> set[int]:
         found: set[int] = set()
@@ -259,14 +259,14 @@ class Tracking:
     def name_oldest(self, number: int) -> None:
         """Tell of the `number` keys that have been in the table for the longest, as if they had changed."""
         for key in [*islice(self._keys, number)]:
-            self._tell_all(key, spared=0)
+            self._notify_all(key, spared=0)
 
     def flush_unnamed(self) -> None:
         """Any key may have changed; tell those of whose keys nothing is known: they follow prefixes."""
         followers = [client for client, follower in self._followers.items() if follower.options.bcast]
         for client in followers:
-            self._note(client)
-            self._told[client] = EVERYTHING
+            self._wake_once(client)
+            self._pending[client] = EVERYTHING
         self.invalidations += len(followers)
 
     def flush_all(self) -> None:
@@ -277,27 +277,27 @@ class Tracking:
             for work in works:
                 work.changed.update(dict.fromkeys(work.keys))
         for client in self._followers:
-            self._note(client)
-            self._told[client] = EVERYTHING
+            self._wake_once(client)
+            self._pending[client] = EVERYTHING
         self.invalidations += len(self._followers)
 
-    def _tell(self, follower: Follower, key: bytes) -> None:
+    def _notify(self, follower: Follower, key: bytes) -> None:
         client = follower.session.id
-        self._note(client)
-        told = self._told.setdefault(client, {})
-        if told is not EVERYTHING and key not in told:
-            told[key] = None
+        self._wake_once(client)
+        pending = self._pending.setdefault(client, {})
+        if pending is not EVERYTHING and key not in pending:
+            pending[key] = None
             self.invalidations += 1
 
-    def _note(self, client: int) -> None:
-        if not self._told:
+    def _wake_once(self, client: int) -> None:
+        if not self._pending:
             self.wake()
 
-    def take(self) -> dict[int, Told]:
+    def take(self) -> dict[int, InvalidatedKeys]:
         """What is to be told, by client, to be sent now."""
-        told, self._told = self._told, {}
-        return told
+        pending, self._pending = self._pending, {}
+        return pending
 
 
-def _nobody() -> None:
+def _no_wake() -> None:
     """Nobody is to be woken."""

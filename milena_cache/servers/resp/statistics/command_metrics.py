@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
@@ -24,7 +24,7 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 
-class Bookkeeping:
+class CommandMetrics:
     """Of one door. It is on the way of every command but those GETs that are answered many at once."""
 
     def __init__(self, calls: CallCounts, stats: CommandStats, slow: SlowCommands, clock: Clock) -> None:
@@ -34,28 +34,28 @@ class Bookkeeping:
         self._now = clock.now
         self._clock = clock
 
-    def answered(
-        self, command: Command[Any], name: str, words: list[bytes], session: Session, started: float
+    def replied(
+        self, command: Command[Any], name: str, argv: list[bytes], session: Session, started: float
     ) -> None:
         """A command has its answer. `name` is its own or its subcommand's, `started` when it came."""
         took = self._now() - started
-        counts = self._operations[command.operation_of(words)]
+        counts = self._operations[command.operation_of(argv)]
         # A command of many keys is that many reads, or writes: each has its outcome.
-        number = 1 if command.keys[1] >= 0 else len(command.keys_in(words)) or 1
+        number = 1 if command.keys[1] >= 0 else len(command.keys_in(argv)) or 1
         counts.requests += number
         counts.durations.observe_many(took, number)
         counted = self._stats[name]
         counted.calls += 1
         counted.seconds += took
         if took >= self._slow.after:
-            self._slow.add(self._clock.wall(), took, words, session)
+            self._slow.add(self._clock.wall(), took, argv, session)
 
-    def refusal(
-        self, error: BaseException, command: Command[Any], name: str, words: list[bytes], *, begun: bool = True
+    def error_reply(
+        self, error: BaseException, command: Command[Any], name: str, argv: list[bytes], *, begun: bool = True
     ) -> bytes:
         """The line that answers a command which raised `error`; `begun`: what the command does had begun."""
         line, code = _line(error)
-        counts = self._operations[command.operation_of(words)]
+        counts = self._operations[command.operation_of(argv)]
         if isinstance(error, Moved):
             counts.moved += 1
         else:
@@ -65,14 +65,14 @@ class Bookkeeping:
             counted.failed += 1
         else:
             counted.rejected += 1
-            counted.calls -= 1  # `answered` counts it
+            counted.calls -= 1  # `replied` counts it
         self._stats.erred(line)
         return line
 
 
 def _line(error: BaseException) -> tuple[bytes, str]:
     """The answer, and the gRPC status that the metrics have it under."""
-    if isinstance(error, Refused):
+    if isinstance(error, CommandError):
         return error_line(str(error)), to_grpc(InvalidRequest())[0].name.lower()
     if isinstance(error, asyncio.CancelledError):
         return error_line("UNAVAILABLE the node is stopping"), "cancelled"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 SAMPLES = 5
 
 
-class Figures:
+class Rates:
     """Time is passed in, in seconds on any clock that does not go back. Counts come by name."""
 
     def __init__(self, now: float) -> None:
@@ -24,12 +24,12 @@ class Figures:
         """The counts as they are now."""
         self._samples.append((now, counts))
 
-    def a_second(self, name: str) -> float:
+    def per_second(self, name: str) -> float:
         """The growth of a count over the samples; 0 while there are no two."""
         if len(self._samples) < 2:
             return 0.0
-        (began, first), (ended, last) = self._samples[0], self._samples[-1]
-        return (last[name] - first[name]) / (ended - began) if ended > began else 0.0
+        (began, first), (finished, last) = self._samples[0], self._samples[-1]
+        return (last[name] - first[name]) / (finished - began) if finished > began else 0.0
 
     def since_reset(self, counts: Mapping[str, int]) -> dict[str, int]:
         return {name: count - self._baseline.get(name, 0) for name, count in counts.items()}

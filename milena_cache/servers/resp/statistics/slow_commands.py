@@ -27,9 +27,9 @@ class SlowCommands:
         self._latency_after = latency.threshold / 1000 if latency.threshold else inf
         self.after = min(self._log_after, self._latency_after)
 
-    def add(self, wall: float, took: float, words: list[bytes], session: Session) -> None:
+    def add(self, wall: float, took: float, argv: list[bytes], session: Session) -> None:
         """A command took `took` seconds, until `wall`, in seconds since 1970."""
         if took >= self._log_after:
-            self.log.add(wall - took, took, words, session.addr, session.name)
+            self.log.add(wall - took, took, argv, session.addr, session.name)
         if took >= self._latency_after:
             self.latency.add(wall, took)

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import NamedTuple
 
 # What is kept of a command: so many words, and so many bytes of each.
-MOST_WORDS = 32
-MOST_BYTES = 128
+MAX_ARGUMENTS = 32
+MAX_BYTES = 128
 # What `slowlog-max-len` may be, and how many bytes of words and names all entries have: the oldest go beyond that.
 MAX_ENTRIES = 10_000
 MAX_LOG_BYTES = 2**20
@@ -20,7 +20,7 @@ class SlowCommand(NamedTuple):
     id: int
     at: int
     took: int
-    words: list[bytes]
+    argv: list[bytes]
     addr: str
     name: str
 
@@ -46,10 +46,10 @@ class SlowLog:
         self.max_len = max_len
         self._trim()
 
-    def add(self, at: float, took: float, words: list[bytes], addr: str, name: str) -> None:
+    def add(self, at: float, took: float, argv: list[bytes], addr: str, name: str) -> None:
         """`at` in seconds since 1970, `took` in seconds."""
-        name = name[:MOST_BYTES]
-        entry = SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(words), addr, name)
+        name = name[:MAX_BYTES]
+        entry = SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(argv), addr, name)
         self._next += 1
         self._entries.appendleft(entry)
         self.bytes += _size(entry)
@@ -69,15 +69,15 @@ class SlowLog:
 
 
 def _size(entry: SlowCommand) -> int:
-    return sum(map(len, entry.words)) + len(entry.addr) + len(entry.name)
+    return sum(map(len, entry.argv)) + len(entry.addr) + len(entry.name)
 
 
-def _trimmed(words: list[bytes]) -> list[bytes]:
-    kept = words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 1]
+def _trimmed(argv: list[bytes]) -> list[bytes]:
+    kept = argv if len(argv) <= MAX_ARGUMENTS else argv[: MAX_ARGUMENTS - 1]
     shown = [
-        word if len(word) <= MOST_BYTES else b"%b... (%d more bytes)" % (word[:MOST_BYTES], len(word) - MOST_BYTES)
+        word if len(word) <= MAX_BYTES else b"%b... (%d more bytes)" % (word[:MAX_BYTES], len(word) - MAX_BYTES)
         for word in kept
     ]
-    if len(words) > len(kept):
-        shown.append(b"... (%d more arguments)" % (len(words) - len(kept)))
+    if len(argv) > len(kept):
+        shown.append(b"... (%d more arguments)" % (len(argv) - len(kept)))
     return shown

@@ -49,13 +49,13 @@ def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[in
         disk = LmdbDisk(directory, 10**8)
         await disk.roll_back()
         for number, raw in raws:
-            disk.put(FIRST + number, raw)
-        disk.refuse(FIRST + 2, "S3 put of s3://b/k: AccessDenied: no\x1b[31m", WALL + 9)
-        disk.accept(FIRST + 3)  # refused once
+            disk.put_record(FIRST + number, raw)
+        disk.reject_record(FIRST + 2, "S3 put of s3://b/k: AccessDenied: no\x1b[31m", WALL + 9)
+        disk.clear_rejection(FIRST + 3)  # refused once
         for number in aside:
-            disk.set_aside(FIRST + number)
+            disk.quarantine(FIRST + number)
         if origin:
-            disk.note("origin", origin)
+            disk.set_metadata("origin", origin)
         await disk.commit()
         await disk.close()
 
@@ -504,8 +504,8 @@ async def main():
     disk = LmdbDisk(Path(sys.argv[1]), 10**8)
     await disk.roll_back()
     for seq in itertools.count(1_800_000_000_000_000):
-        disk.put(seq, encode(Record(b"key%d" % (seq % 100), Version(1, seq), b"%d " % seq * 300)))
-        disk.remove(seq - 300)
+        disk.put_record(seq, encode(Record(b"key%d" % (seq % 100), Version(1, seq), b"%d " % seq * 300)))
+        disk.remove_record(seq - 300)
         await disk.commit()
         if seq % 1000 == 999:
             print("went round", flush=True)

@@ -45,7 +45,7 @@ async def test_a_clock_that_is_ahead_removes_nothing_and_tells_what_is_there(sec
     assert (await t.outcome("k"))[1] == b"v"
     await t.clock.advance(1)
     assert t.s3_has("k") == b"v"
-    assert t.writes.removal.removed == 0
+    assert t.writes.reaper.removed == 0
 
 
 @pytest.mark.parametrize("seconds", [-DAY, *SKEWS])

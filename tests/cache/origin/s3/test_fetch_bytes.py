@@ -30,7 +30,7 @@ async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed
 
     fetches = [asyncio.create_task(fetch()) for _ in range(6)]
     await asyncio.sleep(0)
-    assert (budget.used, budget.waiting) == (budget.limit, 4)
+    assert (budget.used, budget.queued) == (budget.limit, 4)
     arrived.set()
     assert await asyncio.gather(*fetches) == [SIZE] * 6
     assert most == 2
@@ -48,7 +48,7 @@ async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_
 
     async def read(fetching: asyncio.Task[None]) -> None:
         await asyncio.wait((fetching,))
-        CallBytes(budget).settle(COPIES * SIZE)
+        CallBytes(budget).set_total(COPIES * SIZE)
         await answered.wait()
 
     first = asyncio.create_task(fetch())

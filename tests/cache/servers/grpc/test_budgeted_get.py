@@ -10,22 +10,22 @@ from milena_cache.servers.grpc.budgeted_get import BudgetedGet
 from milena_common.api.errors import Overloaded
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 from tests.support.waiting import eventually
 
 SMALL, LARGE = bytes(SMALL_BYTES), bytes(SMALL_BYTES + 1)
 
 
-async def get_within(rig: DoorUnderTest, key: bytes, remaining: float | None = None) -> pb.GetResponse:
+async def get_within(rig: ServerUnderTest, key: bytes, remaining: float | None = None) -> pb.GetResponse:
     """Call Get in a task of its own, as gRPC does."""
     get = BudgetedGet(rig.service, rig.budget, rig.context.clock).get
     task = asyncio.create_task(get(pb.GetRequest(key=key), remaining))  # type: ignore[arg-type]
     return pb.GetResponse.FromString(await task)
 
 
-async def door(**values: bytes) -> DoorUnderTest:
+async def door(**values: bytes) -> ServerUnderTest:
     """Return a door whose node has `values` in memory."""
-    rig = DoorUnderTest()
+    rig = ServerUnderTest()
     for key, value in values.items():
         rig.t.store.objects[rig.t.buckets.resolve("", key.encode()).ref] = value
         await get_within(rig, key.encode())
@@ -47,8 +47,8 @@ async def test_a_large_value_in_memory_waits_for_room_and_is_rejected_without() 
     with pytest.raises(Overloaded):
         await get_within(rig, b"large", 0.01)
     waiting = asyncio.create_task(get_within(rig, b"large", 5.0))
-    await eventually(lambda: rig.budget.waiting == 1)
-    assert rig.budget.waiting_bytes == COPIES * len(LARGE)
+    await eventually(lambda: rig.budget.queued == 1)
+    assert rig.budget.queued_bytes == COPIES * len(LARGE)
     rig.budget.release(full)
     answer = await waiting
     assert (answer.value, answer.outcome) == (LARGE, "hit")

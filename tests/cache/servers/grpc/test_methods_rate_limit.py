@@ -29,7 +29,7 @@ async def test_within_the_limit_nothing_is_changed() -> None:
         operation, request, method = methods[name]
         assert (operation, request) == (name.lower(), pb.GetRequest)
         assert await method(pb.GetRequest(key=b"k"), 3.0) == b"k 3"
-    assert limiter.refused == 0
+    assert limiter.rejected == 0
 
 
 async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait() -> None:
@@ -41,7 +41,7 @@ async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait(
         with pytest.raises(RateLimited, match="this node's RATE_LIMIT of 2 requests a second") as refused:
             await methods[name][2](pb.GetRequest(), None)
         assert refused.value.retry_after == 0.5
-    assert limiter.refused == len(LIMITED)
+    assert limiter.rejected == len(LIMITED)
     clock.tick(0.5)
     await methods["Put"][2](pb.GetRequest(), None)
 
@@ -50,7 +50,7 @@ async def test_operators_and_the_router_are_never_refused() -> None:
     methods, limiter = behind(1, FakeClock())
     for name in ("Get", "Stats", "Flush", "Stats", "Flush"):
         await methods[name][2](pb.GetRequest(), None)
-    assert limiter.refused == 0
+    assert limiter.rejected == 0
 
 
 async def test_without_a_limit_nothing_stands_before_the_methods() -> None:

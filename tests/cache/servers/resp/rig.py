@@ -9,30 +9,16 @@ from typing import Any
 
 import hiredis
 
+from milena_cache.app import build_servers
 from milena_cache.configuration.config import Config, load
-from milena_cache.membership.ownership import Ownership
-from milena_cache.origin.bucket_check import BucketWatch
-from milena_cache.origin.requests import Origin
-from milena_cache.servers.grpc.methods import OPERATIONS, CacheService
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.membership.identity import NodeIdentity
 from milena_cache.servers.resp.connection import Connection
-from milena_cache.servers.resp.invalidations import Invalidations
-from milena_cache.servers.resp.server import RedisDoor
-from milena_cache.servers.resp.state.client_registry import Clients
-from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
-from milena_cache.servers.resp.state.plain_gets import Hits
-from milena_cache.servers.resp.state.tracking import Tracking
-from milena_cache.service.status import Report
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS
-from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
-from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.env import Environment
-from milena_common.process.facts import ProcessFacts
 from milena_common.resp.encoding import command
-from tests.cache.rig import BUCKET, FRESHNESS, NodeUnderTest
+from tests.cache.rig import BUCKET, FRESHNESS, VARIABLES, NodeUnderTest
 from tests.support.fake_clock import settle
 
 ME = "127.0.0.1:50051"
@@ -51,21 +37,20 @@ def ring(*owners: str, epoch: int = 1) -> SlotMap:
     return SlotMap(epoch, BUCKET, tuple(nodes), tuple(ranges))
 
 
-class DoorUnderTest:
+class ServerUnderTest:
     """A door without a socket, in front of `t`. The node owns every slot, until `ownership` is told otherwise.
 
     `variables` are the node's environment beyond what it needs; `node` goes to NodeUnderTest.
     """
 
     def __init__(self, variables: dict[str, str] | None = None, **node: Any) -> None:
-        self.t = NodeUnderTest(**node)
+        self.t = NodeUnderTest(max_in_flight_bytes=256 * MIB, **node)
+        self.budget = self.t.budget
         self.config: Config = replace(
             load(
                 Environment(
                     {
-                        "ROUTER_ADDR": "127.0.0.1:50050",
-                        "AWS_REGION": "eu-central-1",
-                        "S3_BUCKET": BUCKET,
+                        **VARIABLES,
                         "MAX_VALUE_BYTES": str(node.get("max_value_bytes", 10**6)),
                         **(variables or {}),
                     }
@@ -75,61 +60,17 @@ class DoorUnderTest:
             freshness=node.get("freshness", FRESHNESS),
             buckets=self.t.buckets,
         )
-        self.ownership = Ownership(ME)
+        self.servers = servers = build_servers(self.config, self.t.parts, ME, NodeIdentity("", ""), lambda: False)
+        self.ownership = servers.ownership
         self.ownership.update(ring(ME))
-        self.budget = ByteBudget(256 * MIB)
-        self.calls = CallCounts(OPERATIONS if "other" in OPERATIONS else (*OPERATIONS, "other"))
-        origin = Origin(
-            self.t.store,
-            self.t.clock,
-            lambda: 0.5,
-            retries=0,
-            concurrency=100,
-            place_timeout=5.0,
-            fresh=self.t.store,
-            hedge_after=5.0,
-        )
-        self.report = Report(
-            self.t.node,
-            origin.counts,
-            self.calls,
-            BucketWatch(origin, BUCKET, self.t.clock, lambda: 0.5),
-            self.t.journal,
-            self.t.writeback,
-            300.0,
-            lambda: False,
-            self.t.corrected,
-        )
-        self.service = CacheService(self.t.node, self.t.writeback, self.t.buckets, ME, 5.0, self.report)
-        self.hits = Hits(self.t.memory, self.t.dirty, self.ownership, self.config.freshness, self.t.node.reads)
-        self.context = Context(
-            node=self.t.node,
-            buckets=self.t.buckets,
-            ownership=self.ownership,
-            service=self.service,
-            report=self.report,
-            calls=self.calls,
-            limiter=TokenBucket(self.config.rate_limit, self.t.clock.now()),
-            tracking=Tracking(self.config.tracking_max_keys),
-            clock=self.t.corrected,
-            config=self.config,
-            timeout=self.config.request_timeout,
-            clients=Clients(),
-            budget=self.budget,
-            hits=self.hits,
-            cursors=Cursors(1),
-            facts=ProcessFacts(),
-            table=command_table(),
-        )
-        self.invalidations = Invalidations(
-            self.context.tracking,
-            self.context.clients,
-            self.t.memory.changes,
-            self.t.memory,
-            self.t.dirty,
-            self.t.clock,
-        )
-        self.door = RedisDoor(self.context, self.hits, self.invalidations)
+        self.calls = servers.calls
+        self.report = servers.status
+        self.service = servers.service
+        self.door = servers.resp
+        self.context = servers.resp.context
+        self.context.cursors = Cursors(1)
+        self.hits = self.context.plain_gets
+        self.invalidations = servers.resp.invalidations
 
     def connect(self, *, resp3: bool = False) -> WireClient:
         """A new client of the door; needs a running loop."""
@@ -248,18 +189,18 @@ class WireClient:
         self._taken += len(taken)
         return taken
 
-    def now(self, *words: bytes) -> bytes:
+    def now(self, *argv: bytes) -> bytes:
         """The answer's bytes, which must be there at once."""
         self.take()
-        self.send(command(*words))
+        self.send(command(*argv))
         answer = self.take()
-        assert answer, f"{words[0]!r} has to wait"
+        assert answer, f"{argv[0]!r} has to wait"
         return answer
 
-    async def ask(self, *words: bytes) -> bytes:
+    async def ask(self, *argv: bytes) -> bytes:
         """The answer's bytes."""
         self.take()
-        self.send(command(*words))
+        self.send(command(*argv))
         return await self.answers(1)
 
     async def answers(self, number: int) -> bytes:
@@ -277,9 +218,9 @@ class WireClient:
                     return taken
                 await asyncio.sleep(0)
 
-    async def value(self, *words: bytes) -> Any:
+    async def value(self, *argv: bytes) -> Any:
         """The answer as hiredis reads it; an error is a `hiredis.ReplyError`."""
-        return parsed(await self.ask(*words))
+        return parsed(await self.ask(*argv))
 
     async def idle(self) -> None:
         """Let everything that is ready happen."""

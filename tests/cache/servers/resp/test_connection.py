@@ -10,14 +10,14 @@ import pytest
 from milena_cache.servers.resp.in_flight import COPIES
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient, ring
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient, ring
 from tests.support.fake_clock import settle
 from tests.support.s3.memory_store import MemoryStore
 
 
 @asynccontextmanager
-async def door(variables: dict[str, str] | None = None, **node: object) -> AsyncIterator[DoorUnderTest]:
-    made = DoorUnderTest(variables, **node)
+async def door(variables: dict[str, str] | None = None, **node: object) -> AsyncIterator[ServerUnderTest]:
+    made = ServerUnderTest(variables, **node)
     await made.t.start()
     yield made
     await made.t.stop()
@@ -153,7 +153,7 @@ async def test_connections_over_the_limit_are_told_so_and_ended() -> None:
         clients = [d.connect() for _ in range(3)]
         assert [client.transport.ended for client in clients] == ["", "", "closed"]
         assert clients[2].take() == b"-ERR max number of clients reached\r\n"
-        assert d.context.clients.refused == 1
+        assert d.context.clients.rejected == 1
         clients[0].transport.close()
         await settle()
         assert not d.connect().transport.ended
@@ -240,7 +240,7 @@ async def test_over_the_rate_limit_it_is_refused_and_told_when_to_come_again() -
         client.send(gets(b"a", b"b", b"c"))
         answers = await client.answers(3)
         assert answers.startswith(b"$-1\r\n$-1\r\n-RATELIMIT retry-after-ms=500 ")
-        assert d.context.limiter.refused == 1
+        assert d.context.limiter.rejected == 1
 
 
 async def test_a_stop_lets_what_was_begun_be_answered() -> None:

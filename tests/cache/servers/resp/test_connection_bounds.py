@@ -6,15 +6,15 @@ import pytest
 
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_cache.servers.resp.server import STALLED_SWEEPS
-from milena_cache.servers.resp.state.pending_replies import MOST_WAITING
+from milena_cache.servers.resp.state.pending_replies import MAX_PENDING
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import MIB, DoorUnderTest, WireClient, parsed
+from tests.cache.servers.resp.rig import MIB, ServerUnderTest, WireClient, parsed
 from tests.support.fake_clock import settle
 
 
-async def started(variables: dict[str, str] | None = None, **node: object) -> DoorUnderTest:
-    door = DoorUnderTest(variables, **node)
+async def started(variables: dict[str, str] | None = None, **node: object) -> ServerUnderTest:
+    door = ServerUnderTest(variables, **node)
     await door.t.start()
     return door
 
@@ -26,10 +26,10 @@ async def test_who_defers_and_sends_one_command_at_a_time_waits_for_no_more_answ
     door.t.store.gate.clear()
     sent = 0
     while client.transport.reading:
-        assert sent <= MOST_WAITING
+        assert sent <= MAX_PENDING
         client.send(command(b"GET", b"k%d" % sent))
         sent += 1
-    assert client.take().count(b"-DEFERRED ") == MOST_WAITING
+    assert client.take().count(b"-DEFERRED ") == MAX_PENDING
     door.t.store.gate.set()
     while client.take() or client.connection.session.commands < sent + 2:
         await settle()
@@ -212,10 +212,10 @@ async def test_commands_that_waited_longer_than_a_request_may_take_are_refused()
     door = await started()
     client = door.connect()
     door.t.store.gate.clear()
-    sent = MOST_WAITING + 10
+    sent = MAX_PENDING + 10
     client.send(b"".join(command(b"GET", b"k%d" % each) for each in range(sent)) + command(b"PING"))
     await settle()
-    assert client.session.commands == MOST_WAITING
+    assert client.session.commands == MAX_PENDING
     asked = door.t.store.count("get")
     door.t.clock.tick(door.config.request_timeout + 1)
     door.t.store.gate.set()
@@ -223,7 +223,7 @@ async def test_commands_that_waited_longer_than_a_request_may_take_are_refused()
     refused = [answer for answer in answers if answer.startswith(b"-BUSY retry-after-ms=500 the command waited")]
     assert len(refused) == 10
     assert answers[-1] == b"+PONG"
-    assert door.t.store.count("get") == max(asked, MOST_WAITING)
+    assert door.t.store.count("get") == max(asked, MAX_PENDING)
     assert await client.value(b"GET", b"k1") is None
     await door.t.stop()
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from milena_cache.servers.resp.commands.registry import command_table
+from milena_cache.servers.resp.commands.registry import command_registry
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import MIB, DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import MIB, ServerUnderTest, WireClient
 
 # What would wait, end the connection on purpose, or say something else each time.
 APART = {b"DEBUG", b"INFO", b"CLIENT", b"HELLO", b"QUIT", b"SLOWLOG", b"LATENCY", b"MEMORY", b"RANDOMKEY", b"TIME"}
 # Those of channels are answered once for each channel.
-NAMES = sorted(name for name in set(command_table()) - APART if not name.endswith(b"SUBSCRIBE"))
+NAMES = sorted(name for name in set(command_registry()) - APART if not name.endswith(b"SUBSCRIBE"))
 
 keys = st.sampled_from([b"k", b"l", b"{k}1", b"s3://other-bucket/k", b"", b"\xff", b"a\0b"])
 numbers = (b"0", b"-1", b"1", b"100", b"9223372036854775807", b"-9223372036854775808", b"9" * 30, b"1.5")
@@ -52,8 +52,8 @@ async def said_to(client: WireClient, pieces: list[bytes]) -> tuple[bytes, str]:
     return client.take(), client.transport.ended
 
 
-def a_door() -> DoorUnderTest:
-    return DoorUnderTest({"RESP_OUTPUT_BYTES": "1MiB"}, max_value_bytes=1000)
+def a_door() -> ServerUnderTest:
+    return ServerUnderTest({"RESP_OUTPUT_BYTES": "1MiB"}, max_value_bytes=1000)
 
 
 given_examples = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -68,7 +68,7 @@ def test_each_command_has_one_answer_whatever_its_arguments(
 ) -> None:
     async def test() -> None:
         client = a_door().connect()
-        answers, _ = await said_to(client, [command(*words) for words in sent])
+        answers, _ = await said_to(client, [command(*argv) for argv in sent])
         reader = hiredis.Reader()
         reader.feed(answers)
         answered = 0
@@ -81,7 +81,7 @@ def test_each_command_has_one_answer_whatever_its_arguments(
 
 
 @given_examples
-@given(st.lists(commands.map(lambda words: command(*words)) | rubbish, max_size=8), st.lists(st.integers(0, 500)))
+@given(st.lists(commands.map(lambda argv: command(*argv)) | rubbish, max_size=8), st.lists(st.integers(0, 500)))
 @example([b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"*a\r\n"], [3, 5])
 def test_the_answers_are_the_same_however_the_bytes_are_cut(
     caplog: pytest.LogCaptureFixture, sent: list[bytes], places: list[int]

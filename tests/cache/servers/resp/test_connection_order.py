@@ -8,19 +8,19 @@ import pytest
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 from tests.support.fake_clock import settle
 
 BIG = 2 * HIGH_WATER
 
 
-async def started(**node: object) -> DoorUnderTest:
-    door = DoorUnderTest(**node)  # type: ignore[arg-type]
+async def started(**node: object) -> ServerUnderTest:
+    door = ServerUnderTest(**node)  # type: ignore[arg-type]
     await door.t.start()
     return door
 
 
-async def deferring(door: DoorUnderTest) -> WireClient:
+async def deferring(door: ServerUnderTest) -> WireClient:
     client = door.connect(resp3=True)
     assert client.now(b"CLIENT", b"DEFER", b"ON") == b"+OK\r\n"
     return client
@@ -45,16 +45,16 @@ async def test_what_waits_is_answered_in_the_protocol_in_which_it_was_asked() ->
     await door.t.stop()
 
 
-@pytest.mark.parametrize("words", [(b"HELLO", b"2"), (b"RESET",), (b"CLIENT", b"DEFER", b"OFF")])
-async def test_no_deferred_answer_comes_after_the_end_of_deferring(words: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize("argv", [(b"HELLO", b"2"), (b"RESET",), (b"CLIENT", b"DEFER", b"OFF")])
+async def test_no_deferred_answer_comes_after_the_end_of_deferring(argv: tuple[bytes, ...]) -> None:
     door = await started()
     client = await deferring(door)
-    client.send(command(b"GET", b"none") + command(*words) + command(b"GET", b"nowhere"))
+    client.send(command(b"GET", b"none") + command(*argv) + command(b"GET", b"nowhere"))
     assert client.take() == b"-DEFERRED 1\r\n"
     await settle()
     answers = client.take()
     assert answers.startswith(push(1, b"_\r\n"))
-    assert answers.endswith(b"_\r\n" if words[0] == b"CLIENT" else b"$-1\r\n")
+    assert answers.endswith(b"_\r\n" if argv[0] == b"CLIENT" else b"$-1\r\n")
     assert b"DEFERRED" not in answers
     await door.t.stop()
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from milena_cache.servers.resp.output_buffer import HIGH_WATER
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command, encode
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 from tests.support.fake_clock import settle
 
 T = TypeVar("T")
@@ -61,21 +61,21 @@ class Model:
         self.protocol = 2
         self.skip = False
 
-    def answer(self, words: Words) -> bytes:
+    def answer(self, argv: Words) -> bytes:
         """b"" for none."""
-        answer = self._answer(words)
-        skipped, self.skip = self.skip, words[:2] == [b"CLIENT", b"REPLY"]
+        answer = self._answer(argv)
+        skipped, self.skip = self.skip, argv[:2] == [b"CLIENT", b"REPLY"]
         return b"" if skipped or self.skip else answer
 
-    def _answer(self, words: Words) -> bytes:
-        name, keys = words[0], [_bare(key) for key in words[1:]]
+    def _answer(self, argv: Words) -> bytes:
+        name, keys = argv[0], [_bare(key) for key in argv[1:]]
         values = self.values
         before = values.get(keys[0]) if keys else None
         match name:
             case b"PING":
                 return b"+PONG\r\n"
             case b"HELLO":
-                self.protocol = int(words[1])
+                self.protocol = int(argv[1])
                 return GREETING
             case b"GET":
                 return self._encoded(before)
@@ -87,7 +87,7 @@ class Model:
                 values.pop(keys[0], None)
                 return self._encoded(before)
             case b"MILENA.CALL":
-                return self._encoded(values.get(_bare(pb.GetRequest.FromString(words[3]).key)))
+                return self._encoded(values.get(_bare(pb.GetRequest.FromString(argv[3]).key)))
             case b"MGET":
                 return self._encoded([values.get(key) for key in keys])
             case b"EXISTS":
@@ -95,18 +95,18 @@ class Model:
             case b"DEL":
                 return self._encoded(sum(values.pop(key, None) is not None for key in dict.fromkeys(keys)))
             case b"MSET":
-                values.update(zip(keys[0::2], words[2::2], strict=True))
+                values.update(zip(keys[0::2], argv[2::2], strict=True))
                 return OK
             case b"SET":
-                return self._set(keys[0], words, before)
+                return self._set(keys[0], argv, before)
         return b""
 
-    def _set(self, key: bytes, words: Words, before: bytes | None) -> bytes:
-        if b"NX" not in words[3:] or before is None:
-            self.values[key] = words[2]
-        elif b"GET" not in words[3:]:
+    def _set(self, key: bytes, argv: Words, before: bytes | None) -> bytes:
+        if b"NX" not in argv[3:] or before is None:
+            self.values[key] = argv[2]
+        elif b"GET" not in argv[3:]:
             return self._encoded(None)
-        return self._encoded(before) if b"GET" in words[3:] else OK
+        return self._encoded(before) if b"GET" in argv[3:] else OK
 
     def _encoded(self, value: Any) -> bytes:
         return encode(value, self.protocol)
@@ -123,11 +123,11 @@ class Talk:
         self._reader = hiredis.Reader()
 
     def send(self, sent: list[Words], cut: int) -> None:
-        for words in sent:
-            answer = self.model.answer(words)
+        for argv in sent:
+            answer = self.model.answer(argv)
             if answer:
-                self.due.append((words, answer))
-        data = b"".join(command(*words) for words in sent)
+                self.due.append((argv, answer))
+        data = b"".join(command(*argv) for argv in sent)
         for piece in (data[:cut], data[cut:]):
             if piece:
                 self.client.send(piece)
@@ -149,24 +149,24 @@ class Talk:
                 self._compare(asked, reply)
 
     def _compare(self, asked: tuple[Words, bytes], reply: Any) -> None:
-        words, answer = asked
+        argv, answer = asked
         if answer == GREETING:
             assert b"proto" in reply, f"no greeting: {reply!r:.80}"
             return
-        if words[0] == b"MILENA.CALL":
+        if argv[0] == b"MILENA.CALL":
             told = pb.GetResponse.FromString(reply)
             reply = told.value if told.successful else None
         reader = hiredis.Reader()
         reader.feed(answer)
         expected = reader.gets()
-        assert reply == expected, words
+        assert reply == expected, argv
 
     @property
     def outstanding(self) -> set[bytes]:
         """The keys of which something is due."""
         asked = [*self.due, *self.deferred.values()]
-        return {_bare(word) for words, _ in asked for word in words[1:]} | {
-            pb.GetRequest.FromString(words[3]).key for words, _ in asked if words[0] == b"MILENA.CALL"
+        return {_bare(word) for argv, _ in asked for word in argv[1:]} | {
+            pb.GetRequest.FromString(argv[3]).key for argv, _ in asked if argv[0] == b"MILENA.CALL"
         }
 
 
@@ -217,7 +217,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.run(self._start(mode, there))
 
     async def _start(self, mode: str, there: dict[bytes, bytes]) -> None:
-        self.door = DoorUnderTest(
+        self.door = ServerUnderTest(
             mode=mode,
             max_value_bytes=2 * HIGH_WATER,
             max_bytes=10**9,
@@ -252,11 +252,11 @@ class ConnectionMachine(RuleBasedStateMachine):
         for each in drawn:
             if each[0] in ("HELLO", "SKIP"):
                 continue  # the one would end the deferring, and after the other nobody knows when a write was made
-            words = words_of(each, sorted(free))
-            free -= {_bare(word) for word in words[1:]}
-            if words[0] == b"MILENA.CALL":
-                free.discard(pb.GetRequest.FromString(words[3]).key)
-            sent.append(words)
+            argv = words_of(each, sorted(free))
+            free -= {_bare(word) for word in argv[1:]}
+            if argv[0] == b"MILENA.CALL":
+                free.discard(pb.GetRequest.FromString(argv[3]).key)
+            sent.append(argv)
         self.run(self._send(self.deferring, sent, cut, wait))
 
     async def _send(self, talk: Talk, sent: list[Words], cut: int, wait: bool) -> None:

@@ -13,7 +13,7 @@ from milena_cache.objects.object_store import OriginFailure, Ref
 from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.requests import Origin
-from milena_cache.writeback.uploads.upload import Ending, Landed, Uploader, Write
+from milena_cache.writeback.uploads.upload import Uploader, UploadOutcome, UploadResult, Write
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock
 from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
@@ -22,8 +22,8 @@ REF = Ref("bucket", "k")
 OURS = Version(5, 7)
 LINEAGE = "0123456789abcdef"
 OTHER_LINEAGE = "fedcba9876543210"
-DONE = Landed(Ending.UPLOADED, etag_of(b"ours"))
-ALREADY = Landed(Ending.ALREADY, etag_of(b"ours"))
+DONE = UploadResult(UploadOutcome.UPLOADED, etag_of(b"ours"))
+ALREADY = UploadResult(UploadOutcome.ALREADY, etag_of(b"ours"))
 
 
 class Rig:
@@ -57,7 +57,7 @@ class Rig:
         self.store.objects[REF] = WithMetadata(value, stamp(version, REF, lineage)) if version else value
         return etag_of(value)
 
-    async def upload(self, write: Write) -> Landed:
+    async def upload(self, write: Write) -> UploadResult:
         return await self.uploader.upload(write, inf)
 
     async def fails(self, write: Write) -> OriginFailure:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from milena_cache.objects.expiry import NEVER, expires_metadata
 from milena_cache.objects.object_store import Info, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, stamp
-from milena_cache.writeback.uploads.reconcile import MAX_KEY_BYTES, Settled, Verdict, name_beside, settle
+from milena_cache.writeback.uploads.reconcile import MAX_KEY_BYTES, Reconciliation, Verdict, name_beside, reconcile
 
 REF = Ref("bucket", "k")
 OURS = Version(5, 7)
@@ -116,27 +116,27 @@ def test_the_table_is_whole() -> None:
 def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> None:
     info = FOUND[found]
     letter = LETTERS[TABLE[found][column]][strict]
-    for deleting, or_absent in product((False, True), repeat=2):
+    for deleting, maybe_absent in product((False, True), repeat=2):
         verdict = letter
         if found.startswith("ours") and deleting:
             earlier = TABLE[found.replace("ours", "earlier")][column]
             verdict = LETTERS[earlier][strict]
         elif info is None and deleting:
             verdict = Verdict.DONE  # whoever deleted it
-        elif info is None and or_absent:
+        elif info is None and maybe_absent:
             verdict = Verdict.WRITE  # it may have been our delete
-        settled = settle(
+        settled = reconcile(
             info,
             REF,
             OURS,
             BASES[column],
             deleting=deleting,
             strict=strict,
-            or_absent=or_absent,
+            maybe_absent=maybe_absent,
             wall=NOW,
             kin=KIN,
         )
-        assert settled == Settled(verdict, info.etag if info else ABSENT)
+        assert settled == Reconciliation(verdict, info.etag if info else ABSENT)
 
 
 @pytest.mark.parametrize("lineage", [ANOTHER, ""])
@@ -144,14 +144,16 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
 def test_no_version_of_another_lineage_is_a_reason_to_drop_a_write(lineage: str, base: Base) -> None:
     for version in (Version(0, 0), OURS, Version(2**40, 2**50)):
         found = there(OTHER, version, lineage=lineage)
-        settled = settle(found, REF, OURS, base, deleting=False, strict=False, or_absent=False, wall=NOW, kin=KIN)
+        settled = reconcile(
+            found, REF, OURS, base, deleting=False, strict=False, maybe_absent=False, wall=NOW, kin=KIN
+        )
         assert settled.verdict in (Verdict.WRITE, Verdict.CONFLICT)
 
 
 def test_all_lineages_of_the_cluster_have_one_order() -> None:
     found = there(OTHER, Version(5, 8), lineage=ANOTHER)
-    settled = settle(
-        found, REF, OURS, BASE, deleting=False, strict=False, or_absent=False, wall=NOW, kin=(LINEAGE, ANOTHER)
+    settled = reconcile(
+        found, REF, OURS, BASE, deleting=False, strict=False, maybe_absent=False, wall=NOW, kin=(LINEAGE, ANOTHER)
     )
     assert settled.verdict is Verdict.SUPERSEDED
 

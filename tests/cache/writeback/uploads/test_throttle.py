@@ -18,21 +18,21 @@ from milena_cache.writeback.uploads.throttle import (
     BUSY_SHARE,
     DOWN_AFTER,
     DOWN_KEYS,
-    LEAST_GAP,
     MAX_FAILING_KEYS,
+    MAX_GAP,
     MAX_PROBES,
     PROBE_SECONDS,
     SAME_EVENT_SECONDS,
-    Pace,
+    UploadThrottle,
 )
 
 MOST = 64
 NUMBERS = count()
 
 
-def pace(most: int = MOST) -> Pace:
+def pace(most: int = MOST) -> UploadThrottle:
     """One whose pauses are as long as they can be."""
-    return Pace(most, lambda: 1.0)
+    return UploadThrottle(most, lambda: 1.0)
 
 
 IDLE = UploadSlots(10**6)
@@ -46,25 +46,25 @@ def slots(number: int) -> UploadSlots:
     return busy
 
 
-def wait(of: Pace, now: float, under_way: int = 0) -> float:
+def wait(of: UploadThrottle, now: float, under_way: int = 0) -> float:
     """Seconds until the next fresh upload may begin, or while S3 is down the next retry."""
     busy = slots(under_way)
     return of.wait(now, busy, retry=of.down, fresh_wait=False)
 
 
-def fail(of: Pace, now: float) -> bool:
+def fail(of: UploadThrottle, now: float) -> bool:
     """Another key fails."""
     return of.failed(now, b"%d" % next(NUMBERS))
 
 
-def down(most: int = MOST) -> Pace:
+def down(most: int = MOST) -> UploadThrottle:
     """One for which S3 has just gone down, at 0 s."""
     slow = pace(most)
     assert [fail(slow, 0.0) for _ in range(DOWN_AFTER)] == [False] * (DOWN_AFTER - 1) + [True]
     return slow
 
 
-def gap(needed: Pace, now: float = 1e6) -> float:
+def gap(needed: UploadThrottle, now: float = 1e6) -> float:
     """Seconds between two uploads that begin as soon as they may, when a burst is over."""
     while wait(needed, now) == 0:
         needed.began(now, retry=False)
@@ -98,8 +98,8 @@ def test_however_often_s3_says_slow_down_one_upload_remains_and_the_pause_is_bou
     for second in range(20):
         slowed.throttled(float(second))
     assert slowed.limit == 1
-    assert wait(slowed, 19.0) == pytest.approx(BACKOFF.most)
-    assert wait(slowed, 19.0 + BACKOFF.most) == 0
+    assert wait(slowed, 19.0) == pytest.approx(BACKOFF.max_delay)
+    assert wait(slowed, 19.0 + BACKOFF.max_delay) == 0
     slowed.succeeded(b"good")
     assert slowed.limit == 2
 
@@ -137,7 +137,7 @@ def test_failures_in_a_row_mean_that_s3_is_down_and_only_the_first_time_it_is_ne
     assert wait(slow, 1.0) == pytest.approx(2 * BACKOFF.first)
     for _ in range(20):
         fail(slow, 2.0)
-    assert wait(slow, 2.0) == pytest.approx(BACKOFF.most)
+    assert wait(slow, 2.0) == pytest.approx(BACKOFF.max_delay)
 
 
 def test_failures_with_a_success_between_them_are_not_in_a_row() -> None:
@@ -204,8 +204,8 @@ def test_uploads_give_way_step_by_step_and_never_altogether() -> None:
         needed.load(BUSY_SHARE + 0.01, BUSY_REQUESTS + 1, backlog=False)
         gaps.append(round(gap(needed, now=1e3 * step), 9))
     assert gaps == sorted(gaps)
-    assert 0 < gaps[0] < LEAST_GAP  # tuning it is not this test's affair
-    assert gaps[-1] == pytest.approx(LEAST_GAP)
+    assert 0 < gaps[0] < MAX_GAP  # tuning it is not this test's affair
+    assert gaps[-1] == pytest.approx(MAX_GAP)
 
 
 def test_uploads_take_the_loop_back_when_requests_are_gone() -> None:
@@ -213,7 +213,7 @@ def test_uploads_take_the_loop_back_when_requests_are_gone() -> None:
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=False)
     needed.load(0.1, 1e5, backlog=False)
-    assert 0.5 * LEAST_GAP < gap(needed) < LEAST_GAP
+    assert 0.5 * MAX_GAP < gap(needed) < MAX_GAP
     for _ in range(50):
         needed.load(0.1, 1e5, backlog=False)
     for _ in range(1000):
@@ -228,7 +228,7 @@ def test_a_backlog_does_not_give_way_beyond_its_share() -> None:
     assert gap(needed) == pytest.approx(BACKLOG_GAP)
 
 
-@pytest.mark.parametrize(("backlog", "a_second"), [(False, 1 / LEAST_GAP), (True, 1 / BACKLOG_GAP)])
+@pytest.mark.parametrize(("backlog", "a_second"), [(False, 1 / MAX_GAP), (True, 1 / BACKLOG_GAP)])
 def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, a_second: float) -> None:
     needed = pace()
     for _ in range(50):
@@ -255,7 +255,7 @@ def test_a_rest_is_not_made_up_for_by_more_than_a_burst(rests: list[float]) -> N
             begun.append(now)
     for first, began in enumerate(begun):
         within = sum(began <= other <= began + 0.1 for other in begun[first:])
-        assert within <= (0.1 + BURST_SECONDS) / LEAST_GAP + 2
+        assert within <= (0.1 + BURST_SECONDS) / MAX_GAP + 2
 
 
 @pytest.mark.parametrize("keys", range(1, DOWN_KEYS))
@@ -302,7 +302,7 @@ def test_while_s3_is_down_a_fresh_key_is_tried_all_the_same_now_and_then() -> No
     slow = down()
     for _ in range(20):
         fail(slow, 0.0)
-    assert wait(slow, 0.0) == pytest.approx(BACKOFF.most)
+    assert wait(slow, 0.0) == pytest.approx(BACKOFF.max_delay)
     assert slow.wait(0.0, IDLE, retry=False, fresh_wait=True) == 0
     slow.began(0.0, retry=False)
     assert slow.wait(0.0, IDLE, retry=False, fresh_wait=True) == pytest.approx(PROBE_SECONDS)

@@ -8,7 +8,13 @@ import pytest
 
 from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version, stamped
-from milena_cache.writeback.uploads.upload import LOOK_FIRST_BYTES, MOST_ROUNDS, Conflict, Ending, Landed
+from milena_cache.writeback.uploads.upload import (
+    LOOK_FIRST_BYTES,
+    MAX_ROUNDS,
+    Conflict,
+    UploadOutcome,
+    UploadResult,
+)
 from tests.cache.writeback.uploads.rig import ALREADY, DONE, OURS, REF, Rig, delete, put
 from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
 
@@ -51,9 +57,9 @@ async def test_a_large_value_is_not_sent_before_a_look() -> None:
 async def test_a_delete_looks_first_and_then_deletes_what_it_saw() -> None:
     rig = Rig()
     rig.holds(b"there")
-    assert await rig.upload(delete()) == Landed(Ending.DELETED, ABSENT)
+    assert await rig.upload(delete()) == UploadResult(UploadOutcome.DELETED, ABSENT)
     assert (rig.asked, rig.has) == (["head", "delete"], None)
-    assert await rig.upload(delete()) == Landed(Ending.ALREADY, ABSENT)
+    assert await rig.upload(delete()) == UploadResult(UploadOutcome.ALREADY, ABSENT)
     assert rig.asked == ["head"]
 
 
@@ -61,13 +67,13 @@ async def test_a_later_version_is_never_overwritten_or_deleted() -> None:
     rig = Rig()
     later = rig.holds(b"later", Version(6, 1))
     for write in (put(), put(base='"old"'), put(base=ABSENT), put(policy=None), delete(), delete(base='"old"')):
-        assert await rig.upload(write) == Landed(Ending.SUPERSEDED, later)
+        assert await rig.upload(write) == UploadResult(UploadOutcome.SUPERSEDED, later)
         assert rig.has == b"later"
 
 
 async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
     rig = Rig()
-    for write in (put(), delete(), put(unsure=True)):
+    for write in (put(), delete(), put(indeterminate=True)):
         with pytest.raises(OriginFailure):
             await rig.uploader.upload(write, rig.clock.now())
     assert rig.asked == []
@@ -78,15 +84,17 @@ async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
 
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(
-    ("fault", "unsure"), [(Fault.TIMEOUT, True), (Fault.INCOMPLETE, True), (Fault.SERVER, False)]
+    ("fault", "indeterminate"), [(Fault.TIMEOUT, True), (Fault.INCOMPLETE, True), (Fault.SERVER, False)]
 )
 @pytest.mark.parametrize("happened", [False, True])
-async def test_after_a_lost_answer_it_is_found_out(known: bool, fault: Fault, unsure: bool, happened: bool) -> None:
+async def test_after_a_lost_answer_it_is_found_out(
+    known: bool, fault: Fault, indeterminate: bool, happened: bool
+) -> None:
     rig = Rig()
     write = put(base=rig.holds(b"theirs") if known else ABSENT, policy="fail")
     rig.store.fail(fault, after_effect=happened)
     await rig.fails(write)
-    assert write.unsure is unsure
+    assert write.indeterminate is indeterminate
     assert rig.asked == ["put"]
     assert await rig.upload(write) == (ALREADY if happened else DONE)
     assert rig.has == b"ours"
@@ -97,44 +105,44 @@ async def test_after_a_lost_answer_it_is_found_out(known: bool, fault: Fault, un
             (True, False): ["head", "put"],
             (False, True): ["put", "head"],
             (False, False): ["put"],
-        }[unsure, happened]
+        }[indeterminate, happened]
     )
 
 
-@pytest.mark.parametrize("fault", [Fault.CONNECT, Fault.THROTTLED, Fault.BUSY, Fault.DENIED, Fault.REFUSED])
+@pytest.mark.parametrize("fault", [Fault.CONNECT, Fault.THROTTLED, Fault.BUSY, Fault.DENIED, Fault.REJECTED])
 async def test_what_certainly_did_not_happen_needs_no_look(fault: Fault) -> None:
     rig = Rig()
     write = put(base=ABSENT)
     rig.store.fail(fault)
     assert (await rig.fails(write)).fault is fault
-    assert (write.unsure, rig.asked) == (False, ["put"])
+    assert (write.indeterminate, rig.asked) == (False, ["put"])
 
 
 async def test_a_look_that_fails_leaves_the_doubt() -> None:
     rig = Rig()
-    write = put(base=ABSENT, unsure=True)
+    write = put(base=ABSENT, indeterminate=True)
     for fault in (Fault.SERVER, Fault.DENIED, Fault.NO_BUCKET):
         rig.store.fail(fault)
         assert (await rig.fails(write)).fault is fault
-        assert (write.unsure, rig.asked) == (True, ["head"])
+        assert (write.indeterminate, rig.asked) == (True, ["head"])
     assert await rig.upload(write) == DONE
-    assert not write.unsure
+    assert not write.indeterminate
 
 
 async def test_a_delete_whose_answer_was_lost_is_done() -> None:
     rig = Rig()
-    write = delete(base=rig.holds(b"theirs"), policy="fail", unsure=True)
+    write = delete(base=rig.holds(b"theirs"), policy="fail", indeterminate=True)
     rig.holds(None)
-    assert await rig.upload(write) == Landed(Ending.ALREADY, ABSENT)
+    assert await rig.upload(write) == UploadResult(UploadOutcome.ALREADY, ABSENT)
 
 
-@pytest.mark.parametrize("or_absent", [True, False])
-async def test_a_put_over_what_a_delete_of_ours_may_have_removed(or_absent: bool) -> None:
+@pytest.mark.parametrize("maybe_absent", [True, False])
+async def test_a_put_over_what_a_delete_of_ours_may_have_removed(maybe_absent: bool) -> None:
     rig = Rig()
-    write = put(base='"gone"', or_absent=or_absent, policy="fail")
-    if or_absent:
+    write = put(base='"gone"', maybe_absent=maybe_absent, policy="fail")
+    if maybe_absent:
         assert await rig.upload(write) == DONE
-        assert (rig.asked, write.or_absent) == (["put", "head", "put"], False)
+        assert (rig.asked, write.maybe_absent) == (["put", "head", "put"], False)
     else:
         with pytest.raises(Conflict, match="somebody else deleted it"):
             await rig.upload(write)
@@ -145,7 +153,7 @@ async def test_others_that_keep_changing_the_object_are_contention() -> None:
     rig.store.refuse = lambda operation, _: Fault.CHANGED if operation == "put" else None
     write = put()
     assert (await rig.fails(write)).fault is Fault.BUSY
-    assert rig.asked == ["put", "head"] * (MOST_ROUNDS - 1) + ["put"]
+    assert rig.asked == ["put", "head"] * (MAX_ROUNDS - 1) + ["put"]
     rig.store.refuse = None
     assert await rig.upload(write) == DONE
 
@@ -166,18 +174,18 @@ class WithoutHead(MemoryStore):
 async def test_a_look_refused_without_a_reason_does_not_keep_a_write_from_being_tried_on_its_condition() -> None:
     store = WithoutHead("bucket")
     rig = Rig(store)
-    assert await rig.upload(put(base=ABSENT, unsure=True)) == DONE
+    assert await rig.upload(put(base=ABSENT, indeterminate=True)) == DONE
     assert rig.asked == ["head", "put"]
-    assert await rig.upload(put(base=rig.holds(b"seen"), unsure=True)) == DONE
-    assert await rig.upload(delete(base=rig.holds(b"seen"))) == Landed(Ending.DELETED, ABSENT)
+    assert await rig.upload(put(base=rig.holds(b"seen"), indeterminate=True)) == DONE
+    assert await rig.upload(delete(base=rig.holds(b"seen"))) == UploadResult(UploadOutcome.DELETED, ABSENT)
     store.code = "ExpiredToken"
-    assert (await rig.fails(put(unsure=True, base=ABSENT))).code == "ExpiredToken"
+    assert (await rig.fails(put(indeterminate=True, base=ABSENT))).code == "ExpiredToken"
 
 
 async def test_a_look_refused_without_a_reason_lets_nothing_be_overwritten() -> None:
     rig = Rig(WithoutHead("bucket"))
     rig.holds(b"foreign")
-    for write in (put(unsure=True), put(base='"seen"', unsure=True), delete(base='"seen"')):
+    for write in (put(indeterminate=True), put(base='"seen"', indeterminate=True), delete(base='"seen"')):
         await rig.fails(write)
         assert rig.has == b"foreign"
 
@@ -212,7 +220,7 @@ async def test_where_s3_knows_no_conditions_it_looks_before_every_write(caplog: 
     assert rig.asked == ["head", "put"]
     assert caplog.text.count("this S3 has no conditional writes") == 2
     later = rig.holds(b"later", Version(9, 9))
-    assert await rig.upload(put()) == Landed(Ending.SUPERSEDED, later)
+    assert await rig.upload(put()) == UploadResult(UploadOutcome.SUPERSEDED, later)
     rig.holds(b"foreign")
     with pytest.raises(Conflict):
         await rig.upload(put(base='"seen"', policy="fail"))

@@ -10,7 +10,7 @@ import pytest
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN
 from milena_cache.origin.conditions import MAX_EXCEPTIONS, Capability, State
-from milena_cache.writeback.uploads.upload import MOST_REQUESTS, Conflict, Ending, Landed, Write
+from milena_cache.writeback.uploads.upload import MAX_REQUESTS, Conflict, UploadOutcome, UploadResult, Write
 from tests.cache.writeback.uploads.rig import DONE, REF, Rig, delete, put
 from tests.support.conditions import made_conditions
 from tests.support.s3.memory_store import MemoryStore, WithMetadata, etag_of
@@ -63,7 +63,7 @@ async def test_unless_conditions_are_known_to_work_each_write_looks_first(state:
     rig = rig_over(state)
     assert await rig.upload(put(base=ABSENT)) == DONE
     assert await rig.upload(put(base=rig.holds(b"there"))) == DONE
-    assert await rig.upload(delete(base=OURS)) == Landed(Ending.DELETED, ABSENT)
+    assert await rig.upload(delete(base=OURS)) == UploadResult(UploadOutcome.DELETED, ABSENT)
     assert rig.asked == ["head", "put", "head", "put", "head", "delete"]
 
 
@@ -71,7 +71,7 @@ async def test_off_sends_no_condition() -> None:
     rig = Rig(MemoryStore("bucket"), made_conditions(State.WORKS, "off"))
     rig.store.denying = set(KINDS)
     assert await rig.upload(put(base=ABSENT)) == DONE
-    assert await rig.upload(delete(base=OURS)) == Landed(Ending.DELETED, ABSENT)
+    assert await rig.upload(delete(base=OURS)) == UploadResult(UploadOutcome.DELETED, ABSENT)
     assert rig.asked == ["head", "put", "head", "delete"]
 
 
@@ -97,7 +97,7 @@ def denied_writes() -> list[tuple[bytes | None, Write]]:
         (b"there", put(**known)),
         (b"there", put(**unknown)),
         (b"there", put(**known, policy="fail", strict=True)),
-        (b"there", put(**known, policy="fail", strict=True, unsure=True)),
+        (b"there", put(**known, policy="fail", strict=True, indeterminate=True)),
         (b"there", delete(**known)),
         (b"there", delete(**unknown)),
         (None, put(base=ABSENT)),
@@ -113,7 +113,7 @@ async def test_a_condition_that_never_holds_costs_a_bounded_number_of_requests(
     rig.holds(there)
     await rig.upload(write)
     assert rig.has == write.value
-    assert len(rig.asked) <= MOST_REQUESTS
+    assert len(rig.asked) <= MAX_REQUESTS
     assert rig.uploader.conditions.exceptions == 1
     assert caplog.text.count("although the object is what the condition names") == 1
 
@@ -176,7 +176,7 @@ def kept(rig: Rig) -> bool:
 async def test_a_change_of_the_end_alone_is_a_copy_that_keeps_the_rest() -> None:
     rig = rig_over(State.WORKS)
     etag = theirs(rig)
-    assert await rig.upload(ending(etag)) == Landed(Ending.UPLOADED, etag)
+    assert await rig.upload(ending(etag)) == UploadResult(UploadOutcome.UPLOADED, etag)
     assert rig.asked == ["head", "copy"]
     assert kept(rig)
 
@@ -229,5 +229,5 @@ async def test_bytes_of_another_writer_that_were_copied_are_not_taken_for_ours()
         return await copy(*args, **options)
 
     rig.store.copy = copy_late  # type: ignore[method-assign]
-    assert await rig.upload(ending(etag)) == Landed(Ending.SUPERSEDED, etag_of(b"later"))
+    assert await rig.upload(ending(etag)) == UploadResult(UploadOutcome.SUPERSEDED, etag_of(b"later"))
     assert rig.has == b"later"

@@ -10,7 +10,7 @@ import pytest
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.version import ABSENT, Version, stamped
 from milena_cache.writeback.uploads.reconcile import name_beside
-from milena_cache.writeback.uploads.upload import Conflict, Ending, Landed
+from milena_cache.writeback.uploads.upload import Conflict, UploadOutcome, UploadResult
 from tests.cache.writeback.uploads.rig import ALREADY, DONE, OURS, REF, Rig, delete, put
 from tests.support.s3.memory_store import WithMetadata
 
@@ -21,8 +21,8 @@ async def test_overwrite_writes_over_the_other_writer_and_says_so(caplog: pytest
         write = put(base=rig.holds(b"seen"), value=value)
         theirs = rig.holds(b"foreign")
         with caplog.at_level(logging.WARNING):
-            landed = await rig.upload(write)
-        assert landed == (DONE if value else Landed(Ending.DELETED, ABSENT))
+            result = await rig.upload(write)
+        assert result == (DONE if value else UploadResult(UploadOutcome.DELETED, ABSENT))
         assert rig.has == value
         assert rig.uploader.conflicts == {"overwrite": 1, "fail": 0, "keep-both": 0}
         assert f"conflict: {REF}: somebody else wrote it (ETag {theirs}); overwritten with 5-7" in caplog.text
@@ -47,7 +47,7 @@ async def test_keep_both_writes_ours_beside(caplog: pytest.LogCaptureFixture) ->
     rig.store.refuse = lambda _, ref: Fault.TIMEOUT if ref == beside and beside not in rig.store.objects else None
     await rig.fails(write)
     rig.store.refuse = None
-    assert await rig.upload(write) == Landed(Ending.KEPT_BESIDE, theirs)
+    assert await rig.upload(write) == UploadResult(UploadOutcome.KEPT_BESIDE, theirs)
     assert rig.store.objects == {REF: b"foreign", beside: b"ours"}
     kept = rig.store.objects[beside]
     assert isinstance(kept, WithMetadata)
@@ -60,7 +60,7 @@ async def test_keep_both_with_nothing_to_keep_on_one_side() -> None:
     rig = Rig()
     write = delete(base=rig.holds(b"seen"), policy="keep-both")
     theirs = rig.holds(b"foreign")
-    assert await rig.upload(write) == Landed(Ending.KEPT_BESIDE, theirs)
+    assert await rig.upload(write) == UploadResult(UploadOutcome.KEPT_BESIDE, theirs)
     assert rig.store.objects == {REF: b"foreign"}
     rig.holds(None)
     assert await rig.upload(put(base='"seen"', policy="keep-both")) == DONE
@@ -72,7 +72,7 @@ async def test_without_a_policy_whatever_is_there_may_be_overwritten() -> None:
     rig.holds(b"foreign")
     assert await rig.upload(put(base='"seen"', policy=None)) == DONE
     rig.holds(b"foreign")
-    assert await rig.upload(delete(base=ABSENT, policy=None)) == Landed(Ending.DELETED, ABSENT)
+    assert await rig.upload(delete(base=ABSENT, policy=None)) == UploadResult(UploadOutcome.DELETED, ABSENT)
     assert sum(rig.uploader.conflicts.values()) == 0
 
 

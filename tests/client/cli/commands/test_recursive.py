@@ -271,10 +271,10 @@ def test_the_question_does_not_wait_for_a_long_listing() -> None:
 
 def test_rm_says_that_a_rate_limit_slows_it_down(run: Run, cluster: MemoryCluster, intercept: Intercept) -> None:
     cluster.add({f"p/{number}": b"" for number in range(30)})
-    refusals = iter(range(10))
+    rejections = iter(range(10))
 
     def limited(method: str, _: Any) -> None:
-        if method == "Delete" and next(refusals, None) is not None:
+        if method == "Delete" and next(rejections, None) is not None:
             raise RateLimited("over the router's limit", 0.05)
 
     intercept(limited)

@@ -155,7 +155,7 @@ def test_a_flush_that_cannot_ask_a_node(ask: Ask) -> None:
 # ---- failed
 
 
-LETTERS = pb.FailedResponse(
+LETTERS = pb.ListDeadLettersResponse(
     writes=[
         pb.FailedWrite(
             key=b"a b",
@@ -186,7 +186,7 @@ def test_failed_is_one_a_line(ask: Ask) -> None:
     assert result.stdout == (
         "a b\t\tput\t2048\t7-1\t86400\ta:1\t403 AccessDenied\nü\tlogs\tdelete\t0\t7-2\t1.5\tb:1\t400\n"
     )
-    assert script.requests == [pb.FailedRequest(limit=1000)]
+    assert script.requests == [pb.ListDeadLettersRequest(limit=1000)]
 
 
 def test_failed_for_people_and_programs(ask: Ask) -> None:
@@ -208,10 +208,10 @@ def test_failed_for_people_and_programs(ask: Ask) -> None:
 
 
 def test_failed_says_when_there_are_more(ask: Ask) -> None:
-    more = pb.FailedResponse(writes=LETTERS.writes[:1], total=9)
+    more = pb.ListDeadLettersResponse(writes=LETTERS.writes[:1], total=9)
     result, script = ask("failed", "--limit", "1", answers=[more])
     assert (result.exit_code, result.stderr) == (0, "milena: 8 more; see --limit\n")
-    assert script.requests == [pb.FailedRequest(limit=1)]
+    assert script.requests == [pb.ListDeadLettersRequest(limit=1)]
 
 
 def test_failed_of_nothing(run: Run) -> None:
@@ -224,33 +224,33 @@ def test_failed_of_nothing(run: Run) -> None:
 
 
 def test_retry_of_keys_and_of_all(ask: Ask) -> None:
-    result, script = ask("retry", "k", "l", answers=[pb.SettleResponse(settled=2)])
+    result, script = ask("retry", "k", "l", answers=[pb.ResolveDeadLettersResponse(resolved=2)])
     assert (result.exit_code, result.output) == (0, "failed writes to be uploaded again: 2\n")
-    assert script.requests == [pb.SettleRequest(action="retry", keys=[b"k", b"l"])]
-    result, script = ask("retry", "--all", "-o", "json", answers=[pb.SettleResponse(settled=9)])
+    assert script.requests == [pb.ResolveDeadLettersRequest(action="retry", keys=[b"k", b"l"])]
+    result, script = ask("retry", "--all", "-o", "json", answers=[pb.ResolveDeadLettersResponse(resolved=9)])
     assert json.loads(result.stdout) == {"settled": 9}
-    assert script.requests == [pb.SettleRequest(action="retry", all=True)]
+    assert script.requests == [pb.ResolveDeadLettersRequest(action="retry", all=True)]
 
 
 def test_drop_with_yes(ask: Ask) -> None:
-    result, script = ask("drop", "k", "--yes", answers=[pb.SettleResponse(settled=1)])
+    result, script = ask("drop", "k", "--yes", answers=[pb.ResolveDeadLettersResponse(resolved=1)])
     assert (result.exit_code, result.output) == (0, "failed writes dropped: 1\n")
-    assert script.requests == [pb.SettleRequest(action="drop", keys=[b"k"])]
+    assert script.requests == [pb.ResolveDeadLettersRequest(action="drop", keys=[b"k"])]
 
 
 def test_keys_without_failed_writes_are_not_found(ask: Ask) -> None:
     for action in (["retry"], ["drop", "--yes"]):
-        result, _ = ask(*action, "k", answers=[pb.SettleResponse()])
+        result, _ = ask(*action, "k", answers=[pb.ResolveDeadLettersResponse()])
         assert result.exit_code == 4
         assert result.stderr == "milena: there are no failed writes of these keys\n"
-        assert ask(*action, "--all", answers=[pb.SettleResponse()])[0].exit_code == 0
+        assert ask(*action, "--all", answers=[pb.ResolveDeadLettersResponse()])[0].exit_code == 0
 
 
 @pytest.mark.parametrize(
     "arguments", [["retry"], ["retry", "k", "--all"], ["drop", "--yes"], ["drop", "k"], ["drop", "--all"]]
 )
 def test_what_is_to_be_settled_must_be_said(ask: Ask, arguments: list[str]) -> None:
-    result, script = ask(*arguments, answers=[pb.SettleResponse(settled=1)], input="y\n")
+    result, script = ask(*arguments, answers=[pb.ResolveDeadLettersResponse(resolved=1)], input="y\n")
     assert (result.exit_code, result.stdout) == (2, "")
     assert script.requests == []
 
@@ -293,19 +293,19 @@ def milena_on_a_terminal(address: str, *arguments: str, typed: bytes = b"") -> t
 
 @pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"n\n", 1)])
 def test_drop_asks_on_a_terminal(typed: bytes, code: int) -> None:
-    dropped: list[pb.SettleRequest] = []
+    dropped: list[pb.ResolveDeadLettersRequest] = []
 
     def answer(method: str, request: Any, _: Any) -> Message:
-        if method == "Failed":
-            return pb.FailedResponse(total=12)
+        if method == "ListDeadLetters":
+            return pb.ListDeadLettersResponse(total=12)
         dropped.append(request)
-        return pb.SettleResponse(settled=12)
+        return pb.ResolveDeadLettersResponse(resolved=12)
 
     with router(answer) as address:
         ended, out, shown = milena_on_a_terminal(address, "drop", "--all", typed=typed)
     assert ended == code
     assert "Drop all 12 failed writes? These writes are nowhere else." in shown
-    assert dropped == ([pb.SettleRequest(action="drop", all=True)] if code == 0 else [])
+    assert dropped == ([pb.ResolveDeadLettersRequest(action="drop", all=True)] if code == 0 else [])
     assert out == ("failed writes dropped: 12\n" if code == 0 else "")
 
 

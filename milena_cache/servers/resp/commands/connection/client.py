@@ -10,9 +10,9 @@ from typing import Any
 from milena_cache.servers.resp.commands.connection.client_kill import kill
 from milena_cache.servers.resp.commands.connection.client_list import info, list_
 from milena_cache.servers.resp.commands.connection.handshake import printable
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, Handler, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare, wrong_form
+from milena_cache.servers.resp.dispatch.subcommands import no_handler, wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
@@ -20,54 +20,54 @@ from milena_common.resp.encoding import OK, Raw
 def on_or_off(word: bytes) -> bool:
     """Raises Refused for what is neither."""
     if word.upper() not in (b"ON", b"OFF"):
-        raise Refused(SYNTAX)
+        raise CommandError(SYNTAX)
     return word.upper() == b"ON"
 
 
-def identity(context: Context, session: Session, words: list[bytes]) -> int:
+def identity(context: Context, session: Session, argv: list[bytes]) -> int:
     return session.id
 
 
-def getname(context: Context, session: Session, words: list[bytes]) -> str | None:
+def getname(context: Context, session: Session, argv: list[bytes]) -> str | None:
     return session.name or None
 
 
-def setname(context: Context, session: Session, words: list[bytes]) -> Raw:
-    session.name = printable(words[2], "Client names")
+def setname(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.name = printable(argv[2], "Client names")
     return Raw(OK)
 
 
-def setinfo(context: Context, session: Session, words: list[bytes]) -> Raw:
-    match words[2].upper():
+def setinfo(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    match argv[2].upper():
         case b"LIB-NAME":
-            session.lib_name = printable(words[3], "lib-name")
+            session.lib_name = printable(argv[3], "lib-name")
         case b"LIB-VER":
-            session.lib_ver = printable(words[3], "lib-ver")
+            session.lib_ver = printable(argv[3], "lib-ver")
         case _:
-            raise Refused(f"ERR Unrecognized option '{words[2][:128].decode(errors='replace')}'")
+            raise CommandError(f"ERR Unrecognized option '{argv[2][:128].decode(errors='replace')}'")
     return Raw(OK)
 
 
-def no_evict(context: Context, session: Session, words: list[bytes]) -> Raw:
-    session.no_evict = on_or_off(words[2])
+def no_evict(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.no_evict = on_or_off(argv[2])
     return Raw(OK)
 
 
-def no_touch(context: Context, session: Session, words: list[bytes]) -> Raw:
-    session.no_touch = on_or_off(words[2])
+def no_touch(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    session.no_touch = on_or_off(argv[2])
     return Raw(OK)
 
 
-def defer(context: Context, session: Session, words: list[bytes]) -> Raw:
-    deferring = on_or_off(words[2])
+def defer(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    deferring = on_or_off(argv[2])
     if deferring and not session.resp3:
-        raise Refused("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
+        raise CommandError("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
     session.deferring = deferring
     return Raw(OK)
 
 
-def reply(context: Context, session: Session, words: list[bytes]) -> Raw:
-    match words[2].upper():
+def reply(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    match argv[2].upper():
         case b"ON":
             session.mute = 0
         case b"OFF":
@@ -76,16 +76,16 @@ def reply(context: Context, session: Session, words: list[bytes]) -> Raw:
             if session.mute >= 0:
                 session.mute = 2  # this one and the next
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return Raw(OK)
 
 
-def unblock(context: Context, session: Session, words: list[bytes]) -> int:
-    if len(words) > 4:
-        raise wrong_form("client", words[1])
-    if len(words) == 4 and words[3].upper() not in (b"TIMEOUT", b"ERROR"):
-        raise Refused("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-    integer(words[2])
+def unblock(context: Context, session: Session, argv: list[bytes]) -> int:
+    if len(argv) > 4:
+        raise wrong_form("client", argv[1])
+    if len(argv) == 4 and argv[3].upper() not in (b"TIMEOUT", b"ERROR"):
+        raise CommandError("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+    integer(argv[2])
     return 0  # no command here blocks its client
 
 
@@ -111,7 +111,9 @@ _KILL = "<ip:port> | <option> <value> [<option> <value> ...]: ID, ADDR, LADDR, T
 _LIST = "[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <id> ...]"
 
 COMMANDS = (
-    Command("client", bare, -2, group="connection", since="2.4.0", summary="A container for client commands."),
+    Command(
+        "client", no_handler, -2, group="connection", since="2.4.0", summary="A container for client commands."
+    ),
     _subcommand("id", identity, 2, "5.0.0", "", "Returns the unique client ID of the connection."),
     _subcommand("getname", getname, 2, "2.6.9", "", "Returns the name of the connection."),
     _subcommand("setname", setname, 3, "2.6.9", "<name>", "Sets the connection name."),

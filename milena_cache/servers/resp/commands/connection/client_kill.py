@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from milena_cache.servers.resp.commands.connection.client_list import client_type, type_of
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
@@ -15,16 +15,16 @@ from milena_common.resp.encoding import OK, Raw
 Meant = Callable[["Client"], bool]
 
 
-def kill(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) == 3:
-        if not _kill(context, session, _by_addr(words[2])):
-            raise Refused("ERR No such client")
+def kill(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) == 3:
+        if not _kill(context, session, _by_addr(argv[2])):
+            raise CommandError("ERR No such client")
         return Raw(OK)
-    if len(words) % 2:
-        raise Refused(SYNTAX)
+    if len(argv) % 2:
+        raise CommandError(SYNTAX)
     conditions: list[Meant] = []
     spare_me = True
-    for option, value in zip(words[2::2], words[3::2], strict=True):
+    for option, value in zip(argv[2::2], argv[3::2], strict=True):
         if option.upper() == b"SKIPME":
             spare_me = _yes(value)
         else:
@@ -47,7 +47,7 @@ def _kill(context: Context, session: Session, meant: Meant) -> int:
 
 def _yes(word: bytes) -> bool:
     if word.lower() not in (b"yes", b"no"):
-        raise Refused(SYNTAX)
+        raise CommandError(SYNTAX)
     return word.lower() == b"yes"
 
 
@@ -61,7 +61,7 @@ def _condition(context: Context, option: bytes, value: bytes) -> Meant:
         case b"ID":
             number = integer(value, "ERR client-id should be greater than 0")
             if number < 1:
-                raise Refused("ERR client-id should be greater than 0")
+                raise CommandError("ERR client-id should be greater than 0")
             return lambda client: client.session.id == number
         case b"TYPE":
             kind = client_type(value)
@@ -73,13 +73,13 @@ def _condition(context: Context, option: bytes, value: bytes) -> Meant:
             return lambda client: client.session.laddr == laddr
         case b"USER":
             if value != b"default":
-                raise Refused(f"ERR No such user '{value[:128].decode(errors='replace')}'")
+                raise CommandError(f"ERR No such user '{value[:128].decode(errors='replace')}'")
             return lambda client: True
         case b"MAXAGE":
             age = integer(value, "ERR maxage is not an integer or out of range")
             if age < 1:
-                raise Refused("ERR maxage should be greater than 0")
+                raise CommandError("ERR maxage should be greater than 0")
             oldest = context.clock.now() - age
             return lambda client: client.session.created_at <= oldest
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)

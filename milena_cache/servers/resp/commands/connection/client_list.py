@@ -5,7 +5,7 @@ Those about what the door does not have (databases, subscriptions, transactions)
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
@@ -21,7 +21,7 @@ def client_type(word: bytes) -> str:
     """Raises Refused for what is no type."""
     name = word.decode(errors="replace").lower()
     if name not in TYPES:
-        raise Refused(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
+        raise CommandError(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
     return name
 
 
@@ -85,23 +85,23 @@ def _flags(session: Session, *, tracks: bool) -> str:
     return flags or "N"
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     client = context.clients.by_id.get(session.id)
     return Verbatim(f"{line(context, client)}\n" if client else "")
 
 
-def list_(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def list_(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     clients = context.clients.by_id
     chosen = list(clients.values())
-    match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
+    match [argv[2].upper() if len(argv) > 2 else b"", *argv[3:]]:
         case [b""]:
             pass
         case [b"TYPE", name]:
             kind = client_type(name)
             chosen = [client for client in chosen if type_of(client.session) == kind]
         case [b"ID", _, *_]:
-            wanted = [integer(word, "ERR Invalid client ID") for word in words[3:]]
-            chosen = [clients[number] for number in wanted if number in clients]
+            ids = [integer(word, "ERR Invalid client ID") for word in argv[3:]]
+            chosen = [clients[number] for number in ids if number in clients]
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return Verbatim("".join(f"{line(context, client)}\n" for client in chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import NOT_AN_INTEGER, SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import NOT_AN_INTEGER, SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.tracking import Follower, Options
@@ -13,42 +13,42 @@ from milena_common.resp.encoding import OK, Raw
 _DIFFERENT = "before disabling tracking for this client, and then re-enabling it with a different mode."
 
 
-def tracking(context: Context, session: Session, words: list[bytes]) -> Any:
-    options = _options(context, words)
-    match words[2].upper():
+def tracking(context: Context, session: Session, argv: list[bytes]) -> Any:
+    options = _options(context, argv)
+    match argv[2].upper():
         case b"ON":
             _check(context.tracking.of(session.id), options)
             context.tracking.follow(session, options)
         case b"OFF":
             context.tracking.stop(session.id)
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return Raw(OK)
 
 
-def _options(context: Context, words: list[bytes]) -> Options:
+def _options(context: Context, argv: list[bytes]) -> Options:
     redirect = 0
     flags: set[str] = set()
     prefixes: list[bytes] = []
-    rest = iter(words[3:])
-    left = len(words) - 3
+    rest = iter(argv[3:])
+    left = len(argv) - 3
     for word in rest:
         left -= 1
         match word.upper():
             case b"REDIRECT" if left:
                 if redirect:
-                    raise Refused("ERR A client can only redirect to a single other client")
+                    raise CommandError("ERR A client can only redirect to a single other client")
                 redirect = integer(next(rest), NOT_AN_INTEGER)
                 left -= 1
                 if redirect not in context.clients.by_id:
-                    raise Refused("ERR The client ID you want redirect to does not exist")
+                    raise CommandError("ERR The client ID you want redirect to does not exist")
             case b"PREFIX" if left:
                 prefixes.append(next(rest))
                 left -= 1
             case b"BCAST" | b"OPTIN" | b"OPTOUT" | b"NOLOOP":
                 flags.add(word.decode().lower())
             case _:
-                raise Refused(SYNTAX)
+                raise CommandError(SYNTAX)
     return Options(
         redirect=redirect,
         bcast="bcast" in flags,
@@ -62,17 +62,17 @@ def _options(context: Context, words: list[bytes]) -> Options:
 def _check(follower: Follower | None, options: Options) -> None:
     """Raises Refused for options that do not go together, or not with those before."""
     if options.prefixes and not options.bcast:
-        raise Refused("ERR PREFIX option requires BCAST mode to be enabled")
+        raise CommandError("ERR PREFIX option requires BCAST mode to be enabled")
     if follower is not None and follower.options.bcast != options.bcast:
-        raise Refused(f"ERR You can't switch BCAST mode on/off {_DIFFERENT}")
+        raise CommandError(f"ERR You can't switch BCAST mode on/off {_DIFFERENT}")
     if options.bcast and (options.optin or options.optout):
-        raise Refused("ERR OPTIN and OPTOUT are not compatible with BCAST")
+        raise CommandError("ERR OPTIN and OPTOUT are not compatible with BCAST")
     if options.optin and options.optout:
-        raise Refused("ERR You can't specify both OPTIN mode and OPTOUT mode")
+        raise CommandError("ERR You can't specify both OPTIN mode and OPTOUT mode")
     if follower is not None:
         before = follower.options
         if (before.optout and options.optin) or (before.optin and options.optout):
-            raise Refused(f"ERR You can't switch OPTIN/OPTOUT mode {_DIFFERENT}")
+            raise CommandError(f"ERR You can't switch OPTIN/OPTOUT mode {_DIFFERENT}")
     for number, prefix in enumerate(options.prefixes):
         for other in sorted(follower.prefixes if follower is not None else ()):
             _check_apart(prefix, other, "an existing")
@@ -83,44 +83,44 @@ def _check(follower: Follower | None, options: Options) -> None:
 def _check_apart(prefix: bytes, other: bytes, which: str) -> None:
     if prefix.startswith(other) or other.startswith(prefix):
         one, two = prefix.decode(errors="replace"), other.decode(errors="replace")
-        raise Refused(
+        raise CommandError(
             f"ERR Prefix '{one}' overlaps with {which} prefix '{two}'. "
             "Prefixes for a single client must not overlap."
         )
 
 
-def caching(context: Context, session: Session, words: list[bytes]) -> Any:
+def caching(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     if follower is None:
-        raise Refused(
+        raise CommandError(
             "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode "
             "enabled"
         )
-    match words[2].upper():
+    match argv[2].upper():
         case b"YES":
             if not follower.options.optin:
-                raise Refused("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.")
+                raise CommandError("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.")
         case b"NO":
             if not follower.options.optout:
-                raise Refused("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.")
+                raise CommandError("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.")
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     follower.caching = session.commands
     return Raw(OK)
 
 
-def getredir(context: Context, session: Session, words: list[bytes]) -> Any:
-    del words
+def getredir(context: Context, session: Session, argv: list[bytes]) -> Any:
+    del argv
     follower = context.tracking.of(session.id)
     return -1 if follower is None else follower.options.redirect
 
 
-def trackinginfo(context: Context, session: Session, words: list[bytes]) -> Any:
+def trackinginfo(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     flags = _flags(follower, session)
     return {
         "flags": set(flags) if session.resp3 else flags,
-        "redirect": getredir(context, session, words),
+        "redirect": getredir(context, session, argv),
         "prefixes": sorted(follower.prefixes) if follower is not None else [],
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
@@ -26,43 +26,43 @@ WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
 def printable(word: bytes, what: str) -> str:
     """A name that CLIENT LIST can show. Raises Refused."""
     if any(not 0x21 <= byte <= 0x7E for byte in word):
-        raise Refused(f"ERR {what} cannot contain spaces, newlines or special characters.")
+        raise CommandError(f"ERR {what} cannot contain spaces, newlines or special characters.")
     return word.decode()
 
 
-def ping(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > 2:
-        raise Refused("ERR wrong number of arguments for 'ping' command")
+def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > 2:
+        raise CommandError("ERR wrong number of arguments for 'ping' command")
     if session.subscribed and not session.resp3:
         # As a message, which is all that such a client reads.
-        return [b"pong", words[1] if len(words) == 2 else b""]
-    return words[1] if len(words) == 2 else Simple("PONG")
+        return [b"pong", argv[1] if len(argv) == 2 else b""]
+    return argv[1] if len(argv) == 2 else Simple("PONG")
 
 
-def echo(context: Context, session: Session, words: list[bytes]) -> bytes:
-    return words[1]
+def echo(context: Context, session: Session, argv: list[bytes]) -> bytes:
+    return argv[1]
 
 
-def hello(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
+def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     protocol = session.protocol
-    if len(words) > 1:
-        protocol = integer(words[1], "ERR Protocol version is not an integer or out of range")
+    if len(argv) > 1:
+        protocol = integer(argv[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (RESP2, RESP3):
-            raise Refused("NOPROTO unsupported protocol version")
+            raise CommandError("NOPROTO unsupported protocol version")
     name = None
     at = 2
-    while at < len(words):
-        match words[at].upper():
-            case b"AUTH" if len(words) > at + 2:
-                _check_user(words[at + 1])
+    while at < len(argv):
+        match argv[at].upper():
+            case b"AUTH" if len(argv) > at + 2:
+                _check_user(argv[at + 1])
                 at += 3
-            case b"SETNAME" if len(words) > at + 1:
-                name = printable(words[at + 1], "Client names")
+            case b"SETNAME" if len(argv) > at + 1:
+                name = printable(argv[at + 1], "Client names")
                 at += 2
             case option:
                 del option
-                shown = words[at][:128].decode(errors="replace")
-                raise Refused(f"ERR Syntax error in HELLO option '{shown}'")
+                shown = argv[at][:128].decode(errors="replace")
+                raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
     if name is not None:
         session.name = name
     session.protocol = protocol
@@ -79,32 +79,32 @@ def hello(context: Context, session: Session, words: list[bytes]) -> dict[str, A
     }
 
 
-def auth(context: Context, session: Session, words: list[bytes]) -> Raw:
-    if len(words) > 3:
-        raise Refused(SYNTAX)
-    if len(words) == 2:
-        raise Refused(NO_PASSWORD)
-    _check_user(words[1])
+def auth(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    if len(argv) > 3:
+        raise CommandError(SYNTAX)
+    if len(argv) == 2:
+        raise CommandError(NO_PASSWORD)
+    _check_user(argv[1])
     return Raw(OK)
 
 
 def _check_user(name: bytes) -> None:
     if name != USER:
-        raise Refused(WRONG_USER)
+        raise CommandError(WRONG_USER)
 
 
-def select(context: Context, session: Session, words: list[bytes]) -> Raw:
-    if integer(words[1]) != 0:
-        raise Refused("ERR SELECT is not allowed in cluster mode")
+def select(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    if integer(argv[1]) != 0:
+        raise CommandError("ERR SELECT is not allowed in cluster mode")
     return Raw(OK)
 
 
-def quit_(context: Context, session: Session, words: list[bytes]) -> Raw:
+def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.closing = True
     return Raw(OK)
 
 
-def reset(context: Context, session: Session, words: list[bytes]) -> Simple:
+def reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
     context.tracking.stop(session.id)
     session.reset()
     return Simple("RESET")

@@ -9,12 +9,12 @@ from milena_common.resp.encoding import OK, Raw
 from milena_common.resp.identity import Identity
 
 
-def hello(context: Context, session: Session, words: list[bytes]) -> Raw:
+def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """`MILENA.HELLO cluster bucket node`; an empty one is not compared. Raises WrongNode, and ends the connection.
 
     What the client has sent behind it is not read any more: it was meant for another node.
     """
-    meant = Identity(*(word.decode(errors="replace") for word in words[1:]))
+    meant = Identity(*(word.decode(errors="replace") for word in argv[1:]))
     try:
         context.identity.check(meant)
     except BaseException:

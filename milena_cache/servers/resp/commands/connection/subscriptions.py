@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Raw, bulk, null, push
@@ -40,7 +40,7 @@ _ALLOWED: Final = frozenset(
 def check_subscriber(session: Session, command: Command[Context]) -> None:
     """Refuse a command that a RESP2 connection with a subscription must not send. Raises Refused."""
     if session.subscribed and not session.resp3 and command.name not in _ALLOWED:
-        raise Refused(
+        raise CommandError(
             f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
             "allowed in this context"
         )
@@ -53,21 +53,21 @@ def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
     return b"*%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
 
 
-def subscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
+def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Subscribe to the channel; one message for each name. Raises Refused if any name is of another channel."""
-    if any(name != CHANNEL for name in words[1:]):
-        raise Refused(NO_OTHER)
+    if any(name != CHANNEL for name in argv[1:]):
+        raise CommandError(NO_OTHER)
     session.subscribed = True
-    return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(words) - 1))
+    return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(argv) - 1))
 
 
-def unsubscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
+def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Unsubscribe from the named channels, from all without names; one message for each."""
-    names = words[1:]
+    names = argv[1:]
     if not names:
-        ended = bulk(CHANNEL) if session.subscribed else null(session.protocol)
+        left_channels = bulk(CHANNEL) if session.subscribed else null(session.protocol)
         session.subscribed = False
-        return Raw(message(session, b"unsubscribe", ended, b":0\r\n"))
+        return Raw(message(session, b"unsubscribe", left_channels, b":0\r\n"))
     parts = []
     for name in names:
         if name == CHANNEL:
@@ -76,16 +76,16 @@ def unsubscribe(context: Context, session: Session, words: list[bytes]) -> Raw:
     return Raw(b"".join(parts))
 
 
-def refuse(context: Context, session: Session, words: list[bytes]) -> Raw:
+def reject_command(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse patterns and shard channels: nothing is ever published on them. Raises Refused."""
-    raise Refused(NO_OTHER)
+    raise CommandError(NO_OTHER)
 
 
-def unsubscribe_none(context: Context, session: Session, words: list[bytes]) -> Raw:
+def unsubscribe_none(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Answer for patterns and shard channels, of which there are no subscriptions."""
-    kind = words[0].lower()
+    kind = argv[0].lower()
     count = b":%d\r\n" % (session.subscribed if kind == b"punsubscribe" else 0)
-    names = [bulk(name) for name in words[1:]] or [null(session.protocol)]
+    names = [bulk(name) for name in argv[1:]] or [null(session.protocol)]
     return Raw(b"".join(message(session, kind, name, count) for name in names))
 
 
@@ -113,9 +113,15 @@ COMMANDS = tuple(
             "Listens for messages of __redis__:invalidate; no other channel is there.",
         ),
         ("unsubscribe", unsubscribe, -1, "2.0.0", "Stops listening to messages of channels."),
-        ("psubscribe", refuse, -2, "2.0.0", "Is refused: there are no channels that a pattern could match."),
+        (
+            "psubscribe",
+            reject_command,
+            -2,
+            "2.0.0",
+            "Is refused: there are no channels that a pattern could match.",
+        ),
         ("punsubscribe", unsubscribe_none, -1, "2.0.0", "Answers that there is no such subscription."),
-        ("ssubscribe", refuse, -2, "7.0.0", "Is refused: there are no shard channels."),
+        ("ssubscribe", reject_command, -2, "7.0.0", "Is refused: there are no shard channels."),
         ("sunsubscribe", unsubscribe_none, -1, "7.0.0", "Answers that there is no such subscription."),
     )
 )

@@ -13,7 +13,7 @@ would find everything refused.
 from __future__ import annotations
 
 from milena_cache.servers.resp.dispatch.admission import NO_TRANSACTIONS
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
@@ -21,37 +21,37 @@ from milena_common.resp.encoding import OK, Raw
 _EMPTY_ARRAY = Raw(b"*0\r\n")
 
 
-def multi(context: Context, session: Session, words: list[bytes]) -> Raw:
+def multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Begin a transaction, in which every command is refused up to EXEC or DISCARD."""
     session.in_transaction = True
     return Raw(OK)
 
 
-def exec_(context: Context, session: Session, words: list[bytes]) -> Raw:
+def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction: an empty array if it had no command. Raises Refused otherwise, or if there is none."""
     if not session.in_transaction:
-        raise Refused("ERR EXEC without MULTI")
-    refused = session.transaction_refused
+        raise CommandError("ERR EXEC without MULTI")
+    not_supported = session.transaction_rejected
     session.end_transaction()
-    if refused:
-        raise Refused("EXECABORT Transaction discarded because of previous errors.")
+    if not_supported:
+        raise CommandError("EXECABORT Transaction discarded because of previous errors.")
     return _EMPTY_ARRAY
 
 
-def discard(context: Context, session: Session, words: list[bytes]) -> Raw:
+def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction. Raises Refused if there is none."""
     if not session.in_transaction:
-        raise Refused("ERR DISCARD without MULTI")
+        raise CommandError("ERR DISCARD without MULTI")
     session.end_transaction()
     return Raw(OK)
 
 
-def watch(context: Context, session: Session, words: list[bytes]) -> Raw:
+def watch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Refuse: without transactions it would promise a check that never happens. Raises Refused."""
-    raise Refused(f"ERR {NO_TRANSACTIONS}, so there is nothing that WATCH could guard")
+    raise CommandError(f"ERR {NO_TRANSACTIONS}, so there is nothing that WATCH could guard")
 
 
-def unwatch(context: Context, session: Session, words: list[bytes]) -> Raw:
+def unwatch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Accept: no key is watched, which is what the client wants."""
     return Raw(OK)
 

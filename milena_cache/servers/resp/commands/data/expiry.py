@@ -14,24 +14,24 @@ from milena_cache.memory.lru import Entry
 from milena_cache.objects.names import Object
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import look
-from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms, end_in_ms
-from milena_cache.servers.resp.dispatch.command import Command, Handler, Refused
+from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp, expiry_in_ms
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, Handler
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 
-_NO_KEY, _NO_END = -2, -1
+_NO_KEY, _NO_EXPIRY = -2, -1
 
 
 def _telling(make: Callable[[int, int], int]) -> Handler[Context]:
     """A command that tells what `make` makes of a key's end and of now, both in milliseconds since 1970."""
 
-    def handler(context: Context, session: Session, words: list[bytes]) -> Any:
-        def tell(entry: Entry, _: int) -> int:
+    def handler(context: Context, session: Session, argv: list[bytes]) -> Any:
+        def convert(entry: Entry, _: int) -> int:
             if entry.value is None:
                 return _NO_KEY
-            return make(as_ms(entry.expires_at), as_ms(context.clock.wall())) if entry.expires_at else _NO_END
+            return make(as_ms(entry.expires_at), as_ms(context.clock.wall())) if entry.expires_at else _NO_EXPIRY
 
-        return look(context, session, words[1], tell)
+        return look(context, session, argv[1], convert)
 
     return handler
 
@@ -49,19 +49,19 @@ class _Conditions:
     gt: bool = False
     lt: bool = False
 
-    def allow(self, current: float, end: float) -> bool:
+    def allow(self, current: float, expires_at: float) -> bool:
         """`current` is 0 for a key without an end, which is later than any."""
         if (self.nx and current) or (self.xx and not current):
             return False
-        if self.gt and (not current or end <= current):
+        if self.gt and (not current or expires_at <= current):
             return False
-        return not (self.lt and current and end >= current)
+        return not (self.lt and current and expires_at >= current)
 
 
-def conditions(words: list[bytes]) -> _Conditions:
-    """What follows the end in `EXPIRE key end …`. Raises Refused."""
+def conditions(argv: list[bytes]) -> _Conditions:
+    """What follows the end in `EXPIRE key expires_at …`. Raises Refused."""
     found = _Conditions()
-    for word in words:
+    for word in argv:
         match word.upper():
             case b"NX":
                 found.nx = True
@@ -72,50 +72,50 @@ def conditions(words: list[bytes]) -> _Conditions:
             case b"LT":
                 found.lt = True
             case _:
-                raise Refused(f"ERR Unsupported option {word[:128].decode(errors='replace')}")
+                raise CommandError(f"ERR Unsupported option {word[:128].decode(errors='replace')}")
     if found.nx and (found.xx or found.gt or found.lt):
-        raise Refused("ERR NX and XX, GT or LT options at the same time are not compatible")
+        raise CommandError("ERR NX and XX, GT or LT options at the same time are not compatible")
     if found.gt and found.lt:
-        raise Refused("ERR GT and LT options at the same time are not compatible")
+        raise CommandError("ERR GT and LT options at the same time are not compatible")
     return found
 
 
-def _ending(name: str, *, seconds: bool, absolute: bool) -> Handler[Context]:
+def _expire_command(name: str, *, seconds: bool, absolute: bool) -> Handler[Context]:
     """EXPIRE and its kin."""
 
-    def handler(context: Context, session: Session, words: list[bytes]) -> Any:
+    def handler(context: Context, session: Session, argv: list[bytes]) -> Any:
         del session
-        wished = conditions(words[3:])
+        wished = conditions(argv[3:])
         now_ms = as_ms(context.clock.wall())
-        end_ms = end_in_ms(words[2], name, now_ms, seconds=seconds, absolute=absolute, positive=False)
-        end = as_moment(end_ms)
-        wanted, owned_since = context.place(words[1])
+        expires_ms = expiry_in_ms(argv[2], name, now_ms, seconds=seconds, absolute=absolute, positive=False)
+        expires_at = as_timestamp(expires_ms)
+        target, owned_since = context.place(argv[1])
 
         def decide(entry: Entry) -> NewValue | Otherwise:
-            if entry.value is None or not wished.allow(entry.expires_at, end):
+            if entry.value is None or not wished.allow(entry.expires_at, expires_at):
                 return KEEP
-            return NewValue(entry.value, end, only_end=True) if end_ms > now_ms else DELETE
+            return NewValue(entry.value, expires_at, only_expiry=True) if expires_ms > now_ms else DELETE
 
-        return _changes(context, wanted, owned_since, decide)
+        return _modify(context, target, owned_since, decide)
 
     return handler
 
 
-def persist(context: Context, session: Session, words: list[bytes]) -> Any:
+def persist(context: Context, session: Session, argv: list[bytes]) -> Any:
     del session
-    wanted, owned_since = context.place(words[1])
+    target, owned_since = context.place(argv[1])
 
     def decide(entry: Entry) -> NewValue | Otherwise:
         if entry.value is None or not entry.expires_at:
             return KEEP
-        return NewValue(entry.value, only_end=True)
+        return NewValue(entry.value, only_expiry=True)
 
-    return _changes(context, wanted, owned_since, decide)
+    return _modify(context, target, owned_since, decide)
 
 
-async def _changes(context: Context, wanted: Object, owned_since: int, decide: Decide) -> int:
+async def _modify(context: Context, target: Object, owned_since: int, decide: Decide) -> int:
     """Whether something was changed, as Redis says it."""
-    return int((await context.node.modify(wanted, decide, context.timeout, owned_since)).ack is not None)
+    return int((await context.node.modify(target, decide, context.timeout, owned_since)).ack is not None)
 
 
 def _reader(name: str, handler: Handler[Context], summary: str, since: str) -> Command[Context]:
@@ -153,52 +153,52 @@ def _writer(
 COMMANDS = (
     _reader(
         "ttl",
-        _telling(lambda end, now: _in_seconds(max(0, end - now))),
+        _telling(lambda expires_at, now: _in_seconds(max(0, expires_at - now))),
         "Returns the expiration time in seconds of a key.",
         "1.0.0",
     ),
     _reader(
         "pttl",
-        _telling(lambda end, now: max(0, end - now)),
+        _telling(lambda expires_at, now: max(0, expires_at - now)),
         "Returns the expiration time in milliseconds of a key.",
         "2.6.0",
     ),
     _reader(
         "expiretime",
-        _telling(lambda end, _: _in_seconds(end)),
+        _telling(lambda expires_at, _: _in_seconds(expires_at)),
         "Returns the expiration time of a key as a Unix timestamp.",
         "7.0.0",
     ),
     _reader(
         "pexpiretime",
-        _telling(lambda end, _: end),
+        _telling(lambda expires_at, _: expires_at),
         "Returns the expiration time of a key as a Unix milliseconds timestamp.",
         "7.0.0",
     ),
     _writer(
         "expire",
-        _ending("expire", seconds=True, absolute=False),
+        _expire_command("expire", seconds=True, absolute=False),
         -3,
         "Sets the expiration time of a key in seconds.",
         "1.0.0",
     ),
     _writer(
         "pexpire",
-        _ending("pexpire", seconds=False, absolute=False),
+        _expire_command("pexpire", seconds=False, absolute=False),
         -3,
         "Sets the expiration time of a key in milliseconds.",
         "2.6.0",
     ),
     _writer(
         "expireat",
-        _ending("expireat", seconds=True, absolute=True),
+        _expire_command("expireat", seconds=True, absolute=True),
         -3,
         "Sets the expiration time of a key to a Unix timestamp.",
         "1.2.0",
     ),
     _writer(
         "pexpireat",
-        _ending("pexpireat", seconds=False, absolute=True),
+        _expire_command("pexpireat", seconds=False, absolute=True),
         -3,
         "Sets the expiration time of a key to a Unix milliseconds timestamp.",
         "2.6.0",

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import has_ended
+from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.write_request import Change
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
@@ -19,9 +19,9 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import Simple
@@ -30,13 +30,13 @@ from milena_common.resp.encoding import Simple
 _CHOICE = 1000
 # Up to so many bytes Redis keeps a value together with its key's object; an integer has no more digits.
 _EMBEDDED = 44
-_MOST_DIGITS = 20
+_MAX_DIGITS = 20
 
 
-def exists(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > MAX_KEYS_AT_ONCE:
-        return _exists_many(context, session, words[1:])
-    there = exist(context, places(context, session, words[1:]))
+def exists(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > MAX_KEYS_AT_ONCE:
+        return _exists_many(context, session, argv[1:])
+    there = exist(context, places(context, session, argv[1:]))
     return sum(there) if isinstance(there, list) else _number(there)
 
 
@@ -49,46 +49,46 @@ async def _number(there: Awaitable[list[bool]]) -> int:
     return sum(await there)
 
 
-def delete(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > MAX_KEYS_AT_ONCE:
-        return _delete_many(context, session, words[1:])
-    wanted = list(dict.fromkeys(places(context, session, words[1:], reading=False)))
-    there = exist(context, wanted, counted=False)
+def delete(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > MAX_KEYS_AT_ONCE:
+        return _delete_many(context, session, argv[1:])
+    targets = list(dict.fromkeys(places(context, session, argv[1:], reading=False)))
+    there = exist(context, targets, counted=False)
     if isinstance(there, list):
-        return _delete(context, wanted, sum(there))
-    return _delete_later(context, wanted, there)
+        return _delete(context, targets, sum(there))
+    return _delete_after(context, targets, there)
 
 
 async def _delete_many(context: Context, session: Session, keys: list[bytes]) -> int:
-    wanted = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
-    there = exist(context, wanted, counted=False)
-    answer = _delete(context, wanted, sum(there if isinstance(there, list) else await there))
-    return answer if isinstance(answer, int) else await answer
+    targets = list(dict.fromkeys(await place_all(context, session, keys, reading=False)))
+    there = exist(context, targets, counted=False)
+    reply = _delete(context, targets, sum(there if isinstance(there, list) else await there))
+    return reply if isinstance(reply, int) else await reply
 
 
-def _delete(context: Context, wanted: list[Place], number: int) -> Any:
+def _delete(context: Context, targets: list[Place], number: int) -> Any:
     """Also what does not exist is deleted: the knowledge that it does not may be some seconds old."""
-    return write_all(context, (Change(place, None, owned_since=since) for place, since in wanted), number)
+    return write_all(context, (Change(place, None, owned_since=since) for place, since in targets), number)
 
 
-async def _delete_later(context: Context, wanted: list[Place], there: Awaitable[list[bool]]) -> int:
-    answer = _delete(context, wanted, sum(await there))
-    return answer if isinstance(answer, int) else await answer
+async def _delete_after(context: Context, targets: list[Place], there: Awaitable[list[bool]]) -> int:
+    reply = _delete(context, targets, sum(await there))
+    return reply if isinstance(reply, int) else await reply
 
 
-def type_(context: Context, session: Session, words: list[bytes]) -> Any:
-    return look(context, session, words[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
+def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return look(context, session, argv[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
 
 
-def dbsize(context: Context, session: Session, words: list[bytes]) -> Any:
+def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
     """What the node holds: only S3 could count the bucket."""
-    del session, words
+    del session, argv
     return len(context.node.memory) + len(context.node.dirty.entries)
 
 
-def randomkey(context: Context, session: Session, words: list[bytes]) -> Any:
+def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
     """A key that the node holds; which one is left to the clock."""
-    del session, words
+    del session, argv
     node = context.node
     for held in (node.dirty.entries, node.memory):
         start = int(context.clock.now() * 1e6) % max(1, min(len(held), _CHOICE))
@@ -107,40 +107,40 @@ def _is_there(context: Context, key: bytes) -> bool:
     if dirty is not None:
         return not node.writes.is_gone(dirty)
     entry = node.memory.peek(key)
-    return entry is not None and entry.value is not None and not has_ended(entry.expires_at, context.clock.wall())
+    return entry is not None and entry.value is not None and not is_expired(entry.expires_at, context.clock.wall())
 
 
-def encoding(context: Context, session: Session, words: list[bytes]) -> Any:
+def encoding(context: Context, session: Session, argv: list[bytes]) -> Any:
     """What Redis would hold the value in."""
-    return read(context, session, words[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
+    return read(context, session, argv[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
 
 
 def encoded_as(value: bytes) -> bytes:
     """int for a 64-bit integer, embstr for what is short, else raw."""
-    if len(value) <= _MOST_DIGITS:
+    if len(value) <= _MAX_DIGITS:
         try:
             integer(value)
-        except Refused:
+        except CommandError:
             pass
         else:
             return b"int"
     return b"embstr" if len(value) <= _EMBEDDED else b"raw"
 
 
-def freq(context: Context, session: Session, words: list[bytes]) -> Any:
-    def refused(entry: Entry, _: int) -> None:
+def freq(context: Context, session: Session, argv: list[bytes]) -> Any:
+    def not_supported(entry: Entry, _: int) -> None:
         if entry.value is not None:
-            raise Refused(
+            raise CommandError(
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when "
                 "switching between policies at runtime LRU and LFU data will take some time to adjust."
             )
 
-    return look(context, session, words[2], refused)
+    return look(context, session, argv[2], not_supported)
 
 
-def idletime(context: Context, session: Session, words: list[bytes]) -> Any:
+def idletime(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Nobody notes when a key was last read, so none has been idle."""
-    return look(context, session, words[2], lambda entry, _: None if entry.value is None else 0)
+    return look(context, session, argv[2], lambda entry, _: None if entry.value is None else 0)
 
 
 _READ = ("readonly", "fast")
@@ -228,7 +228,7 @@ COMMANDS = (
     ),
     Command(
         "object",
-        bare,
+        no_handler,
         -2,
         "read",
         (2, 2, 1),

@@ -23,38 +23,38 @@ AT_ONCE = 128
 MAX_KEYS_AT_ONCE = 512
 
 
-def look(context: Context, session: Session, key: bytes, tell: Callable[[Entry, int], Any]) -> Any:
-    """What `tell` makes of a key's entry and of its size in bytes; if S3 has to be asked, something to await.
+def look(context: Context, session: Session, key: bytes, convert: Callable[[Entry, int], Any]) -> Any:
+    """What `convert` makes of a key's entry and of its size in bytes; if S3 has to be asked, something to await.
 
     The value is not fetched for it: an entry has an empty one then. Raises as `Context.place` does.
     """
     place = _place(context, session, key)
     reply = context.node.lookup(*place)
-    return _look(context, place, tell) if reply is None else tell(reply.entry, reply.entry.size)
+    return _look(context, place, convert) if reply is None else convert(reply.entry, reply.entry.size)
 
 
-async def _look(context: Context, place: Place, tell: Callable[[Entry, int], Any]) -> Any:
-    wanted, owned_since = place
-    reply, size = await context.node.exists(wanted, context.timeout, owned_since)
-    return tell(reply.entry, size)
+async def _look(context: Context, place: Place, convert: Callable[[Entry, int], Any]) -> Any:
+    target, owned_since = place
+    reply, size = await context.node.exists(target, context.timeout, owned_since)
+    return convert(reply.entry, size)
 
 
-def read(context: Context, session: Session, key: bytes, tell: Callable[[Entry], Any]) -> Any:
+def read(context: Context, session: Session, key: bytes, convert: Callable[[Entry], Any]) -> Any:
     """As `look`, with the value."""
     place = _place(context, session, key)
     reply = context.node.lookup(*place)
-    return _read(context, place, tell) if reply is None else tell(reply.entry)
+    return _read(context, place, convert) if reply is None else convert(reply.entry)
 
 
-async def _read(context: Context, place: Place, tell: Callable[[Entry], Any]) -> Any:
-    wanted, owned_since = place
-    return tell((await context.node.get(wanted, context.timeout, owned_since)).entry)
+async def _read(context: Context, place: Place, convert: Callable[[Entry], Any]) -> Any:
+    target, owned_since = place
+    return convert((await context.node.get(target, context.timeout, owned_since)).entry)
 
 
 def _place(context: Context, session: Session, key: bytes) -> Place:
     place = context.place(key)
     if session.tracking:
-        context.tracking.read(session.id, place[0].filed_as)
+        context.tracking.track(session.id, place[0].cache_key)
     return place
 
 
@@ -67,15 +67,15 @@ def places(context: Context, session: Session, keys: Sequence[bytes], *, reading
 
 async def place_all(context: Context, session: Session, keys: Sequence[bytes], *, reading: bool) -> list[Place]:
     """As `places`, for very many keys: others have their turn meanwhile."""
-    wanted: list[Place] = []
+    targets: list[Place] = []
     for start in range(0, len(keys), MAX_KEYS_AT_ONCE):
-        wanted += places(context, session, keys[start : start + MAX_KEYS_AT_ONCE], reading=reading)
+        targets += places(context, session, keys[start : start + MAX_KEYS_AT_ONCE], reading=reading)
         await asyncio.sleep(0)
-    return wanted
+    return targets
 
 
 def exist(
-    context: Context, wanted: Sequence[Place], *, counted: bool = True
+    context: Context, targets: Sequence[Place], *, counted: bool = True
 ) -> list[bool] | Coroutine[Any, Any, list[bool]]:
     """Which of them exist. `counted`: this is a read, and in the hit ratio."""
     node = context.node if counted else context.node.uncounted
@@ -84,31 +84,31 @@ def exist(
         reply = node.lookup(*place)
         return None if reply is None else reply.entry.value is not None
 
-    async def ask(place: Place) -> bool:
+    async def fetch(place: Place) -> bool:
         reply, _ = await node.exists(place[0], context.timeout, place[1])
         return reply.entry.value is not None
 
-    return for_each(wanted, known, ask, context.timeout)
+    return for_each(targets, known, fetch, context.timeout)
 
 
 def for_each(
-    wanted: Sequence[Place],
+    targets: Sequence[Place],
     known: Callable[[Place], T | None],
-    ask: Callable[[Place], Coroutine[Any, Any, T]],
+    fetch: Callable[[Place], Coroutine[Any, Any, T]],
     timeout: float,
 ) -> list[T] | Coroutine[Any, Any, list[T]]:
-    """What is `known` of each, and what there is to `ask` where that is None. Only the second has to be awaited,
+    """What is `known` of each, and what there is to `fetch` where that is None. Only the second has to be awaited,
     and very many.
 
     The first error ends it. Awaiting raises DeadlineExceeded after `timeout` seconds, for all of them together.
     """
-    if len(wanted) > MAX_KEYS_AT_ONCE:
-        return _within(timeout, _in_parts(wanted, known, ask))
-    answers = [known(place) for place in wanted]
-    unknown = [number for number, answer in enumerate(answers) if answer is None]
+    if len(targets) > MAX_KEYS_AT_ONCE:
+        return _within(timeout, _in_parts(targets, known, fetch))
+    results = [known(place) for place in targets]
+    unknown = [number for number, result in enumerate(results) if result is None]
     if not unknown:
-        return [answer for answer in answers if answer is not None]
-    return _within(timeout, _fill_in(wanted, answers, unknown, ask))
+        return [result for result in results if result is not None]
+    return _within(timeout, _fill_in(targets, results, unknown, fetch))
 
 
 async def _within(timeout: float, work: Coroutine[Any, Any, T]) -> T:
@@ -122,29 +122,29 @@ async def _within(timeout: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _in_parts(
-    wanted: Sequence[Place],
+    targets: Sequence[Place],
     known: Callable[[Place], T | None],
-    ask: Callable[[Place], Coroutine[Any, Any, T]],
+    fetch: Callable[[Place], Coroutine[Any, Any, T]],
 ) -> list[T]:
-    answers: list[T | None] = []
-    for start in range(0, len(wanted), MAX_KEYS_AT_ONCE):
-        answers += map(known, wanted[start : start + MAX_KEYS_AT_ONCE])
+    results: list[T | None] = []
+    for start in range(0, len(targets), MAX_KEYS_AT_ONCE):
+        results += map(known, targets[start : start + MAX_KEYS_AT_ONCE])
         await asyncio.sleep(0)
-    unknown = [number for number, answer in enumerate(answers) if answer is None]
-    return await _fill_in(wanted, answers, unknown, ask)
+    unknown = [number for number, result in enumerate(results) if result is None]
+    return await _fill_in(targets, results, unknown, fetch)
 
 
 async def _fill_in(
-    wanted: Sequence[Place],
-    answers: list[T | None],
+    targets: Sequence[Place],
+    results: list[T | None],
     unknown: list[int],
-    ask: Callable[[Place], Coroutine[Any, Any, T]],
+    fetch: Callable[[Place], Coroutine[Any, Any, T]],
 ) -> list[T]:
-    left = iter(unknown)
+    remaining = iter(unknown)
 
     async def work() -> None:
-        for number in left:
-            answers[number] = await ask(wanted[number])
+        for number in remaining:
+            results[number] = await fetch(targets[number])
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -152,4 +152,4 @@ async def _fill_in(
                 group.create_task(work())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    return [answer for answer in answers if answer is not None]
+    return [result for result in results if result is not None]

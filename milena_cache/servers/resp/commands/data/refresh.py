@@ -10,17 +10,17 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 
 
-def refresh(context: Context, session: Session, words: list[bytes]) -> Any:
+def refresh(context: Context, session: Session, argv: list[bytes]) -> Any:
     """The number of copies that were dropped."""
-    if len(words) > MAX_KEYS_AT_ONCE:
-        return _refresh_many(context, session, words[1:])
-    wanted = places(context, session, words[1:], reading=False)
-    return context.node.refresher.now(place.filed_as for place, _ in wanted).refreshed
+    if len(argv) > MAX_KEYS_AT_ONCE:
+        return _refresh_many(context, session, argv[1:])
+    targets = places(context, session, argv[1:], reading=False)
+    return context.node.refresher.now(place.cache_key for place, _ in targets).refreshed
 
 
 async def _refresh_many(context: Context, session: Session, keys: list[bytes]) -> int:
-    wanted = await place_all(context, session, keys, reading=False)
-    return (await context.node.refresher.keys(place.filed_as for place, _ in wanted)).refreshed
+    targets = await place_all(context, session, keys, reading=False)
+    return (await context.node.refresher.keys(place.cache_key for place, _ in targets)).refreshed
 
 
 COMMANDS = (

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.objects.object_store import Page
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -24,7 +24,7 @@ from milena_common.api.keys import MAX_KEY_BYTES, cache_key, split_cache_key
 from milena_common.cluster.slots import slot_of
 
 # COUNT is a wish: fewer keys than this in one request to S3 would only cost time, and more it does not give.
-LEAST, MOST = 100, 1000
+MIN_KEYS, MAX_KEYS = 100, 1000
 DEFAULT_COUNT = 10
 
 _BEGINNING = Place(b"", "", b"")
@@ -32,37 +32,37 @@ _BEGINNING = Place(b"", "", b"")
 _SCHEME = b"s3://"
 
 
-def scan(context: Context, session: Session, words: list[bytes]) -> Any:
+def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
     del session
-    cursor = _cursor(words[1])
+    cursor = _cursor(argv[1])
     glob = Glob(b"*")
     count = DEFAULT_COUNT
     type_ = b"string"
     at = 2
-    while at < len(words):
-        option = words[at].upper()
-        if at + 1 == len(words):
-            raise Refused(SYNTAX)
+    while at < len(argv):
+        option = argv[at].upper()
+        if at + 1 == len(argv):
+            raise CommandError(SYNTAX)
         if option == b"COUNT":
-            count = integer(words[at + 1])
+            count = integer(argv[at + 1])
             if count < 1:
-                raise Refused(SYNTAX)
+                raise CommandError(SYNTAX)
         elif option == b"MATCH":
-            glob = Glob(words[at + 1])
+            glob = Glob(argv[at + 1])
         elif option == b"TYPE":
-            type_ = words[at + 1].lower()
+            type_ = argv[at + 1].lower()
         else:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
         at += 2
     if cursor:
         place = context.cursors.find(cursor, context.clock.now())
         if place is None:
-            raise Refused("ERR invalid cursor: it is not known here, or not any more; begin with 0")
+            raise CommandError("ERR invalid cursor: it is not known here, or not any more; begin with 0")
     else:
         place = _BEGINNING._replace(prefix=listed_prefix(glob.literal))
     if type_ != b"string" or len(place.prefix) > MAX_KEY_BYTES:
         return [b"0", []]
-    return _page(context, place, glob, max(LEAST, min(count, MOST)))
+    return _page(context, place, glob, max(MIN_KEYS, min(count, MAX_KEYS)))
 
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
@@ -85,25 +85,25 @@ def _merged(
         found = {key for key in found if key <= end}
     since = context.ownership.since
     entries = context.node.dirty.entries
-    told = []
+    keys = []
     for key in sorted(found):
-        filed_as = cache_key("", key)
-        dirty = entries.get(filed_as)
-        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(filed_as) is False:
+        entry_key = cache_key("", key)
+        dirty = entries.get(entry_key)
+        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
             continue
-        if since[slot_of(filed_as)] >= 0 and glob.matches(filed_as):
-            told.append(filed_as)
+        if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
+            keys.append(entry_key)
     if not page.cursor:
-        return [b"0", told]
+        return [b"0", keys]
     number = context.cursors.add(Place(place.prefix, page.cursor, end), context.clock.now())
-    return [b"%d" % number, told]
+    return [b"%d" % number, keys]
 
 
 def _dirty(context: Context, place: Place) -> list[bytes]:
     """The keys that are dirty, and not deleted, behind the last one that was told."""
     keys = []
-    for filed_as, entry in context.node.dirty.entries.items():
-        bucket, key = split_cache_key(filed_as)
+    for entry_key, entry in context.node.dirty.entries.items():
+        bucket, key = split_cache_key(entry_key)
         if not bucket and key > place.last and key.startswith(place.prefix) and not entry.deleted:
             keys.append(key)
     return keys
@@ -123,7 +123,7 @@ def listed_prefix(literal: bytes) -> bytes:
 
 def _cursor(word: bytes) -> int:
     if not word.isdigit() or int(word[:21]) >= 2**64:
-        raise Refused("ERR invalid cursor")
+        raise CommandError("ERR invalid cursor")
     return int(word)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from milena_cache.servers.resp.commands.data.timestamps import end_in_ms
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Refused
+from milena_cache.servers.resp.commands.data.timestamps import expiry_in_ms
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError
 from milena_common.api.durability import Durability, check_durability
 
 # Option: whether its number is in seconds, and whether it is a moment (else a duration).
-_ENDS = {
+_EXPIRY_OPTIONS = {
     b"EX": (True, False),
     b"PX": (False, False),
     b"EXAT": (True, True),
@@ -26,9 +26,9 @@ DEPENDS = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
 
 @dataclass(slots=True)
 class Options:
-    """What was said. `end` is the option that names an end, "" if none does, and `number` what follows it."""
+    """Options of a command. `expiry_option`: the one that names an expiry, "" if none does; `number`: its value."""
 
-    end: bytes = b""
+    expiry_option: bytes = b""
     number: bytes = b""
     only_if_absent: bool = False
     only_if_there: bool = False
@@ -37,18 +37,18 @@ class Options:
     persist: bool = False
     durability: Durability | None = None
 
-    def end_ms(self, command: str, now_ms: int) -> int:
-        """The end in milliseconds since 1970; only if `end` is there. Raises Refused."""
-        seconds, absolute = _ENDS[self.end]
-        return end_in_ms(self.number, command, now_ms, seconds=seconds, absolute=absolute, positive=True)
+    def expires_ms(self, command: str, now_ms: int) -> int:
+        """The end in milliseconds since 1970; only if `expiry_option` is there. Raises Refused."""
+        seconds, absolute = _EXPIRY_OPTIONS[self.expiry_option]
+        return expiry_in_ms(self.number, command, now_ms, seconds=seconds, absolute=absolute, positive=True)
 
 
-def set_options(words: list[bytes]) -> Options:
+def set_options(argv: list[bytes]) -> Options:
     """Of `SET key value …`. Raises Refused, or InvalidRequest for a durability that there is not."""
     options = Options()
-    at, size = 3, len(words)
+    at, size = 3, len(argv)
     while at < size:
-        option = words[at].upper()
+        option = argv[at].upper()
         at += 1
         if option == b"NX" and not options.only_if_there:
             options.only_if_absent = True
@@ -56,31 +56,41 @@ def set_options(words: list[bytes]) -> Options:
             options.only_if_there = True
         elif option == b"GET":
             options.get = True
-        elif option == b"KEEPTTL" and not options.end:
+        elif option == b"KEEPTTL" and not options.expiry_option:
             options.keep_ttl = True
-        elif option in _ENDS and options.end in (b"", option) and not options.keep_ttl and at < size:
-            options.end, options.number = option, words[at]
+        elif (
+            option in _EXPIRY_OPTIONS
+            and options.expiry_option in (b"", option)
+            and not options.keep_ttl
+            and at < size
+        ):
+            options.expiry_option, options.number = option, argv[at]
             at += 1
         elif option == b"DURABILITY" and at < size:
-            options.durability = check_durability(words[at].decode(errors="replace").lower())
+            options.durability = check_durability(argv[at].decode(errors="replace").lower())
             at += 1
         else:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return options
 
 
-def getex_options(words: list[bytes]) -> Options:
+def getex_options(argv: list[bytes]) -> Options:
     """Of `GETEX key …`. Raises Refused."""
     options = Options()
-    at, size = 2, len(words)
+    at, size = 2, len(argv)
     while at < size:
-        option = words[at].upper()
+        option = argv[at].upper()
         at += 1
-        if option == b"PERSIST" and not options.end:
+        if option == b"PERSIST" and not options.expiry_option:
             options.persist = True
-        elif option in _ENDS and options.end in (b"", option) and not options.persist and at < size:
-            options.end, options.number = option, words[at]
+        elif (
+            option in _EXPIRY_OPTIONS
+            and options.expiry_option in (b"", option)
+            and not options.persist
+            and at < size
+        ):
+            options.expiry_option, options.number = option, argv[at]
             at += 1
         else:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return options

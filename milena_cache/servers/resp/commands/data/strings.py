@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.expiry import NEVER, has_ended
+from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Object
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
@@ -20,34 +20,34 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
-from milena_cache.servers.resp.commands.data.timestamps import as_moment, as_ms
+from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import Command, Refused, integer, wrong_arity
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 
 
-def get(context: Context, session: Session, words: list[bytes]) -> Any:
-    wanted, owned_since = context.place(words[1])
+def get(context: Context, session: Session, argv: list[bytes]) -> Any:
+    target, owned_since = context.place(argv[1])
     if session.tracking:
-        context.tracking.read(session.id, wanted.filed_as)
-    reply = context.node.lookup(wanted, owned_since)
-    return reply.entry.value if reply is not None else _read(context, wanted, owned_since)
+        context.tracking.track(session.id, target.cache_key)
+    reply = context.node.lookup(target, owned_since)
+    return reply.entry.value if reply is not None else _read(context, target, owned_since)
 
 
-async def _read(context: Context, wanted: Object, owned_since: int) -> bytes | None:
-    return (await context.node.get(wanted, context.timeout, owned_since)).entry.value
+async def _read(context: Context, target: Object, owned_since: int) -> bytes | None:
+    return (await context.node.get(target, context.timeout, owned_since)).entry.value
 
 
-def strlen(context: Context, session: Session, words: list[bytes]) -> Any:
-    return look(context, session, words[1], lambda _, size: size)
+def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return look(context, session, argv[1], lambda _, size: size)
 
 
-def getrange(context: Context, session: Session, words: list[bytes]) -> Any:
-    start, end = integer(words[2]), integer(words[3])
-    return read(context, session, words[1], lambda entry: part_of(entry.value or b"", start, end))
+def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
+    start, end = integer(argv[2]), integer(argv[3])
+    return read(context, session, argv[1], lambda entry: part_of(entry.value or b"", start, end))
 
 
 def part_of(value: bytes, start: int, end: int) -> bytes:
@@ -63,30 +63,30 @@ def part_of(value: bytes, start: int, end: int) -> bytes:
 class _Room:
     """What the values of one answer may still take, in bytes."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._left = most
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._remaining = limit
 
     def take(self, size: int) -> None:
         """Raises Refused if that is too much."""
-        self._left -= size
-        if self._left < 0:
-            raise Refused(
-                f"ERR the answer has more than {self._most} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
+        self._remaining -= size
+        if self._remaining < 0:
+            raise CommandError(
+                f"ERR the answer has more than {self._limit} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
             )
 
 
-def mget(context: Context, session: Session, words: list[bytes]) -> Any:
-    keys = words[1:]
-    most = max(context.config.resp_output_bytes, context.config.max_value_bytes)
-    room = _Room(most)
+def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
+    keys = argv[1:]
+    limit = max(context.config.resp_output_bytes, context.config.max_value_bytes)
+    room = _Room(limit)
     missing = null(session.protocol)
     parts: list[bytes] = []
     number = 0
     if len(keys) > MAX_KEYS_AT_ONCE:
         return _mget_many(context, session, keys, room)
     if not session.tracking:
-        number = context.hits.answer(keys, context.clock.now(), parts, most)
+        number = context.plain_gets.serve(keys, context.clock.now(), parts, limit)
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
     room.take(sum(map(len, parts)))
@@ -97,9 +97,9 @@ def mget(context: Context, session: Session, words: list[bytes]) -> Any:
 
 
 def _values(
-    context: Context, wanted: list[Place], room: _Room, missing: bytes
+    context: Context, targets: list[Place], room: _Room, missing: bytes
 ) -> list[bytes] | Coroutine[Any, Any, list[bytes]]:
-    """The encoded values of `wanted`."""
+    """The encoded values of `targets`."""
 
     def encoded(value: bytes | None) -> bytes:
         room.take(len(value or b""))
@@ -109,17 +109,17 @@ def _values(
         reply = context.node.lookup(*place)
         return None if reply is None else encoded(reply.entry.value)
 
-    async def ask(place: Place) -> bytes:
-        wanted, owned_since = place
-        return encoded((await context.node.get(wanted, context.timeout, owned_since)).entry.value)
+    async def fetch(place: Place) -> bytes:
+        target, owned_since = place
+        return encoded((await context.node.get(target, context.timeout, owned_since)).entry.value)
 
-    return for_each(wanted, known, ask, context.timeout)
+    return for_each(targets, known, fetch, context.timeout)
 
 
 async def _mget_many(context: Context, session: Session, keys: list[bytes], room: _Room) -> Pieces:
     missing = null(session.protocol)
-    wanted = await place_all(context, session, keys, reading=True)
-    values = _values(context, wanted, room, missing)
+    targets = await place_all(context, session, keys, reading=True)
+    values = _values(context, targets, room, missing)
     return Pieces((b"*%d\r\n" % len(keys), *(values if isinstance(values, list) else await values)))
 
 
@@ -127,42 +127,42 @@ async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pie
     return Pieces((*parts, *await others))
 
 
-def mset(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) % 2 == 0:
+def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) % 2 == 0:
         raise wrong_arity("mset")
-    for value in words[2::2]:
+    for value in argv[2::2]:
         check_value_size(len(value), context.config.max_value_bytes)
-    if len(words) > 2 * MAX_KEYS_AT_ONCE:
-        return _mset_many(context, session, words)
-    return _mset(context, places(context, session, words[1::2], reading=False), words)
+    if len(argv) > 2 * MAX_KEYS_AT_ONCE:
+        return _mset_many(context, session, argv)
+    return _mset(context, places(context, session, argv[1::2], reading=False), argv)
 
 
-async def _mset_many(context: Context, session: Session, words: list[bytes]) -> Raw:
-    answer = _mset(context, await place_all(context, session, words[1::2], reading=False), words)
-    return answer if isinstance(answer, Raw) else await answer
+async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    reply = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
+    return reply if isinstance(reply, Raw) else await reply
 
 
-def _mset(context: Context, wanted: list[Place], words: list[bytes]) -> Any:
-    changes = (
+def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:
+    writes = (
         Change(place, value, owned_since=owned_since)
-        for (place, owned_since), value in zip(wanted, words[2::2], strict=True)
+        for (place, owned_since), value in zip(targets, argv[2::2], strict=True)
     )
-    return write_all(context, changes, Raw(OK))
+    return write_all(context, writes, Raw(OK))
 
 
-def set_(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) == 3 and not session.tracking:
-        since = context.ownership.mine_since(words[1])
-        if since >= 0 and context.node.writes.overwrite(words[1], words[2], since):
+def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) == 3 and not session.tracking:
+        since = context.ownership.mine_since(argv[1])
+        if since >= 0 and context.node.writes.overwrite(argv[1], argv[2], since):
             return Raw(OK)
-    options = Options() if len(words) == 3 else set_options(words)
-    end_ms = options.end_ms("set", _now_ms(context)) if options.end else 0
-    wanted, owned_since = context.place(words[1])
-    value = words[2]
-    expires_at = as_moment(end_ms) if end_ms else NEVER
-    if is_modifying(words):
-        return _set_if(context, options, wanted, owned_since, value, expires_at)
-    change = Change(wanted, value, owned_since=owned_since, expires_at=expires_at)
+    options = Options() if len(argv) == 3 else set_options(argv)
+    expires_ms = options.expires_ms("set", _now_ms(context)) if options.expiry_option else 0
+    target, owned_since = context.place(argv[1])
+    value = argv[2]
+    expires_at = as_timestamp(expires_ms) if expires_ms else NEVER
+    if is_modifying(argv):
+        return _set_if(context, options, target, owned_since, value, expires_at)
+    change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
     acknowledged = context.node.writes.begin(change, options.durability, context.timeout)
     return Raw(OK) if isinstance(acknowledged, Ack) else _then_ok(acknowledged)
 
@@ -172,15 +172,15 @@ async def _then_ok(acknowledged: Awaitable[Ack]) -> Raw:
     return Raw(OK)
 
 
-def is_modifying(words: list[bytes]) -> bool:
+def is_modifying(argv: list[bytes]) -> bool:
     """Whether what a SET does depends on what there is."""
-    return len(words) > 3 and not DEPENDS.isdisjoint(word.upper() for word in words[3:])
+    return len(argv) > 3 and not DEPENDS.isdisjoint(word.upper() for word in argv[3:])
 
 
 async def _set_if(
     context: Context,
     options: Options,
-    wanted: Object,
+    target: Object,
     owned_since: int,
     value: bytes,
     expires_at: float,
@@ -194,13 +194,13 @@ async def _set_if(
     def decide(entry: Entry) -> NewValue | Otherwise:
         if not allowed(entry):
             return KEEP
-        if expires_at and has_ended(expires_at, context.clock.wall()):
+        if expires_at and is_expired(expires_at, context.clock.wall()):
             return DELETE
         return NewValue(value, entry.expires_at if options.keep_ttl else expires_at)
 
     before = (
         await context.node.modify(
-            wanted, decide, context.timeout, owned_since, options.durability, counted=options.get
+            target, decide, context.timeout, owned_since, options.durability, counted=options.get
         )
     ).before
     if options.get:
@@ -208,31 +208,31 @@ async def _set_if(
     return Raw(OK) if allowed(before) else None
 
 
-def getdel(context: Context, session: Session, words: list[bytes]) -> Any:
-    wanted, owned_since = context.place(words[1])
-    return _before(context, wanted, owned_since, lambda entry: DELETE)
+def getdel(context: Context, session: Session, argv: list[bytes]) -> Any:
+    target, owned_since = context.place(argv[1])
+    return _before(context, target, owned_since, lambda entry: DELETE)
 
 
-def getex(context: Context, session: Session, words: list[bytes]) -> Any:
-    options = getex_options(words)
-    if not options.end and not options.persist:
-        return get(context, session, words)
-    wanted, owned_since = context.place(words[1])
+def getex(context: Context, session: Session, argv: list[bytes]) -> Any:
+    options = getex_options(argv)
+    if not options.expiry_option and not options.persist:
+        return get(context, session, argv)
+    target, owned_since = context.place(argv[1])
 
     def decide(entry: Entry) -> NewValue | Otherwise:
         if entry.value is None:
             return KEEP
         now_ms = _now_ms(context)
-        end_ms = options.end_ms("getex", now_ms) if options.end else 0
-        if not end_ms:
-            return NewValue(entry.value, only_end=True) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_moment(end_ms), only_end=True) if end_ms > now_ms else DELETE
+        expires_ms = options.expires_ms("getex", now_ms) if options.expiry_option else 0
+        if not expires_ms:
+            return NewValue(entry.value, only_expiry=True) if entry.expires_at else KEEP
+        return NewValue(entry.value, as_timestamp(expires_ms), only_expiry=True) if expires_ms > now_ms else DELETE
 
-    return _before(context, wanted, owned_since, decide)
+    return _before(context, target, owned_since, decide)
 
 
-async def _before(context: Context, wanted: Object, owned_since: int, decide: Decide) -> bytes | None:
-    return (await context.node.modify(wanted, decide, context.timeout, owned_since, counted=True)).before.value
+async def _before(context: Context, target: Object, owned_since: int, decide: Decide) -> bytes | None:
+    return (await context.node.modify(target, decide, context.timeout, owned_since, counted=True)).before.value
 
 
 def _now_ms(context: Context) -> int:

@@ -18,34 +18,36 @@ from milena_common.api.errors import DeadlineExceeded
 AT_ONCE = 256
 
 
-def write_all(context: Context, changes: Iterable[Change], answer: Any) -> Any:
-    """`answer`, or something to await that gives it, once every change has been acknowledged.
+def write_all(context: Context, writes: Iterable[Change], reply: Any) -> Any:
+    """`reply`, or something to await that gives it, once every change has been acknowledged.
 
     The first error that there was is raised, and then some of them may have been made. Awaiting raises
     DeadlineExceeded as well if not all could be begun within the time that a command has.
     """
-    left = iter(changes)
-    begun = _begin(context, left, context.timeout)
-    waiting = [each for each in begun if not isinstance(each, Ack)]
-    return answer if not waiting and len(begun) < AT_ONCE else _wait(context, waiting, left, answer)
+    remaining = iter(writes)
+    begun = _begin(context, remaining, context.timeout)
+    pending = [each for each in begun if not isinstance(each, Ack)]
+    return reply if not pending and len(begun) < AT_ONCE else _wait(context, pending, remaining, reply)
 
 
-def _begin(context: Context, left: Iterator[Change], timeout: float) -> list[Ack | asyncio.Future[Ack]]:
+def _begin(context: Context, remaining: Iterator[Change], timeout: float) -> list[Ack | asyncio.Future[Ack]]:
     """Begin the next part of the changes."""
-    return [context.node.writes.begin(change, None, timeout) for change in islice(left, AT_ONCE)]
+    return [context.node.writes.begin(change, None, timeout) for change in islice(remaining, AT_ONCE)]
 
 
-async def _wait(context: Context, waiting: list[asyncio.Future[Ack]], left: Iterator[Change], answer: Any) -> Any:
+async def _wait(
+    context: Context, pending: list[asyncio.Future[Ack]], remaining: Iterator[Change], reply: Any
+) -> Any:
     until = context.clock.now() + context.timeout
     while True:
-        for result in await asyncio.gather(*waiting, return_exceptions=True):
+        for result in await asyncio.gather(*pending, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
         await asyncio.sleep(0)
-        remaining = until - context.clock.now()
-        if remaining <= 0:
+        timeout = until - context.clock.now()
+        if timeout <= 0:
             raise DeadlineExceeded(f"not all keys were written within {context.timeout:g} s; some may have been")
-        begun = _begin(context, left, remaining)
+        begun = _begin(context, remaining, timeout)
         if not begun:
-            return answer
-        waiting = [each for each in begun if not isinstance(each, Ack)]
+            return reply
+        pending = [each for each in begun if not isinstance(each, Ack)]

@@ -10,19 +10,19 @@ from hashlib import sha1
 from itertools import islice
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Handler, Refused, integer
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, Handler, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import Raw, Verbatim
 
 # Keys that are looked at before others have their turn.
 STEP = 2000
-MOST = 2**63
+MAX_COUNT = 2**63
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     ring = context.ring.members(context.ownership)
     assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
     epoch = context.ownership.epoch
@@ -43,7 +43,7 @@ def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
     return Verbatim("".join(f"{name}:{value}\r\n" for name, value in fields.items()))
 
 
-def my_id(context: Context, session: Session, words: list[bytes]) -> str:
+def my_id(context: Context, session: Session, argv: list[bytes]) -> str:
     me = context.ownership.me
     return next(
         (node.id for node in context.ownership.nodes if node.address == me),
@@ -51,15 +51,15 @@ def my_id(context: Context, session: Session, words: list[bytes]) -> str:
     )
 
 
-def nodes(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     return Verbatim(context.ring.nodes(context.ownership))
 
 
-def slots(context: Context, session: Session, words: list[bytes]) -> Raw:
+def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return context.ring.slots(context.ownership)
 
 
-def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     ring = context.ring
     return [
         {
@@ -82,28 +82,28 @@ def shards(context: Context, session: Session, words: list[bytes]) -> list[Any]:
     ]
 
 
-def keyslot(context: Context, session: Session, words: list[bytes]) -> int:
-    return slot_of(words[2])
+def keyslot(context: Context, session: Session, argv: list[bytes]) -> int:
+    return slot_of(argv[2])
 
 
-async def countkeysinslot(context: Context, session: Session, words: list[bytes]) -> int:
+async def countkeysinslot(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(
         await _held(
-            context, _slot(words[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty.entries)
+            context, _slot(argv[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty.entries)
         )
     )
 
 
-async def getkeysinslot(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
-    most = integer(words[3])
-    slot = _slot(words[2], "ERR Invalid slot or number of keys")
-    if most < 0:
-        raise Refused("ERR Invalid slot or number of keys")
-    return await _held(context, slot, most)
+async def getkeysinslot(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
+    limit = integer(argv[3])
+    slot = _slot(argv[2], "ERR Invalid slot or number of keys")
+    if limit < 0:
+        raise CommandError("ERR Invalid slot or number of keys")
+    return await _held(context, slot, limit)
 
 
-async def _held(context: Context, slot: int, most: int) -> list[bytes]:
-    """At most `most` keys of the slot that this node holds, clean or dirty."""
+async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
+    """At most `limit` keys of the slot that this node holds, clean or dirty."""
     memory, dirty = context.node.memory, context.node.dirty.entries
     keys = [*memory, *(key for key in dirty if key not in memory)]
     found: list[bytes] = []
@@ -114,27 +114,27 @@ async def _held(context: Context, slot: int, most: int) -> list[bytes]:
             write, entry = dirty.get(key), memory.peek(key)
             if not write.deleted if write else entry is not None and entry.value is not None:
                 found.append(key)
-        if len(found) >= most:
+        if len(found) >= limit:
             break
         await asyncio.sleep(0)
-    return found[:most]
+    return found[:limit]
 
 
-def replicas(context: Context, session: Session, words: list[bytes]) -> list[Any]:
-    name = words[2].decode(errors="replace")
+def replicas(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
+    name = argv[2].decode(errors="replace")
     if all(node.id != name for node, _ in context.ring.members(context.ownership)):
-        raise Refused(f"ERR Unknown node {name[:128]}")
+        raise CommandError(f"ERR Unknown node {name[:128]}")
     return []
 
 
-def links(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def links(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return []
 
 
-def _slot(word: bytes, refusal: str) -> int:
+def _slot(word: bytes, error: str) -> int:
     slot = integer(word)
     if not 0 <= slot < SLOTS:
-        raise Refused(refusal)
+        raise CommandError(error)
     return slot
 
 
@@ -154,7 +154,7 @@ def _subcommand(
 
 
 COMMANDS = (
-    Command("cluster", bare, -2, group="cluster", since="3.0.0", summary="A container for cluster commands."),
+    Command("cluster", no_handler, -2, group="cluster", since="3.0.0", summary="A container for cluster commands."),
     _subcommand("info", info, 2, "3.0.0", "", "Returns information about the state of a node."),
     _subcommand("myid", my_id, 2, "3.0.0", "", "Returns the ID of a node."),
     _subcommand("nodes", nodes, 2, "3.0.0", "", "Returns the cluster configuration for a node."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, Refused
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, CommandError
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
@@ -79,63 +79,63 @@ def documented(command: Command[Context]) -> dict[str, Any]:
 
 
 def _every(context: Context) -> Iterator[Command[Context]]:
-    for command in context.table.values():
+    for command in context.commands.values():
         yield command
         yield from command.subcommands
 
 
-def _named(context: Context, words: Iterable[bytes]) -> Iterator[tuple[bytes, Command[Context] | None]]:
+def _named(context: Context, argv: Iterable[bytes]) -> Iterator[tuple[bytes, Command[Context] | None]]:
     by_name = {command.name.encode(): command for command in _every(context)}
-    return ((word, by_name.get(word.lower())) for word in words)
+    return ((word, by_name.get(word.lower())) for word in argv)
 
 
-def command(context: Context, session: Session, words: list[bytes]) -> list[Any]:
-    return [described(each) for each in context.table.values()]
+def command(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
+    return [described(each) for each in context.commands.values()]
 
 
-def count(context: Context, session: Session, words: list[bytes]) -> int:
-    return len(context.table)
+def count(context: Context, session: Session, argv: list[bytes]) -> int:
+    return len(context.commands)
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> list[Any]:
-    if len(words) == 2:
-        return command(context, session, words)
-    return [described(each) if each else None for _, each in _named(context, words[2:])]
+def info(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
+    if len(argv) == 2:
+        return command(context, session, argv)
+    return [described(each) if each else None for _, each in _named(context, argv[2:])]
 
 
-def docs(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
-    if len(words) == 2:
-        return {each.name: documented(each) for each in context.table.values()}
-    return {each.name: documented(each) for _, each in _named(context, words[2:]) if each}
+def docs(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
+    if len(argv) == 2:
+        return {each.name: documented(each) for each in context.commands.values()}
+    return {each.name: documented(each) for _, each in _named(context, argv[2:]) if each}
 
 
-def getkeys(context: Context, session: Session, words: list[bytes]) -> list[bytes]:
-    asked = words[2:]
-    found = find(context.table, asked)
+def getkeys(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
+    requested = argv[2:]
+    found = find(context.commands, requested)
     if found is None:
-        raise Refused("ERR Invalid command specified")
+        raise CommandError("ERR Invalid command specified")
     if not found.keys[0]:
-        raise Refused("ERR The command has no key arguments")
-    if not found.accepts(len(asked)):
-        raise Refused("ERR Invalid number of arguments specified for command")
-    return found.keys_in(asked)
+        raise CommandError("ERR The command has no key arguments")
+    if not found.accepts(len(requested)):
+        raise CommandError("ERR Invalid number of arguments specified for command")
+    return found.keys_in(requested)
 
 
-def list_(context: Context, session: Session, words: list[bytes]) -> list[str]:
+def list_(context: Context, session: Session, argv: list[bytes]) -> list[str]:
     chosen: Callable[[Command[Context]], bool]
-    match [word.upper() for word in words[2:4]]:
+    match [word.upper() for word in argv[2:4]]:
         case []:
-            return [each.name for each in context.table.values()]
-        case [b"FILTERBY", b"MODULE"] if len(words) == 5:
+            return [each.name for each in context.commands.values()]
+        case [b"FILTERBY", b"MODULE"] if len(argv) == 5:
             return []
-        case [b"FILTERBY", b"ACLCAT"] if len(words) == 5:
-            category = f"@{words[4].decode(errors='replace').lower()}"
+        case [b"FILTERBY", b"ACLCAT"] if len(argv) == 5:
+            category = f"@{argv[4].decode(errors='replace').lower()}"
             chosen = lambda each: category in categories_of(each)  # noqa: E731
-        case [b"FILTERBY", b"PATTERN"] if len(words) == 5:
-            pattern = Glob(words[4].lower())
+        case [b"FILTERBY", b"PATTERN"] if len(argv) == 5:
+            pattern = Glob(argv[4].lower())
             chosen = lambda each: pattern.matches(each.name.encode())  # noqa: E731
         case _:
-            raise Refused(SYNTAX)
+            raise CommandError(SYNTAX)
     return [each.name for each in _every(context) if chosen(each)]
 
 

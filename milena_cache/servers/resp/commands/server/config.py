@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.resp.encoding import OK, Raw
@@ -35,10 +35,10 @@ class Setting:
         """Raises Refused with the reason alone."""
         try:
             number = integer(text)
-        except Refused:
-            raise Refused("argument couldn't be parsed into an integer") from None
+        except CommandError:
+            raise CommandError("argument couldn't be parsed into an integer") from None
         if not self.lowest <= number <= self.greatest:
-            raise Refused(f"argument must be between {self.lowest} and {self.greatest} inclusive")
+            raise CommandError(f"argument must be between {self.lowest} and {self.greatest} inclusive")
         return number
 
 
@@ -59,8 +59,8 @@ def _set_threshold(context: Context, number: int) -> None:
 
 
 def _output_limit(context: Context) -> str:
-    most = context.config.resp_output_bytes
-    return f"normal {most} 0 0 slave {most} 0 0 pubsub {most} 0 0"
+    limit = context.config.resp_output_bytes
+    return f"normal {limit} 0 0 slave {limit} 0 0 pubsub {limit} 0 0"
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -88,8 +88,8 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
-def get(context: Context, session: Session, words: list[bytes]) -> dict[str, str]:
-    patterns = [Glob(word.lower()) for word in words[2:]]
+def get(context: Context, session: Session, argv: list[bytes]) -> dict[str, str]:
+    patterns = [Glob(word.lower()) for word in argv[2:]]
     return {
         name: str(setting.value(context))
         for name, setting in SETTINGS.items()
@@ -97,48 +97,50 @@ def get(context: Context, session: Session, words: list[bytes]) -> dict[str, str
     }
 
 
-def set_(context: Context, session: Session, words: list[bytes]) -> Raw:
+def set_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """All of the changes, or none."""
-    if len(words) % 2:
-        raise Refused(SYNTAX)
-    changes: dict[str, tuple[Callable[[Context, int], None], int]] = {}
-    names = [word.decode(errors="replace").lower() for word in words[2::2]]
+    if len(argv) % 2:
+        raise CommandError(SYNTAX)
+    settings: dict[str, tuple[Callable[[Context, int], None], int]] = {}
+    names = [word.decode(errors="replace").lower() for word in argv[2::2]]
     for name in names:
         if name not in SETTINGS:
-            raise Refused(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
-    for name, value in zip(names, words[3::2], strict=True):
+            raise CommandError(f"ERR Unknown option or number of arguments for CONFIG SET - '{name[:128]}'")
+    for name, value in zip(names, argv[3::2], strict=True):
         setting = SETTINGS[name]
         if setting.change is None:
             raise _failed(name, "can't set immutable config")
-        if name in changes:
+        if name in settings:
             raise _failed(name, "duplicate parameter")
         try:
-            changes[name] = setting.change, setting.parsed(value)
-        except Refused as refusal:
-            raise _failed(name, str(refusal)) from None
-    for change, number in changes.values():
+            settings[name] = setting.change, setting.parsed(value)
+        except CommandError as error:
+            raise _failed(name, str(error)) from None
+    for change, number in settings.values():
         change(context, number)
     context.slow.thresholds_changed()
     return Raw(OK)
 
 
-def _failed(name: str, reason: str) -> Refused:
-    return Refused(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
+def _failed(name: str, reason: str) -> CommandError:
+    return CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
 
 
-def resetstat(context: Context, session: Session, words: list[bytes]) -> Raw:
-    context.figures.reset(totals(context))
+def resetstat(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    context.rates.reset(totals(context))
     context.stats.reset()
     return Raw(OK)
 
 
-def rewrite(context: Context, session: Session, words: list[bytes]) -> Any:
-    raise Refused("ERR The server is running without a config file")
+def rewrite(context: Context, session: Session, argv: list[bytes]) -> Any:
+    raise CommandError("ERR The server is running without a config file")
 
 
 _ADMIN = ("admin", "noscript", "loading", "stale")
 COMMANDS = (
-    Command("config", bare, -2, group="server", since="2.0.0", summary="A container for configuration commands."),
+    Command(
+        "config", no_handler, -2, group="server", since="2.0.0", summary="A container for configuration commands."
+    ),
     Command(
         "config|get",
         get,

@@ -11,11 +11,15 @@ from milena_common.resp.encoding import Verbatim
 EVERYTHING = ("all", "everything")
 
 
-def info(context: Context, session: Session, words: list[bytes]) -> Verbatim:
-    asked = {word.decode(errors="replace").lower() for word in words[1:]} or {"default"}
+def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
+    requested = {word.decode(errors="replace").lower() for word in argv[1:]} or {"default"}
     texts = []
     for name, section in SECTIONS.items():
-        if name.lower() in asked or asked.intersection(EVERYTHING) or (name in DEFAULT and "default" in asked):
+        if (
+            name.lower() in requested
+            or requested.intersection(EVERYTHING)
+            or (name in DEFAULT and "default" in requested)
+        ):
             fields = "".join(f"{field}:{value}\r\n" for field, value in section(context).items())
             texts.append(f"# {name}\r\n{fields}")
     return Verbatim("\r\n".join(texts))

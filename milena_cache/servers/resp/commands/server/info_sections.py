@@ -31,14 +31,14 @@ def totals(context: Context) -> dict[str, int]:
         sent += session.sent
     return {
         "connections": clients.accepted,
-        "refused": clients.refused,
+        "refused": clients.rejected,
         "commands": commands,
         "received": received,
         "sent": sent,
         "hits": reads.hits,
         "misses": reads.misses,
         "evictions": sum(context.node.memory.evictions.values()),
-        "expired": context.node.writes.removal.removed,
+        "expired": context.node.writes.reaper.removed,
     }
 
 
@@ -53,8 +53,8 @@ def human(size: float) -> str:
 
 def server(context: Context) -> Fields:
     clock, facts = context.clock, context.facts
-    uptime = int(clock.now() - context.figures.started)
-    started = clock.wall() - (clock.now() - context.figures.started)
+    uptime = int(clock.now() - context.rates.started)
+    started = clock.wall() - (clock.now() - context.rates.started)
     address = context.config.resp
     return {
         "redis_version": REDIS_VERSION,
@@ -138,7 +138,7 @@ def memory(context: Context) -> Fields:
 
 def persistence(context: Context) -> Fields:
     """Of Redis's two ways the journal resembles the append-only file; `milena` has it in its own terms."""
-    values = context.report.values()
+    values = context.status.values()
     return {
         "loading": 0,
         "async_loading": 0,
@@ -159,19 +159,19 @@ def persistence(context: Context) -> Fields:
 
 
 def stats(context: Context) -> Fields:
-    figures = context.figures
-    now = figures.since_reset(totals(context))
+    rates = context.rates
+    now = rates.since_reset(totals(context))
     errors = sum(context.stats.errors.values())
     return {
         "total_connections_received": now["connections"],
         "total_commands_processed": now["commands"],
-        "instantaneous_ops_per_sec": round(figures.a_second("commands")),
+        "instantaneous_ops_per_sec": round(rates.per_second("commands")),
         "total_net_input_bytes": now["received"],
         "total_net_output_bytes": now["sent"],
         "total_net_repl_input_bytes": 0,
         "total_net_repl_output_bytes": 0,
-        "instantaneous_input_kbps": f"{figures.a_second('received') / 1024:.2f}",
-        "instantaneous_output_kbps": f"{figures.a_second('sent') / 1024:.2f}",
+        "instantaneous_input_kbps": f"{rates.per_second('received') / 1024:.2f}",
+        "instantaneous_output_kbps": f"{rates.per_second('sent') / 1024:.2f}",
         "rejected_connections": now["refused"],
         "sync_full": 0,
         "sync_partial_ok": 0,
@@ -254,15 +254,15 @@ def milena(context: Context) -> Fields:
     """What the node says in `milena stats` too, and its place in the ring."""
     reads = context.node.reads
     return {
-        "ready": int(not context.report.not_ready()),
-        "joined": int(context.report.joined),
+        "ready": int(not context.status.not_ready()),
+        "joined": int(context.status.joined),
         "ring_epoch": context.ownership.epoch,
         "ring_slots": context.ownership.slots,
         "deferred_answers": context.clients.deferred,
-        "rate_limited": context.limiter.refused,
+        "rate_limited": context.limiter.rejected,
         "invalidations": context.tracking.invalidations,
         **{f"reads_{outcome}": reads.outcomes[outcome] for outcome in (*HITS, *MISSES)},
-        **{name: _plain(value) for name, value in context.report.values().items()},
+        **{name: _plain(value) for name, value in context.status.values().items()},
     }
 
 

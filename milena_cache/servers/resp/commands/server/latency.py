@@ -8,35 +8,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
 
 COMMAND = "command"
 
 
-def latest(context: Context, session: Session, words: list[bytes]) -> Any:
+def latest(context: Context, session: Session, argv: list[bytes]) -> Any:
     monitor = context.slow.latency
     return [[COMMAND, *monitor.samples[-1], monitor.longest]] if monitor.samples else []
 
 
-def history(context: Context, session: Session, words: list[bytes]) -> Any:
-    return list(context.slow.latency.samples) if words[2].lower() == COMMAND.encode() else []
+def history(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return list(context.slow.latency.samples) if argv[2].lower() == COMMAND.encode() else []
 
 
-def reset(context: Context, session: Session, words: list[bytes]) -> int:
-    wanted = [word.lower() for word in words[2:]] or [COMMAND.encode()]
-    return int(COMMAND.encode() in wanted and context.slow.latency.reset())
+def reset(context: Context, session: Session, argv: list[bytes]) -> int:
+    names = [word.lower() for word in argv[2:]] or [COMMAND.encode()]
+    return int(COMMAND.encode() in names and context.slow.latency.reset())
 
 
-def graph(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def graph(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     """A bar a sample, as text."""
     monitor = context.slow.latency
-    if words[2].lower() != COMMAND.encode() or not monitor.samples:
-        shown = words[2].decode(errors="replace")
-        raise Refused(f"ERR No samples available for event '{shown}'")
+    if argv[2].lower() != COMMAND.encode() or not monitor.samples:
+        shown = argv[2].decode(errors="replace")
+        raise CommandError(f"ERR No samples available for event '{shown}'")
     now = int(context.clock.wall())
     shortest = min(milliseconds for _, milliseconds in monitor.samples)
     lines = [f"{COMMAND} - high {monitor.longest} ms, low {shortest} ms (all time high {monitor.longest} ms)"]
@@ -48,7 +48,7 @@ def graph(context: Context, session: Session, words: list[bytes]) -> Verbatim:
     return Verbatim("\n".join(lines) + "\n")
 
 
-def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     monitor = context.slow.latency
     if not monitor.threshold:
         return Verbatim(
@@ -64,13 +64,15 @@ def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
         "A read that is not in memory, and a write in durability 'through', take as long as S3 does: "
         "INFO milena has both counts.\n"
     )
-    reasons = context.report.degraded()
+    reasons = context.status.degraded()
     return Verbatim(said + "".join(f"{reason}\n" for reason in reasons))
 
 
 ADMIN = ("admin", "noscript", "loading", "stale")
 COMMANDS = (
-    Command("latency", bare, -2, group="server", since="2.8.13", summary="A container for latency diagnostics."),
+    Command(
+        "latency", no_handler, -2, group="server", since="2.8.13", summary="A container for latency diagnostics."
+    ),
     Command(
         "latency|latest",
         latest,

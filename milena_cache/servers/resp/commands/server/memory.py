@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw, Verbatim
 
@@ -15,19 +15,19 @@ from milena_common.resp.encoding import OK, Raw, Verbatim
 FULL = 0.95
 
 
-def usage(context: Context, session: Session, words: list[bytes]) -> Any:
+def usage(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Bytes that this node holds for a key, nothing if it holds nothing: S3 is not asked."""
-    if len(words) > 3 and (len(words) != 5 or words[3].upper() != b"SAMPLES" or integer(words[4]) < 0):
-        raise Refused(SYNTAX)
-    wanted, _ = context.place(words[2])
-    key = wanted.filed_as
+    if len(argv) > 3 and (len(argv) != 5 or argv[3].upper() != b"SAMPLES" or integer(argv[4]) < 0):
+        raise CommandError(SYNTAX)
+    target, _ = context.place(argv[2])
+    key = target.cache_key
     entry, dirty = context.node.memory.peek(key), context.node.dirty.entries.get(key)
     if dirty is not None:
         return None if dirty.deleted else dirty.cost
     return None if entry is None or entry.value is None else len(key) + entry.size + ENTRY_OVERHEAD
 
 
-def stats(context: Context, session: Session, words: list[bytes]) -> dict[str, Any]:
+def stats(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     memory, dirty, used = context.node.memory, context.node.dirty, context.facts.usage()
     keys = len(memory) + len(dirty.entries)
     held = memory.bytes + dirty.memory_bytes
@@ -56,7 +56,7 @@ def stats(context: Context, session: Session, words: list[bytes]) -> dict[str, A
     }
 
 
-def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
+def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     memory, used = context.node.memory, context.facts.usage()
     findings = []
     if memory.bytes > FULL * memory.max_bytes or len(memory) >= memory.max_entries:
@@ -69,11 +69,11 @@ def doctor(context: Context, session: Session, words: list[bytes]) -> Verbatim:
         findings.append(
             f"The process has {used.resident} of {context.facts.memory} bytes that it may have: lower LRU_BYTES."
         )
-    findings += context.report.degraded()
+    findings += context.status.degraded()
     return Verbatim("".join(f"{finding}\n" for finding in findings or ["Nothing to complain of."]))
 
 
-def purge(context: Context, session: Session, words: list[bytes]) -> Raw:
+def purge(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """There is nothing that could be given back."""
     return Raw(OK)
 
@@ -81,7 +81,7 @@ def purge(context: Context, session: Session, words: list[bytes]) -> Raw:
 COMMANDS = (
     Command(
         "memory",
-        bare,
+        no_handler,
         -2,
         "read",
         (2, 2, 1),

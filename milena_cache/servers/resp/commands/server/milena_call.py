@@ -22,21 +22,21 @@ OWNED = frozenset(("Get", "Put", "Delete"))
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
-def call(context: Context, session: Session, words: list[bytes]) -> Any:
+def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     """`MILENA.CALL method timeout_ms request`. Raises as the methods do, and InvalidRequest for what is none."""
     service = context.service
-    name = words[1].decode(errors="replace")
+    name = argv[1].decode(errors="replace")
     named = service.methods().get(name)
     if named is None:
         raise InvalidRequest(f"method: got {name[:80]!r}; allowed: {', '.join(service.methods())}")
     _, message, method = named
-    seconds = _timeout_ms(words[2]) / 1000 - session.waited
+    seconds = _timeout_ms(argv[2]) / 1000 - session.waited
     if seconds <= 0:
         raise DeadlineExceeded(
             f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
         )
     try:
-        request = message.FromString(words[3])
+        request = message.FromString(argv[3])
     except DecodeError:
         raise InvalidRequest(f"request: is not what {name} takes, in protobuf's encoding") from None
     if name in LIMITED and (wait := context.limiter.take(context.clock.now())):
@@ -44,41 +44,41 @@ def call(context: Context, session: Session, words: list[bytes]) -> Any:
     if name not in OWNED:
         return method(request, seconds)
     if not request.owned_since:
-        wanted = context.buckets.resolve(request.bucket, request.key)
-        request.owned_since = context.ownership.owned_since(wanted.filed_as)
+        target = context.buckets.resolve(request.bucket, request.key)
+        request.owned_since = context.ownership.owned_since(target.cache_key)
     if name != "Get":
         return method(request, seconds)
     if session.tracking:
-        context.tracking.read(session.id, context.buckets.resolve(request.bucket, request.key).filed_as)
-    answer = service.get_now(request)
-    return service.fetch(request, seconds) if answer is None else answer
+        context.tracking.track(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
+    reply = service.get_now(request)
+    return service.fetch(request, seconds) if reply is None else reply
 
 
 def _timeout_ms(word: bytes) -> int:
-    refusal = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
-    milliseconds = integer(word, refusal)
+    error = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
+    milliseconds = integer(word, error)
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        raise InvalidRequest(refusal.removeprefix("ERR "))
+        raise InvalidRequest(error.removeprefix("ERR "))
     return milliseconds
 
 
-def about(context: Context, words: list[bytes]) -> tuple[Access, list[bytes]]:
+def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
     """What a call does to which object; nothing to any if it is not about one."""
-    name = words[1].decode(errors="replace") if len(words) == 4 else ""
+    name = argv[1].decode(errors="replace") if len(argv) == 4 else ""
     if name not in OWNED:
         return "none", []
     _, message, _ = context.service.methods()[name]
     try:
-        request: Any = message.FromString(words[3])
-        key = context.buckets.resolve(request.bucket, request.key).filed_as
+        request: Any = message.FromString(argv[3])
+        key = context.buckets.resolve(request.bucket, request.key).cache_key
     except (DecodeError, MilenaError):
         return "none", []
     return "read" if name == "Get" else "modify", [key]
 
 
-def operation_of(words: list[bytes]) -> str:
+def operation_of(argv: list[bytes]) -> str:
     """Under which of the operations a call is counted."""
-    name = words[1].decode(errors="replace").lower() if len(words) > 1 else ""
+    name = argv[1].decode(errors="replace").lower() if len(argv) > 1 else ""
     return name if name in OPERATIONS else "other"
 
 

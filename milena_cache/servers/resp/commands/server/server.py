@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused
+from milena_cache.servers.resp.dispatch.command import Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare
+from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
 # A sleeping command outlives its connection.
-MOST_SLEEP_SECONDS = 60.0
+MAX_SLEEP_SECONDS = 60.0
 
 
-def time(context: Context, session: Session, words: list[bytes]) -> list[str]:
+def time(context: Context, session: Session, argv: list[bytes]) -> list[str]:
     microseconds = int(context.clock.wall() * 1e6)
     return [str(microseconds // 10**6), str(microseconds % 10**6)]
 
 
-def role(context: Context, session: Session, words: list[bytes]) -> list[Any]:
+def role(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return ["master", 0, []]
 
 
-def accepted(context: Context, session: Session, words: list[bytes]) -> Raw:
+def accepted(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """What makes no difference here: every node answers for its own slots, whoever asks."""
     return Raw(OK)
 
 
-def sleep(context: Context, session: Session, words: list[bytes]) -> Any:
+def sleep(context: Context, session: Session, argv: list[bytes]) -> Any:
     try:
-        seconds = float(words[2])
+        seconds = float(argv[2])
     except ValueError:
         seconds = 0.0
-    if not seconds <= MOST_SLEEP_SECONDS:  # not true of NaN either
-        raise Refused(f"ERR allowed are at most {MOST_SLEEP_SECONDS:g} seconds")
+    if not seconds <= MAX_SLEEP_SECONDS:  # not true of NaN either
+        raise CommandError(f"ERR allowed are at most {MAX_SLEEP_SECONDS:g} seconds")
     return _after(context, seconds)
 
 
@@ -77,7 +77,7 @@ COMMANDS = (
         )
         for name in ("asking", "readonly", "readwrite")
     ),
-    Command("debug", bare, -2, group="server", summary="A container for debugging commands."),
+    Command("debug", no_handler, -2, group="server", summary="A container for debugging commands."),
     Command(
         "debug|sleep",
         sleep,

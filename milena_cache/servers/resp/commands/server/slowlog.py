@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, Refused, integer
+from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import bare, wrong_form
+from milena_cache.servers.resp.dispatch.subcommands import no_handler, wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import SlowCommand
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
@@ -25,12 +25,12 @@ DEFAULT_COUNT = 10
 NO_COUNT = "ERR count should be greater than or equal to -1"
 
 
-def get(context: Context, session: Session, words: list[bytes]) -> Any:
-    if len(words) > 3:
-        raise wrong_form("slowlog", words[1])
-    number = integer(words[2], NO_COUNT) if len(words) == 3 else DEFAULT_COUNT
+def get(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > 3:
+        raise wrong_form("slowlog", argv[1])
+    number = integer(argv[2], NO_COUNT) if len(argv) == 3 else DEFAULT_COUNT
     if number < -1:
-        raise Refused(NO_COUNT)
+        raise CommandError(NO_COUNT)
     found = context.slow.log.newest(number)
     return found if len(found) <= ENCODED_AT_ONCE else _in_parts(found, session.protocol)
 
@@ -43,18 +43,20 @@ async def _in_parts(found: list[SlowCommand], protocol: int) -> Pieces:
     return Pieces(pieces)
 
 
-def length(context: Context, session: Session, words: list[bytes]) -> int:
+def length(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(context.slow.log)
 
 
-def reset(context: Context, session: Session, words: list[bytes]) -> Raw:
+def reset(context: Context, session: Session, argv: list[bytes]) -> Raw:
     context.slow.log.clear()
     return Raw(OK)
 
 
 ADMIN = ("admin", "loading", "stale")
 COMMANDS = (
-    Command("slowlog", bare, -2, group="server", since="2.2.12", summary="A container for slow log commands."),
+    Command(
+        "slowlog", no_handler, -2, group="server", since="2.2.12", summary="A container for slow log commands."
+    ),
     Command(
         "slowlog|get",
         get,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from milena_cache.servers.resp.dispatch.command import Access
-from milena_cache.servers.resp.dispatch.command_ordering import KeyOrder
+from milena_cache.servers.resp.dispatch.command_ordering import CommandOrdering
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +27,26 @@ class Connection:
     """Begins commands as a connection does, and ends them when it is told to."""
 
     def __init__(self) -> None:
-        self.order: KeyOrder[Asked] = KeyOrder()
+        self.pending: CommandOrdering[Asked] = CommandOrdering()
         self.under_way: list[Asked] = []
         self.begun: list[Asked] = []
 
     def begin(self, asked: Asked) -> None:
-        if self.order.conflicts(asked.access, asked.keys):
-            self.order.park(asked, asked.access, asked.keys)
+        if self.pending.conflicts(asked.access, asked.keys):
+            self.pending.park(asked, asked.access, asked.keys)
         else:
             self._run(asked)
 
     def _run(self, asked: Asked) -> None:
         assert not any(asked.excludes(other) for other in self.under_way)
-        self.order.add(asked.access, asked.keys)
+        self.pending.add(asked.access, asked.keys)
         self.under_way.append(asked)
         self.begun.append(asked)
 
     def end(self, asked: Asked) -> None:
         self.under_way.remove(asked)
-        self.order.remove(asked.access, asked.keys)
-        while (ready := self.order.next_ready()) is not None:
+        self.pending.remove(asked.access, asked.keys)
+        while (ready := self.pending.next_ready()) is not None:
             self._run(ready)
 
 
@@ -70,8 +70,8 @@ def test_commands_that_exclude_each_other_begin_in_their_order_and_all_begin(dra
         for second in commands[first.number + 1 :]:
             if first.excludes(second) or (first.access == second.access and first.keys[0] in second.keys):
                 assert places[first.number] < places[second.number]
-    assert not connection.order.parked
-    assert not connection.order.may_have_ready
+    assert not connection.pending.parked
+    assert not connection.pending.may_have_ready
 
 
 def test_a_parked_command_holds_up_only_what_touches_its_keys() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_cache.servers.resp.dispatch.command import Refused
-from milena_cache.servers.resp.dispatch.glob import MOST_BYTES, Glob
+from milena_cache.servers.resp.dispatch.command import CommandError
+from milena_cache.servers.resp.dispatch.glob import MAX_BYTES, Glob
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,6 @@ def test_many_stars_do_not_take_for_ever() -> None:
 
 
 def test_a_pattern_that_is_longer_than_any_key_is_refused() -> None:
-    Glob(b"a" * MOST_BYTES)
-    with pytest.raises(Refused, match="ERR pattern: has 4097 bytes"):
-        Glob(b"a" * (MOST_BYTES + 1))
+    Glob(b"a" * MAX_BYTES)
+    with pytest.raises(CommandError, match="ERR pattern: has 4097 bytes"):
+        Glob(b"a" * (MAX_BYTES + 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.state.cursors import MOST, SECONDS, Cursors, Place
+from milena_cache.servers.resp.state.cursors import MAX_CURSORS, SECONDS, Cursors, Place
 
 
 def place(name: str) -> Place:
@@ -30,9 +30,9 @@ def test_what_nobody_asks_for_is_forgotten() -> None:
 
 def test_the_oldest_give_way_when_there_are_too_many() -> None:
     cursors = Cursors(1)
-    numbers = [cursors.add(place(str(each)), 0.0) for each in range(MOST)]
+    numbers = [cursors.add(place(str(each)), 0.0) for each in range(MAX_CURSORS)]
     assert cursors.find(numbers[0], 0.0) == place("0")
     cursors.add(place("one more"), 0.0)
-    assert len(cursors) == MOST
+    assert len(cursors) == MAX_CURSORS
     assert cursors.find(numbers[0], 0.0) == place("0")
     assert cursors.find(numbers[1], 0.0) is None

@@ -6,11 +6,11 @@ import asyncio
 
 from milena_cache.servers.resp.state.loop_share import LOOP_SECONDS, MAX_SLICE_SECONDS, LoopShare
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 from tests.support.fake_clock import settle
 
 
-class Turns:
+class Waiter:
     """Takes as many turns as it was made for, each of which takes `seconds` of the fake time."""
 
     def __init__(self, time: list[float], share: LoopShare, number: int, seconds: float) -> None:
@@ -21,7 +21,7 @@ class Turns:
         self.rounds: list[int] = []
         self.round = 0
 
-    def turn(self) -> None:
+    def run_slice(self) -> None:
         self.rounds.append(self.round)
         self.time[0] += self.seconds
         self.left -= 1
@@ -32,7 +32,7 @@ class Turns:
 async def test_a_round_ends_when_its_time_is_over_and_the_others_keep_their_place() -> None:
     time = [0.0]
     share = LoopShare(lambda: time[0])
-    waiting = [Turns(time, share, 3, LOOP_SECONDS * 0.6) for _ in range(4)]
+    waiting = [Waiter(time, share, 3, LOOP_SECONDS * 0.6) for _ in range(4)]
     for each in waiting:
         share.enqueue(each)
     for number in range(8):
@@ -48,7 +48,7 @@ async def test_many_that_wait_get_smaller_slices() -> None:
     share = LoopShare(lambda: 0.0)
     assert share.slice() == MAX_SLICE_SECONDS
     for _ in range(7):
-        share.enqueue(Turns([0.0], share, 1, 0.0))
+        share.enqueue(Waiter([0.0], share, 1, 0.0))
     assert share.slice() == LOOP_SECONDS / 8
     await settle()
     assert share.slice() == MAX_SLICE_SECONDS
@@ -64,9 +64,9 @@ async def test_work_as_bytes_arrive_is_bounded_for_each_round() -> None:
     assert not share.exhausted
 
 
-async def door_where_a_look_at_the_clock_takes(seconds: float) -> DoorUnderTest:
+async def door_where_a_look_at_the_clock_takes(seconds: float) -> ServerUnderTest:
     """A door with a key in memory, whose clock goes on by `seconds` whenever it is looked at."""
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     await door.t.start()
     client = door.connect()
     await door.warm(client, "k", b"v")

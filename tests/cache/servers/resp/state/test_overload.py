@@ -12,7 +12,7 @@ from milena_cache.servers.resp.state.overload import BEHIND_BYTES, BEHIND_SECOND
 from milena_common.resp.encoding import bulk, command
 from milena_common.resp.parser import CommandReader
 from milena_common.resp.plain_commands import short_gets
-from tests.cache.servers.resp.rig import DoorUnderTest, FakeTransport, WireClient
+from tests.cache.servers.resp.rig import FakeTransport, ServerUnderTest, WireClient
 
 BUSY = b"-BUSY retry-after-ms=500 overloaded\r\n"
 LONG = command(b"GET", b"k") * (BEHIND_BYTES // len(command(b"GET", b"k")) + 1)
@@ -50,7 +50,7 @@ def backlogs() -> Iterator[list[Backlog]]:
         yield made
 
 
-async def behind(door: DoorUnderTest, backlogs: list[Backlog]) -> list[WireClient]:
+async def behind(door: ServerUnderTest, backlogs: list[Backlog]) -> list[WireClient]:
     """Clients each of whose sockets has more than a long read."""
     clients = [door.connect() for _ in backlogs]
     await clients[0].value(b"SET", b"k", b"v")
@@ -66,7 +66,7 @@ async def behind(door: DoorUnderTest, backlogs: list[Backlog]) -> list[WireClien
 async def test_gets_of_connections_that_have_long_been_behind_are_refused_in_one_go(
     backlogs: list[Backlog],
 ) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     clients = await behind(door, backlogs)
     await door.t.clock.advance(BEHIND_SECONDS + 0.01)
     clients[0].send(LONG)
@@ -78,7 +78,7 @@ async def test_gets_of_connections_that_have_long_been_behind_are_refused_in_one
 
 
 async def test_a_connection_that_has_caught_up_is_answered_again(backlogs: list[Backlog]) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     clients = await behind(door, backlogs)
     await door.t.clock.advance(BEHIND_SECONDS + 0.01)
     backlogs[0].is_read()
@@ -89,7 +89,7 @@ async def test_a_connection_that_has_caught_up_is_answered_again(backlogs: list[
 
 
 async def test_an_old_backlog_is_refused_to_its_end_though_others_have_caught_up(backlogs: list[Backlog]) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     clients = await behind(door, backlogs)
     await door.t.clock.advance(BEHIND_SECONDS + 0.01)
     for round_ in range(2):
@@ -101,7 +101,7 @@ async def test_an_old_backlog_is_refused_to_its_end_though_others_have_caught_up
 
 
 async def test_nothing_is_refused_for_a_moment_behind_or_while_few_are(backlogs: list[Backlog]) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     clients = await behind(door, backlogs)
     await door.t.clock.advance(BEHIND_SECONDS - 0.01)
     clients[0].send(LONG)
@@ -116,7 +116,7 @@ async def test_nothing_is_refused_for_a_moment_behind_or_while_few_are(backlogs:
 
 
 async def test_writes_and_what_follows_them_are_not_refused(backlogs: list[Backlog]) -> None:
-    door = DoorUnderTest(mode="memory")
+    door = ServerUnderTest(mode="memory")
     clients = await behind(door, backlogs)
     await door.t.clock.advance(BEHIND_SECONDS + 0.01)
     clients[0].send(command(b"SET", b"k", b"w") + LONG)
@@ -143,10 +143,10 @@ def test_what_was_skipped_is_not_read_again() -> None:
     reader.feed(command(b"GET", b"k") * 2 + b"*2\r\n$3\r\nGE")
     assert reader.skip_gets() == 2
     reader.feed(b"T\r\n$1\r\nk\r\n" + command(b"PING"))
-    words: list[list[bytes]] = []
+    argv: list[list[bytes]] = []
     while reader.more:
-        reader.read(words.append)
-    assert words == [[b"GET", b"k"], [b"PING"]]
+        reader.read(argv.append)
+    assert argv == [[b"GET", b"k"], [b"PING"]]
 
 
 def test_a_transport_without_a_socket_has_nothing_unread() -> None:

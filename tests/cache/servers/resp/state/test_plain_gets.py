@@ -8,44 +8,44 @@ import pytest
 
 from milena_cache.objects.object_store import Fault
 from milena_common.resp.encoding import bulk
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
 from tests.support.fake_clock import settle
 
 OTHER = "127.0.0.1:60051"
 
 
-async def read(d: DoorUnderTest) -> None:
+async def read(d: ServerUnderTest) -> None:
     d.t.in_s3("k", b"v")
     await d.t.get("k", 1)
 
 
-async def put(d: DoorUnderTest) -> None:
+async def put(d: ServerUnderTest) -> None:
     await d.t.put("k", b"v", 1)
 
 
-async def read_long_ago(d: DoorUnderTest) -> None:
+async def read_long_ago(d: ServerUnderTest) -> None:
     await read(d)
     d.t.clock.tick(101)
 
 
-async def read_before_another_had_the_slot(d: DoorUnderTest) -> None:
+async def read_before_another_had_the_slot(d: ServerUnderTest) -> None:
     await read(d)
     d.ownership.update(ring(OTHER, epoch=2))
     d.ownership.update(ring(ME, epoch=3))
 
 
-async def written_before_another_had_the_slot(d: DoorUnderTest) -> None:
+async def written_before_another_had_the_slot(d: ServerUnderTest) -> None:
     await put(d)
     d.ownership.update(ring(OTHER, epoch=2))
     d.ownership.update(ring(ME, epoch=3))
 
 
-async def read_and_now_of_another_node(d: DoorUnderTest) -> None:
+async def read_and_now_of_another_node(d: ServerUnderTest) -> None:
     await read(d)
     d.ownership.update(ring(OTHER, epoch=2))
 
 
-async def read_and_now_of_another_of_two(d: DoorUnderTest) -> None:
+async def read_and_now_of_another_of_two(d: ServerUnderTest) -> None:
     await read(d)
     first, second = (ME, OTHER) if b"k"[0] % 2 else (OTHER, ME)
     d.ownership.update(ring(first, second, epoch=2))
@@ -53,31 +53,31 @@ async def read_and_now_of_another_of_two(d: DoorUnderTest) -> None:
         d.ownership.update(ring(second, first, epoch=3))
 
 
-async def read_with_an_end(d: DoorUnderTest) -> None:
+async def read_with_an_end(d: ServerUnderTest) -> None:
     await d.t.put("k", b"v", 1, durability="through", expires_at=d.t.clock.wall() + 10)
     d.t.clock.tick(11)
 
 
-async def written_with_an_end(d: DoorUnderTest) -> None:
+async def written_with_an_end(d: ServerUnderTest) -> None:
     await d.t.put("k", b"v", 1, expires_at=d.t.clock.wall() + 0.5)
     d.t.clock.tick(1)
 
 
-async def known_to_be_missing(d: DoorUnderTest) -> None:
+async def known_to_be_missing(d: ServerUnderTest) -> None:
     await d.t.get("k", 1)
 
 
-async def deleted(d: DoorUnderTest) -> None:
+async def deleted(d: ServerUnderTest) -> None:
     await put(d)
     await d.t.delete("k", 1)
 
 
-async def deleted_over_a_copy(d: DoorUnderTest) -> None:
+async def deleted_over_a_copy(d: ServerUnderTest) -> None:
     await read(d)
     await d.t.delete("k", 1)
 
 
-async def in_doubt(d: DoorUnderTest) -> None:
+async def in_doubt(d: ServerUnderTest) -> None:
     """A write through whose answer was lost."""
     await read(d)
     d.t.store.fail(Fault.TIMEOUT, after_effect=True)
@@ -85,22 +85,22 @@ async def in_doubt(d: DoorUnderTest) -> None:
         await d.t.put("k", b"newer", 1, durability="through")
 
 
-async def damaged(d: DoorUnderTest) -> None:
+async def damaged(d: ServerUnderTest) -> None:
     await put(d)
     d.t.dirty.kill(d.t.dirty.entries[b"k"], "damaged", 0.0, damaged=True)
 
 
-async def forgotten(d: DoorUnderTest) -> None:
+async def forgotten(d: ServerUnderTest) -> None:
     await put(d)
-    d.t.node.forget(d.t.object("k"))
+    d.t.node.invalidate(d.t.object("k"))
 
 
-async def large(d: DoorUnderTest) -> None:
+async def large(d: ServerUnderTest) -> None:
     d.t.in_s3("k", bytes(100_000))
     await d.t.get("k", 1)
 
 
-State = Callable[[DoorUnderTest], Awaitable[None]]
+State = Callable[[ServerUnderTest], Awaitable[None]]
 PLAIN: list[State] = [read, put]
 OTHERS: list[State] = [
     read_long_ago,
@@ -120,17 +120,17 @@ OTHERS: list[State] = [
 ]
 
 
-async def in_state(state: State) -> DoorUnderTest:
-    door = DoorUnderTest(mode="back")
+async def in_state(state: State) -> ServerUnderTest:
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     await state(door)
     await settle()
     return door
 
 
-def answered(door: DoorUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
+def answered(door: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
     parts: list[bytes] = []
-    number = door.hits.answer(keys, door.t.clock.now(), parts, 10**6)
+    number = door.hits.serve(keys, door.t.clock.now(), parts, 10**6)
     return number, b"".join(parts)
 
 
@@ -156,6 +156,6 @@ async def test_what_is_anything_else_goes_the_general_way(state: State) -> None:
 async def test_no_more_is_answered_at_once_than_was_allowed() -> None:
     door = await in_state(put)
     parts: list[bytes] = []
-    assert door.hits.answer([b"k"] * 10, door.t.clock.now(), parts, 3) == 3
-    assert door.hits.answer([b"k"] * 10, door.t.clock.now(), parts, 0) == 1
+    assert door.hits.serve([b"k"] * 10, door.t.clock.now(), parts, 3) == 3
+    assert door.hits.serve([b"k"] * 10, door.t.clock.now(), parts, 0) == 1
     await door.t.stop()

@@ -34,9 +34,9 @@ def test_a_reader_is_told_of_the_next_change_and_of_no_other() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     following(tracking, 2)
-    tracking.read(1, b"k")
-    tracking.read(2, b"k")
-    tracking.read(2, b"other")
+    tracking.track(1, b"k")
+    tracking.track(2, b"k")
+    tracking.track(2, b"other")
     tracking.changed(b"k")
     tracking.changed(b"nobody read this")
     assert told(tracking) == {1: [b"k"], 2: [b"k"]}
@@ -62,7 +62,7 @@ def test_broadcast_is_about_prefixes_whoever_reads() -> None:
     tracking = Tracking(10)
     following(tracking, 1, bcast=True, prefixes=(b"user:", b"team:"))
     following(tracking, 2, bcast=True)
-    tracking.read(1, b"user:7")
+    tracking.track(1, b"user:7")
     assert tracking.keys == 0
     tracking.changed(b"user:7")
     tracking.changed(b"item:1")
@@ -74,13 +74,13 @@ def test_optin_remembers_only_the_command_after_caching_yes() -> None:
     client = following(tracking, 1, optin=True)
     follower = tracking.of(1)
     assert follower is not None
-    tracking.read(1, b"not asked for")
+    tracking.track(1, b"not asked for")
     follower.caching = client.commands
     client.commands += 1
-    tracking.read(1, b"a")
-    tracking.read(1, b"b")  # of the same command
+    tracking.track(1, b"a")
+    tracking.track(1, b"b")  # of the same command
     client.commands += 1
-    tracking.read(1, b"later")
+    tracking.track(1, b"later")
     for key in (b"not asked for", b"a", b"b", b"later"):
         tracking.changed(key)
     assert told(tracking) == {1: [b"a", b"b"]}
@@ -93,9 +93,9 @@ def test_optout_leaves_out_only_the_command_after_caching_no() -> None:
     assert follower is not None
     follower.caching = client.commands
     client.commands += 1
-    tracking.read(1, b"left out")
+    tracking.track(1, b"left out")
     client.commands += 1
-    tracking.read(1, b"k")
+    tracking.track(1, b"k")
     tracking.changed(b"left out")
     tracking.changed(b"k")
     assert told(tracking) == {1: [b"k"]}
@@ -105,7 +105,7 @@ def test_beyond_the_most_keys_the_oldest_is_told_and_forgotten() -> None:
     tracking = Tracking(2)
     following(tracking, 1)
     for key in (b"1", b"2", b"3"):
-        tracking.read(1, key)
+        tracking.track(1, key)
     assert told(tracking) == {1: [b"1"]}
     assert tracking.keys == 2
     assert b"1" not in tracking
@@ -114,9 +114,9 @@ def test_beyond_the_most_keys_the_oldest_is_told_and_forgotten() -> None:
 def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -> None:
     tracking = Tracking(10)
     one, two = following(tracking, 1), following(tracking, 2, bcast=True, prefixes=(b"k",))
-    tracking.read(1, b"k")
+    tracking.track(1, b"k")
     tracking.changed(b"k")
-    tracking.read(1, b"k")
+    tracking.track(1, b"k")
     tracking.stop(1)
     assert told(tracking) == {2: [b"k"]}
     assert not one.tracking
@@ -132,7 +132,7 @@ def test_the_ring_moves_and_everybody_drops_everything() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     following(tracking, 2, bcast=True, prefixes=(b"x",))
-    tracking.read(1, b"k")
+    tracking.track(1, b"k")
     tracking.flush_all()
     tracking.changed(b"k")
     assert told(tracking) == {1: None, 2: None}
@@ -143,8 +143,8 @@ def test_noloop_spares_the_writer_its_own_change_and_goes_on_tracking() -> None:
     tracking = Tracking(10)
     following(tracking, 1, noloop=True)
     following(tracking, 2)
-    tracking.read(1, b"k")
-    tracking.read(2, b"k")
+    tracking.track(1, b"k")
+    tracking.track(2, b"k")
     work = tracking.begin(1, "write", [b"k"])
     assert work is not None
     tracking.changed(b"k")
@@ -157,7 +157,7 @@ def test_noloop_spares_the_writer_its_own_change_and_goes_on_tracking() -> None:
 def test_noloop_tells_of_a_second_change_while_the_command_is_under_way() -> None:
     tracking = Tracking(10)
     following(tracking, 1, noloop=True)
-    tracking.read(1, b"k")
+    tracking.track(1, b"k")
     work = tracking.begin(1, "write", [b"k"])
     assert work is not None
     tracking.changed(b"k")
@@ -183,7 +183,7 @@ def test_noloop_spares_nobody_while_two_write_the_same_key() -> None:
     tracking = Tracking(10)
     for number in (1, 2):
         following(tracking, number, noloop=True)
-        tracking.read(number, b"k")
+        tracking.track(number, b"k")
     one, two = (tracking.begin(number, "write", [b"k"]) for number in (1, 2))
     assert one is not None
     assert two is not None
@@ -198,7 +198,7 @@ def test_a_change_while_a_read_waits_is_told_again_behind_the_answer() -> None:
     following(tracking, 1)
     work = tracking.begin(1, "read", [b"k", b"k"])
     assert work is not None
-    tracking.read(1, b"k")
+    tracking.track(1, b"k")
     tracking.changed(b"k")
     assert told(tracking) == {1: [b"k"]}
     tracking.end(work)
@@ -263,7 +263,7 @@ class ReadersAndWriters(RuleBasedStateMachine):
         prefixes = client.options.prefixes
         may_keep = keep and (not prefixes or key.startswith(prefixes))
         work = self.tracking.begin(client.session.id, "read", [key])
-        self.tracking.read(client.session.id, key)
+        self.tracking.track(client.session.id, key)
         return Pending(number, key, work, self.versions[key], may_keep)
 
     def _answer(self, pending: Pending, version: int) -> None:

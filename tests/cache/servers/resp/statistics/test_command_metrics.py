@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from milena_common.metrics.call_counts import OperationCounts
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
 
 OTHER = "127.0.0.1:60051"
 
 
 @pytest.mark.parametrize(
-    ("words", "reads"),
+    ("argv", "reads"),
     [
         ([b"DEL", b"k"], 0),
         ([b"DEL", b"k", b"cold", b"absent"], 0),
@@ -30,18 +30,18 @@ OTHER = "127.0.0.1:60051"
     ],
     ids=lambda value: value[0].decode() if isinstance(value, list) else "",
 )
-async def test_what_counts_as_a_read(words: list[bytes], reads: int) -> None:
-    door = DoorUnderTest()
+async def test_what_counts_as_a_read(argv: list[bytes], reads: int) -> None:
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"v")
     door.t.in_s3("cold", b"v")
     before = door.t.node.reads.hits + door.t.node.reads.misses
-    assert not str(await client.value(*words)).startswith("ERR")
+    assert not str(await client.value(*argv)).startswith("ERR")
     assert door.t.node.reads.hits + door.t.node.reads.misses == before + reads
 
 
 async def test_a_write_that_reads_brings_its_reader_what_it_found() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     door.t.in_s3("k", b"v")
     assert await client.value(b"EXPIRE", b"k", b"100") == 1
@@ -50,11 +50,11 @@ async def test_a_write_that_reads_brings_its_reader_what_it_found() -> None:
 
 
 async def test_an_answer_that_says_who_has_the_key_is_no_error() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     door.ownership.update(ring(OTHER, ME, epoch=2))
     client = door.connect()
-    for words in ([b"GET", b"b"], [b"SET", b"b", b"v"], [b"DEL", b"b"], [b"MILENA.REFRESH", b"b"]):
-        assert str(await client.value(*words)).startswith("MOVED ")
+    for argv in ([b"GET", b"b"], [b"SET", b"b", b"v"], [b"DEL", b"b"], [b"MILENA.REFRESH", b"b"]):
+        assert str(await client.value(*argv)).startswith("MOVED ")
     assert {name: counts.moved for name, counts in door.calls.by_operation.items() if counts.moved} == {
         "get": 1,
         "put": 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 
 
 def listed(answer: bytes) -> list[dict[str, str]]:
@@ -20,7 +20,7 @@ FIELDS = (
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("argv", "answer"),
     [
         (b"CLIENT", b"-ERR wrong number of arguments for 'client' command\r\n"),
         (b"CLIENT NOSUCH x", b"-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n"),
@@ -51,16 +51,16 @@ FIELDS = (
         (b"CLIENT DEFER x", b"-ERR syntax error\r\n"),
     ],
 )
-async def test_what_redis_answers(words: bytes, answer: bytes) -> None:
-    assert DoorUnderTest().connect().now(*words.split(b" ")) == answer
+async def test_what_redis_answers(argv: bytes, answer: bytes) -> None:
+    assert ServerUnderTest().connect().now(*argv.split(b" ")) == answer
 
 
 async def test_a_line_about_each_connection() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     door.connect()
     client = door.connect(resp3=True)
-    for words in (b"CLIENT SETNAME me", b"CLIENT SETINFO LIB-VER 1.2", b"CLIENT NO-EVICT ON"):
-        client.now(*words.split())
+    for argv in (b"CLIENT SETNAME me", b"CLIENT SETINFO LIB-VER 1.2", b"CLIENT NO-EVICT ON"):
+        client.now(*argv.split())
     await door.t.clock.advance(7)
     first, second = listed(await client.value(b"CLIENT", b"LIST"))
     assert list(first) == FIELDS.split()
@@ -79,7 +79,7 @@ async def test_a_line_about_each_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "killed"),
+    ("argv", "killed"),
     [
         (b"KILL ID %(other)d", {"other"}),
         (b"KILL TYPE NORMAL", {"other"}),
@@ -93,18 +93,18 @@ async def test_a_line_about_each_connection() -> None:
         (b"KILL ADDR 127.0.0.1:40000 ID %(other)d", {"other"}),
     ],
 )
-async def test_kill(words: bytes, killed: set[str]) -> None:
-    door = DoorUnderTest()
+async def test_kill(argv: bytes, killed: set[str]) -> None:
+    door = ServerUnderTest()
     clients = {"other": door.connect()}
     await door.t.clock.advance(5)
     me = clients["me"] = door.connect()
     ids = {name.encode(): client.session.id for name, client in clients.items()}
-    assert me.now(b"CLIENT", *(words % ids).split()) == b":%d\r\n" % len(killed)
+    assert me.now(b"CLIENT", *(argv % ids).split()) == b":%d\r\n" % len(killed)
     assert {name for name, client in clients.items() if client.transport.ended} == killed
 
 
 async def test_the_old_form_of_kill_means_an_address() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     assert client.now(b"CLIENT", b"KILL", b"127.0.0.1:40000") == b"+OK\r\n"
     assert client.transport.ended == "closed"
@@ -120,13 +120,13 @@ async def test_the_old_form_of_kill_means_an_address() -> None:
     ],
 )
 async def test_reply_as_redis_server_has_it(lines: bytes, answers: bytes) -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     client.send(b"".join(line + b"\r\n" for line in lines.split(b";")))
     assert client.take() == answers
 
 
 async def test_reply_off_is_also_about_hits_and_what_has_to_wait() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "hit", b"value")
     door.t.in_s3("miss", b"other")
@@ -141,7 +141,7 @@ async def test_reply_off_is_also_about_hits_and_what_has_to_wait() -> None:
 
 
 async def test_deferring_needs_resp3_and_ends_with_it() -> None:
-    client: WireClient = DoorUnderTest().connect()
+    client: WireClient = ServerUnderTest().connect()
     assert client.now(b"CLIENT", b"DEFER", b"ON").startswith(b"-ERR CLIENT DEFER needs RESP3")
     client.now(b"HELLO", b"3")
     assert client.now(b"CLIENT", b"DEFER", b"ON") == b"+OK\r\n"
@@ -151,9 +151,9 @@ async def test_deferring_needs_resp3_and_ends_with_it() -> None:
 
 
 async def test_help_names_every_subcommand() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
-    for name, described in door.context.table.items():
+    for name, described in door.context.commands.items():
         if not described.subcommands:
             continue
         lines = [line.decode() for line in await client.value(name, b"HELP")]

@@ -9,16 +9,16 @@ import hiredis
 import pytest
 
 from milena_cache.servers.resp import invalidations
-from milena_cache.servers.resp.invalidations import MOST_SWEEPS, NAMED_AT_ONCE
+from milena_cache.servers.resp.invalidations import MAX_SWEEPS, NAMED_AT_ONCE
 from milena_common.resp.encoding import bulk, command
 from tests.cache.servers.resp.commands.connection.test_subscriptions import MESSAGE, subscriber
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, parsed, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, parsed, ring
 
 INVALIDATE_K = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 EVERYTHING = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 
 
-def tracking(door: DoorUnderTest, *options: bytes, resp3: bool = True) -> WireClient:
+def tracking(door: ServerUnderTest, *options: bytes, resp3: bool = True) -> WireClient:
     client = door.connect(resp3=resp3)
     assert client.now(b"CLIENT", b"TRACKING", b"ON", *options) == b"+OK\r\n"
     return client
@@ -34,7 +34,7 @@ async def pushes(client: WireClient) -> bytes:
     return client.take()
 
 
-async def kept(door: DoorUnderTest, client: WireClient, key: bytes = b"k") -> None:
+async def kept(door: ServerUnderTest, client: WireClient, key: bytes = b"k") -> None:
     """The client reads `key`, which has a value, and has been told of nothing yet."""
     door.t.in_s3(key.decode(), b"v")
     assert await client.value(b"GET", key) == b"v"
@@ -42,7 +42,7 @@ async def kept(door: DoorUnderTest, client: WireClient, key: bytes = b"k") -> No
 
 
 async def test_a_write_by_anybody_is_told_once() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door), door.connect()
     await kept(door, client)
     for _ in range(2):
@@ -52,7 +52,7 @@ async def test_a_write_by_anybody_is_told_once() -> None:
 
 
 async def test_an_own_write_is_told_behind_its_answer() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = tracking(door)
     await kept(door, client)
     assert await client.ask(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
@@ -60,7 +60,7 @@ async def test_an_own_write_is_told_behind_its_answer() -> None:
 
 
 async def test_noloop() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door, b"NOLOOP"), door.connect()
     await kept(door, client)
     assert client.now(b"SET", b"k", b"w", b"DURABILITY", b"memory") == b"+OK\r\n"
@@ -70,7 +70,7 @@ async def test_noloop() -> None:
 
 
 async def test_a_change_while_a_read_waits_is_told_before_and_behind_its_answer() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door), door.connect()
     door.t.in_s3("k", b"old")
     client.send(command(b"GET", b"k"))
@@ -84,7 +84,7 @@ async def test_a_change_while_a_read_waits_is_told_before_and_behind_its_answer(
 
 
 async def test_broadcast() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = tracking(door, b"BCAST", b"PREFIX", b"a:", b"PREFIX", b"k")
     other = door.connect()
     for key in (b"b:1", b"k"):
@@ -93,7 +93,7 @@ async def test_broadcast() -> None:
 
 
 async def test_a_redirection_tells_another_connection_until_that_is_gone() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     listener = door.connect(resp3=True)
     client, other = tracking(door, b"REDIRECT", number(listener)), door.connect()
     assert client.now(b"CLIENT", b"GETREDIR") == b":%b\r\n" % number(listener)
@@ -111,7 +111,7 @@ async def test_a_redirection_tells_another_connection_until_that_is_gone() -> No
 
 
 async def test_who_speaks_resp2_is_told_nothing() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door, resp3=False), door.connect()
     await kept(door, client)
     await other.ask(b"SET", b"k", b"w")
@@ -129,7 +129,7 @@ async def test_who_speaks_resp2_is_told_nothing() -> None:
     ],
 )
 async def test_whatever_reads_is_followed(read: tuple[bytes, ...]) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door), door.connect()
     await door.warm(other, "k", b"v")
     await client.ask(*read)
@@ -138,7 +138,7 @@ async def test_whatever_reads_is_followed(read: tuple[bytes, ...]) -> None:
 
 
 async def test_another_version_in_s3_is_told_when_it_is_found() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door), door.connect()
     await kept(door, client)
     door.t.in_s3("k", b"new")
@@ -148,7 +148,7 @@ async def test_another_version_in_s3_is_told_when_it_is_found() -> None:
 
 
 async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door), door.connect()
     await other.ask(b"SET", b"k", b"v", b"PX", b"2500")
     assert await client.value(b"GET", b"k") == b"v"
@@ -162,17 +162,17 @@ async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
 
 
 async def test_what_nobody_keeps_a_copy_of_is_told_after_a_while() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = tracking(door)
-    door.context.tracking.read(client.session.id, b"k")
-    for _ in range(MOST_SWEEPS + 1):
+    door.context.tracking.track(client.session.id, b"k")
+    for _ in range(MAX_SWEEPS + 1):
         assert await pushes(client) == b""
         door.door.sweep()
     assert await pushes(client) == INVALIDATE_K
 
 
 async def test_slots_that_come_or_go_empty_every_client() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = tracking(door)
     broadcast = tracking(door, b"BCAST", b"PREFIX", b"x")
     await kept(door, client)
@@ -184,17 +184,17 @@ async def test_slots_that_come_or_go_empty_every_client() -> None:
 
 async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of_the_loop() -> None:
     """coredis 6.9 drops nothing at a message without keys."""
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, redirected = tracking(door), door.connect()
     sink = subscriber(door)
     redirected.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", number(sink))
     keys = [b"k%d" % at for at in range(NAMED_AT_ONCE + 10)]
     for key in keys:
-        door.context.tracking.read(client.session.id, key)
-    door.context.tracking.read(redirected.session.id, keys[0])
+        door.context.tracking.track(client.session.id, key)
+    door.context.tracking.track(redirected.session.id, keys[0])
     door.door.ring_changed()
     await asyncio.sleep(0)
-    door.context.tracking.read(client.session.id, b"read anew")
+    door.context.tracking.track(client.session.id, b"read anew")
     told: list[bytes] = []
     reader = hiredis.Reader()
     reader.feed(await pushes(client))
@@ -207,8 +207,8 @@ async def test_keys_are_named_after_a_change_of_the_ring_a_slice_in_each_step_of
 
 
 async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(invalidations, "MOST_NAMED", 1)
-    door = DoorUnderTest()
+    monkeypatch.setattr(invalidations, "MAX_NAMED", 1)
+    door = ServerUnderTest()
     client = tracking(door)
     for key in (b"k", b"l"):
         await kept(door, client, key)
@@ -217,7 +217,7 @@ async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeyp
 
 
 async def test_who_resets_or_leaves_tracks_no_more() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door), tracking(door)
     client.now(b"RESET")
     assert door.context.tracking.clients == 1
@@ -260,10 +260,10 @@ REFUSALS: list[tuple[tuple[bytes, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
-async def test_refusals(words: tuple[bytes, ...], refusal: str) -> None:
-    client = DoorUnderTest().connect()
-    assert error(client.now(b"CLIENT", *words)) == refusal
+@pytest.mark.parametrize(("argv", "refusal"), REFUSALS, ids=lambda value: repr(value)[:40])
+async def test_refusals(argv: tuple[bytes, ...], refusal: str) -> None:
+    client = ServerUnderTest().connect()
+    assert error(client.now(b"CLIENT", *argv)) == refusal
 
 
 SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
@@ -298,21 +298,21 @@ SWITCHES: list[tuple[tuple[bytes, ...], tuple[bytes, ...], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "words", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("options", "argv", "refusal"), SWITCHES, ids=lambda value: repr(value)[:40])
 async def test_what_does_not_fit_what_was_said_before(
-    options: tuple[bytes, ...], words: tuple[bytes, ...], refusal: str
+    options: tuple[bytes, ...], argv: tuple[bytes, ...], refusal: str
 ) -> None:
-    client = tracking(DoorUnderTest(), *options)
-    assert error(client.now(b"CLIENT", *words)) == refusal
+    client = tracking(ServerUnderTest(), *options)
+    assert error(client.now(b"CLIENT", *argv)) == refusal
 
 
 async def test_trackinginfo_says_what_was_said() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
 
     def info() -> dict[bytes, Any]:
-        words = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
-        return dict(zip(words[::2], words[1::2], strict=True))
+        argv = parsed(client.now(b"CLIENT", b"TRACKINGINFO"))
+        return dict(zip(argv[::2], argv[1::2], strict=True))
 
     assert info() == {b"flags": [b"off"], b"redirect": -1, b"prefixes": []}
     client.now(b"CLIENT", b"TRACKING", b"ON", b"BCAST", b"PREFIX", b"b", b"PREFIX", b"a", b"NOLOOP")
@@ -324,7 +324,7 @@ async def test_trackinginfo_says_what_was_said() -> None:
 
 
 async def test_optin() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = tracking(door, b"OPTIN"), door.connect()
     await kept(door, client, b"not")
     client.now(b"CLIENT", b"CACHING", b"YES")

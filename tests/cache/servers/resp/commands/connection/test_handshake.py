@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 
 NO_PASSWORD = (
     b"-ERR AUTH <password> called without any password configured for the default user. "
@@ -13,7 +13,7 @@ NO_PASSWORD = (
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
+    ("argv", "answer"),
     [
         (b"PING", b"+PONG\r\n"),
         (b"PING a", b"$1\r\na\r\n"),
@@ -39,12 +39,12 @@ NO_PASSWORD = (
         (b"CLIENT|ID", b"-ERR unknown command 'CLIENT|ID', with args beginning with: \r\n"),
     ],
 )
-async def test_what_redis_answers(words: bytes, answer: bytes) -> None:
-    assert DoorUnderTest().connect().now(*words.split()) == answer
+async def test_what_redis_answers(argv: bytes, answer: bytes) -> None:
+    assert ServerUnderTest().connect().now(*argv.split()) == answer
 
 
 async def test_hello_tells_about_the_server_in_the_protocol_that_was_asked_for() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     assert (await client.value(b"HELLO"))[:6] == [b"server", b"redis", b"version", b"7.4.0", b"proto", 2]
     told = await client.value(b"HELLO", b"3", b"AUTH", b"default", b"", b"SETNAME", b"me")
     assert told == {
@@ -61,29 +61,29 @@ async def test_hello_tells_about_the_server_in_the_protocol_that_was_asked_for()
 
 
 async def test_a_hello_that_is_refused_changes_nothing() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     assert client.now(b"HELLO", b"3", b"SETNAME", b"a b").startswith(b"-ERR Client names cannot contain")
     assert client.now(b"CLIENT", b"GETNAME") == b"$-1\r\n"
 
 
 async def test_reset_makes_a_new_connection_of_it() -> None:
-    client = DoorUnderTest().connect(resp3=True)
-    for words in (b"CLIENT SETNAME me", b"CLIENT DEFER ON", b"CLIENT NO-EVICT ON"):
-        assert client.now(*words.split()) == b"+OK\r\n"
+    client = ServerUnderTest().connect(resp3=True)
+    for argv in (b"CLIENT SETNAME me", b"CLIENT DEFER ON", b"CLIENT NO-EVICT ON"):
+        assert client.now(*argv.split()) == b"+OK\r\n"
     assert client.now(b"RESET") == b"+RESET\r\n"
     assert client.now(b"CLIENT", b"GETNAME") == b"$-1\r\n"  # RESP2's null
     assert not client.session.deferring
 
 
 async def test_quit_answers_and_closes() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     client.send(b"QUIT\r\nPING\r\n")
     assert client.take() == b"+OK\r\n"
     assert client.transport.ended == "closed"
 
 
 async def test_debug_sleep_holds_up_this_connections_answers_only() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     sleeper, other = door.connect(), door.connect()
     sleeper.send(b"DEBUG SLEEP 0.5\r\nPING\r\n")
     assert sleeper.take() == b""
@@ -95,6 +95,6 @@ async def test_debug_sleep_holds_up_this_connections_answers_only() -> None:
 
 
 async def test_time_and_role() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     assert await client.value(b"TIME") == [b"1700000000", b"0"]
     assert await client.value(b"ROLE") == [b"master", 0, []]

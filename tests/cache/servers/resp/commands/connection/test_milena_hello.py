@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from milena_cache.membership.identity import NodeIdentity
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import DoorUnderTest, parsed
+from tests.cache.servers.resp.rig import ServerUnderTest, parsed
 
 
-def door() -> DoorUnderTest:
-    made = DoorUnderTest()
+def door() -> ServerUnderTest:
+    made = ServerUnderTest()
     made.context.identity = NodeIdentity("bucket", "n1")
     made.context.identity.ring_changed("c1")
     return made

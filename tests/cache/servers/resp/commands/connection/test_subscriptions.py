@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_common.resp.encoding import bulk
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 
 CHANNEL = b"__redis__:invalidate"
 MESSAGE = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n%b"
@@ -14,14 +14,14 @@ SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$20\r\n__redis__:invalidate\r\n:1\r\n"
 UNSUBSCRIBED = b"*3\r\n$11\r\nunsubscribe\r\n$20\r\n__redis__:invalidate\r\n:0\r\n"
 
 
-def subscriber(door: DoorUnderTest, *, resp3: bool = False) -> WireClient:
+def subscriber(door: ServerUnderTest, *, resp3: bool = False) -> WireClient:
     client = door.connect(resp3=resp3)
     answer = client.now(b"SUBSCRIBE", CHANNEL)
     assert answer == (SUBSCRIBED.replace(b"*3", b">3") if resp3 else SUBSCRIBED)
     return client
 
 
-async def redirected(door: DoorUnderTest, sink: WireClient) -> WireClient:
+async def redirected(door: ServerUnderTest, sink: WireClient) -> WireClient:
     """A RESP2 client that has read `k`, and has `sink` told of it."""
     client = door.connect(resp3=False)
     assert client.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % sink.session.id) == b"+OK\r\n"
@@ -31,7 +31,7 @@ async def redirected(door: DoorUnderTest, sink: WireClient) -> WireClient:
 
 
 async def test_a_resp2_client_hears_of_changed_keys_on_the_channel() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     sink = subscriber(door)
     client = await redirected(door, sink)
     for _ in range(2):
@@ -42,7 +42,7 @@ async def test_a_resp2_client_hears_of_changed_keys_on_the_channel() -> None:
 
 
 async def test_a_message_without_keys_is_null() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     sink = subscriber(door)
     await redirected(door, sink)
     door.context.tracking.flush_all()
@@ -52,7 +52,7 @@ async def test_a_message_without_keys_is_null() -> None:
 
 @pytest.mark.parametrize("ended", [(b"UNSUBSCRIBE",), (b"UNSUBSCRIBE", CHANNEL), (b"RESET",)])
 async def test_who_does_not_subscribe_any_more_hears_nothing(ended: tuple[bytes, ...]) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     sink = subscriber(door)
     await redirected(door, sink)
     assert sink.now(*ended) == (UNSUBSCRIBED if ended[0] == b"UNSUBSCRIBE" else b"+RESET\r\n")
@@ -63,7 +63,7 @@ async def test_who_does_not_subscribe_any_more_hears_nothing(ended: tuple[bytes,
 
 
 async def test_a_resp2_client_hears_of_its_own_reads_only_by_way_of_another_connection() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=False)
     assert client.now(b"CLIENT", b"TRACKING", b"ON") == b"+OK\r\n"
     door.t.in_s3("k", b"v")
@@ -77,7 +77,7 @@ async def test_a_resp2_client_hears_of_its_own_reads_only_by_way_of_another_conn
 @pytest.mark.parametrize("mode", [(), (b"BCAST", b"PREFIX", b"k")])
 async def test_a_resp2_client_that_redirects_to_itself_hears_of_changed_keys(mode: tuple[bytes, ...]) -> None:
     """As cashews does, which follows a prefix on the connection that subscribes."""
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=False)
     assert client.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % client.session.id, *mode) == b"+OK\r\n"
     door.t.in_s3("k", b"v")
@@ -92,7 +92,7 @@ async def test_a_resp2_client_that_redirects_to_itself_hears_of_changed_keys(mod
 
 
 async def test_a_resp3_connection_is_pushed_to_whether_it_subscribes_or_not() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     sink = subscriber(door, resp3=True)
     await redirected(door, sink)
     assert sink.now(b"ECHO", b"x") == b"$1\r\nx\r\n", "and it may say anything"
@@ -114,43 +114,43 @@ ANSWERS: list[tuple[tuple[bytes, ...], bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "answer"), ANSWERS, ids=[str(number) for number in range(len(ANSWERS))])
-async def test_what_a_subscriber_may_say(words: tuple[bytes, ...], answer: bytes) -> None:
-    assert subscriber(DoorUnderTest()).now(*words) == answer
+@pytest.mark.parametrize(("argv", "answer"), ANSWERS, ids=[str(number) for number in range(len(ANSWERS))])
+async def test_what_a_subscriber_may_say(argv: tuple[bytes, ...], answer: bytes) -> None:
+    assert subscriber(ServerUnderTest()).now(*argv) == answer
 
 
 def test_who_is_not_subscribed_is_answered_with_null() -> None:
-    client = DoorUnderTest().connect(resp3=False)
+    client = ServerUnderTest().connect(resp3=False)
     assert client.now(b"UNSUBSCRIBE") == b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
-    client = DoorUnderTest().connect(resp3=True)
+    client = ServerUnderTest().connect(resp3=True)
     assert client.now(b"UNSUBSCRIBE") == b">3\r\n$11\r\nunsubscribe\r\n_\r\n:0\r\n"
     assert client.now(b"PING") == b"+PONG\r\n"
 
 
 @pytest.mark.parametrize(
-    "words", [(b"GET", b"k"), (b"SET", b"k", b"v"), (b"HELLO", b"3"), (b"CLIENT", b"ID"), (b"ECHO", b"x")]
+    "argv", [(b"GET", b"k"), (b"SET", b"k", b"v"), (b"HELLO", b"3"), (b"CLIENT", b"ID"), (b"ECHO", b"x")]
 )
-def test_a_resp2_subscriber_may_say_nothing_else(words: tuple[bytes, ...]) -> None:
-    door = DoorUnderTest()
-    answer = subscriber(door).now(*words)
-    assert answer.startswith(b"-ERR Can't execute '" + words[0].lower())
+def test_a_resp2_subscriber_may_say_nothing_else(argv: tuple[bytes, ...]) -> None:
+    door = ServerUnderTest()
+    answer = subscriber(door).now(*argv)
+    assert answer.startswith(b"-ERR Can't execute '" + argv[0].lower())
     assert b"only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context" in answer
     assert subscriber(door, resp3=True).now(b"PING") == b"+PONG\r\n", "on RESP3 everything is allowed"
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [(b"SUBSCRIBE", b"news"), (b"SUBSCRIBE", CHANNEL, b"news"), (b"PSUBSCRIBE", b"*"), (b"SSUBSCRIBE", CHANNEL)],
 )
-def test_channels_on_which_nothing_could_come_are_refused(words: tuple[bytes, ...]) -> None:
-    door = DoorUnderTest()
+def test_channels_on_which_nothing_could_come_are_refused(argv: tuple[bytes, ...]) -> None:
+    door = ServerUnderTest()
     client = door.connect(resp3=False)
-    assert client.now(*words).startswith(b"-ERR the only channel is __redis__:invalidate, ")
+    assert client.now(*argv).startswith(b"-ERR the only channel is __redis__:invalidate, ")
     assert client.now(b"PING") == b"+PONG\r\n", "it has not subscribed to anything"
 
 
 async def test_subscribers_are_seen_and_can_be_ended_by_their_type() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     sink, client = subscriber(door), door.connect()
     listed = client.now(b"CLIENT", b"LIST", b"TYPE", b"PUBSUB")
     assert b"id=%d " % sink.session.id in listed

@@ -7,12 +7,12 @@ import pytest
 
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 from tests.support.fake_clock import settle
 
 
-async def started() -> DoorUnderTest:
-    door = DoorUnderTest(mode="back")
+async def started() -> ServerUnderTest:
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     return door
 

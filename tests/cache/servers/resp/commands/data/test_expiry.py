@@ -9,19 +9,19 @@ import pytest
 from milena_cache.objects.object_store import Ref
 from milena_common.cluster.slots import slot_of
 from tests.cache.rig import BUCKET
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 from tests.support.s3.memory_store import metadata_of
 
 assert slot_of(b"k") == 7629  # what MOVED says in the tests beside
 
 
-def end_in_s3(door: DoorUnderTest, key: str) -> str:
+def end_in_s3(door: ServerUnderTest, key: str) -> str:
     return metadata_of(door.t.store.objects[Ref(BUCKET, key)]).get("milena-expires", "")
 
 
 @pytest.mark.parametrize("mode", ["back", "through", "memory"])
 async def test_an_end_is_the_object_s_own_and_is_kept_in_s3(mode: str) -> None:
-    door = DoorUnderTest(mode=mode)
+    door = ServerUnderTest(mode=mode)
     await door.t.start()
     client = door.connect()
     now_ms = round(door.t.clock.wall() * 1000)
@@ -45,10 +45,10 @@ async def test_an_end_is_the_object_s_own_and_is_kept_in_s3(mode: str) -> None:
 
 
 async def test_an_end_holds_for_a_node_that_has_never_seen_the_object() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await client.value(b"SET", b"k", b"v", b"EX", b"100")
-    other = DoorUnderTest(store=door.t.store, clock=door.t.clock).connect()
+    other = ServerUnderTest(store=door.t.store, clock=door.t.clock).connect()
     assert await other.value(b"TTL", b"k") == 100
     door.t.clock.tick(50)
     assert await other.value(b"TTL", b"k") == 50
@@ -58,7 +58,7 @@ async def test_an_end_holds_for_a_node_that_has_never_seen_the_object() -> None:
 
 
 async def test_the_remaining_time_is_rounded_as_redis_does() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await client.value(b"SET", b"k", b"v", b"PX", b"2000")
     door.t.clock.tick(0.6)
@@ -69,7 +69,7 @@ async def test_the_remaining_time_is_rounded_as_redis_does() -> None:
 
 
 async def test_of_many_that_set_an_end_if_there_is_none_one_succeeds() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     clients = [door.connect() for _ in range(8)]
     await clients[0].value(b"SET", b"k", b"v")
@@ -82,7 +82,7 @@ async def test_of_many_that_set_an_end_if_there_is_none_one_succeeds() -> None:
 
 
 async def test_a_value_is_not_changed_by_changing_its_end() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     door.t.in_s3("k", b"from S3")
@@ -95,7 +95,7 @@ async def test_a_value_is_not_changed_by_changing_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         [b"SET", b"k", b"w", b"EXAT", b"1"],
         [b"SET", b"k", b"w", b"XX", b"EXAT", b"1"],
@@ -103,9 +103,9 @@ async def test_a_value_is_not_changed_by_changing_its_end() -> None:
         [b"EXPIRE", b"k", b"-1"],
     ],
 )
-async def test_an_end_that_has_been_removes_the_object(words: list[bytes]) -> None:
-    door = DoorUnderTest()
+async def test_an_end_that_has_been_removes_the_object(argv: list[bytes]) -> None:
+    door = ServerUnderTest()
     client = door.connect()
     door.t.in_s3("k", b"v")
-    assert await client.value(*words) in (b"OK", b"v", 1)
+    assert await client.value(*argv) in (b"OK", b"v", 1)
     assert door.t.s3_has("k") is None

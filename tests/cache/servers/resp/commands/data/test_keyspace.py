@@ -6,16 +6,16 @@ import hiredis
 import pytest
 
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, parsed, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, parsed, ring
 
 OTHER = "127.0.0.1:60051"
 
 
 async def test_whether_a_key_exists_is_asked_without_its_value() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     door.t.in_s3("k", bytes(1000))
-    for words, answer in (
+    for argv, answer in (
         ([b"EXISTS", b"k", b"l", b"k"], 2),
         ([b"TOUCH", b"k", b"l"], 1),
         ([b"TYPE", b"k"], b"string"),
@@ -25,12 +25,12 @@ async def test_whether_a_key_exists_is_asked_without_its_value() -> None:
         ([b"OBJECT", b"IDLETIME", b"k"], 0),
         ([b"OBJECT", b"IDLETIME", b"l"], None),
     ):
-        assert await client.value(*words) == answer
+        assert await client.value(*argv) == answer
     assert {operation for operation, _ in door.t.store.calls} == {"head"}
 
 
 async def test_del_counts_what_existed_each_key_once() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for key in ("cold", "hot", "other"):
         door.t.in_s3(key, b"v")
@@ -41,7 +41,7 @@ async def test_del_counts_what_existed_each_key_once() -> None:
 
 
 async def test_del_removes_what_the_node_believes_to_be_absent() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     assert await client.value(b"GET", b"k") is None
     door.t.in_s3("k", b"written elsewhere")
@@ -50,7 +50,7 @@ async def test_del_removes_what_the_node_believes_to_be_absent() -> None:
 
 
 async def test_a_key_may_be_spelled_in_two_ways() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     assert await client.value(b"SET", b"s3://bucket/k", b"v") == b"OK"
     assert await client.value(b"GET", b"k") == b"v"
@@ -60,7 +60,7 @@ async def test_a_key_may_be_spelled_in_two_ways() -> None:
 
 
 async def test_dbsize_counts_what_the_node_holds() -> None:
-    door = DoorUnderTest(mode="memory", delay=100)
+    door = ServerUnderTest(mode="memory", delay=100)
     await door.t.start()
     client = door.connect()
     assert client.now(b"DBSIZE") == b":0\r\n"
@@ -71,7 +71,7 @@ async def test_dbsize_counts_what_the_node_holds() -> None:
 
 
 async def test_randomkey_is_a_key_that_exists() -> None:
-    door = DoorUnderTest(mode="memory", delay=100)
+    door = ServerUnderTest(mode="memory", delay=100)
     await door.t.start()
     client = door.connect()
     assert client.now(b"RANDOMKEY") == b"$-1\r\n"
@@ -94,7 +94,7 @@ async def test_randomkey_is_a_key_that_exists() -> None:
 
 
 async def test_randomkey_is_one_of_the_node_s_own() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for number in range(20):
         await door.warm(client, f"k{number}", b"v")
@@ -105,7 +105,7 @@ async def test_randomkey_is_one_of_the_node_s_own() -> None:
 
 
 async def test_randomkey_does_not_keep_a_copy_from_being_evicted() -> None:
-    door = DoorUnderTest(max_entries=2)
+    door = ServerUnderTest(max_entries=2)
     client = door.connect()
     await door.warm(client, "old", b"v")
     await door.warm(client, "new", b"v")
@@ -117,7 +117,7 @@ async def test_randomkey_does_not_keep_a_copy_from_being_evicted() -> None:
 
 @pytest.mark.parametrize("word", [b"FREQ", b"IDLETIME", b"ENCODING"])
 async def test_what_is_asked_about_a_key_waits_for_a_write_of_it(word: bytes) -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     client.send(command(b"SET", b"k", b"v") + command(b"OBJECT", word, b"k"))
@@ -129,7 +129,7 @@ async def test_what_is_asked_about_a_key_waits_for_a_write_of_it(word: bytes) ->
 
 
 async def test_keys_of_other_nodes_are_told_to_be_there_by_every_command() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     door.ownership.update(ring(OTHER, epoch=2))
     for line in (
@@ -157,12 +157,12 @@ async def test_keys_of_other_nodes_are_told_to_be_there_by_every_command() -> No
     assert door.t.store.calls == []
 
 
-@pytest.mark.parametrize("words", [[b"DEL", b"k"], [b"UNLINK", b"l", b"k"]])
-async def test_a_write_behind_a_delete_comes_after_it(words: list[bytes]) -> None:
-    door = DoorUnderTest(mode="back")
+@pytest.mark.parametrize("argv", [[b"DEL", b"k"], [b"UNLINK", b"l", b"k"]])
+async def test_a_write_behind_a_delete_comes_after_it(argv: list[bytes]) -> None:
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     door.t.in_s3("k", b"old")
-    client.send(command(*words) + command(b"SET", b"k", b"new") + command(b"GET", b"k"))
+    client.send(command(*argv) + command(b"SET", b"k", b"new") + command(b"GET", b"k"))
     assert await client.answers(3) == b":1\r\n+OK\r\n$3\r\nnew\r\n"
     await door.t.stop()

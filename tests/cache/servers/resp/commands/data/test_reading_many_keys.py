@@ -9,13 +9,13 @@ import pytest
 from milena_cache.servers.resp.commands.data.reading import MAX_KEYS_AT_ONCE
 from milena_cache.servers.resp.dispatch.admission import MAX_KEYS
 from milena_common.resp.encoding import bulk, command
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 
 NUMBER = 4 * MAX_KEYS_AT_ONCE
 
 
-async def started(variables: dict[str, str] | None = None, **node: object) -> DoorUnderTest:
-    door = DoorUnderTest(variables, **node)
+async def started(variables: dict[str, str] | None = None, **node: object) -> ServerUnderTest:
+    door = ServerUnderTest(variables, **node)
     await door.t.start()
     return door
 
@@ -29,9 +29,9 @@ async def test_others_are_answered_while_a_command_of_many_keys_is_carried_out(n
     door = await started(mode="memory", max_entries=10**5)
     client, other = door.connect(), door.connect()
     await door.warm(other, "hot", b"v")
-    words = [word for key in keys(NUMBER) for word in ((key, b"v") if name == b"MSET" else (key,))]
+    argv = [word for key in keys(NUMBER) for word in ((key, b"v") if name == b"MSET" else (key,))]
     before = door.t.node.reads.outcomes["hit"]
-    client.send(command(name, *words))
+    client.send(command(name, *argv))
     rounds = 0
     while not client.transport.sent:
         assert other.now(b"GET", b"hot") == bulk(b"v")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from milena_cache.servers.resp.commands.data.reading import MAX_KEYS_AT_ONCE
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
 
 OTHER = "127.0.0.1:60051"
 
 
 async def test_copies_are_dropped_and_counted_and_s3_is_left_alone() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for key in ("a", "b"):
         await door.warm(client, key, b"old")
@@ -26,7 +26,7 @@ async def test_copies_are_dropped_and_counted_and_s3_is_left_alone() -> None:
 
 
 async def test_a_write_before_it_on_the_connection_is_kept() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     client.send(command(b"SET", b"k", b"v") + command(b"MILENA.REFRESH", b"k") + command(b"GET", b"k"))
@@ -35,7 +35,7 @@ async def test_a_write_before_it_on_the_connection_is_kept() -> None:
 
 
 async def test_a_client_that_tracks_the_key_is_told() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, operator = door.connect(resp3=True), door.connect()
     assert client.now(b"CLIENT", b"TRACKING", b"ON") == b"+OK\r\n"
     await door.warm(client, "k", b"v")
@@ -45,7 +45,7 @@ async def test_a_client_that_tracks_the_key_is_told() -> None:
 
 
 async def test_another_nodes_keys_are_told_whose_they_are() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     door.ownership.update(ring(OTHER, ME, epoch=2))
     client = door.connect()
     assert str(await client.value(b"MILENA.REFRESH", b"b")).startswith("MOVED ")
@@ -53,7 +53,7 @@ async def test_another_nodes_keys_are_told_whose_they_are() -> None:
 
 
 async def test_a_whole_prefix_by_the_nodes_own_api() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for key in ("logs/1", "logs/2", "other"):
         await door.warm(client, key, b"v")

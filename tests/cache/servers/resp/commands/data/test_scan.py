@@ -12,7 +12,7 @@ from milena_cache.objects.object_store import Page
 from milena_cache.servers.resp.state.cursors import SECONDS
 from milena_common.cluster.slots import slot_of
 from tests.cache.rig import BUCKET
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, ring
 
 OTHER = "127.0.0.1:60051"
 
@@ -28,14 +28,14 @@ async def scanned(client: WireClient, *options: bytes) -> list[bytes]:
             return found
 
 
-def fill(door: DoorUnderTest, number: int, form: str = "k%04d") -> list[bytes]:
+def fill(door: ServerUnderTest, number: int, form: str = "k%04d") -> list[bytes]:
     for each in range(number):
         door.t.in_s3(form % each, b"v")
     return [(form % each).encode() for each in range(number)]
 
 
 async def test_a_scan_goes_through_all_pages() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     keys = fill(door, 250)
     assert await scanned(client) == keys
@@ -45,7 +45,7 @@ async def test_a_scan_goes_through_all_pages() -> None:
 
 
 async def test_s3_is_asked_for_what_the_pattern_begins_with() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     fill(door, 150, "a%d")
     b = fill(door, 150, "b/%d")
@@ -59,7 +59,7 @@ async def test_s3_is_asked_for_what_the_pattern_begins_with() -> None:
 
 
 async def test_what_is_dirty_lies_over_what_s3_lists() -> None:
-    door = DoorUnderTest(mode="memory", delay=1000)
+    door = ServerUnderTest(mode="memory", delay=1000)
     await door.t.start()
     client = door.connect()
     keys = fill(door, 150)
@@ -77,7 +77,7 @@ async def test_what_is_dirty_lies_over_what_s3_lists() -> None:
 
 
 async def test_a_key_that_is_uploaded_while_s3_is_asked_is_not_missed() -> None:
-    door = DoorUnderTest(mode="memory", delay=1000)
+    door = ServerUnderTest(mode="memory", delay=1000)
     await door.t.start()
     client = door.connect()
     await client.value(b"SET", b"k", b"v")
@@ -103,7 +103,7 @@ def test_what_is_there_all_the_time_is_told_once(there: set[int], changes: list[
     """Changes of other keys, and uploads, between the pages."""
 
     async def test() -> None:
-        door = DoorUnderTest(mode="memory", delay=1000)
+        door = ServerUnderTest(mode="memory", delay=1000)
         await door.t.start()
         client = door.connect()
         for number in there:
@@ -135,7 +135,7 @@ def test_what_is_there_all_the_time_is_told_once(there: set[int], changes: list[
 
 
 async def test_each_node_tells_its_own_keys() -> None:
-    door, other = DoorUnderTest(), DoorUnderTest()
+    door, other = ServerUnderTest(), ServerUnderTest()
     other.t.store.objects = door.t.store.objects
     keys = fill(door, 300)
     slots = ring(ME, OTHER, epoch=2)
@@ -148,7 +148,7 @@ async def test_each_node_tells_its_own_keys() -> None:
 
 
 async def test_keys_are_spelled_as_commands_take_them() -> None:
-    door = DoorUnderTest(buckets=Buckets(BUCKET, "hidden/"))
+    door = ServerUnderTest(buckets=Buckets(BUCKET, "hidden/"))
     client = door.connect()
     door.t.store.objects.clear()
     for key in (b"k", b"s3://default/s3://x"):
@@ -161,7 +161,7 @@ async def test_keys_are_spelled_as_commands_take_them() -> None:
 
 
 async def test_a_page_may_be_asked_for_again_until_it_is_forgotten() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     keys = fill(door, 150)
     cursor, _ = await client.value(b"SCAN", b"0")
@@ -174,7 +174,7 @@ async def test_a_page_may_be_asked_for_again_until_it_is_forgotten() -> None:
 
 async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_told() -> None:
     """The page is older than the upload, and the delete is not dirty any more when the page is merged."""
-    door = DoorUnderTest(mode="memory", delay=1000)
+    door = ServerUnderTest(mode="memory", delay=1000)
     await door.t.start()
     client = door.connect()
     fill(door, 3)
@@ -195,7 +195,7 @@ async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_told() -> None
 
 
 async def test_a_key_that_is_deleted_and_written_anew_while_s3_is_asked_is_told() -> None:
-    door = DoorUnderTest(mode="memory", delay=1000)
+    door = ServerUnderTest(mode="memory", delay=1000)
     await door.t.start()
     client = door.connect()
     fill(door, 3)

@@ -9,13 +9,13 @@ import pytest
 
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, parsed, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, parsed, ring
 
 OTHER = "127.0.0.1:60051"
 
 
 async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"0123456789")
     assert await client.value(b"GET", b"absent") is None
@@ -34,7 +34,7 @@ async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
 
 
 async def test_a_missing_value_is_null_in_the_protocol_of_the_connection() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=True)
     assert await client.ask(b"MGET", b"k", b"l") == b"*2\r\n_\r\n_\r\n"
     assert await client.ask(b"GET", b"k") == b"_\r\n"
@@ -42,7 +42,7 @@ async def test_a_missing_value_is_null_in_the_protocol_of_the_connection() -> No
 
 
 async def test_misses_of_one_mget_are_asked_of_s3_together_and_answered_in_order() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for number in range(5):
         door.t.in_s3(f"k{number}", b"%d" % number)
@@ -64,7 +64,7 @@ async def test_misses_of_one_mget_are_asked_of_s3_together_and_answered_in_order
 
 
 async def test_mget_of_more_keys_than_are_asked_for_at_once() -> None:
-    door = DoorUnderTest(max_entries=1000)
+    door = ServerUnderTest(max_entries=1000)
     client = door.connect()
     for number in range(300):
         door.t.in_s3(f"k{number}", b"%d" % number)
@@ -73,7 +73,7 @@ async def test_mget_of_more_keys_than_are_asked_for_at_once() -> None:
 
 
 async def test_an_error_of_one_key_is_the_answer_to_mget() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for key in "abc":
         door.t.in_s3(key, bytes(10))
@@ -85,12 +85,12 @@ async def test_an_error_of_one_key_is_the_answer_to_mget() -> None:
 
 
 async def test_an_answer_of_mget_is_bounded() -> None:
-    door = DoorUnderTest({"RESP_OUTPUT_BYTES": "64KiB"}, max_value_bytes=60_000)
+    door = ServerUnderTest({"RESP_OUTPUT_BYTES": "64KiB"}, max_value_bytes=60_000)
     client = door.connect()
     await door.warm(client, "k", bytes(30_000))
     assert parsed(client.now(b"MGET", b"k", b"k")) == [bytes(30_000)] * 2
-    for words in ([b"k"] * 3, [b"absent", *[b"k"] * 3]):
-        answer = await client.value(b"MGET", *words)
+    for argv in ([b"k"] * 3, [b"absent", *[b"k"] * 3]):
+        answer = await client.value(b"MGET", *argv)
         assert str(answer).startswith("ERR the answer has more than 65536 bytes (RESP_OUTPUT_BYTES)")
     door.t.in_s3("l", bytes(30_000))
     door.t.in_s3("m", bytes(30_000))
@@ -98,7 +98,7 @@ async def test_an_answer_of_mget_is_bounded() -> None:
 
 
 async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=True)
     mine, also_mine, others = (
         next(b"%s%d" % (name, n) for n in range(99) if (slot_of(b"%s%d" % (name, n)) < 8192) is wanted)
@@ -106,8 +106,8 @@ async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> No
     )
     assert await client.value(b"MSET", mine, b"1", others, b"2") == b"OK"
     door.ownership.update(ring(ME, OTHER, epoch=2))
-    for words in ([b"MGET", mine, others], [b"MSET", mine, b"1", others, b"2"], [b"DEL", mine, also_mine]):
-        assert str(await client.value(*words)).startswith("CROSSSLOT ")
+    for argv in ([b"MGET", mine, others], [b"MSET", mine, b"1", others, b"2"], [b"DEL", mine, also_mine]):
+        assert str(await client.value(*argv)).startswith("CROSSSLOT ")
     client.now(b"CLIENT", b"DEFER", b"ON")
     assert str(parsed(client.now(b"MGET", mine, others))) == f"MOVED {slot_of(others)} 127.0.0.1:60052"
     await client.value(b"GET", mine)
@@ -115,15 +115,15 @@ async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> No
 
 
 async def test_a_refused_mset_has_written_nothing() -> None:
-    door = DoorUnderTest(max_value_bytes=100)
+    door = ServerUnderTest(max_value_bytes=100)
     client = door.connect()
-    for words in ([b"k", b"v", b"", b"w"], [b"k", b"v", b"l", bytes(101)], [b"k", b"v", b"l"]):
-        assert isinstance(await client.value(b"MSET", *words), hiredis.ReplyError)
+    for argv in ([b"k", b"v", b"", b"w"], [b"k", b"v", b"l", bytes(101)], [b"k", b"v", b"l"]):
+        assert isinstance(await client.value(b"MSET", *argv), hiredis.ReplyError)
     assert door.t.store.objects == {}
 
 
 async def test_the_writes_of_one_mset_are_begun_together() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     door.t.disk.gate.clear()
@@ -136,7 +136,7 @@ async def test_the_writes_of_one_mset_are_begun_together() -> None:
 
 
 async def test_many_keys_are_written_in_parts() -> None:
-    door = DoorUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
+    door = ServerUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
     await door.t.start()
     client = door.connect()
     pairs = [word for number in range(3000) for word in (b"k%d" % number, b"%d" % number)]
@@ -148,7 +148,7 @@ async def test_many_keys_are_written_in_parts() -> None:
 
 
 async def test_a_write_behind_one_of_many_keys_comes_after_it() -> None:
-    door = DoorUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
+    door = ServerUnderTest(mode="back", dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
     await door.t.start()
     client = door.connect()
     pairs = [word for number in range(2000) for word in (b"k%d" % number, b"old")]
@@ -159,7 +159,7 @@ async def test_a_write_behind_one_of_many_keys_comes_after_it() -> None:
 
 @pytest.mark.parametrize("durability", [b"back", b"through", b"memory"])
 async def test_set_reaches_the_durability_that_it_names(durability: bytes) -> None:
-    door = DoorUnderTest(mode="through")
+    door = ServerUnderTest(mode="through")
     await door.t.start()
     client = door.connect()
     assert await client.value(b"SET", b"k", b"v", b"EX", b"100", b"durability", durability) == b"OK"
@@ -172,7 +172,7 @@ async def test_set_reaches_the_durability_that_it_names(durability: bytes) -> No
 
 
 async def test_a_set_in_memory_is_acknowledged_at_once() -> None:
-    door = DoorUnderTest(mode="memory")
+    door = ServerUnderTest(mode="memory")
     await door.t.start()
     client = door.connect()
     assert client.now(b"SET", b"k", b"v") == b"+OK\r\n"
@@ -184,7 +184,7 @@ async def test_a_set_in_memory_is_acknowledged_at_once() -> None:
 
 
 async def test_of_many_that_set_if_absent_one_succeeds() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     clients = [door.connect() for _ in range(10)]
     answers = await asyncio.gather(
@@ -197,7 +197,7 @@ async def test_of_many_that_set_if_absent_one_succeeds() -> None:
 
 
 async def test_of_many_that_take_a_value_one_gets_it() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     clients = [door.connect() for _ in range(10)]
     await clients[0].value(b"SET", b"k", b"v")
@@ -208,7 +208,7 @@ async def test_of_many_that_take_a_value_one_gets_it() -> None:
 
 @pytest.mark.parametrize("mode", ["back", "through", "memory"])
 async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> None:
-    door = DoorUnderTest(mode=mode)
+    door = ServerUnderTest(mode=mode)
     await door.t.start()
     client = door.connect()
     sent = [
@@ -226,7 +226,7 @@ async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> Non
         [b"GET", b"k"],
         [b"GET", b"l"],
     ]
-    client.send(b"".join(command(*words) for words in sent))
+    client.send(b"".join(command(*argv) for argv in sent))
     reader = hiredis.Reader()
     reader.feed(await client.answers(len(sent)))
     assert [reader.gets() for _ in sent] == [
@@ -248,7 +248,7 @@ async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> Non
 
 
 async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = door.connect(resp3=True), door.connect()
     door.t.in_s3("k", b"v")
     reads = (
@@ -260,9 +260,9 @@ async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
         [b"TTL", b"k"],
     )
     assert await client.value(b"CLIENT", b"TRACKING", b"ON") == b"OK"
-    for words in reads:
-        await client.ask(*words)
+    for argv in reads:
+        await client.ask(*argv)
         await client.idle()
         client.take()
         await other.value(b"SET", b"k", b"w")
-        assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]], words
+        assert parsed(await client.answers(1)) == [b"invalidate", [b"k"]], argv

@@ -6,7 +6,7 @@ from hashlib import sha1
 
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
 
 OTHER = "127.0.0.1:50061"
 
@@ -16,7 +16,7 @@ def node_id(address: str) -> bytes:
 
 
 async def test_two_nodes() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     door.ownership.update(ring(ME, OTHER, epoch=7))
     client = door.connect()
     half = SLOTS // 2
@@ -40,7 +40,7 @@ async def test_two_nodes() -> None:
 
 
 async def test_a_node_without_a_redis_door_is_none() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     me, mute = MapNode(ME, "[::1]:6379", "a"), MapNode(OTHER, "", "b")
     ranges = (MapRange(0, 0, me, 3), MapRange(1, 1, mute, 3), MapRange(2, SLOTS - 1, me, 3))
     door.ownership.update(SlotMap(3, "bucket", (me, mute), ranges))
@@ -53,7 +53,7 @@ async def test_a_node_without_a_redis_door_is_none() -> None:
 
 
 async def test_no_ring_is_known_yet() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     door.context.ownership = type(door.ownership)(ME)
     client = door.connect()
     assert await client.value(b"CLUSTER", b"SLOTS") == []
@@ -62,7 +62,7 @@ async def test_no_ring_is_known_yet() -> None:
 
 
 async def test_keys_by_slot() -> None:
-    door = DoorUnderTest(mode="back")
+    door = ServerUnderTest(mode="back")
     await door.t.start()
     client = door.connect()
     await door.warm(client, "{tag}1", b"value")
@@ -74,10 +74,10 @@ async def test_keys_by_slot() -> None:
     assert await client.value(b"CLUSTER", b"COUNTKEYSINSLOT", slot) == 2
     assert sorted(await client.value(b"CLUSTER", b"GETKEYSINSLOT", slot, b"9")) == [b"{tag}1", b"{tag}2"]
     assert len(await client.value(b"CLUSTER", b"GETKEYSINSLOT", slot, b"1")) == 1
-    for words, refusal in (
+    for argv, refusal in (
         (b"COUNTKEYSINSLOT 16384", b"ERR Invalid slot"),
         (b"COUNTKEYSINSLOT x", b"ERR value is not an integer or out of range"),
         (b"GETKEYSINSLOT 1 -1", b"ERR Invalid slot or number of keys"),
     ):
-        assert await client.ask(b"CLUSTER", *words.split()) == b"-%b\r\n" % refusal
+        assert await client.ask(b"CLUSTER", *argv.split()) == b"-%b\r\n" % refusal
     await door.t.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.cache.servers.resp.rig import DoorUnderTest
+from tests.cache.servers.resp.rig import ServerUnderTest
 
 
 def pairs(flat: list[Any]) -> dict[bytes, Any]:
@@ -13,7 +13,7 @@ def pairs(flat: list[Any]) -> dict[bytes, Any]:
 
 
 async def test_as_redis_server_describes_get() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     (described,) = await client.value(b"COMMAND", b"INFO", b"GET")
     assert described == [
         b"get",
@@ -36,10 +36,10 @@ async def test_as_redis_server_describes_get() -> None:
 
 
 async def test_every_command_can_be_described() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=True)
     described = await client.value(b"COMMAND")
-    assert len(described) == await client.value(b"COMMAND", b"COUNT") == len(door.context.table)
+    assert len(described) == await client.value(b"COMMAND", b"COUNT") == len(door.context.commands)
     assert described == await client.value(b"COMMAND", b"INFO")
     docs = await client.value(b"COMMAND", b"DOCS")
     assert sorted(docs) == sorted(await client.value(b"COMMAND", b"LIST"))
@@ -57,7 +57,7 @@ async def test_every_command_can_be_described() -> None:
 
 
 async def test_a_container_has_no_keys_and_its_subcommand_has() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     container, usage, nothing = await client.value(b"COMMAND", b"INFO", b"memory", b"memory|usage", b"nosuch")
     assert container[3:6] == [0, 0, 0]
     assert usage[3:6] == [2, 2, 1]
@@ -67,10 +67,10 @@ async def test_a_container_has_no_keys_and_its_subcommand_has() -> None:
 
 
 async def test_the_keys_of_a_command() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
 
-    async def keys(*words: bytes) -> Any:
-        return await client.value(b"COMMAND", b"GETKEYS", *words)
+    async def keys(*argv: bytes) -> Any:
+        return await client.value(b"COMMAND", b"GETKEYS", *argv)
 
     assert await keys(b"get", b"a") == [b"a"]
     assert await keys(b"mset", b"a", b"1", b"b", b"2") == [b"a", b"b"]
@@ -85,10 +85,10 @@ async def test_the_keys_of_a_command() -> None:
 
 
 async def test_lists() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
 
-    async def names(*words: bytes) -> Any:
-        return await client.value(b"COMMAND", b"LIST", *words)
+    async def names(*argv: bytes) -> Any:
+        return await client.value(b"COMMAND", b"LIST", *argv)
 
     assert b"get" in await names()
     assert b"client|id" not in await names()

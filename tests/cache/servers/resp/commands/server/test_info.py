@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from milena_cache.servers.resp.commands.server.info_sections import human
-from milena_cache.servers.resp.statistics.rates import SAMPLES, Figures
+from milena_cache.servers.resp.statistics.rates import SAMPLES, Rates
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import DoorUnderTest, WireClient
+from tests.cache.servers.resp.rig import ServerUnderTest, WireClient
 
 # What exporters and dashboards for Redis look for; a real redis-server 7 has every one of them.
 READ_BY_MONITORING = """
@@ -35,7 +35,7 @@ async def sections(client: WireClient, *asked: bytes) -> list[str]:
 
 
 async def test_the_fields_that_monitoring_reads() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     fields = await told(client)
     assert set(READ_BY_MONITORING.split()) <= set(fields)
     assert (fields["redis_mode"], fields["role"], fields["cluster_enabled"]) == ("cluster", "master", "1")
@@ -45,7 +45,7 @@ async def test_the_fields_that_monitoring_reads() -> None:
 
 
 async def test_the_sections_that_are_asked_for() -> None:
-    client = DoorUnderTest().connect()
+    client = ServerUnderTest().connect()
     some = ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "CPU", "Modules", "Errorstats"]
     assert await sections(client) == [*some, "Cluster", "Keyspace", "Milena"]
     assert await sections(client, b"default") == await sections(client)
@@ -65,7 +65,7 @@ async def test_the_sections_that_are_asked_for() -> None:
 
 
 async def test_hits_and_misses_are_milenas() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "key", b"value")
     for _ in range(3):
@@ -77,13 +77,13 @@ async def test_hits_and_misses_are_milenas() -> None:
 
 
 async def test_commands_are_counted_whichever_way_they_go() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "key", b"value")  # waits for S3
     client.send(command(b"GET", b"key") * 4)  # many at once
     client.send(command(b"GET", b"key") + command(b"PING"))  # one by one
-    for words in (b"CLIENT ID", b"GET", b"SELECT 1", b"NOSUCH"):
-        client.now(*words.split())
+    for argv in (b"CLIENT ID", b"GET", b"SELECT 1", b"NOSUCH"):
+        client.now(*argv.split())
     fields = await told(client, b"all")
     assert fields["cmdstat_get"].startswith("calls=6,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0")
     assert fields["cmdstat_select"].endswith("calls=1,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=1")
@@ -95,7 +95,7 @@ async def test_commands_are_counted_whichever_way_they_go() -> None:
 
 
 async def test_the_time_of_a_command_is_until_its_answer() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     client.send(b"DEBUG SLEEP 2\r\n")
     await door.t.clock.advance(2)
@@ -107,7 +107,7 @@ async def test_the_time_of_a_command_is_until_its_answer() -> None:
 
 
 async def test_resetstat_is_about_what_info_shows_and_not_about_the_metrics() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "key", b"value")
     client.now(b"GET", b"key")
@@ -125,7 +125,7 @@ async def test_resetstat_is_about_what_info_shows_and_not_about_the_metrics() ->
 
 
 async def test_operations_a_second_are_those_of_the_last_sweeps() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     for _ in range(2 * SAMPLES):
         door.door.sweep()
@@ -138,14 +138,14 @@ async def test_operations_a_second_are_those_of_the_last_sweeps() -> None:
 
 
 def test_no_growth_before_there_are_two_samples() -> None:
-    figures = Figures(0.0)
-    assert figures.a_second("x") == 0.0
+    figures = Rates(0.0)
+    assert figures.per_second("x") == 0.0
     figures.sample(1.0, {"x": 5})
-    assert figures.a_second("x") == 0.0
+    assert figures.per_second("x") == 0.0
     figures.sample(3.0, {"x": 15})
-    assert figures.a_second("x") == 5.0
+    assert figures.per_second("x") == 5.0
     figures.reset({"x": 15})
-    assert figures.a_second("x") == 0.0
+    assert figures.per_second("x") == 0.0
     assert figures.since_reset({"x": 16, "y": 1}) == {"x": 1, "y": 1}
 
 

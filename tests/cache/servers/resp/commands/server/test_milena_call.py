@@ -10,31 +10,31 @@ import pytest
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.api.pb import router_server_pb2 as router_pb
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import ME, DoorUnderTest, WireClient, parsed, ring
+from tests.cache.servers.resp.rig import ME, ServerUnderTest, WireClient, parsed, ring
 
 OTHER = "127.0.0.1:60051"
 
 
-def words(method: str, request: Any, timeout_ms: int = 5000) -> tuple[bytes, ...]:
+def argv(method: str, request: Any, timeout_ms: int = 5000) -> tuple[bytes, ...]:
     return b"MILENA.CALL", method.encode(), b"%d" % timeout_ms, request.SerializeToString()
 
 
 async def got(client: WireClient, key: bytes, **more: Any) -> pb.GetResponse:
-    return pb.GetResponse.FromString(await client.value(*words("Get", pb.GetRequest(key=key, **more))))
+    return pb.GetResponse.FromString(await client.value(*argv("Get", pb.GetRequest(key=key, **more))))
 
 
 async def test_objects_are_written_read_and_deleted() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
-    put = await client.value(*words("Put", pb.PutRequest(key=b"k", value=b"v", if_none_match="*", ttl_ms=10_000)))
+    put = await client.value(*argv("Put", pb.PutRequest(key=b"k", value=b"v", if_none_match="*", ttl_ms=10_000)))
     assert pb.PutResponse.FromString(put).successful
     answer = await got(client, b"k")
     assert (answer.successful, answer.value, answer.outcome, answer.ttl_ms) == (True, b"v", "hit", 10_000)
-    again = await client.value(*words("Put", pb.PutRequest(key=b"k", value=b"v", if_none_match="*")))
+    again = await client.value(*argv("Put", pb.PutRequest(key=b"k", value=b"v", if_none_match="*")))
     assert str(again).startswith("CONDITION ")
-    listed = await client.value(*words("List", pb.ListRequest()))
+    listed = await client.value(*argv("List", pb.ListRequest()))
     assert [each.key for each in pb.ListResponse.FromString(listed).objects] == [b"k"]
-    await client.value(*words("Delete", pb.DeleteRequest(key=b"k")))
+    await client.value(*argv("Delete", pb.DeleteRequest(key=b"k")))
     assert not (await got(client, b"k")).successful
     counted = {name: counts.requests for name, counts in door.calls.by_operation.items() if counts.requests}
     assert counted == {"get": 2, "put": 2, "list": 1, "delete": 1}
@@ -42,26 +42,26 @@ async def test_objects_are_written_read_and_deleted() -> None:
 
 
 async def test_a_hit_is_answered_at_once() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"v")
-    answer = pb.GetResponse.FromString(parsed(client.now(*words("Get", pb.GetRequest(key=b"k")))))
+    answer = pb.GetResponse.FromString(parsed(client.now(*argv("Get", pb.GetRequest(key=b"k")))))
     assert (answer.value, answer.outcome) == (b"v", "hit")
     head = pb.GetRequest(key=b"k", metadata_only=True)
-    answer = pb.GetResponse.FromString(parsed(client.now(*words("Get", head))))
+    answer = pb.GetResponse.FromString(parsed(client.now(*argv("Get", head))))
     assert (answer.value, answer.size) == (b"", 1)
 
 
 async def test_the_router_s_messages_are_taken_too() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
-    await client.value(*words("Put", router_pb.PutRequest(key=b"k", value=b"v")))
-    answer = await client.value(*words("Get", router_pb.GetRequest(key=b"k")))
+    await client.value(*argv("Put", router_pb.PutRequest(key=b"k", value=b"v")))
+    answer = await client.value(*argv("Get", router_pb.GetRequest(key=b"k")))
     assert router_pb.GetResponse.FromString(answer).value == b"v"
 
 
 async def test_a_key_of_another_node_is_told_to_be_there_unless_the_router_sends_it() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     door.ownership.update(ring(OTHER, epoch=2))
     for method, request in (
@@ -69,13 +69,13 @@ async def test_a_key_of_another_node_is_told_to_be_there_unless_the_router_sends
         ("Put", pb.PutRequest(key=b"k", value=b"v")),
         ("Delete", pb.DeleteRequest(key=b"k")),
     ):
-        assert client.now(*words(method, request)) == b"-MOVED 7629 127.0.0.1:60052\r\n"
+        assert client.now(*argv(method, request)) == b"-MOVED 7629 127.0.0.1:60052\r\n"
         request.owned_since = 3
-        assert isinstance(await client.value(*words(method, request)), bytes)
+        assert isinstance(await client.value(*argv(method, request)), bytes)
 
 
 async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     await door.warm(client, "k", b"v")
     door.t.in_s3("k", b"newer")
@@ -98,19 +98,19 @@ async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
     ],
 )
 async def test_what_is_no_call_is_refused(sent: list[bytes], answer: str) -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     refusal = parsed(door.connect().now(b"MILENA.CALL", *sent))
     assert isinstance(refusal, hiredis.ReplyError)
     assert str(refusal).startswith(answer)
 
 
 async def test_calls_wait_for_nobody_on_a_connection_that_defers() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect(resp3=True)
     client.now(b"CLIENT", b"DEFER", b"ON")
     await door.warm(door.connect(), "hot", b"h")
     client.send(
-        command(*words("Get", pb.GetRequest(key=b"cold"))) + command(*words("Get", pb.GetRequest(key=b"hot")))
+        command(*argv("Get", pb.GetRequest(key=b"cold"))) + command(*argv("Get", pb.GetRequest(key=b"hot")))
     )
     reader = hiredis.Reader()
     reader.feed(await client.answers(3))
@@ -122,17 +122,17 @@ async def test_calls_wait_for_nobody_on_a_connection_that_defers() -> None:
 
 
 async def test_calls_count_for_the_rate_limit() -> None:
-    door = DoorUnderTest({"RATE_LIMIT": "2"})
+    door = ServerUnderTest({"RATE_LIMIT": "2"})
     client = door.connect()
     for _ in range(2):
         await got(client, b"k")
-    refusal = parsed(client.now(*words("Get", pb.GetRequest(key=b"k"))))
+    refusal = parsed(client.now(*argv("Get", pb.GetRequest(key=b"k"))))
     assert str(refusal).startswith("RATELIMIT retry-after-ms=500 ")
-    assert isinstance(await client.value(*words("Forget", pb.ForgetRequest(key=b"k"))), bytes)
+    assert isinstance(await client.value(*argv("Invalidate", pb.InvalidateRequest(key=b"k"))), bytes)
 
 
 async def test_what_a_tracking_client_gets_is_followed() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = door.connect(resp3=True), door.connect()
     await client.value(b"CLIENT", b"TRACKING", b"ON")
     for _ in range(2):  # a miss, and a hit
@@ -146,12 +146,12 @@ async def test_what_a_tracking_client_gets_is_followed() -> None:
 
 
 async def test_a_change_while_a_call_waits_is_told_behind_its_answer() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client, other = door.connect(resp3=True), door.connect()
     await client.value(b"CLIENT", b"TRACKING", b"ON")
     door.t.in_s3("k", b"old")
     door.t.store.read_gate.clear()
-    client.send(command(*words("Get", pb.GetRequest(key=b"k"))))
+    client.send(command(*argv("Get", pb.GetRequest(key=b"k"))))
     await client.idle()
     assert await other.value(b"SET", b"k", b"new") == b"OK"
     await client.idle()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from milena_cache.servers.resp.commands.server.slowlog import ENCODED_AT_ONCE
-from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES, MAX_LOG_BYTES, MOST_BYTES, SlowLog
-from tests.cache.servers.resp.rig import DoorUnderTest, parsed
+from milena_cache.servers.resp.statistics.slow_log import MAX_BYTES, MAX_ENTRIES, MAX_LOG_BYTES, SlowLog
+from tests.cache.servers.resp.rig import ServerUnderTest, parsed
 
 
 def filled(log: SlowLog, number: int, word: bytes = b"w", name: str = "") -> None:
@@ -33,14 +33,14 @@ def test_the_log_is_bounded_in_bytes_too() -> None:
     filled(log, 5 * MAX_ENTRIES, b"x" * 10_000, "n" * 10_000)
     assert log.bytes <= MAX_LOG_BYTES
     assert log.bytes == sum(
-        sum(map(len, entry.words)) + len(entry.addr) + len(entry.name) for entry in log.newest(-1)
+        sum(map(len, entry.argv)) + len(entry.addr) + len(entry.name) for entry in log.newest(-1)
     )
-    assert {len(entry.name) for entry in log.newest(-1)} == {MOST_BYTES}
+    assert {len(entry.name) for entry in log.newest(-1)} == {MAX_BYTES}
     assert log.newest(1)[0].id == 5 * MAX_ENTRIES - 1
 
 
 async def test_a_greater_length_is_refused() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     too_many = b"%d" % (MAX_ENTRIES + 1)
     answer = str(await client.value(b"CONFIG", b"SET", b"slowlog-max-len", too_many))
@@ -50,7 +50,7 @@ async def test_a_greater_length_is_refused() -> None:
 
 
 async def test_others_have_their_turn_while_a_long_log_is_answered() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     log = door.context.slow.log
     log.resize(MAX_ENTRIES)
     filled(log, MAX_ENTRIES)
@@ -73,7 +73,7 @@ async def test_others_have_their_turn_while_a_long_log_is_answered() -> None:
 
 
 async def test_a_short_and_a_long_answer_have_one_form() -> None:
-    door = DoorUnderTest()
+    door = ServerUnderTest()
     client = door.connect()
     filled(door.context.slow.log, 2 * ENCODED_AT_ONCE)
     long = await client.value(b"SLOWLOG", b"GET", b"%d" % (ENCODED_AT_ONCE + 1))

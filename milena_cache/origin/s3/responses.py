@@ -94,7 +94,7 @@ ACCOUNT_CODES = REGION_CODES | frozenset(
 )
 
 _FAULTS: dict[str, Fault] = {
-    **dict.fromkeys(OBJECT_CODES, Fault.REFUSED),
+    **dict.fromkeys(OBJECT_CODES, Fault.REJECTED),
     **dict.fromkeys(ACCOUNT_CODES, Fault.ACCOUNT),
     **dict.fromkeys(("AccessDenied", "Forbidden"), Fault.DENIED),
     **dict.fromkeys(("ConditionalRequestConflict", "OperationAborted"), Fault.BUSY),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from milena_cache.objects.object_store import Absent, Fault
-from milena_cache.origin.s3.answers import ACCOUNT_CODES, OBJECT_CODES, error_document, is_error_document, meaning
+from milena_cache.origin.s3.responses import ACCOUNT_CODES, OBJECT_CODES, error_document, is_error_document, meaning
 
 OPERATIONS = ["get", "head", "put", "delete", "list", "bucket"]
 

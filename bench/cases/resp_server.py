@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from bench.case import Case, Figures, LeftOut, Target, Variant
+from bench.case import Case, Samples, Skipped, Target, Variant
 from bench.cores import apart, with_processor_times
+from bench.fixtures import Fixtures, printed_address
 from bench.nodes.grpc_client import flush
 from bench.peers.redis_benchmark import CONNECTIONS, redis_benchmark
 from bench.peers.redis_benchmark import why_not as why_no_load
 from bench.peers.redis_server import why_not
-from bench.pieces import Pieces, printed_address
 from bench.workload.hot_keys import NUMBER, fill, warm
 from bench.workload.new_objects import VALUE_BYTES
 from tests.support.processes import Node, Process
@@ -26,19 +26,19 @@ _OPEN = (1, 100, 2_000)
 
 
 @contextmanager
-def _redis_benchmark(pieces: Pieces, pipeline: int) -> Iterator[Sequence[Variant | LeftOut]]:
+def _redis_benchmark(fixtures: Fixtures, pipeline: int) -> Iterator[Sequence[Variant | Skipped]]:
     missing = why_no_load()
     if missing:
         yield [
-            LeftOut(f"{server}_{command}", missing) for server in ("node", "redis") for command in ("get", "set")
+            Skipped(f"{server}_{command}", missing) for server in ("node", "redis") for command in ("get", "set")
         ]
         return
-    pieces.stub.set_latency(0)
-    cluster = pieces.direct_cluster
+    fixtures.stub.set_latency(0)
+    cluster = fixtures.direct_cluster
     node = cluster.nodes[0]
-    number = int((_PIPELINED_COMMANDS if pipeline > 1 else _COMMANDS) * pieces.scale.seconds)
+    number = int((_PIPELINED_COMMANDS if pipeline > 1 else _COMMANDS) * fixtures.scale.seconds)
 
-    def load(server: Process, address: str, command: str) -> Figures:
+    def load(server: Process, address: str, command: str) -> Samples:
         """With the server's processor time for each command, whatever it does meanwhile included."""
         return with_processor_times(
             {"server": server.pid},
@@ -47,34 +47,34 @@ def _redis_benchmark(pieces: Pieces, pipeline: int) -> Iterator[Sequence[Variant
 
     warm(cluster.address)
     measured = [node.pid]
-    variants: list[Variant | LeftOut] = [
+    variants: list[Variant | Skipped] = [
         Variant("node_get", lambda: _gets(node, lambda: load(node, node.resp, "get"), number)),
         Variant("node_set", lambda: _sets(node, lambda: load(node, node.resp, "set"), number)),
     ]
     without_peer = why_not(client=False)
     if without_peer:
-        variants += [LeftOut(f"redis_{command}", without_peer) for command in ("get", "set")]
+        variants += [Skipped(f"redis_{command}", without_peer) for command in ("get", "set")]
     else:
-        redis = pieces.redis
+        redis = fixtures.redis
         fill(redis.address)
         measured.append(redis.pid)
         variants += [Variant(f"redis_{each}", partial(load, redis, redis.address, each)) for each in ("get", "set")]
-    with apart(measured, [cluster.router.pid, pieces.stub.pid]):
+    with apart(measured, [cluster.router.pid, fixtures.stub.pid]):
         yield variants
 
 
-def _gets(node: Node, load: Callable[[], Figures], number: int) -> Figures:
+def _gets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
     """All of them hits: nobody but the node would know."""
     hits = node.metrics().value("milena_cache_hits_total")
-    figures = load()
+    samples = load()
     assert node.metrics().value("milena_cache_hits_total") - hits >= number, "not every GET was a hit"
-    return figures
+    return samples
 
 
-def _sets(node: Node, load: Callable[[], Figures], number: int) -> Figures:
+def _sets(node: Node, load: Callable[[], Samples], number: int) -> Samples:
     """With write-back at work; what is left to upload goes to S3 before the next variant's time begins."""
     before, started = node.metrics(), time.perf_counter()
-    figures = load()
+    samples = load()
     took, after = time.perf_counter() - started, node.metrics()
 
     def grown(name: str, **labels: str) -> float:
@@ -83,41 +83,41 @@ def _sets(node: Node, load: Callable[[], Figures], number: int) -> Figures:
     assert grown("milena_operation_duration_seconds_count", operation="put") >= number, "not every SET was one"
     assert not grown("milena_error_counter", operation="put"), "a SET failed"
     flush(node.address)
-    return {**figures, "uploads_per_s": grown("milena_writeback_flushes_total") / took}
+    return {**samples, "uploads_per_s": grown("milena_writeback_flushes_total") / took}
 
 
 @contextmanager
-def _hit_cost_connections(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    keys = pieces.scale.sizes[0]
-    with pieces.cached_node("door_of_connections", keys, VALUE_BYTES) as node:
-        cost = _hit_cost(pieces, node, keys)
+def _hit_cost_connections(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    keys = fixtures.scale.sizes[0]
+    with fixtures.cached_node("door_of_connections", keys, VALUE_BYTES) as node:
+        cost = _hit_cost(fixtures, node, keys)
         with apart([node.pid], []):
             yield [Variant(str(number), partial(cost, number)) for number in _OPEN]
 
 
 @contextmanager
-def _hit_cost_keys(pieces: Pieces) -> Iterator[Sequence[Variant]]:
-    sizes = pieces.scale.sizes
+def _hit_cost_keys(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
+    sizes = fixtures.scale.sizes
     with ExitStack() as stack:
-        nodes = [stack.enter_context(pieces.cached_node(f"door_of_{size}", size, VALUE_BYTES)) for size in sizes]
-        costs = [_hit_cost(pieces, node, size) for node, size in zip(nodes, sizes, strict=True)]
+        nodes = [stack.enter_context(fixtures.cached_node(f"door_of_{size}", size, VALUE_BYTES)) for size in sizes]
+        costs = [_hit_cost(fixtures, node, size) for node, size in zip(nodes, sizes, strict=True)]
         stack.enter_context(apart([node.pid for node in nodes], []))
         yield [Variant(str(size), partial(cost, 1)) for cost, size in zip(costs, sizes, strict=True)]
 
 
-def _hit_cost(pieces: Pieces, node: Process, keys: int) -> Callable[[int], Figures]:
+def _hit_cost(fixtures: Fixtures, node: Process, keys: int) -> Callable[[int], Samples]:
     """The cost by the number of connections."""
-    address, seconds = printed_address(node, "redis door: "), str(pieces.scale.seconds)
-    return lambda number: pieces.figures(
+    address, seconds = printed_address(node, "redis door: "), str(fixtures.scale.seconds)
+    return lambda number: fixtures.samples(
         "bench.programs.hit_cost", address, str(node.pid), str(number), str(keys), seconds
     )
 
 
 def _against_redis(get: float, set_: float | None) -> list[Target]:
-    least = {"get": get, "set": set_}
+    bounds = {"get": get, "set": set_}
     return [
         Target(f"node_{command}", "per_s", peer=f"redis_{command}", at_least=bound)
-        for command, bound in least.items()
+        for command, bound in bounds.items()
         if bound is not None
     ]
 
@@ -138,7 +138,7 @@ CASES = (
         f"{_LOAD}: GET of keys in memory, and SET in the durability class memory with uploads at work",
         "per_s",
         _PEERS,
-        lambda pieces: _redis_benchmark(pieces, 1),
+        lambda fixtures: _redis_benchmark(fixtures, 1),
         _against_redis(0.75, 0.65),
     ),
     Case(
@@ -146,7 +146,7 @@ CASES = (
         f"the same, each connection sending {_PIPELINE} commands at a time",
         "per_s",
         _PEERS,
-        lambda pieces: _redis_benchmark(pieces, _PIPELINE),
+        lambda fixtures: _redis_benchmark(fixtures, _PIPELINE),
         _against_redis(0.45, None),
     ),
     Case(

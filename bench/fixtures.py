@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
-from bench.case import Figures
-from bench.child import told
+from bench.case import Samples
+from bench.child import printed
 from bench.peers.redis_server import RedisServer
 from bench.peers.stub_process import ROOT, StubProcess
 from bench.workload.new_objects import VALUE_BYTES
@@ -62,7 +62,7 @@ def printed_address(process: Process, title: str) -> str:
     return process.wait_for_log(title, _START_SECONDS).removeprefix(title)
 
 
-class Pieces:
+class Fixtures:
     """Everything that is started keeps its files in `directory`.
 
     Clusters, and what runs in processes of its own, have the code of the tree `build`; S3 stubs that of this one.
@@ -156,10 +156,10 @@ class Pieces:
         """A node with so many values of so many bytes in memory; see `printed_address`."""
         return self.module(name, "bench.nodes.cached_objects", "serve", str(number), str(value_bytes))
 
-    def figures(self, *arguments: str) -> Figures:
+    def samples(self, *arguments: str) -> Samples:
         """What a module of this benchmark measures in a process and a working directory of its own."""
         with self.while_it_lasts() as directory, self._start(directory, "child", *arguments) as child:
-            return told(child.wait_for_log("figures: ", CHILD_SECONDS))
+            return printed(child.wait_for_log("figures: ", CHILD_SECONDS))
 
     def done(self, *arguments: str) -> None:
         """Run a module of this benchmark to its end."""

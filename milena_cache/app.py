@@ -1,0 +1,337 @@
+"""Makes a node's parts and hands them to each other: the only place where that is done.
+
+`__main__`, the benchmarks and the tests build their nodes here, over a store, a disk, a clock and random numbers of
+their own. `build` makes what decides and keeps (policy, memory, journal, write-back), `build_servers` what answers
+callers, `build_membership` what makes the node a member of its routers' ring. Nothing is started here: no task, no
+request, no listening socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from milena_cache.configuration.config import Config
+from milena_cache.journal.disk import Disk
+from milena_cache.journal.group_commit import Journal
+from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.late_writes import LateWriteInvalidation
+from milena_cache.membership.ownership import Ownership
+from milena_cache.membership.peers import Peers
+from milena_cache.membership.registration import Identity, Registration
+from milena_cache.memory.entries import Entries
+from milena_cache.memory.lru import Memory
+from milena_cache.memory.single_flight import SingleFlight
+from milena_cache.metrics import node_registry
+from milena_cache.objects.lineage import UNNAMED, lineage_of_cluster
+from milena_cache.objects.object_store import ObjectStore
+from milena_cache.objects.read_outcomes import ReadCounts
+from milena_cache.origin.bucket_check import BucketCheck, Probe
+from milena_cache.origin.conditions import Conditions
+from milena_cache.origin.health_probe import S3Watch
+from milena_cache.origin.requests import Origin
+from milena_cache.origin.s3.clock import CorrectedClock
+from milena_cache.reads.reader import FetchResult, Node
+from milena_cache.servers.grpc.budgeted_get import BudgetedGet
+from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService, Named, limited
+from milena_cache.servers.resp.assembly import resp_server
+from milena_cache.servers.resp.server import RespServer
+from milena_cache.service.status import Status
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.recovery import Replay, replay
+from milena_cache.writeback.uploads.throttle import UploadThrottle
+from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
+from milena_cache.writes.writer import Writes
+from milena_common.cluster.slot_map import SlotMap
+from milena_common.cluster.slot_map_watch import AsyncRingWatch
+from milena_common.limits.byte_budget import ByteBudget
+from milena_common.limits.token_bucket import TokenBucket
+from milena_common.metrics.call_counts import CallCounts
+from milena_common.network.addresses import Address
+from milena_common.rpc.channel import AsyncGrpcTransport
+from milena_common.rpc.server import GrpcServer
+from milena_common.runtime.key_locks import KeyLocks
+
+# A router with DIRECT_ACCESS=false gives the ring to a node that has joined, which takes a moment.
+RING_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeParts:
+    """One node, without servers."""
+
+    clock: CorrectedClock
+    rng: Callable[[], float]  # from 0 to 1
+    budget: ByteBudget  # the process's bytes in flight
+    conditions: Conditions
+    origin: Origin
+    memory: Memory
+    dirty: Dirty
+    journal: Journal[DirtyEntry]
+    uploader: Uploader
+    writeback: WriteBack
+    writes: Writes
+    node: Node
+
+    async def replay(self, directory: str) -> Replay:
+        """Make what the journal holds dirty; before anything is served. `directory` is for messages.
+
+        Raises CannotOpen.
+        """
+        return await replay(self.journal, self.dirty, self.writeback, self.clock, directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What speaks to callers of one node. gRPC is apart, since its server needs a running loop."""
+
+    calls: CallCounts
+    bucket_check: BucketCheck
+    s3_watch: S3Watch
+    status: Status
+    service: CacheService
+    ownership: Ownership
+    limiter: TokenBucket
+    identity: NodeIdentity
+    resp: RespServer
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What keeps a node in the ring of each of its routers, and it and its peers in agreement on who owns what."""
+
+    peers: Peers
+    late_writes: LateWriteInvalidation
+    registrations: Sequence[Registration]
+    ring_watches: Sequence[AsyncRingWatch]
+
+
+def build(
+    config: Config,
+    store: ObjectStore,
+    disk: Disk,
+    clock: CorrectedClock,
+    rng: Callable[[], float],
+    *,
+    budget: ByteBudget,
+    fresh: ObjectStore | None = None,
+    conditions: Conditions | None = None,
+    lineage: str = UNNAMED,
+    put_timeout: float = PUT_TIMEOUT,
+) -> NodeParts:
+    """Return the parts of a node in front of `store`, with its journal on `disk`.
+
+    `fresh` is the same store on new connections, `store` itself if there is none. `conditions`: what is known of
+    the store; nothing by default. `lineage` is the stamp of writes until the node has joined a cluster.
+    `put_timeout`: seconds of one attempt of a write that goes through to S3.
+    """
+    origin = Origin(
+        store,
+        clock,
+        rng,
+        fresh=fresh or store,
+        retries=config.s3_retries,
+        concurrency=config.s3_concurrency,
+        place_timeout=config.request_timeout,
+        hedge_after=config.hedge_after,
+    )
+    journal: Journal[DirtyEntry] = Journal(disk, clock, lineage)
+    origin.observed = journal.learn
+    memory = Memory(config.max_entries, config.max_bytes)
+    # A read and its hedge have had their time.
+    fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
+    entries = Entries(memory, fetches, config.freshness, clock)
+    dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
+    conditions = conditions or Conditions(config.s3_conditions)
+    uploader = Uploader(origin, conditions, journal.lineages)
+    reads = ReadCounts()
+    writeback = WriteBack(
+        dirty,
+        journal,
+        uploader,
+        entries,
+        KeyLocks(),
+        config.buckets,
+        reads,
+        clock,
+        rng,
+        budget,
+        # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
+        throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng),
+        delay=config.flush_delay,
+        policy=config.write_conflict,
+        stuck_after=config.stuck_after,
+    )
+    write_through = WriteThrough(
+        uploader, journal, dirty, writeback, entries, clock, rng, config.s3_retries, put_timeout
+    )
+    writes = Writes(
+        origin=origin,
+        write_through=write_through,
+        journal=journal,
+        dirty=dirty,
+        writeback=writeback,
+        entries=entries,
+        clock=clock,
+        mode=config.write_mode,
+        max_value_bytes=config.max_value_bytes,
+    )
+    node = Node(
+        store=origin,
+        memory=memory,
+        fetches=fetches,
+        entries=entries,
+        dirty=dirty,
+        writes=writes,
+        reads=reads,
+        freshness=config.freshness,
+        buckets=config.buckets,
+        clock=clock,
+        max_value_bytes=config.max_value_bytes,
+        revalidate_timeout=config.revalidate_timeout,
+    )
+    return NodeParts(
+        clock, rng, budget, conditions, origin, memory, dirty, journal, uploader, writeback, writes, node
+    )
+
+
+def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentity:
+    """Return which node a process is, for the callers that mean a certain one; its cluster is in the journal."""
+    journal, dirty = parts.journal, parts.dirty
+    return NodeIdentity(
+        config.buckets.default,
+        node_id,
+        journal.disk.metadata().get("cluster", ""),
+        lambda: bool(dirty.entries),
+        lambda cluster_id: journal.defer(lambda disk: disk.set_metadata("cluster", cluster_id)),
+    )
+
+
+def grpc_server(config: Config, parts: NodeParts, identity: NodeIdentity) -> GrpcServer:
+    """Return the gRPC server, which neither listens nor has methods. A loop has to be running."""
+    return GrpcServer(SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check)
+
+
+def build_servers(
+    config: Config,
+    parts: NodeParts,
+    address: str,
+    identity: NodeIdentity,
+    stopping: Callable[[], bool],
+    probes: Sequence[Probe] = (),
+) -> Servers:
+    """Return what answers callers. `address` is where others reach the node.
+
+    `stopping` returns True once the node is to take no more requests. `probes` find out about the store when it
+    answers for the first time.
+    """
+    clock, bucket = parts.clock, config.buckets.default
+    calls = CallCounts((*OPERATIONS, "other"))
+    bucket_check = BucketCheck(parts.origin, bucket, clock, parts.rng, probes)
+    status = Status(
+        parts.node,
+        parts.origin.counts,
+        calls,
+        bucket_check,
+        parts.journal,
+        parts.writeback,
+        config.dirty_max_age,
+        stopping,
+        clock,
+    )
+    s3_watch = S3Watch(parts.origin, bucket, clock)
+    status.concerns += [parts.conditions, s3_watch]
+    service = CacheService(parts.node, parts.writeback, config.buckets, address, config.request_timeout, status)
+    ownership = Ownership(address)
+    limiter = TokenBucket(config.rate_limit, clock.now())
+    resp = resp_server(
+        config=config,
+        node=parts.node,
+        buckets=config.buckets,
+        ownership=ownership,
+        service=service,
+        status=status,
+        calls=calls,
+        limiter=limiter,
+        identity=identity,
+        clock=clock,
+        budget=parts.budget,
+    )
+    return Servers(calls, bucket_check, s3_watch, status, service, ownership, limiter, identity, resp)
+
+
+def grpc_methods(parts: NodeParts, servers: Servers) -> dict[str, Named]:
+    """Return what the gRPC server calls."""
+    methods = BudgetedGet(servers.service, parts.budget, parts.clock).methods()
+    return dict(limited(methods, servers.limiter, parts.clock))
+
+
+def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
+    """Return the registry that `/metrics` shows."""
+    return node_registry(
+        servers.calls,
+        parts.node,
+        parts.origin.counts,
+        servers.service,
+        servers.status,
+        parts.writeback,
+        parts.uploader,
+        parts.journal,
+        replayed,
+        servers.ownership,
+        servers.limiter,
+        servers.resp.clients,
+        servers.resp.tracking,
+        parts.budget,
+    )
+
+
+def build_membership(
+    parts: NodeParts, servers: Servers, identity: Identity, routers: Sequence[Address]
+) -> Membership:
+    """Return what joins the ring of each of `routers` as the node that `identity` says."""
+    ownership, journal, status = servers.ownership, parts.journal, servers.status
+    peers = Peers(ownership.identity_at)
+    late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
+    parts.writeback.wrote = late_writes.wrote
+
+    def ring_changed(slot_map: SlotMap) -> None:
+        changed = ownership.update(slot_map)
+        servers.identity.ring_changed(ownership.slot_map.cluster_id)
+        if ownership.slot_map.cluster_id:
+            journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
+        if changed:
+            late_writes.ring_changed()
+            servers.resp.ring_changed()
+
+    ring_watches = []
+    for router in routers:
+        connection = AsyncGrpcTransport(str(router))
+        registration = Registration(
+            str(router),
+            connection,
+            identity,
+            parts.clock,
+            parts.rng,
+            lambda: journal.versions.epoch,
+            lambda: ownership.slot_map,
+            servers.identity,
+            status.for_routers,
+        )
+        status.registrations.append(registration)
+        ring_watches.append(
+            AsyncRingWatch(
+                connection,
+                parts.clock,
+                parts.rng,
+                ring_changed,
+                node_id=identity.node_id,
+                rejected_pause=RING_PAUSE_SECONDS,
+                on_disconnected=registration.hurry,
+            )
+        )
+    return Membership(peers, late_writes, status.registrations, ring_watches)

@@ -1,0 +1,294 @@
+"""One word for one thing: no defined identifier, metric or RPC uses a word that has a standard one in this field.
+
+- `STANDARD` is the table: what is not used, and what is in its place. A definition is a class, function, method,
+  parameter, attribute, variable, module, import alias, RPC, message, field or metric.
+- `ALLOWED` lists identifiers that have such a word in another sense, with the reason. An entry that nothing needs
+  any more fails the test, like one of `UNFINISHED`, the list of what is still to be renamed.
+- A name that many classes define cannot be searched for: at most `MAX_CLASSES` classes define a method of one name,
+  unless they implement one Protocol.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("milena_common", "milena_client", "milena_router", "milena_cache")
+FOLDERS = (*PACKAGES, "bench")
+SCRIPTS = ("scripts/k8s-monitoring",)
+MAX_CLASSES = 4
+
+# Words of identifiers, in lower case, and the standard word in their place. Two words: one after the other.
+STANDARD = {
+    "door": "server",
+    "copies": "entries",
+    "flight": "single-flight call",
+    "flights": "single-flight calls",
+    "fly": "fetch",
+    "landing": "fetch result",
+    "landed": "upload result",
+    "changing": "fence_reads",
+    "distrust": "mark_stale",
+    "forget": "invalidate, remove",
+    "entering": "journaled append",
+    "confirming": "ownership revalidation",
+    "removal": "reaper",
+    "ended": "expired, finished",
+    "ends": "expires_at",
+    "ending": "upload outcome, expiring",
+    "moment": "timestamp",
+    "unsure": "indeterminate",
+    "or absent": "maybe_absent",
+    "cut": "checkpoint",
+    "left of": "pending_before",
+    "generation": "epoch",
+    "wanted": "target",
+    "filed": "cache_key",
+    "give up": "deadline",
+    "patience": "timeout",
+    "draw": "rng",
+    "most": "max",
+    "least": "min",
+    "in hand": "in flight",
+    "under way": "in flight",
+    "words": "argv",
+    "tell": "notify, return",
+    "tells": "notifies, returns",
+    "told": "notified, returned",
+    "answer": "reply, response",
+    "answers": "replies, responses",
+    "answered": "replied, responded",
+    "ask": "request",
+    "asks": "requests",
+    "asked": "requested",
+    "rig": "fixture",
+    "scene": "harness",
+    "planted": "mutants",
+    "turns": "key locks",
+    "settle": "reconcile, retire, sync barrier",
+    "settled": "reconciled, retired",
+    "chore": "deferred operation",
+    "chores": "deferred operations",
+    "set aside": "quarantine",
+    "note": "metadata",
+    "notes": "metadata",
+    "noted": "recorded",
+    "refuse": "reject",
+    "refuses": "rejects",
+    "refused": "rejected",
+    "refusal": "rejection",
+    "refusals": "rejections",
+    "revive": "requeue",
+    "revived": "requeued",
+    "sparing": "log limiter",
+    "may say": "allow",
+    "pace": "throttle, rate-limit queue",
+    "moved writes": "late-write invalidation",
+    "neighbours": "peers",
+    "report": "status",
+    "bucket watch": "bucket check",
+    "books": "command metrics",
+    "bookkeeping": "command metrics",
+    "key order": "command ordering",
+    "outbox": "output buffer",
+    "greeting": "handshake",
+    "container": "subcommands",
+    "figure": "sample",
+    "figures": "samples, rates",
+    "a second": "rate, per second",
+    "whoever": "a noun",
+    "somebody": "a noun",
+    "nobody": "a noun",
+    "anybody": "a noun",
+    "everybody": "a noun",
+}
+
+# Compounds that are the field's own, though they have such a word.
+COMPOUNDS = ("in flight", "single flight", "at least", "at most")
+
+# Identifiers that have such a word in another sense.
+ALLOWED = {
+    "COPIES": "copies of a message's bytes in memory, not of objects",
+    "copies": "whether a store has CopyObject",
+    "without_copies": "copies of a journal's directory",
+    "_generation": "counts how often credentials were renewed",
+    "generation": "counts how often credentials were renewed",
+    "report": "the page that a benchmark prints",
+    "note": "a word on where an address came from, for an error",
+    "forget": "a field of Leave: a missing node is written off",
+    "milena_cache_flights": "a metric that documents name",
+    "milena_resp_refused_connections": "a metric that documents name",
+}
+
+# What is still to be renamed, as `path: identifier`. The list only shrinks.
+UNFINISHED = frozenset(
+    each.strip()
+    for each in """
+milena_client/testing/memory_cluster.py: answer
+""".splitlines()
+    if each
+)
+
+# Methods of one name that more than `MAX_CLASSES` classes define.
+COMMON_METHODS = {
+    **dict.fromkeys(("start", "run", "stop", "close", "wait"), "the life of a part, from its start to its end"),
+    **dict.fromkeys(("begin", "end"), "the ends of a span that is counted"),
+    **dict.fromkeys(("add", "remove", "take", "reset"), "what containers and counters have"),
+    **dict.fromkeys(("connection_made", "data_received"), "of asyncio.Protocol"),
+    **dict.fromkeys(
+        ("put", "delete", "flush", "leave", "invalidate"), "methods of the API, at every stage of a request"
+    ),
+    "ring_changed": "the listener of the ring, in every part that depends on it",
+    "current": "the newest that is known, of what changes by itself",
+    "drop": "as the command `milena writeback drop`, and of near caches",
+    "failed": "counts a failure, or lists failed writes",
+    "joined": "whether a node is in a ring, or that it has come there",
+    "lost": "that a connection or a node is gone",
+    "metadata": "what is kept beside values",
+    "read": "of streams and records",
+}
+
+SPECIAL = re.compile(r"__\w+__")
+
+
+def words_of(identifier: str) -> list[str]:
+    """The words of an identifier, in lower case."""
+    return [
+        word.lower()
+        for part in identifier.split("_")
+        for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", part)
+    ]
+
+
+def forbidden(identifier: str) -> list[str]:
+    """The words of `identifier` that have a standard word."""
+    text = f" {' '.join(words_of(identifier))} "
+    for compound in COMPOUNDS:
+        text = text.replace(f" {compound} ", " ")
+    return [word for word in STANDARD if f" {word} " in text]
+
+
+def definitions(tree: ast.AST) -> Iterator[str]:
+    """The identifiers that a module defines."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield name
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """The modules by path, without generated ones."""
+    paths = [
+        path
+        for folder in FOLDERS
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        # The sync client is made from the async one.
+        if "pb" not in path.parts and not path.read_text().startswith("# Made from ")
+    ]
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in (*paths, *map(ROOT.joinpath, SCRIPTS))
+    }
+
+
+def found() -> Iterator[tuple[str, str]]:
+    """Each definition with a forbidden word, as path and identifier."""
+    for path, tree in trees().items():
+        for name in {*definitions(tree), *Path(path).with_suffix("").parts}:
+            if forbidden(name):
+                yield path, name
+
+
+def metrics() -> Iterator[str]:
+    """The names of the metrics, as the modules that define them spell them."""
+    for tree in trees().values():
+        for node in ast.walk(tree):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and re.fullmatch(r"milena_[a-z0-9_]+", text):
+                yield text
+
+
+def proto_names() -> Iterator[str]:
+    """The names of services, methods, messages and fields."""
+    for path in sorted((ROOT / "proto").glob("*.proto")):
+        text = re.sub(r"//.*", "", path.read_text())
+        yield from re.findall(r"\b(?:service|rpc|message)\s+(\w+)", text)
+        yield from re.findall(r"(\w+)\s*=\s*\d+\s*;", text)
+
+
+def complaints(lines: Iterator[str]) -> None:
+    listed = sorted(set(lines))
+    assert not listed, "\n" + "\n".join(listed)
+
+
+def test_identifiers_have_the_standard_words() -> None:
+    complaints(
+        f"{path}: {name}: {', '.join(f'{word} → {STANDARD[word]}' for word in forbidden(name))}"
+        for path, name in found()
+        if name not in ALLOWED and f"{path}: {name}" not in UNFINISHED
+    )
+
+
+def test_names_of_metrics_and_of_the_protocol_have_the_standard_words() -> None:
+    complaints(
+        f"{name}: {', '.join(f'{word} → {STANDARD[word]}' for word in forbidden(name))}"
+        for name in (*metrics(), *proto_names())
+        if forbidden(name) and name not in ALLOWED
+    )
+
+
+def test_the_lists_of_exceptions_have_nothing_that_is_not_needed() -> None:
+    defined = set(found())
+    names = {name for _, name in defined} | {*metrics(), *proto_names()}
+    complaints(name for name in ALLOWED if name not in names)
+    complaints(each for each in UNFINISHED if tuple(each.split(": ")) not in defined)
+    methods = defining_classes()
+    complaints(name for name in COMMON_METHODS if len(methods[name]) <= MAX_CLASSES)
+
+
+def is_protocol(node: ast.ClassDef) -> bool:
+    return any(ast.unparse(base).partition("[")[0] == "Protocol" for base in node.bases)
+
+
+@cache
+def defining_classes() -> dict[str, list[str]]:
+    """The classes that define a method, by the method's name, without those that only have what a Protocol asks.
+
+    Classes whose public methods include all those of one Protocol that has this method implement it, and count once
+    together with it.
+    """
+    classes = [
+        (f"{path}: {node.name}", node)
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    methods = {
+        name: {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+        for name, node in classes
+    }
+    protocols = [methods[name] for name, node in classes if is_protocol(node) and methods[name]]
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, node in classes:
+        implemented = {method for protocol in protocols if protocol <= methods[name] for method in protocol}
+        for method in methods[name] - (set() if is_protocol(node) else implemented):
+            if not SPECIAL.fullmatch(method) and not method.startswith("_"):
+                found[method].append(name)
+    return found
+
+
+def test_a_name_of_a_method_finds_what_it_means() -> None:
+    complaints(
+        f"{method}: {', '.join(classes)}"
+        for method, classes in defining_classes().items()
+        if len(classes) > MAX_CLASSES and method not in COMMON_METHODS
+    )
