@@ -14,7 +14,6 @@ from milena_cache.app import (
     build,
     build_membership,
     build_servers,
-    grpc_methods,
     grpc_server,
     metrics_registry,
     node_identity,
@@ -36,7 +35,7 @@ from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3_store import S3
 from milena_cache.origin.store_probe import StoreProbe
 from milena_cache.writeback.dirty_table import DirtyEntry
-from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writes.writer import Writes
 from milena_common.api.errors import ConfigError
 from milena_common.limits.byte_budget import ByteBudget
@@ -114,7 +113,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         journal_id=disk.identity.journal,
     )
     membership = build_membership(parts, servers, member, config.routers)
-    await server.start(grpc_methods(parts, servers), servers.calls)
+    await server.start(servers.grpc_methods, servers.calls)
     log.info(
         "cache node %s listens on %s, Redis door on %s, metrics on http://%s/metrics; "
         "bucket %s, %d entries, %d MiB",
@@ -140,7 +139,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await _either(stop, journal.failed)
         await server.set_serving(False)
         if not journal.failure:
-            await _drain(parts.writes, writeback, journal, config.drain)
+            await _drain(parts.writes, parts.flush_waiters, journal, config.drain)
         for task in background:
             task.cancel()
         await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in membership.registrations))
@@ -160,7 +159,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         await parts.origin.close()
         await ops.stop()
         await journal.close()
-    code = exit_code(journal, parts.dirty, writeback, config.journal)
+    code = exit_code(journal, parts.dirty, parts.failed_writes, config.journal)
     log.info("cache node stopped")
     return code
 
@@ -203,12 +202,12 @@ async def _either(*events: asyncio.Event) -> None:
         each.cancel()
 
 
-async def _drain(writes: Writes, writeback: WriteBack, journal: Journal[DirtyEntry], seconds: float) -> None:
+async def _drain(writes: Writes, flush_waiters: FlushWaiters, journal: Journal[DirtyEntry], seconds: float) -> None:
     """Bring what is dirty to S3 while the node is still in the ring, so that the next owner finds it there."""
     writes.draining = True
     with suppress(TimeoutError):
         await asyncio.wait_for(journal.sync_barrier(), SYNC_SECONDS)
-    done = await writeback.flush_waiters.wait_flushed(None, seconds)
+    done = await flush_waiters.wait_flushed(None, seconds)
     log.info("flushed %d writes before the stop, %d remain", done.flushed, done.remaining)
 
 

@@ -8,7 +8,8 @@ request, no listening socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -34,14 +35,23 @@ from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.reader import FetchResult, Node
-from milena_cache.servers.grpc.budgeted_get import BudgetedGet
-from milena_cache.servers.grpc.methods import OPERATIONS, SERVICE, CacheService, Named, limited
+from milena_cache.servers.api_methods import OPERATIONS, ApiMethods, Named
+from milena_cache.servers.grpc.methods import SERVICE, grpc_methods
 from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
+from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
+from milena_cache.writeback.dead_letters import DeadLetters
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.failing import Failing
+from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.recovery import Replay, replay
+from milena_cache.writeback.stuck_writes import StuckWrites
+from milena_cache.writeback.unfinished import FailedWrites
+from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
@@ -73,7 +83,15 @@ class NodeParts:
     dirty: Dirty
     journal: Journal[DirtyEntry]
     uploader: Uploader
+    s3_locks: KeyLocks  # held by whatever writes a key in S3
+    throttle: UploadThrottle
+    failing: Failing
+    flush_waiters: FlushWaiters
+    dead_letters: DeadLetters
+    stuck: StuckWrites
+    failed_writes: FailedWrites
     writeback: WriteBack
+    write_through: WriteThrough
     writes: Writes
     node: Node
 
@@ -87,17 +105,17 @@ class NodeParts:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """What speaks to callers of one node. gRPC is apart, since its server needs a running loop."""
+    """What answers callers of one node. The gRPC server, which needs a running loop, is given `grpc_methods`."""
 
     calls: CallCounts
     bucket_check: BucketCheck
     s3_watch: S3Watch
     status: Status
-    service: CacheService
+    requests: Requests
     ownership: Ownership
-    limiter: TokenBucket
     identity: NodeIdentity
     resp: RespServer
+    grpc_methods: Mapping[str, Named]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +166,57 @@ def build(
     dirty = Dirty(config.dirty_max_bytes, config.dirty_memory_bytes)
     conditions = conditions or Conditions(config.s3_conditions)
     uploader = Uploader(origin, conditions, journal.lineages)
-    reads = ReadCounts()
+    reads, s3_locks, recent = ReadCounts(), KeyLocks(), RecentUploads()
+    # Wakes the loop of uploads when there may be something to do.
+    wake = asyncio.Event()
+    queue, flush_waiters = UploadQueue(wake.set), FlushWaiters(dirty, wake.set)
+    failing = Failing(config.stuck_after)
+    dirty_writes = DirtyWrites(dirty, journal, entries, config.buckets, clock, failing, flush_waiters)
+    dead_letters = DeadLetters(dirty, dirty_writes, journal, entries, queue, clock)
+    stuck = StuckWrites(dirty, dirty_writes, journal, entries, failing, s3_locks, queue, clock)
+    failed_writes = FailedWrites(dirty, dirty_writes, dead_letters, stuck, failing)
+    # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
+    throttle = UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng)
     writeback = WriteBack(
         dirty,
+        dirty_writes,
         journal,
         uploader,
         entries,
-        KeyLocks(),
-        config.buckets,
+        s3_locks,
+        recent,
         reads,
         clock,
         rng,
         budget,
-        # A write that S3 leaves without an answer must not take the last place of those that S3_CONCURRENCY allows.
-        throttle=UploadThrottle(min(config.flush_concurrency, config.s3_concurrency), rng),
+        queue=queue,
+        wake=wake,
+        flush_waiters=flush_waiters,
+        failing=failing,
+        throttle=throttle,
         delay=config.flush_delay,
         policy=config.write_conflict,
-        stuck_after=config.stuck_after,
     )
     write_through = WriteThrough(
-        uploader, journal, dirty, writeback, entries, clock, rng, config.s3_retries, put_timeout
+        uploader,
+        journal,
+        dirty,
+        dirty_writes,
+        s3_locks,
+        recent,
+        entries,
+        clock,
+        rng,
+        config.s3_retries,
+        put_timeout,
     )
     writes = Writes(
         origin=origin,
         write_through=write_through,
         journal=journal,
         dirty=dirty,
+        dirty_writes=dirty_writes,
+        s3_locks=s3_locks,
         writeback=writeback,
         entries=entries,
         clock=clock,
@@ -186,6 +229,8 @@ def build(
         fetches=fetches,
         entries=entries,
         dirty=dirty,
+        dirty_writes=dirty_writes,
+        recent=recent,
         writes=writes,
         reads=reads,
         freshness=config.freshness,
@@ -195,7 +240,26 @@ def build(
         revalidate_timeout=config.revalidate_timeout,
     )
     return NodeParts(
-        clock, rng, budget, conditions, origin, memory, dirty, journal, uploader, writeback, writes, node
+        clock=clock,
+        rng=rng,
+        budget=budget,
+        conditions=conditions,
+        origin=origin,
+        memory=memory,
+        dirty=dirty,
+        journal=journal,
+        uploader=uploader,
+        s3_locks=s3_locks,
+        throttle=throttle,
+        failing=failing,
+        flush_waiters=flush_waiters,
+        dead_letters=dead_letters,
+        stuck=stuck,
+        failed_writes=failed_writes,
+        writeback=writeback,
+        write_through=write_through,
+        writes=writes,
+        node=node,
     )
 
 
@@ -239,35 +303,41 @@ def build_servers(
         bucket_check,
         parts.journal,
         parts.writeback,
+        parts.failing,
         config.dirty_max_age,
         stopping,
         clock,
     )
     s3_watch = S3Watch(parts.origin, bucket, clock)
     status.concerns += [parts.conditions, s3_watch]
-    service = CacheService(parts.node, parts.writeback, config.buckets, address, config.request_timeout, status)
     ownership = Ownership(address)
     limiter = TokenBucket(config.rate_limit, clock.now())
+    requests = Requests(
+        parts.node,
+        parts.flush_waiters,
+        parts.failed_writes,
+        config.buckets,
+        ownership,
+        identity,
+        limiter,
+        config.request_timeout,
+    )
     resp = resp_server(
         config=config,
         node=parts.node,
         buckets=config.buckets,
         ownership=ownership,
-        service=service,
+        requests=requests,
+        api=ApiMethods(requests, status, address, believes_owner=False),
         status=status,
         calls=calls,
-        limiter=limiter,
-        identity=identity,
         clock=clock,
         budget=parts.budget,
     )
-    return Servers(calls, bucket_check, s3_watch, status, service, ownership, limiter, identity, resp)
-
-
-def grpc_methods(parts: NodeParts, servers: Servers) -> dict[str, Named]:
-    """Return what the gRPC server calls."""
-    methods = BudgetedGet(servers.service, parts.budget, parts.clock).methods()
-    return dict(limited(methods, servers.limiter, parts.clock))
+    # Over gRPC a router, or another node, may leave out since when this node owns the object.
+    api = ApiMethods(requests, status, address, believes_owner=True)
+    methods = grpc_methods(api, requests, parts.budget, clock)
+    return Servers(calls, bucket_check, s3_watch, status, requests, ownership, identity, resp, methods)
 
 
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
@@ -276,14 +346,14 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         servers.calls,
         parts.node,
         parts.origin.counts,
-        servers.service,
+        servers.requests,
         servers.status,
         parts.writeback,
+        parts.throttle,
         parts.uploader,
         parts.journal,
         replayed,
         servers.ownership,
-        servers.limiter,
         servers.resp.clients,
         servers.resp.tracking,
         parts.budget,
@@ -297,7 +367,7 @@ def build_membership(
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     peers = Peers(ownership.identity_at)
     late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
-    parts.writeback.wrote = late_writes.wrote
+    parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
         changed = ownership.update(slot_map)

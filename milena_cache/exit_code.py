@@ -6,8 +6,7 @@ import logging
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.loop import WriteBack
-from milena_cache.writeback.unfinished import unfinished
+from milena_cache.writeback.unfinished import FailedWrites
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +14,7 @@ EXIT_JOURNAL_FAILED = 1
 EXIT_WRITES_REMAIN = 3
 
 
-def exit_code(journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, directory: str) -> int:
+def exit_code(journal: Journal[DirtyEntry], dirty: Dirty, failed_writes: FailedWrites, directory: str) -> int:
     """Return the code for a node that has stopped, and log what is left undone; `directory` is the journal's."""
     if journal.failure:
         return EXIT_JOURNAL_FAILED
@@ -31,6 +30,6 @@ def exit_code(journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, 
             dirty.dead_letters,
             directory,
         )
-        for line in unfinished(dirty, writeback):
+        for line in failed_writes.unfinished():
             log.error("not in S3: %s (`milena journal inspect %s` lists all)", line, directory)
     return EXIT_WRITES_REMAIN if kept or lost else 0

@@ -13,17 +13,17 @@ from milena_cache.membership.ownership import Ownership
 from milena_cache.origin.conditions import Conditions, State
 from milena_cache.origin.requests import OriginCounts
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
 from milena_cache.servers.resp.state.client_registry import Clients
 from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.recovery import Replay
+from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.writer import Writes
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.metrics.families import (
     counter,
@@ -42,14 +42,14 @@ def node_registry(
     calls: CallCounts,
     node: Node,
     origin: OriginCounts,
-    service: CacheService,
+    requests: Requests,
     status: Status,
     writeback: WriteBack,
+    throttle: UploadThrottle,
     uploader: Uploader,
     journal: Journal[DirtyEntry],
     replayed: Replay,
     ownership: Ownership,
-    limiter: TokenBucket,
     clients: Clients,
     tracking: Tracking,
     budget: ByteBudget,
@@ -58,13 +58,13 @@ def node_registry(
 
     def collect() -> Iterable[Metric]:
         yield from _reads(node)
-        yield from _calls(calls, service)
+        yield from _calls(calls, requests)
         yield from _memory(node)
         yield from _origin(origin)
         yield from _store(uploader.conditions)
         yield from _writes(node.writes)
         yield from _dirty(node.dirty, status)
-        yield from _writeback(writeback, uploader)
+        yield from _writeback(writeback, throttle, uploader)
         yield from _journal(journal, replayed, status)
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
@@ -80,7 +80,7 @@ def node_registry(
         )
         yield gauge("milena_ring_epoch", "Epoch of the newest ring that the node knows, 0: none", ownership.epoch)
         yield gauge("milena_ring_slots", "Slots that the node owns in that ring", ownership.slots)
-        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", limiter.rejected)
+        yield counter("milena_rate_limited", "Requests refused by RATE_LIMIT", requests.limiter.rejected)
         yield gauge("milena_cache_joined", "1 if the node's lease is running", float(status.joined))
 
     return registry(collect)
@@ -100,7 +100,7 @@ def _reads(node: Node) -> Iterable[Metric]:
     yield counter("milena_cache_miss_bytes", "Bytes of values served after waiting for S3", reads.miss_bytes)
 
 
-def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
+def _calls(calls: CallCounts, requests: Requests) -> Iterable[Metric]:
     operations = calls.by_operation.items()
     yield plain_counters(
         "milena_request_counter",
@@ -126,8 +126,8 @@ def _calls(calls: CallCounts, service: CacheService) -> Iterable[Metric]:
         "operation",
         ((name, counts.durations) for name, counts in operations),
     )
-    yield counter("milena_received_bytes", "Bytes of values received from callers", service.received_bytes)
-    yield counter("milena_sent_bytes", "Bytes of values sent to callers", service.sent_bytes)
+    yield counter("milena_received_bytes", "Bytes of values received from callers", requests.received_bytes)
+    yield counter("milena_sent_bytes", "Bytes of values sent to callers", requests.sent_bytes)
 
 
 def _redis(clients: Clients, tracking: Tracking) -> Iterable[Metric]:
@@ -194,7 +194,7 @@ def _dirty(dirty: Dirty, status: Status) -> Iterable[Metric]:
     yield gauge("milena_writeback_dead_letter_bytes", "Bytes of those", dirty.dead_bytes)
 
 
-def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
+def _writeback(writeback: WriteBack, throttle: UploadThrottle, uploader: Uploader) -> Iterable[Metric]:
     yield counters(
         "milena_writeback_flushes",
         "Uploads of dirty writes, by result",
@@ -208,7 +208,7 @@ def _writeback(writeback: WriteBack, uploader: Uploader) -> Iterable[Metric]:
         (([policy], number) for policy, number in uploader.conflicts.items()),
     )
     yield gauge("milena_writeback_uploads", "Uploads in progress", writeback.uploads)
-    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", writeback.throttle.limit)
+    yield gauge("milena_writeback_concurrency", "Uploads allowed at once now", throttle.limit)
     yield gauge(
         "milena_writeback_last_success_timestamp_seconds",
         "When S3 last took a write, seconds since 1970; 0: not yet",

@@ -77,7 +77,7 @@ class RouterService:
         }
 
     def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
-        """The methods that are called for each request of a stream, for a `GrpcDoor`."""
+        """The methods that are called for each request of a stream, for a `GrpcServer`."""
         return {"KeepLease": ("join", pb.JoinRequest, self.join)}
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:

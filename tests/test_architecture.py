@@ -61,15 +61,15 @@ LEVELS = (
     ("milena_cache/writes",),
     ("milena_cache/reads",),
     ("milena_cache/service",),
-    ("milena_cache/servers/grpc",),
+    ("milena_cache/servers",),
     ("milena_cache/servers/resp/dispatch",),
     ("milena_cache/servers/resp/statistics",),
     ("milena_cache/servers/resp/state",),
     ("milena_cache/servers/resp/commands/data", "milena_cache/servers/resp/commands/connection"),
     ("milena_cache/servers/resp/commands/server",),
     ("milena_cache/servers/resp/commands",),
-    ("milena_cache/servers/resp",),
-    ("milena_cache/servers",),
+    # On one level: neither protocol knows the other.
+    ("milena_cache/servers/resp", "milena_cache/servers/grpc"),
     ("milena_cache",),
 )
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
@@ -153,9 +153,8 @@ WIRED_HERE = {
 
 # What `milena_cache.app` alone makes; the rest of a node belongs to one of these.
 PARTS_OF_A_NODE = {
+    "ApiMethods",
     "BucketCheck",
-    "BudgetedGet",
-    "CacheService",
     "Dirty",
     "Entries",
     "GrpcServer",
@@ -166,6 +165,7 @@ PARTS_OF_A_NODE = {
     "Ownership",
     "Peers",
     "Registration",
+    "Requests",
     "S3Watch",
     "Status",
     "UploadThrottle",
@@ -173,6 +173,7 @@ PARTS_OF_A_NODE = {
     "WriteBack",
     "WriteThrough",
     "Writes",
+    "grpc_methods",
     "resp_server",
 }
 
@@ -408,6 +409,16 @@ def test_a_node_is_wired_in_one_module() -> None:
                             yield f"{path.relative_to(ROOT)}:{line} makes a {name}"
 
     complaints(found())
+
+
+def test_what_is_done_for_callers_knows_no_protocol() -> None:
+    complaints(
+        f"{module.name} imports {name}"
+        for module in modules().values()
+        if module.folder == "milena_cache/service"
+        for name in module.imports
+        if name.startswith(("milena_common.api.pb", "milena_common.rpc")) or top_level({name}) & {"google", "grpc"}
+    )
 
 
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)

@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from bench.nodes.node_parts import BUCKETS, bench_config, node_parts
-from milena_cache.app import NodeParts, build_servers, grpc_methods, grpc_server, node_identity
+from milena_cache.app import NodeParts, build_servers, grpc_server, node_identity
 from milena_cache.configuration.config import Config
 from milena_cache.membership.ownership import Ownership
 from milena_cache.memory.lru import Entry, Memory
@@ -70,7 +70,7 @@ async def serve(number: int, value_bytes: int) -> None:
     address = str(server.bind(Address("127.0.0.1", 0), "port"))
     servers = build_servers(config, parts, address, identity, lambda: False)
     _own_everything(servers.ownership, address)
-    await server.start(grpc_methods(parts, servers), servers.calls)
+    await server.start(servers.grpc_methods, servers.calls)
     print(f"redis door: {await servers.resp.start(Address('127.0.0.1', 0))}", flush=True)
     print(f"grpc door: {address}", flush=True)
     await asyncio.Event().wait()

@@ -26,7 +26,7 @@ async def milena(endpoint_url: str, number: int) -> Samples:
     # With this delay nothing begins before the flush says so.
     async with running_node(journal, endpoint_url, flush_delay=3600) as parts:
         started, cpu = time.perf_counter(), time.thread_time()
-        done = await parts.writeback.flush_waiters.wait_flushed(None, 3600)
+        done = await parts.flush_waiters.wait_flushed(None, 3600)
         samples = _samples(number, time.perf_counter() - started, time.thread_time() - cpu)
         assert (done.flushed, parts.writeback.results["uploaded"]) == (number, number)
         return samples

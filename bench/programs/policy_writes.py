@@ -31,7 +31,7 @@ async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: fl
             await put(resolve("", key), value, 5)
 
         await call()
-        await parts.writeback.flush_waiters.wait_flushed(None, 60)
+        await parts.flush_waiters.wait_flushed(None, 60)
         commits, uploaded = parts.journal.commits, sum(parts.writeback.results.values())
         started, cpu = time.perf_counter(), time.thread_time()
         samples = await with_callers(call, callers, seconds)

@@ -1,7 +1,9 @@
-"""The node in its cluster.
+"""The node as a member of its cluster.
 
-- `registration`: joins the ring and renews the lease; `identity`: which cluster the node belongs to.
-- `ownership`: which slots are its own, and who has the others.
-- `peers`, `late_writes`: connections to other nodes, and invalidation of what was written for a slot that has
-  moved.
+- `registration`: joins the ring and renews the lease; `identity`: the cluster that the node belongs to.
+- `ownership`: the slots of this node, and the owners of the others, by the newest ring.
+- `peers`, `late_writes`: connections to other nodes, and invalidation there of keys whose slot moved during a
+  write.
+
+Invariant: the node never goes back to an older ring, and keeps the newest one while no router can be reached.
 """

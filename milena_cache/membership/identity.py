@@ -1,8 +1,8 @@
-"""Pure. Which cluster this node belongs to, as its routers, its newest ring and its journal say.
+"""Pure. The identity of this node's cluster, from its routers, its newest ring and its journal.
 
-A node in the rings of several routers may hear several ids until the routers agree (they take the smallest): all of
-them are its own meanwhile. The journal keeps the id, because its dirty writes have versions of that cluster's
-epochs: a node that comes back with such writes must not be taken into another one's ring.
+A node in the rings of several routers may get several cluster ids until the routers agree (on the smallest);
+meanwhile it accepts all of them. The journal keeps the id, because the versions of its dirty writes have that
+cluster's epochs: a node that restarts with dirty writes must not be taken into the ring of another cluster.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from milena_common.resp.identity import Identity
 
 
 class NodeIdentity:
-    """This process in its cluster.
+    """The identity of this process and of its cluster.
 
-    `journaled` is the cluster id in the journal, "" if none. `has_writes`: whether there are dirty writes. `keep`
-    is called with each new id, to put it into the journal.
+    bucket, node_id: the default bucket, and the id of this process
+    journaled: the cluster id in the journal, "" if none
+    has_writes: returns True if there are dirty writes
+    keep: called with each new cluster id, to put it into the journal
     """
 
     def __init__(
@@ -35,7 +37,8 @@ class NodeIdentity:
         self._keep = keep
         self._of_ring = ""
         self._of_routers: dict[str, str] = {}
-        # What `check` has accepted since the last change of what is known: callers repeat it with each gRPC call.
+        # The identity that `check` accepted last; reset by each change. Callers send the same one with each gRPC
+        # call.
         self._accepted: Identity | None = None
 
     @property
@@ -44,16 +47,16 @@ class NodeIdentity:
 
     @property
     def claimed(self) -> str:
-        """The cluster id that this node joins with; "" if it may become a node of any cluster."""
+        """Return the cluster id that this node joins with; "" if it may join any cluster."""
         return min(self._known, default=self._kept if self._has_writes() else "")
 
     def ring_changed(self, cluster_id: str) -> None:
-        """There is a new ring, of that cluster."""
+        """Take over the cluster id of a new ring."""
         self._of_ring = cluster_id
         self._learnt()
 
     def observe(self, router: str, cluster_id: str) -> None:
-        """A router that took this node in says what its cluster is."""
+        """Take over the cluster id that `router` returned to a join."""
         if self._of_routers.get(router, "") != cluster_id:
             self._of_routers[router] = cluster_id
             self._learnt()
@@ -66,13 +69,14 @@ class NodeIdentity:
             self._keep(self._kept)
 
     def check(self, meant: Identity) -> None:
-        """Raises WrongNode if a connection is for another cluster, bucket or process."""
+        """Raise WrongNode if a connection is for another cluster, bucket or process than this one."""
         if meant == self._accepted:
             return
         known = self._known
         mine = meant.cluster_id if meant.cluster_id in known else min(known, default="")
         if meant.cluster_id and not mine and not meant.node_id:
-            # Of this cluster or not, it cannot tell yet; a caller that names the process means this one.
+            # Before the first join it is not known if `meant` is this cluster. A caller that names this process is
+            # right in any case, and goes on to the check below.
             raise WrongNode("the node at this address has not joined a cluster yet; nothing was done")
         Identity(mine, self.bucket, self.node_id).check(meant)
         self._accepted = meant

@@ -1,12 +1,16 @@
-"""Coordination. Writes that reach S3 when their slot has another owner already: that one is made to forget the key.
-
-The new owner may have read the object from S3 just before this node's write arrived there, and would serve what
-it read for as long as its copies are fresh. So whoever brings a write to S3 says so here. If the slot has
-moved, the new owner is told at once, and a write through is acknowledged after that. A node learns of a new
-ring a moment after it holds: so the latest writes are remembered, and told when a ring comes in which they have
+"""Coordination. Invalidates keys at the new owner of a slot when this node's write reaches S3 after the slot has
 moved.
 
-What is dirty here is not known to the new owner until it is in S3; see docs/consistency.md.
+    1. this node owns the slot and begins to upload a write of key k
+    2. the slot moves; the new owner gets a GET of k, reads the old object from S3, and keeps it as fresh
+    3. the upload of step 1 reaches S3: the new owner serves the old object until its entry is no longer fresh
+
+So every write that reached S3 is reported to `wrote`. If the slot has moved, the new owner is sent an Invalidate at
+once, and a write through is acknowledged after its reply. It is not enough to look at the ring then: this node gets
+a new ring later than the new owner may. So the writes of the last REMEMBERED_SECONDS are remembered, and checked
+again when a new ring arrives.
+
+A dirty entry of this node is not visible to the new owner until it is in S3; see docs/consistency.md.
 """
 
 from __future__ import annotations
@@ -23,17 +27,23 @@ from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-# Longer than a ring takes to be known everywhere.
+# How long writes are remembered: longer than a ring takes to reach all nodes.
 REMEMBERED_SECONDS = 5.0
+# Beyond this many remembered writes the oldest are dropped.
 MAX_REMEMBERED = 50_000
+# Timeout of one Invalidate, and how often it is sent.
 NOTIFY_SECONDS = 2.0
 ATTEMPTS = 3
-# After the first attempt; twice as long after the second.
+# Pause after the first attempt; twice as long after the second.
 PAUSE_SECONDS = 0.25
 
 
 class LateWriteInvalidation:
-    """`forget` makes the node whose Redis door is at an address forget a cache key, within some seconds."""
+    """The invalidations that one node owes to the new owners of slots that it has lost.
+
+    `invalidate`: has the node whose RESP server is at an address drop what it has of a cache key, within a timeout
+    in seconds; raises MilenaError
+    """
 
     def __init__(
         self, ownership: Ownership, invalidate: Callable[[str, bytes, float], Awaitable[object]], clock: Clock
@@ -46,12 +56,13 @@ class LateWriteInvalidation:
         self.notified = 0
 
     def wrote(self, key: bytes, owned_since: int) -> asyncio.Task[None] | None:
-        """S3 has a write of `key`, made under an ownership since that epoch.
+        """Report that S3 has a write of `key`, made under the ownership since epoch `owned_since`.
 
-        Returns what to wait for before anybody may count on reading it, if the slot has moved since.
+        Return the task that invalidates the key at the new owner, None if the slot has not moved. The write is
+        acknowledged after it is done: until then a read through the new owner may return the old object.
         """
         if not owned_since:
-            return None  # its sender does not know the ring, and this node did not look
+            return None  # the request had no ring epoch, so that its ring is not known
         now = self._clock.now()
         recent = self._recent
         while recent and recent[0][0] < now - REMEMBERED_SECONDS:
@@ -60,13 +71,15 @@ class LateWriteInvalidation:
         return self._notify(key) if self._has_moved(key, owned_since) else None
 
     def ring_changed(self) -> None:
-        """There is a new ring."""
+        """Invalidate the remembered writes that have moved in the new ring."""
         for key in {key for _, key, owned_since in self._recent if self._has_moved(key, owned_since)}:
             self._notify(key)
 
     def _has_moved(self, key: bytes, owned_since: int) -> bool:
         epoch, mine = self._ownership.epoch, self._ownership.mine_since(key)
-        # A write from before a restart is of no ownership. A request may come by a newer ring than is known here.
+        # A write from before a restart has `owned_since` -1, which would equal that of a slot of another node:
+        # hence `mine < 0`. A write with a newer epoch than the known ring's came by a ring that has not arrived
+        # here yet.
         return bool(epoch) and (mine < 0 or mine != owned_since) and owned_since <= epoch
 
     def _notify(self, key: bytes) -> asyncio.Task[None]:
@@ -79,7 +92,7 @@ class LateWriteInvalidation:
         for attempt in range(1, ATTEMPTS + 1):
             slot = slot_of(key)
             if self._ownership.since[slot] >= 0:
-                return  # it is this node's again, and copies of an earlier ownership are not trusted
+                return  # it is this node's again, and entries of an earlier ownership are revalidated anyway
             address = self._ownership.resp_address_of(slot)
             if not address:
                 return
@@ -90,8 +103,8 @@ class LateWriteInvalidation:
                     await self._clock.sleep(PAUSE_SECONDS * attempt)
                 else:
                     log.warning(
-                        "node %s could not be told that a write of slot %d, which is its own now, has reached S3: "
-                        "it may serve an older copy until that is no longer fresh: %s",
+                        "node %s could not be notified that a write of slot %d, which it owns now, has reached S3: "
+                        "it may serve an older entry until that is no longer fresh: %s",
                         address,
                         slot,
                         error,
@@ -101,7 +114,7 @@ class LateWriteInvalidation:
                 return
 
     async def stop(self) -> None:
-        """Break off what is under way; for the end of the process."""
+        """Cancel the invalidations in flight, at the end of the process."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,11 +1,13 @@
-"""Pure. What this node knows of the ring: which slots are its own, and who has the others.
+"""Pure. The newest ring as this node knows it: the slots that it owns, and the owners of the others.
 
-The newest ring counts, from whichever router it came. It stays known while no router can be reached: a lost
-router stops no reads or writes.
+The ring with the greatest epoch counts, from whichever router it came. It is kept while no router can be reached,
+so that the loss of a router stops no reads or writes.
 
-The epoch since which a slot is owned is the stamp of the copies that are kept for it, see
-`milena_common.cluster.slot_assignment`: what the node kept before somebody else had the slot is not trusted when it
-comes back.
+For each slot the ring has the epoch since which its owner has owned it without a break, and entries are stamped
+with it (`owned_since`). "This node owns the slot" alone would not be enough to serve an entry: (1) the node keeps
+an entry; (2) the slot moves to another node, which acknowledges a write; (3) the slot moves back, and the entry of
+step 1 is older than an acknowledged write. The stamp is then smaller than the slot's new epoch, and S3 is asked
+first.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.identity import Identity
 
+# In `Ownership.since`: the slot is owned by another node, or by none.
 ELSEWHERE = -1
 
 
@@ -25,9 +28,10 @@ ELSEWHERE = -1
 class RingNode:
     """A node as `CLUSTER SLOTS`, `SHARDS` and `NODES` show it.
 
-    `id` is its name there: 40 hexadecimal digits, the same as long as its address is the same. `resp_address` is
-    host:port, "" if it does not speak the Redis protocol. `ranges` are (first, last) with both included,
-    ascending, as few as there can be.
+    address: its gRPC address, host:port
+    resp_address: host:port of its RESP server, "" if it has none
+    id: its name for Redis clients, 40 hexadecimal digits that depend on `address` alone
+    ranges: its slots as (first, last), both included, ascending; adjacent ranges are merged
     """
 
     address: str
@@ -39,9 +43,13 @@ class RingNode:
 class Ownership:
     """The ring as the node at the gRPC address `me` knows it.
 
-    Read by every request, so plain attributes: `epoch`, 0 while no ring is known; `since`, by slot the epoch since
-    which this node owns it, or -1 if it is another's (one list for ever, changed in place); `single`, whether this
-    node owns every slot since one and the same epoch, `since[0]`; `slots`, how many are its own.
+    These are plain attributes, since every request reads them:
+
+    epoch: the epoch of the ring; 0 while none is known
+    since: by slot, the epoch since which this node owns it, or ELSEWHERE. The same list for the lifetime of the
+        process, changed in place: a reference to it never becomes stale
+    single: True if this node owns every slot since one and the same epoch, which is `since[0]`
+    slots: how many slots this node owns
     """
 
     def __init__(self, me: str) -> None:
@@ -54,9 +62,9 @@ class Ownership:
         self._map = SlotMap.empty()
 
     def update(self, slot_map: SlotMap) -> bool:
-        """Take a ring over if it is newer than the known one; whether this node lost or gained slots by it.
+        """Take over a ring that is newer than the known one; True if this node lost or gained slots.
 
-        A slot that it owns anew, since somebody else may have had it in between, counts too.
+        A slot with a new `owned_since` counts too: another node may have owned it in between.
         """
         if slot_map.epoch <= self.epoch:
             return False
@@ -75,32 +83,32 @@ class Ownership:
 
     @property
     def slot_map(self) -> SlotMap:
-        """The newest ring, as it came; empty while none is known."""
+        """Return the newest ring as it was received; empty while none is known."""
         return self._map
 
     def identity_at(self, resp_address: str) -> Identity:
-        """What must be at the Redis door of another node; the process is "" if the ring has no such door."""
+        """Return the identity to expect at `resp_address`; its node id is "" if the ring has none there."""
         slot_map = self._map
         node_id = next((node.node_id for node in slot_map.nodes if node.resp_address == resp_address), "")
         return Identity(slot_map.cluster_id, slot_map.default_bucket, node_id)
 
     @property
     def nodes(self) -> tuple[RingNode, ...]:
-        """All nodes of the ring."""
+        """Return all nodes of the ring."""
         if self._nodes is None:
-            # Milliseconds, which a change of the ring need not cost: few ask.
+            # Computed at the first use: it takes milliseconds, and after most changes of the ring is not needed.
             self._nodes = _ring_nodes(self._map)
         return self._nodes
 
     def mine_since(self, cache_key: bytes) -> int:
-        """The epoch since which this node owns `cache_key`, -1 if it does not."""
+        """Return the epoch since which this node owns the key's slot; ELSEWHERE if it does not."""
         return self.since[0] if self.single else self.since[slot_of(cache_key)]
 
     def owned_since(self, cache_key: bytes) -> int:
-        """The epoch since which this node owns `cache_key`.
+        """Return the epoch since which this node owns the key's slot.
 
-        Raises Moved if another one does, NodeLost if that one does not speak the Redis protocol, and NoNodes if no
-        ring is known or nobody owns the slot.
+        Raises Moved if another node owns it, NodeLost if that one has no RESP server, NoNodes if no ring is known
+        or the slot has no owner.
         """
         slot = slot_of(cache_key)
         since = self.since[slot]
@@ -109,7 +117,7 @@ class Ownership:
         return since
 
     def elsewhere(self, slot: int) -> Moved | NodeLost | NoNodes:
-        """Why this node does not answer for `slot`, which is not its own."""
+        """Return the error for a request about `slot`, which this node does not own."""
         if not self.epoch:
             return NoNodes("no ring is known: this node has not heard from a router yet (ROUTER_ADDR)")
         owner = self._map.targets[slot]
@@ -123,7 +131,7 @@ class Ownership:
         return Moved(slot, owner.resp_address)
 
     def resp_address_of(self, slot: int) -> str:
-        """Where the owner of `slot` speaks the Redis protocol, as host:port; "" if nowhere or nobody owns it."""
+        """Return host:port of the RESP server of the slot's owner; "" if it has none, or the slot has no owner."""
         return self._map.targets[slot].resp_address
 
 

@@ -1,4 +1,9 @@
-"""Coordination. The connections of a node to the Redis doors of others."""
+"""Coordination. Connections from this node to the RESP servers of other nodes, over which it invalidates keys
+there.
+
+A connection begins with the identity of the node that the ring has at the address. When the ring has another
+process there, the connection is replaced, so that no request reaches a process for which it was not meant.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +21,17 @@ TIMEOUT_SECONDS = 2.0
 
 
 class Peers:
-    """Links by address, made when they are needed. `identity_at`: which node must be at an address."""
+    """Connections by address, opened at the first use.
+
+    `identity_at`: returns the identity of the node that must be at an address
+    """
 
     def __init__(self, identity_at: Callable[[str], Identity]) -> None:
         self._identity_at = identity_at
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
     async def invalidate(self, address: str, key: bytes, timeout: float) -> None:
-        """Make the node at `address` believe nothing of a cache key. Raises MilenaError."""
+        """Have the node at `address` invalidate a cache key, within `timeout` seconds. Raises MilenaError."""
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
         if link is None or known != identity:

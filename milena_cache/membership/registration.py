@@ -1,12 +1,12 @@
 """Coordination. Keeps the node in one router's ring: joins, renews the lease, leaves.
 
-It joins again every third of the lease, so that two renewals may be lost before the lease is. While the router
-cannot be reached it tries with jittered backoff, for ever; the log says so once a minute, not at each attempt.
-Renewals go over a stream that stays open: a router that gets more calls than it can answer ends those that wait to
-be begun, and a renewal must not be one of them.
+It joins again every third of the lease, so that two renewals may be lost before the lease expires. While the router
+cannot be reached it retries with jittered backoff, without a limit; the log says so once a minute, not at each
+attempt. Renewals go over a stream that stays open: an overloaded router ends unary calls that wait to begin, and a
+renewal lost to that would take the node out of the ring just when it is needed.
 
-A router that was started anew does not know the ring, and asks for the one that this node holds: it is sent then,
-and not with each renewal.
+A restarted router does not know the ring and requests the one that this node holds: it is sent only then, and not
+with each renewal.
 """
 
 from __future__ import annotations
@@ -28,12 +28,22 @@ from milena_common.runtime.clock import Clock
 log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(first=0.1, max_delay=2.0)
+# Timeout of one join or renewal.
 CALL_SECONDS = 2.0
+# Minimum seconds between two log lines about failed attempts.
 LOG_AGAIN_SECONDS = 60.0
 
 
 class Identity:
-    """What a node tells routers about itself."""
+    """A node's description of itself in its joins.
+
+    address: its gRPC address, host:port
+    node_id: the id of this process
+    weight: its share of the slots relative to other nodes
+    addresses: its further addresses by protocol
+    default_bucket: the S3 bucket of keys without one
+    journal_id: the id of its journal, "" if it has none
+    """
 
     def __init__(
         self,
@@ -67,11 +77,13 @@ class Registration:
         cluster: NodeIdentity,
         status: Callable[[], NodeStatus],
     ) -> None:
-        """`newest_epoch`: the greatest that this node has put into the version of a write.
+        """Arguments that need an explanation:
 
-        `status` gives what this node tells of its writes, with each renewal and when it leaves.
-
-        `ring`: the newest one, from whichever router.
+        router: its address, host:port
+        rng: random numbers from 0 to 1, for the jitter
+        newest_epoch: returns the greatest epoch in the version of any write of this node
+        ring: returns the newest ring, from whichever router it came
+        status: returns the counts of dirty writes that go with each renewal and with Leave
         """
         self.router = router
         self._connection = connection
@@ -90,11 +102,11 @@ class Registration:
 
     @property
     def joined(self) -> bool:
-        """Whether the lease, by this node's clock, is still running."""
+        """True if the lease has not expired by this node's clock."""
         return self._clock.now() < self._lease_until
 
     async def run(self) -> None:
-        """Join and renew, for ever."""
+        """Join and renew the lease until cancelled."""
         failures = 0
         logged_at = float("-inf")
         while True:
@@ -119,7 +131,7 @@ class Registration:
                 await self._renewal_is_due(lease / 3)
 
     def hurry(self) -> None:
-        """Renew now rather than later: the router may have been started anew, and wait for this node."""
+        """Renew now, not when the renewal is due: the router may have restarted and wait for this node's ring."""
         self._hurried.set()
 
     async def _renewal_is_due(self, seconds: float) -> None:
@@ -133,7 +145,7 @@ class Registration:
             hurried.cancel()
 
     async def _join(self) -> float:
-        """Join once; the lease in seconds."""
+        """Join once. Return the lease in seconds. Raises MilenaError."""
         me, status = self._identity, self._status()
         request = pb.JoinRequest(
             address=me.address,
@@ -149,21 +161,21 @@ class Registration:
             degraded=status.degraded,
             journal_id=me.journal_id,
         )
-        self._join_sent = True  # the router may take it in although its answer does not arrive
+        self._join_sent = True  # the router may have added this node even if its reply is lost
         requested_at = self._clock.now()
         was_joined = self.joined
         response: Any = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
         ring = self._ring()
         if response.send_ring and ring.epoch:
-            # Both in one message: what the router decides by must be of one moment.
+            # The ring and its cluster id in one message: between two, the ring could change.
             request.cluster_id = ring.cluster_id
             request.last_ring.ring.CopyFrom(ring.to_update())
             request.last_ring.lease_seconds = self._granted
             requested_at = self._clock.now()
             response = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
-        # A router that grants no time is one that does not expire its members.
+        # 0: a router that does not expire its members.
         lease = response.lease_seconds or 5.0
-        # Counted from the question, so that this clock's lease ends before the router's.
+        # Counted from the request, not from the reply, so that the lease expires here before it does at the router.
         self._lease_until = requested_at + lease
         self._granted = max(self._granted, lease)
         self._cluster.observe(self.router, response.cluster_id)
@@ -180,7 +192,7 @@ class Registration:
         return lease
 
     async def leave(self, timeout: float) -> None:
-        """Leave the ring, if the router can be told within `timeout` seconds; its lease ends anyway."""
+        """Leave the ring, within `timeout` seconds. A failure is logged: the lease expires by itself anyway."""
         if not self._join_sent:
             return
         self._join_sent = False
@@ -195,7 +207,7 @@ class Registration:
             await self._connection.call("Leave", request, timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
-            log.warning("could not leave router %s, whose lease will end by itself: %s", self.router, error)
+            log.warning("could not leave router %s, whose lease will expire by itself: %s", self.router, error)
         self._lease_until = 0.0
 
     async def close(self) -> None:

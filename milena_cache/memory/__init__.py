@@ -1,9 +1,9 @@
-"""What the node keeps of S3's objects in memory.
+"""Clean cache entries in memory, and the reads of S3 in flight that fill them.
 
 - `lru`: entries, bounded in number and bytes; `freshness`: what an entry's age allows.
-- `single_flight`: one read of S3 for each key, shared by all who wait; `existence`: the same for HEAD requests.
-- `entries`: both together: what a write or a change of the ring does to entries and to reads in flight.
-- `change_feed`: announces each key whose readers may see something else.
+- `single_flight`: one read of S3 at a time for each key, shared by all its readers; `existence`: results of HEAD.
+- `entries`: the operations on both together: keep, invalidate, mark stale, fence reads.
+- `change_feed`: notifies of each key whose readers may get a different reply.
 
-A read that began before a write of its key is neither kept nor joined after it.
+Invariant: the result of a read that began before a write of its key is neither kept nor joined after that write.
 """

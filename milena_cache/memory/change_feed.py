@@ -1,13 +1,15 @@
-"""Pure. Tells whoever follows keys that what readers are told of one may be another thing from now on.
+"""Pure. Notifies a subscriber of each cache key for which the next read may return something else.
 
-`on_change` is called with the cache key, in the same step of the event loop in which the next reader may get
-something else: at the acknowledgement of a write or delete, when S3 turns out to hold something else than the
-copy, when a copy or a dirty entry goes for whatever reason, and when an object's own end is noticed. It may be
-called when nothing has changed. A read that began before the call may be answered after it with what was before:
-who follows a key for a reader must do so from the moment the read begins.
+`on_change` is called in the same step of the event loop in which the next read may return something else: at the
+acknowledgement of a write or delete, when S3 holds something else than the entry, when an entry or a dirty entry is
+removed for any reason, and when an object's expiry is noticed. Spurious notifications are allowed, missing ones are
+not.
 
-An end with nobody reading is noticed by nobody. Who follows a key with an end says so with `ends`, and asks for
-`due` from time to time.
+A read that began before a notification may still return the old value after it, so a subscriber that tracks keys
+for readers registers a key when the read begins, not when its reply is sent.
+
+Without a read the expiry of an object goes unnoticed. A subscriber that tracks a key with an expiry registers it
+with `expect_expiry` and calls `due` periodically.
 """
 
 from __future__ import annotations
@@ -15,11 +17,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heappop, heappush
 
+# Expiries that are waited for at the same time; further ones are rejected by `expect_expiry`.
 MAX_EXPIRIES = 1_000_000
 
 
 class ChangeFeed:
-    """`on_change` None: nobody follows anything. At most `max_ends` ends are kept."""
+    """The change notifications of one node, for at most one subscriber.
+
+    on_change: called with each changed cache key; None without a subscriber
+    """
 
     def __init__(self, max_expiries: int = MAX_EXPIRIES) -> None:
         self.on_change: Callable[[bytes], None] | None = None
@@ -27,20 +33,20 @@ class ChangeFeed:
         self._expiries: list[tuple[float, bytes]] = []
 
     def notify(self, key: bytes) -> None:
-        """What is told of `key` may be another thing from now on."""
+        """Notify the subscriber that the next read of `key` may return something else."""
         on_change = self.on_change
         if on_change is not None:
             on_change(key)
 
     def expect_expiry(self, key: bytes, expires_at: float) -> bool:
-        """Have `due` tell of this end (seconds since 1970); False if there is no room, and it will not."""
+        """Have `due` notify of `key` at `expires_at` (seconds since 1970); False if there is no room for it."""
         if len(self._expiries) >= self._max_expiries:
             return False
         heappush(self._expiries, (expires_at, key))
         return True
 
     def due(self, wall: float) -> int:
-        """Tell of every end until `wall` (seconds since 1970), once each; how many those were."""
+        """Notify once of each expiry up to `wall` (seconds since 1970). Return the number of notifications."""
         notified = 0
         while self._expiries and self._expiries[0][0] <= wall:
             self.notify(heappop(self._expiries)[1])

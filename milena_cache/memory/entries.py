@@ -1,7 +1,13 @@
-"""Coordination. What is known of objects in S3: copies in memory, and the reads under way that may bring new ones.
+"""Coordination. The clean entries of a node together with the reads in flight that may replace them.
 
-The two change together: a write of a key makes worthless what a read that began before it brings. So whoever writes
-says so here, and both the copy and the flight go.
+The two change together. Removing the entry alone when a key is written would not be enough:
+
+    1. a GET misses and starts a read; S3 reads the old object and the reply is on its way
+    2. a PUT of the key is acknowledged and uploaded, and its value becomes the entry
+    3. the reply of step 1 arrives and replaces that entry: readers get the value from before the PUT
+
+So every write calls `fence_reads`, which detaches the single-flight calls of the key: their results still go to the
+readers that wait for them, but are not kept, and no later reader joins them.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ from milena_common.runtime.clock import Clock
 
 
 class Entries:
-    """The copies of one node."""
+    """The clean entries of one node, and its reads in flight."""
 
     def __init__(self, memory: Memory, fetches: SingleFlight[Any], freshness: Freshness, clock: Clock) -> None:
         self.change_feed = memory.change_feed
@@ -33,12 +39,13 @@ class Entries:
         self.existence.invalidate(key)
         if entry.value is None and not self._freshness.negative_ttl:
             self._memory.remove(key)
-            self.change_feed.notify(key)  # readers are told what nobody will compare with anything
+            # The reply is not kept, so no later reply can be compared with it: notify now, not at the next change.
+            self.change_feed.notify(key)
             return True
         return self._memory.store(key, entry)
 
     def invalidate(self, key: bytes) -> bool:
-        """Know nothing of the object any more; True if there was a copy."""
+        """Drop the entry of the object, and fence its reads; True if there was an entry."""
         self.fence_reads(key)
         if key in self._memory:
             self._memory.remove(key)
@@ -47,16 +54,24 @@ class Entries:
         return False
 
     def known(self) -> list[bytes]:
-        """The keys of all objects of which something is known, or is being read."""
+        """Return the keys of all objects with an entry, a HEAD result or a read in flight."""
         return [*self._memory, *self._fetches, *self.existence]
 
     def fence_reads(self, key: bytes) -> None:
-        """A write of the object begins or ends: no read that is under way may be believed."""
+        """Detach the reads in flight of a key that is being written, and drop its HEAD result.
+
+        A write through to S3 calls this twice. Before it: reads that began earlier may return the old object. After
+        it: a read that began while the write was in flight may have reached S3 before the write did.
+        """
         self._fetches.detach(key)
         self.existence.invalidate(key)
 
     def mark_stale(self, key: bytes) -> None:
-        """Make S3 be asked before the copy is served again: a write of the object may have happened there."""
+        """Have the entry revalidated before it is served again, because S3 may have changed.
+
+        For a write whose outcome is unknown: the reply was lost, and S3 may hold the new object or the old one.
+        Dropping the entry would lose what can be served if S3 fails; keeping its age would serve it as fresh.
+        """
         self.existence.invalidate(key)
         entry = self._memory.get(key)
         if entry is None:
@@ -74,13 +89,13 @@ class Entries:
         )
 
     def found(self, key: bytes, known: Known) -> None:
-        """Keep what a HEAD found, unless a read of the value is in flight, which will say more of a later time."""
+        """Keep the result of a HEAD, unless a read of the value is in flight, whose result supersedes it."""
         if key not in self._fetches:
             self.existence.keep(key, known)
-        self.change_feed.notify(key)  # readers are told what nobody will compare with anything
+        self.change_feed.notify(key)  # the memory has no entry with which a later reply could be compared
 
     def _known(self, key: bytes, owned_since: int) -> Entry | None:
-        """The copy by which a reader would be answered without S3 being asked."""
+        """Return the entry that would be served without a request to S3; None if there is none."""
         if key not in self._memory:
             return None
         entry = self._memory.get(key)
@@ -91,7 +106,10 @@ class Entries:
         return entry if window in (Window.FRESH, Window.GRACE) else None
 
     def current(self, key: bytes, owned_since: int) -> Base:
-        """What the object is, as a reader would be told without S3 being asked."""
+        """Return the state of the object that a reader would get without a request to S3.
+
+        Its ETag, ABSENT if it does not exist or has expired, UNKNOWN if S3 would be asked.
+        """
         entry = self._known(key, owned_since)
         if entry is None:
             return UNKNOWN
@@ -100,7 +118,10 @@ class Entries:
         return entry.etag or UNKNOWN
 
     def base(self, key: bytes, owned_since: int) -> tuple[Base, bool]:
-        """What S3 holds, as far as is known, and whether it may also hold nothing: the object ends by itself."""
+        """Return what S3 holds as far as is known, and True if the object has an expiry, so may be absent too.
+
+        Unlike `current` this is S3's state: an expired object is there until the reaper has deleted it.
+        """
         entry = self._known(key, owned_since)
         if entry is None:
             return UNKNOWN, False

@@ -1,11 +1,14 @@
-"""Coordination. What S3 says of objects without their values: one HEAD per key for all who wait, and its result.
+"""Coordination. HEAD requests, one at a time for each key and shared by its readers, and their results.
 
-The result is no copy: it has no value, and only requests for existence, size and end see it (EXISTS, STRLEN, TTL).
-A GET never looks here. That an object does not exist is kept in memory instead, as after a GET.
+A result has no value and is no cache entry: only requests for existence, size and expiry use it (EXISTS, STRLEN,
+TTL), a GET never does. That an object does not exist is kept in memory instead, as after a GET.
 
-An entry goes with everything that says more, or something later, of its key: a value that is kept, a write that
-begins or ends, an invalidation. Otherwise this could happen: a HEAD finds 5 bytes; a GET brings 7 bytes, which are
-kept and then evicted; the next STRLEN answers 5 again.
+A result is dropped by everything newer or more complete for its key: an entry that is kept, the beginning and end
+of a write, an invalidation. Otherwise:
+
+    1. STRLEN: a HEAD finds 5 bytes, and its result is kept here
+    2. a GET reads 7 bytes; the entry is kept in memory, and evicted later
+    3. STRLEN finds no entry, uses the result of step 1, and goes back to 5
 """
 
 from __future__ import annotations
@@ -20,18 +23,19 @@ from milena_cache.memory.single_flight import SingleFlight
 from milena_cache.objects.expiry import is_expired
 from milena_common.runtime.clock import Clock
 
-# The most entries; the least recently used goes first. About 4 MB with keys of 50 bytes, 14 MB with the longest.
+# Results that are kept; the least recently used is evicted. About 4 MB with keys of 50 bytes, 14 MB with the
+# longest.
 MAX_KNOWN = 10_000
 
 
 class Known(NamedTuple):
-    """An object without its value.
+    """The result of a HEAD.
 
     size: bytes; None if the object does not exist
     etag: as S3 spells it, quotes included
-    expires_at: when the object ends, seconds since 1970; NEVER (0) if it does not
-    checked_at: when S3 was asked, monotonic seconds
-    owned_since: the ring epoch since which this node owned the key's slot then
+    expires_at: seconds since 1970; NEVER (0) if the object does not expire
+    checked_at: when the HEAD was sent, monotonic seconds
+    owned_since: the ring epoch since which this node owned the key's slot at that time
     """
 
     size: int | None
@@ -47,10 +51,10 @@ class Known(NamedTuple):
 
 
 class Existence:
-    """The HEADs of one node in flight, and what earlier ones found.
+    """The HEADs of one node in flight, and the results of earlier ones.
 
-    An entry is used as long as a copy of the same age would be fresh: TTL_SECONDS, without grace and keep, because
-    asking again costs no more than what a copy's revalidation costs.
+    A result is used as long as an entry of the same age would be fresh: TTL_SECONDS, without grace and keep,
+    because another HEAD costs no more than the revalidation of an entry.
     """
 
     def __init__(self, freshness: Freshness, clock: Clock, late_after: float) -> None:
@@ -63,12 +67,12 @@ class Existence:
         return len(self._known)
 
     def __iter__(self) -> Iterator[bytes]:
-        """The keys of which something is known, or is being asked."""
+        """Iterate over the keys with a result or a HEAD in flight."""
         yield from self._known
         yield from self.heads
 
     def get(self, key: bytes, owned_since: int) -> Known | None:
-        """Return what is known of an object that exists, if it may be told to a request of this ownership."""
+        """Return the result for an object that exists; None if it is too old, or from before `owned_since`."""
         known = self._known.get(key)
         if known is None or known.owned_since < owned_since:
             return None
@@ -80,7 +84,7 @@ class Existence:
         return known
 
     def keep(self, key: bytes, known: Known) -> None:
-        """Remember the object."""
+        """Keep the result; the oldest is evicted beyond MAX_KNOWN. Does nothing if TTL_SECONDS is 0."""
         if not self._freshness.ttl:
             return
         self._known[key] = known
@@ -89,6 +93,6 @@ class Existence:
             self._known.popitem(last=False)
 
     def invalidate(self, key: bytes) -> None:
-        """Know nothing of the object any more, and believe no HEAD that is in flight."""
+        """Drop the result, and detach the HEAD in flight."""
         self._known.pop(key, None)
         self.heads.detach(key)

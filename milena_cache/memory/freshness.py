@@ -1,13 +1,15 @@
-"""Pure. What a copy's age allows: the three windows of a copy, one after the other.
+"""Pure. Decides by the age of an entry if it may be served: three windows, one after the other.
 
     age   0 ........ ttl ............ + grace ............... + keep ..........
           FRESH      GRACE            KEEP                    GONE
-          serve it   serve it, and    ask S3 first; serve it  as if it were
-                     ask S3 meanwhile if S3 fails             not there
+          serve      serve, and       revalidate first;       treat as
+                     revalidate in    serve stale if          not cached
+                     the background   S3 fails
 
-"Ask" is a conditional GET with the copy's ETag. The ttl is shortened for each key by up to `jitter` of itself,
-so that what was loaded together does not expire together. Terms as in RFC 5861 (stale-while-revalidate is the
-grace, stale-if-error the serving in keep).
+Revalidation is a conditional GET with the entry's ETag. The ttl is shortened for each key by up to `jitter` of
+itself: entries that were loaded together would otherwise expire together, and S3 would get all their revalidations
+at once. The shortening depends on the key alone, so that an entry does not change its window back and forth. Terms
+as in RFC 5861: grace is stale-while-revalidate, serving within keep is stale-if-error.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from enum import Enum
 
 
 class Window(Enum):
+    """The window of an entry's age, see the module's docstring."""
+
     FRESH = "fresh"
     GRACE = "grace"
     KEEP = "keep"
@@ -25,7 +29,15 @@ class Window(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """The lengths of the windows, in seconds; `jitter` is a share of the ttl, 0 to 1."""
+    """The lengths of the windows, all in seconds but `jitter`.
+
+    ttl: age up to which an entry is fresh
+    jitter: the greatest share of the ttl, 0 to 1, by which a key's ttl is shortened
+    grace: seconds after the ttl in which it is served and revalidated in the background
+    keep: seconds after the grace in which it is kept for revalidation
+    stale_if_error: seconds after the ttl in which it may be served if S3 fails; at most grace and keep count
+    negative_ttl: age up to which the absence of an object is served
+    """
 
     ttl: float
     jitter: float
@@ -35,11 +47,11 @@ class Freshness:
     negative_ttl: float
 
     def fresh_for(self, key: bytes) -> float:
-        """The ttl of this key's copies: the same in this process each time."""
+        """Return the ttl of this key's entries in seconds, always the same within one process."""
         return self.ttl * (1.0 - self.jitter * (hash(key) & 0xFFFF) / 0x10000)
 
     def window(self, key: bytes, age: float, *, negative: bool) -> Window:
-        """The window of a copy of that age; a negative entry is fresh or gone."""
+        """Return the window of an entry of that age; a negative entry is FRESH or GONE."""
         if negative:
             return Window.FRESH if age < self.negative_ttl else Window.GONE
         stale = age - self.fresh_for(key)
@@ -50,10 +62,10 @@ class Freshness:
         return Window.KEEP if stale < self.grace + self.keep else Window.GONE
 
     def may_serve_on_error(self, key: bytes, age: float) -> bool:
-        """Whether a copy of that age may be served because S3 cannot be asked."""
+        """True if an entry of that age may be served when S3 fails."""
         stale = age - self.fresh_for(key)
         return stale < min(self.grace + self.keep, self.stale_if_error)
 
     def age_at_end_of_grace(self, key: bytes) -> float:
-        """The age from which S3 is asked before a copy is served."""
+        """Return the age in seconds from which an entry is revalidated before it is served."""
         return self.fresh_for(key) + self.grace

@@ -1,11 +1,11 @@
-"""Pure. Copies of objects in memory: an LRU bounded by entries and by bytes.
+"""Pure. The cache entries in memory: an LRU bounded by number of entries and by bytes.
 
-The order is that of an `OrderedDict`, whose newest end is the most recently used. A library's LRU does the same
-in three Python calls and two dictionaries; this is on the path of every hit, where that is twice the time (0.4
-µs more, with 100,000 keys), and costs 100 bytes more for each entry.
+The order is that of an `OrderedDict`, whose newest end is the most recently used. A library's LRU needs three
+Python calls and two dictionaries for that; this is on the path of every hit, where that takes twice the time (0.4
+µs more, with 100,000 keys), and 100 bytes more for each entry.
 
-Bytes are what an entry costs the process: key, value, and the constant overhead of their keeping, so that
-LRU_BYTES bounds memory also when values are small. Freshness is the entry's and not decided here.
+The bytes of an entry are key, value and a constant overhead, so that LRU_BYTES bounds the process's memory also
+when values are small. Freshness is not decided here. Every change of a key's entry is announced to the change feed.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from collections.abc import Iterator
 from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.objects.expiry import NEVER
 
-# What one entry takes beyond the bytes of its key and value: objects, dictionary slots, list node. 310 to 345,
-# depending on how full the dictionaries are; measured with `python -m bench --case memory`.
+# Bytes that an entry takes beyond its key and value: objects, dictionary slots, list node. 310 to 345, depending on
+# how full the dictionaries are; measured with `python -m bench --case memory`.
 ENTRY_OVERHEAD = 350
 
-# What one with an end of its own takes beyond that.
+# Bytes that an entry with an expiry takes beyond that.
 EXPIRY_OVERHEAD = 48
 
-# Seconds within which two entries are taken to be of the same age.
+# Seconds within which two entries get the same `checked_at`, see `store`.
 SAME_TIME = 0.01
 
 _MD5_ETAG = re.compile(r'"[0-9a-f]{32}"')
 
 
 class Entry:
-    """A copy of an object, or the knowledge that there is none (`value` is None).
+    """A cached object, or its absence.
 
-    `checked_at`: when S3 last vouched for it, monotonic seconds. `owned_since`: the ring epoch since which this
-    node owned the key's slot at that time. The ETag of an object of one part is 32 hexadecimal digits in quotes:
-    it is kept as a number, which saves 48 bytes. `expires_at`: when the object ends, in seconds since 1970.
-    `indeterminate`: its bytes may have been written anew in S3 meanwhile, to end at another time. Only
-    `ExpiringEntry` has these two of its own, because slots for them in all entries would cost each 16 bytes.
+    value: bytes; None if the object does not exist
+    etag: as S3 spells it, quotes included. 32 hexadecimal digits are stored as a number, which saves 48 bytes
+    checked_at: when S3 last confirmed it, monotonic seconds; of a read, when its request was sent
+    owned_since: the ring epoch since which this node owned the key's slot at that time
+    expires_at: seconds since 1970; NEVER (0) if the object does not expire
+    indeterminate: True if a write of unknown outcome may have changed its expiry in S3, with the same bytes
+
+    Only `ExpiringEntry` has slots for the last two: in all entries they would cost 16 bytes each.
     """
 
     __slots__ = ("_etag", "checked_at", "owned_since", "value")
@@ -58,12 +61,12 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes in the value."""
+        """Return the length of the value in bytes; 0 if the object does not exist."""
         return len(self.value) if self.value is not None else 0
 
 
 class ExpiringEntry(Entry):
-    """A copy of an object that ends by itself, or may."""
+    """An entry of an object that expires, or may expire."""
 
     __slots__ = ("expires_at", "indeterminate")
 
@@ -83,16 +86,16 @@ class ExpiringEntry(Entry):
 
 
 def entry_of(value: bytes | None, etag: str, checked_at: float, owned_since: int, expires_at: float) -> Entry:
-    """The entry for an object that ends at `expires_at`, or never."""
+    """Return an entry for an object that expires at `expires_at` (seconds since 1970), NEVER (0) included."""
     if not expires_at:
         return Entry(value, etag, checked_at, owned_since)
     return ExpiringEntry(value, etag, checked_at, owned_since, expires_at, indeterminate=False)
 
 
 class Memory:
-    """At most `max_entries` entries and `max_bytes` bytes; the least recently used goes first.
+    """At most `max_entries` entries and `max_bytes` bytes; the least recently used is evicted.
 
-    `change_feed` is notified of each entry that goes, or gives its place to a different one.
+    `change_feed` is notified of each entry that is removed or replaced by a different one.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -101,7 +104,7 @@ class Memory:
         self.change_feed = ChangeFeed()
         self.bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
-        # By cache key, the least recently used first. Read by the door too, on the path of a hit.
+        # By cache key, the least recently used first. The RESP server reads it too, on the path of a hit.
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._checked_at = 0.0
         self._owned_since = 0
@@ -113,29 +116,29 @@ class Memory:
         return key in self.entries
 
     def __iter__(self) -> Iterator[bytes]:
-        """The keys, in no particular order."""
+        """Iterate over the keys, in no particular order."""
         return iter(self.entries)
 
     def peek(self, key: bytes) -> Entry | None:
-        """The entry, which becomes no more recently used by it."""
+        """Return the entry without a change of its place in the LRU order; None if there is none."""
         return self.entries.get(key)
 
     def get(self, key: bytes) -> Entry | None:
-        """The entry, which becomes the most recently used."""
+        """Return the entry, and make it the most recently used; None if there is none."""
         entry = self.entries.get(key)
         if entry is not None:
             self.entries.move_to_end(key)
         return entry
 
     def store(self, key: bytes, entry: Entry) -> bool:
-        """Keep `entry` and drop what no longer fits; False if it alone is over the byte budget."""
+        """Keep `entry` and evict what no longer fits; False if it alone is larger than `max_bytes`."""
         before = self.entries.pop(key, None)
         if before is not None:
             self.bytes -= _cost(key, before)
             if _differ(before, entry):
                 self.change_feed.notify(key)
-        # Entries that came together hold the same two number objects, which saves 64 bytes each; a copy may be
-        # taken for up to SAME_TIME older than it is for that.
+        # Entries that are stored together share the two number objects, which saves 64 bytes each. The price: an
+        # entry's age may come out up to SAME_TIME too great.
         if 0 <= entry.checked_at - self._checked_at < SAME_TIME:
             entry.checked_at = self._checked_at
         self._checked_at = entry.checked_at
@@ -155,7 +158,7 @@ class Memory:
         return True
 
     def remove(self, key: bytes) -> None:
-        """Forget the entry, if there is one."""
+        """Remove the entry, if there is one."""
         entry = self.entries.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(key, entry)
@@ -173,8 +176,8 @@ def _cost(key: bytes, entry: Entry) -> int:
 
 
 def _differ(one: Entry, other: Entry) -> bool:
-    """Whether readers of the one are told something else than readers of the other."""
+    """True if a reader of `one` gets a different reply than a reader of `other`."""
     if one.expires_at != other.expires_at or one._etag != other._etag:
         return True
-    # Of what has no ETag nothing is known but the value itself.
+    # Without ETags only the values themselves can be compared.
     return (one.value is None) != (other.value is None) or (not one._etag and one.value != other.value)

@@ -1,17 +1,22 @@
-"""Coordination. Flights: one S3 read per key, shared by everybody who waits for it.
+"""Coordination. Single flight: one S3 read at a time for each key, shared by all readers of that key.
 
-A flight is a task of its own. Who waits can give up without harm to the others, and an error reaches those who
-wait and nobody after them.
+The reads of a call run in tasks of their own, not in those of its readers: a reader that times out or is cancelled
+cancels nothing for the others. An error goes to the readers that wait at that time and is not cached.
 
-A flight that is late (its answer may be lost) begins to read once more when another reader joins it. The first read
-that succeeds ends the flight for all who wait, and the others are cancelled.
+A call is late when its newest read has run for `late_after` seconds: the reply may be lost. The next reader that
+joins a late call starts one more read, up to MAX_READS. The first read that succeeds completes the call for all
+readers, and the other reads are cancelled.
 
-Invariant: what a flight brings is kept only while the flight is *attached*. A write or delete of the key detaches
-it, because the read may have begun before the write; nobody joins it after that either, or a reader that came
-after the write was acknowledged would be told what was before. The same holds for a request that comes with a
-newer `owned_since` than the flight's: another node may have written in between. And what one of its reads brought
-and was kept detaches it, or this could happen: a second read brings a new version, which is kept; before its
-success has cancelled the first read, that one keeps the old version over it.
+Invariant: the result of a call is kept only while the call is *attached*, and only an attached call is joined.
+Three things detach a call:
+
+- A write or delete of the key. Otherwise: (1) a read begins, and S3 reads the old object; (2) a PUT of the key is
+  acknowledged; (3) a reader that comes now joins the call of step 1 and gets the value from before the PUT.
+- A request with a newer `owned_since` than the call's. Otherwise: (1) a read begins; (2) the slot moves to another
+  node, which acknowledges a write of the key, and back; (3) a reader joins the read of step 1.
+- A result of the call that has been kept (`Node._fetch`). Otherwise: (1) a late call has two reads, and the second
+  brings the newer version, which is kept; (2) before its success is processed and cancels the first read, the first
+  read arrives with the older version and is kept over it.
 """
 
 from __future__ import annotations
@@ -23,15 +28,20 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Reads of one flight, the first included.
+# Reads of one call, the first included.
 MAX_READS = 3
 
 
 class SharedCall(Generic[T]):
-    """S3 reads under way for one key.
+    """The S3 reads in flight for one key.
 
-    attached: the result may still be kept
+    key: the cache key
+    owned_since: the ring epoch since which this node owned the key's slot, by the request that started the call
+    read: starts one read
+    attached: True while the result may be kept and readers may join
     outcome: the result of the first read that succeeds, or the error of the last that fails
+    running: the tasks of the reads in flight
+    reads: how many reads have begun
     read_at: when the newest read began, monotonic seconds
     """
 
@@ -49,7 +59,7 @@ class SharedCall(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """The flights of one node, by cache key. Those older than `late_after` seconds are late."""
+    """The single-flight calls of one node, by cache key. A read older than `late_after` seconds is late."""
 
     def __init__(self, late_after: float) -> None:
         self.late_after = late_after
@@ -60,14 +70,17 @@ class SingleFlight(Generic[T]):
         return len(self._tasks)
 
     def __iter__(self) -> Iterator[bytes]:
-        """The keys of the flights that may be joined."""
+        """Iterate over the keys of the calls that may be joined."""
         return iter(self._by_key)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._by_key
 
     def join(self, key: bytes, owned_since: int, now: float) -> SharedCall[T] | None:
-        """Return the flight for `key` that a request of this ownership may share; it reads again if it is late."""
+        """Return the call for `key` that a request of this ownership may share; None if there is none.
+
+        `now` is monotonic seconds. A call that is late begins another read.
+        """
         call = self._by_key.get(key)
         if call is None:
             return None
@@ -81,7 +94,7 @@ class SingleFlight(Generic[T]):
     def start(
         self, key: bytes, owned_since: int, read: Callable[[SharedCall[T]], Awaitable[T]], now: float
     ) -> SharedCall[T]:
-        """Start `read` as the flight for `key`, in place of any other."""
+        """Start `read` as the call for `key`, detaching any other; `now` is monotonic seconds."""
         self.detach(key)
         call = SharedCall(key, owned_since, read)
         self._by_key[key] = call
@@ -100,18 +113,19 @@ class SingleFlight(Generic[T]):
         task.add_done_callback(lambda task: self._read_done(call, task))
 
     def detach(self, key: bytes) -> None:
-        """Keep nothing of the flight for `key`, and let nobody join it any more."""
+        """Have the result of the call for `key` not kept, and the call not joined any more."""
         call = self._by_key.pop(key, None)
         if call is not None:
             call.attached = False
 
     async def wait(self, call: SharedCall[T], timeout: float) -> bool:
-        """Whether the flight has landed within `timeout` seconds."""
+        """Wait for the call's outcome; False if there is none within `timeout` seconds. Cancels nothing."""
+        # Not `wait_for`: it would cancel the outcome that other readers wait for.
         await asyncio.wait((call.outcome,), timeout=max(0.0, timeout))
         return call.outcome.done()
 
     async def cancel_all(self) -> None:
-        """Break off every flight; for the end of the process."""
+        """Cancel every read, at the end of the process."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -123,7 +137,7 @@ class SingleFlight(Generic[T]):
         error = None if task.cancelled() else task.exception()
         succeeded = not task.cancelled() and error is None
         if call.running and not succeeded:
-            return  # another read of the flight may still bring something
+            return  # another read of the call may still succeed
         if self._by_key.get(call.key) is call:
             del self._by_key[call.key]
         if call.outcome.done():
@@ -132,7 +146,8 @@ class SingleFlight(Generic[T]):
             call.outcome.cancel()
         elif error is not None:
             call.outcome.set_exception(error)
-            call.outcome.exception()  # everybody may have given up waiting; that is no event for the log
+            # Marks it as retrieved: when all readers have timed out, asyncio would log it as never retrieved.
+            call.outcome.exception()
         else:
             call.outcome.set_result(task.result())
             for other in call.running:

@@ -51,7 +51,7 @@ class Probed(NamedTuple):
 
 
 class StoreProbe:
-    """Probes one bucket. `draw` gives random numbers from 0 to 1.
+    """Probes one bucket. `rng` returns random numbers from 0 to 1.
 
     What was found out once is not tried again: a store on which one trial fails for ever, as a gateway that answers
     multipart uploads with 500, would else be sent all 35 requests each time.

@@ -1,8 +1,8 @@
-"""What a get does: dirty entries, memory, a read in flight, S3.
+"""Reads: from dirty entries, from memory, from a read in flight, from S3, in this order.
 
 - `reader`: the node's policy; `shared_reads`, `origin_health`: waiting for S3, and stale entries when it fails.
-- `read_modify_write`: commands that depend on what there is; `listing`: pages of keys; `refresh`: drops clean
+- `read_modify_write`: commands whose write depends on the object; `listing`: pages of keys; `refresh`: drops clean
   entries.
 
-Every read has one outcome, and a hit never awaits.
+Invariants: every read has exactly one outcome, and a hit never awaits.
 """

@@ -1,36 +1,40 @@
-"""Pure. Whether S3 is believed to work, so that readers who have a copy need not each find out by waiting.
+"""Pure. A circuit breaker for reads of S3: readers with a servable entry do not wait for a read that will fail.
 
-S3 as a whole is *suspect* after failures of several different keys without a success of any key between them. One
-success clears that. A single object whose reads always fail says nothing about the others: its failure is
-remembered for its own key, and only the readers of that key are served their copy without waiting.
+S3 as a whole is *suspect* after failures of several different keys without a success in between; one success clears
+that. A single object whose reads always fail says nothing about S3: its failure is remembered for its key alone,
+and only the readers of that key are served their entry without waiting. A reader without an entry always sends its
+request: there is nothing to serve instead, and a success clears the suspicion.
 
-A reader without a copy always asks S3: there is nothing to serve instead, and the success clears the suspicion.
-
-Background reads (probes) look whether S3 answers again. Keys that are known to fail and keys that are not have
-separate turns. Otherwise the readers of one bad object would take every turn, each probe would fail, and S3 would
-stay suspect for all the others.
+Background reads (probes) find out when S3 works again. Keys that are known to fail and all other keys have separate
+probe slots, one each every PROBE_SECONDS. With one slot for both: (1) an outage ends, but object X still fails; (2)
+the readers of X, who are the most frequent, take every slot; (3) each probe fails, and S3 stays suspect for all
+keys.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-# Failures of so many different keys in a row make S3 suspect.
+# Number of different keys whose failures in a row make S3 suspect.
 SUSPECT_KEYS = 3
-# The same where not even a connection could be made, which hardly depends on the key.
+# The same for failures to connect, which hardly depend on the key.
 SUSPECT_KEYS_UNCONNECTED = 2
 # Seconds between two probes: of one key, and of either kind of keys while S3 is suspect.
 PROBE_SECONDS = 1.0
-# Seconds after which the failure of a key is forgotten, unless it fails again.
+# Seconds after which the failure of a key is dropped, unless it fails again.
 KEY_FAILURE_SECONDS = 10.0
-# Keys whose failure is remembered; the one that failed longest ago is forgotten first.
+# Keys whose failure is remembered; beyond that the one that failed longest ago is dropped.
 MAX_FAILING_KEYS = 1024
-# Seconds from one announcement that S3 fails to the next.
+# Minimum seconds between two log lines that S3 fails.
 ANNOUNCE_SECONDS = 60.0
 
 
 class _KeyFailure:
-    """The remembered failure of one key: monotonic seconds of the last failure, and of the next permitted probe."""
+    """The remembered failure of one key.
+
+    failed_at: the last failure, monotonic seconds
+    next_probe: when the next probe is allowed, monotonic seconds
+    """
 
     __slots__ = ("failed_at", "next_probe")
 
@@ -40,15 +44,16 @@ class _KeyFailure:
 
 
 class OriginHealth:
-    """The state of one node's S3. `now` is monotonic seconds, `key` a cache key."""
+    """The health of S3 as one node sees it. `now` is monotonic seconds, `key` a cache key."""
 
     def __init__(self) -> None:
         self.suspect = False
-        # At most SUSPECT_KEYS of each: the different keys that failed since the last success.
+        # The different keys that failed since the last success, at most SUSPECT_KEYS in each set.
         self._failed_keys: set[bytes] = set()
         self._unconnected_keys: set[bytes] = set()
         self._failing: OrderedDict[bytes, _KeyFailure] = OrderedDict()
-        # While S3 is suspect: the next permitted probe of any key with a failure of its own, and of any other key.
+        # While S3 is suspect, when the next probe is allowed: True for keys with a remembered failure, False for
+        # all others.
         self._next_probe = {True: 0.0, False: 0.0}
         self._next_announcement = float("-inf")
         self._announced = False
@@ -58,7 +63,7 @@ class OriginHealth:
         return len(self._failing)
 
     def succeeded(self, key: bytes) -> bool:
-        """Note that S3 answered a request about `key`. Return True if the end of an outage is to be logged."""
+        """Record that S3 replied to a request about `key`. Return True if the end of an outage is to be logged."""
         self._failing.pop(key, None)
         self._failed_keys.clear()
         self._unconnected_keys.clear()
@@ -67,7 +72,10 @@ class OriginHealth:
         return announced
 
     def failed(self, key: bytes, now: float, *, unconnected: bool = False) -> bool:
-        """Note that S3 failed for `key`. Return True if the beginning of an outage is to be logged."""
+        """Record that S3 failed for `key`. Return True if the beginning of an outage is to be logged.
+
+        `unconnected`: no connection could be made.
+        """
         failure = self._failing.get(key)
         if failure is None:
             self._failing[key] = _KeyFailure(now)
@@ -87,7 +95,7 @@ class OriginHealth:
         if not self.suspect:
             return False
         self._next_probe = {True: now + PROBE_SECONDS, False: now + PROBE_SECONDS}
-        # An S3 that fails and answers by turns would fill the log with pairs of lines.
+        # An S3 that fails and recovers again and again would fill the log with pairs of lines.
         if now < self._next_announcement:
             return False
         self._next_announcement = now + ANNOUNCE_SECONDS
@@ -95,11 +103,11 @@ class OriginHealth:
         return True
 
     def expects_failure(self, key: bytes, now: float) -> bool:
-        """Return True if a read of `key` from S3 is expected to fail, so that a servable copy goes before it."""
+        """True if a read of `key` from S3 is expected to fail, so that a servable entry is served at once."""
         return self.suspect or self._failure(key, now) is not None
 
     def may_probe(self, key: bytes, now: float) -> bool:
-        """Return True if a read of `key` may be started in the background, and count it as started."""
+        """True if a background read of `key` may begin; it is then counted as begun."""
         failure = self._failure(key, now)
         if failure is not None and now < failure.next_probe:
             return False

@@ -1,7 +1,9 @@
-"""Coordination. Read, decide, write, with nothing in between.
+"""Coordination. Atomic read-modify-write of one object: read, decide, write on a condition, retry.
 
-The key's turn is held from the read to the write, so that writers of this node keep out; somebody else's write is
-noticed by the condition that the write carries, and then it all begins anew.
+The key's lock is held from the read to the write, which excludes the other writers of this node. Writers elsewhere
+take no lock of this node: the write therefore carries the ETag that was read as a condition (or that there was no
+object), and if the condition fails, all begins again with a read. Otherwise: (1) INCR reads 5; (2) another writer
+puts 9 into S3; (3) INCR writes 6, and the 9 is lost.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from milena_common.api.durability import ANY_OBJECT, Durability
 from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
 
-# Each round is up to three requests to S3. Writers that meet so often are in each other's way for good.
+# Each round is up to three requests to S3. Beyond this the contention does not resolve itself.
 MAX_ROUNDS = 20
 
 
 class NewValue(NamedTuple):
-    """Write this; the object ends at `expires_at`, in seconds since 1970.
+    """The decision to write.
 
-    `only_expiry`: `value` is the entry's own, so that what else S3 keeps with the object must stay as it is.
+    value: bytes to write
+    expires_at: seconds since 1970; NEVER (0) if the object does not expire
+    only_expiry: True if only the expiry changes: `value` is the entry's own, and all other metadata stays as it is
     """
 
     value: bytes
@@ -35,6 +39,8 @@ class NewValue(NamedTuple):
 
 
 class Otherwise(Enum):
+    """The decisions other than to write: delete the object, or leave it as it is."""
+
     DELETE = "delete"
     KEEP = "keep"
 
@@ -42,26 +48,30 @@ class Otherwise(Enum):
 DELETE: Literal[Otherwise.DELETE] = Otherwise.DELETE
 KEEP: Literal[Otherwise.KEEP] = Otherwise.KEEP
 
-# Pure; may be called several times. `value` of the entry is None if there is no such object.
+# A pure function of the entry read, called once a round. The entry's `value` is None if there is no such object.
 Decide = Callable[[Entry], NewValue | Otherwise]
 
 
 class Read(Protocol):
-    """The answer to a read."""
+    """The reply to a read."""
 
     @property
     def entry(self) -> Entry: ...
 
 
 class Reader(Protocol):
-    """What reads objects: the node."""
+    """The node, as far as it reads objects."""
 
     async def get(self, target: Object, timeout: float, owned_since: int = 0) -> Read:
-        """The object, within `timeout` seconds."""
+        """Return the object, within `timeout` seconds. Raises MilenaError."""
 
 
 class Modified(NamedTuple):
-    """What there was, and the acknowledgement of what was made of it; None if nothing was written."""
+    """The result of `modify`.
+
+    before: the object as it was read
+    ack: the acknowledgement of the write; None if nothing was written
+    """
 
     before: Entry
     ack: Ack | None
@@ -78,9 +88,10 @@ async def modify(
     owned_since: int = 0,
     durability: Durability | None = None,
 ) -> Modified:
-    """Write what `decide` makes of the object's newest version, within `timeout` seconds.
+    """Replace the object's newest version by what `decide` returns for it, within `timeout` seconds.
 
-    Raises what `decide` raises, and as reads and writes do, but Unavailable in the place of ConditionFailed.
+    Raises what `decide` raises, and what reads and writes raise, except that ConditionFailed is retried, and after
+    MAX_ROUNDS becomes Unavailable.
     """
     deadline = clock.now() + timeout
 
@@ -98,8 +109,8 @@ async def modify(
                     return Modified(before, await writes.write_locked(change, durability, deadline))
                 except ConditionFailed:
                     continue
-            # It need not be contention: where a dirty write with a condition is in conflict with what another
-            # writer has put into S3, and this one has to go through S3, each round reads that dirty write again.
+            # Not necessarily contention. A dirty write with a condition may conflict with what another writer has
+            # put into S3: if this write has to go through to S3, each round reads that dirty write and fails again.
             raise Unavailable(f"{target.ref}: others changed it, or are in conflict, in {MAX_ROUNDS} rounds")
 
     return await writes.wait_for(locked(), target, timeout)

@@ -1,19 +1,20 @@
-"""Coordination. The node's policy for reads: what a get does with dirty entries, memory, flights and S3.
+"""Coordination. The node's policy for reads, over dirty entries, memory, single-flight calls and S3.
 
-    get     lookup ── a dirty entry: what was acknowledged and is not in S3 ──▶ hit        never awaits
-              │    ── a copy that may be served ──▶ hit, stale, negative_hit               never awaits
-              └─ none ─▶ flight ─▶ S3 ─▶ memory ──▶ miss, revalidated, changed, coalesced, bypass
-                            └─ S3 fails, but there is a copy within its keep ──▶ stale_error
+    get     lookup ── a dirty entry: acknowledged, and not in S3 yet ──▶ hit               never awaits
+              │    ── an entry that may be served ──▶ hit, stale, negative_hit             never awaits
+              └─ none ─▶ single-flight call ─▶ S3 ─▶ memory ──▶ miss, revalidated, changed, coalesced, bypass
+                            └─ S3 fails, and there is an entry within its keep ──▶ stale_error
 
-What a put or delete does is in `writes`.
+Puts and deletes are in `writes`.
 
 Invariants:
-1. What was acknowledged is what is read: a read that starts after an acknowledgement gets no older value through
-   this node. A dirty entry goes before any copy; a read of S3 that was under way when a write of its key began or
+1. Reads see acknowledged writes: a read that starts after an acknowledgement gets no older value through this node.
+   A dirty entry is served before any clean one; a read of S3 that was in flight when a write of its key began or
    ended is neither kept nor joined afterwards.
-2. What comes from an earlier ownership of its slot (`owned_since`), copy or dirty entry, is never served without
-   S3's word, also not when S3 fails: somebody else may have acknowledged a newer value in between.
-3. A caller that gives up cancels nothing that S3 was asked: flights are tasks of the node's own.
+2. An entry or dirty entry from an earlier ownership of its slot (`owned_since`) is never served without
+   confirmation by S3, not even when S3 fails: another node may have acknowledged a newer value in between.
+3. A caller that times out or is cancelled cancels no request to S3: single-flight calls run in the node's own
+   tasks.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from milena_cache.reads.read_modify_write import KEEP, Decide, Modified, NewValu
 from milena_cache.reads.refresh import Refresher
 from milena_cache.reads.shared_reads import SharedReads
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writes.writer import Writes
 from milena_common.api.durability import Durability
 from milena_common.api.errors import MilenaError, OriginUnavailable
@@ -46,9 +49,12 @@ T = TypeVar("T")
 
 
 class Reply(NamedTuple):
-    """The answer to a read: `entry.value` is None if the object does not exist. `age` in seconds.
+    """The reply to a read.
 
-    `dirty`: it was acknowledged, and is not in S3 yet.
+    outcome: one of `read_outcomes`
+    entry: the object; its `value` is None if it does not exist
+    age: seconds since S3 last confirmed it; 0 for a dirty entry
+    dirty: True if the object was acknowledged and is not in S3 yet
     """
 
     outcome: str
@@ -58,14 +64,18 @@ class Reply(NamedTuple):
 
 
 class FetchResult(NamedTuple):
-    """What a flight brought: an outcome of `stats`, and the entry, kept or not."""
+    """The result of a single-flight read.
+
+    outcome: one of `read_outcomes`
+    entry: the object, whether or not it was kept in memory
+    """
 
     outcome: str
     entry: Entry
 
 
 class Node:
-    """One cache node. `clock` is the only time it knows."""
+    """The reads of one cache node. All times are taken from `clock`."""
 
     def __init__(
         self,
@@ -75,6 +85,8 @@ class Node:
         fetches: SingleFlight[FetchResult],
         entries: Entries,
         dirty: Dirty,
+        dirty_writes: DirtyWrites,
+        recent: RecentUploads,
         writes: Writes,
         reads: ReadCounts,
         freshness: Freshness,
@@ -87,6 +99,8 @@ class Node:
         self.memory = memory
         self.fetches = fetches
         self.dirty = dirty
+        self.dirty_writes = dirty_writes
+        self.recent = recent
         self.writes = writes
         self.change_feed = entries.change_feed
         self._store = store
@@ -96,9 +110,9 @@ class Node:
         self._max_value_bytes = max_value_bytes
         self._existence = entries.existence
         self._shared = SharedReads(reads, clock, revalidate_timeout)
-        self._listings = Listings(store, buckets, dirty, writes, clock)
+        self._listings = Listings(store, buckets, dirty, dirty_writes, recent, clock)
         self.refresher = Refresher(entries, dirty)
-        # The same node for the reads that a write needs, which are in no hit ratio.
+        # The same node for reads on behalf of writes, which the hit ratio leaves out.
         self.uncounted = copy(self)
         self.uncounted.reads = ReadCounts()
         self.uncounted._shared = self._shared.counting(self.uncounted.reads)
@@ -106,13 +120,14 @@ class Node:
     # Reading.
 
     def lookup(self, target: Object, owned_since: int = 0) -> Reply | None:
-        """The answer from memory, if there is one that may be served without asking S3 first.
+        """Return the reply from memory; None if S3 must be asked first. Never awaits.
 
-        Raises FailedPrecondition if a value that was acknowledged is damaged in the journal.
+        An entry within its grace is served, and revalidated in the background. Raises FailedPrecondition if an
+        acknowledged value is damaged in the journal.
         """
         dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
-            return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None
+            return self._reply_dirty(dirty) if dirty.belief.owned_since >= owned_since else None
         entry = self.memory.get(target.cache_key)
         if entry is None or entry.owned_since < owned_since:
             return None
@@ -132,7 +147,7 @@ class Node:
         return Reply(outcome, entry, age)
 
     def size_in_memory(self, target: Object) -> int:
-        """Bytes in the value that is known of the object, dirty or a copy; 0 if there is none."""
+        """Return the length in bytes of the value in a dirty or clean entry; 0 if there is none."""
         dirty = self.dirty.entries.get(target.cache_key)
         if dirty is not None:
             return dirty.size
@@ -141,19 +156,22 @@ class Node:
 
     def _reply_dirty(self, dirty: DirtyEntry) -> Reply:
         now = self.clock.now()
-        if dirty.deleted or (dirty.expires_at and self.writes.is_gone(dirty)):
-            entry = Entry(None, "", now, dirty.owned_since)
+        if dirty.deleted or (dirty.expires_at and self.dirty_writes.is_gone(dirty)):
+            entry = Entry(None, "", now, dirty.belief.owned_since)
             outcome = "negative_hit"
         else:
-            value, etag = self.writes.value(dirty), self.writes.etag(dirty)
-            entry = entry_of(value, etag, now, dirty.owned_since, dirty.expires_at)
+            value, etag = self.dirty_writes.value(dirty), self.dirty_writes.etag(dirty)
+            entry = entry_of(value, etag, now, dirty.belief.owned_since, dirty.expires_at)
             outcome = "hit"
         self.reads.outcomes[outcome] += 1
         self.reads.hit_bytes += entry.size
         return Reply(outcome, entry, 0.0, dirty=True)
 
     def _expired(self, target: Object, cached: Entry, age: float, window: Window) -> Reply | None:
-        """What is told of an object that has come to its end, as long as its copy may be believed."""
+        """Return the reply for an object whose expiry has passed; None if its entry is too old to rely on.
+
+        Beyond its grace S3 is asked: the object may have been written anew, with another expiry.
+        """
         if window is not Window.FRESH and window is not Window.GRACE:
             return None
         self.writes.reaper.noticed(target, cached.owned_since)
@@ -161,9 +179,13 @@ class Node:
         return Reply("negative_hit", Entry(None, "", cached.checked_at, cached.owned_since), age)
 
     async def _revalidate(self, target: Object, timeout: float, owned_since: int) -> Reply | None:
-        """What `lookup` says once a dirty entry from an earlier ownership has been confirmed, or has gone."""
+        """Have S3 confirm a dirty entry from an earlier ownership, and return `lookup`'s reply after that.
+
+        None if there is no such entry, or `lookup` has no reply. Raises OriginUnavailable after `timeout` seconds,
+        and what the revalidation raises.
+        """
         dirty = self.dirty.get(target.cache_key)
-        if dirty is None or dirty.owned_since >= owned_since:
+        if dirty is None or dirty.belief.owned_since >= owned_since:
             return None
         try:
             async with asyncio.timeout(timeout):
@@ -177,9 +199,9 @@ class Node:
         return self.lookup(target, owned_since)
 
     async def get(self, target: Object, timeout: float, owned_since: int = 0) -> Reply:
-        """The object, within `timeout` seconds.
+        """Return the object, within `timeout` seconds.
 
-        Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
+        Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
         """
         return (
             self.lookup(target, owned_since)
@@ -218,7 +240,7 @@ class Node:
         return Reply("stale_error", cached, self.clock.now() - cached.checked_at)
 
     def _refresh(self, target: Object, cached: Entry) -> None:
-        """Ask S3 about `cached` while nobody waits for it."""
+        """Revalidate `cached` in the background, if no read of the key is in flight and a probe is allowed."""
         joined = self.fetches.join(target.cache_key, cached.owned_since, self.clock.now())
         if joined is None and self._shared.may_probe(target):
             self._start(target, cached.owned_since)
@@ -229,18 +251,18 @@ class Node:
         )
 
     async def _fetch(self, target: Object, owned_since: int, call: SharedCall[FetchResult]) -> FetchResult:
-        """Read the object from S3, conditionally if there is a copy, and keep what it brings."""
+        """Read the object from S3, conditionally if there is an entry; keep the result if `call` is attached."""
         cached = self.memory.get(target.cache_key)
         if cached is not None:
             age = self.clock.now() - cached.checked_at
             window = self._freshness.window(target.cache_key, age, negative=cached.value is None)
             if window is Window.FRESH and cached.owned_since >= owned_since and not self._is_expired(cached):
-                return FetchResult("revalidated", cached)  # somebody was faster
+                return FetchResult("revalidated", cached)  # another read has renewed it since the lookup
             if window is Window.GONE or cached.value is None or self._is_expired(cached):
                 cached = None
         requested_at = self.clock.now()
         got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
-        # The copy is as old as the question: S3 may have changed while the answer travelled.
+        # The age counts from the request, not from the reply: S3 may have changed while the reply was on its way.
         outcome = "changed" if cached else "miss"
         if isinstance(got, Absent):
             entry = Entry(None, "", requested_at, owned_since)
@@ -253,22 +275,25 @@ class Node:
                 entry = Entry(None, "", requested_at, owned_since)
                 self.writes.reaper.noticed(target, owned_since)
         if not call.attached:
-            self._entries.change_feed.notify(
-                target.cache_key
-            )  # readers are told what nobody will compare with anything
+            # The readers of this call get a result that is not kept, so that no later one is compared with it. If
+            # one of them keeps it in a near cache: (1) a write detaches the call and is announced; (2) this older
+            # result is returned; (3) nothing changes any more, and the near cache keeps it. So announce once more.
+            self._entries.change_feed.notify(target.cache_key)
         else:
+            # Another read of a late call may still be in flight with an older version; see `single_flight`.
             call.attached = False
             if not self._entries.keep(target.cache_key, entry):
                 outcome = "bypass"
         return FetchResult(outcome, entry)
 
     async def _request(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
-        """What S3 holds; with the copy's own value if it is still that."""
+        """Return what S3 holds, with the entry's own value object if the object has not changed."""
         etag = cached.etag if cached is not None else ""
         if cached is None or cached.value is None or not etag:
             return await self._store.get(ref, max_bytes=self._max_value_bytes)
         if cached.expires_at or cached.indeterminate or cached.owned_since < owned_since:
-            # The same bytes may have been written anew, to end at another time, which a 304 would not tell.
+            # The same bytes may have been written anew with another expiry: the ETag is the same, and a 304 has no
+            # metadata. A HEAD has.
             info = await self._store.head(ref)
             if info is not None and same_etag(info.etag, etag):
                 return Stored(cached.value, etag, info.metadata)
@@ -280,7 +305,10 @@ class Node:
         return bool(entry.expires_at) and is_expired(entry.expires_at, self.clock.wall())
 
     async def exists(self, target: Object, timeout: float, owned_since: int = 0) -> tuple[Reply, int]:
-        """Whether the object exists, and its size in bytes, without reading its value. Raises as `get` does."""
+        """Return a reply without the value, and the object's size in bytes (0 if it does not exist).
+
+        Within `timeout` seconds; by a HEAD if nothing is known of the object. Raises as `get` does.
+        """
         reply = self.lookup(target, owned_since) or await self._revalidate(target, timeout, owned_since)
         if reply is not None:
             return reply, reply.entry.size
@@ -289,7 +317,7 @@ class Node:
         known = self._existence.get(key, owned_since)
         if known is not None:
             self.reads.outcomes["hit"] += 1
-            self.change_feed.notify(key)  # the reader is told what nobody will compare with anything
+            self.change_feed.notify(key)  # the memory has no entry with which a later reply could be compared
             return Reply("hit", known.stand_in(), now - known.checked_at), known.size or 0
         cached = self._servable_on_error(target, owned_since)
         if cached is not None and self._shared.expects_failure(target):
@@ -309,7 +337,7 @@ class Node:
         return Reply(outcome, found.stand_in(), age), found.size or 0
 
     async def _head(self, target: Object, owned_since: int, call: SharedCall[Known]) -> Known:
-        """Ask S3 for the object without its value, and remember what it says."""
+        """Send a HEAD for the object, and keep the result while `call` is attached."""
         key = target.cache_key
         requested_at = self.clock.now()
         info = await self._shared.observed(target, self._store.head(target.ref))
@@ -343,9 +371,9 @@ class Node:
         *,
         counted: bool = False,
     ) -> Modified:
-        """Write what `decide` makes of the object's newest version, with nothing in between; see `modify`.
+        """Replace the object's newest version by what `decide` returns for it, atomically; see `modify`.
 
-        `counted`: the version before is the answer, so that this is a read too, and in the hit ratio.
+        `counted`: the previous version is returned to the client (as GETDEL does), so this counts as a read too.
         """
         reader = self if counted else self.uncounted
         return await modify(
@@ -353,9 +381,9 @@ class Node:
         )
 
     async def expire(self, target: Object, expires_at: float, timeout: float, owned_since: int = 0) -> bool:
-        """Have the object end at `expires_at` (seconds since 1970; 0: never); False if there is none.
+        """Set the object's expiry to `expires_at` (seconds since 1970; 0: never); False if there is no object.
 
-        If that moment has been, the object is deleted. Raises as `modify` does.
+        If that time has passed, the object is deleted. Raises as `modify` does.
         """
         expires_at = to_the_millisecond(expires_at)
 
@@ -367,14 +395,14 @@ class Node:
         return (await self.modify(target, decide, timeout, owned_since)).before.value is not None
 
     def invalidate(self, target: Object) -> None:
-        """Believe nothing of the object any more without asking S3: somebody else may have written it."""
+        """Drop what is known of the object, and have a dirty entry confirmed by S3, since S3 may have changed."""
         self._entries.invalidate(target.cache_key)
         self.writes.mark_unconfirmed(target.cache_key)
 
     async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
-        """A page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""
+        """Return a page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""
         return await self._listings.page(bucket, prefix, cursor, limit, timeout)
 
     async def finish(self) -> None:
-        """Break off the reads under way; for the end of the process."""
+        """Cancel the reads in flight, at the end of the process."""
         await asyncio.gather(self.fetches.cancel_all(), self._existence.heads.cancel_all())

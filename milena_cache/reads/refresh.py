@@ -1,12 +1,14 @@
-"""Coordination. Drops clean copies without touching S3, for when something else has written the bucket.
+"""Coordination. Drops clean entries without a request to S3, for use after another program has written the bucket.
 
-A copy that is dropped is read from S3 at the next request; readers with near caches are told. What is dirty stays
-as it is: it was acknowledged, and S3 does not have it yet.
+A dropped entry is read from S3 at the next request, and clients with near caches are notified. Dirty entries stay:
+they were acknowledged, and S3 does not have them yet.
 
-A read of S3 that is under way began before the refresh and may bring the old object. It answers those who wait for
-it and is not kept: `Entries.invalidate` detaches it, whether or not there is a copy.
+A read of S3 in flight began before the refresh and may return the old object: `Entries.invalidate` detaches it,
+with or without an entry. It is not enough to drop the entries that exist: (1) a GET misses and reads the old
+object; (2) REFRESH finds no entry and returns; (3) the read of step 1 is kept, and the old object is served as
+fresh.
 
-A prefix may have a million keys. They are gone through in parts, and others have their turn in between.
+A prefix may have a million keys. They are processed in parts, between which the event loop runs other work.
 """
 
 from __future__ import annotations
@@ -19,27 +21,31 @@ from typing import NamedTuple
 from milena_cache.memory.entries import Entries
 from milena_cache.writeback.dirty_table import Dirty
 
-# Keys that are dropped, and keys that are only compared, before others have their turn: about 1 ms of work each.
+# Keys that are dropped, and keys that are only compared, in one step of the event loop: about 1 ms of work each.
 DROPPED_AT_ONCE = 256
 COMPARED_AT_ONCE = 2048
 
 
 class Refreshed(NamedTuple):
-    """`refreshed`: copies that were dropped. `dirty`: objects that were kept, since S3 does not have them yet."""
+    """The result of a refresh.
+
+    refreshed: how many entries were dropped
+    dirty: how many objects were left as they are, since S3 does not have them yet
+    """
 
     refreshed: int
     dirty: int
 
 
 class Refresher:
-    """Drops copies of one node."""
+    """Drops clean entries of one node."""
 
     def __init__(self, entries: Entries, dirty: Dirty) -> None:
         self._entries = entries
         self._dirty = dirty
 
     def now(self, keys: Iterable[bytes]) -> Refreshed:
-        """Drop the copies of `keys`, which are cache keys, in one go."""
+        """Drop the entries of these cache keys in one step of the event loop."""
         refreshed = dirty = 0
         for key in keys:
             if key in self._dirty:
@@ -49,7 +55,7 @@ class Refresher:
         return Refreshed(refreshed, dirty)
 
     async def keys(self, keys: Iterable[bytes]) -> Refreshed:
-        """As `now`, for very many keys."""
+        """Drop the entries of these cache keys in parts, for any number of keys."""
         refreshed = dirty = 0
         left = iter(keys)
         while part := list(islice(left, DROPPED_AT_ONCE)):
@@ -60,9 +66,9 @@ class Refresher:
         return Refreshed(refreshed, dirty)
 
     async def matching(self, matches: Callable[[bytes], bool]) -> Refreshed:
-        """Drop the copies of all cache keys that match.
+        """Drop the entries of all cache keys that match.
 
-        Those that come into memory while this goes on were read from S3 after it began, and stay.
+        Entries that come into memory meanwhile were read from S3 after the refresh began, and stay.
         """
         matching: list[bytes] = []
         left = iter([*self._entries.known(), *self._dirty.entries])

@@ -1,7 +1,7 @@
-"""Coordination. Waiting for a read of S3 that others may wait for too, and noting what it says of S3.
+"""Coordination. Waits for single-flight reads of S3, and records their results for the health of S3.
 
-A reader that has a copy waits no longer than REVALIDATE_TIMEOUT_SECONDS, and gets its copy where S3 fails in a way
-that may pass. What S3 refuses is raised to it.
+A reader with a servable entry waits at most REVALIDATE_TIMEOUT_SECONDS, and is served the entry if S3 fails in a
+way that may pass (stale-if-error). A refusal of S3 that concerns the object is raised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ T = TypeVar("T")
 
 
 class SharedReads:
-    """The reads of one node. `revalidate_timeout` in seconds."""
+    """Waits for the reads of one node.
+
+    `revalidate_timeout`: for how many seconds a reader with a servable entry waits for S3.
+    """
 
     def __init__(self, reads: ReadCounts, clock: Clock, revalidate_timeout: float) -> None:
         self._health = OriginHealth()
@@ -34,17 +37,17 @@ class SharedReads:
         self._revalidate_timeout = revalidate_timeout
 
     def counting(self, reads: ReadCounts) -> SharedReads:
-        """The same, with errors counted in `reads`."""
+        """Return the same waits, with errors counted in `reads`."""
         other = copy(self)
         other._reads = reads
         return other
 
     def expects_failure(self, target: Object) -> bool:
-        """Return True if a read of the object is expected to fail, so that a servable copy goes before it."""
+        """True if a read of the object is expected to fail, so that a servable entry is served at once."""
         return self._health.expects_failure(target.cache_key, self._clock.now())
 
     def may_probe(self, target: Object) -> bool:
-        """Return True if the object may be read in the background, and count that as begun."""
+        """True if a background read of the object may begin; it is then counted as begun."""
         return self._health.may_probe(target.cache_key, self._clock.now())
 
     async def wait(
@@ -57,9 +60,10 @@ class SharedReads:
         *,
         has_entry: bool,
     ) -> T | None:
-        """Return what the flight brings within `timeout` seconds; None if the copy is to be served in its place.
+        """Return the call's result, within `timeout` seconds; None if the reader's entry is to be served instead.
 
-        Raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's words.
+        `has_entry`: the reader has a servable entry. Raises OriginUnavailable, AccessDenied or FailedPrecondition
+        with S3's message.
         """
         limit = min(timeout, self._revalidate_timeout) if has_entry else timeout
         if not await reads.wait(call, limit):
@@ -80,14 +84,18 @@ class SharedReads:
             raise
 
     async def observed(self, target: Object, request: Awaitable[T]) -> T:
-        """Return what `request`, a read of the object from S3, brings. Raises what it raises."""
+        """Return the result of `request`, a read of the object from S3, and record its success or failure.
+
+        Raises what `request` raises.
+        """
         try:
             response = await request
         except OriginFailure as failure:
             if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
                 self._failed(target, str(failure), unconnected=failure.fault is Fault.CONNECT)
             else:
-                self._succeeded(target)  # it answers, and its refusal shall be heard
+                # S3 works, and its refusal must reach the readers rather than be hidden behind stale entries.
+                self._succeeded(target)
             raise
         self._succeeded(target)
         return response

@@ -1,1 +1,7 @@
-"""What every protocol of the node shares. `status`: readiness, degradation, and samples by name."""
+"""What all protocol servers of the node share.
+
+- `requests`: get, put, delete, list, flush and the other API methods, with identity, limits, ownership and counts.
+- `status`: readiness, degradation, and metrics by name.
+
+Nothing here knows a protocol or a wire format: each method means the same over gRPC and RESP.
+"""

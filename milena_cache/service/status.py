@@ -1,4 +1,8 @@
-"""Pure. The node's state for those who ask: why it is not ready, and its figures by name."""
+"""Pure. The node's status: the reasons why it is not ready or degraded, and its metrics by name.
+
+Health checks, the Stats method, INFO and the renewals of the lease read it. It keeps nothing: each call reads the
+parts of the node as they are at that time.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +16,29 @@ from milena_cache.origin.requests import OriginCounts
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.reader import Node
 from milena_cache.writeback.dirty_table import DirtyEntry
+from milena_cache.writeback.failing import Failing
 from milena_cache.writeback.loop import WriteBack
 from milena_common.cluster.missing_node import NodeStatus, shortened
 from milena_common.metrics.call_counts import CallCounts
 
 
 class Concern(Protocol):
-    """A part that can say why the node should not serve, or should be looked after."""
+    """A part of the node with reasons of its own for the node not to be ready, or to be degraded."""
 
     def not_ready(self) -> list[str]:
-        """The reasons, in words; empty when there are none."""
+        """Return the reasons why the node should not get requests; empty if there are none."""
 
     def degraded(self) -> list[str]:
-        """The same for what an operator should look at, though the node serves."""
+        """Return what an operator should look at although the node serves; empty if there is nothing."""
 
 
 class Status:
-    """Reads the parts at the moment it is asked. `registrations` has one for each router. `ring_epoch`
-    gives the newest ring's epoch, 0 if none is known; None where nobody needs a ring.
+    """The status of one node.
 
-    `concerns` are further parts whose reasons are reported.
-
-    `max_age`: how many seconds an acknowledged write may be on its way to S3 before that is a reason to worry.
+    registrations: one for each router
+    ring_epoch: returns the newest ring's epoch, 0 if none is known; None for a node that needs no ring
+    concerns: further parts whose reasons are reported
+    max_age: seconds after which an acknowledged write that is not in S3 makes the node degraded
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Status:
         bucket_check: BucketCheck,
         journal: Journal[DirtyEntry],
         writeback: WriteBack,
+        failing: Failing,
         max_age: float,
         stopping: Callable[[], bool],
         clock: CorrectedClock,
@@ -57,6 +63,7 @@ class Status:
         self._bucket_check = bucket_check
         self._journal = journal
         self._writeback = writeback
+        self._failing = failing
         self.max_age = max_age
         self._stopping = stopping
         self._clock = clock
@@ -64,33 +71,33 @@ class Status:
 
     @property
     def joined(self) -> bool:
-        """Whether the node is in the ring of some router."""
+        """True if the node is in the ring of at least one router."""
         return any(each.joined for each in self.registrations)
 
     def not_ready(self) -> list[str]:
-        """The reasons, in words; empty when the node is ready."""
+        """Return the reasons why the node is not ready; empty if it is."""
         reasons = ["stopping"] if self._stopping() else []
         if self._bucket_check.problem:
             reasons.append(self._bucket_check.problem)
         if self.ring_epoch is not None and not self.ring_epoch():
-            reasons.append("no ring known yet: the Redis door cannot tell whose keys are whose")
+            reasons.append("no ring known yet: the RESP server does not know which node owns which keys")
         for concern in self.concerns:
             reasons += concern.not_ready()
         return reasons + [f"not joined: router {each.router}" for each in self.registrations if not each.joined]
 
     @property
     def oldest(self) -> float:
-        """For how many seconds the oldest dirty entry has been on its way to S3; 0 if there is none."""
+        """Return the age in seconds of the oldest dirty entry; 0 if there is none."""
         now = self._clock.now()
         return now - self._node.dirty.oldest_since(now)
 
     @property
     def damaged(self) -> int:
-        """Records of the journal that are not what was written."""
+        """Return how many records of the journal are damaged."""
         return self._journal.quarantined + self._node.dirty.damaged
 
     def degraded(self) -> list[str]:
-        """What an operator should look at, though the node serves."""
+        """Return what an operator should look at although the node serves; empty if there is nothing."""
         dirty = self._node.dirty
         reasons = []
         if self.oldest > self.max_age:
@@ -108,25 +115,25 @@ class Status:
             )
         for concern in self.concerns:
             reasons += concern.degraded()
-        return reasons + self._clock.degraded() + self._writeback.failing.degraded(self._clock.now())
+        return reasons + self._clock.degraded() + self._failing.degraded(self._clock.now())
 
     @property
     def stuck(self) -> int:
-        """How many dirty keys fail again and again while others reach S3."""
-        return self._writeback.failing.number_stuck(self._clock.now())
+        """Return how many dirty keys fail again and again while others reach S3."""
+        return self._failing.number_stuck(self._clock.now())
 
     @property
     def clock_skew(self) -> float:
-        """By how many seconds this machine's time of day is ahead of S3's; 0 as long as that is not known."""
+        """Return by how many seconds this machine's clock is ahead of S3's; 0 while that is not known."""
         return self._clock.skew
 
     def for_routers(self) -> NodeStatus:
-        """What goes with each renewal of a lease, so that routers know it if this node is lost."""
+        """Return what is sent with each renewal of a lease, so that routers have it if this node is lost."""
         dirty = self._node.dirty
         return NodeStatus(len(dirty), dirty.dead_letters, shortened(self.degraded()))
 
     def values(self) -> dict[str, float]:
-        """Counts since the start, and sizes now."""
+        """Return the metrics by name: counts since the start of the process, and current sizes."""
         reads, memory, dirty = self._node.reads, self._node.memory, self._node.dirty
         return {
             "hits": reads.hits,

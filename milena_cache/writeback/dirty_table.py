@@ -14,56 +14,84 @@ the present one, and the entries of it and of earlier ones that are still pendin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from milena_cache.objects.expiry import NEVER
-from milena_cache.objects.version import Base, Version
+from milena_cache.objects.version import Version
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 
 # Bytes of keys and keeping that are not counted for DIRTY_MEMORY_BYTES: some 24,000 entries.
 KEEPING_FREE = 16 * 2**20
 
 
-class DirtyEntry:
-    """One key's newest acknowledged write, and what is known of its way to S3.
+class DeadLetter(NamedTuple):
+    """Why an entry will not be uploaded by itself, and since when, in seconds since 1970.
 
-    `value` is None for a delete (`deleted`), and for a value that is only in the journal. `journaled` is False for
-    a write in the class `memory`; `shadowed_seq` is then the record of an earlier write of the key that stays in
-    the journal until S3 has this one (0: none). `etag` is the MD5 of its value if it has been computed. `base`:
-    what S3 holds under it, as far as is known; `maybe_absent`: or nothing, because a delete that it takes the place
-    of may have been carried out. `indeterminate`: an attempt may have happened. `since`: when the oldest write that
-    it stands for was acknowledged, monotonic seconds. `dead`: why it is a dead letter, "" if it is none, `dead_at`
-    in seconds since 1970; `damaged`: its value must not be served. `expires_at`: when the object expires, in
-    seconds since 1970; once that has been noticed, the entry is a delete that is `expired`. `keeps`: as in
-    `Change`, what is known of S3.
+    `damaged`: its record is damaged, and its value must not be served.
+    """
+
+    reason: str
+    at: float
+    damaged: bool
+
+
+class UploadState:
+    """How far the upload of one key's dirty entry has come; each later write of the key takes it over.
+
+    since: when the oldest write that the entry stands for was acknowledged, monotonic seconds.
+    flush_epoch: the flush epoch of that write.
+    next_flush_epoch: the flush epoch of the oldest write since the upload in flight began; None if none has come.
+    failures: attempts that have failed since the last success.
+    queued: the key waits for an upload, be it the first attempt or another one.
+    uploading: an upload of the entry, or of an older write of the key, is in flight.
+    """
+
+    __slots__ = ("failures", "flush_epoch", "next_flush_epoch", "queued", "since", "uploading")
+
+    def __init__(self, since: float, flush_epoch: int) -> None:
+        self.since = since
+        self.flush_epoch = flush_epoch
+        self.next_flush_epoch: int | None = None
+        self.failures = 0
+        self.queued = False
+        self.uploading = False
+
+
+class DirtyEntry:
+    """One key's newest acknowledged write: what is stored, what is believed of S3, and how its upload stands.
+
+    value: None for a delete (`deleted`), and for a value that is only in the journal.
+    size, cost: bytes of the value; bytes that the entry counts for.
+    etag: the ETag of its value, "" until it is computed.
+    expires_at: when the object expires, in seconds since 1970; once that has been noticed, the entry is a delete
+        that is `expired`.
+    journaled: False for a write in the class `memory`.
+    shadowed_seq: the record of an earlier write of the key that stays in the journal until S3 has this one; or 0.
+    acknowledged_at: monotonic seconds.
+    dead: why it is a dead letter; None if it is none.
+    belief: what S3 holds under it.
+    upload: how its upload stands; there from its coming into the table on.
     """
 
     __slots__ = (
-        "base",
-        "conditional",
+        "acknowledged_at",
+        "belief",
         "cost",
-        "damaged",
         "dead",
-        "dead_at",
         "deleted",
         "etag",
         "expires_at",
-        "failures",
-        "flush_epoch",
-        "indeterminate",
         "journaled",
-        "keeps",
         "key",
-        "maybe_absent",
-        "next_flush_epoch",
-        "owned_since",
-        "queued",
         "shadowed_seq",
-        "since",
         "size",
-        "uploading",
+        "upload",
         "value",
         "version",
     )
+
+    upload: UploadState
 
     def __init__(
         self,
@@ -71,42 +99,27 @@ class DirtyEntry:
         version: Version,
         value: bytes | None,
         size: int,
-        base: Base,
+        belief: S3Belief,
         *,
         deleted: bool,
-        conditional: bool,
         journaled: bool,
-        owned_since: int,
-        since: float,
+        acknowledged_at: float,
         etag: str = "",
         expires_at: float = NEVER,
-        keeps: str = "",
     ) -> None:
         self.key = key
         self.version = version
         self.value = value
         self.size = size
         self.cost = len(key) + size + ENTRY_OVERHEAD
-        self.base = base
+        self.belief = belief
         self.deleted = deleted
-        self.conditional = conditional
         self.journaled = journaled
-        self.owned_since = owned_since
-        self.since = since
+        self.acknowledged_at = acknowledged_at
         self.etag = etag
         self.expires_at = expires_at
-        self.keeps = keeps
         self.shadowed_seq = 0
-        self.maybe_absent = False
-        self.indeterminate = False
-        self.dead = ""
-        self.dead_at = 0.0
-        self.damaged = False
-        self.failures = 0
-        self.queued = False
-        self.uploading = False
-        self.flush_epoch = 0
-        self.next_flush_epoch: int | None = None
+        self.dead: DeadLetter | None = None
 
     def records(self) -> Iterator[int]:
         """The numbers of the journal's records that it stands for, in the order of their writing."""
@@ -114,6 +127,27 @@ class DirtyEntry:
             yield self.shadowed_seq
         if self.journaled:
             yield self.version.seq
+
+    def overwritable(self, owned_since: int) -> bool:
+        """True if another value, under this ownership, may take the place of this one without an entry of its own.
+
+        It is in memory alone and waits for the first attempt to upload it. Nothing was said of it that does not
+        hold for another value: neither an expiry nor a condition, and S3 has not refused it.
+        """
+        upload, belief = self.upload, self.belief
+        return (
+            self.dead is None
+            and not self.journaled
+            and upload.queued
+            and not upload.uploading
+            and not upload.failures
+            and not self.shadowed_seq
+            and not self.expires_at
+            and self.value is not None
+            and belief.owned_since == owned_since
+            and not belief.conditional
+            and not belief.keeps
+        )
 
     @property
     def expired(self) -> bool:
@@ -177,38 +211,26 @@ class Dirty:
     def replace(self, entry: DirtyEntry) -> DirtyEntry | None:
         """Make `entry` its key's newest write; the one whose place it takes.
 
-        What is known of S3 and of the upload under way passes over to it.
+        What is believed of S3 and the state of the upload pass over to it.
         """
         self.puts += 1
         if entry.journaled and not self.fits_in_memory(entry.in_memory):
             entry.value = None
         old = self.entries.get(entry.key)
-        if old is not None:
-            if old.dead:
-                del self.entries[entry.key]  # its place is among those of its age
-            entry.base = old.base
-            if not old.keeps:
-                entry.keeps = ""  # `old` is a new object, which S3 does not have, and nothing is kept with it there
-            entry.maybe_absent = old.maybe_absent or old.deleted
-            entry.indeterminate = old.indeterminate
-            entry.uploading = old.uploading
-            entry.queued = old.queued
-            entry.failures = old.failures
-            # A condition was decided against `old`; what S3 may hold under that is `old`'s affair.
-            entry.conditional = entry.conditional and (old.conditional or bool(old.dead))
-            if old.dead:
-                entry.failures = 0
-                entry.flush_epoch = self._flush_epoch
-                if entry.uploading:
-                    entry.next_flush_epoch = self._flush_epoch  # what is under way is not it
-            else:
-                entry.since = old.since
-                entry.flush_epoch, entry.next_flush_epoch = old.flush_epoch, old.next_flush_epoch
-                if entry.uploading and entry.next_flush_epoch is None:
-                    entry.next_flush_epoch = self._flush_epoch
-            self._uncount(old)
+        if old is None:
+            entry.upload = UploadState(entry.acknowledged_at, self._flush_epoch)
         else:
-            entry.flush_epoch = self._flush_epoch
+            self._uncount(old)
+            entry.belief = entry.belief.replacing(old.belief, deleted=old.deleted, dead=old.dead is not None)
+            upload = entry.upload = old.upload
+            if old.dead is not None:
+                del self.entries[entry.key]  # its place is among those of its age
+                upload.since, upload.failures = entry.acknowledged_at, 0
+                upload.flush_epoch = self._flush_epoch
+                # What is in flight is not it.
+                upload.next_flush_epoch = self._flush_epoch if upload.uploading else None
+            elif upload.uploading and upload.next_flush_epoch is None:
+                upload.next_flush_epoch = self._flush_epoch
         self.entries[entry.key] = entry
         self._count(entry)
         return old
@@ -218,10 +240,11 @@ class Dirty:
         self.puts += 1
         more = len(value) - entry.size
         entry.value, entry.version, entry.etag = value, version, ""
-        entry.size += more
-        entry.cost += more
-        self.bytes += more
-        self.memory_bytes += more
+        if more:
+            entry.size += more
+            entry.cost += more
+            self.bytes += more
+            self.memory_bytes += more
 
     def expire(self, entry: DirtyEntry) -> None:
         """The object's own end has come: make a delete of its newest write."""
@@ -237,34 +260,35 @@ class Dirty:
     def kill(self, entry: DirtyEntry, reason: str, at: float, *, damaged: bool = False) -> None:
         """Make a dead letter of it; `at` in seconds since 1970. `damaged`: its value must not be told."""
         self._uncount(entry)
-        entry.dead, entry.dead_at, entry.damaged = reason, at, damaged
+        entry.dead = DeadLetter(reason, at, damaged)
         self._count(entry)
 
     def requeue(self, entry: DirtyEntry) -> None:
         """Make an ordinary entry of a dead letter."""
         self._uncount(entry)
-        entry.dead, entry.failures = "", 0
-        entry.flush_epoch = self._flush_epoch
+        entry.dead, entry.upload.failures = None, 0
+        entry.upload.flush_epoch = self._flush_epoch
         self._count(entry)
         self._requeued.add(entry.key)
 
     def upload_began(self, entry: DirtyEntry) -> None:
-        entry.uploading = True
-        entry.next_flush_epoch = None
+        entry.upload.uploading = True
+        entry.upload.next_flush_epoch = None
 
     def upload_finished(self, entry: DirtyEntry, *, succeeded: bool, now: float) -> None:
         """Record the end of the upload of `entry`, its key's newest write, or of an older write of the key."""
-        entry.uploading = False
-        if succeeded and entry.next_flush_epoch is not None:
+        upload = entry.upload
+        upload.uploading = False
+        if succeeded and upload.next_flush_epoch is not None:
             # What it stands for now is only what came since the upload began.
             self._uncount(entry)
-            entry.flush_epoch, entry.since = entry.next_flush_epoch, now
+            upload.flush_epoch, upload.since = upload.next_flush_epoch, now
             self._count(entry)
             self._move_last(entry)
-        entry.next_flush_epoch = None
+        upload.next_flush_epoch = None
 
     def _move_last(self, entry: DirtyEntry) -> None:
-        """Entries are in the order of `since`."""
+        """Entries are in the order of `upload.since`."""
         del self.entries[entry.key]
         self.entries[entry.key] = entry
 
@@ -272,31 +296,33 @@ class Dirty:
         self.bytes += entry.cost
         self.memory_bytes += entry.in_memory
         self.keeping_bytes += entry.keeping
-        if entry.dead:
+        if entry.dead is not None:
             self.dead_letters += 1
             self.dead_bytes += entry.cost
-            self.damaged += entry.damaged
+            self.damaged += entry.dead.damaged
         else:
-            self._pending[entry.flush_epoch] = self._pending.get(entry.flush_epoch, 0) + 1
+            flush_epoch = entry.upload.flush_epoch
+            self._pending[flush_epoch] = self._pending.get(flush_epoch, 0) + 1
 
     def _uncount(self, entry: DirtyEntry) -> None:
         self.bytes -= entry.cost
         self.memory_bytes -= entry.in_memory
         self.keeping_bytes -= entry.keeping
-        if entry.dead:
+        if entry.dead is not None:
             self.dead_letters -= 1
             self.dead_bytes -= entry.cost
-            self.damaged -= entry.damaged
+            self.damaged -= entry.dead.damaged
             return
-        pending = self._pending[entry.flush_epoch] - 1
+        flush_epoch = entry.upload.flush_epoch
+        pending = self._pending[flush_epoch] - 1
         if pending:
-            self._pending[entry.flush_epoch] = pending
+            self._pending[flush_epoch] = pending
         else:
-            del self._pending[entry.flush_epoch]
+            del self._pending[flush_epoch]
 
     def dead(self) -> Iterator[DirtyEntry]:
         """The dead letters."""
-        return (entry for entry in self.entries.values() if entry.dead)
+        return (entry for entry in self.entries.values() if entry.dead is not None)
 
     def checkpoint(self) -> int:
         """Close the present flush epoch, and return its number."""
@@ -310,5 +336,5 @@ class Dirty:
     def oldest_since(self, now: float) -> float:
         """When the oldest write that is not in S3 was acknowledged; `now` if there is none."""
         self._requeued = {key for key in self._requeued if key in self.entries and not self.entries[key].dead}
-        first = next((entry.since for entry in self.entries.values() if not entry.dead), now)
-        return min((first, *(self.entries[key].since for key in self._requeued)))
+        first = next((entry.upload.since for entry in self.entries.values() if not entry.dead), now)
+        return min((first, *(self.entries[key].upload.since for key in self._requeued)))

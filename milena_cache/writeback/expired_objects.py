@@ -35,7 +35,7 @@ PAUSE_SECONDS = 1.0
 
 
 class ExpiredObjectReaper:
-    """Removes objects of one node; `turns` are those of uploads."""
+    """Removes objects of one node; `s3_locks` are those of uploads."""
 
     def __init__(
         self,

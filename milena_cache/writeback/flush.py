@@ -81,4 +81,4 @@ class FlushWaiters:
 
     def _is_pending(self, key: bytes, flush_epoch: int) -> bool:
         entry = self._dirty.get(key)
-        return entry is not None and not entry.dead and entry.flush_epoch <= flush_epoch
+        return entry is not None and not entry.dead and entry.upload.flush_epoch <= flush_epoch

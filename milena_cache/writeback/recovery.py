@@ -12,17 +12,14 @@ from typing import NamedTuple
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.objects.expiry import NEVER, is_expired
-from milena_cache.objects.version import UNKNOWN
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-
-# Older than every ownership: a record may have been overtaken before it could be taken out.
-UNCONFIRMED = -1
 
 
 class Replay(NamedTuple):
@@ -46,17 +43,16 @@ async def replay(
             record.version,
             None,
             found.size,
-            record.base,
+            S3Belief.recovered(
+                record.base,
+                conditional=record.conditional,
+                keeps=record.base if record.keeps and isinstance(record.base, str) else "",
+            ),
             deleted=record.value is None,
-            conditional=record.conditional,
             journaled=True,
-            owned_since=UNCONFIRMED,
-            since=started - max(0.0, wall - record.written_at),
+            acknowledged_at=started - max(0.0, wall - record.written_at),
             expires_at=record.expires_at or NEVER,
-            keeps=record.base if record.keeps and isinstance(record.base, str) else "",
         )
-        # A delete that came over its base may have been carried out, and leaves nothing to tell it by.
-        entry.maybe_absent = True
         records += 1
         old = dirty.replace(entry)
         for seq in old.records() if old is not None else ():
@@ -68,9 +64,7 @@ async def replay(
             if reason:
                 dirty.kill(entry, reason, at)
             else:  # refused once, and told to try again over whatever is there
-                entry.conditional = False
-                if not is_expired(entry.expires_at, wall):
-                    entry.base = UNKNOWN
+                entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, wall))
         if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)

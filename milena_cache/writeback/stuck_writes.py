@@ -6,14 +6,15 @@ Unlike a dead letter, a stuck write is still tried again by itself, so an attemp
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Iterable
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
-from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import Version
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.failing import Failing
+from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.key_locks import KeyLocks
 
@@ -21,30 +22,27 @@ log = logging.getLogger(__name__)
 
 
 class StuckWrites:
-    """Those of one node. `hasten` makes the retries of keys due now, `retire` lets an entry and its records go."""
+    """Those of one node."""
 
     def __init__(
         self,
         dirty: Dirty,
+        dirty_writes: DirtyWrites,
         journal: Journal[DirtyEntry],
         entries: Entries,
         failing: Failing,
         s3_locks: KeyLocks,
+        queue: UploadQueue,
         clock: Clock,
-        *,
-        ref_of: Callable[[DirtyEntry], Ref],
-        hasten: Callable[[Set[bytes]], None],
-        retire: Callable[[DirtyEntry], None],
     ) -> None:
         self._dirty = dirty
+        self._dirty_writes = dirty_writes
         self._journal = journal
         self._entries = entries
         self._failing = failing
         self._s3_locks = s3_locks
+        self._queue = queue
         self._clock = clock
-        self._ref_of = ref_of
-        self._hasten = hasten
-        self._retire = retire
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
         """Return the stuck entries among `keys`, all if None; those that have failed for longest first."""
@@ -55,7 +53,7 @@ class StuckWrites:
     def retry(self, keys: Iterable[bytes] | None) -> int:
         """Try stuck writes again at once; return how many there were. Those that fail again are still stuck."""
         entries = self.among(keys)
-        self._hasten({entry.key for entry in entries})
+        self._queue.hasten({entry.key for entry in entries}, self._clock.now())
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
@@ -78,7 +76,7 @@ class StuckWrites:
         async with self._s3_locks.hold(entry.key, None):
             if self._dirty.get(entry.key) is not entry or entry.version != version or entry.dead:
                 return False
-            log.warning("%s: dropped: %s", self._ref_of(entry), entry.version)
-            self._retire(entry)
+            log.warning("%s: dropped: %s", self._dirty_writes.ref(entry), entry.version)
+            self._dirty_writes.retire(entry)
             self._entries.invalidate(entry.key)
             return True

@@ -1,12 +1,16 @@
-"""Pure. The writes that S3 does not take, for people: dead letters, stuck keys, what a stop leaves behind."""
+"""Coordination. Writes that S3 does not take, for people: dead letters, stuck keys, what a stop leaves behind."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
+from milena_cache.writeback.dead_letters import DeadLetters
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.failing import Failing
+from milena_cache.writeback.stuck_writes import StuckWrites
 
 # So many keys are named in the log when a node stops; the journal has all of them.
 MAX_NAMED = 20
@@ -20,29 +24,61 @@ class FailedWrite(NamedTuple):
     failed_at: float
 
 
-def failed_writes(writeback: WriteBack, dirty: Dirty, now: float) -> list[FailedWrite]:
-    """Return the dead letters, then the entries that are stuck; each by time of failing. `now` is monotonic."""
-    failed = [FailedWrite(entry, entry.dead, entry.dead_at) for entry in writeback.dead_letters.among(None)]
-    for key, failure in writeback.failing.stuck(now):
-        entry = dirty.get(key)
-        if entry is not None:
-            reason = f"stuck, and tried again: {failure.tries} attempts failed, the last one with: {failure.reason}"
-            failed.append(FailedWrite(entry, reason, failure.since_wall))
-    return failed
+class FailedWrites:
+    """The dead letters and the stuck writes of one node."""
 
+    def __init__(
+        self,
+        dirty: Dirty,
+        dirty_writes: DirtyWrites,
+        dead_letters: DeadLetters,
+        stuck: StuckWrites,
+        failing: Failing,
+    ) -> None:
+        self._dirty = dirty
+        self._dirty_writes = dirty_writes
+        self._dead_letters = dead_letters
+        self._stuck = stuck
+        self._failing = failing
 
-def unfinished(dirty: Dirty, writeback: WriteBack) -> list[str]:
-    """Return a line for each of the first `MAX_NAMED` keys that are not in S3, with reasons; failed ones first."""
-    entries = sorted(
-        islice(dirty.entries.values(), 10_000),
-        key=lambda entry: not (entry.dead or writeback.failing.get(entry.key) is not None),
-    )
-    lines = [f"{writeback.ref_of(entry)}: {_reason(entry, writeback)}" for entry in entries[:MAX_NAMED]]
-    return [*lines, f"and {len(dirty.entries) - MAX_NAMED} more"] if len(dirty.entries) > MAX_NAMED else lines
+    def listed(self, now: float) -> list[FailedWrite]:
+        """Return the dead letters, then the stuck entries; each by time of failing. `now` is monotonic seconds."""
+        failed = [
+            FailedWrite(entry, entry.dead.reason, entry.dead.at)
+            for entry in self._dead_letters.among(None)
+            if entry.dead is not None
+        ]
+        for key, failure in self._failing.stuck(now):
+            entry = self._dirty.get(key)
+            if entry is not None:
+                reason = (
+                    f"stuck, and tried again: {failure.tries} attempts failed, the last one with: {failure.reason}"
+                )
+                failed.append(FailedWrite(entry, reason, failure.since_wall))
+        return failed
 
+    async def retry(self, keys: Iterable[bytes] | None) -> int:
+        """Try those of `keys`, all if None, again at once; return how many there were."""
+        return self._stuck.retry(keys) + await self._dead_letters.retry(keys)
 
-def _reason(entry: DirtyEntry, writeback: WriteBack) -> str:
-    failure = writeback.failing.get(entry.key)
-    if entry.dead or failure is None:
-        return entry.dead or "not tried yet"
-    return f"{failure.tries} attempts failed, the last one with: {failure.reason}"
+    async def drop(self, keys: Iterable[bytes] | None) -> int:
+        """Delete those of `keys`, all if None, for good; return how many. What S3 holds is the truth again."""
+        return await self._stuck.drop(keys) + await self._dead_letters.drop(keys)
+
+    def unfinished(self) -> list[str]:
+        """Return a line, with the reason, for each of the first `MAX_NAMED` keys not in S3; failed ones first."""
+        dirty = self._dirty.entries
+        entries = sorted(
+            islice(dirty.values(), 10_000),
+            key=lambda entry: not (entry.dead or self._failing.get(entry.key) is not None),
+        )
+        lines = [f"{self._dirty_writes.ref(entry)}: {self._reason(entry)}" for entry in entries[:MAX_NAMED]]
+        return [*lines, f"and {len(dirty) - MAX_NAMED} more"] if len(dirty) > MAX_NAMED else lines
+
+    def _reason(self, entry: DirtyEntry) -> str:
+        failure = self._failing.get(entry.key)
+        if entry.dead is not None:
+            return entry.dead.reason
+        if failure is None:
+            return "not tried yet"
+        return f"{failure.tries} attempts failed, the last one with: {failure.reason}"

@@ -12,6 +12,7 @@ from milena_cache.objects.version import UNKNOWN, Base
 from milena_cache.objects.write_request import Ack, Change
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.api.durability import BACK, MEMORY
 from milena_common.runtime.clock import Clock
 
@@ -39,6 +40,8 @@ class JournaledWrites:
         self._last: dict[bytes, DirtyEntry] = {}
         self._bytes = 0
         self._keeping = 0
+        # What most writes believe, of the ownership of the last one: they share it.
+        self._nothing_known = S3Belief(UNKNOWN)
 
     def __contains__(self, key: bytes) -> bool:
         """Whether a write of `key` is on its way into the journal."""
@@ -73,25 +76,24 @@ class JournaledWrites:
         entry = self._entry(change, base, journaled=True)
         key = entry.key
         old = self._dirty.get(key)
-        base = entry.base if old is None else old.base
+        base = entry.belief.base if old is None else old.belief.base
         if key in self._last:
             old = self._last[key]
-        if old is not None and (old.deleted or old.maybe_absent):
-            entry.maybe_absent = True
-        if old is not None and not old.keeps:
-            entry.keeps = ""
+        if old is not None:
+            entry.belief = entry.belief.behind(old.belief, deleted=old.deleted)
+        belief = entry.belief
         raw = encode(
             Record(
                 key,
                 entry.version,
                 change.value,
                 base,
-                entry.conditional,
-                entry.owned_since,
+                belief.conditional,
+                belief.owned_since,
                 self._clock.wall(),
                 entry.expires_at,
                 # The record has no place for a second ETag; they differ only after a conflict.
-                isinstance(base, str) and same_etag(base, entry.keeps),
+                isinstance(base, str) and same_etag(base, belief.keeps),
             )
         )
         future = self._journal.write(entry.version.seq, raw, entry, self._appended, timeout)
@@ -122,22 +124,7 @@ class JournaledWrites:
         key's newest write is anything else, and then nothing was done.
         """
         entry = self._dirty.entries.get(key)
-        if (
-            entry is None
-            or entry.journaled
-            or entry.uploading
-            or not entry.queued
-            or entry.owned_since != owned_since
-            or entry.value is None
-            or entry.expires_at
-            or entry.conditional
-            or entry.keeps
-            or entry.shadowed_seq
-            or entry.failures
-            or entry.dead
-            or key in self._last
-            or self.draining
-        ):
+        if entry is None or not entry.overwritable(owned_since) or key in self._last or self.draining:
             return False
         more = len(value) - entry.size
         if more > 0 and (
@@ -151,28 +138,30 @@ class JournaledWrites:
         return True
 
     def _entry(self, change: Change, base: Base, *, journaled: bool) -> DirtyEntry:
-        key = change.target.cache_key
         value = change.value
-        maybe_absent = False
-        if base is UNKNOWN and self._dirty.get(key) is None:
-            base, maybe_absent = self._entries.base(key, change.owned_since)
-        entry = DirtyEntry(
-            key,
+        return DirtyEntry(
+            change.target.cache_key,
             self._journal.next_version(change.owned_since),
             value,
             0 if value is None else len(value),
-            base,
+            self._belief(change, base),
             deleted=value is None,
-            conditional=change.conditional,
             journaled=journaled,
-            owned_since=change.owned_since,
-            since=self._clock.now(),
+            acknowledged_at=self._clock.now(),
             etag=change.etag,
             expires_at=change.expires_at,
-            keeps=change.keeps,
         )
-        entry.maybe_absent = maybe_absent
-        return entry
+
+    def _belief(self, change: Change, base: Base) -> S3Belief:
+        owned_since, conditional, keeps = change.owned_since, change.conditional, change.keeps
+        maybe_absent = False
+        if base is UNKNOWN and self._dirty.get(change.target.cache_key) is None:
+            base, maybe_absent = self._entries.base(change.target.cache_key, owned_since)
+        if base is not UNKNOWN or maybe_absent or conditional or keeps:
+            return S3Belief(base, owned_since, maybe_absent, conditional=conditional, keeps=keeps)
+        if owned_since != self._nothing_known.owned_since:
+            self._nothing_known = S3Belief(UNKNOWN, owned_since)
+        return self._nothing_known
 
     def _is_dirty(self, entry: DirtyEntry) -> None:
         self._entries.invalidate(entry.key)

@@ -13,28 +13,31 @@ from milena_cache.objects.object_store import NO_METADATA, OriginFailure
 from milena_cache.objects.version import lineage_of, stamped
 from milena_cache.origin.requests import Origin
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_common.api.errors import OriginUnavailable
 from milena_common.runtime.clock import Clock
+from milena_common.runtime.key_locks import KeyLocks
 
 log = logging.getLogger(__name__)
 
 
 class OwnershipRevalidation:
-    """Asks S3 about dirty entries, in the turns of uploads."""
+    """Asks S3 about dirty entries, each with its key's lock of `s3_locks` held."""
 
     def __init__(
         self,
         origin: Origin,
         dirty: Dirty,
-        writeback: WriteBack,
+        dirty_writes: DirtyWrites,
+        s3_locks: KeyLocks,
         entries: Entries,
         clock: Clock,
         lineages: Lineages,
     ) -> None:
         self._origin = origin
         self._dirty = dirty
-        self._writeback = writeback
+        self._dirty_writes = dirty_writes
+        self._s3_locks = s3_locks
         self._entries = entries
         self._clock = clock
         self._lineages = lineages
@@ -45,21 +48,22 @@ class OwnershipRevalidation:
         Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
         """
         key = entry.key
-        ref = self._writeback.ref_of(entry)
-        async with self._writeback.s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
+        ref = self._dirty_writes.ref(entry)
+        async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
             # A put that comes meanwhile may be of an earlier ownership too.
-            while (current := self._dirty.get(key)) is not None and current.owned_since < owned_since:
+            while (current := self._dirty.get(key)) is not None and current.belief.owned_since < owned_since:
                 try:
                     found = await self._origin.look(ref, deadline)
                 except OriginFailure as failure:
                     if current.dead and failure.fault.of_object:
-                        current.owned_since = owned_since  # where S3 refuses this object, nobody could overtake
+                        # Where S3 refuses this object, nobody could overtake.
+                        current.belief = current.belief.confirmed(owned_since)
                         continue
                     raise failure.as_error() from None
                 if self._dirty.get(key) is not current:
                     continue
                 metadata = found.metadata if found else NO_METADATA
-                version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.owned_since < 0
+                version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.belief.late
                 if self._lineages.undecided(lineage, late=late):
                     raise OriginUnavailable(
                         f"{ref}: an unknown lineage wrote it, and which ones are the cluster's shows when the ring "
@@ -68,7 +72,7 @@ class OwnershipRevalidation:
                 comparable = self._lineages.comparable(lineage, late=late)
                 if version is not None and comparable and version > current.version:
                     log.info("%s: %s is not served or uploaded: a later write is in S3", ref, current.version)
-                    self._writeback.retire(current)
+                    self._dirty_writes.retire(current)
                     self._entries.invalidate(key)
                 else:
-                    current.owned_since = owned_since
+                    current.belief = current.belief.confirmed(owned_since)

@@ -11,7 +11,7 @@ confirmed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
@@ -22,11 +22,14 @@ from milena_cache.objects.write_request import Ack, Change
 from milena_cache.origin.conditions import Capability
 from milena_cache.origin.requests import BACKOFF
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
-from milena_cache.writeback.loop import WriteBack
+from milena_cache.writeback.dirty_writes import DirtyWrites
+from milena_cache.writeback.recent_uploads import RecentUploads
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
+from milena_common.runtime.key_locks import KeyLocks
 
 # A put does not depend on the record being gone; but when it is, nothing of what others make of the object later
 # can be mistaken. So it waits as long as a healthy disk may need, in seconds.
@@ -41,7 +44,9 @@ class WriteThrough:
         uploader: Uploader,
         journal: Journal[DirtyEntry],
         dirty: Dirty,
-        writeback: WriteBack,
+        dirty_writes: DirtyWrites,
+        s3_locks: KeyLocks,
+        recent: RecentUploads,
         entries: Entries,
         clock: Clock,
         rng: Callable[[], float],
@@ -49,10 +54,14 @@ class WriteThrough:
         put_timeout: float = PUT_TIMEOUT,
     ) -> None:
         self.conditions = uploader.conditions
+        # As that of `WriteBack`.
+        self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self._uploader = uploader
         self._journal = journal
         self._dirty = dirty
-        self._writeback = writeback
+        self._dirty_writes = dirty_writes
+        self._s3_locks = s3_locks
+        self._recent = recent
         self._entries = entries
         self._clock = clock
         self._rng = rng
@@ -72,7 +81,7 @@ class WriteThrough:
         Raises ConditionFailed; TimeoutError if the key's turn does not come; what S3's failures mean to callers.
         """
         key = change.target.cache_key
-        async with self._writeback.s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
+        async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
             self._entries.fence_reads(key)
             write = self._prepare(change, base, decided)
             try:
@@ -88,17 +97,17 @@ class WriteThrough:
                 self._entries.fence_reads(key)
             entry = self._dirty.get(key)
             if entry is not None:
-                self._writeback.retire(entry)
+                self._dirty_writes.retire(entry)
             etag = result.base if isinstance(result.base, str) else ""
             if result.outcome is UploadOutcome.SUPERSEDED:
                 self._entries.invalidate(key)
-                self._writeback.recent.discard(key)
+                self._recent.discard(key)
             else:
-                self._writeback.recent.add(key, exists=change.value is not None)
+                self._recent.add(key, exists=change.value is not None)
                 now = self._clock.now()
                 self._entries.keep(key, entry_of(change.value, etag, now, change.owned_since, change.expires_at))
                 self._entries.change_feed.notify(key)
-            notified = self._writeback.wrote(key, change.owned_since)
+            notified = self.wrote(key, change.owned_since)
             if notified is not None:
                 await notified
             if not await self._let_go(key, change, deadline):
@@ -124,6 +133,7 @@ class WriteThrough:
         version = self._journal.next_version(change.owned_since)
         policy: Policy | None = "fail" if change.conditional else None
         strict = change.conditional and not decided
+        known = entry.belief if entry is not None else None
         indeterminate = maybe_absent = False
         if strict:
             base = change.if_match or ABSENT
@@ -131,22 +141,26 @@ class WriteThrough:
             indeterminate = (
                 bool(change.if_match) and self._entries.current(key, change.owned_since) != change.if_match
             )
-        elif entry is not None:
-            base, indeterminate, maybe_absent = entry.base, entry.indeterminate, entry.maybe_absent
+        elif known is not None:
+            base, indeterminate, maybe_absent = known.base, known.indeterminate, known.maybe_absent
         elif base is UNKNOWN:
             base, maybe_absent = self._entries.base(key, change.owned_since)
         return Write(
             change.target.ref,
             version,
             change.value,
-            base,
+            S3Belief(
+                base,
+                change.owned_since,
+                maybe_absent,
+                indeterminate,
+                change.conditional,
+                # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
+                keeps=change.keeps if known is None or known.keeps else "",
+            ),
             policy,
-            indeterminate,
             strict,
-            maybe_absent,
             change.expires_at,
-            # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
-            keeps=change.keeps if entry is None or entry.keeps else "",
         )
 
     async def _attempts(self, write: Write, deadline: float) -> UploadResult:
@@ -168,8 +182,7 @@ class WriteThrough:
     def _failed(self, write: Write, key: bytes, error: BaseException) -> None:
         entry = self._dirty.get(key)
         if entry is not None:
-            entry.base, entry.indeterminate = write.base, True
-            entry.maybe_absent = write.maybe_absent or write.value is None
+            entry.belief = entry.belief.write_through_failed(write.belief, deleted=write.value is None)
         elif isinstance(error, Conflict):
             self._entries.invalidate(key)
         elif not isinstance(error, OriginFailure) or error.ambiguous:

@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 
 from milena_cache.journal.commit import JournalFull
 from milena_cache.journal.group_commit import Journal
-from milena_cache.journal.record import Damaged
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.names import Object
@@ -35,13 +34,14 @@ from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, etag_of
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.expired_objects import ExpiredObjectReaper
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writes.journaled import JournaledWrites
 from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
 from milena_common.api.durability import BACK, DURABILITIES, MEMORY, THROUGH, Durability
-from milena_common.api.errors import ConditionFailed, DeadlineExceeded, FailedPrecondition, MilenaError
+from milena_common.api.errors import ConditionFailed, DeadlineExceeded, MilenaError
 from milena_common.api.keys import check_value_size
 from milena_common.runtime.key_locks import KeyLocks
 
@@ -62,6 +62,8 @@ class Writes:
         write_through: WriteThrough,
         journal: Journal[DirtyEntry],
         dirty: Dirty,
+        dirty_writes: DirtyWrites,
+        s3_locks: KeyLocks,
         writeback: WriteBack,
         entries: Entries,
         clock: CorrectedClock,
@@ -70,19 +72,18 @@ class Writes:
     ) -> None:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
-        self.reaper = ExpiredObjectReaper(
-            origin, write_through.conditions, dirty, entries, writeback.s3_locks, clock
+        self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
+        self._revalidation = OwnershipRevalidation(
+            origin, dirty, dirty_writes, s3_locks, entries, clock, journal.lineages
         )
-        self._revalidation = OwnershipRevalidation(origin, dirty, writeback, entries, clock, journal.lineages)
         self._origin = origin
         self._write_through = write_through
         self._dirty = dirty
-        self._writeback = writeback
+        self._dirty_writes = dirty_writes
         self._entries = entries
         self._clock = clock
         self._mode = mode
         self._max_value_bytes = max_value_bytes
-        self.recent = writeback.recent
         self._write_locks = KeyLocks()
         self._journaled = JournaledWrites(journal, dirty, writeback, entries, clock, self.acknowledged)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -315,12 +316,12 @@ class Writes:
         """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
         target = change.target
         entry = self._dirty.get(target.cache_key)
-        if entry is not None and entry.owned_since < change.owned_since:
+        if entry is not None and entry.belief.owned_since < change.owned_since:
             await self.revalidate(entry, change.owned_since, deadline)
             entry = self._dirty.get(target.cache_key)
         if entry is not None:
-            base = entry.base
-            current: Base = ABSENT if self._writeback.is_gone(entry) else self.etag(entry)
+            base = entry.belief.base
+            current: Base = ABSENT if self._dirty_writes.is_gone(entry) else self._dirty_writes.etag(entry)
         else:
             base = current = self._entries.current(target.cache_key, change.owned_since)
             if not change.is_met_by(current):
@@ -336,27 +337,6 @@ class Writes:
             raise ConditionFailed(f"{target.ref}: {requested} was asked for, and {has}")
         return base
 
-    def is_gone(self, entry: DirtyEntry) -> bool:
-        """Whether a dirty entry says that its object does not exist."""
-        return self._writeback.is_gone(entry)
-
-    def etag(self, entry: DirtyEntry) -> str:
-        """The ETag of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
-        if not entry.etag:
-            entry.etag = etag_of(self.value(entry))
-        return entry.etag
-
-    def value(self, entry: DirtyEntry) -> bytes:
-        """The value of a dirty entry that is no delete. Raises FailedPrecondition if its record is damaged."""
-        try:
-            return self._writeback.value_of(entry)
-        except Damaged:
-            ref = self._writeback.ref_of(entry)
-            raise FailedPrecondition(
-                f"{ref}: the value that was acknowledged is damaged in the journal, and S3 has an older one; "
-                "write it anew, or give it up with `milena writeback drop`"
-            ) from None
-
     # ---- the rest
 
     async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
@@ -367,7 +347,7 @@ class Writes:
         """Somebody else may have written the object: S3 must be asked before an entry is told again."""
         entry = self._dirty.get(key)
         if entry is not None:
-            entry.owned_since = -1
+            entry.belief = entry.belief.unconfirmed()
 
     async def finish(self, timeout: float) -> int:
         """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""

@@ -117,7 +117,7 @@ async def test_a_retried_dead_letter_in_memory_is_not_mistaken_for_a_copy() -> N
     t.in_s3("k", b"foreign")
     await t.clock.advance(5)
     assert t.dirty.dead_letters == 1
-    await t.writeback.dead_letters.retry(None)
+    await t.parts.dead_letters.retry(None)
     await t.put("k", b"new")
     await t.clock.advance(5)
     assert t.s3_has("k") == b"new"

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
+from milena_cache.app import build_servers, node_identity
 from milena_cache.objects.expiry import EXPIRES, NEVER
-from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, stamp
-from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
 from milena_cache.writeback.expired_objects import MAX_REMOVALS, PAUSE_SECONDS
 from milena_common.api.durability import DURABILITIES, Durability
 from milena_common.api.errors import ConditionFailed, InvalidRequest, OriginUnavailable
@@ -402,7 +400,7 @@ async def test_a_dead_letter_ends_as_well() -> None:
     assert await t.outcome("k") == ("hit", b"v")
     t.clock.tick(5)
     assert await t.outcome("k") == ("negative_hit", None)
-    await t.writeback.dead_letters.retry(None)
+    await t.parts.dead_letters.retry(None)
     assert (await t.flush()).failed == 0
     await t.stop()
 
@@ -421,20 +419,22 @@ async def test_a_copied_object_and_a_malformed_end_end_nothing() -> None:
 class RunningServer:
     """The gRPC methods of a node, whose answers are read."""
 
-    def __init__(self, node: Node) -> None:
-        self._service = CacheService(node, None, Buckets(BUCKET), "n:1", SOON, None)  # type: ignore[arg-type]
+    def __init__(self, t: NodeUnderTest) -> None:
+        identity = node_identity(t.config, t.parts, "n")
+        servers = build_servers(t.config, t.parts, "n:1", identity, lambda: False)
+        self._methods = {name: method for name, (_, _, method) in servers.grpc_methods.items()}
 
     async def get(self, **fields: Any) -> pb.GetResponse:
-        answer = await self._service.get(pb.GetRequest(key=b"k", **fields), SOON)
+        answer = await self._methods["Get"](pb.GetRequest(key=b"k", **fields), SOON)
         return pb.GetResponse.FromString(answer)
 
     async def put(self, ttl_ms: int) -> None:
-        await self._service.put(pb.PutRequest(key=b"k", value=b"v", ttl_ms=ttl_ms), SOON)
+        await self._methods["Put"](pb.PutRequest(key=b"k", value=b"v", ttl_ms=ttl_ms), SOON)
 
 
 async def test_over_grpc() -> None:
     t = NodeUnderTest()
-    door = RunningServer(t.node)
+    door = RunningServer(t)
     await door.put(1500)
     assert (await door.get()).ttl_ms == 1500
     t.clock.tick(1.4)

@@ -126,7 +126,7 @@ async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -
     await t.clock.advance(30)
     assert t.s3_has("bad") is None
     t.store.refuse = None
-    assert await t.writeback.dead_letters.retry(None) == 1
+    assert await t.parts.dead_letters.retry(None) == 1
     await t.clock.advance(30)
     assert t.s3_has("bad") == b"v"
     assert t.dirty.entries == {}

@@ -14,6 +14,7 @@ from milena_cache.journal.disk import DiskFailed, DiskFull
 from milena_cache.objects.object_store import Fault, OriginFailure, Ref
 from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
 from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
 from tests.support.fake_clock import settle
@@ -281,7 +282,7 @@ async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_
 
     writers = [asyncio.create_task(writer()) for _ in range(3)]
     await settle()
-    settled = asyncio.create_task(t.writeback.dead_letters.retry(None))
+    settled = asyncio.create_task(t.parts.dead_letters.retry(None))
     for _ in range(40):
         await settle()
     done = settled.done()
@@ -312,12 +313,10 @@ async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dea
             Version(1, seq),
             b"v",
             1,
-            UNKNOWN,
+            S3Belief(UNKNOWN),
             deleted=False,
-            conditional=False,
             journaled=True,
-            owned_since=0,
-            since=since,
+            acknowledged_at=since,
         )
 
     dead = entry(b"dead", 1, 10.0)
@@ -337,7 +336,7 @@ async def test_the_oldest_write_is_found_after_a_dead_letter_was_revived() -> No
     await t.put("b", b"v")
     t.store.down = Fault.CONNECT
     born = t.clock.now() - 100
-    await t.writeback.dead_letters.retry(None)
+    await t.parts.dead_letters.retry(None)
     assert t.dirty.oldest_since(t.clock.now()) == pytest.approx(born, abs=1)
 
 
@@ -351,7 +350,7 @@ async def test_a_retried_dead_letter_stays_one_that_may_overwrite_after_a_crash(
     await t.flush()
     assert t.dirty.dead_letters == 1
     t.store.down = Fault.CONNECT
-    assert await t.writeback.dead_letters.retry(None) == 1
+    assert await t.parts.dead_letters.retry(None) == 1
     t = await t.crash()
     t.store.down = None
     await t.clock.advance(60)

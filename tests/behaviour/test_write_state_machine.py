@@ -23,7 +23,7 @@ from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, stamp
 from milena_cache.reads.read_modify_write import DELETE, KEEP, NewValue, Otherwise
-from milena_cache.writeback.recovery import UNCONFIRMED
+from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.api.errors import ConditionFailed, MilenaError
 from tests.cache.rig import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
 from tests.support.fake_clock import FakeClock, settle
@@ -254,7 +254,7 @@ class WriteMachine(RuleBasedStateMachine):
     def another_cluster_writes(self, key: str, ahead: int) -> None:
         """A foreign write like any other, whatever its version is."""
         entry = self.t.dirty.get(self.t.object(key).cache_key)
-        if entry is not None and entry.owned_since == UNCONFIRMED:
+        if entry is not None and entry.belief.owned_since == UNCONFIRMED:
             return
         self.foreign = True
         value, ref, versions = self.value(), Ref(BUCKET, key), self.t.journal.versions
@@ -265,7 +265,7 @@ class WriteMachine(RuleBasedStateMachine):
     @rule(key=KEYS, delete=st.booleans())
     def foreign_write(self, key: str, delete: bool) -> None:
         entry = self.t.dirty.get(self.t.object(key).cache_key)
-        if entry is not None and entry.owned_since == UNCONFIRMED:
+        if entry is not None and entry.belief.owned_since == UNCONFIRMED:
             return  # it may have been overtaken, which only S3's object could tell
         self.foreign = True
         value = None if delete else self.value()

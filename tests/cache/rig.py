@@ -154,7 +154,7 @@ class NodeUnderTest:
 
     async def flush(self, *keys: str, timeout: float = SOON) -> Flushed:
         filed = [self.object(key).cache_key for key in keys] if keys else None
-        return await self.writeback.flush_waiters.wait_flushed(filed, timeout)
+        return await self.parts.flush_waiters.wait_flushed(filed, timeout)
 
     def s3_has(self, key: str) -> bytes | None:
         return self.store.objects.get(Ref(BUCKET, key))

@@ -132,8 +132,8 @@ def test_what_keeps_a_cluster_from_being_healthy() -> None:
 
 
 def test_every_method_of_the_router_can_be_called_with_its_messages() -> None:
-    exchanges = {name: (request, response) for name, (request, response, _) in _EXCHANGES.items()}
-    known = {**_METHODS, **exchanges, **_STREAMS}
+    exchanges = {name: messages for name, (*messages, _) in _EXCHANGES.items()}
+    known = {**_METHODS, **_STREAMS, **exchanges}
     methods = router_server_pb2.DESCRIPTOR.services_by_name["Router"].methods
     assert set(known) == {method.name for method in methods}
     for method in methods:

@@ -161,7 +161,7 @@ class Script:
         for key in self.KEYS:
             mark = self.history.mark(key)
             self.history.told(key, (await self.node.get(key)).entry.value, mark, "a read after the crash")
-        await self.node.writeback.dead_letters.retry(None)
+        await self.node.parts.dead_letters.retry(None)
         await self.node.clock.advance(60)
         assert len(self.node.dirty.entries) == 0
         for key in self.KEYS:

@@ -107,7 +107,7 @@ def test_writes_of_the_class_memory_that_are_lost_are_named(start_scene: StartSc
     scene.proxy.refuse()
     scene.node.terminate()
     assert scene.node.wait() == 3
-    assert "2 writes of durability memory" in scene.node.wait_for_log("are lost")
+    assert "2 writes of durability memory" in scene.node.wait_for_log("of durability memory")
     scene.proxy.accept()
     scene.restart({"FLUSH_DELAY_MS": "0"})
     scene.wait_until_clean(30)

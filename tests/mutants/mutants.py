@@ -90,10 +90,10 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "        async with self.s3_locks.hold(key, None):\n",
+                "        async with self._s3_locks.hold(key, None):\n",
                 "        if True:\n",
             ),
-            Change("milena_cache/writeback/loop.py", "not entry.uploading and not entry.dead", "not entry.dead"),
+            Change("milena_cache/writeback/loop.py", "not upload.uploading and not entry.dead", "not entry.dead"),
         ),
         (f"{ORDER}::test_a_key_has_one_upload_at_a_time", MACHINE, SICK),
     ),
@@ -105,7 +105,7 @@ BUGS: tuple[Bug, ...] = (
                 "            self._dirty.upload_began(entry)\n",
                 "            self._dirty.upload_began(entry)\n"
                 "            for seq in entry.records():\n"
-                "                self._journal.remove(seq)\n",
+                "                self._journal.remove(seq, key)\n",
             ),
         ),
         (f"{ORDER}::test_a_record_stays_until_s3_has_its_write", MACHINE, KILLS),
@@ -171,7 +171,7 @@ BUGS: tuple[Bug, ...] = (
             ),
             Change(
                 "milena_cache/writeback/uploads/upload.py",
-                "            if_absent=conditional and not isinstance(write.base, str),\n",
+                "            if_absent=conditional and not isinstance(base, str),\n",
                 "",
             ),
         ),
@@ -194,7 +194,13 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "an unfinished delete makes what comes after it a conflict",
-        (Change("milena_cache/writeback/loop.py", "maybe_absent=entry.maybe_absent", "maybe_absent=False"),),
+        (
+            Change(
+                "milena_cache/writeback/uploads/upload.py",
+                "maybe_absent=belief.maybe_absent",
+                "maybe_absent=False",
+            ),
+        ),
         ("tests/behaviour/test_own_deletes.py", KILLS, SICK),
     ),
     Bug(
@@ -202,8 +208,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "            self._die(entry, str(failure))\n",
-                "            self.retire(entry)\n",
+                "            self._dirty_writes.mark_dead(entry, str(failure))\n",
+                "            self._dirty_writes.retire(entry)\n",
             ),
         ),
         (f"{ORDER}::test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried", POISON),
@@ -243,7 +249,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writes/write_through.py",
-                "                self._writeback.retire(entry)\n",
+                "                self._dirty_writes.retire(entry)\n",
                 "                self._dirty.pop(entry)\n",
             ),
         ),
@@ -268,7 +274,7 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/reads/reader.py",
-                "return self._reply_dirty(dirty) if dirty.owned_since >= owned_since else None",
+                "return self._reply_dirty(dirty) if dirty.belief.owned_since >= owned_since else None",
                 "pass",
             ),
         ),
@@ -288,8 +294,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/loop.py",
-                "if self.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
-                "if self.is_gone(entry) and entry.expired:",
+                "if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):",
+                "if self._dirty_writes.is_gone(entry) and entry.expired:",
             ),
         ),
         (f"{EXPIRY}::test_an_older_value_does_not_come_back", MACHINE),
@@ -470,15 +476,15 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a write in the class memory overwrites one of the journal",
-        (Change("milena_cache/writes/journaled.py", "            or entry.journaled\n", ""),),
+        (Change("milena_cache/writeback/dirty_table.py", "            and not self.journaled\n", ""),),
         (f"{OVERWRITE}::test_what_the_journal_has_stays_there",),
     ),
     Bug(
         "a write in memory overwrites what is being uploaded",
         (
             Change(
-                "milena_cache/writes/journaled.py",
-                "            or entry.uploading\n            or not entry.queued\n",
+                "milena_cache/writeback/dirty_table.py",
+                "            and upload.queued\n            and not upload.uploading\n",
                 "",
             ),
         ),

@@ -1,16 +1,16 @@
-"""Coordination. Get over gRPC with its answer in the process's budget of bytes in flight.
+"""Coordination. Get over gRPC with its response in the process's budget of bytes in flight.
 
-An answer is copied several times on its way out, so a large one takes its bytes before it is built, when its value
-is in memory. One that comes from S3 takes over the bytes of its fetch, which are given back a turn of the event
-loop later: if it waited for bytes of its own, fetches that have not begun would be granted before it, and all their
-values would be in memory and wait for each other.
+A response is copied several times on its way out. A large one whose value is in memory takes its bytes before it is
+built. One whose value comes from S3 takes over the bytes of its fetch, which are released one step of the event
+loop later. If it waited for bytes of its own instead: (1) a fetch completes and releases its bytes; (2) a fetch
+that was queued earlier is granted them, before the response; (3) so it goes on, until all values are in memory and
+all responses wait for each other's bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from milena_cache.servers.grpc.methods import CacheService, Named
+from milena_cache.servers.api_methods import ApiMethods
+from milena_cache.service.requests import Requests
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
@@ -19,24 +19,18 @@ from milena_common.runtime.deadlines import time_for_room
 
 
 class BudgetedGet:
-    """`Get` of `service`, whose answers of more than SMALL_BYTES are in `budget` until they are sent."""
+    """`Get` of `api`, whose responses of more than SMALL_BYTES are counted in `budget` until they are sent."""
 
-    def __init__(self, service: CacheService, budget: ByteBudget, clock: Clock) -> None:
-        self._service = service
+    def __init__(self, api: ApiMethods, requests: Requests, budget: ByteBudget, clock: Clock) -> None:
+        self._api = api
+        self._requests = requests
         self._budget = budget
         self._clock = clock
 
-    def methods(self) -> Mapping[str, Named]:
-        """Return the service's methods with this Get in place of its own, for a `GrpcServer`."""
-        return {**self._service.methods(), "Get": ("get", pb.GetRequest, self.get)}
-
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        """As `CacheService.get`. Raises Overloaded too, if there is no room for the answer in time."""
-        # Almost all Gets end here: with one look-up, and without a second coroutine.
-        small = self._service.get_now(request, SMALL_BYTES)
-        if small is not None:
-            return small
-        size = self._service.size_in_memory(request)
+        """Return the response as `ApiMethods.get` does. Raises Overloaded too, if it finds no room in time."""
+        place = self._api.begin(request)
+        size = 0 if request.metadata_only else self._requests.size_in_memory(place)
         held = None
         if size > SMALL_BYTES:
             began = self._clock.now()
@@ -44,7 +38,11 @@ class BudgetedGet:
             await held.take(COPIES * size, time_for_room(remaining))
             if remaining is not None:
                 remaining = max(0.0, remaining - (self._clock.now() - began))
-        response = await (self._service.fetch if held is None else self._service.get)(request, remaining)
+        response = self._api.get_at(request, place, remaining)
+        if not isinstance(response, bytes):
+            response = await response
+        elif held is None:
+            return response  # almost all Gets end here: a small value in memory needs no room
         if held is not None or len(response) > SMALL_BYTES:
             (held or CallBytes(self._budget)).set_total(COPIES * len(response))
         return response

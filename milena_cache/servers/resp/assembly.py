@@ -1,4 +1,8 @@
-"""Coordination. Puts the Redis door together from the parts of a node."""
+"""Coordination. Wires the RESP server from the parts of a node.
+
+The number of connections is limited to what the limit of open files leaves after all other uses: at that limit
+`accept` fails, and with it the health checks.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,10 @@ import logging
 from dataclasses import replace
 
 from milena_cache.configuration.config import Config
-from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
+from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_cache.servers.resp.invalidations import Invalidations
 from milena_cache.servers.resp.server import RespServer
@@ -19,22 +22,22 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Cursors
 from milena_cache.servers.resp.state.plain_gets import PlainGets
 from milena_cache.servers.resp.state.tracking import Tracking
+from milena_cache.service.requests import Requests
 from milena_cache.service.status import Status
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.open_files import open_files_limit
-from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
 from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
-# Descriptors that clients of the Redis door must leave: for metrics and health, gRPC, the journal, the router.
+# File descriptors that RESP connections leave free: for metrics and health, gRPC, the journal, the router.
 RESERVED_FILES = 256
 
 
 def allowed_connections(requested: int, open_files: int, s3_concurrency: int) -> int:
-    """Return how many connections, at most `requested`, leave room for the rest below a limit of `open_files`."""
+    """Return how many connections, at most `requested`, leave enough of `open_files` descriptors for all else."""
     reserved = min(RESERVED_FILES + 2 * s3_concurrency, open_files // 2)
     return max(1, min(requested, open_files - reserved))
 
@@ -45,15 +48,14 @@ def resp_server(
     node: Node,
     buckets: Buckets,
     ownership: Ownership,
-    service: CacheService,
+    requests: Requests,
+    api: ApiMethods,
     status: Status,
     calls: CallCounts,
-    limiter: TokenBucket,
-    identity: NodeIdentity,
     clock: Clock,
     budget: ByteBudget,
 ) -> RespServer:
-    """The door, not yet listening. `budget`: the process's bytes in flight."""
+    """Return the server, not yet listening. `budget` counts the process's bytes in flight."""
     allowed = allowed_connections(config.resp_max_connections, open_files_limit(), config.s3_concurrency)
     if allowed < config.resp_max_connections:
         log.warning(
@@ -70,11 +72,10 @@ def resp_server(
         node=node,
         buckets=buckets,
         ownership=ownership,
-        service=service,
+        requests=requests,
+        api=api,
         status=status,
         calls=calls,
-        limiter=limiter,
-        identity=identity,
         tracking=tracking,
         clock=clock,
         config=config,
@@ -82,7 +83,7 @@ def resp_server(
         clients=clients,
         plain_gets=hits,
         budget=budget,
-        # Greater than any that an earlier process of this node gave.
+        # Greater than any cursor that an earlier process of this node returned.
         cursors=Cursors(int(clock.wall() * 1e6)),
         facts=ProcessFacts(),
         commands=command_registry(),

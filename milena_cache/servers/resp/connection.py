@@ -1,19 +1,26 @@
-"""Coordination. One connection of the Redis door: bytes in, commands, answers out in the order of their commands.
+"""Coordination. One RESP connection: bytes in, commands, replies out in the order of their commands.
 
-What is in memory is answered inside `data_received`, and all answers of one turn leave in one write. What has to
-wait is kept by `Running`.
+Replies from memory are written inside `data_received`, all replies of one slice in one write. Commands that wait
+for S3 or the journal are kept by `Running`.
 
-**Turns.** A connection works for a slice of time, see `loop_share`, and reads nothing from its socket while
-commands wait to be begun. Whatever ends a wait (an answer, a client that reads on, room in the budget) only gives
-it another turn: so many answers that come in one round of the loop do not make many turns.
+**Slices.** A connection works for a slice of time (`loop_share`) and reads nothing from its socket while commands
+wait to begin. Whatever ends a wait (a reply, a client that reads again, room in the budget) does not work at once
+but enqueues the connection for one slice. Working at once would be wrong: (1) a pipeline of 1,000 misses waits for
+S3; (2) their replies arrive in one round of the event loop; (3) each callback works for a whole slice, and this
+connection holds the loop for 1,000 slices.
 
-**Bounds.** No command is begun while RESP_OUTPUT_BYTES of answers wait for the client to read, or HIGH_WATER of
-them when the process has more bytes in flight than it should, or as much as `CommandsInFlight` allows waits for S3
-or the journal. Large arguments are read when the budget has room for them (`in_flight`). So a connection holds
-what one read brought, what it has asked for, and one answer. The door disconnects clients that do not read at all.
+**Fast paths.** A read of nothing but GETs, and a SET over a value of class `memory`, skip `Running`. That is
+allowed only while `_is_plain`: with a reply pending, for example, (1) GET a waits for S3, (2) GET b is a hit, (3)
+the client would take b's reply for that of a.
 
-**Age.** Commands that have waited for longer than REQUEST_TIMEOUT_SECONDS since their bytes were read are refused,
-but for time in which the client did not read its answers; GETs in an overload earlier, see `overload`.
+**Bounds.** No command begins while RESP_OUTPUT_BYTES of replies wait for the client to read, or HIGH_WATER of them
+when the process exceeds its budget of bytes in flight, or while as many commands are in flight as
+`CommandsInFlight` allows. Large arguments are read when the budget has room for them (`in_flight`). So a connection
+holds the bytes of one read, of its commands in flight, and of one reply. The server disconnects clients that do not
+read at all.
+
+**Age.** A command is rejected if it has waited for more than REQUEST_TIMEOUT_SECONDS since its bytes were read, not
+counting time in which the client did not read its replies; in an overload GETs are rejected earlier (`overload`).
 """
 
 from __future__ import annotations
@@ -38,12 +45,12 @@ from milena_common.resp.parser import CommandReader, ProtocolError
 
 GET = b"GET"
 SET = b"SET"
-# What a command may take beside its values.
+# Bytes that a command may have beyond its values.
 _OVERHEAD_BYTES = 2**20
-# Arguments that are read before the clock is looked at: less than 1 ms of work.
+# Arguments that are parsed between two looks at the clock: less than 1 ms of work.
 _ARGUMENTS_AT_ONCE = 512
-_FEW = 2  # hits that take too little time to be counted
-# Pieces of answers that are put together in one write.
+_FEW = 2  # this many hits take too little time to be counted as loop time
+# Parts of replies that are joined into one write.
 _MAX_PIECES = 256
 
 
@@ -66,13 +73,14 @@ class Connection(asyncio.Protocol):
         self._overload = context.overload
         self._in_flight = InFlight(context.budget, self._schedule)
         self._commands: deque[list[bytes]] = deque()
-        self._arrived = 0.0  # when the oldest bytes that wait came, less the time for which the client was slow
+        # When the oldest bytes that wait arrived, or the client last began to read again; monotonic seconds.
+        self._arrived = 0.0
         self._reading = True
-        self._queued = False  # in the queue for a turn
-        self._broken: ProtocolError | None = None
-        self._no_more = False  # nothing that comes is read any more
+        self._queued = False  # True while enqueued for a slice
+        self._broken: ProtocolError | None = None  # sent after the replies to the commands before it
+        self._no_more = False  # True after EOF or a protocol error: bytes that arrive are dropped
         self._working = False
-        self.stalled_at = 0  # unsent bytes when the door last looked
+        self.stalled_at = 0  # unsent bytes at the server's last sweep
         self.session: Session
         self._transport: asyncio.Transport
         self._out: OutputBuffer
@@ -108,17 +116,17 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._out.writable = False
         self._context.clients.slow.add(self._number)
-        self._schedule()  # to count what is not sent
+        self._schedule()  # the slice counts the unsent bytes
 
     def resume_writing(self) -> None:
-        if not self._out.lost:  # else the door watches until the last byte has been taken
+        if not self._out.lost:  # after `_close` it stays in `slow`, so that the server watches it until all is sent
             self._context.clients.slow.discard(self._number)
         self._out.resumed()
         self._arrived = self._running.slow_until = self._now()
         self._schedule()
 
     def eof_received(self) -> bool:
-        # The client may have only closed its sending half, and still read what it asked for.
+        # A client that closed only its sending half still reads its replies: True keeps the transport open.
         self._no_more = True
         self._work()
         return True
@@ -131,7 +139,8 @@ class Connection(asyncio.Protocol):
         if self._no_more or session.closing or out.lost:
             return
         if self._commands or reader.more:
-            reader.feed(data)  # it was on its way when the reading was paused
+            # `pause_reading` does not recall bytes that the loop has read already. They go behind those that wait.
+            reader.feed(data)
             return
         self._arrived = now
         if self._share.exhausted:
@@ -165,19 +174,19 @@ class Connection(asyncio.Protocol):
         self._share.used(self._now() - now)
 
     def run_slice(self) -> None:
-        """Work for one slice; the loop's queue calls this."""
+        """Work for one slice; called by `LoopShare`."""
         self._queued = False
         if not self._out.lost:
             self._work()
 
     def _schedule(self) -> None:
-        """Take a turn in the next round of the loop."""
+        """Enqueue the connection for one slice, unless it is enqueued already."""
         if not self._queued and not self._out.lost:
             self._queued = True
             self._share.enqueue(self)
 
     def _pause_until_scheduled(self) -> None:
-        """Read nothing until the next turn, so that the loop gets to others."""
+        """Read nothing until the next slice, so that other connections run first."""
         self._read_on(False)
         self._schedule()
 
@@ -189,10 +198,14 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    # ---- the short way
+    # ---- the fast path
 
     def _is_plain(self) -> bool:
-        """Whether nothing is due or said before that makes a command anything but the next one to be answered."""
+        """True if a command may be replied to without `Running`.
+
+        No reply is pending, which the reply would overtake; no rate limit applies; the session has no state that
+        changes the reply or its effect (tracking, CLIENT REPLY, MULTI, SUBSCRIBE); and the bounds allow it.
+        """
         session, running = self.session, self._running
         return not (
             running.pending
@@ -205,7 +218,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _is_behind(self) -> bool:
-        """Whether no command may begin because the client has to read first."""
+        """True if no command may begin before the client has read more of its replies."""
         if self._out.writable:
             return False
         unsent = self._out.unsent
@@ -213,7 +226,11 @@ class Connection(asyncio.Protocol):
         return unsent >= self._max_unsent or (unsent >= HIGH_WATER and self._in_flight.over)
 
     def _reply_gets(self, keys: list[bytes], now: float) -> bool:
-        """Answer GETs for a slice, as far as nothing has to wait, and leave the others; True if none are left."""
+        """Reply to GETs for a slice, until one has to wait; True if all are done. The rest goes into `_commands`.
+
+        Runs of hits go through `PlainGets`. A key of another kind begins through `Running`, and the next run
+        follows if that has replied at once.
+        """
         until = now + MAX_SLICE_SECONDS
         plain_gets, parts, gets, counted = self._plain_gets, self._out.parts, self._gets, self._get_counts
         self.session.last_command = "get"
@@ -240,12 +257,12 @@ class Connection(asyncio.Protocol):
         self._commands.extend([GET, key] for key in keys)
         return False
 
-    # ---- the general way
+    # ---- the general path
 
     def _work(self) -> None:
         """Begin the commands that may begin now, for one slice."""
         if self._working:
-            return  # an answer came while a command was begun: the loop below goes on with it
+            return  # called from within a command; the loop in `_go_on` goes on with what has changed
         self._working = True
         started = self._now()
         self.session.waited = started - self._arrived if self._commands or self._reader.more else 0.0
@@ -258,7 +275,9 @@ class Connection(asyncio.Protocol):
         if self._out.lost:
             return
         if goes_on and self._running.ready:
-            self._pause_until_scheduled()  # what is parked has begun: also an end waits for it
+            # Parked commands count as begun, and their replies are due even if the client has sent QUIT or EOF
+            # behind them. So they go before the check for the end of the connection.
+            self._pause_until_scheduled()
             return
         more = bool(self._commands) or self._reader.more
         if self.session.closing or (self._no_more and not more) or (self._broken and not self._commands):
@@ -272,7 +291,10 @@ class Connection(asyncio.Protocol):
             self._read_on(room and not more)
 
     def _go_on(self, until: float) -> bool:
-        """Begin commands until `until`, in monotonic seconds; True if there are others that may begin."""
+        """Begin commands until `until`, in monotonic seconds; True if more of them may begin now.
+
+        Parked commands go first: they are older than those that were read after them.
+        """
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
         overwrite = self._overwrites.overwrite
         running.at = self._now()
@@ -291,7 +313,7 @@ class Connection(asyncio.Protocol):
                     running.at = done
                 elif running.in_flight.full or session.closing or self._is_behind() or not running.begin(argv):
                     return False
-                if commands:  # the connection may have been lost meanwhile
+                if commands:  # the command may have closed the connection, which clears them
                     commands.popleft()
                 if len(self._out.parts) > _MAX_PIECES:
                     self._out.flush()
@@ -315,7 +337,7 @@ class Connection(asyncio.Protocol):
                 return bool(commands) or reader.more
 
     def _on_reply(self) -> None:
-        """The answer to a command that waited has come."""
+        """Go on after the reply to a command that waited: flush it, and enqueue what may begin now."""
         if self._out.lost or self._working:
             return
         self._out.flush()
@@ -327,7 +349,7 @@ class Connection(asyncio.Protocol):
     # ---- bytes in flight
 
     def _count(self) -> bool:
-        """Count what this connection holds; False if nothing may be read until there is room for what arrives."""
+        """Count the bytes that this connection holds; False if nothing may be read until the budget has room."""
         in_flight, begun, needed = self._in_flight, self._running.in_flight.bytes, self._reader.needed
         if not in_flight.counted and self._out.writable and begun < SMALL and needed < SMALL:
             return True
@@ -340,11 +362,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def _pending_bytes(self) -> int:
-        """Bytes of the commands that were read and have not begun, or are just beginning."""
+        """Return the bytes of the commands that were read and have not begun, or are just beginning."""
         return sum(len(word) for argv in self._commands for word in argv)
 
     def no_room(self) -> None:
-        """Refuse the command for whose bytes there was no room in time."""
+        """Reject the command for whose bytes there was no room in time."""
         self._in_flight.reject()
         self._reject()
 
@@ -356,7 +378,7 @@ class Connection(asyncio.Protocol):
     # ---- sending
 
     def push(self, message: bytes) -> None:
-        """Send a message that is no answer, between two answers."""
+        """Send a message that is not a reply, between two replies."""
         if self._out.lost:
             return
         if self.unsent > self._context.config.resp_output_bytes:
@@ -383,19 +405,19 @@ class Connection(asyncio.Protocol):
         return self._in_flight.since
 
     def finish(self) -> None:
-        """Begin nothing any more, and end when what was begun has been answered."""
+        """Begin no more commands, and close when those in flight have their replies."""
         self.session.closing = True
         self._work()
 
     def disconnect(self, reason: Reason) -> None:
-        """End the connection now, whatever has not been sent."""
+        """Close the connection now; unsent bytes are dropped."""
         if not self._out.lost:
             self._context.clients.disconnects[reason] += 1
             self._out.end()
         self._transport.abort()
 
     def _close(self) -> None:
-        """End the connection when everything before has been answered."""
+        """Close the connection once every reply before has been handed to the transport."""
         if self._running.in_flight.number or self._out.behind:
             self._read_on(False)
             return
@@ -404,5 +426,6 @@ class Connection(asyncio.Protocol):
             self._transport.write(error_line(f"ERR {self._broken}"))
         self._out.end()
         self.session.closing = True
-        self._context.clients.slow.add(self._number)  # it is open as long as the client takes nothing
+        # The transport stays open until the client has read all: the server's sweep disconnects it if it does not.
+        self._context.clients.slow.add(self._number)
         self._transport.close()

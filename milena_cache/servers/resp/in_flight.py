@@ -1,11 +1,14 @@
-"""Coordination. What one connection takes of the process's budget of bytes in flight.
+"""Coordination. One connection's share of the process's budget of bytes in flight.
 
-Bytes that *arrive* are taken from the budget before they are read: when the length of an argument has come, there
-must be room for all of it, or the connection reads nothing until there is. Bytes that are *held* are there anyway:
-commands that have begun, and answers that the client has not taken. They are counted whether or not there is room,
-and what arrives waits for them.
+Bytes that *arrive* are taken from the budget before they are read: once the length of an argument is known, the
+budget must have room for all of it, or the connection reads nothing until it has. Taking room as the bytes come
+would deadlock: (1) each of many connections has read half of a large argument; (2) the budget is used up; (3) none
+can read the rest, and none releases anything.
 
-Less than SMALL bytes are not counted: a connection takes about as much by being there.
+Bytes that are *held* exist anyway: those of commands in flight and of unsent replies. They are counted whether or
+not there is room, and arriving bytes wait for them.
+
+Fewer than SMALL bytes are not counted: an idle connection takes about as much.
 """
 
 from __future__ import annotations
@@ -17,13 +20,17 @@ from typing import Final
 from milena_common.limits.byte_budget import ByteBudget
 
 SMALL: Final = 64 * 1024
-# Copies of a large argument that exist at the same time: the one that was read, and the one in the record that
-# waits to be written to the journal.
+# How often a large argument is in memory at the same time: as it was read, and in the record that waits to be
+# written to the journal.
 COPIES: Final = 2
 
 
 class InFlight:
-    """The bytes of one connection. `granted` is called when bytes that were waited for may be read."""
+    """The bytes of one connection.
+
+    granted: called when bytes for which the connection waited may be read
+    since: since when the connection waits for room, monotonic seconds; 0 if it does not
+    """
 
     __slots__ = ("_arriving", "_budget", "_granted", "_held", "_requested", "since")
 
@@ -33,20 +40,20 @@ class InFlight:
         self._arriving = 0
         self._held = 0
         self._requested: tuple[int, asyncio.Future[None]] | None = None
-        self.since = 0.0  # monotonic seconds, since when it waits for room; 0 if it does not
+        self.since = 0.0
 
     @property
     def counted(self) -> bool:
-        """True if any bytes are counted, so that changes have to be told."""
+        """True if any bytes are counted or requested, so that changes have to be reported."""
         return bool(self._arriving or self._held or self._requested)
 
     @property
     def over(self) -> bool:
-        """True if more bytes are in flight than the process should have."""
+        """True if the process's bytes in flight exceed the limit."""
         return self._budget.used > self._budget.limit
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes as held, instead of those before."""
+        """Set the bytes held to `size`."""
         size = size if size >= SMALL else 0
         before, self._held = self._held, size
         if size > before:
@@ -55,9 +62,9 @@ class InFlight:
             self._budget.release(before - size)
 
     def arrive(self, size: int, now: float) -> bool:
-        """Count `size` bytes as arriving, instead of those before; False if there is no room yet.
+        """Set the bytes arriving to `size`; False if there is no room yet. `now` is monotonic seconds.
 
-        Then nothing may be read until `granted` is called, or `cancel` is. Raises Overloaded if too many wait.
+        After False nothing may be read until `granted` is called. Raises Overloaded if too many requests wait.
         """
         if self._requested is not None:
             return False
@@ -78,7 +85,9 @@ class InFlight:
         return False
 
     def _got(self, future: asyncio.Future[None]) -> None:
-        # A grant that was given up in the same round of the loop belongs to nobody any more: see `cancel`.
+        # The grant and `cancel` or `reject` may come in the same round of the loop: (1) the budget sets the
+        # future's result; (2) the connection gives up, and the budget takes the bytes back; (3) this callback runs,
+        # and must not count bytes that it no longer has.
         if self._requested is None or self._requested[1] is not future:
             return
         self._arriving += self._requested[0]
@@ -87,11 +96,11 @@ class InFlight:
         self._granted()
 
     def cancel(self) -> None:
-        """Wait for room no longer, since the connection ends."""
+        """Stop waiting for room, since the connection closes."""
         self._stop_waiting(self._budget.abandon)
 
     def reject(self) -> None:
-        """Wait for room no longer, since the time is up."""
+        """Stop waiting for room, since the time is up; counted as rejected."""
         self._stop_waiting(self._budget.reject)
 
     def _stop_waiting(self, end: Callable[[int, asyncio.Future[None]], None]) -> None:
@@ -102,7 +111,7 @@ class InFlight:
             end(size, future)
 
     def end(self) -> None:
-        """Give back everything."""
+        """Release all bytes, and stop waiting."""
         self.cancel()
         self.hold(0)
         if self._arriving:

@@ -1,8 +1,13 @@
-"""Coordination. Brings changes of keys to the clients that track them: one push a client in each step of the loop.
+"""Coordination. Sends invalidations to the clients that track keys: one push a client in each step of the event
+loop.
 
-Three things change what readers are told: the key itself (`milena_cache.memory.change_feed`), the ring (whoever
-owns a slot now may write to it without this node's knowing), and time, for objects that have an end. Nobody would
-notice an end while nobody reads, so the objects of tracked keys are looked at once, and their ends are waited for.
+What a reader gets is changed by three things: a change of the key (`milena_cache.memory.change_feed`), a change of
+the ring (the new owner of a slot accepts writes of which this node learns nothing), and time, for objects with an
+expiry. Without a read no code of the node notices an expiry, so the entry of each tracked key is looked up once,
+and its expiry registered with the change feed.
+
+The lookup cannot be made when the key is tracked: the read begins at that time, and its entry comes later. So it is
+made by the sweeps after it (`Tracking.fresh`).
 """
 
 from __future__ import annotations
@@ -19,20 +24,21 @@ from milena_cache.writeback.dirty_table import Dirty
 from milena_common.resp.encoding import RESP2, RESP3, bulk, null, push
 from milena_common.runtime.clock import Clock
 
-# So many keys are looked at in one step of the loop, and the rest after a pause.
+# Keys that are looked up in one step of the event loop; the rest follows after a pause.
 MAX_KEYS = 5_000
 PAUSE_SECONDS = 0.01
-# So many sweeps a second apart; no read takes longer. Of what is not in memory then, nobody would notice a change.
+# Sweeps, one second apart, in which a key is looked up until it has an entry; no read takes longer. A key without
+# an entry after that is invalidated, since its expiry would not be noticed.
 MAX_SWEEPS = 60
 
-# A ring change names so many tracked keys, so many in one step of the loop: a few milliseconds each. With more in
-# the table, clients are told to drop everything: the messages would be large, and late for what moved.
+# After a ring change at most this many tracked keys are invalidated by name, in steps of a few milliseconds each.
+# With more in the table clients are made to drop everything: the messages would be large, and late for what moved.
 MAX_NAMED = 100_000
 NAMED_AT_ONCE = 2_000
 
 
 class Invalidations:
-    """What is told to the `clients` of one node."""
+    """The invalidations for the `clients` of one node."""
 
     def __init__(
         self,
@@ -53,10 +59,10 @@ class Invalidations:
         change_feed.on_change = self._changed
 
     def ring_changed(self) -> None:
-        """This node lost slots, or gained some: tell of the keys that clients may have from before.
+        """Invalidate the keys that clients may have cached before this node lost or gained slots.
 
-        They are named, since clients are known that drop nothing at a message without keys (coredis 6.9). What is
-        read from now on stands behind them in the table and is not told of.
+        By name, since there are clients that drop nothing at a message without keys (coredis 6.9). The number is
+        fixed here: keys that are read from now on go to the end of the table, behind those, and stay.
         """
         if not self._tracking.active:
             return
@@ -75,10 +81,10 @@ class Invalidations:
         if self._tracking.active:
             self._tracking.changed(key)
 
-    # Ends of objects.
+    # Expiry.
 
     def sweep(self) -> None:
-        """Tell of objects that have ended; to be called every second."""
+        """Notify of objects that have expired, and look up keys that were tracked lately; call it every second."""
         if self._tracking.active:
             self._look()
         self._change_feed.due(self._clock.wall())
@@ -97,7 +103,7 @@ class Invalidations:
             asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._look)
 
     def _is_followed(self, key: bytes) -> bool:
-        """Whether what becomes of the object will be noticed."""
+        """True if every change of the object will be noticed: it has an entry, and an expiry is registered."""
         entry = self._dirty.get(key) or self._memory.get(key)
         if entry is None:
             return False
@@ -114,7 +120,8 @@ class Invalidations:
         for target, (keys, redirected) in self._by_connection().items():
             client = self._clients.by_id[target]
             if not client.session.resp3:
-                # Without a subscription, or for reads of its own, Redis has no message for such a client either.
+                # As in Redis, a RESP2 client gets messages only for reads that are redirected to it, while it
+                # subscribes to the channel.
                 if redirected and client.session.subscribed:
                     client.push(message(client.session, b"message", bulk(CHANNEL), _array(keys, RESP2)))
                 continue
@@ -124,9 +131,9 @@ class Invalidations:
             client.push(pushed)
 
     def _by_connection(self) -> dict[int, tuple[InvalidatedKeys, bool]]:
-        """Return what is to be told, by the connection that is told it, and whether any of it was redirected there.
+        """Return the invalidated keys by the id of the receiving connection, and True if any were redirected to it.
 
-        A client may redirect to itself: so a RESP2 client with one connection says that its keys come as messages.
+        A client may redirect to itself: that is how a RESP2 client with a single connection gets its invalidations.
         """
         gathered: dict[int, tuple[InvalidatedKeys, bool]] = {}
         for number, keys in self._tracking.take().items():

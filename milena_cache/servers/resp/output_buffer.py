@@ -1,4 +1,9 @@
-"""Coordination. What a connection has to send: the parts of one write, and what waits for a slow reader."""
+"""Coordination. The output of one connection: the parts of the next write, and replies that wait for a slow reader.
+
+Replies in order need no queue here: while the client does not read, no further command begins. Replies out of order
+(deferred ones) come whenever S3 has replied, for commands that began long before: they wait here until the client
+reads, so that the transport's buffer stays bounded.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,20 @@ from collections import deque
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.pending_replies import LARGE, Large, Reply
 
-# Bytes of answers that wait for the client, from which on it is taken for slow: it is disconnected if it takes none
-# of them for too long, and when the process has too many bytes in flight, none of its commands is begun.
+# From this many unsent bytes on a client is slow: it is disconnected if it reads none of them for too long, and
+# while the process exceeds its budget of bytes in flight, none of its commands begins.
 HIGH_WATER = 1024 * 1024
-# Below this, bytes that wait are not counted. Above, `writable` is false.
+# Up to this, unsent bytes are not counted. Above, `writable` is False.
 _UNCOUNTED = 64 * 1024
 
 
 class OutputBuffer:
-    """`parts` leave with the next `flush`. `writable`: the client reads what it is sent, or nearly all of it."""
+    """The output of one connection.
+
+    parts: bytes that the next `flush` writes
+    writable: False while the transport holds more than _UNCOUNTED unsent bytes
+    lost: True if nothing can be sent any more
+    """
 
     __slots__ = ("_ready", "_session", "_transport", "lost", "parts", "writable")
 
@@ -30,7 +40,7 @@ class OutputBuffer:
         transport.set_write_buffer_limits(high=_UNCOUNTED)
 
     def flush(self) -> None:
-        """Send the parts in one write."""
+        """Write the parts to the transport, in one call."""
         parts = self.parts
         if not parts:
             return
@@ -41,7 +51,7 @@ class OutputBuffer:
         parts.clear()
 
     def add(self, reply: Reply) -> None:
-        """Send an answer with the next `flush`, or at once if it is large."""
+        """Append a reply to `parts`; a large one is written at once, without being copied into them."""
         if len(reply) > 1 and isinstance(reply, Large):
             self.flush()
             self._send(reply)
@@ -56,7 +66,7 @@ class OutputBuffer:
             self._transport.writelines(reply)
 
     def add_when_read(self, reply: Reply) -> None:
-        """Send an answer that has no place in an order, but no more of them than the client reads."""
+        """Send a reply that has no place in the order of commands, as soon as the client reads."""
         if self.lost:
             return
         if self.writable:
@@ -65,29 +75,33 @@ class OutputBuffer:
             self._ready.append(reply)
 
     def add_message(self, message: bytes) -> None:
-        """Send what is no answer, behind every answer so far: it may be about one of them."""
+        """Send a message that is not a reply, behind all replies so far.
+
+        It must not overtake those in `_ready`: (1) the deferred reply to a GET waits there; (2) the key changes,
+        and its invalidation is sent past it; (3) the client gets the reply last, and caches the old value for good.
+        """
         if self._ready:
             self._ready.append((message,))
         else:
             self.parts.append(message)
 
     def resumed(self) -> None:
-        """The client reads again."""
+        """Send what has waited, since the client reads again."""
         self.writable = True
         while self._ready and self.writable:
             self._send(self._ready.popleft())
 
     def end(self) -> None:
-        """Nothing can be sent any more."""
+        """Drop what waits; nothing is sent any more."""
         self.lost = True
         self._ready.clear()
 
     @property
     def behind(self) -> bool:
-        """Whether answers wait that the transport does not have yet."""
+        """True if replies wait that the transport does not have yet."""
         return bool(self._ready)
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the client to read them."""
+        """Return how many bytes wait for the client to read them."""
         return self._transport.get_write_buffer_size() + sum(sum(map(len, reply)) for reply in self._ready)

@@ -1,6 +1,7 @@
-"""Coordination. SETs that are acknowledged by putting one value in the place of another: the short way of writes.
+"""Coordination. The fast path of SET: a value of class `memory` that replaces another one, acknowledged at once.
 
-As `hits` is for GETs. What is decided about such a SET, and whether it is one, is the business of `Writes`.
+It is to SET what `plain_gets` is to GET. `Writes.overwrite` decides whether a SET is of this kind, and does it;
+here it is only counted and replied to.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from milena_common.resp.encoding import OK
 
 
 class Overwrites:
-    """The short way of one connection's SETs."""
+    """The fast path of one connection's SETs."""
 
     __slots__ = ("_counted", "_now", "_ownership", "_puts", "_writes")
 
@@ -23,9 +24,9 @@ class Overwrites:
         self._now = context.clock.now
 
     def overwrite(self, session: Session, key: bytes, value: bytes, began: float, parts: list[bytes]) -> float:
-        """Make the SET and append its answer to `parts`; `began` and the result are monotonic seconds.
+        """Do the SET and append its reply to `parts`; `began` is when it began, monotonic seconds.
 
-        Return when it was done, or 0 if it is any other SET, with nothing done.
+        Return when it was done, in monotonic seconds; 0 if the SET is of another kind, and nothing was done.
         """
         owned_since = self._ownership.mine_since(key)
         if owned_since < 0 or not self._writes.overwrite(key, value, owned_since):

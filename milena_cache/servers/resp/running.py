@@ -1,14 +1,21 @@
-"""Coordination. The commands of one connection that have begun, and their answers in the order of the commands.
+"""Coordination. The commands of one connection that have begun, and their replies in the order of the commands.
 
-A command that has its answer at once takes nothing here. One that waits (for S3, for the journal) does not hold up
-the commands behind it, only their answers. But commands take effect in their order: one that reads a key waits for
-those before it that write the key, and the other way round. It is parked for that, and commands on other keys go
-on; commands without keys wait, since what they change (the protocol, a transaction) may concern the parked ones.
-Parked commands have a place among the answers and count as begun: 1024 at most, with those under way. The
-connection begins them in its own turns.
+A command that has its reply at once takes nothing here. One that waits (for S3, for the journal) does not hold up
+the commands behind it, only their replies: the pending reply takes a place in `pending`, later replies queue behind
+it, and are sent when all before them are there.
 
-On a connection that defers, nothing is held up: its commands are taken for concurrent ones. What changes the form
-of answers waits until all before it are there.
+Replies in order are not enough, commands must also take effect in order: (1) SET k waits for the journal's sync;
+(2) GET k would be replied to from memory at once, with the value from before the SET, although its reply is sent
+after the SET's. So a command that conflicts with one in flight on the same key is *parked* until that is done
+(`command_ordering`), while commands on other keys go on. While any is parked, commands without keys wait too: (1) a
+GET is parked; (2) HELLO or MULTI behind it would begin; (3) the GET would run under the new protocol, or be
+rejected as part of a transaction that came after it.
+
+Parked commands have a place in `pending` and count as in flight: together at most MAX_PENDING. The connection
+begins them in its slices, not in the callback that made them ready.
+
+On a connection that defers (CLIENT DEFER) nothing is held up: its commands are concurrent by the client's choice. A
+command that changes the form of replies (`behind_all`) waits until no reply is pending.
 """
 
 from __future__ import annotations
@@ -30,12 +37,18 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.pending_replies import LARGE, CommandsInFlight, Large, PendingReply, Reply
 from milena_cache.servers.resp.state.tracking import Work
 from milena_cache.servers.resp.unknown_command import UNKNOWN
-from milena_common.limits.token_bucket import over_limit
 from milena_common.resp.encoding import Pieces, Raw, encode
 
 
 class Running:
-    """The commands that have begun. `replied` is called when the answer to one that waited has come."""
+    """The commands of one connection that have begun.
+
+    on_reply: called after the reply to a command that waited
+    pending: the replies that are due or queued behind one that is due, in the order of the commands
+    in_flight: number and bytes of the commands in flight
+    at: when the latest command began, monotonic seconds
+    slow_until: when the client last began to read again, monotonic seconds
+    """
 
     def __init__(self, context: Context, session: Session, out: OutputBuffer, on_reply: Callable[[], None]) -> None:
         self._context = context
@@ -50,12 +63,12 @@ class Running:
         self._next_deferred = 0
         self.pending: deque[PendingReply] = deque()
         self.in_flight = CommandsInFlight()
-        self.at = 0.0  # when the latest command began, in monotonic seconds
-        self.slow_until = 0.0  # when the client last began to read again, in monotonic seconds
+        self.at = 0.0
+        self.slow_until = 0.0
 
     @property
     def ready(self) -> bool:
-        """Whether parked commands may be free to begin."""
+        """True if parked commands may be ready to begin."""
         return self._busy.may_have_ready
 
     def begin(self, argv: list[bytes]) -> bool:
@@ -75,10 +88,11 @@ class Running:
         return True
 
     def _park(self, command: Command[Context], argv: list[bytes], access: Access, keys: list[bytes]) -> bool:
-        """Keep a command that conflicts until it may begin; False if it cannot be kept."""
+        """Park a command that conflicts until it may begin; False if it cannot be parked: all behind it wait."""
         session = self._session
         if session.deferring or (session.tracking and self._context.tracking.selects(session.id)):
-            # What is deferred has no place among the answers; CLIENT CACHING is about the command that begins next.
+            # A deferred reply has no place in `pending`. And CLIENT CACHING applies to the command that begins
+            # next: (1) CLIENT CACHING YES; (2) GET a is parked; (3) GET b begins, and is tracked in place of GET a.
             return False
         self.at = self._now()
         place = PendingReply(None, command, command.name, argv, self.at - session.waited)
@@ -98,7 +112,7 @@ class Running:
         return True
 
     def run(self, argv: list[bytes], place: PendingReply | None = None) -> None:
-        """Begin a command that has to wait for none before it; `place` is the one that it has if it was parked."""
+        """Begin a command that conflicts with none before it. `place`: its pending reply if it was parked."""
         context, session = self._context, self._session
         self.at = started = self._now()
         session.commands += 1
@@ -119,7 +133,7 @@ class Running:
             keys = command.keys_in(argv)
             if keys:
                 if self._limited:
-                    self._admit()
+                    context.requests.admit()
                 if len(keys) > 1:
                     check_keys(keys)
                     context.check_slots(session, keys)
@@ -146,14 +160,18 @@ class Running:
             self._put(() if session.mute and self._muted() else reply, work)
 
     def lost(self) -> None:
-        """Forget the answers that are due: the connection is gone."""
+        """Drop the replies that are due, and the parked commands: the connection is gone.
+
+        Commands in flight go on, since a write may have been done. Their callbacks hold on to the ordering in which
+        they were added, not the new one, which does not have their keys.
+        """
         for pending in self.pending:
             self._finish_work(pending.work)
         self.pending.clear()
-        self._busy = CommandOrdering()  # what is parked never begins
+        self._busy = CommandOrdering()
 
     def _put(self, reply: Reply, work: Work | None = None) -> None:
-        """Send an answer behind all that are due."""
+        """Send a reply, behind all that are due."""
         if self.pending:
             pending = PendingReply(reply, UNKNOWN, "", [], 0.0)
             pending.work = work
@@ -163,18 +181,22 @@ class Running:
             self._finish_work(work)
 
     def _finish_work(self, work: Work | None) -> None:
-        """The answer is on its way to a client that tracks."""
+        """End the tracking of a command whose reply has been added to the output.
+
+        Not before that: what `Tracking.end` notifies of must reach the client behind the reply, or the client would
+        cache a value that was invalidated already.
+        """
         if work is not None:
             self._context.tracking.end(work)
 
     def _muted(self) -> bool:
-        """Whether the client wants no answer to this command (CLIENT REPLY)."""
+        """Count a command without a reply (CLIENT REPLY SKIP or OFF), and return True."""
         if self._session.mute > 0:
             self._session.mute -= 1
         return True
 
     def _wait(self, pending: PendingReply, result: Any, *, parked: bool) -> None:
-        """The answer comes later. A command that was `parked` has its place already."""
+        """Wait for `result` in a task or future of its own. `parked`: the command has its place already."""
         if parked:
             self._busy.add(*pending.touched)
         else:
@@ -220,7 +242,7 @@ class Running:
         self._on_reply()
 
     def _fill(self, pending: PendingReply, reply: Reply) -> None:
-        """Keep an answer in its place, and send those that have their turn now."""
+        """Set the reply in its place, and send the replies at the front that are complete."""
         pending.reply = () if pending.muted else reply
         order = self.pending
         while order and order[0].reply is not None:
@@ -236,9 +258,3 @@ class Running:
         if isinstance(result, Pieces):
             return result
         return (encode(result, self._session.protocol),)
-
-    def _admit(self) -> None:
-        """Raises RateLimited."""
-        wait = self._context.limiter.take(self._now())
-        if wait:
-            raise over_limit("the node's", self._context.config.rate_limit, wait)

@@ -1,4 +1,9 @@
-"""Coordination. The Redis door: listens, takes connections, and ends those that say nothing or do not read."""
+"""Coordination. The RESP server: listens, accepts connections, and closes those that are idle or do not read.
+
+A sweep every SWEEP_SECONDS does all that depends on time alone: it closes idle and stalled connections, rejects
+commands for which there was no room in time, samples the rates for INFO, and notifies of objects that have expired.
+Each connection's own work is in `connection`.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +20,20 @@ from milena_common.network.listening import check_free, listen
 
 log = logging.getLogger(__name__)
 
+# Connections that the system queues until they are accepted.
 BACKLOG = 1024
 SWEEP_SECONDS = 1.0
-# So many sweeps without a byte read, while answers wait: the client is gone or stuck.
+# After so many sweeps in which a client with unsent replies has read nothing, it is disconnected.
 STALLED_SWEEPS = 20
+# While stopping: the pause between two looks at the connections; a connection is closed after QUIET_SECONDS without
+# a command, and all of them after LISTEN_SECONDS.
 STOP_PAUSE_SECONDS = 0.02
 QUIET_SECONDS = 0.3
 LISTEN_SECONDS = 2.0
 
 
 class RespServer:
-    """The door of one node."""
+    """The RESP server of one node."""
 
     def __init__(self, context: Context, invalidations: Invalidations) -> None:
         self.clients = context.clients
@@ -34,12 +42,12 @@ class RespServer:
         self.invalidations = invalidations
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._stalled: dict[int, int] = {}  # by connection, for how many sweeps
+        self._stalled: dict[int, int] = {}  # by connection id, for how many sweeps it has read nothing
 
     async def start(self, address: Address) -> Address:
-        """Listen; the address returned has the real port. Raises CannotListen."""
-        # Without it two processes could share the port: the loop sets SO_REUSEPORT, or a wildcard hides behind a
-        # listener on one interface.
+        """Listen, and return the address with the real port. Raises CannotListen."""
+        # Without this two processes could share the port: the loop sets SO_REUSEPORT, or a wildcard address is
+        # hidden by a listener on one interface.
         check_free(address, "RESP_ADDR")
         clients = self.context.clients
         self._server, listens = await listen(
@@ -57,7 +65,7 @@ class RespServer:
             self.sweep()
 
     def sweep(self) -> None:
-        """Disconnect who has been silent for RESP_IDLE_SECONDS, and who does not read; look for ended objects."""
+        """Do the periodic work: see the module's docstring."""
         self.invalidations.sweep()
         clients = self.context.clients
         stalled: dict[int, int] = {}
@@ -71,7 +79,7 @@ class RespServer:
                 stalled[number] = sweeps
                 continue
             log.warning(
-                "a client does not read its answers, %d bytes wait: disconnected; addr=%s name=%r",
+                "a client does not read its replies, %d bytes are unsent: disconnected; addr=%s name=%r",
                 unsent,
                 client.session.addr,
                 client.session.name,
@@ -94,11 +102,11 @@ class RespServer:
                     client.disconnect("idle")
 
     def ring_changed(self) -> None:
-        """The node lost slots, or gained some."""
+        """Notify tracking clients that this node has lost or gained slots."""
         self.invalidations.ring_changed()
 
     async def stop(self, grace: float) -> None:
-        """Take no new connections, and give the commands in hand `grace` seconds."""
+        """Accept no new connections, and give the commands in flight up to `grace` seconds."""
         if self._server is None or self._sweeper is None:
             return
         self._sweeper.cancel()
@@ -106,8 +114,9 @@ class RespServer:
         clients = self.context.clients
         clock = self.context.clock
         started = clock.now()
-        # A client may send a command just now. It is told who has its key, rather than nothing: so who speaks is
-        # listened to for a while, until it goes away by itself.
+        # Closing at once would lose commands: (1) this node has left the ring; (2) a client that does not know it
+        # yet sends a command; (3) the connection is closed, and the client cannot tell if a write was done. Open a
+        # little longer, the connection replies MOVED, and the client goes to the new owner.
         while clients.by_id and clock.now() < started + grace:
             now = clock.now()
             for client in tuple(clients.by_id.values()):

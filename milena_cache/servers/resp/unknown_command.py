@@ -1,4 +1,8 @@
-"""Pure. The command that stands for every one that there is not, and for those that were not read."""
+"""Pure. The command that stands in for unknown commands, and for those whose arguments were not read.
+
+The parser passes a command that is too long, or for which there was no room, as one with a marker for its name, so
+that its error takes its place among the replies.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from milena_common.resp.parser import NoRoom, TooLong
 
 
 def _unknown(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """What Redis says of a command that it does not know."""
+    """Raise the error for the command: with Redis's text, or why its arguments were not read."""
     if isinstance(argv[0], TooLong):
         check_value_size(argv[0].size, context.config.max_value_bytes)
     if isinstance(argv[0], NoRoom):
@@ -27,5 +31,5 @@ def _unknown(context: Context, session: Session, argv: list[bytes]) -> Any:
     raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
 
 
-# Stands for every command that there is not.
+# Stands in for every command that is not in the registry.
 UNKNOWN = Command("", _unknown, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -19,17 +19,22 @@ class QueuedUpload(NamedTuple):
 
 
 class UploadQueue:
-    """Keys, each with the moment from which it may go; monotonic seconds."""
+    """Keys, each with the moment from which it may go; monotonic seconds.
 
-    def __init__(self) -> None:
+    `wake` is called when the first key has come, and when others are due earlier: what waits for them looks again.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
         self._fresh: deque[tuple[float, bytes]] = deque()
         self._retries: list[tuple[float, int, bytes]] = []
         self._order = count()
 
-    def add(self, key: bytes, due: float) -> bool:
-        """Have `key` go after all that were added before; whether it is the only one of these now."""
+    def add(self, key: bytes, due: float) -> None:
+        """Have `key` go after all that were added before."""
         self._fresh.append((due, key))
-        return len(self._fresh) == 1
+        if len(self._fresh) == 1:
+            self._wake()
 
     def add_retry(self, key: bytes, due: float) -> None:
         """Have `key` go when it is due."""
@@ -39,6 +44,7 @@ class UploadQueue:
         """Have those of `keys` that wait for a retry go at `due`, in place of the end of their backoff."""
         self._retries = [(due if key in keys else then, order, key) for then, order, key in self._retries]
         heapify(self._retries)
+        self._wake()
 
     def due(
         self, now: float, *, hurry: bool, newest: bool = False

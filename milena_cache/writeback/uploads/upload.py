@@ -32,6 +32,7 @@ from milena_cache.objects.write_request import etag_of
 from milena_cache.origin.conditions import Capability, Conditions
 from milena_cache.origin.requests import Origin
 from milena_cache.writeback.uploads.reconcile import Verdict, name_beside, reconcile
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
@@ -67,28 +68,22 @@ class UploadResult(NamedTuple):
 
 @dataclass(slots=True)
 class Write:
-    """A write on its way; `base` and `indeterminate` are what is known after each step, also after a failure.
+    """A write on its way; `belief` is what is believed of S3 after each step, also after a failure.
 
-    `value` None is a delete. `maybe_absent`: a delete of ours may have happened over `base`. `policy` None: any
-    object there may be overwritten. `strict`: its caller named the base, and it is refused if S3 holds another.
-    `expires_at`: when the object ends, in seconds since 1970. `expired`: it is a delete, because the object came to
-    its end before it was in S3; what somebody else has written since the base is not deleted by it. `keeps`: the
-    ETag of the object whose bytes `value` are, if nothing but metadata changes; "" for any other write. `late`: it
-    is of an earlier start or ownership, and the rest of the cluster may have written the object since.
+    `value` None is a delete. `policy` None: any object there may be overwritten. `strict`: its caller named the
+    base, and it is refused if S3 holds another. `expires_at`: when the object ends, in seconds since 1970.
+    `expired`: it is a delete, because the object came to its end before it was in S3; what somebody else has
+    written since the base is not deleted by it.
     """
 
     ref: Ref
     version: Version
     value: bytes | None
-    base: Base
+    belief: S3Belief
     policy: Policy | None
-    indeterminate: bool = False
     strict: bool = False
-    maybe_absent: bool = False
     expires_at: float = NEVER
     expired: bool = False
-    keeps: str = ""
-    late: bool = False
 
 
 class Conflict(Exception):
@@ -113,7 +108,7 @@ class Uploader:
         for _ in range(MAX_ROUNDS):
             rejected: OriginFailure | None = None
             found: Info | None = None
-            if write.indeterminate or self._must_look(write):
+            if write.belief.indeterminate or self._must_look(write):
                 try:
                     found = await self._look(write, deadline)
                 except OriginFailure as failure:
@@ -124,7 +119,7 @@ class Uploader:
                     result = await self._judge(write, found, deadline)
                     if result is not None:
                         return result
-                    looked = write.base
+                    looked = write.belief.base
             condition = _condition(write)
             sends = self.conditions.sends(condition)
             if sends and looked is not UNKNOWN and _same(looked, denied):
@@ -137,7 +132,7 @@ class Uploader:
                 if failure.fault is Fault.CHANGED:
                     if rejected is not None:
                         raise rejected from None  # S3 holds something that it does not let us look at
-                    write.indeterminate = True
+                    write.belief = write.belief.in_doubt()
                     denied, looked = looked, UNKNOWN
                 elif failure.fault is Fault.UNSUPPORTED and sends:
                     if self.conditions.unsupported(condition):
@@ -148,7 +143,7 @@ class Uploader:
                 else:
                     # A 5xx most often means that nothing happened; the next attempt's condition tells otherwise.
                     if failure.fault in (Fault.TIMEOUT, Fault.INCOMPLETE, Fault.UNEXPECTED):
-                        write.indeterminate = True
+                        write.belief = write.belief.in_doubt()
                     raise
             else:
                 if sends:
@@ -157,18 +152,18 @@ class Uploader:
         raise OriginFailure(Fault.BUSY, "put", write.ref, "others keep changing the object", "412")
 
     async def _look(self, write: Write, deadline: float) -> Info | None:
-        if write.keeps and write.value is not None:
+        if write.belief.keeps and write.value is not None:
             return await self._origin.describe(write.ref, deadline)
         return await self._origin.look(write.ref, deadline)
 
     def _must_look(self, write: Write) -> bool:
-        if write.value is None or write.keeps or not self.conditions.trusts(_condition(write)):
+        if write.value is None or write.belief.keeps or not self.conditions.trusts(_condition(write)):
             return True
-        return write.base is UNKNOWN and len(write.value) > LOOK_FIRST_BYTES
+        return write.belief.base is UNKNOWN and len(write.value) > LOOK_FIRST_BYTES
 
     def _is_safe(self, write: Write) -> bool:
         """Whether an attempt has a condition to hold it back."""
-        has_one = not write.keeps if write.value is not None else isinstance(write.base, str)
+        has_one = not write.belief.keeps if write.value is not None else isinstance(write.belief.base, str)
         return has_one and self.conditions.trusts(_condition(write))
 
     def _does_not_hold(self, condition: Capability, write: Write) -> None:
@@ -184,11 +179,11 @@ class Uploader:
 
     async def _judge(self, write: Write, found: Info | None, deadline: float) -> UploadResult | None:
         """How `write` has ended when S3 holds `found`; None if it has to be written over that, its base now."""
-        late, lineages = write.late, self._lineages
+        belief, late, lineages = write.belief, write.belief.late, self._lineages
         if found is not None and lineages.undecided(lineage_of(found.metadata), late=late):
             text = "another lineage wrote the object, and which ones are the cluster's shows when the ring is known"
             raise OriginFailure(Fault.BUSY, "head", write.ref, text, "local")
-        base = write.base if write.policy or write.strict else UNKNOWN
+        base = belief.base if write.policy or write.strict else UNKNOWN
         reconciled = reconcile(
             found,
             write.ref,
@@ -196,7 +191,7 @@ class Uploader:
             base,
             deleting=write.value is None,
             strict=write.strict,
-            maybe_absent=write.maybe_absent,
+            maybe_absent=belief.maybe_absent,
             wall=self._origin.clock.wall(),
             kin=lineages.late_kin if late else lineages.kin,
         )
@@ -209,9 +204,7 @@ class Uploader:
                 result = await self._conflict(write, reconciled.base, deadline)
                 if result is not None:
                     return result
-        write.base = reconciled.base
-        write.maybe_absent = False
-        write.indeterminate = False
+        write.belief = belief.observed(reconciled.base)
         return None
 
     async def _conflict(self, write: Write, theirs: Base, deadline: float) -> UploadResult | None:
@@ -251,14 +244,15 @@ class Uploader:
         self, write: Write, found: Info | None, deadline: float, *, conditional: bool
     ) -> UploadResult:
         """One write; `found` is what a look has just found. `conditional`: only if S3 holds the base."""
-        etag = write.base if conditional and isinstance(write.base, str) else ""
+        base, keeps = write.belief.base, write.belief.keeps
+        etag = base if conditional and isinstance(base, str) else ""
         if write.value is None:
             await self._origin.delete(write.ref, deadline, if_match=etag)
             return UploadResult(UploadOutcome.DELETED, ABSENT)
         metadata = {**self._stamp(write, write.ref), **expires_metadata(write.expires_at)}
-        if write.keeps and found is not None:
+        if keeps and found is not None:
             metadata = {**without_milenas(found.metadata), **metadata}
-            if same_etag(found.etag, write.keeps) and self.conditions.copies:
+            if same_etag(found.etag, keeps) and self.conditions.copies:
                 copy_etag = await self._copy_onto_itself(write, found, metadata, deadline, etag)
                 if copy_etag:
                     # Another writer between the look and a copy whose condition the store ignores: its bytes were
@@ -271,9 +265,9 @@ class Uploader:
             deadline,
             if_match=etag,
             # Without an ETag there is nothing to name; what was looked at exists, so it must not be a create.
-            if_absent=conditional and not isinstance(write.base, str),
+            if_absent=conditional and not isinstance(base, str),
             metadata=metadata,
-            attributes=found.attributes if write.keeps and found is not None else NO_ATTRIBUTES,
+            attributes=found.attributes if keeps and found is not None else NO_ATTRIBUTES,
         )
         return UploadResult(UploadOutcome.UPLOADED, new_etag)
 
@@ -297,7 +291,7 @@ def _condition(write: Write) -> Capability:
     """The condition that an attempt would carry."""
     if write.value is None:
         return Capability.DELETE
-    return Capability.REPLACE if isinstance(write.base, str) else Capability.CREATE
+    return Capability.REPLACE if isinstance(write.belief.base, str) else Capability.CREATE
 
 
 def _same(one: Base, other: Base) -> bool:

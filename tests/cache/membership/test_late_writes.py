@@ -6,7 +6,7 @@ import pytest
 
 from milena_cache.membership.late_writes import ATTEMPTS, PAUSE_SECONDS, REMEMBERED_SECONDS, LateWriteInvalidation
 from milena_cache.membership.ownership import Ownership
-from milena_cache.writeback.recovery import UNCONFIRMED
+from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.api.errors import NodeLost
 from tests.cache.servers.resp.rig import ME, ring
 from tests.support.fake_clock import FakeClock, settle
@@ -103,7 +103,7 @@ async def test_an_owner_that_cannot_be_reached_is_tried_again_and_then_the_log_s
     await rig.clock.advance(PAUSE_SECONDS * ATTEMPTS * ATTEMPTS)
     assert telling is not None
     assert telling.done()
-    assert "may serve an older copy" in caplog.text
+    assert "may serve an older entry" in caplog.text
     assert rig.moved.notified == 1
 
 

@@ -117,7 +117,7 @@ async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
     await t.put("k", b"refused")
     await t.flush()
     told.clear()
-    assert await t.writeback.dead_letters.drop(None) == 1
+    assert await t.parts.dead_letters.drop(None) == 1
     assert told == [b"k"]
     await t.stop()
 
@@ -334,8 +334,8 @@ class ChangesMachine(RuleBasedStateMachine):
 
     @rule(retry=st.booleans())
     def dead_letters_are_settled(self, retry: bool) -> None:
-        writeback = self.t.writeback
-        self.run(writeback.dead_letters.retry(None) if retry else writeback.dead_letters.drop(None))
+        dead_letters = self.t.parts.dead_letters
+        self.run(dead_letters.retry(None) if retry else dead_letters.drop(None))
 
     @rule()
     def the_slots_go_away_and_come_back(self) -> None:

@@ -71,7 +71,7 @@ async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_listed(
     assert t.dirty.entries == {}
     s3.gate.set()
     assert await listing == ["b"]
-    assert len(t.writes.recent) == 0, "nothing is kept when no listing is in flight"
+    assert len(t.node.recent) == 0, "nothing is kept when no listing is in flight"
     await t.stop()
 
 
@@ -136,7 +136,7 @@ async def test_a_listing_that_fails_leaves_nothing_behind() -> None:
     t.store.down = None
     await t.delete("a", durability="through")
     await settle()
-    assert len(t.writes.recent) == 0
+    assert len(t.node.recent) == 0
     await t.stop()
 
 

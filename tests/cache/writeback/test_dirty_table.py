@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
-from milena_cache.writeback.dirty_table import KEEPING_FREE, Dirty, DirtyEntry
+from milena_cache.writeback.dirty_table import KEEPING_FREE, DeadLetter, Dirty, DirtyEntry
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 
 MOST = 10**6
 
@@ -23,12 +24,10 @@ def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any)
         Version(1, seq),
         value,
         len(value or b""),
-        known.get("base", UNKNOWN),
+        S3Belief(known.get("base", UNKNOWN), conditional=known.get("conditional", False)),
         deleted=value is None,
-        conditional=known.get("conditional", False),
         journaled=known.get("journaled", True),
-        owned_since=0,
-        since=known.get("since", float(seq)),
+        acknowledged_at=known.get("since", float(seq)),
     )
 
 
@@ -36,24 +35,24 @@ def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_writ
     dirty = Dirty(MOST, MOST)
     old = entry(1, base='"e"')
     assert dirty.replace(old) is None
-    old.queued, old.indeterminate = True, True
+    old.upload.queued, old.belief = True, old.belief.in_doubt()
     dirty.upload_began(old)
     new = entry(2, base=ABSENT)
     assert dirty.replace(new) is old
     assert dirty.get(b"k") is new
-    assert (new.base, new.indeterminate, new.uploading, new.queued, new.since) == ('"e"', True, True, True, 1.0)
-    assert not new.maybe_absent
+    assert new.belief == S3Belief('"e"', indeterminate=True)
+    assert (new.upload.uploading, new.upload.queued, new.upload.since) == (True, True, 1.0)
 
 
 @pytest.mark.parametrize(("deleted", "maybe_absent"), [(True, False), (False, True), (True, True), (False, False)])
 def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absent: bool) -> None:
     dirty = Dirty(MOST, MOST)
     old = entry(1, value=None if deleted else b"v")
-    old.maybe_absent = maybe_absent
+    old.belief = replace(old.belief, maybe_absent=maybe_absent)
     dirty.replace(old)
     dirty.replace(entry(2))
     dirty.replace(new := entry(3))
-    assert new.maybe_absent == (deleted or maybe_absent)
+    assert new.belief.maybe_absent == (deleted or maybe_absent)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_which_write_holds_s3_to_its_condition(asked: bool, before: bool | None,
         if dead:
             dirty.kill(old, "refused", 0.0)
     dirty.replace(new := entry(2, conditional=asked))
-    assert new.conditional is stays
+    assert new.belief.conditional is stays
 
 
 def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
@@ -129,12 +128,12 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
 def test_a_revived_dead_letter_starts_anew() -> None:
     dirty = Dirty(MOST, MOST)
     dirty.replace(refused := entry(1))
-    refused.failures = 3
+    refused.upload.failures = 3
     dirty.kill(refused, "refused", 99.0)
-    assert (refused.dead, refused.dead_at, list(dirty.dead())) == ("refused", 99.0, [refused])
+    assert (refused.dead, list(dirty.dead())) == (DeadLetter("refused", 99.0, damaged=False), [refused])
     flushed = dirty.checkpoint()
     dirty.requeue(refused)
-    assert (refused.dead, refused.failures, list(dirty.dead())) == ("", 0, [])
+    assert (refused.dead, refused.upload.failures, list(dirty.dead())) == (None, 0, [])
     assert dirty.pending_before(flushed) == 0
     assert dirty.pending_before(dirty.checkpoint()) == 1
 
@@ -206,7 +205,7 @@ class DirtyMachine(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(self.live(uploading=True)))
         known, newest = self.model[key], self.of(key)
         self.dirty.upload_finished(newest, succeeded=landed, now=self.now)
-        assert not newest.uploading
+        assert not newest.upload.uploading
         if landed:
             # The age of what is left counts from here: it came while this upload was under way.
             known.writes = [[self.now, generation] for _, generation in known.writes[known.going :]]

@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
-from milena_cache.writeback.unfinished import MAX_NAMED, failed_writes, unfinished
+from milena_cache.writeback.unfinished import MAX_NAMED
 from milena_cache.writeback.uploads.throttle import PROBE_SECONDS
 from tests.cache.rig import NodeUnderTest
 from tests.support.fake_clock import settle
@@ -112,7 +112,7 @@ async def test_when_s3_takes_nothing_it_is_tried_rarely() -> None:
     for number in range(500):
         await t.put(f"k{number}", b"v")
     await t.clock.advance(10)
-    assert t.writeback.throttle.down
+    assert t.parts.throttle.down
     t.store.calls.clear()
     await t.clock.advance(60)
     assert len(t.store.calls) <= 60 / PROBE_SECONDS + 60
@@ -126,12 +126,12 @@ async def test_a_key_that_fails_while_others_succeed_is_stuck_and_stays_queued()
     t = await started(stuck_after=STUCK_AFTER)
     await t.put("bad", b"v")
     await t.clock.advance(STUCK_AFTER + 60)
-    failing = t.writeback.failing
+    failing = t.parts.failing
     assert failing.number_stuck(t.clock.now()) == 0, "nothing else has reached S3 meanwhile: it may be S3"
     await t.put("good", b"v")
     await t.clock.advance(2)
     assert failing.number_stuck(t.clock.now()) == 1
-    (write,) = failed_writes(t.writeback, t.dirty, t.clock.now())
+    (write,) = t.parts.failed_writes.listed(t.clock.now())
     assert write.entry.key == b"bad"
     assert "stuck" in write.reason
     assert "put of s3://bucket/bad" in write.reason
@@ -144,7 +144,7 @@ async def test_a_key_that_fails_while_others_succeed_is_stuck_and_stays_queued()
     t.store.refuse = None
     await t.clock.advance(STUCK_RETRY_SECONDS + 1)
     assert t.s3_has("bad") == b"v"
-    assert failed_writes(t.writeback, t.dirty, t.clock.now()) == []
+    assert t.parts.failed_writes.listed(t.clock.now()) == []
     assert failing.degraded(t.clock.now()) == []
     await t.stop()
 
@@ -156,7 +156,7 @@ async def stuck(t: NodeUnderTest, *keys: str) -> None:
     await t.clock.advance(STUCK_AFTER + 60)
     await t.put("good", b"v")
     await t.clock.advance(70)
-    assert t.writeback.failing.number_stuck(t.clock.now()) == len(keys)
+    assert t.parts.failing.number_stuck(t.clock.now()) == len(keys)
     t.store.calls.clear()
 
 
@@ -167,17 +167,17 @@ async def test_a_retry_tries_a_stuck_key_at_once_and_leaves_it_stuck_if_that_fai
     t = await started(stuck_after=STUCK_AFTER)
     await stuck(t, "bad")
     for _ in range(3):
-        assert t.writeback.stuck.retry(keys) == 1
+        assert t.parts.stuck.retry(keys) == 1
         await t.clock.advance(0.5)
     assert t.store.count("put") == 3
     await t.clock.advance(10 * STUCK_RETRY_SECONDS)
     assert 12 <= t.store.count("put") <= 14, "a retry by hand adds no retries for later"
-    assert t.writeback.failing.number_stuck(t.clock.now()) == 1
+    assert t.parts.failing.number_stuck(t.clock.now()) == 1
     t.store.refuse = None
-    assert t.writeback.stuck.retry(keys) == 1
+    assert t.parts.stuck.retry(keys) == 1
     await t.clock.advance(0.5)
     assert t.s3_has("bad") == b"v"
-    assert t.writeback.stuck.retry(keys) == 0
+    assert t.parts.stuck.retry(keys) == 0
     await t.stop()
 
 
@@ -185,12 +185,12 @@ async def test_a_drop_gives_a_stuck_write_up_and_what_s3_has_is_read() -> None:
     t = await started(stuck_after=STUCK_AFTER)
     t.in_s3("bad1", b"older")
     await stuck(t, "bad1", "bad2", "bad3")
-    assert await t.writeback.stuck.drop([b"bad1", b"good", b"none"]) == 1
+    assert await t.parts.stuck.drop([b"bad1", b"good", b"none"]) == 1
     assert await t.outcome("bad1") == ("miss", b"older")
     assert await t.outcome("bad2") == ("hit", b"v")
-    assert await t.writeback.stuck.drop(None) == 2
+    assert await t.parts.stuck.drop(None) == 2
     assert t.dirty.entries == {}
-    assert failed_writes(t.writeback, t.dirty, t.clock.now()) == []
+    assert t.parts.failed_writes.listed(t.clock.now()) == []
     await t.clock.advance(STUCK_RETRY_SECONDS + 1)
     assert t.store.count("put") == 0
     t = await t.crash()
@@ -203,9 +203,9 @@ async def test_a_drop_waits_for_the_attempt_in_flight_and_drops_nothing_that_s3_
     await stuck(t, "bad")
     t.store.refuse = None
     t.store.gate.clear()
-    t.writeback.stuck.retry(None)
+    t.parts.stuck.retry(None)
     await settle()
-    dropping = asyncio.create_task(t.writeback.stuck.drop(None))
+    dropping = asyncio.create_task(t.parts.stuck.drop(None))
     await settle()
     assert not dropping.done()
     t.store.gate.set()
@@ -218,8 +218,8 @@ async def test_a_drop_waits_for_the_attempt_in_flight_and_drops_nothing_that_s3_
 async def test_a_drop_keeps_a_write_that_has_taken_the_place_of_the_stuck_one() -> None:
     t = await started(stuck_after=STUCK_AFTER)
     await stuck(t, "bad")
-    async with t.writeback.s3_locks.hold(b"bad", None):
-        dropping = asyncio.create_task(t.writeback.stuck.drop(None))
+    async with t.parts.s3_locks.hold(b"bad", None):
+        dropping = asyncio.create_task(t.parts.stuck.drop(None))
         await settle()
         await t.put("bad", b"newer")
     assert await dropping == 0
@@ -236,9 +236,9 @@ async def test_a_later_write_of_a_stuck_key_is_still_stuck_and_a_drop_ends_it() 
         await t.put("bad", b"w")
         await t.put("good", b"w")
         await t.clock.advance(STUCK_AFTER / 10)
-    assert t.writeback.failing.number_stuck(t.clock.now()) == 1
+    assert t.parts.failing.number_stuck(t.clock.now()) == 1
     assert (await t.outcome("bad")) == ("hit", b"w")
-    assert await t.writeback.stuck.drop([b"bad"]) == 1
+    assert await t.parts.stuck.drop([b"bad"]) == 1
     assert (await t.outcome("bad"))[1] is None
     await t.stop()
 
@@ -250,7 +250,7 @@ async def test_what_a_stop_leaves_behind_is_named_with_its_reason_and_not_withou
     await t.put("bad", b"v")
     await t.clock.advance(3)
     await t.put("new", b"v")
-    lines = unfinished(t.dirty, t.writeback)
+    lines = t.parts.failed_writes.unfinished()
     assert [line.partition(": ")[0] for line in lines] == [
         "s3://bucket/denied",
         "s3://bucket/bad",
@@ -260,7 +260,7 @@ async def test_what_a_stop_leaves_behind_is_named_with_its_reason_and_not_withou
     assert lines[2].endswith("not tried yet")
     for number in range(2 * MAX_NAMED):
         await t.put(f"more{number}", b"v")
-    lines = unfinished(t.dirty, t.writeback)
+    lines = t.parts.failed_writes.unfinished()
     assert len(lines) == MAX_NAMED + 1
     assert lines[-1] == f"and {3 + MAX_NAMED} more"
     await settle()
@@ -276,7 +276,7 @@ async def test_an_upload_that_a_stop_breaks_off_keeps_the_reason_of_the_attempt_
     await t.clock.advance(30)
     assert len(t.dirty) == 2
     await t.writeback.stop()
-    bad, new = unfinished(t.dirty, t.writeback)
+    bad, new = t.parts.failed_writes.unfinished()
     assert "the last one with: S3 put of s3://bucket/bad" in bad
     assert new.endswith("1 attempts failed, the last one with: broken off when the node stopped")
     t.store.gate.set()

@@ -94,9 +94,9 @@ async def test_what_a_record_says_is_what_the_entry_knows() -> None:
         delay=1000.0,
     )
     known, absent, unknown = (t.dirty.entries[key] for key in (b"known", b"absent", b"unknown"))
-    assert (known.base, known.conditional, known.size) == (base, True, 1)
-    assert (absent.base, absent.conditional, absent.deleted) == (ABSENT, False, False)
-    assert (unknown.base, unknown.deleted, unknown.size) == (UNKNOWN, True, 0)
+    assert (known.belief.base, known.belief.conditional, known.size) == (base, True, 1)
+    assert (absent.belief.base, absent.belief.conditional, absent.deleted) == (ABSENT, False, False)
+    assert (unknown.belief.base, unknown.deleted, unknown.size) == (UNKNOWN, True, 0)
     assert t.dirty.memory_bytes == 0, "values stay in the journal"
 
 
@@ -156,7 +156,7 @@ async def check_withheld(t: NodeUnderTest, key: str) -> None:
             await t.get(key, owned_since)
     with pytest.raises(FailedPrecondition, match="damaged in the journal"):
         await t.put(key, b"x", if_match=etag_of(b"value"))
-    assert await t.writeback.dead_letters.retry(None) == 0, "there is nothing to try again with"
+    assert await t.parts.dead_letters.retry(None) == 0, "there is nothing to try again with"
     await t.clock.advance(600)
     assert ("put", key) not in t.store.calls
 
@@ -167,7 +167,7 @@ async def test_a_damaged_value_is_a_dead_letter_that_refuses_reads(caplog: pytes
     t = NodeUnderTest(mode="back", disk=disk)
     t.in_s3("k", b"older")
     await t.start()
-    assert [(entry.key, entry.dead) for entry in t.dirty.dead()] == [
+    assert [(entry.key, entry.dead and entry.dead.reason) for entry in t.dirty.dead()] == [
         (b"k", "damaged: the journal record: its value of 5 bytes is damaged")
     ]
     assert (t.dirty.damaged, t.journal.quarantined) == (1, 0)
@@ -186,7 +186,7 @@ async def test_a_damaged_value_can_be_dropped() -> None:
     t = NodeUnderTest(mode="back", disk=disk)
     t.in_s3("k", b"older")
     await t.start()
-    assert await t.writeback.dead_letters.drop([b"k"]) == 1
+    assert await t.parts.dead_letters.drop([b"k"]) == 1
     assert t.dirty.damaged == 0
     assert (await t.get("k")).entry.value == b"older"
     t = await t.crash()
@@ -263,7 +263,7 @@ async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.Lo
     assert {ref.key: value for ref, value in t.store.objects.items()} == {"k1": b"1", "k4": b"4"}
     t = await t.crash()
     assert t.journal.quarantined == 2, "until somebody decides"
-    await t.writeback.dead_letters.drop(None)
+    await t.parts.dead_letters.drop(None)
     t = await t.crash()
     assert t.journal.quarantined == 0
 
@@ -294,11 +294,11 @@ async def test_refusals_survive_and_answer_reads() -> None:
     await t.put("k", b"refused")
     await t.put("j", b"taken")
     await t.clock.advance(5)
-    dead = [(entry.key, entry.dead, entry.dead_at) for entry in t.dirty.dead()]
+    dead = [(entry.key, entry.dead) for entry in t.dirty.dead()]
     assert [key for key, *_ in dead] == [b"k"]
     for _ in range(2):
         t = await t.crash()
-        assert [(entry.key, entry.dead, entry.dead_at) for entry in t.dirty.dead()] == dead
+        assert [(entry.key, entry.dead) for entry in t.dirty.dead()] == dead
         assert (await t.get("k")).entry.value == b"refused"
         await t.clock.advance(600)
         assert t.s3_has("k") is None
@@ -306,7 +306,7 @@ async def test_refusals_survive_and_answer_reads() -> None:
     with pytest.raises(AccessDenied):
         await t.put("k", b"through", durability="through")
     t.store.refuse = None
-    assert await t.writeback.dead_letters.retry(None) == 1
+    assert await t.parts.dead_letters.retry(None) == 1
     t = await t.crash()
     assert t.dirty.dead_letters == 0, "taken back for good"
     await t.clock.advance(5)

@@ -1,4 +1,7 @@
-"""Pure. Every command that the door knows, by name in upper case."""
+"""Pure. The registry: every command of the RESP server, by name in upper case.
+
+A command exists if its module is listed here; `docs/protocol.md` lists the same commands, held by a test.
+"""
 
 from __future__ import annotations
 
@@ -42,4 +45,5 @@ MODULES = (
 
 
 def command_registry() -> Mapping[bytes, Command[Context]]:
+    """Return all commands by name in upper case, with their subcommands."""
     return assembled(command for module in MODULES for command in module.COMMANDS)

@@ -1,7 +1,10 @@
-"""What a command is, and what is decided before it runs.
+"""The description of a command, and what is decided before it runs.
 
-- `command`: name, arity, keys, handler; `subcommands`: containers such as CLIENT; `session`: the connection's
-  settings.
-- `admission`: commands that are rejected before anything is done; `command_ordering`: which may run together.
+- `command`: name, arity, keys, handler; `subcommands`: of CLIENT, CONFIG and the like; `session`: the state of one
+  connection.
+- `admission`: commands that are rejected before anything is done; `command_ordering`: commands that may be in
+  flight together.
 - `glob`: patterns as Redis has them.
+
+Nothing here knows a particular command: what is decided follows from the fields of `Command`.
 """

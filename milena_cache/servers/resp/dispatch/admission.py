@@ -1,4 +1,7 @@
-"""Pure. Commands that are refused before anything of them is done, whatever they are."""
+"""Pure. Checks by which commands of any kind are rejected before they begin.
+
+A rejected command has no effect, which its error says where that matters: the client may safely repeat it.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,24 @@ from milena_common.api.errors import Overloaded
 
 NO_TRANSACTIONS: Final = "transactions are not supported"
 
-# These end the state in which the commands of a transaction are refused.
+# These end the state in which the commands of a transaction are rejected.
 TRANSACTION_END: Final = frozenset(("exec", "discard", "reset", "quit"))
 
-# How long a client should wait after a refusal for overload, in milliseconds.
+# Milliseconds that a client should wait after a rejection for overload.
 RETRY_AFTER_MS: Final = 500
 
-# Keys of one command: what is done with all of them at once takes some milliseconds.
+# Maximum number of keys of one command: the work that is not divided takes some milliseconds then.
 MAX_KEYS: Final = 65_536
 
 
 def check_keys(keys: list[bytes]) -> None:
-    """Refuse a command with more than MAX_KEYS keys. Raises Refused."""
+    """Raise CommandError for a command with more than MAX_KEYS keys."""
     if len(keys) > MAX_KEYS:
         raise CommandError(f"ERR the command has {len(keys)} keys; allowed are at most {MAX_KEYS}")
 
 
 def check_transaction(session: Session, command: Command[Any]) -> None:
-    """Refuse a command between MULTI and EXEC or DISCARD. Raises Refused."""
+    """Raise CommandError for a command between MULTI and EXEC or DISCARD, and have EXEC report it."""
     if command.name not in TRANSACTION_END:
         session.transaction_rejected = True
         raise CommandError(
@@ -36,10 +39,11 @@ def check_transaction(session: Session, command: Command[Any]) -> None:
 
 
 def check_deadline(command: Command[Any], waited: float, timeout: float) -> None:
-    """Refuse a command on keys whose bytes arrived more than `timeout` seconds ago.
+    """Raise Overloaded for a command on keys whose bytes arrived more than `timeout` seconds ago.
 
-    `waited` is the age of its bytes in seconds. Commands without keys cost next to nothing, and others depend on
-    them: after a MULTI that was refused for its age, what follows would be carried out. Raises Overloaded.
+    `waited` is the age of its bytes in seconds. Commands without keys are never rejected: they cost next to
+    nothing, and later ones depend on them. (1) MULTI is rejected for its age; (2) the commands behind it are not,
+    and run; (3) the client takes the transaction for failed.
     """
     if waited > timeout and command.keys[0]:
         raise Overloaded(
@@ -49,7 +53,7 @@ def check_deadline(command: Command[Any], waited: float, timeout: float) -> None
 
 
 def no_room(used: int, limit: int, seconds: float) -> Overloaded:
-    """Return the refusal of a command for whose bytes there was no room within `seconds`."""
+    """Return the error for a command for whose bytes there was no room within `seconds`; the sizes are bytes."""
     return Overloaded(
         f"retry-after-ms={RETRY_AFTER_MS} no room for the command within {seconds:g} s: {used} bytes are "
         f"in flight, and the limit is {limit} (MAX_IN_FLIGHT_BYTES); nothing was done"

@@ -1,6 +1,8 @@
-"""Pure. What a command is: its name, its arguments, and the function that answers it.
+"""Pure. The description of a command: its name, its arguments, and its handler.
 
-The fields are those that COMMAND INFO tells, so that clients find the keys of a command as they do with Redis.
+Most fields are those of COMMAND INFO, so that clients find the keys of a command as they do with Redis. The same
+fields decide about slots, rate limit and ordering here: what a client sees of a command and what the server does
+cannot differ.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ from typing import Any, Generic, Literal, TypeVar
 
 from milena_cache.servers.resp.dispatch.session import Session
 
-# What a command works with: `milena_cache.servers.resp.state.context.Context`, which in turn has all commands.
+# The context of the handlers: `milena_cache.servers.resp.state.context.Context`, which in turn has all commands.
 C = TypeVar("C")
 
-# Takes the command's words, its name included. Gives an answer (see `milena_common.resp.encoding`), or something to
-# be awaited that does. Raises Refused or MilenaError.
+# Takes the arguments with the command's name first. Returns a reply (see `milena_common.resp.encoding`), or an
+# awaitable of one. Raises CommandError or MilenaError.
 Handler = Callable[[C, Session, list[bytes]], Any | Awaitable[Any]]
 
 # What a command does to its keys, for the order in which the commands of one connection take effect.
@@ -24,7 +26,7 @@ Operation = Literal["get", "put", "delete", "list", "refresh", "other"]
 
 
 class CommandError(Exception):
-    """A command that is answered by an error. The text begins with the code word, as in `ERR syntax error`."""
+    """An error reply to a command. The text begins with the code word, as in `ERR syntax error`."""
 
 
 SYNTAX = "ERR syntax error"
@@ -33,14 +35,21 @@ NOT_AN_INTEGER = "ERR value is not an integer or out of range"
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[C]):
-    """`arity` counts the name; negative: at least so many. `keys`: first, last (negative: from the end) and step.
+    """A command or subcommand.
 
-    `operation` is the label under which it is counted. `flags`, `categories`, `summary`, `since`, `complexity` and
-    `group` are for COMMAND, `usage` (the arguments, as in `<key> [SAMPLES <count>]`) for HELP. A subcommand's name
-    is `container|name`; the table puts it below its container, whichever module it is in. `alone` tells of words by
-    which the command reads and writes, whatever its `access` is otherwise, and `labelled` the operation under which
-    it is counted if that depends on its words. `about` tells what it does to which objects, by cache key, if none
-    of its words is a key. `behind_all`: it begins when every command before it has its answer.
+    name: in lower case; of a subcommand `parent|name`: the registry puts it below its parent, from any module
+    handler: see `Handler`
+    arity: the number of arguments with the name; negative: the minimum
+    access: what it does to its keys
+    keys: positions of the first and last key (negative: from the end), and the step between keys; first 0: no keys
+    operation: the label under which it is counted
+    flags, categories, group, summary, since, complexity: for COMMAND INFO and COMMAND DOCS
+    usage: the arguments as HELP shows them, `<key> [SAMPLES <count>]`
+    subcommands: its subcommands
+    alone: returns True for arguments with which its access is `modify`, whatever `access` is
+    labelled: returns the operation for its arguments, if that depends on them
+    about: returns access and cache keys for its arguments, if none of these is a key (MILENA.CALL)
+    behind_all: True if it begins only when every command before it has its reply
     """
 
     name: str
@@ -63,19 +72,19 @@ class Command(Generic[C]):
     behind_all: bool = False
 
     def access_of(self, argv: list[bytes]) -> Access:
-        """What it does to its keys with these words."""
+        """Return what the command does to its keys with these arguments."""
         return "modify" if self.alone is not None and self.alone(argv) else self.access
 
     def operation_of(self, argv: list[bytes]) -> str:
-        """The label under which it is counted with these words."""
+        """Return the label under which the command is counted with these arguments."""
         return self.operation if self.labelled is None else self.labelled(argv)
 
     def accepts(self, number: int) -> bool:
-        """Whether it may have `number` words."""
+        """True if `number` arguments, the name included, are allowed."""
         return number == self.arity if self.arity >= 0 else number >= -self.arity
 
     def keys_in(self, argv: list[bytes]) -> list[bytes]:
-        """The keys among `argv`."""
+        """Return the keys among `argv`."""
         first, last, step = self.keys
         if not first:
             return []
@@ -88,7 +97,7 @@ def wrong_arity(name: str) -> CommandError:
 
 
 def integer(word: bytes, error: str = NOT_AN_INTEGER) -> int:
-    """A 64-bit integer as Redis reads one. Raises Refused."""
+    """Parse a 64-bit integer as Redis does. Raises CommandError with the text `error`."""
     digits = word[1:] if word[:1] == b"-" else word
     if not digits.isdigit() or len(digits) > 19 or (digits[:1] == b"0" and word != b"0"):
         raise CommandError(error)

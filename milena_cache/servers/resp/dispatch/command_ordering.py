@@ -1,12 +1,16 @@
-"""Pure. Which commands of one connection may be under way together: those that do not change what others see.
+"""Pure. Conflicts between the commands of one connection: which may be in flight together, and which must wait.
 
-Reads of a key go together, and writes of a key go together, because the node orders those by itself. A command that
-reads and writes goes alone.
+As with a readers-writer lock for each key, but with writes together too: reads of a key do not conflict, and writes
+of a key do not, because the node orders those itself. A command that reads and writes conflicts with every other
+one.
 
-A command that has to wait is parked, and holds up only what touches the same keys. Otherwise a pipeline of
-SET a, GET a, SET b, GET b, … would wait for the disk once for each key, and the end of a long one would be refused
-for its age. Behind a parked command everything about its keys is parked as well, in order: a GET that went past a
-parked SET of the same key would be answered with what was there before.
+A command that conflicts is parked, and holds up only commands on the same keys. Holding up all behind it would be
+simpler, but a pipeline of SET a, GET a, SET b, GET b, … would then wait for the disk once for each key, and the end
+of a long one be rejected for its age.
+
+Behind a parked command all commands on its keys are parked too, even if they do not conflict with one in flight:
+(1) GET k is in flight; (2) SET k is parked behind it; (3) a second GET k does not conflict with the first, but if
+it began now it would return the value from before the SET that the client sent before it.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from milena_cache.servers.resp.dispatch.command import Access
 
 T = TypeVar("T")
 
-# What must not be under way on the same key, by what is to begin.
+# By the access of the command that is to begin: the accesses that must not be in flight on the same key.
 _EXCLUDES: dict[Access, tuple[Access, ...]] = {
     "none": (),
     "read": ("write", "modify"),
@@ -30,7 +34,7 @@ _EXCLUDES: dict[Access, tuple[Access, ...]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parked(Generic[T]):
-    """A command that waits. `keys`: each once."""
+    """A parked command; its `keys` are distinct."""
 
     item: T
     access: Access
@@ -38,24 +42,24 @@ class _Parked(Generic[T]):
 
 
 class CommandOrdering(Generic[T]):
-    """The keys of the commands under way, by what those do, and the commands that wait for them.
+    """The keys of the commands in flight, by access, and the parked commands. T is the caller's parked command.
 
-    `parked`: how many commands wait; the caller bounds them. T stands for a parked command.
+    parked: how many commands are parked; the caller bounds them
     """
 
     def __init__(self) -> None:
         self.parked = 0
         self._keys: dict[Access, dict[bytes, int]] = {"none": {}, "read": {}, "write": {}, "modify": {}}
         self._queues: dict[bytes, deque[_Parked[T]]] = {}  # by key, in the order of the commands
-        self._freed: dict[bytes, None] = {}  # keys whose first parked command may have become free to begin
+        self._freed: dict[bytes, None] = {}  # keys whose first parked command may be ready to begin
 
     @property
     def may_have_ready(self) -> bool:
-        """Whether it is worth it to call `next_ready`."""
+        """True if `next_ready` may have a command to return."""
         return bool(self._freed)
 
     def conflicts(self, access: Access, keys: list[bytes]) -> bool:
-        """Whether a command must wait for one that is under way, or parked."""
+        """True if a command must wait for one that is in flight or parked."""
         if self.parked and any(key in self._queues for key in keys):
             return True
         return self._excluded(access, keys)
@@ -68,13 +72,13 @@ class CommandOrdering(Generic[T]):
         return False
 
     def add(self, access: Access, keys: list[bytes]) -> None:
-        """A command is under way."""
+        """Add a command that has begun."""
         busy = self._keys[access]
         for key in keys:
             busy[key] = busy.get(key, 0) + 1
 
     def remove(self, access: Access, keys: list[bytes]) -> None:
-        """A command is under way no more."""
+        """Remove a command that has its reply."""
         busy = self._keys[access]
         for key in keys:
             remaining = busy[key] - 1
@@ -86,17 +90,17 @@ class CommandOrdering(Generic[T]):
                     self._freed[key] = None
 
     def park(self, item: T, access: Access, keys: list[bytes]) -> None:
-        """A command that conflicts waits, for `next_ready` to return `item`."""
+        """Park a command that conflicts; `next_ready` returns `item` when it may begin."""
         parked = _Parked(item, access, tuple(dict.fromkeys(keys)))
         for key in parked.keys:
             self._queues.setdefault(key, deque()).append(parked)
         self.parked += 1
 
     def next_ready(self) -> T | None:
-        """Return a parked command that may begin, the first of its keys, and take it for one that has begun.
+        """Remove and return a parked command that may begin; None if there is none.
 
-        It counts neither as parked nor as under way then: the caller begins it at once, before anything else.
-        None if there is no such command.
+        It is the first in the queues of all its keys. The caller must begin it before it calls anything else here:
+        until it is added as one in flight, a conflicting command would not wait for it.
         """
         while self._freed:
             key = next(iter(self._freed))

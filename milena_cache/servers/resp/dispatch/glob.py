@@ -1,7 +1,8 @@
-"""Pure. Patterns as Redis has them: `*`, `?`, `[abc]`, `[a-z]`, `[^a]`; `\\` before what shall stand for itself.
+"""Pure. Glob patterns as Redis has them: `*`, `?`, `[abc]`, `[a-z]`, `[^a]`, and `\\` to escape the next character.
 
-A pattern is cut at its stars, and each piece is looked for from where the one before it ended. The first place
-where a piece fits is as good as any later one, so nothing is tried twice, and no pattern takes long.
+A pattern is split at its stars, and each piece is searched from the end of the match of the piece before it. The
+first match of a piece leaves the most for those after it, so there is no backtracking: the time is at most pattern
+length times text length, while backtracking takes exponential time for patterns like `*a*a*a*b`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ MAX_BYTES = 4096
 
 
 class Glob:
-    """A pattern, ready for many texts. `literal` is what every text that fits begins with."""
+    """A compiled pattern. `literal` is the prefix of every text that matches."""
 
     def __init__(self, pattern: bytes) -> None:
-        """Raises Refused for a pattern that is longer than MOST_BYTES."""
+        """Compile `pattern`. Raises CommandError if it is longer than MAX_BYTES."""
         if len(pattern) > MAX_BYTES:
             raise CommandError(f"ERR pattern: has {len(pattern)} bytes; allowed are at most {MAX_BYTES}")
         pieces: list[list[bytes]] = [[]]
@@ -53,7 +54,7 @@ class Glob:
 
 
 def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
-    """The class that begins at `at`, as a regular expression, and the place of its end."""
+    """Return the character class that begins at `at` as a regular expression, and the position of its end."""
     inverted = pattern[at : at + 1] == b"^"
     if inverted:
         at += 1
@@ -77,7 +78,7 @@ def _class(pattern: bytes, at: int) -> tuple[bytes, int]:
 
 
 def _matcher(pieces: list[bytes], sizes: list[int]) -> Callable[[bytes], bool]:
-    """`sizes`: how many bytes each of the pieces takes."""
+    """Return a function that matches a text against the pieces between the stars; `sizes` are their lengths."""
     first, *others = [re.compile(piece) for piece in pieces]
     if not others:
         return lambda text: len(text) == sizes[0] and first.match(text) is not None

@@ -1,4 +1,7 @@
-"""Pure. What a connection has said about itself, and what is known of it. Commands read and change it."""
+"""Pure. The state of one connection, which commands read and change: protocol, names, modes and counts.
+
+RESET brings it back to that of a new connection, but for identity and counts. It is also what CLIENT LIST shows.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,24 @@ from milena_common.resp.encoding import RESP2, RESP3
 
 
 class Session:
-    """One connection's state. `addr` and `laddr` are host:port of the client and of the door; times are monotonic
-    seconds. `deferring`: answers that have to wait come later, as pushes. `closing`: it ends after this answer.
-    `subscribed`: it is told of changed keys on the channel __redis__:invalidate.
-    `mute`: of how many commands, the present one included, there is no answer; negative: of all.
-    `in_transaction`: after MULTI, every command is refused up to EXEC or DISCARD; `transaction_rejected`: one was.
-    `waited`: seconds since the bytes of the command that is being begun were read, 0 if they were read just now.
+    """The state of one connection.
+
+    id: its number, never used again
+    addr, laddr: host:port of the client and of the server
+    created_at, last_at: when it was opened, and last read from or replied to; monotonic seconds
+    last_command, commands: name of the latest command, and how many have begun
+    received, sent: bytes
+    closing: True if it closes after the reply to the present command
+    waited: seconds since the bytes of the command that begins now were read; 0 if they were read just now
+    protocol: RESP2 or RESP3
+    name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
+    deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
+    no_evict, no_touch: as given by CLIENT NO-EVICT and NO-TOUCH; without effect
+    mute: how many commands, the present one included, get no reply; negative: all (CLIENT REPLY)
+    in_transaction: True between MULTI and EXEC or DISCARD, where every command is rejected
+    transaction_rejected: True if one was
+    subscribed: True if it gets invalidations on the channel __redis__:invalidate
+    tracking: True if its reads are tracked
     """
 
     __slots__ = (
@@ -55,7 +70,7 @@ class Session:
         self.reset()
 
     def reset(self) -> None:
-        """As a new connection is; also what RESET does."""
+        """Set what RESET sets, as for a new connection."""
         self.protocol = RESP2
         self.name = ""
         self.lib_name = ""
@@ -66,11 +81,10 @@ class Session:
         self.mute = 0
         self.end_transaction()
         self.subscribed = False
-        # Whether what it reads is tracked; the table of `tracking` has how.
-        self.tracking = False
+        self.tracking = False  # its options are in `Tracking`
 
     def end_transaction(self) -> None:
-        """Commands are carried out again."""
+        """End the state in which every command is rejected."""
         self.in_transaction = False
         self.transaction_rejected = False
 

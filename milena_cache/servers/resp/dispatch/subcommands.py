@@ -1,4 +1,8 @@
-"""Pure. Commands that have subcommands: CLIENT, CONFIG and the like, and their HELP."""
+"""Pure. Commands that have subcommands, such as CLIENT and CONFIG: dispatch by the second word, and their HELP.
+
+A subcommand is a `Command` of its own, with its own arity, keys and counts; its parent has the handler that
+dispatches.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from milena_common.resp.encoding import Simple
 
 
 def assembled(commands: Iterable[Command[C]]) -> dict[bytes, Command[C]]:
-    """The commands by name in upper case, each with its subcommands (`parent|name`) from wherever they are."""
+    """Return the commands by name in upper case, each with its subcommands (`parent|name`) from all modules."""
     plain: dict[str, Command[C]] = {}
     below: dict[str, list[Command[C]]] = {}
     for command in commands:
@@ -67,7 +71,7 @@ def _help_lines(name: str, subcommands: list[Command[C]]) -> Iterator[str]:
 
 
 def no_handler(context: object, session: Session, argv: list[bytes]) -> Any:
-    """The handler of a container that is nothing without a subcommand; its arity refuses what would come here."""
+    """Raise the error for a command without a subcommand; the handler of commands that need one."""
     raise wrong_arity(argv[0].decode().lower())
 
 
@@ -77,7 +81,7 @@ def unknown_subcommand(parent: str, word: bytes) -> CommandError:
 
 
 def wrong_form(parent: str, word: bytes) -> CommandError:
-    """For words after a subcommand that has more than one form."""
+    """Return the error for wrong arguments of a subcommand that has more than one form."""
     shown = word[:128].decode(errors="replace")
     return CommandError(
         f"ERR unknown subcommand or wrong number of arguments for '{shown}'. Try {parent.upper()} HELP."
@@ -85,7 +89,7 @@ def wrong_form(parent: str, word: bytes) -> CommandError:
 
 
 def find(commands: Mapping[bytes, Command[C]], argv: list[bytes]) -> Command[C] | None:
-    """The command that `argv` begin with: the subcommand, if it has such."""
+    """Return the command or subcommand that `argv` begins with; None if there is no such command."""
     command = commands.get(argv[0].upper())
     if command is None or not command.subcommands or len(argv) == 1:
         return command

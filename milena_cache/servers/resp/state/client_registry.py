@@ -1,4 +1,7 @@
-"""Pure. The connections of the Redis door: who they are, and what became of those that ended."""
+"""Pure. The open connections of the RESP server, and counts over those that have closed.
+
+Connection ids are never used again, so that an id kept by the tracking table cannot come to mean another client.
+"""
 
 from __future__ import annotations
 
@@ -11,52 +14,57 @@ REASONS: tuple[Reason, ...] = ("idle", "output", "protocol", "killed")
 
 
 class Client(Protocol):
-    """A connection, as others see it."""
+    """A connection, as the server and the commands of other connections see it."""
 
     session: Session
-    stalled_at: int  # unsent bytes when the door last looked
+    stalled_at: int  # unsent bytes at the server's last sweep
 
     def push(self, message: bytes) -> None:
-        """Send a message that is no answer, now."""
+        """Send a message that is not a reply, between two replies."""
 
     def finish(self) -> None:
-        """Begin nothing any more, and end when what was begun has been answered."""
+        """Begin no more commands, and close when those in flight have their replies."""
 
     def disconnect(self, reason: Reason) -> None:
-        """End the connection; what was not sent yet is not sent any more."""
+        """Close the connection now; unsent bytes are dropped."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the client to read them."""
+        """Return how many bytes wait for the client to read them."""
 
     @property
     def unread(self) -> int:
-        """Bytes of commands that have not begun, complete or not; and of the one that is beginning."""
+        """Return the bytes of commands that have not begun, complete or not, and of the one that is beginning."""
 
     @property
     def no_room_since(self) -> float:
-        """Since when it waits for room for a command, in monotonic seconds; 0 if it does not."""
+        """Return since when it waits for room for a command, monotonic seconds; 0 if it does not."""
 
     def no_room(self) -> None:
-        """Refuse the command for whose bytes there was no room in time."""
+        """Reject the command for whose bytes there was no room in time."""
 
     @property
     def waits(self) -> bool:
-        """Whether a command of it has no answer yet."""
+        """True if a command of it is in flight."""
 
 
 class Clients:
-    """The open connections by id, and counts since the start."""
+    """The open connections, and counts since the start.
+
+    by_id: the open connections by id slow: ids of those with more unsent bytes than the system's buffers take, and
+    of those closed but for these bytes accepted, rejected: connections that were given an id, and those of them
+    over the limit deferred: replies that were deferred commands, received, sent: commands and bytes of connections
+    that have closed disconnects: connections that the server closed, by reason
+    """
 
     def __init__(self) -> None:
         self.by_id: dict[int, Client] = {}
-        # Those with more unsent than the system's buffers take, and those that have ended but for what is unsent.
         self.slow: set[int] = set()
         self.accepted = 0
         self.rejected = 0
         self.deferred = 0
-        self.commands = 0  # of connections that have ended, as are these:
-        self.received = 0  # bytes
+        self.commands = 0
+        self.received = 0
         self.sent = 0
         self.disconnects = dict.fromkeys(REASONS, 0)
 
@@ -64,12 +72,12 @@ class Clients:
         return len(self.by_id)
 
     def next_id(self) -> int:
-        """A number that no other connection had."""
+        """Return the id for a new connection, and count it as accepted."""
         self.accepted += 1
         return self.accepted
 
     def remove(self, client: Client) -> None:
-        """Forget a connection that is no more."""
+        """Remove a connection that has closed, and add its counts to the totals."""
         self.slow.discard(client.session.id)
         if self.by_id.pop(client.session.id, None) is not None:
             self.commands += client.session.commands

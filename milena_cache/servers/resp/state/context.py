@@ -1,4 +1,7 @@
-"""Coordination. What the commands of the Redis door work with: the node's parts, and the way from key to object."""
+"""Coordination. The context of all commands of one RESP server: the node's parts, and the resolution of keys.
+
+Handlers get it as an argument and keep no state of their own; what belongs to one connection is in its `Session`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from milena_cache.configuration.config import Config
-from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.ownership import Ownership
-from milena_cache.objects.names import Buckets, Object
+from milena_cache.objects.names import Buckets
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import CacheService
+from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.dispatch.command import Access, Command, CommandError
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.client_registry import Clients
@@ -24,12 +26,12 @@ from milena_cache.servers.resp.statistics.command_metrics import CommandMetrics
 from milena_cache.servers.resp.statistics.command_stats import CommandStats
 from milena_cache.servers.resp.statistics.rates import Rates
 from milena_cache.servers.resp.statistics.slow_commands import SlowCommands
+from milena_cache.service.requests import Place, Requests
 from milena_cache.service.status import Status
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import SCHEME, split_cache_key
 from milena_common.cluster.slots import slot_of
 from milena_common.limits.byte_budget import ByteBudget
-from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
 from milena_common.process.facts import ProcessFacts
 from milena_common.runtime.clock import Clock
@@ -37,15 +39,19 @@ from milena_common.runtime.clock import Clock
 
 @dataclass(slots=True)
 class Context:
-    """One node's door. `timeout` is how long a command may take, in seconds. `budget` is the process's."""
+    """The context of one node's RESP server.
+
+    timeout: how long a command may take, seconds
+    budget: the process's budget of bytes in flight
+    """
 
     node: Node
     buckets: Buckets
     ownership: Ownership
-    service: CacheService
+    requests: Requests
+    api: ApiMethods
     status: Status
     calls: CallCounts
-    limiter: TokenBucket
     tracking: Tracking
     clock: Clock
     config: Config
@@ -55,7 +61,6 @@ class Context:
     cursors: Cursors
     budget: ByteBudget
     facts: ProcessFacts
-    identity: NodeIdentity
     commands: Mapping[bytes, Command[Context]] = field(default_factory=dict)
     stats: CommandStats = field(default_factory=CommandStats)
     slow: SlowCommands = field(default_factory=SlowCommands)
@@ -71,20 +76,23 @@ class Context:
         self.overload = Overload(self.calls, self.stats)
         self.rates = Rates(self.clock.now())
 
-    def place(self, key: bytes) -> tuple[Object, int]:
-        """The object that `key` names, and the epoch since which this node owns it.
+    def place(self, key: bytes) -> Place:
+        """Return the object that `key` names, and the epoch since which this node owns its slot.
 
-        Raises InvalidRequest, AccessDenied, Moved, NoNodes.
+        Raises InvalidRequest, AccessDenied, Moved, NodeLost, NoNodes.
         """
         try:
             bucket, object_key = split_cache_key(key)
         except UnicodeDecodeError:
             raise InvalidRequest("bucket: is not UTF-8") from None
-        target = self.buckets.resolve(bucket, object_key)
-        return target, self.ownership.owned_since(target.cache_key)
+        return self.requests.place(bucket, object_key)
 
     def touched(self, command: Command[Context], argv: list[bytes]) -> tuple[Access, list[bytes]]:
-        """What the command does to which objects, by cache key; as it is written if no object is named so."""
+        """Return what the command does to its objects, and their cache keys, for ordering and tracking.
+
+        A key that resolves to no object is returned as it is written. Cache keys are necessary: `s3://bucket/k` and
+        `k` may name one object, and commands on both must not be in flight together if they conflict.
+        """
         if command.about is not None:
             return command.about(self, argv)
         access = command.access_of(argv)
@@ -103,7 +111,7 @@ class Context:
             return key
 
     def check_slots(self, session: Session, keys: list[bytes]) -> None:
-        """Refuse a command whose keys are in several slots, as Redis Cluster does, unless one node has them all."""
+        """Raise CommandError for keys in several slots, as Redis Cluster does, unless this node owns all slots."""
         if len(keys) < 2 or self.ownership.single or session.deferring:
             return
         first = slot_of(keys[0])

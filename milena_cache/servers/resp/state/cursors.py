@@ -1,7 +1,7 @@
-"""Pure. Where scans go on: SCAN's cursors are numbers, S3's are texts.
+"""Pure. The positions of scans by number: SCAN's cursors are numbers, S3's are strings.
 
-A cursor is good for several calls, so that one whose answer was lost can be asked again. Those that nobody came
-back for are forgotten, the oldest first when there are too many.
+A cursor may be used several times, so that a call whose reply was lost can be repeated. Cursors expire SECONDS
+after their last use; beyond MAX_CURSORS the one that was used longest ago goes first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAX_CURSORS = 1000
+# Seconds from the last use of a cursor until it expires.
 SECONDS = 600.0
 
 
 class Place(NamedTuple):
-    """Where a scan goes on: S3's cursor, for keys that begin with `prefix`, behind the key `last`."""
+    """The position at which a scan goes on.
+
+    prefix: the prefix of the listing
+    cursor: S3's cursor for the next page
+    last: the last key of the page before, behind which the next one begins
+    """
 
     prefix: bytes
     cursor: str
@@ -21,7 +27,10 @@ class Place(NamedTuple):
 
 
 class Cursors:
-    """The places of one node's scans by number. `first` should be greater than any number of an earlier process."""
+    """The positions of one node's scans by number.
+
+    `first`: the first number; greater than any of an earlier process, whose cursors clients may still hold
+    """
 
     def __init__(self, first: int) -> None:
         self._next = first
@@ -31,7 +40,7 @@ class Cursors:
         return len(self._places)
 
     def add(self, place: Place, now: float) -> int:
-        """The number for `place`; `now` is monotonic seconds."""
+        """Keep `place`, and return its number; `now` is monotonic seconds."""
         number = self._next
         self._next += 1
         self._places[number] = (now + SECONDS, place)
@@ -39,7 +48,7 @@ class Cursors:
         return number
 
     def find(self, number: int, now: float) -> Place | None:
-        """The place; None if it is not known, or not any more."""
+        """Return the position, and extend its life; None if unknown or expired. `now` is monotonic seconds."""
         self._drop_expired(now)
         found = self._places.pop(number, None)
         if found is None:
@@ -48,7 +57,7 @@ class Cursors:
         return found[1]
 
     def _drop_expired(self, now: float) -> None:
-        """The places are in the order in which their time ends."""
+        # The dictionary is in the order of expiry, since each use moves a position to its end.
         while self._places:
             number, (until, _) = next(iter(self._places.items()))
             if until > now and len(self._places) <= MAX_CURSORS:

@@ -1,17 +1,16 @@
-"""Coordination. How the connections of the Redis door share the event loop: short turns, one after the other.
+"""Coordination. Fair sharing of the event loop between the RESP connections: slices in a round-robin queue.
 
-The loop hands a busy socket's bytes over in large reads, uvloop up to 32 reads of 256,000 bytes in a row. A
-connection that worked until it had answered all of them would keep the loop for seconds from everything else: from
-other clients, from health checks, and from the renewal of the node's lease.
+The loop hands over a busy socket's bytes in large reads, uvloop up to 32 reads of 256,000 bytes in a row. A
+connection that worked until all of its commands were done would block the loop for seconds: other clients time out,
+health checks fail, and the node's lease expires.
 
-So a connection works on its commands for a *slice*. If it has more to do, it stops reading from its socket, which
-also ends the row of reads, and waits in the queue here. Once in each round of the loop, the connections in the
-queue get a slice each, until LOOP_SECONDS are over; the others keep their place for the next round. What
-connections do as soon as bytes arrive is counted as well: beyond LOOP_SECONDS in one round, bytes that arrive wait
-in the queue too.
+So a connection works for a *slice*. With commands left it stops reading from its socket, which also ends the row of
+reads, and is enqueued here. In each round of the loop the connections in the queue get one slice each, until
+LOOP_SECONDS are used; the others keep their place for the next round. Work done in `data_received` is counted too:
+many connections that each do little there would otherwise add up to a round without an end. Beyond LOOP_SECONDS in
+one round, bytes that arrive are enqueued as well.
 
-So one round of the loop takes about two LOOP_SECONDS, and one slice more, however many connections have work to
-do.
+So one round of the loop takes at most about two LOOP_SECONDS and one slice, however many connections have work.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-# Seconds of work in one round of the loop, for the queue and once more for what just arrived.
+# Seconds of work in one round of the loop, for the queue, and once more for bytes that just arrived.
 LOOP_SECONDS: Final = 0.004
 # The longest and the shortest slice of one connection, in seconds. One command is not divided.
 MAX_SLICE_SECONDS: Final = 0.002
 MIN_SLICE_SECONDS: Final = 0.0005
-# A turn that took longer is followed by other connections before the next bytes of the same one are read.
+# After a slice that took longer, other connections run before the next bytes of the same one are read.
 HEAVY_SECONDS: Final = 0.001
-# Turns this short are not counted: there cannot be enough of them in one round.
+# Work this short is not counted: there cannot be enough of it in one round.
 _COUNTED_SECONDS: Final = 0.00005
 
 
 class Waits(Protocol):
-    """Who waits for a turn."""
+    """A connection that waits for a slice."""
 
     def run_slice(self) -> None:
         """Work for one slice."""
 
 
 class LoopShare:
-    """The queue of connections that wait for a turn. `now` gives monotonic seconds.
+    """The queue of connections that wait for a slice. `now` returns monotonic seconds.
 
-    `exhausted`: bytes that arrive have to wait for the next round of the loop. A plain attribute, since every read
-    looks at it.
+    exhausted: True if bytes that arrive have to wait for the next round of the loop. A plain attribute, since every
+        read looks at it
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -64,14 +63,14 @@ class LoopShare:
         return max(MIN_SLICE_SECONDS, LOOP_SECONDS / (waiting + 1))
 
     def used(self, seconds: float) -> None:
-        """Count the time of a turn that was taken as soon as bytes arrived."""
+        """Count seconds of work that was done in `data_received`."""
         if seconds >= _COUNTED_SECONDS:
             self._used += seconds
             self.exhausted = self._used >= LOOP_SECONDS
             self._schedule()
 
     def enqueue(self, waits: Waits) -> None:
-        """Give `waits` one turn, in the next round of the loop or a later one. It must not wait here already."""
+        """Give `waits` one slice, in the next round of the loop or a later one. It must not be enqueued already."""
         self._queue.append(waits)
         self._schedule()
 
@@ -87,7 +86,7 @@ class LoopShare:
         queue = self._queue
         until = self._now() + LOOP_SECONDS
         try:
-            # Those that are enqueued again meanwhile have to wait for the next round.
+            # The length is taken before the loop: connections that are enqueued again wait for the next round.
             for _ in range(len(queue)):
                 queue.popleft().run_slice()
                 if self._now() >= until:

@@ -1,13 +1,13 @@
-"""Coordination. GETs that are refused at once because the node cannot keep up with what it is asked.
+"""Coordination. Load shedding: rejects GETs at once while the node cannot keep up with its requests.
 
-What is answered after its client has given up is lost work, and while more is asked than can be answered, all that
-waits becomes that old. Refusing a GET costs a tenth of answering it: so what waits too long is refused in one go,
-and what comes then is answered in time.
+A reply after its client's timeout is lost work, and while more GETs arrive than the node can serve, all that wait
+become that old: the node would be busy with nothing but lost work. Rejecting a GET costs a tenth of serving it, so
+an old backlog is rejected as a whole, and the GETs after it are served in time.
 
-How old the bytes in a socket are is not known. But a connection that has had more to read each time its commands
-were worked off is *behind*, and the oldest of what it reads may be as old as that. One client that sends without
-pause is behind as well, and gets its share, see `loop_share`; so refusing begins only while MANY connections are
-behind. It ends for each connection when it has caught up. Other commands than GETs are never refused here.
+The age of bytes in a socket is not known. But a connection that had more to read each time its commands were done
+is *behind*, and its oldest bytes may be as old as the time since then. A single client that sends without pause is
+behind as well, and gets its share (`loop_share`); so rejection begins only while MANY connections are behind. For
+each connection it ends when that has caught up. Other commands than GETs are never rejected here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from milena_common.resp.errors import to_resp
 from milena_common.resp.parser import CommandReader
 from milena_common.rpc.status import to_grpc
 
-# A connection with fewer bytes in its socket is not behind: some 500 GETs. After a shorter read that is not asked.
+# A connection with fewer bytes in its socket (some 500 GETs) is not behind. After a shorter read it is not looked
+# at.
 BEHIND_BYTES: Final = 16 * 1024
+# GETs are rejected on connections that have been behind for longer.
 BEHIND_SECONDS: Final = 0.5
-# Connections that are behind, from which on the node is overloaded.
+# With this many connections behind the node is overloaded.
 MANY: Final = 16
 
 # Short, since it may be sent a million times a second. Nothing was done.
@@ -41,18 +43,21 @@ _CODE = to_grpc(_ERROR)[0].name.lower()
 
 
 class Overload:
-    """Which connections of one door are behind."""
+    """The connections of one server that are behind."""
 
     def __init__(self, calls: CallCounts, stats: CommandStats) -> None:
         self._gets = calls["get"]
         self._stats = stats
         self._since: dict[int, float] = {}
-        # Those of them whose GETs are refused until they have caught up, however many others have: half of an old
-        # backlog that is answered is as late as all of it.
+        # Connections whose GETs are rejected until they have caught up, even if fewer than MANY are behind by then:
+        # the rest of an old backlog is as old as its beginning.
         self._rejected: set[int] = set()
 
     def look(self, number: int, reader: CommandReader, transport: asyncio.Transport, now: float) -> None:
-        """Connection `number` has worked for a while; if on a long read, see what its socket has."""
+        """Update, after a slice that ended with a long read, whether connection `number` is behind.
+
+        `now` is monotonic seconds.
+        """
         if reader.fed <= BEHIND_BYTES:
             return
         if reader.more or unread_bytes(transport) > BEHIND_BYTES:
@@ -61,18 +66,18 @@ class Overload:
             self.caught_up(number)
 
     def caught_up(self, number: int) -> None:
-        """The connection is gone, or has caught up."""
+        """Clear connection `number`, which is not behind any more, or has closed."""
         self._since.pop(number, None)
         self._rejected.discard(number)
 
     def rejects(self, number: int, now: float) -> bool:
-        """Return whether GETs of connection `number` are to be refused at `now`, in monotonic seconds."""
+        """True if the GETs of connection `number` are to be rejected at `now`, in monotonic seconds."""
         if len(self._since) >= MANY and self._since.get(number, now) < now - BEHIND_SECONDS:
             self._rejected.add(number)
         return number in self._rejected
 
     def reject(self, reader: CommandReader, session: Session, parts: list[bytes]) -> bool:
-        """Refuse the GETs that are next in `reader`, and append the answers to `parts`; False if there are none."""
+        """Reject the GETs that are next in `reader`, and append the replies to `parts`; False if there are none."""
         number = reader.skip_gets()
         if not number:
             return False

@@ -1,4 +1,4 @@
-"""Pure. Answers that are due: what a connection keeps of a command until its answer has its turn, and how much."""
+"""Pure. Pending replies: the state of a command between its beginning and its reply, and the bounds of all."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from milena_cache.servers.resp.state.tracking import Work
 
 Reply = tuple[bytes, ...]
 
-# Commands of one connection that may wait for their answers at once, and bytes of their words.
+# Commands of one connection that may be in flight at the same time, and bytes of their arguments.
 MAX_PENDING = 1024
 MAX_PENDING_BYTES = 32 * 2**20
 
-# From this size a value is not copied together with other answers.
+# From this size in bytes on a value is written by itself, and not copied together with other replies.
 LARGE = 32 * 1024
 
 
 class Large(tuple[bytes, ...]):
-    """An answer with a large value among its pieces."""
+    """A reply with a large value among its parts."""
 
     __slots__ = ()
 
 
 class PendingReply:
-    """A place in the order of answers; `reply` is None until it is there. `name` is the command's or subcommand's.
+    """A place in the order of replies.
 
-    `muted`: the client wants no answer. `touched`: the keys for whose sake others wait for it, and what it does to
-    them.
+    reply: the encoded reply; None until it is complete
+    command: the command; `name`: its name, or its subcommand's
+    argv: its arguments, the name included
+    started: when it began, monotonic seconds; of a parked command, when its bytes were read
+    touched: its access and its cache keys, by which it excludes conflicting commands
+    deferred: the number of its deferred reply; 0 if it is not deferred
+    muted: True if the client wants no reply
+    work: its tracking, see `Tracking.begin`; None without tracking
     """
 
     __slots__ = ("argv", "command", "deferred", "muted", "name", "reply", "started", "touched", "work")
@@ -47,7 +53,11 @@ class PendingReply:
 
 
 class CommandsInFlight:
-    """The commands that were begun and have no answer yet. `full`: no other may begin."""
+    """The commands of one connection that have begun and have no reply yet.
+
+    number: how many; `bytes`: those of their arguments
+    full: True if no other command may begin
+    """
 
     __slots__ = ("bytes", "full", "number")
 

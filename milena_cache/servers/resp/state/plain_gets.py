@@ -1,8 +1,12 @@
-"""Pure. GETs of what is in memory, many at once: the path on which Milena has to be as fast as it can.
+"""Pure. The fast path of GET: replies to many hits at once, without a call for each.
 
-What `Node.lookup` decides for one key is decided here for all keys of a read, with what they share done once: the
-time, the counts, the limits. Only plain hits are answered: a fresh copy of an object that does not end by itself
-and has nothing dirty over it. The first key that is anything else stops it, and that key goes the general way.
+It decides for all keys of a read what `Node.lookup` decides for one; time, counts and limits are handled once. It
+must never serve what `lookup` would not: only entries that are surely fresh whatever the key's jitter, of the
+slot's present ownership, without an expiry; and dirty entries, which go first as in `lookup`, under the same
+conditions. The first key of any other kind ends the run and goes the general path, so that the replies stay in
+order.
+
+Nothing here awaits, so no write can come between the lookup and the reply.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from milena_common.cluster.slots import slot_of
 
 
 class PlainGets:
-    """The plain hits of one node."""
+    """The fast path of one node's GETs."""
 
     def __init__(
         self, memory: Memory, dirty: Dirty, ownership: Ownership, freshness: Freshness, reads: ReadCounts
@@ -25,14 +29,14 @@ class PlainGets:
         self._memory = memory
         self._dirty = dirty
         self._ownership = ownership
-        # Whatever the jitter makes of a key's ttl, a younger copy is fresh.
+        # The shortest ttl that the jitter leaves any key: a younger entry is fresh without its key being hashed.
         self._surely_fresh = freshness.ttl * (1.0 - freshness.jitter)
         self._reads = reads
 
     def serve(self, keys: list[bytes], now: float, parts: list[bytes], max_bytes: int) -> int:
-        """Append the answers to the first of `keys` to `parts`, and return how many that were.
+        """Append the replies to the first of `keys` to `parts`, and return how many.
 
-        `now` is monotonic seconds. It stops before the values have more than `max_bytes` bytes, but for the first.
+        `now` is monotonic seconds. Ends before the values exceed `max_bytes` bytes together, except with the first.
         """
         entries = self._memory.entries
         get, used = entries.get, entries.move_to_end
@@ -49,7 +53,11 @@ class PlainGets:
             written = dirty.get(key) if dirty else None
             if written is not None:
                 value = written.value
-                if written.owned_since < owned_since or written.expires_at or written.damaged:
+                if (
+                    written.belief.owned_since < owned_since
+                    or written.expires_at
+                    or (written.dead is not None and written.dead.damaged)
+                ):
                     break
             else:
                 entry = get(key)
@@ -70,7 +78,7 @@ class PlainGets:
                 break
             if size != length:
                 head, length = b"$%d\r\n" % size, size
-            # Not put together here: values are copied once, when they are sent.
+            # Not joined here: values are copied once, when they are sent.
             parts += (head, value, b"\r\n")
             hits += 1
         if hits:

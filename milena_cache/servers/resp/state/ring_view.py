@@ -1,7 +1,7 @@
-"""Pure. The ring as Redis Cluster's clients read it, encoded once for each ring.
+"""Pure. The ring as clients of Redis Cluster read it, encoded once for each ring.
 
-Slots go to nodes one by one, so a ring of a few nodes has some ten thousand ranges, and CLUSTER SLOTS a megabyte.
-Clients ask for it when they start and whenever they are told MOVED: all of them at once when the ring changes.
+Slots are assigned to nodes one by one, so a ring of a few nodes has some ten thousand ranges, and CLUSTER SLOTS is
+a megabyte. Clients request it when they start and at each MOVED: all of them at once when the ring changes.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from milena_cache.membership.ownership import Ownership, RingNode
 from milena_common.network.addresses import Address, parse_address
 from milena_common.resp.encoding import RESP2, Raw, encode
 
-# Redis Cluster's nodes talk to each other on a second port; here it is only a number in CLUSTER NODES.
+# Nodes of Redis Cluster connect to each other on a second port; here it is only a number in CLUSTER NODES.
 BUS_OFFSET = 10_000
 
 Member = tuple[RingNode, Address]
 
 
 class RingView:
-    """Answers for one ring after the other. Only nodes with a Redis door are told of: to a client of this protocol
-    the others do not exist.
-    """
+    """The encoded replies for the newest ring, without the nodes that have no RESP server."""
 
     def __init__(self) -> None:
         self._epoch = -1
@@ -29,7 +27,7 @@ class RingView:
         self._ranges: list[Raw] = []
 
     def members(self, ownership: Ownership) -> list[Member]:
-        """The nodes that speak the Redis protocol, and where."""
+        """Return the nodes with a RESP server, and its address."""
         if ownership.epoch != self._epoch:
             self._epoch = ownership.epoch
             self._members = [
@@ -39,7 +37,7 @@ class RingView:
         return self._members
 
     def slots(self, ownership: Ownership) -> Raw:
-        """CLUSTER SLOTS: ascending ranges, each with its node."""
+        """Return the reply to CLUSTER SLOTS: ascending ranges, each with its node."""
         members = self.members(ownership)
         if self._slots is None:
             parts = []
@@ -52,7 +50,7 @@ class RingView:
         return self._slots
 
     def ranges(self, ownership: Ownership) -> list[Raw]:
-        """For each of the members first and last slots, one after the other, as CLUSTER SHARDS has them."""
+        """Return for each of the members the first and last slots of its ranges, as CLUSTER SHARDS has them."""
         members = self.members(ownership)
         if not self._ranges:
             self._ranges = [
@@ -65,7 +63,7 @@ class RingView:
         return self._ranges
 
     def nodes(self, ownership: Ownership) -> str:
-        """CLUSTER NODES: a line about each node."""
+        """Return the reply to CLUSTER NODES: one line a node."""
         members = self.members(ownership)
         if not self._nodes:
             self._nodes = "".join(f"{_line(node, address, ownership)}\n" for node, address in members)

@@ -1,22 +1,28 @@
-"""Pure. Which client has read which key, for client-side caching: CLIENT TRACKING, as Redis has it.
+"""Pure. The table of tracked keys for client-side caching: CLIENT TRACKING, as Redis has it.
 
-In the default mode a client that reads a key is told of the key's next change, once, and has to read it again to
-be told of the one after. In BCAST mode it is told of every change of keys with its prefixes, and nothing is
-remembered.
-What is to be told gathers in `take`, by client: one message for all changes of one step of the event loop.
+In the default mode a client that reads a key is notified of the key's next change, once, and must read the key
+again to be notified of the one after. In BCAST mode it is notified of every change of keys with its prefixes, and
+its reads are not recorded. Notifications collect by client until `take`: one message for all changes of one step of
+the event loop.
 
-Nobody keeps a stale value by what is told here, so it may be too much, and never too little:
+Invariant: a client may be notified without need, but never too little, since a missed notification leaves a stale
+value in its cache for good. Three interleavings decide how this is done:
 
-- A command that waits for S3 may be answered with what was there before a change that was told while it waited.
-  Who keeps what such an answer brings would never hear of it; so the key is told once more, after the answer
-  (`begin`, `end`).
-- NOLOOP spares a client the changes that it makes itself. Which change is whose is not known here, only which
-  commands are under way. So a command spares its client one change of its key, none if somebody else writes the
-  same key likewise, and if it fails the client is told after all. The client remains on the key's list.
-- Beyond `max_keys` the keys that have been in the table for the longest are told as if they had changed.
+- A read that waits for S3. A key is recorded when the read begins (`track`), not when its reply is sent: a change
+  in between would find no reader. That is not enough: (1) a GET of k waits for S3; (2) k changes, and the client is
+  notified, which removes it from the list; (3) the reply of the GET has the value from before the change, and the
+  client caches it after the notification. So the commands in flight are kept (`begin`), and `end` notifies once
+  more, behind the reply, of keys that changed in between.
+- NOLOOP, by which a client is not notified of its own changes. A change does not say which command made it; only
+  the commands in flight are known. Sparing the client while its SET is in flight would be wrong: (1) clients A and
+  B both SET k; (2) the changes come in either order, and A would miss that of B. So a command spares its client one
+  change of the key, and none while another NOLOOP command writes the same key. If the command fails, the spared
+  change was made by another client, and `end` notifies of it. The client stays on the key's list.
+- More than `max_keys` keys. The keys that were recorded first are dropped from the table, and their clients
+  notified as if they had changed: dropped without that, their later changes would not be noticed.
 
-Clients that have gone stay in the lists of the keys that they have read until those change: their numbers are never
-given again.
+Clients that have disconnected stay on the lists of their keys until those change. Their ids are never used again,
+so no other client gets their notifications.
 """
 
 from __future__ import annotations
@@ -29,13 +35,22 @@ from itertools import islice
 from milena_cache.servers.resp.dispatch.command import Access
 from milena_cache.servers.resp.dispatch.session import Session
 
+# In place of keys: the client is to drop its whole cache.
 EVERYTHING = None
-InvalidatedKeys = dict[bytes, None] | None  # keys in their order, or EVERYTHING
+InvalidatedKeys = dict[bytes, None] | None  # keys in the order of their changes, or EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What CLIENT TRACKING ON was given. `redirect`: the connection that is told instead, 0 for none."""
+    """The options of CLIENT TRACKING ON.
+
+    redirect: id of the connection that gets the invalidations; 0: the client itself
+    bcast: invalidations by prefix, whether or not the client has read the key
+    prefixes: of BCAST; empty: all keys
+    optin: only the command after CLIENT CACHING YES is tracked
+    optout: all commands are tracked but the one after CLIENT CACHING NO
+    noloop: the client's own changes are not sent to it
+    """
 
     redirect: int = 0
     bcast: bool = False
@@ -46,7 +61,12 @@ class Options:
 
 
 class Follower:
-    """A client that tracks. `broken`: the connection that should be told is no more."""
+    """A client that tracks.
+
+    prefixes: those that it follows in BCAST mode
+    broken: True if the connection to which it redirects has closed
+    caching, used: the command that CLIENT CACHING applies to, see `wants`
+    """
 
     __slots__ = ("broken", "caching", "options", "prefixes", "session", "used")
 
@@ -55,13 +75,13 @@ class Follower:
         self.options = options
         self.prefixes: dict[bytes, None] = {}
         self.broken = False
-        # CLIENT CACHING is about the command after it: the number of the one that said so, 0 for none, and of the
-        # one that was it.
+        # CLIENT CACHING applies to the command after it. Both are values of `Session.commands`: of the last CLIENT
+        # CACHING command (0: none), and, with OPTIN, of the command to which it applied.
         self.caching = 0
         self.used = 0
 
     def wants(self) -> bool:
-        """Whether the keys of the command that is being carried out are to be remembered."""
+        """True if the keys of the command that is running are to be tracked."""
         options = self.options
         if not (options.optin or options.optout):
             return not options.bcast
@@ -74,7 +94,15 @@ class Follower:
 
 
 class Work:
-    """A command of a client that tracks, while it is under way. `failed`: it was answered by an error."""
+    """A command in flight of a client that tracks.
+
+    client: the client's id
+    keys: the command's cache keys
+    writes: True if it is kept for NOLOOP, False if for a read
+    failed: True if its reply is an error
+    changed: keys of which the client was notified since the command began
+    spared: keys for which the client's one exemption by NOLOOP is used up
+    """
 
     __slots__ = ("changed", "client", "failed", "keys", "spared", "writes")
 
@@ -83,15 +111,17 @@ class Work:
         self.keys = keys
         self.writes = writes
         self.failed = False
-        self.changed: dict[bytes, None] = {}  # told to the client since it began
-        self.spared: dict[bytes, None] = {}  # not told to it
+        self.changed: dict[bytes, None] = {}
+        self.spared: dict[bytes, None] = {}
 
 
 class Tracking:
-    """The table of one node, for at most `max_keys` keys. `active`: whether any client tracks.
+    """The table of one node, for at most `max_keys` keys.
 
-    `wake` is called when there begins to be something to `take`. `fresh` has the keys whose objects' ends nobody
-    has looked for since they came into the table, each with how often that was tried.
+    active: True if any client tracks
+    invalidations: how many notifications were collected since the start
+    fresh: keys whose expiry has not been looked up since they were recorded, with the number of attempts
+    wake: called when `take` begins to have something to return
     """
 
     def __init__(self, max_keys: int) -> None:
@@ -109,17 +139,17 @@ class Tracking:
 
     @property
     def keys(self) -> int:
-        """How many keys are in the table."""
+        """Return how many keys are in the table."""
         return len(self._keys)
 
     @property
     def clients(self) -> int:
-        """How many clients track."""
+        """Return how many clients track."""
         return len(self._followers)
 
     @property
     def prefixes(self) -> int:
-        """How many prefixes are followed."""
+        """Return how many prefixes are followed."""
         return len(self._prefixes)
 
     def __contains__(self, key: bytes) -> bool:
@@ -129,14 +159,14 @@ class Tracking:
         return self._followers.get(client)
 
     def selects(self, client: int) -> bool:
-        """Whether the client says by CLIENT CACHING which of its commands are about keys to be remembered."""
+        """True if the client selects the commands to be tracked by CLIENT CACHING (OPTIN or OPTOUT)."""
         follower = self._followers.get(client)
         return follower is not None and (follower.options.optin or follower.options.optout)
 
-    # Who tracks.
+    # Clients.
 
     def follow(self, session: Session, options: Options) -> None:
-        """Begin to track, or go on with other options; prefixes add up."""
+        """Begin to track for a client, or change its options; its prefixes add up, as in Redis."""
         follower = self._followers.get(session.id)
         if follower is None:
             follower = self._followers[session.id] = Follower(session, options)
@@ -149,7 +179,7 @@ class Tracking:
         session.tracking = self.active = True
 
     def stop(self, client: int) -> None:
-        """A client tracks no more."""
+        """Stop tracking for a client; without any client left the table is cleared."""
         follower = self._followers.pop(client, None)
         if follower is None:
             return
@@ -165,10 +195,10 @@ class Tracking:
             self._keys.clear()
             self.fresh.clear()
 
-    # What is read and written.
+    # Commands.
 
     def track(self, client: int, key: bytes) -> None:
-        """A client begins to read `key`: to be called before it is known what the answer is."""
+        """Record that a client reads `key`; to be called when the read begins, before its reply is known."""
         follower = self._followers.get(client)
         if follower is None or not follower.wants():
             return
@@ -184,7 +214,10 @@ class Tracking:
             self._keys[key] = {readers, client}
 
     def begin(self, client: int, access: Access, keys: list[bytes]) -> Work | None:
-        """A command of a client that tracks begins. What this returns goes to `end`; None if nothing has to."""
+        """Record a command that begins, and return it for `end`; None if there is nothing to record.
+
+        Reads are recorded for every client that tracks, writes only with NOLOOP.
+        """
         follower = self._followers.get(client)
         if follower is None or access == "none" or not keys:
             return None
@@ -198,7 +231,7 @@ class Tracking:
         return work
 
     def end(self, work: Work) -> None:
-        """The command's answer is on its way."""
+        """Remove a command whose reply is in the output, and notify of what changed while it was in flight."""
         commands = self._writing if work.writes else self._reading
         for key in dict.fromkeys(work.keys):
             others = [each for each in commands[key] if each is not work]
@@ -211,10 +244,10 @@ class Tracking:
             for key in {**work.changed, **(work.spared if work.failed else {})}:
                 self._notify(follower, key)
 
-    # What changes.
+    # Changes.
 
     def changed(self, key: bytes) -> None:
-        """What readers are told of `key` may be another thing from now on."""
+        """Notify the clients that track `key` that its next read may return something else."""
         if key in self._keys or self._prefixes:
             self._notify_all(key, self._spared(key))
 
@@ -246,10 +279,11 @@ class Tracking:
         return found
 
     def _spared(self, key: bytes) -> int:
-        """The client that is taken for the one that makes this change itself; 0 if there is none."""
+        """Return the client that is taken for the author of this change; 0 if there is none."""
         works = self._writing.get(key)
         if works is None or len(works) > 1 or key in works[0].spared:
-            # Of several it is not known which it is; then each is told of all that follows.
+            # With several commands the author is not known, now or at the next change: no client is spared any
+            # more.
             for work in works or ():
                 work.spared[key] = None
             return 0
@@ -257,12 +291,12 @@ class Tracking:
         return works[0].client
 
     def name_oldest(self, number: int) -> None:
-        """Tell of the `number` keys that have been in the table for the longest, as if they had changed."""
+        """Notify of the `number` keys that were recorded first, as if they had changed."""
         for key in [*islice(self._keys, number)]:
             self._notify_all(key, spared=0)
 
     def flush_unnamed(self) -> None:
-        """Any key may have changed; tell those of whose keys nothing is known: they follow prefixes."""
+        """Have the clients in BCAST mode drop everything: any key may have changed, and theirs are not recorded."""
         followers = [client for client, follower in self._followers.items() if follower.options.bcast]
         for client in followers:
             self._wake_once(client)
@@ -270,9 +304,10 @@ class Tracking:
         self.invalidations += len(followers)
 
     def flush_all(self) -> None:
-        """Any key may have changed."""
+        """Have all clients drop everything, because any key may have changed."""
         self._keys.clear()
         self.fresh.clear()
+        # Reads in flight may still reply with old values, behind this notification: `end` notifies of them.
         for works in self._reading.values():
             for work in works:
                 work.changed.update(dict.fromkeys(work.keys))
@@ -294,10 +329,10 @@ class Tracking:
             self.wake()
 
     def take(self) -> dict[int, InvalidatedKeys]:
-        """What is to be told, by client, to be sent now."""
+        """Return the collected notifications by client id, and begin anew."""
         pending, self._pending = self._pending, {}
         return pending
 
 
 def _no_wake() -> None:
-    """Nobody is to be woken."""
+    """Do nothing; in place of `Tracking.wake` until it is set."""

@@ -1,7 +1,7 @@
-"""Coordination. What is counted of every command, and how an error becomes an answer.
+"""Coordination. The metrics of every command, and the conversion of errors to replies.
 
-One entry for each answer: the operation's counts and durations, which the metrics show; the command's, which INFO
-shows; and the slow log.
+Each reply is counted once: in the operation's counts and durations, which the metrics export, in the command's,
+which INFO shows, and in the slow log if it took long.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class CommandMetrics:
-    """Of one door. It is on the way of every command but those GETs that are answered many at once."""
+    """The metrics of one server's commands. The fast paths do not call it; they count in the same places."""
 
     def __init__(self, calls: CallCounts, stats: CommandStats, slow: SlowCommands, clock: Clock) -> None:
         self._operations = calls.by_operation
@@ -37,10 +37,13 @@ class CommandMetrics:
     def replied(
         self, command: Command[Any], name: str, argv: list[bytes], session: Session, started: float
     ) -> None:
-        """A command has its answer. `name` is its own or its subcommand's, `started` when it came."""
+        """Count a command that has its reply.
+
+        `name`: the command's or subcommand's; `started`: when it began, monotonic seconds.
+        """
         took = self._now() - started
         counts = self._operations[command.operation_of(argv)]
-        # A command of many keys is that many reads, or writes: each has its outcome.
+        # A command on many keys counts as that many operations, since each key has an outcome of its own.
         number = 1 if command.keys[1] >= 0 else len(command.keys_in(argv)) or 1
         counts.requests += number
         counts.durations.observe_many(took, number)
@@ -53,7 +56,10 @@ class CommandMetrics:
     def error_reply(
         self, error: BaseException, command: Command[Any], name: str, argv: list[bytes], *, begun: bool = True
     ) -> bytes:
-        """The line that answers a command which raised `error`; `begun`: what the command does had begun."""
+        """Return the error reply for a command that raised `error`, and count it.
+
+        `begun`: False if the command was rejected before its handler was called. `replied` is called as well.
+        """
         line, code = _line(error)
         counts = self._operations[command.operation_of(argv)]
         if isinstance(error, Moved):
@@ -65,13 +71,13 @@ class CommandMetrics:
             counted.failed += 1
         else:
             counted.rejected += 1
-            counted.calls -= 1  # `replied` counts it
+            counted.calls -= 1  # `replied` adds one, and INFO does not count rejected commands as calls
         self._stats.erred(line)
         return line
 
 
 def _line(error: BaseException) -> tuple[bytes, str]:
-    """The answer, and the gRPC status that the metrics have it under."""
+    """Return the reply, and the gRPC status under which the metrics count it."""
     if isinstance(error, CommandError):
         return error_line(str(error)), to_grpc(InvalidRequest())[0].name.lower()
     if isinstance(error, asyncio.CancelledError):

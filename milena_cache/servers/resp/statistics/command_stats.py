@@ -1,12 +1,18 @@
-"""Pure. What INFO tells of each command and of errors, since the start or CONFIG RESETSTAT: plain integers."""
+"""Pure. Counts by command and by error, since the start or CONFIG RESETSTAT, as INFO shows them.
+
+The fast paths keep references to the counts of their command: a reset sets them to zero and replaces none.
+"""
 
 from __future__ import annotations
 
 
 class CommandCounts:
-    """One command's. `calls` are those that were begun; `seconds` from their coming to their answer, in all.
+    """The counts of one command.
 
-    `rejected` were not begun; `failed` were, and answered by an error.
+    calls: how many began
+    seconds: their durations from the beginning to the reply, summed
+    rejected: how many were rejected before they began
+    failed: how many began and had an error reply
     """
 
     __slots__ = ("calls", "failed", "rejected", "seconds")
@@ -22,7 +28,7 @@ class CommandCounts:
 
 
 class CommandStats(dict[str, CommandCounts]):
-    """Counts by the command's name, there from the first use. `errors` are answers by their code word."""
+    """Counts by the command's name, created at the first use. `errors`: error replies by their code word."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,12 +39,12 @@ class CommandStats(dict[str, CommandCounts]):
         return counts
 
     def erred(self, line: bytes) -> None:
-        """An error was answered: `line`, with its minus sign."""
+        """Count an error reply: `line` as it is sent, with its minus sign."""
         word = line[1:].split(b" ", 1)[0].strip().decode(errors="replace")
         self.errors[word] = self.errors.get(word, 0) + 1
 
     def reset(self) -> None:
-        """In place: who counts keeps what it has looked up."""
+        """Set all counts to zero, in place."""
         for counts in self.values():
             counts.reset()
         self.errors.clear()

@@ -1,4 +1,7 @@
-"""Pure. When commands took long, by the second: samples of the latest seconds in which one did."""
+"""Pure. The samples of LATENCY: for each of the latest seconds with a slow command, the longest duration.
+
+At most SAMPLES seconds are kept, as in Redis; `SlowCommands` decides which commands are slow.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ SAMPLES = 160
 
 
 class LatencyMonitor:
-    """Samples of (seconds since 1970, milliseconds): of each second the longest. `threshold` 0: none are taken."""
+    """The samples of one node.
+
+    threshold: milliseconds from which on a command is recorded; 0: none is
+    samples: (seconds since 1970, milliseconds), the oldest first
+    longest: milliseconds, since the last reset
+    """
 
     def __init__(self, threshold: int = 0) -> None:
-        self.threshold = threshold  # milliseconds
+        self.threshold = threshold
         self.samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES)
         self.longest = 0
 
     def add(self, at: float, took: float) -> None:
-        """Both in seconds."""
+        """Record a command that took `took` seconds until `at`, in seconds since 1970."""
         second, milliseconds = int(at), round(took * 1000)
         self.longest = max(self.longest, milliseconds)
         if self.samples and self.samples[-1][0] == second:
@@ -24,7 +32,7 @@ class LatencyMonitor:
         self.samples.append((second, milliseconds))
 
     def reset(self) -> bool:
-        """Forget everything; whether there was something."""
+        """Drop all samples; True if there were any."""
         had = bool(self.samples)
         self.samples.clear()
         self.longest = 0

@@ -1,6 +1,6 @@
-"""Pure. What INFO reckons from the door's counts: growth a second, and growth since CONFIG RESETSTAT.
+"""Pure. Values that INFO derives from the server's counts: growth a second, and growth since CONFIG RESETSTAT.
 
-The counts themselves only grow: the metrics show them, and a reset there would look like a restart.
+The counts themselves are never reset: the metrics export them, and a decrease would look like a restart.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-# "Lately" in INFO's instantaneous values: so many samples, one at each sweep of the door.
+# Samples over which INFO's instantaneous values are computed; one is taken at each sweep of the server.
 SAMPLES = 5
 
 
 class Rates:
-    """Time is passed in, in seconds on any clock that does not go back. Counts come by name."""
+    """The rates of counts by name. Times are seconds of any clock that does not go back."""
 
     def __init__(self, now: float) -> None:
         self.started = now
@@ -21,11 +21,11 @@ class Rates:
         self._samples: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=SAMPLES)
 
     def sample(self, now: float, counts: Mapping[str, int]) -> None:
-        """The counts as they are now."""
+        """Record the counts at `now`."""
         self._samples.append((now, counts))
 
     def per_second(self, name: str) -> float:
-        """The growth of a count over the samples; 0 while there are no two."""
+        """Return the growth a second of a count over the samples; 0 with fewer than two samples."""
         if len(self._samples) < 2:
             return 0.0
         (began, first), (finished, last) = self._samples[0], self._samples[-1]

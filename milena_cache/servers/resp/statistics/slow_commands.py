@@ -1,4 +1,8 @@
-"""Pure. What to do about a command that took long: one comparison for those that did not."""
+"""Pure. Records slow commands in the slow log and the latency monitor.
+
+Both have thresholds of their own, which CONFIG SET changes. `after` is the smaller one, so that a command that is
+not slow costs one comparison.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ from milena_cache.servers.resp.statistics.slow_log import SlowLog
 
 
 class SlowCommands:
-    """SLOWLOG and LATENCY. A command that took `after` seconds or more is of interest to one of them.
+    """The slow commands of one node.
 
-    Call `thresholds_changed` after changing those.
+    log, latency: what SLOWLOG and LATENCY show; call `thresholds_changed` after a change of their thresholds
+    after: seconds from which on a command goes to at least one of them
     """
 
     def __init__(self) -> None:
@@ -28,7 +33,7 @@ class SlowCommands:
         self.after = min(self._log_after, self._latency_after)
 
     def add(self, wall: float, took: float, argv: list[bytes], session: Session) -> None:
-        """A command took `took` seconds, until `wall`, in seconds since 1970."""
+        """Record a command that took `took` seconds until `wall`, in seconds since 1970."""
         if took >= self._log_after:
             self.log.add(wall - took, took, argv, session.addr, session.name)
         if took >= self._latency_after:

@@ -1,4 +1,7 @@
-"""Pure. The slow log: the commands that took long, the newest first, bounded by number and by bytes."""
+"""Pure. The slow log: the latest commands that took long, the newest first, bounded by number and by bytes.
+
+Arguments are cut when they are recorded, so that the log keeps no large value in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,23 @@ from collections import deque
 from itertools import islice
 from typing import NamedTuple
 
-# What is kept of a command: so many words, and so many bytes of each.
+# Arguments of a command that are kept, and bytes of each.
 MAX_ARGUMENTS = 32
 MAX_BYTES = 128
-# What `slowlog-max-len` may be, and how many bytes of words and names all entries have: the oldest go beyond that.
+# The greatest `slowlog-max-len`, and the bytes of arguments and names in all entries: beyond that the oldest go.
 MAX_ENTRIES = 10_000
 MAX_LOG_BYTES = 2**20
 
 
 class SlowCommand(NamedTuple):
-    """`at` in seconds since 1970, `took` in microseconds."""
+    """An entry of the slow log.
+
+    id: its number, growing
+    at: when the command began, seconds since 1970
+    took: microseconds
+    argv: its arguments, cut to MAX_ARGUMENTS and MAX_BYTES
+    addr, name: host:port and name of its client
+    """
 
     id: int
     at: int
@@ -26,9 +36,11 @@ class SlowCommand(NamedTuple):
 
 
 class SlowLog:
-    """At most `max_len` commands that took `slower_than` microseconds or more; a negative number: none.
+    """The slow log of one node.
 
-    `bytes` are those of their words and of their clients' names.
+    slower_than: microseconds from which on a command is recorded; negative: none is
+    max_len: how many entries are kept
+    bytes: those of arguments, addresses and names in all entries
     """
 
     def __init__(self, slower_than: int = 10_000, max_len: int = 128) -> None:
@@ -42,12 +54,12 @@ class SlowLog:
         return len(self._entries)
 
     def resize(self, max_len: int) -> None:
-        """Keep at most `max_len` entries from now on, which is at most MAX_ENTRIES."""
+        """Keep at most `max_len` entries from now on; at most MAX_ENTRIES is allowed."""
         self.max_len = max_len
         self._trim()
 
     def add(self, at: float, took: float, argv: list[bytes], addr: str, name: str) -> None:
-        """`at` in seconds since 1970, `took` in seconds."""
+        """Record a command that began at `at` (seconds since 1970) and took `took` seconds."""
         name = name[:MAX_BYTES]
         entry = SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(argv), addr, name)
         self._next += 1
@@ -60,7 +72,7 @@ class SlowLog:
             self.bytes -= _size(self._entries.pop())
 
     def newest(self, number: int) -> list[SlowCommand]:
-        """At most `number` of them; a negative number: all."""
+        """Return the newest `number` entries, or all if it is negative."""
         return list(self._entries) if number < 0 else list(islice(self._entries, number))
 
     def clear(self) -> None:

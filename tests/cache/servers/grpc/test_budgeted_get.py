@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from milena_cache.servers.grpc.budgeted_get import BudgetedGet
 from milena_common.api.errors import Overloaded
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES
@@ -18,7 +17,7 @@ SMALL, LARGE = bytes(SMALL_BYTES), bytes(SMALL_BYTES + 1)
 
 async def get_within(rig: ServerUnderTest, key: bytes, remaining: float | None = None) -> pb.GetResponse:
     """Call Get in a task of its own, as gRPC does."""
-    get = BudgetedGet(rig.service, rig.budget, rig.context.clock).get
+    _, _, get = rig.servers.grpc_methods["Get"]
     task = asyncio.create_task(get(pb.GetRequest(key=key), remaining))  # type: ignore[arg-type]
     return pb.GetResponse.FromString(await task)
 

@@ -1,58 +1,66 @@
-"""RATE_LIMIT at the node's gRPC door: which methods it counts, and what those over it are told."""
+"""RATE_LIMIT at the node's gRPC server: which methods it counts, and what those over it are told."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from milena_cache.servers.grpc.methods import LIMITED, Named, limited
 from milena_common.api.errors import RateLimited
 from milena_common.api.pb import cache_server_pb2 as pb
-from milena_common.limits.token_bucket import TokenBucket
-from tests.support.fake_clock import FakeClock
+from tests.cache.servers.resp.rig import ServerUnderTest
+
+LIMITED: dict[str, Any] = {
+    "Put": pb.PutRequest(key=b"k", value=b"v"),
+    "Get": pb.GetRequest(key=b"k"),
+    "List": pb.ListRequest(),
+    "Delete": pb.DeleteRequest(key=b"k"),
+}
 
 
-async def answer(request: pb.GetRequest, remaining: float | None) -> bytes:
-    return b"%s %d" % (request.key, remaining or 0)
+class Limited:
+    """The methods of a node with RATE_LIMIT."""
 
+    def __init__(self, rate: float) -> None:
+        self.server = ServerUnderTest({"RATE_LIMIT": str(rate)})
+        self.limiter = self.server.requests.limiter
 
-METHODS: dict[str, Named] = {name: (name.lower(), pb.GetRequest, answer) for name in (*LIMITED, "Stats", "Flush")}
-
-
-def behind(rate: float, clock: FakeClock) -> tuple[dict[str, Named], TokenBucket]:
-    limiter = TokenBucket(rate, clock.now())
-    return dict(limited(METHODS, limiter, clock)), limiter
+    async def call(self, name: str) -> bytes:
+        _, request_class, method = self.server.servers.grpc_methods[name]
+        return await method(LIMITED.get(name) or request_class(), 3.0)  # type: ignore[call-arg]
 
 
 async def test_within_the_limit_nothing_is_changed() -> None:
-    methods, limiter = behind(len(LIMITED), FakeClock())
-    for name in LIMITED:
-        operation, request, method = methods[name]
-        assert (operation, request) == (name.lower(), pb.GetRequest)
-        assert await method(pb.GetRequest(key=b"k"), 3.0) == b"k 3"
-    assert limiter.rejected == 0
+    node = Limited(len(LIMITED))
+    assert pb.PutResponse.FromString(await node.call("Put")).successful
+    assert pb.GetResponse.FromString(await node.call("Get")).value == b"v"
+    assert [each.key for each in pb.ListResponse.FromString(await node.call("List")).objects] == [b"k"]
+    assert pb.DeleteResponse.FromString(await node.call("Delete")).successful
+    assert node.limiter.rejected == 0
 
 
 async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait() -> None:
-    clock = FakeClock()
-    methods, limiter = behind(2, clock)
+    node = Limited(2)
     for _ in range(2):
-        await methods["Get"][2](pb.GetRequest(), None)
+        await node.call("Get")
     for name in LIMITED:
         with pytest.raises(RateLimited, match="this node's RATE_LIMIT of 2 requests a second") as refused:
-            await methods[name][2](pb.GetRequest(), None)
+            await node.call(name)
         assert refused.value.retry_after == 0.5
-    assert limiter.rejected == len(LIMITED)
-    clock.tick(0.5)
-    await methods["Put"][2](pb.GetRequest(), None)
+    assert node.limiter.rejected == len(LIMITED)
+    node.server.t.clock.tick(0.5)
+    await node.call("Put")
 
 
 async def test_operators_and_the_router_are_never_refused() -> None:
-    methods, limiter = behind(1, FakeClock())
+    node = Limited(1)
     for name in ("Get", "Stats", "Flush", "Stats", "Flush"):
-        await methods[name][2](pb.GetRequest(), None)
-    assert limiter.rejected == 0
+        await node.call(name)
+    assert node.limiter.rejected == 0
 
 
-async def test_without_a_limit_nothing_stands_before_the_methods() -> None:
-    methods, _ = behind(0, FakeClock())
-    assert methods == METHODS
+async def test_without_a_limit_nothing_is_refused() -> None:
+    node = Limited(0)
+    for name in (*LIMITED, "Get", "Get"):
+        await node.call(name)
+    assert node.limiter.rejected == 0

@@ -65,7 +65,7 @@ class ServerUnderTest:
         self.ownership.update(ring(ME))
         self.calls = servers.calls
         self.report = servers.status
-        self.service = servers.service
+        self.requests = servers.requests
         self.door = servers.resp
         self.context = servers.resp.context
         self.context.cursors = Cursors(1)

@@ -240,7 +240,7 @@ async def test_over_the_rate_limit_it_is_refused_and_told_when_to_come_again() -
         client.send(gets(b"a", b"b", b"c"))
         answers = await client.answers(3)
         assert answers.startswith(b"$-1\r\n$-1\r\n-RATELIMIT retry-after-ms=500 ")
-        assert d.context.limiter.rejected == 1
+        assert d.requests.limiter.rejected == 1
 
 
 async def test_a_stop_lets_what_was_begun_be_answered() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import inf
 from typing import Any
 
@@ -13,6 +13,7 @@ from milena_cache.objects.object_store import OriginFailure, Ref
 from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.requests import Origin
+from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Uploader, UploadOutcome, UploadResult, Write
 from tests.support.conditions import made_conditions
 from tests.support.fake_clock import FakeClock
@@ -23,6 +24,7 @@ OURS = Version(5, 7)
 LINEAGE = "0123456789abcdef"
 OTHER_LINEAGE = "fedcba9876543210"
 DONE = UploadResult(UploadOutcome.UPLOADED, etag_of(b"ours"))
+BELIEF_FIELDS = {field.name for field in fields(S3Belief)}
 ALREADY = UploadResult(UploadOutcome.ALREADY, etag_of(b"ours"))
 
 
@@ -78,7 +80,10 @@ class Rig:
 
 
 def put(**known: Any) -> Write:
-    return replace(Write(REF, OURS, b"ours", UNKNOWN, "overwrite"), **known)
+    """A write; `known` are fields of it and of its belief."""
+    believed = {name: known.pop(name) for name in [*known] if name in BELIEF_FIELDS}
+    write = Write(REF, OURS, b"ours", S3Belief(UNKNOWN), "overwrite")
+    return replace(write, belief=replace(write.belief, **believed), **known)
 
 
 def delete(**known: Any) -> Write:

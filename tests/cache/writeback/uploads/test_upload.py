@@ -94,7 +94,7 @@ async def test_after_a_lost_answer_it_is_found_out(
     write = put(base=rig.holds(b"theirs") if known else ABSENT, policy="fail")
     rig.store.fail(fault, after_effect=happened)
     await rig.fails(write)
-    assert write.indeterminate is indeterminate
+    assert write.belief.indeterminate is indeterminate
     assert rig.asked == ["put"]
     assert await rig.upload(write) == (ALREADY if happened else DONE)
     assert rig.has == b"ours"
@@ -115,7 +115,7 @@ async def test_what_certainly_did_not_happen_needs_no_look(fault: Fault) -> None
     write = put(base=ABSENT)
     rig.store.fail(fault)
     assert (await rig.fails(write)).fault is fault
-    assert (write.indeterminate, rig.asked) == (False, ["put"])
+    assert (write.belief.indeterminate, rig.asked) == (False, ["put"])
 
 
 async def test_a_look_that_fails_leaves_the_doubt() -> None:
@@ -124,9 +124,9 @@ async def test_a_look_that_fails_leaves_the_doubt() -> None:
     for fault in (Fault.SERVER, Fault.DENIED, Fault.NO_BUCKET):
         rig.store.fail(fault)
         assert (await rig.fails(write)).fault is fault
-        assert (write.indeterminate, rig.asked) == (True, ["head"])
+        assert (write.belief.indeterminate, rig.asked) == (True, ["head"])
     assert await rig.upload(write) == DONE
-    assert not write.indeterminate
+    assert not write.belief.indeterminate
 
 
 async def test_a_delete_whose_answer_was_lost_is_done() -> None:
@@ -142,7 +142,7 @@ async def test_a_put_over_what_a_delete_of_ours_may_have_removed(maybe_absent: b
     write = put(base='"gone"', maybe_absent=maybe_absent, policy="fail")
     if maybe_absent:
         assert await rig.upload(write) == DONE
-        assert (rig.asked, write.maybe_absent) == (["put", "head", "put"], False)
+        assert (rig.asked, write.belief.maybe_absent) == (["put", "head", "put"], False)
     else:
         with pytest.raises(Conflict, match="somebody else deleted it"):
             await rig.upload(write)

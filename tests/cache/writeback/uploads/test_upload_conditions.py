@@ -205,7 +205,8 @@ async def test_a_retried_change_of_the_end_brings_its_own_value_over_other_bytes
     rig = rig_over(State.WORKS)
     etag = theirs(rig)
     theirs(rig, b"later")
-    await rig.upload(replace(ending(etag), base=UNKNOWN, policy="overwrite"))
+    write = ending(etag)
+    await rig.upload(replace(write, belief=replace(write.belief, base=UNKNOWN), policy="overwrite"))
     assert rig.has == b"theirs"
     assert rig.asked == ["head", "put"]
     assert kept(rig)

@@ -1,5 +1,8 @@
-"""Commands about the client's own connection.
+"""Commands on connections: their handshake, their settings, and the list of all of them.
 
-- `handshake` (HELLO, AUTH, PING and kin), `milena_hello`, `client`, `client_list`, `client_kill`.
-- `client_tracking`, `subscriptions`: invalidation messages; `transactions`: rejected, and safely so.
+- `handshake` (HELLO, AUTH, PING and the like), `milena_hello`, `client`, `client_list`, `client_kill`.
+- `client_tracking`, `subscriptions`: invalidations; `transactions`: rejected, with no command of one carried out.
+
+They change the session and no object. Those that change the form of replies wait for all before them
+(`behind_all`).
 """

@@ -1,6 +1,6 @@
-"""Pure. CLIENT: what a connection says about itself, and asks about itself and others.
+"""Pure. CLIENT: names and settings of a connection, and requests about it and about others.
 
-CLIENT TRACKING and its relatives are in `tracking_commands`.
+CLIENT LIST and KILL are in modules of their own, CLIENT TRACKING and its relatives in `client_tracking`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from milena_common.resp.encoding import OK, Raw
 
 
 def on_or_off(word: bytes) -> bool:
-    """Raises Refused for what is neither."""
+    """Return True for ON, False for OFF. Raises CommandError for any other word."""
     if word.upper() not in (b"ON", b"OFF"):
         raise CommandError(SYNTAX)
     return word.upper() == b"ON"
@@ -61,7 +61,7 @@ def no_touch(context: Context, session: Session, argv: list[bytes]) -> Raw:
 def defer(context: Context, session: Session, argv: list[bytes]) -> Raw:
     deferring = on_or_off(argv[2])
     if deferring and not session.resp3:
-        raise CommandError("ERR CLIENT DEFER needs RESP3, because answers come as pushes: say HELLO 3 first")
+        raise CommandError("ERR CLIENT DEFER needs RESP3, because replies come as pushes: send HELLO 3 first")
     session.deferring = deferring
     return Raw(OK)
 
@@ -123,9 +123,9 @@ COMMANDS = (
     _subcommand("list", list_, -2, "2.4.0", _LIST, "Lists open connections.", "admin", complexity=_ALL),
     _subcommand("info", info, 2, "6.2.0", "", "Returns information about the connection."),
     _subcommand("kill", kill, -3, "2.4.0", _KILL, "Terminates open connections.", "admin", complexity=_ALL),
-    _subcommand("no-evict", no_evict, 3, "7.0.0", "(ON|OFF)", "Is noted; no client is ever evicted.", "admin"),
+    _subcommand("no-evict", no_evict, 3, "7.0.0", "(ON|OFF)", "Has no effect: no client is ever evicted.", "admin"),
     _subcommand(
-        "no-touch", no_touch, 3, "7.2.0", "(ON|OFF)", "Is noted; reads count for the order of eviction in any case."
+        "no-touch", no_touch, 3, "7.2.0", "(ON|OFF)", "Has no effect: reads always count for the order of eviction."
     ),
     _subcommand("reply", reply, 3, "3.2.0", "(ON|OFF|SKIP)", "Instructs the server whether to reply to commands."),
     _subcommand(
@@ -134,7 +134,7 @@ COMMANDS = (
         -3,
         "5.0.0",
         "<client-id> [TIMEOUT|ERROR]",
-        "Answers 0: no command here blocks its client.",
+        "Returns 0: no command here blocks its client.",
         "admin",
     ),
     _subcommand(
@@ -143,7 +143,7 @@ COMMANDS = (
         3,
         "7.4.0",
         "(ON|OFF)",
-        "Milena's own: answers that have to wait come later, as pushes, and hold up no others.",
+        "Milena's own: replies that have to wait come later, as pushes, and hold up no others.",
         behind_all=True,
     ),
 )

@@ -1,4 +1,7 @@
-"""Pure. CLIENT KILL: whom it means, and their end."""
+"""Pure. CLIENT KILL: selects connections by its conditions, and closes them.
+
+Others are closed at once; the caller's own connection only after the reply to this command.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,11 @@ def kill(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 def _kill(context: Context, session: Session, meant: Meant) -> int:
-    """How many were meant."""
+    """Close the connections for which `meant` returns True, and return how many."""
     chosen = [client for client in context.clients.by_id.values() if meant(client)]
     for client in chosen:
         if client.session is session:
-            session.closing = True  # after the answer to this command
+            session.closing = True  # after the reply to this command
         else:
             client.disconnect("killed")
     return len(chosen)

@@ -1,6 +1,6 @@
-"""Pure. A line about each connection: CLIENT LIST and CLIENT INFO, with Redis's fields.
+"""Pure. CLIENT LIST and CLIENT INFO: a line for each connection, with Redis's fields in Redis's order.
 
-Those about what the door does not have (databases, subscriptions, transactions) are constant.
+Fields of features that Milena does not have (databases, pattern subscriptions, replication) are constant.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from milena_cache.servers.resp.state.client_registry import Client
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
 
-# Connections are of the first two; the others are words that Redis knows.
+# Connections have one of the first two types; the others are accepted because Redis has them.
 NORMAL = "normal"
 PUBSUB = "pubsub"
 TYPES = (NORMAL, PUBSUB, "master", "replica", "slave")
 
 
 def client_type(word: bytes) -> str:
-    """Raises Refused for what is no type."""
+    """Return the type that `word` names. Raises CommandError if there is no such type."""
     name = word.decode(errors="replace").lower()
     if name not in TYPES:
         raise CommandError(f"ERR Unknown client type '{word[:128].decode(errors='replace')}'")
@@ -26,11 +26,12 @@ def client_type(word: bytes) -> str:
 
 
 def type_of(session: Session) -> str:
-    """Return the type of a connection, of those in TYPES."""
+    """Return the type of a connection, NORMAL or PUBSUB."""
     return PUBSUB if session.subscribed else NORMAL
 
 
 def line(context: Context, client: Client) -> str:
+    """Return the line for a connection, without a line end."""
     session = client.session
     now = context.clock.now()
     follower = context.tracking.of(session.id)

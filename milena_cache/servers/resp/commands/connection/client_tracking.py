@@ -1,4 +1,7 @@
-"""Pure. CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR; errors in Redis's words."""
+"""Pure. CLIENT TRACKING, CACHING, TRACKINGINFO and GETREDIR, with Redis's rules and error texts.
+
+The arguments are checked here; `Tracking` has the state.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def _options(context: Context, argv: list[bytes]) -> Options:
 
 
 def _check(follower: Follower | None, options: Options) -> None:
-    """Raises Refused for options that do not go together, or not with those before."""
+    """Raise CommandError for options that exclude each other, or the options that are in force."""
     if options.prefixes and not options.bcast:
         raise CommandError("ERR PREFIX option requires BCAST mode to be enabled")
     if follower is not None and follower.options.bcast != options.bcast:

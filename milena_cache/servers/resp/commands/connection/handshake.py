@@ -1,6 +1,7 @@
-"""Pure. The commands by which a connection begins and ends: HELLO, AUTH, PING and the like.
+"""Pure. The commands with which a connection begins and ends: HELLO, AUTH, PING, QUIT and the like.
 
-There are no users and no passwords: who reaches the door may use it. AUTH answers as a Redis does that has none.
+There are no users and no passwords: access is limited by the network. AUTH replies as a Redis without a password
+does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
 
-# What programs are told that ask which Redis this is: they decide by it which commands they may use.
+# The version of Redis that is reported. Clients decide by it which commands they may use.
 REDIS_VERSION = "7.4.0"
 USER = b"default"
 
@@ -24,7 +25,7 @@ WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
 
 
 def printable(word: bytes, what: str) -> str:
-    """A name that CLIENT LIST can show. Raises Refused."""
+    """Return a name that CLIENT LIST can show. Raises CommandError for spaces and control characters."""
     if any(not 0x21 <= byte <= 0x7E for byte in word):
         raise CommandError(f"ERR {what} cannot contain spaces, newlines or special characters.")
     return word.decode()
@@ -34,7 +35,7 @@ def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > 2:
         raise CommandError("ERR wrong number of arguments for 'ping' command")
     if session.subscribed and not session.resp3:
-        # As a message, which is all that such a client reads.
+        # In the form of a message: a RESP2 client with a subscription reads nothing else.
         return [b"pong", argv[1] if len(argv) == 2 else b""]
     return argv[1] if len(argv) == 2 else Simple("PONG")
 

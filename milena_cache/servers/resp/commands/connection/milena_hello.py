@@ -1,4 +1,8 @@
-"""Pure. MILENA.HELLO: the handshake by which Milena's own connections say which node they mean."""
+"""Pure. MILENA.HELLO: the handshake with which Milena's own connections name the node for which they are meant.
+
+An address may belong to another process than the ring says, after a restart or a move: without the comparison
+writes would be acknowledged by a node of another cluster or bucket.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ from milena_common.resp.identity import Identity
 
 
 def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """`MILENA.HELLO cluster bucket node`; an empty one is not compared. Raises WrongNode, and ends the connection.
+    """Check `MILENA.HELLO cluster bucket node`, where "" is not compared. Raises WrongNode.
 
-    What the client has sent behind it is not read any more: it was meant for another node.
+    After an error the connection closes, and the commands behind this one are not read: they were sent together
+    with it, and were meant for another node.
     """
     meant = Identity(*(word.decode(errors="replace") for word in argv[1:]))
     try:
-        context.identity.check(meant)
+        context.requests.check_identity(meant)
     except BaseException:
         session.closing = True
         raise
@@ -32,6 +37,6 @@ COMMANDS = (
         categories=("@connection",),
         group="connection",
         since="7.0.0",
-        summary="Refuses the connection unless it is for this cluster, bucket and node.",
+        summary="Rejects the connection unless it is for this cluster, bucket and node.",
     ),
 )

@@ -1,11 +1,11 @@
 """Pure. SUBSCRIBE and its relatives, for the one channel that a node has: `__redis__:invalidate`.
 
-RESP2 has no pushes. A RESP2 client that keeps values has its reads tracked for a second connection (CLIENT TRACKING
-ON REDIRECT), and that one has to subscribe to this channel, on which the keys come as messages. There is no PUBLISH
-and no other channel: a subscription that could never bring anything is refused, in place of waiting for ever.
+RESP2 has no pushes. A RESP2 client with a cache of its own has its reads tracked for a second connection (CLIENT
+TRACKING ON REDIRECT), which subscribes to this channel and gets the invalidated keys as messages. There is no
+PUBLISH and no other channel: a subscription that could never get a message is rejected, rather than left waiting.
 
-A RESP2 connection that has subscribed takes only the commands that Redis allows there, since its client could not
-tell their answers from messages.
+A RESP2 connection with a subscription may send only the commands that Redis allows there, since its client could
+not distinguish other replies from messages.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from milena_common.resp.encoding import Raw, bulk, null, push
 
 CHANNEL: Final = b"__redis__:invalidate"
 NO_OTHER: Final = (
-    f"ERR the only channel is {CHANNEL.decode()}, on which CLIENT TRACKING ON REDIRECT tells of changed keys; "
-    "there is no publish/subscribe besides"
+    f"ERR the only channel is {CHANNEL.decode()}, for the invalidations of CLIENT TRACKING ON REDIRECT; "
+    "there is no other publish/subscribe"
 )
 _ALLOWED: Final = frozenset(
     (
@@ -38,7 +38,7 @@ _ALLOWED: Final = frozenset(
 
 
 def check_subscriber(session: Session, command: Command[Context]) -> None:
-    """Refuse a command that a RESP2 connection with a subscription must not send. Raises Refused."""
+    """Raise CommandError for a command that a RESP2 connection with a subscription must not send."""
     if session.subscribed and not session.resp3 and command.name not in _ALLOWED:
         raise CommandError(
             f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
@@ -47,14 +47,14 @@ def check_subscriber(session: Session, command: Command[Context]) -> None:
 
 
 def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
-    """Return a message of publish/subscribe as `session` reads it; `elements` are encoded already."""
+    """Return a publish/subscribe message in the session's protocol; `elements` are encoded already."""
     if session.resp3:
         return push(kind, *elements)
     return b"*%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
 
 
 def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Subscribe to the channel; one message for each name. Raises Refused if any name is of another channel."""
+    """Subscribe to the channel, with one message for each name. Raises CommandError for any other channel."""
     if any(name != CHANNEL for name in argv[1:]):
         raise CommandError(NO_OTHER)
     session.subscribed = True
@@ -62,7 +62,7 @@ def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
 
 
 def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Unsubscribe from the named channels, from all without names; one message for each."""
+    """Unsubscribe from the named channels, or from all, with one message for each."""
     names = argv[1:]
     if not names:
         left_channels = bulk(CHANNEL) if session.subscribed else null(session.protocol)
@@ -77,12 +77,12 @@ def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
 
 
 def reject_command(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Refuse patterns and shard channels: nothing is ever published on them. Raises Refused."""
+    """Raise CommandError for patterns and shard channels, which would never get a message."""
     raise CommandError(NO_OTHER)
 
 
 def unsubscribe_none(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Answer for patterns and shard channels, of which there are no subscriptions."""
+    """Return the messages for patterns and shard channels, of which there are no subscriptions."""
     kind = argv[0].lower()
     count = b":%d\r\n" % (session.subscribed if kind == b"punsubscribe" else 0)
     names = [bulk(name) for name in argv[1:]] or [null(session.protocol)]
@@ -101,7 +101,7 @@ COMMANDS = tuple(
         since=since,
         summary=summary,
         complexity="O(N) where N is the number of channels",
-        # It changes what the answers before it may be mixed with.
+        # It changes the messages that may come between the replies before it.
         behind_all=True,
     )
     for name, handler, arity, since, summary in (
@@ -110,7 +110,7 @@ COMMANDS = tuple(
             subscribe,
             -2,
             "2.0.0",
-            "Listens for messages of __redis__:invalidate; no other channel is there.",
+            "Listens for messages of __redis__:invalidate; there is no other channel.",
         ),
         ("unsubscribe", unsubscribe, -1, "2.0.0", "Stops listening to messages of channels."),
         (
@@ -118,10 +118,10 @@ COMMANDS = tuple(
             reject_command,
             -2,
             "2.0.0",
-            "Is refused: there are no channels that a pattern could match.",
+            "Is rejected: there are no channels that a pattern could match.",
         ),
-        ("punsubscribe", unsubscribe_none, -1, "2.0.0", "Answers that there is no such subscription."),
-        ("ssubscribe", reject_command, -2, "7.0.0", "Is refused: there are no shard channels."),
-        ("sunsubscribe", unsubscribe_none, -1, "7.0.0", "Answers that there is no such subscription."),
+        ("punsubscribe", unsubscribe_none, -1, "2.0.0", "Replies that there is no such subscription."),
+        ("ssubscribe", reject_command, -2, "7.0.0", "Is rejected: there are no shard channels."),
+        ("sunsubscribe", unsubscribe_none, -1, "7.0.0", "Replies that there is no such subscription."),
     )
 )

@@ -1,13 +1,13 @@
-"""Pure. MULTI, EXEC and their relatives: there are no transactions yet, and a client that begins one writes
-nothing.
+"""Pure. MULTI, EXEC and their relatives: there are no transactions yet, and no command of one is carried out.
 
-Clients send MULTI, the commands and EXEC in one piece, before they read any answer. So it is not enough to refuse
-MULTI: what follows would be carried out, while the client reports that the transaction failed. Every command
-between MULTI and EXEC or DISCARD is refused, and EXEC answers as Redis does after a command that had an error.
+It is not enough to reject MULTI: (1) a client sends MULTI, SET and EXEC in one write, before it reads a reply; (2)
+MULTI is rejected, and the SET behind it is done as an ordinary command; (3) the client reports that the transaction
+failed. So every command between MULTI and EXEC or DISCARD is rejected, and EXEC replies as Redis does after a
+command with an error.
 
-MULTI itself is accepted. A client that waits for its answer and gets an error takes the transaction as never begun:
-it sends neither EXEC nor DISCARD, and the next user of its connection, out of a pool or of ioredis's only one,
-would find everything refused.
+MULTI itself is accepted. A client that waits for its reply and gets an error takes the transaction for never begun:
+it sends neither EXEC nor DISCARD, and every later command on this connection, which may come from a pool or be
+ioredis's only one, would be rejected.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ _EMPTY_ARRAY = Raw(b"*0\r\n")
 
 
 def multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Begin a transaction, in which every command is refused up to EXEC or DISCARD."""
+    """Begin a transaction, in which every command is rejected up to EXEC or DISCARD."""
     session.in_transaction = True
     return Raw(OK)
 
 
 def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """End the transaction: an empty array if it had no command. Raises Refused otherwise, or if there is none."""
+    """End the transaction; return an empty array if it had no command.
+
+    Raises CommandError if it had one, or if there is no transaction.
+    """
     if not session.in_transaction:
         raise CommandError("ERR EXEC without MULTI")
     not_supported = session.transaction_rejected
@@ -39,7 +42,7 @@ def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
 
 
 def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """End the transaction. Raises Refused if there is none."""
+    """End the transaction. Raises CommandError if there is none."""
     if not session.in_transaction:
         raise CommandError("ERR DISCARD without MULTI")
     session.end_transaction()
@@ -47,12 +50,12 @@ def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
 
 
 def watch(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Refuse: without transactions it would promise a check that never happens. Raises Refused."""
+    """Raise CommandError: without transactions WATCH would promise a check that never happens."""
     raise CommandError(f"ERR {NO_TRANSACTIONS}, so there is nothing that WATCH could guard")
 
 
 def unwatch(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Accept: no key is watched, which is what the client wants."""
+    """Return OK: no key is watched."""
     return Raw(OK)
 
 
@@ -67,7 +70,7 @@ COMMANDS = (
         categories=_CATEGORIES,
         group="transactions",
         since="1.2.0",
-        summary="Begins a transaction, of which every command is refused: there are no transactions yet.",
+        summary="Begins a transaction, of which every command is rejected: there are no transactions yet.",
     ),
     Command(
         "exec",
@@ -98,7 +101,7 @@ COMMANDS = (
         categories=_CATEGORIES,
         group="transactions",
         since="2.2.0",
-        summary="Is refused: there are no transactions.",
+        summary="Is rejected: there are no transactions.",
     ),
     Command(
         "unwatch",

@@ -1,6 +1,8 @@
 """Commands on keys and values.
 
-- `strings` (GET, SET, MGET, MSET and kin), `keyspace` (EXISTS, DEL and kin), `expiry`, `scan`, `refresh`.
-- `reading`, `writing`: what commands of many keys share; `set_options`, `timestamps`: arguments of several
-  commands.
+- `strings` (GET, SET, MGET, MSET and the like), `keyspace` (EXISTS, DEL and the like), `expiry`, `scan`, `refresh`.
+- `reading`, `writing`: shared by commands on many keys; `set_options`, `timestamps`: arguments of several commands.
+
+A command on many keys resolves all of them before it does anything, so that it is rejected as a whole if a key is
+not this node's. It works in parts, between which the event loop runs other work.
 """

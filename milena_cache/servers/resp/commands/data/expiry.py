@@ -1,7 +1,7 @@
-"""Coordination. Commands on when a key ends.
+"""Coordination. Commands on the expiry of keys: TTL, EXPIRE, PERSIST and their relatives.
 
-The end is the object's own: it is in S3, and holds on every node. So a command that changes it writes the object
-anew.
+The expiry is in the object's metadata in S3, so that it holds on every node. A command that changes it therefore
+writes the object anew, by an atomic read-modify-write.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from milena_cache.servers.resp.dispatch.command import Command, CommandError, Ha
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 
+# Redis's replies for a key that does not exist, and for one without an expiry.
 _NO_KEY, _NO_EXPIRY = -2, -1
 
 
 def _telling(make: Callable[[int, int], int]) -> Handler[Context]:
-    """A command that tells what `make` makes of a key's end and of now, both in milliseconds since 1970."""
+    """Return a handler that replies with `make(expiry, now)`, both in milliseconds since 1970."""
 
     def handler(context: Context, session: Session, argv: list[bytes]) -> Any:
         def convert(entry: Entry, _: int) -> int:
@@ -42,7 +43,11 @@ def _in_seconds(milliseconds: int) -> int:
 
 @dataclass(slots=True)
 class _Conditions:
-    """On what an end is changed; the names are the options'."""
+    """The conditions for a change of the expiry.
+
+    nx, xx: only if the key has no expiry, or has one
+    gt, lt: only if the new expiry is later, or earlier, than the present one
+    """
 
     nx: bool = False
     xx: bool = False
@@ -50,7 +55,10 @@ class _Conditions:
     lt: bool = False
 
     def allow(self, current: float, expires_at: float) -> bool:
-        """`current` is 0 for a key without an end, which is later than any."""
+        """True if the expiry may change from `current` to `expires_at`, both in seconds since 1970.
+
+        `current` 0 is no expiry, which counts as later than any.
+        """
         if (self.nx and current) or (self.xx and not current):
             return False
         if self.gt and (not current or expires_at <= current):
@@ -59,7 +67,7 @@ class _Conditions:
 
 
 def conditions(argv: list[bytes]) -> _Conditions:
-    """What follows the end in `EXPIRE key expires_at …`. Raises Refused."""
+    """Parse the options behind the time in `EXPIRE key time …`. Raises CommandError."""
     found = _Conditions()
     for word in argv:
         match word.upper():
@@ -81,7 +89,7 @@ def conditions(argv: list[bytes]) -> _Conditions:
 
 
 def _expire_command(name: str, *, seconds: bool, absolute: bool) -> Handler[Context]:
-    """EXPIRE and its kin."""
+    """Return the handler of EXPIRE, PEXPIRE, EXPIREAT or PEXPIREAT."""
 
     def handler(context: Context, session: Session, argv: list[bytes]) -> Any:
         del session
@@ -114,7 +122,7 @@ def persist(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 async def _modify(context: Context, target: Object, owned_since: int, decide: Decide) -> int:
-    """Whether something was changed, as Redis says it."""
+    """Return 1 if something was changed, else 0."""
     return int((await context.node.modify(target, decide, context.timeout, owned_since)).ack is not None)
 
 

@@ -1,4 +1,7 @@
-"""Coordination. Commands on keys, whatever their values are."""
+"""Coordination. Commands on keys irrespective of their values: DEL, EXISTS, TYPE, DBSIZE, OBJECT and the like.
+
+Those about all keys (DBSIZE, RANDOMKEY) are about the keys that this node has in memory: only S3 knows the bucket.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from milena_cache.objects.expiry import is_expired
 from milena_cache.objects.write_request import Change
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
-    Place,
     exist,
     look,
     place_all,
@@ -23,12 +25,13 @@ from milena_cache.servers.resp.dispatch.command import Command, CommandError, in
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.requests import Place
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import Simple
 
-# Among so many keys RANDOMKEY chooses.
+# Number of keys among which RANDOMKEY chooses.
 _CHOICE = 1000
-# Up to so many bytes Redis keeps a value together with its key's object; an integer has no more digits.
+# Longest value, in bytes, that Redis encodes as embstr, and longest text of a 64-bit integer.
 _EMBEDDED = 44
 _MAX_DIGITS = 20
 
@@ -67,7 +70,11 @@ async def _delete_many(context: Context, session: Session, keys: list[bytes]) ->
 
 
 def _delete(context: Context, targets: list[Place], number: int) -> Any:
-    """Also what does not exist is deleted: the knowledge that it does not may be some seconds old."""
+    """Delete all of `targets`, and return `number`, or an awaitable of it.
+
+    Keys that do not exist are deleted too: that knowledge may be some seconds old, and S3 may have the object by
+    now.
+    """
     return write_all(context, (Change(place, None, owned_since=since) for place, since in targets), number)
 
 
@@ -81,13 +88,13 @@ def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """What the node holds: only S3 could count the bucket."""
+    """Return the number of entries and dirty entries in memory: only S3 could count the bucket."""
     del session, argv
     return len(context.node.memory) + len(context.node.dirty.entries)
 
 
 def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """A key that the node holds; which one is left to the clock."""
+    """Return a key that the node has in memory, chosen by the clock; None if there is none."""
     del session, argv
     node = context.node
     for held in (node.dirty.entries, node.memory):
@@ -99,24 +106,24 @@ def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 def _is_there(context: Context, key: bytes) -> bool:
-    """Whether what the node holds of `key` is an object of its own."""
+    """True if the node owns `key`, and has an object in memory for it that exists."""
     node = context.node
     if context.ownership.since[slot_of(key)] < 0:
         return False
     dirty = node.dirty.entries.get(key)
     if dirty is not None:
-        return not node.writes.is_gone(dirty)
+        return not node.dirty_writes.is_gone(dirty)
     entry = node.memory.peek(key)
     return entry is not None and entry.value is not None and not is_expired(entry.expires_at, context.clock.wall())
 
 
 def encoding(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """What Redis would hold the value in."""
+    """Reply with the encoding that Redis would use for the value."""
     return read(context, session, argv[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
 
 
 def encoded_as(value: bytes) -> bytes:
-    """int for a 64-bit integer, embstr for what is short, else raw."""
+    """Return b"int" for a 64-bit integer, b"embstr" for another short value, else b"raw"."""
     if len(value) <= _MAX_DIGITS:
         try:
             integer(value)
@@ -139,7 +146,7 @@ def freq(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 def idletime(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """Nobody notes when a key was last read, so none has been idle."""
+    """Reply 0 for a key that exists: the time of its last read is not recorded."""
     return look(context, session, argv[2], lambda entry, _: None if entry.value is None else 0)
 
 
@@ -244,7 +251,7 @@ COMMANDS = (
         (2, 2, 1),
         flags=("readonly",),
         categories=_KEYSPACE,
-        summary="Returns what Redis would hold the value in: int, embstr or raw.",
+        summary="Returns the encoding that Redis would use for the value: int, embstr or raw.",
         since="2.2.3",
         usage="<key>",
     ),
@@ -256,7 +263,7 @@ COMMANDS = (
         (2, 2, 1),
         flags=("readonly",),
         categories=_KEYSPACE,
-        summary="Refused for keys that exist: how often they are read is not counted.",
+        summary="Is rejected for keys that exist: their reads are not counted.",
         since="4.0.0",
         usage="<key>",
     ),
@@ -268,7 +275,7 @@ COMMANDS = (
         (2, 2, 1),
         flags=("readonly",),
         categories=_KEYSPACE,
-        summary="Returns 0 for keys that exist: when they were last read is not noted.",
+        summary="Returns 0 for keys that exist: the time of their last read is not recorded.",
         since="2.2.3",
         usage="<key>",
     ),

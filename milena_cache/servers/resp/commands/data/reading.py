@@ -1,4 +1,8 @@
-"""Coordination. How commands look at keys: what is in memory is told at once, and only the rest is waited for."""
+"""Coordination. Reads of keys by commands: from memory at once, and only the rest by waiting for S3.
+
+A function here returns its result itself if all is in memory, else an awaitable of it: a hit costs no coroutine and
+no task. A key that is read is tracked before it is looked up, see `Tracking`.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +11,24 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from milena_cache.memory.lru import Entry
-from milena_cache.objects.names import Object
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.requests import Place
 from milena_common.api.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
-# An object, and the epoch since which this node owns it.
-Place = tuple[Object, int]
-
-# How many keys of one command are waited for at the same time.
+# Keys of one command that wait for S3 at the same time.
 AT_ONCE = 128
-# Keys of one command that are looked at before others have their turn: about 1 ms of work.
+# Keys of one command that are looked up in one step of the event loop: about 1 ms of work.
 MAX_KEYS_AT_ONCE = 512
 
 
 def look(context: Context, session: Session, key: bytes, convert: Callable[[Entry, int], Any]) -> Any:
-    """What `convert` makes of a key's entry and of its size in bytes; if S3 has to be asked, something to await.
+    """Return `convert(entry, size in bytes)` for a key, or an awaitable of it if it has to be read from S3.
 
-    The value is not fetched for it: an entry has an empty one then. Raises as `Context.place` does.
+    For commands that need no value: S3 gets a HEAD, and the entry's value is then empty. Raises as `Context.place`
+    does.
     """
     place = _place(context, session, key)
     reply = context.node.lookup(*place)
@@ -40,7 +42,7 @@ async def _look(context: Context, place: Place, convert: Callable[[Entry, int], 
 
 
 def read(context: Context, session: Session, key: bytes, convert: Callable[[Entry], Any]) -> Any:
-    """As `look`, with the value."""
+    """Return `convert(entry)` for a key, or an awaitable of it if S3 has to be read. Raises as `look` does."""
     place = _place(context, session, key)
     reply = context.node.lookup(*place)
     return _read(context, place, convert) if reply is None else convert(reply.entry)
@@ -59,14 +61,17 @@ def _place(context: Context, session: Session, key: bytes) -> Place:
 
 
 def places(context: Context, session: Session, keys: Sequence[bytes], *, reading: bool = True) -> list[Place]:
-    """Where all of them are; so a command is refused as a whole before anything of it is done."""
+    """Return the places of all keys, so that a command is rejected as a whole before anything of it is done.
+
+    `reading`: the keys are tracked. Raises as `Context.place` does.
+    """
     if reading:
         return [_place(context, session, key) for key in keys]
     return [context.place(key) for key in keys]
 
 
 async def place_all(context: Context, session: Session, keys: Sequence[bytes], *, reading: bool) -> list[Place]:
-    """As `places`, for very many keys: others have their turn meanwhile."""
+    """Return what `places` does, for very many keys, in several steps of the event loop."""
     targets: list[Place] = []
     for start in range(0, len(keys), MAX_KEYS_AT_ONCE):
         targets += places(context, session, keys[start : start + MAX_KEYS_AT_ONCE], reading=reading)
@@ -77,7 +82,7 @@ async def place_all(context: Context, session: Session, keys: Sequence[bytes], *
 def exist(
     context: Context, targets: Sequence[Place], *, counted: bool = True
 ) -> list[bool] | Coroutine[Any, Any, list[bool]]:
-    """Which of them exist. `counted`: this is a read, and in the hit ratio."""
+    """Return for each of `targets` True if it exists, or an awaitable of that. `counted`: in the hit ratio."""
     node = context.node if counted else context.node.uncounted
 
     def known(place: Place) -> bool | None:
@@ -97,10 +102,10 @@ def for_each(
     fetch: Callable[[Place], Coroutine[Any, Any, T]],
     timeout: float,
 ) -> list[T] | Coroutine[Any, Any, list[T]]:
-    """What is `known` of each, and what there is to `fetch` where that is None. Only the second has to be awaited,
-    and very many.
+    """Return for each of `targets` what `known` returns, or if that is None what `fetch` does.
 
-    The first error ends it. Awaiting raises DeadlineExceeded after `timeout` seconds, for all of them together.
+    Returns an awaitable of it if anything must be fetched, or if there are very many. The first error ends it.
+    Awaiting raises DeadlineExceeded after `timeout` seconds, which are for all of them together.
     """
     if len(targets) > MAX_KEYS_AT_ONCE:
         return _within(timeout, _in_parts(targets, known, fetch))
@@ -118,7 +123,7 @@ async def _within(timeout: float, work: Coroutine[Any, Any, T]) -> T:
     except TimeoutError as error:
         if isinstance(error, DeadlineExceeded):
             raise
-        raise DeadlineExceeded(f"not all keys were read within {timeout:g} s; ask for fewer at once") from None
+        raise DeadlineExceeded(f"not all keys were read within {timeout:g} s; request fewer at once") from None
 
 
 async def _in_parts(

@@ -1,4 +1,7 @@
-"""Coordination. MILENA.REFRESH: has keys read from S3 anew, after something else has written the bucket."""
+"""Coordination. MILENA.REFRESH: has keys read from S3 anew, after another program has written the bucket.
+
+Only clean entries are dropped, see `milena_cache.reads.refresh`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from milena_cache.servers.resp.state.context import Context
 
 
 def refresh(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """The number of copies that were dropped."""
+    """Drop the entries of the keys, and return how many there were."""
     if len(argv) > MAX_KEYS_AT_ONCE:
         return _refresh_many(context, session, argv[1:])
     targets = places(context, session, argv[1:], reading=False)
@@ -33,7 +36,7 @@ COMMANDS = (
         "refresh",
         ("fast",),
         ("keyspace",),
-        summary="Drops the node's copies of keys; S3 and what is dirty stay as they are.",
+        summary="Drops the node's clean entries of keys; S3 and dirty entries stay as they are.",
         complexity="O(N) where N is the number of keys.",
         since="7.0.0",
     ),

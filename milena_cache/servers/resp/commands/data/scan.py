@@ -1,12 +1,14 @@
 """Coordination. SCAN: the keys of the default bucket that this node owns, as S3 lists them, page by page.
 
-Over what S3 lists lies what is dirty: written and not there yet, or deleted and still there. Each page stands for
-the keys from behind the last one of the page before to its own last one, in the order of their bytes; so every key
-is told once, whatever is uploaded meanwhile. What was dirty before S3 was asked counts: it may be uploaded after S3
-has looked and before it has answered. For the same reason a delete counts that has reached S3 meanwhile, so that
-nothing is left of it to see in what is dirty; see `recent_uploads`.
+The dirty entries are merged into S3's listing: objects that are not there yet, and deletes of objects that still
+are. A page covers the keys after the last one of the page before, up to its own last one, in the order of their
+bytes; so every key is returned once, whatever is uploaded meanwhile.
 
-Each node tells its own keys. An object whose own end has come is told until somebody notices that it has.
+The dirty keys are taken *before* S3 is asked. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
+entry of k is uploaded and removed; (3) the page arrives, and k is in neither. Deletes have the same gap the other
+way round, which `recent_uploads` closes.
+
+Each node returns its own keys. An expired object is returned until its expiry is noticed.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from milena_cache.writeback.recent_uploads import Listing
 from milena_common.api.keys import MAX_KEY_BYTES, cache_key, split_cache_key
 from milena_common.cluster.slots import slot_of
 
-# COUNT is a wish: fewer keys than this in one request to S3 would only cost time, and more it does not give.
+# COUNT is a hint: fewer keys in one request to S3 would only cost time, and S3 returns no more.
 MIN_KEYS, MAX_KEYS = 100, 1000
 DEFAULT_COUNT = 10
 
 _BEGINNING = Place(b"", "", b"")
-# What keys are spelled with that would else be taken for those of another bucket.
+# Prefix of the spelling of keys that would otherwise be taken for keys of another bucket.
 _SCHEME = b"s3://"
 
 
@@ -67,7 +69,7 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
     while True:
-        with context.node.writes.recent.listing() as listing:
+        with context.node.recent.listing() as listing:
             before = _dirty(context, place)
             page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
             if listing.complete:
@@ -77,7 +79,7 @@ async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[
 def _merged(
     context: Context, place: Place, glob: Glob, page: Page, before: list[bytes], listing: Listing
 ) -> list[Any]:
-    """The answer: `page`, and what was dirty `before` S3 was asked for it, as they are now."""
+    """Return the reply: the keys of `page`, and those dirty `before` S3 was asked, if they exist now."""
     listed = [info.key.encode() for info in page.objects]
     end = listed[-1] if listed else place.last
     found = {*listed, *before}
@@ -89,7 +91,7 @@ def _merged(
     for key in sorted(found):
         entry_key = cache_key("", key)
         dirty = entries.get(entry_key)
-        if context.node.writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
+        if context.node.dirty_writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
             continue
         if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
             keys.append(entry_key)
@@ -100,7 +102,7 @@ def _merged(
 
 
 def _dirty(context: Context, place: Place) -> list[bytes]:
-    """The keys that are dirty, and not deleted, behind the last one that was told."""
+    """Return the dirty keys that are not deletes and come after the last key of the page before."""
     keys = []
     for entry_key, entry in context.node.dirty.entries.items():
         bucket, key = split_cache_key(entry_key)
@@ -110,7 +112,11 @@ def _dirty(context: Context, place: Place) -> list[bytes]:
 
 
 def listed_prefix(literal: bytes) -> bytes:
-    """What S3 is asked for when all that is wanted begins with `literal`: there keys are UTF-8, and bare."""
+    """Return the prefix for S3's listing, if every matching key begins with `literal`.
+
+    Keys in S3 are UTF-8, so it is cut at the first byte that is not. The keys of the default bucket that begin with
+    `s3://` here are those whose bare name does too, see `_SCHEME`.
+    """
     if literal.startswith(_SCHEME):
         return _SCHEME
     literal = literal.partition(b"\0")[0]

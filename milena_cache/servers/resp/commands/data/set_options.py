@@ -1,7 +1,7 @@
-"""Pure. The options of SET and GETEX.
+"""Pure. The options of SET and GETEX, in any order and in upper or lower case.
 
-They may come in any order and in upper or lower case. Which of them exclude each other, and in which order what is
-wrong is noticed, is as in Redis (`src/t_string.c`: parseExtendedStringArgumentsOrReply).
+The combinations that exclude each other, and the error that is found first, are those of Redis (`src/t_string.c`:
+parseExtendedStringArgumentsOrReply). DURABILITY is Milena's own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from milena_cache.servers.resp.commands.data.timestamps import expiry_in_ms
 from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError
 from milena_common.api.durability import Durability, check_durability
 
-# Option: whether its number is in seconds, and whether it is a moment (else a duration).
+# By option: True if its number is in seconds (else milliseconds), and True if it is a timestamp (else a duration).
 _EXPIRY_OPTIONS = {
     b"EX": (True, False),
     b"PX": (False, False),
@@ -20,13 +20,20 @@ _EXPIRY_OPTIONS = {
     b"PXAT": (False, True),
 }
 
-# Those of SET whose effect depends on what there is.
+# Options of SET by which its effect or its reply depends on the existing object.
 DEPENDS = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
 
 
 @dataclass(slots=True)
 class Options:
-    """Options of a command. `expiry_option`: the one that names an expiry, "" if none does; `number`: its value."""
+    """The options of a command.
+
+    expiry_option: EX, PX, EXAT or PXAT; empty if none is given
+    number: the argument of that option
+    only_if_absent, only_if_there: NX, XX
+    get, keep_ttl, persist: GET, KEEPTTL, PERSIST
+    durability: the argument of DURABILITY; None if it is not given
+    """
 
     expiry_option: bytes = b""
     number: bytes = b""
@@ -38,13 +45,13 @@ class Options:
     durability: Durability | None = None
 
     def expires_ms(self, command: str, now_ms: int) -> int:
-        """The end in milliseconds since 1970; only if `expiry_option` is there. Raises Refused."""
+        """Return the expiry in milliseconds since 1970; `expiry_option` must be given. Raises CommandError."""
         seconds, absolute = _EXPIRY_OPTIONS[self.expiry_option]
         return expiry_in_ms(self.number, command, now_ms, seconds=seconds, absolute=absolute, positive=True)
 
 
 def set_options(argv: list[bytes]) -> Options:
-    """Of `SET key value …`. Raises Refused, or InvalidRequest for a durability that there is not."""
+    """Parse the options of `SET key value …`. Raises CommandError, and InvalidRequest for an unknown durability."""
     options = Options()
     at, size = 3, len(argv)
     while at < size:
@@ -75,7 +82,7 @@ def set_options(argv: list[bytes]) -> Options:
 
 
 def getex_options(argv: list[bytes]) -> Options:
-    """Of `GETEX key …`. Raises Refused."""
+    """Parse the options of `GETEX key …`. Raises CommandError."""
     options = Options()
     at, size = 2, len(argv)
     while at < size:

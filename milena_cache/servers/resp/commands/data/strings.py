@@ -1,4 +1,8 @@
-"""Coordination. Commands on values: what Redis calls strings."""
+"""Coordination. Commands on values, which Redis calls strings: GET, SET, MGET, MSET and the like.
+
+A SET without a condition is a plain write. One whose effect or reply depends on the existing object (NX, XX, GET,
+KEEPTTL) is a read-modify-write, and `modify` for the ordering of commands.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ from milena_cache.objects.write_request import Ack, Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
-    Place,
     for_each,
     look,
     place_all,
@@ -25,6 +28,7 @@ from milena_cache.servers.resp.commands.data.writing import write_all
 from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer, wrong_arity
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.requests import Place
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 
@@ -51,7 +55,7 @@ def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 def part_of(value: bytes, start: int, end: int) -> bytes:
-    """The bytes from `start` to `end`, both included; negative ones count from the end."""
+    """Return the bytes from `start` to `end`, both included; negative positions count from the end."""
     size = len(value)
     if start < 0 and end < 0 and start > end:
         return b""
@@ -61,18 +65,18 @@ def part_of(value: bytes, start: int, end: int) -> bytes:
 
 
 class _Room:
-    """What the values of one answer may still take, in bytes."""
+    """The bytes that the values of one reply may still take."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._remaining = limit
 
     def take(self, size: int) -> None:
-        """Raises Refused if that is too much."""
+        """Take `size` bytes. Raises CommandError if fewer are left."""
         self._remaining -= size
         if self._remaining < 0:
             raise CommandError(
-                f"ERR the answer has more than {self._limit} bytes (RESP_OUTPUT_BYTES); ask for fewer keys at once"
+                f"ERR the reply has more than {self._limit} bytes (RESP_OUTPUT_BYTES); request fewer keys at once"
             )
 
 
@@ -99,7 +103,7 @@ def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
 def _values(
     context: Context, targets: list[Place], room: _Room, missing: bytes
 ) -> list[bytes] | Coroutine[Any, Any, list[bytes]]:
-    """The encoded values of `targets`."""
+    """Return the encoded values of `targets`, or an awaitable of them."""
 
     def encoded(value: bytes | None) -> bytes:
         room.take(len(value or b""))
@@ -173,7 +177,7 @@ async def _then_ok(acknowledged: Awaitable[Ack]) -> Raw:
 
 
 def is_modifying(argv: list[bytes]) -> bool:
-    """Whether what a SET does depends on what there is."""
+    """True if the effect or the reply of a SET depends on the existing object."""
     return len(argv) > 3 and not DEPENDS.isdisjoint(word.upper() for word in argv[3:])
 
 

@@ -1,7 +1,7 @@
-"""Pure. When a key ends, as commands say it: in seconds or milliseconds, from now on or since 1970.
+"""Pure. Expiries in the arguments of commands: in seconds or milliseconds, from now or since 1970.
 
-All is computed in whole milliseconds since 1970, with Redis's bounds and words for what is out of them. An end that
-is later than any in S3's metadata can be told becomes the last one that can.
+All is computed in whole milliseconds since 1970, with Redis's limits and error texts. An expiry later than S3's
+metadata can hold becomes the latest that it can.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 from milena_cache.servers.resp.dispatch.command import CommandError, integer
 
 _MAX = 2**63 - 1
-# What an object's metadata can tell: 15 digits, which are exact in a float too.
+# The latest expiry that an object's metadata can hold: 15 digits, which a float represents exactly too.
 LATEST_MS = 10**15 - 1
 
 
 def expiry_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absolute: bool, positive: bool) -> int:
-    """The end that `word` says, in milliseconds since 1970. Raises Refused.
+    """Parse an expiry, and return it in milliseconds since 1970. Raises CommandError.
 
-    `positive`: only numbers above 0 are allowed, as with SET.
+    seconds: `word` is in seconds, else in milliseconds
+    absolute: it is a timestamp, else a duration from `now_ms`
+    positive: only numbers above 0 are allowed, as with SET
     """
     number = integer(word)
     invalid = CommandError(f"ERR invalid expire time in '{command}' command")
     if positive and number <= 0:
         raise invalid
     if seconds:
-        # C's division of the bounds, which is towards zero.
+        # C's integer division, by which Redis computes these bounds, rounds towards zero.
         if not -((2**63) // 1000) <= number <= _MAX // 1000:
             raise invalid
         number *= 1000
@@ -35,10 +37,10 @@ def expiry_in_ms(word: bytes, command: str, now_ms: int, *, seconds: bool, absol
 
 
 def as_timestamp(expires_ms: int) -> float:
-    """The same in seconds since 1970, as the node wants it."""
+    """Convert milliseconds to seconds since 1970, limited to what an object's metadata can hold."""
     return max(1, min(expires_ms, LATEST_MS)) / 1000
 
 
 def as_ms(timestamp: float) -> int:
-    """Seconds since 1970 in whole milliseconds."""
+    """Convert seconds since 1970 to whole milliseconds."""
     return round(timestamp * 1000)

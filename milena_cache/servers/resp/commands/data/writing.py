@@ -1,6 +1,7 @@
-"""Coordination. How commands change many keys: all writes are begun before any is waited for.
+"""Coordination. Writes of many keys by one command: all writes of a part begin before any is waited for.
 
-A command of very many keys begins them in parts, so that the node stays there for others.
+So they share the journal's commit, rather than wait for one each. A command on very many keys begins its writes in
+parts, between which the event loop runs other work.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from milena_cache.objects.write_request import Ack, Change
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import DeadlineExceeded
 
-# Changes that are begun before others have their turn: a few milliseconds of work.
+# Changes that begin in one step of the event loop: a few milliseconds of work.
 AT_ONCE = 256
 
 
 def write_all(context: Context, writes: Iterable[Change], reply: Any) -> Any:
-    """`reply`, or something to await that gives it, once every change has been acknowledged.
+    """Return `reply` once every change has been acknowledged, or an awaitable of it.
 
-    The first error that there was is raised, and then some of them may have been made. Awaiting raises
-    DeadlineExceeded as well if not all could be begun within the time that a command has.
+    Raises the first error; other changes may have been made then. Awaiting raises DeadlineExceeded too, if not all
+    could begin within the time that a command has.
     """
     remaining = iter(writes)
     begun = _begin(context, remaining, context.timeout)

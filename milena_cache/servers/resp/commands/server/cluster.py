@@ -1,6 +1,6 @@
-"""Coordination. CLUSTER: the ring, as Redis Cluster tells it, so that its clients find a key's owner by themselves.
+"""Coordination. CLUSTER: the ring in the form of Redis Cluster, by which its clients find the owner of a key.
 
-The ring has no replicas; a node that leaves it gives its slots to others.
+The ring has no replicas: the slots of a node that leaves go to other nodes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import Raw, Verbatim
 
-# Keys that are looked at before others have their turn.
+# Keys that are compared in one step of the event loop.
 STEP = 2000
 MAX_COUNT = 2**63
 
@@ -103,7 +103,7 @@ async def getkeysinslot(context: Context, session: Session, argv: list[bytes]) -
 
 
 async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
-    """At most `limit` keys of the slot that this node holds, clean or dirty."""
+    """Return at most `limit` keys of the slot that this node has in memory, clean or dirty."""
     memory, dirty = context.node.memory, context.node.dirty.entries
     keys = [*memory, *(key for key in dirty if key not in memory)]
     found: list[bytes] = []
@@ -168,5 +168,5 @@ COMMANDS = (
         "getkeysinslot", getkeysinslot, 4, "3.0.0", "<slot> <count>", "Returns keys of a slot that this node holds."
     ),
     _subcommand("replicas", replicas, 3, "5.0.0", "<node-id>", "Returns nothing: there are no replicas."),
-    _subcommand("links", links, 2, "7.0.0", "", "Returns nothing: nodes do not talk to each other."),
+    _subcommand("links", links, 2, "7.0.0", "", "Returns nothing: there is no cluster bus between nodes."),
 )

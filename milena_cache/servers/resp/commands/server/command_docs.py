@@ -1,4 +1,7 @@
-"""Pure. COMMAND: what commands there are, as clients that look for the keys of a command want to know it."""
+"""Pure. COMMAND: the descriptions of all commands, by which clients find the keys of a command.
+
+All of it follows from the fields of `Command`; nothing is described twice.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from milena_cache.servers.resp.dispatch.subcommands import find
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Simple
 
-# What a command does to its keys, in Redis's words: its own flag, and those of its keys.
+# By access, in Redis's terms: the flags of the command, and those of its keys.
 OF_ACCESS: dict[Access, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "none": ((), ()),
     "read": (("readonly",), ("RO", "access")),
     "write": (("write",), ("OW", "update")),
     "modify": (("write",), ("RW", "access", "update")),
 }
-# Categories that follow from flags, for all commands.
+# Categories that follow from a flag, for all commands.
 OF_FLAG = {"readonly": ("read",), "write": ("write",), "admin": ("admin", "dangerous"), "fast": ("fast",)}
 
 
@@ -37,8 +40,8 @@ def categories_of(command: Command[Context]) -> list[str]:
 
 
 def described(command: Command[Context]) -> list[Any]:
-    """As COMMAND INFO has it."""
-    # What a container says about keys is true of its subcommands only.
+    """Return the command's description in the form of COMMAND INFO."""
+    # The keys of a command with subcommands are those of its subcommands.
     first, last, step = (0, 0, 0) if command.subcommands else command.keys
     specs = []
     if first:
@@ -66,7 +69,7 @@ def described(command: Command[Context]) -> list[Any]:
 
 
 def documented(command: Command[Context]) -> dict[str, Any]:
-    """As COMMAND DOCS has it."""
+    """Return the command's description in the form of COMMAND DOCS."""
     docs: dict[str, Any] = {
         "summary": command.summary,
         "since": command.since,

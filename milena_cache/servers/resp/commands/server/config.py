@@ -1,7 +1,8 @@
 """Pure. CONFIG: the node's settings under Redis's names.
 
-They come from the environment, so CONFIG SET changes only what is about watching, until the node stops; for the
-others it answers as Redis does for those that cannot be changed while it runs.
+The configuration comes from the environment. CONFIG SET changes only the settings of monitoring (slow log,
+latency), until the node stops; for all others it replies as Redis does for a setting that cannot be changed at run
+time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ GREATEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """`change` takes an integer from `lowest` to `greatest`; None: it cannot be changed."""
+    """A setting.
+
+    value: returns its present value
+    change: sets it to an integer; None: it cannot be changed
+    lowest, greatest: the range of that integer
+    """
 
     value: Callable[[Context], object]
     change: Callable[[Context, int], None] | None = None
@@ -32,7 +38,7 @@ class Setting:
     greatest: int = GREATEST
 
     def parsed(self, text: bytes) -> int:
-        """Raises Refused with the reason alone."""
+        """Parse a new value. Raises CommandError, whose text is the reason without a code word."""
         try:
             number = integer(text)
         except CommandError:
@@ -98,7 +104,7 @@ def get(context: Context, session: Session, argv: list[bytes]) -> dict[str, str]
 
 
 def set_(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """All of the changes, or none."""
+    """Make all of the changes, or none. Raises CommandError."""
     if len(argv) % 2:
         raise CommandError(SYNTAX)
     settings: dict[str, tuple[Callable[[Context, int], None], int]] = {}
@@ -179,6 +185,6 @@ COMMANDS = (
         flags=_ADMIN,
         group="server",
         since="2.8.0",
-        summary="Answers an error: the configuration is the environment.",
+        summary="Returns an error: the configuration is the environment.",
     ),
 )

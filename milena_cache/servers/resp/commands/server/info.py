@@ -1,4 +1,4 @@
-"""Pure. INFO: the sections that were asked for, as text."""
+"""Pure. INFO: selects the requested sections, and formats them as Redis does; `info_sections` has their fields."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pure. What INFO tells, by section: the fields that programs for the watching of Redis read, and Milena's own.
+"""Pure. The fields of INFO by section: those that monitoring tools for Redis read, and Milena's own.
 
-Fields of things that are not here (replication, persistence by snapshots, scripts) have the value of a Redis that
-does not use them, where programs would miss them.
+Fields of features that Milena does not have (replication, snapshots, scripts) have the value of a Redis that does
+not use them, where a tool would miss them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ POLICY = "allkeys-lru"
 
 
 def totals(context: Context) -> dict[str, int]:
-    """What has been counted since the node started."""
+    """Return the counts since the node started, over open and closed connections."""
     clients, reads = context.clients, context.node.reads
     commands, received, sent = clients.commands, clients.received, clients.sent
     for client in clients.by_id.values():
@@ -43,7 +43,7 @@ def totals(context: Context) -> dict[str, int]:
 
 
 def human(size: float) -> str:
-    """Bytes as Redis shows them to people: 1.59M."""
+    """Format a number of bytes as Redis's `_human` fields do: 1.59M."""
     for unit in UNITS[:-1]:
         if size < 1024:
             return f"{size:.0f}B" if unit == "B" else f"{size:.2f}{unit}"
@@ -137,7 +137,7 @@ def memory(context: Context) -> Fields:
 
 
 def persistence(context: Context) -> Fields:
-    """Of Redis's two ways the journal resembles the append-only file; `milena` has it in its own terms."""
+    """Return the state of the journal as that of an append-only file; section Milena has it in its own terms."""
     values = context.status.values()
     return {
         "loading": 0,
@@ -251,7 +251,7 @@ def keyspace(context: Context) -> Fields:
 
 
 def milena(context: Context) -> Fields:
-    """What the node says in `milena stats` too, and its place in the ring."""
+    """Return the values of `milena stats`, and the node's place in the ring."""
     reads = context.node.reads
     return {
         "ready": int(not context.status.not_ready()),
@@ -259,7 +259,7 @@ def milena(context: Context) -> Fields:
         "ring_epoch": context.ownership.epoch,
         "ring_slots": context.ownership.slots,
         "deferred_answers": context.clients.deferred,
-        "rate_limited": context.limiter.rejected,
+        "rate_limited": context.requests.limiter.rejected,
         "invalidations": context.tracking.invalidations,
         **{f"reads_{outcome}": reads.outcomes[outcome] for outcome in (*HITS, *MISSES)},
         **{name: _plain(value) for name, value in context.status.values().items()},
@@ -270,7 +270,7 @@ def _plain(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else f"{value:.3f}"
 
 
-# In the order in which they are shown; those that only `all` shows are not in DEFAULT.
+# In the order in which they are shown; sections that only `all` shows are not in DEFAULT.
 SECTIONS: Mapping[str, Callable[[Context], Fields]] = {
     "Server": server,
     "Clients": clients,

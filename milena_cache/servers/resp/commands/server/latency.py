@@ -1,7 +1,7 @@
-"""Pure. LATENCY: when commands took long, by the second, for those who draw it.
+"""Pure. LATENCY: the samples of slow commands, by the second.
 
-There is one class of events here, `command`: a command took `latency-monitor-threshold` milliseconds or more from
-its coming to its answer.
+There is one class of events, `command`: a command took `latency-monitor-threshold` milliseconds or more from its
+beginning to its reply, waiting for S3 included.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def reset(context: Context, session: Session, argv: list[bytes]) -> int:
 
 
 def graph(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
-    """A bar a sample, as text."""
+    """Return a text graph with a bar for each sample. Raises CommandError if there are none."""
     monitor = context.slow.latency
     if argv[2].lower() != COMMAND.encode() or not monitor.samples:
         shown = argv[2].decode(errors="replace")

@@ -1,4 +1,7 @@
-"""Pure. MEMORY: what keys and the process cost."""
+"""Pure. MEMORY: the memory of single keys and of the process, in bytes, and its diagnosis.
+
+MEMORY USAGE is about this node's memory alone: S3 is never asked.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw, Verbatim
 
-# From this share of LRU_BYTES on, memory is as good as full.
+# Share of LRU_BYTES, and of the process's limit, from which on memory is reported as full.
 FULL = 0.95
 
 
 def usage(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """Bytes that this node holds for a key, nothing if it holds nothing: S3 is not asked."""
+    """Return the bytes of the key's entry or dirty entry; None if there is none, or the object does not exist."""
     if len(argv) > 3 and (len(argv) != 5 or argv[3].upper() != b"SAMPLES" or integer(argv[4]) < 0):
         raise CommandError(SYNTAX)
     target, _ = context.place(argv[2])
@@ -67,14 +70,14 @@ def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
         )
     if used.resident > FULL * context.facts.memory:
         findings.append(
-            f"The process has {used.resident} of {context.facts.memory} bytes that it may have: lower LRU_BYTES."
+            f"The process uses {used.resident} bytes, and its limit is {context.facts.memory}: lower LRU_BYTES."
         )
     findings += context.status.degraded()
     return Verbatim("".join(f"{finding}\n" for finding in findings or ["Nothing to complain of."]))
 
 
 def purge(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """There is nothing that could be given back."""
+    """Return OK: there is nothing to release."""
     return Raw(OK)
 
 

@@ -1,7 +1,8 @@
-"""Coordination. MILENA.CALL: the methods of the node's own API, in the Redis protocol.
+"""Coordination. MILENA.CALL: the methods of the node's own API over RESP.
 
-For the router and for Milena's clients, which get here what Redis has no words for: conditions, ETags, outcomes.
-The request and the answer are the messages of the gRPC service.
+For the router and Milena's clients, which get by it what Redis's commands cannot express: conditions, ETags,
+outcomes. Request and response are the messages of the gRPC service, and the methods are the same (`ApiMethods`), so
+that their meaning is too.
 """
 
 from __future__ import annotations
@@ -10,25 +11,24 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from milena_cache.servers.grpc.methods import LIMITED, OPERATIONS
+from milena_cache.servers.api_methods import OPERATIONS
 from milena_cache.servers.resp.dispatch.command import Access, Command, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError
-from milena_common.limits.token_bucket import over_limit
 
-# Methods about one object. The router says since when this node owns it; who does not is told if it does not.
+# Methods on one object, for the ordering of commands.
 OWNED = frozenset(("Get", "Put", "Delete"))
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
 def call(context: Context, session: Session, argv: list[bytes]) -> Any:
-    """`MILENA.CALL method timeout_ms request`. Raises as the methods do, and InvalidRequest for what is none."""
-    service = context.service
+    """Call a method: `MILENA.CALL method timeout_ms request`. Raises InvalidRequest, and as the methods do."""
+    api = context.api
     name = argv[1].decode(errors="replace")
-    named = service.methods().get(name)
+    named = api.methods().get(name)
     if named is None:
-        raise InvalidRequest(f"method: got {name[:80]!r}; allowed: {', '.join(service.methods())}")
+        raise InvalidRequest(f"method: got {name[:80]!r}; allowed: {', '.join(api.methods())}")
     _, message, method = named
     seconds = _timeout_ms(argv[2]) / 1000 - session.waited
     if seconds <= 0:
@@ -38,20 +38,13 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     try:
         request = message.FromString(argv[3])
     except DecodeError:
-        raise InvalidRequest(f"request: is not what {name} takes, in protobuf's encoding") from None
-    if name in LIMITED and (wait := context.limiter.take(context.clock.now())):
-        raise over_limit("this node's", context.limiter.rate, wait)
-    if name not in OWNED:
-        return method(request, seconds)
-    if not request.owned_since:
-        target = context.buckets.resolve(request.bucket, request.key)
-        request.owned_since = context.ownership.owned_since(target.cache_key)
+        raise InvalidRequest(f"request: is not an encoded {name}Request") from None
     if name != "Get":
         return method(request, seconds)
+    place = api.begin(request)
     if session.tracking:
-        context.tracking.track(session.id, context.buckets.resolve(request.bucket, request.key).cache_key)
-    reply = service.get_now(request)
-    return service.fetch(request, seconds) if reply is None else reply
+        context.tracking.track(session.id, place[0].cache_key)
+    return api.get_at(request, place, seconds)
 
 
 def _timeout_ms(word: bytes) -> int:
@@ -63,11 +56,11 @@ def _timeout_ms(word: bytes) -> int:
 
 
 def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
-    """What a call does to which object; nothing to any if it is not about one."""
+    """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
     name = argv[1].decode(errors="replace") if len(argv) == 4 else ""
     if name not in OWNED:
         return "none", []
-    _, message, _ = context.service.methods()[name]
+    _, message, _ = context.api.methods()[name]
     try:
         request: Any = message.FromString(argv[3])
         key = context.buckets.resolve(request.bucket, request.key).cache_key
@@ -77,7 +70,7 @@ def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
 
 
 def operation_of(argv: list[bytes]) -> str:
-    """Under which of the operations a call is counted."""
+    """Return the operation under which a call is counted."""
     name = argv[1].decode(errors="replace").lower() if len(argv) > 1 else ""
     return name if name in OPERATIONS else "other"
 

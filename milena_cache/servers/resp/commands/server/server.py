@@ -1,4 +1,7 @@
-"""Coordination. Commands about the server as a whole: TIME, ROLE, DEBUG SLEEP, and what a cluster is told."""
+"""Coordination. Commands on the server as a whole: TIME, ROLE, DEBUG SLEEP, and ASKING, READONLY, READWRITE.
+
+The last three are accepted without effect, because clients of Redis Cluster send them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
-# A sleeping command outlives its connection.
+# Bounded, because a command that sleeps goes on after its connection has closed.
 MAX_SLEEP_SECONDS = 60.0
 
 
@@ -24,7 +27,7 @@ def role(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
 
 
 def accepted(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """What makes no difference here: every node answers for its own slots, whoever asks."""
+    """Return OK: the command makes no difference, since every node serves its own slots only."""
     return Raw(OK)
 
 
@@ -73,7 +76,7 @@ COMMANDS = (
             categories=("@connection",),
             group="cluster",
             since="3.0.0",
-            summary="Has no effect: a node answers for its own slots, and there are no replicas.",
+            summary="Has no effect: a node serves its own slots only, and there are no replicas.",
         )
         for name in ("asking", "readonly", "readwrite")
     ),
@@ -85,6 +88,6 @@ COMMANDS = (
         flags=("admin", "noscript", "loading", "stale"),
         group="server",
         usage="<seconds>",
-        summary="Answers after so many seconds; only this connection's later answers wait for it.",
+        summary="Replies after so many seconds; only later replies on this connection wait for it.",
     ),
 )

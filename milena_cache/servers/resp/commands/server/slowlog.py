@@ -1,10 +1,10 @@
 """Coordination. SLOWLOG: the commands that took long, the newest first.
 
-The time is that from a command's coming to its answer, so a read that waits for S3 is slow as its caller sees it.
-Redis counts only what a command computes. Hits that are answered many at once never get here, not even with a
-threshold of 0: nothing is slow about them.
+The duration is that from the beginning of a command to its reply, so a read that waits for S3 is slow as its client
+sees it; Redis counts only the time that a command computes. Commands on the fast paths are never recorded, not even
+with a threshold of 0.
 
-A long answer is made in parts, with others' turns in between.
+A long reply is encoded in parts, between which the event loop runs other work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import SlowCommand
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
 
-# Entries of an answer that are encoded before others have their turn: about 1 ms of work.
+# Entries of a reply that are encoded in one step of the event loop: about 1 ms of work.
 ENCODED_AT_ONCE = 64
 DEFAULT_COUNT = 10
 NO_COUNT = "ERR count should be greater than or equal to -1"
@@ -66,7 +66,7 @@ COMMANDS = (
         since="2.2.12",
         complexity="O(N) where N is the number of entries returned",
         usage="[<count>]",
-        summary="Returns the slow log's newest entries: id, time, microseconds, words, client's address and name.",
+        summary="Returns the newest entries: id, time, microseconds, arguments, address and name of the client.",
     ),
     Command(
         "slowlog|len",

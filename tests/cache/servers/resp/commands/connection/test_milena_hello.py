@@ -9,8 +9,8 @@ from tests.cache.servers.resp.rig import ServerUnderTest, parsed
 
 def door() -> ServerUnderTest:
     made = ServerUnderTest()
-    made.context.identity = NodeIdentity("bucket", "n1")
-    made.context.identity.ring_changed("c1")
+    made.requests.identity = NodeIdentity("bucket", "n1")
+    made.requests.identity.ring_changed("c1")
     return made
 
 

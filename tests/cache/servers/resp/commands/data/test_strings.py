@@ -91,10 +91,10 @@ async def test_an_answer_of_mget_is_bounded() -> None:
     assert parsed(client.now(b"MGET", b"k", b"k")) == [bytes(30_000)] * 2
     for argv in ([b"k"] * 3, [b"absent", *[b"k"] * 3]):
         answer = await client.value(b"MGET", *argv)
-        assert str(answer).startswith("ERR the answer has more than 65536 bytes (RESP_OUTPUT_BYTES)")
+        assert str(answer).startswith("ERR the reply has more than 65536 bytes (RESP_OUTPUT_BYTES)")
     door.t.in_s3("l", bytes(30_000))
     door.t.in_s3("m", bytes(30_000))
-    assert str(await client.value(b"MGET", b"k", b"l", b"m")).startswith("ERR the answer has more than")
+    assert str(await client.value(b"MGET", b"k", b"l", b"m")).startswith("ERR the reply has more than")
 
 
 async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> None:

@@ -92,7 +92,7 @@ async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
         ([b"Get", b"soon", b""], "ERR timeout_ms: got 'soon'; allowed: 1 to 86400000"),
         ([b"Get", b"0", b""], "ERR timeout_ms: got '0'; allowed: 1 to 86400000"),
         ([b"Get", b"86400001", b""], "ERR timeout_ms: "),
-        ([b"Get", b"1000", b"\xff"], "ERR request: is not what Get takes"),
+        ([b"Get", b"1000", b"\xff"], "ERR request: is not an encoded GetRequest"),
         ([b"Get", b"1000", b""], "ERR key: is empty"),
         ([b"Get", b"1000"], "ERR wrong number of arguments for 'milena.call' command"),
     ],

@@ -1,0 +1,193 @@
+"""Coordination. The node's API methods over protobuf: messages in, serialized messages out.
+
+Both servers have them, gRPC as its methods and RESP in MILENA.CALL, because the router and Milena's clients send
+the same messages either way. Messages are only decoded and encoded here; `service.requests` does what they request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import Any
+
+from milena_cache.objects.object_store import Page
+from milena_cache.objects.write_request import Ack
+from milena_cache.service.requests import Got, Place, Requests
+from milena_cache.service.status import Status
+from milena_common.api.keys import split_cache_key
+from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.rpc.server import Message, Method
+
+# The operation under which a method is counted, the class of its request, and the method.
+Named = tuple[str, type[Message], Method]
+
+OPERATIONS = (
+    "get",
+    "put",
+    "delete",
+    "list",
+    "stats",
+    "invalidate",
+    "flush",
+    "list_dead_letters",
+    "resolve_dead_letters",
+    "refresh",
+)
+
+
+class ApiMethods:
+    """The API methods of one node for one server.
+
+    Every method takes a request and the seconds until the caller's deadline (None: it has none), and returns a
+    serialized response. Raises MilenaError.
+
+    address: the node's, for responses
+    believes_owner: True if a request without `owned_since` is served in any case; False if this node's own ring
+        decides whether it owns the object
+    """
+
+    def __init__(self, requests: Requests, status: Status, address: str, *, believes_owner: bool) -> None:
+        self._requests = requests
+        self._status = status
+        self._address = address
+        self._unstated = 0 if believes_owner else None
+        self._methods: Mapping[str, Named] = {
+            "Get": ("get", pb.GetRequest, self.get),
+            "Put": ("put", pb.PutRequest, self.put),
+            "Delete": ("delete", pb.DeleteRequest, self.delete),
+            "List": ("list", pb.ListRequest, self.list),
+            "Stats": ("stats", pb.StatsRequest, self.stats),
+            "Invalidate": ("invalidate", pb.InvalidateRequest, self.invalidate),
+            "Flush": ("flush", pb.FlushRequest, self.flush),
+            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
+            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
+            "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
+        }
+
+    def methods(self) -> Mapping[str, Named]:
+        """Return the methods by name."""
+        return self._methods
+
+    def begin(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest) -> Place:
+        """Admit a request on one object, and return its place. Raises RateLimited, and as `Requests.place` does."""
+        self._requests.admit()
+        return self._requests.place(request.bucket, request.key, request.owned_since or self._unstated)
+
+    async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
+        response = self.get_at(request, self.begin(request), remaining)
+        return response if isinstance(response, bytes) else await response
+
+    def get_at(
+        self, request: pb.GetRequest, place: Place, remaining: float | None
+    ) -> bytes | Coroutine[Any, Any, bytes]:
+        """Return the response to a Get that has begun, or an awaitable of it if the object is not in memory."""
+        got = self._requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
+        return self._got(got) if isinstance(got, Got) else self._fetched(got)
+
+    async def _fetched(self, fetching: Awaitable[Got]) -> bytes:
+        return self._got(await fetching)
+
+    def _got(self, got: Got) -> bytes:
+        outcome, exists, value, omitted, size, etag, age, dirty, ttl_ms = got
+        return pb.GetResponse(
+            successful=exists,
+            value=value,
+            outcome=outcome,
+            age_seconds=age,
+            etag=etag,
+            node=self._address,
+            size=size,
+            dirty=dirty,
+            ttl_ms=ttl_ms,
+            omitted=omitted,
+        ).SerializeToString()
+
+    # The next three are not `async`: they check the request when they are called, and the coroutine that waits
+    # holds no reference to it. An `async def` would keep a put's message, which is a second copy of the value,
+    # until the write is acknowledged.
+
+    def put(self, request: pb.PutRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
+        writing = self._requests.put(
+            self.begin(request),
+            request.value,
+            remaining,
+            durability=request.durability,
+            if_match=request.if_match,
+            if_none_match=request.if_none_match,
+            ttl_ms=request.ttl_ms,
+        )
+        return self._written(writing)
+
+    async def _written(self, writing: Awaitable[Ack]) -> bytes:
+        ack = await writing
+        return pb.PutResponse(
+            successful=True, etag=ack.etag, node=self._address, durability=ack.durability
+        ).SerializeToString()
+
+    def delete(self, request: pb.DeleteRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
+        deleting = self._requests.delete(
+            self.begin(request), remaining, durability=request.durability, if_match=request.if_match
+        )
+        return self._deleted(deleting)
+
+    async def _deleted(self, deleting: Awaitable[Ack]) -> bytes:
+        ack = await deleting
+        return pb.DeleteResponse(successful=True, node=self._address, durability=ack.durability).SerializeToString()
+
+    def list(self, request: pb.ListRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
+        self._requests.admit()
+        listing = self._requests.list_page(request.bucket, request.prefix, request.cursor, request.limit, remaining)
+        return self._listed(listing)
+
+    async def _listed(self, listing: Awaitable[Page]) -> bytes:
+        page = await listing
+        objects = [
+            pb.ObjectInfo(key=info.key.encode(), size=info.size, etag=info.etag, last_modified=info.last_modified)
+            for info in page.objects
+        ]
+        return pb.ListResponse(objects=objects, cursor=page.cursor).SerializeToString()
+
+    async def stats(self, _: pb.StatsRequest, __: float | None) -> bytes:
+        return pb.StatsResponse(
+            values=self._status.values(),
+            not_ready="; ".join(self._status.not_ready()),
+            degraded=self._status.degraded(),
+        ).SerializeToString()
+
+    async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:
+        self._requests.invalidate(request.bucket, request.key)
+        return pb.InvalidateResponse(successful=True).SerializeToString()
+
+    async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:
+        done = await self._requests.refresh(request.bucket, request.keys, request.prefix)
+        return pb.RefreshResponse(refreshed=done.refreshed, dirty=done.dirty).SerializeToString()
+
+    async def flush(self, request: pb.FlushRequest, remaining: float | None) -> bytes:
+        done = await self._requests.flush(request.bucket, request.keys, remaining)
+        return pb.FlushResponse(
+            remaining=done.remaining, failed=done.failed, flushed=done.flushed
+        ).SerializeToString()
+
+    async def list_dead_letters(self, request: pb.ListDeadLettersRequest, _: float | None) -> bytes:
+        failed, total = self._requests.list_dead_letters(request.limit)
+        writes = []
+        for entry, reason, failed_at in failed:
+            bucket, key = split_cache_key(entry.key)
+            writes.append(
+                pb.FailedWrite(
+                    key=key,
+                    bucket=bucket,
+                    operation="delete" if entry.deleted else "put",
+                    size=entry.size,
+                    version=str(entry.version),
+                    reason=reason,
+                    failed_at=failed_at,
+                    node=self._address,
+                )
+            )
+        return pb.ListDeadLettersResponse(writes=writes, total=total).SerializeToString()
+
+    async def resolve_dead_letters(self, request: pb.ResolveDeadLettersRequest, _: float | None) -> bytes:
+        resolved = await self._requests.resolve_dead_letters(
+            request.bucket, request.keys, request.all, request.action
+        )
+        return pb.ResolveDeadLettersResponse(resolved=resolved).SerializeToString()

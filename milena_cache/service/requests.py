@@ -1,0 +1,247 @@
+"""Coordination. The API methods of a node, independent of the protocol of a request.
+
+A server decodes a request, calls the methods here, and encodes what they return. Identity, ownership, rate limit
+and counts are decided here, once for all protocols:
+
+- `check_identity`: the connection is meant for this node.
+- `admit`: the rate of requests is within RATE_LIMIT.
+- `place`: the object of a request, and the epoch since which this node owns it.
+
+Bounds on memory are not here: each protocol has its own number of copies of a message in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from milena_cache.membership.identity import NodeIdentity
+from milena_cache.membership.ownership import Ownership
+from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
+from milena_cache.objects.names import Buckets, Object
+from milena_cache.objects.object_store import Page
+from milena_cache.objects.write_request import Ack
+from milena_cache.reads.reader import Node, Reply
+from milena_cache.reads.refresh import Refreshed
+from milena_cache.writeback.flush import Flushed, FlushWaiters
+from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
+from milena_common.api.durability import check_condition, check_durability
+from milena_common.api.errors import InvalidRequest
+from milena_common.limits.token_bucket import TokenBucket, over_limit
+from milena_common.resp.identity import Identity
+from milena_common.runtime.deadlines import inner
+
+# An object, and the ring epoch since which this node owns it; 0: any entry may be served.
+Place = tuple[Object, int]
+
+# Maximum number of keys in a page of a list, and of failed writes in a reply.
+MAX_LIST = 1000
+
+
+class Got(NamedTuple):
+    """The result of a get.
+
+    outcome: one of `read_outcomes`
+    exists: True if the object exists
+    value: b"" if only metadata was requested, or if it is `omitted`
+    omitted: True if the value is larger than the caller takes, and remains in memory
+    size: bytes in the value, even if it is left out
+    etag: as S3 spells it, quotes included; "" if not known
+    age: seconds since S3 last confirmed it
+    dirty: True if it was acknowledged and is not in S3 yet
+    ttl_ms: milliseconds until the object expires; 0 if it does not
+    """
+
+    outcome: str
+    exists: bool
+    value: bytes
+    omitted: bool
+    size: int
+    etag: str
+    age: float
+    dirty: bool
+    ttl_ms: int
+
+
+class Requests:
+    """The API methods of one node.
+
+    `request_timeout`: seconds for requests without a deadline. `remaining`, in the methods: seconds until the
+    caller's deadline, None without one. All of them raise InvalidRequest for arguments that are not allowed, and
+    AccessDenied for a bucket that is not served.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        flush_waiters: FlushWaiters,
+        failed_writes: FailedWrites,
+        buckets: Buckets,
+        ownership: Ownership,
+        identity: NodeIdentity,
+        limiter: TokenBucket,
+        request_timeout: float,
+    ) -> None:
+        self.identity = identity
+        self.limiter = limiter
+        self.received_bytes = 0  # of values, in puts
+        self.sent_bytes = 0  # of values, in gets
+        self._node = node
+        self._flush_waiters = flush_waiters
+        self._failed_writes = failed_writes
+        self._buckets = buckets
+        self._ownership = ownership
+        self._clock = node.clock
+        self._request_timeout = request_timeout
+
+    # ---- identity, rate limit, ownership
+
+    def check_identity(self, meant: Identity) -> None:
+        """Raise WrongNode if `meant` is another cluster, bucket or process than this one.
+
+        For RESP connections, which send their identity once. gRPC calls send it each time, and the gRPC server,
+        which is created before there is an address, uses the check of `identity` directly.
+        """
+        self.identity.check(meant)
+
+    def admit(self) -> None:
+        """Take a token of the rate limit for a request on an object. Raises RateLimited."""
+        if self.limiter.rate and (wait := self.limiter.take(self._clock.now())):
+            raise over_limit("this node's", self.limiter.rate, wait)
+
+    def place(self, bucket: str, key: bytes, owned_since: int | None = None) -> Place:
+        """Return the object of a request, and the epoch since which this node owns it.
+
+        `owned_since`: the epoch by the caller's ring, which is trusted. None: by this node's own ring, which raises
+        Moved, NodeLost or NoNodes if this node does not own the object.
+        """
+        target = self._buckets.resolve(bucket, key)
+        return target, self._ownership.owned_since(target.cache_key) if owned_since is None else owned_since
+
+    # ---- objects
+
+    def size_in_memory(self, place: Place) -> int:
+        """Return the length in bytes of the value that a get would return from memory; 0 if there is none."""
+        return self._node.size_in_memory(place[0])
+
+    def get(
+        self, place: Place, remaining: float | None, *, metadata_only: bool = False, max_bytes: int = 0
+    ) -> Got | Coroutine[Any, Any, Got]:
+        """Return the object from memory, or an awaitable of it if it has to be read from S3.
+
+        `max_bytes`: the caller takes no larger value; 0: any. Awaiting raises as `Node.get` does.
+        """
+        reply = self._node.lookup(*place)
+        if reply is not None:
+            return self._got(reply, reply.entry.size, metadata_only, max_bytes)
+        return self._fetch(place, self._timeout(remaining), metadata_only, max_bytes)
+
+    async def _fetch(self, place: Place, timeout: float, metadata_only: bool, max_bytes: int) -> Got:
+        target, owned_since = place
+        if metadata_only:
+            reply, size = await self._node.exists(target, timeout, owned_since)
+        else:
+            reply = await self._node.get(target, timeout, owned_since)
+            size = reply.entry.size
+        return self._got(reply, size, metadata_only, max_bytes)
+
+    def _got(self, reply: Reply, size: int, metadata_only: bool, max_bytes: int) -> Got:
+        outcome, entry, age, dirty = reply
+        # A value that was fetched and not kept is never left out: the caller's next request would fetch it again.
+        omitted = 0 < max_bytes < size and not metadata_only and outcome != "bypass"
+        value = b"" if metadata_only or omitted else entry.value or b""
+        self.sent_bytes += len(value)
+        ttl_ms = remaining_ms(entry.expires_at, self._clock.wall()) if entry.expires_at else 0
+        return Got(outcome, entry.value is not None, value, omitted, size, entry.etag, age, dirty, ttl_ms)
+
+    def put(
+        self,
+        place: Place,
+        value: bytes,
+        remaining: float | None,
+        *,
+        durability: str,
+        if_match: str,
+        if_none_match: str,
+        ttl_ms: int,
+    ) -> Coroutine[Any, Any, Ack]:
+        """Store the object. `ttl_ms`: milliseconds until it expires; 0: never. Raises as `Writes.put` does."""
+        check_condition(if_match, if_none_match)
+        self.received_bytes += len(value)
+        target, owned_since = place
+        return self._node.writes.put(
+            target,
+            value,
+            self._timeout(remaining),
+            owned_since=owned_since,
+            durability=check_durability(durability),
+            if_match=if_match,
+            if_none_match=if_none_match,
+            expires_at=expires_after(ttl_ms, self._clock.wall()) if ttl_ms else NEVER,
+        )
+
+    def delete(
+        self, place: Place, remaining: float | None, *, durability: str, if_match: str
+    ) -> Coroutine[Any, Any, Ack]:
+        """Remove the object. Raises as `Writes.delete` does."""
+        check_condition(if_match, "")
+        target, owned_since = place
+        return self._node.writes.delete(
+            target,
+            self._timeout(remaining),
+            owned_since=owned_since,
+            durability=check_durability(durability),
+            if_match=if_match,
+        )
+
+    def list_page(
+        self, bucket: str, prefix: bytes, cursor: str, limit: int, remaining: float | None
+    ) -> Coroutine[Any, Any, Page]:
+        """Return a page of at most `limit` keys (0: as many as a page may have). Raises as `Node.list` does."""
+        return self._node.list(bucket, prefix, cursor, min(limit or MAX_LIST, MAX_LIST), self._timeout(remaining))
+
+    # ---- for operators and other nodes
+
+    def invalidate(self, bucket: str, key: bytes) -> None:
+        """Drop what is known of the object; see `Node.invalidate`."""
+        self._node.invalidate(self._buckets.resolve(bucket, key))
+
+    async def refresh(self, bucket: str, keys: Sequence[bytes], prefix: bytes) -> Refreshed:
+        """Drop the clean entries of `keys`; without any, of all keys that begin with `prefix`."""
+        if keys and prefix:
+            raise InvalidRequest("keys, prefix: allowed is one of them")
+        if keys:
+            return await self._node.refresher.keys(self._cache_keys(bucket, keys))
+        return await self._node.refresher.matching(self._buckets.files_below(bucket, prefix))
+
+    async def flush(self, bucket: str, keys: Sequence[bytes], remaining: float | None) -> Flushed:
+        """Wait until the writes of `keys` are in S3; without any keys, the writes of all keys."""
+        cache_keys = self._cache_keys(bucket, keys) if keys else None
+        return await self._flush_waiters.wait_flushed(cache_keys, self._timeout(remaining))
+
+    def list_dead_letters(self, limit: int) -> tuple[Sequence[FailedWrite], int]:
+        """Return the first `limit` (0: MAX_LIST) writes that S3 rejects, and how many there are in all."""
+        failed = self._failed_writes.listed(self._clock.now())
+        return failed[: limit or MAX_LIST], len(failed)
+
+    async def resolve_dead_letters(self, bucket: str, keys: Sequence[bytes], every: bool, action: str) -> int:
+        """Upload the failed writes of `keys`, or all of them, once more ("retry"), or drop them ("drop").
+
+        Return how many there were.
+        """
+        if bool(keys) == every:
+            raise InvalidRequest("keys, all: allowed is one of them, the keys of failed writes or all")
+        cache_keys = None if every else self._cache_keys(bucket, keys)
+        match action:
+            case "retry":
+                return await self._failed_writes.retry(cache_keys)
+            case "drop":
+                return await self._failed_writes.drop(cache_keys)
+            case _:
+                raise InvalidRequest(f"action: got {action[:80]!r}; allowed: retry, drop")
+
+    def _cache_keys(self, bucket: str, keys: Iterable[bytes]) -> Sequence[bytes]:
+        return [self._buckets.resolve(bucket, key).cache_key for key in keys]
+
+    def _timeout(self, remaining: float | None) -> float:
+        return inner(self._request_timeout if remaining is None else remaining)

@@ -1,0 +1,123 @@
+"""Coordination. What the dirty entries of a node answer, from the table or the journal, and how they leave it.
+
+The table (`dirty_table`) has the entries and counts them. What an entry stands for takes more: the object in S3, a
+value that is only in the journal, the time of day for one that expires. Readers, writes and uploads ask here.
+
+An entry leaves only by `retire`, when S3 has its version or a later one, or an operator drops it. Until then its
+records stay in the journal. One that S3 refuses for good, or whose record is damaged, stays as a dead letter.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from milena_cache.journal.group_commit import Journal
+from milena_cache.journal.record import Damaged
+from milena_cache.memory.entries import Entries
+from milena_cache.objects.expiry import is_expired
+from milena_cache.objects.names import Buckets
+from milena_cache.objects.object_store import Ref
+from milena_cache.objects.write_request import etag_of
+from milena_cache.origin.s3.clock import CorrectedClock
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.failing import Failing
+from milena_cache.writeback.flush import FlushWaiters
+from milena_common.api.errors import FailedPrecondition
+from milena_common.runtime.log_limiter import LogLimiter
+
+log = logging.getLogger(__name__)
+
+
+class DirtyWrites:
+    """Those of one node. `failing` and `flush_waiters` follow what becomes of them."""
+
+    def __init__(
+        self,
+        dirty: Dirty,
+        journal: Journal[DirtyEntry],
+        entries: Entries,
+        buckets: Buckets,
+        clock: CorrectedClock,
+        failing: Failing,
+        flush_waiters: FlushWaiters,
+    ) -> None:
+        self._dirty = dirty
+        self._journal = journal
+        self._entries = entries
+        self._buckets = buckets
+        self._clock = clock
+        self._failing = failing
+        self._flush_waiters = flush_waiters
+        self._log = LogLimiter()
+
+    # ---- what they answer
+
+    def ref(self, entry: DirtyEntry) -> Ref:
+        """Return where the object is in S3."""
+        return self._buckets.object_at(entry.key).ref
+
+    def is_gone(self, entry: DirtyEntry) -> bool:
+        """True if the entry says that its object does not exist: it is a delete, or the object has expired.
+
+        Until S3 has told its time the value is kept, and uploaded with its expiry: this machine's clock may be
+        wrong.
+        """
+        if entry.expires_at and not entry.deleted and is_expired(entry.expires_at, self._clock.wall()):
+            if not self._clock.s3.known:
+                return True
+            self._dirty.expire(entry)
+            self._entries.change_feed.notify(entry.key)
+        return entry.deleted
+
+    def value(self, entry: DirtyEntry) -> bytes:
+        """Return the value of an entry that is no delete.
+
+        Raises FailedPrecondition if its record is damaged, having made a dead letter of it.
+        """
+        if entry.dead is None or not entry.dead.damaged:
+            if entry.value is not None:
+                return entry.value
+            try:
+                return self._journal.read(entry.version.seq)
+            except Damaged as damage:
+                log.critical("%s: its journal record %d %s", self.ref(entry), entry.version.seq, damage)
+                self.mark_dead(entry, f"damaged: the journal record {damage}", damaged=True)
+        raise FailedPrecondition(
+            f"{self.ref(entry)}: the value that was acknowledged is damaged in the journal, and S3 has an older "
+            "one; write it anew, or give it up with `milena writeback drop`"
+        )
+
+    def etag(self, entry: DirtyEntry) -> str:
+        """Return the ETag of an entry that is no delete. Raises as `value` does."""
+        if not entry.etag:
+            entry.etag = etag_of(self.value(entry))
+        return entry.etag
+
+    # ---- how they leave
+
+    def retire(self, entry: DirtyEntry) -> None:
+        """Take out an entry whose version, or a later one, is in S3, and its records; with its key's lock held."""
+        self._dirty.pop(entry)
+        self._failing.clear(entry.key)
+        for seq in entry.records():
+            self._journal.remove(seq, entry.key)
+        self._flush_waiters.progress(entry.key)
+
+    def mark_dead(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
+        """Make a dead letter of an entry, for `reason`. `damaged`: its value must not be served."""
+        self._failing.clear(entry.key)
+        at = self._clock.wall()
+        if self._log.allow(self._clock.now()):
+            log.error(
+                "%s: set aside: %s%s (`milena writeback failed` lists all)",
+                self.ref(entry),
+                reason,
+                self._log.suppressed(),
+            )
+        self._dirty.kill(entry, reason, at, damaged=damaged)
+        if damaged:
+            self._entries.change_feed.notify(entry.key)
+        elif entry.journaled:
+            seq = entry.version.seq
+            self._journal.defer(lambda disk: disk.reject_record(seq, reason, at))
+        self._flush_waiters.progress(entry.key)

@@ -1,0 +1,91 @@
+"""What a node does for callers, without a protocol: which object, whose it is, and what is found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from milena_cache.service.requests import MAX_LIST, Got, Requests
+from milena_common.api.errors import AccessDenied, InvalidRequest, Moved, WrongNode
+from milena_common.resp.identity import Identity
+from tests.cache.servers.resp.rig import ServerUnderTest, ring
+
+OTHER = "127.0.0.1:60051"
+
+
+async def put(requests: Requests, key: bytes, value: bytes, **more: Any) -> None:
+    options = {"durability": "", "if_match": "", "if_none_match": "", "ttl_ms": 0, **more}
+    await requests.put(requests.place("", key), value, None, **options)
+
+
+async def get(requests: Requests, key: bytes, **more: Any) -> Got:
+    found = requests.get(requests.place("", key), None, **more)
+    return found if isinstance(found, Got) else await found
+
+
+async def test_a_request_that_does_not_say_who_owns_its_object_is_checked_against_the_ring() -> None:
+    server = ServerUnderTest()
+    assert server.requests.place("", b"k")[1] == 1
+    server.ownership.update(ring(OTHER, epoch=2))
+    with pytest.raises(Moved):
+        server.requests.place("", b"k")
+    target, owned_since = server.requests.place("", b"k", 3)
+    assert (target.cache_key, owned_since) == (b"k", 3)
+
+
+def test_an_object_that_is_not_served_is_refused_before_the_ring_is_looked_at() -> None:
+    server = ServerUnderTest()
+    server.ownership.update(ring(OTHER, epoch=2))
+    with pytest.raises(InvalidRequest, match="key"):
+        server.requests.place("", b"")
+    with pytest.raises(AccessDenied):
+        server.requests.place("elsewhere", b"k")
+
+
+def test_a_caller_that_means_another_bucket_is_refused() -> None:
+    requests = ServerUnderTest({}, buckets=None).requests
+    requests.identity.bucket = "mine"
+    with pytest.raises(WrongNode):
+        requests.check_identity(Identity("", "other", ""))
+
+
+async def test_a_get_returns_what_it_found_and_counts_the_bytes_that_leave() -> None:
+    requests = ServerUnderTest().requests
+    await put(requests, b"k", b"value", ttl_ms=10_000)
+    assert requests.received_bytes == 5
+    found = await get(requests, b"k")
+    assert (found.exists, found.value, found.size, found.outcome, found.ttl_ms) == (
+        True,
+        b"value",
+        5,
+        "hit",
+        10_000,
+    )
+    assert requests.sent_bytes == 5
+    larger = await get(requests, b"k", max_bytes=4)
+    assert (larger.exists, larger.value, larger.size, larger.omitted) == (True, b"", 5, True)
+    without = await get(requests, b"k", metadata_only=True, max_bytes=4)
+    assert (without.exists, without.value, without.size, without.omitted) == (True, b"", 5, False)
+    missing = await get(requests, b"none")
+    assert (missing.exists, missing.value, missing.size) == (False, b"", 0)
+    assert requests.sent_bytes == 5
+
+
+async def test_a_page_has_no_more_keys_than_a_page_may_have() -> None:
+    server = ServerUnderTest(max_entries=2000)
+    for number in range(MAX_LIST + 5):
+        server.t.in_s3(f"k{number:04}", b"v")
+    for limit in (0, MAX_LIST + 5):
+        assert len((await server.requests.list_page("", b"", "", limit, None)).objects) == MAX_LIST
+    assert len((await server.requests.list_page("", b"", "", 3, None)).objects) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "every", "action"), [([], False, "drop"), ([b"k"], True, "drop"), ([], True, "x")]
+)
+async def test_failed_writes_are_resolved_by_their_keys_or_all_of_them(
+    keys: list[bytes], every: bool, action: str
+) -> None:
+    with pytest.raises(InvalidRequest):
+        await ServerUnderTest().requests.resolve_dead_letters("", keys, every, action)
