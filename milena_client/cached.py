@@ -1,4 +1,4 @@
-"""Coordination. `@cached`: the results of a function are objects of the cluster, computed when they are not there.
+"""Coordination. `@cached`: keeps the results of a function as objects of the cluster.
 
     @cached(m, ttl=60, key="page:{name}")
     def page(name: str) -> bytes: ...
@@ -9,15 +9,15 @@
 
 With an `AsyncMilena` the function is an ``async def``, and so are the decorated one and `invalidate`.
 
-In one process a key is computed by one caller at a time. Others wait for what it finds, a result or an exception;
-an exception is not kept. A caller that is cancelled or interrupted while it computes leaves that to one of those
-who wait. A function that asks for the key that it is computing is called again: it cannot wait for itself.
+In one process a key is computed by one caller at a time. Others wait for its result or exception;
+an exception is not kept. A caller that is cancelled or interrupted while it computes leaves that to one of the
+callers that wait. A function that asks for the key that it is computing is called again: it cannot wait for itself.
 
-A cache must not take the page down: when Milena cannot be asked, the function is called and its result returned.
+A cache must not take the page down: when Milena cannot be reached, the function is called and its result returned.
 That is logged, once a minute. A key that can never be one is an error all the same: InvalidRequest.
 
 Values are bytes unless `dumps` and `loads` say how to make bytes of them (`json.dumps`, `json.loads`). There is no
-default that does it: pickle would be one that runs whatever somebody has put into the bucket.
+default that does it: pickle would be one that runs any code that was put into the bucket.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
+from milena_client.aio.cached_function import AsyncCachedFunction
 from milena_client.aio.client import AsyncMilena
+from milena_client.core.cached_results import Codec, Dumps, KeyBuilder, KeyOf, Loads, name_of
 from milena_client.core.values import Key, encode_ttl
-from milena_client.results import AsyncResults, Codec, Dumps, KeyOf, Loads, Names, Results, name_of
+from milena_client.sync.cached_function import CachedFunction
 from milena_client.sync.client import Milena
 
 P = ParamSpec("P")
@@ -104,7 +106,7 @@ def cached(
       neither. Every caller gets what went through both, the first one too. Without them results are bytes.
 
     In one process a key is computed by one caller at a time, and the others wait for its result or exception. An
-    exception is not kept. When Milena does not answer, the function is called and its result returned; that is
+    exception is not kept. When Milena cannot be reached, the function is called and its result returned; that is
     logged once a minute.
 
     Raises InvalidRequest for a `ttl` or a key that can never work, TypeError for a function that does not fit the
@@ -115,13 +117,13 @@ def cached(
 
     def decorate(function: Callable[..., Any]) -> Any:
         if isinstance(client, AsyncMilena) is not inspect.iscoroutinefunction(function):
-            wanted = "AsyncMilena wants an async def" if isinstance(client, AsyncMilena) else "Milena wants a def"
-            raise TypeError(f"cached: {wanted}, and {name_of(function)} is none")
+            needed = "AsyncMilena needs an async def" if isinstance(client, AsyncMilena) else "Milena needs a def"
+            raise TypeError(f"cached: {needed}, and {name_of(function)} is none")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"cached: {name_of(function)} is a generator, which has no result to keep")
-        names = Names(function, key)
+        keys = KeyBuilder(function, key)
         if isinstance(client, AsyncMilena):
-            return AsyncResults(client, function, names, ttl, codec).decorated()
-        return Results(client, function, names, ttl, codec).decorated()
+            return AsyncCachedFunction(client, function, keys, ttl, codec).decorated()
+        return CachedFunction(client, function, keys, ttl, codec).decorated()
 
     return decorate

@@ -1,4 +1,10 @@
-"""Coordination. The client for an event loop: the same names as `milena_client.sync.client`, to be awaited."""
+"""Coordination. The client for an event loop: names operations, and runs them through an `AsyncCaller`.
+
+Its sync twin is made from this file by scripts/sync-client.
+A read whose owner is known goes the fast path, straight to the node; all else, and whatever the fast path does not
+finish, goes through the caller. A write drops its key from the near cache also when it fails, since it may have
+been made.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +13,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from milena_client.aio.batch import run_batch
+from milena_client.aio.caller import AsyncCaller
 from milena_client.aio.direct import AsyncDirectTransport
 from milena_client.core import operations
-from milena_client.core.batch import Begun, run_async_batch
-from milena_client.core.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, AsyncCaller, Retries, first_attempt
+from milena_client.core.batch import FirstAttempts
+from milena_client.core.calls import Retries, failed_attempt
+from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.near_cache import NearCache
 from milena_client.core.options import CLIENT, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
@@ -30,6 +39,7 @@ from milena_client.core.values import (
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock, SystemClock
@@ -40,8 +50,28 @@ D = TypeVar("D")
 class AsyncMilena:
     """A client of a Milena cluster for asyncio: the methods of `Milena`, to be awaited.
 
-    It belongs to the event loop of its first call, and to the next loop when that one is closed. Parameters and
-    errors are those of `Milena`. A call that is cancelled is given up; a write may have happened then.
+    It belongs to the event loop of its first call, and to the next loop when that one is closed. A call that is
+    cancelled is given up; a write may have happened then.
+
+    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. What the
+      arguments below give wins over what the URL says.
+    - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
+    - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
+      takes one of its own.
+    - `retry`: how failed calls are tried again.
+    - `direct`: True: calls go straight to the node that owns the key if the ring is known and the node can be
+      reached, and else through the router. False: always through the router. None: as the URL says, or else True.
+    - `near_cache`: keeps values in this process. What is read straight from a node, without a `timeout` of its own,
+      goes into it.
+    - `transport`, `clock`: stand in for network and time in tests.
+    - `note`: is added to the message when the router cannot be reached.
+
+    Nothing is connected before the first call. Raises InvalidRequest for an address, bucket or timeout that can
+    never work, ConfigError for a URL that is wrong.
+
+    Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for what can never work,
+    Unavailable and DeadlineExceeded for what may work later, RateLimited, Overloaded, AccessDenied. A `timeout` of
+    None is the client's. The attributes `address` and `options` are what the client was made of.
     """
 
     def __init__(
@@ -73,7 +103,7 @@ class AsyncMilena:
         if transport is None:
             transport = AsyncGrpcTransport(address, note)
             if direct:
-                transport = AsyncDirectTransport(transport, bucket, timeout, clock, retries.draw, near_cache)
+                transport = AsyncDirectTransport(transport, bucket, timeout, clock, retries.rng, near_cache)
         self._transport = transport
         self._direct = transport if isinstance(transport, AsyncDirectTransport) else None
         self._near = near_cache
@@ -142,28 +172,34 @@ class AsyncMilena:
                 return kept
         first = None
         direct = self._direct
-        # The short way sets up nothing for what may go wrong; whatever does is taken up by the general way.
-        if direct is not None and timeout is None and not self._retries.pace.queued:
+        # The fast path sets up nothing for what may go wrong; the general path continues from what it has found.
+        if direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
-            asked = direct.ask(key)
-            if asked is not None:
-                found = await (asked if near is None else near.keeping(key, asked))
-                if type(found) is bytes:
-                    return found
-                if found is None:
-                    return default
-                # A connection that has ended meanwhile says nothing of the node: that was no attempt yet.
-                first = None if isinstance(found, NodeLost) else first_attempt(began, found)
+            mark = None if near is None else near.begin_read(key)
+            found: Any = NOT_SENT
+            try:
+                reply = direct.request_value(key)
+                if reply is not NOT_SENT:
+                    found = await reply
+            finally:
+                if near is not None:
+                    near.end_read(key, mark, found)
+            if type(found) is bytes:
+                return found
+            if found is None:
+                return default
+            # A connection that had ended already says nothing of the node: that was no attempt yet.
+            first = None if isinstance(found, NodeLost) else failed_attempt(began, found)
         value = await self._run(operations.get(key, self._bucket), timeout, first)
         if near is not None:
-            near.saw(key, value)
+            near.observed(key, value)
         return default if value is None else value
 
     async def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
         """Return the value of `key` with its ETag, age, outcome and node; None if there is no such object."""
         entry = await self._run(operations.get_entry(key, self._bucket), timeout)
         if self._near is not None:
-            self._near.saw(key, None if entry is None else entry.value)
+            self._near.observed(key, None if entry is None else entry.value)
         return entry
 
     async def set(
@@ -219,7 +255,7 @@ class AsyncMilena:
         return self._direct.max_value_bytes if self._direct is not None else MAX_VALUE_BYTES
 
     def _wrote(self, keys: Iterable[Key]) -> None:
-        """Keys have been written, or may have been."""
+        """Drop `keys` from the near cache: they were written, or may have been."""
         if self._near is not None:
             self._near.drop(keys)
 
@@ -234,31 +270,34 @@ class AsyncMilena:
         the client's timeout is requested key by key, with as much time again. Raises BatchError if some failed; it
         has the results of the others.
         """
-        wanted = key_list(keys)
-        begun: Begun[KeyT, Any] = Begun()
+        distinct = key_list(keys)
+        first: FirstAttempts[KeyT, Any] = FirstAttempts()
         direct = self._direct
         near = self._near
         kept: dict[KeyT, bytes] = {}
         if near is not None:
-            kept = near.get_many(wanted)
-            wanted = [key for key in wanted if key not in kept]
-        if wanted and direct is not None and timeout is None and not self._retries.pace.queued:
+            kept = near.get_many(distinct)
+            distinct = [key for key in distinct if key not in kept]
+        if distinct and direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
-            asked = direct.ask_many(wanted)
-            answers = await (asked if near is None else near.keeping_many(wanted, asked))
-            wanted = begun.take(wanted, answers, began)
-        begun.answers.update(kept)
-        if wanted:
-            await run_async_batch(
-                self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun
-            )
-        found = begun.answers
+            marks = [] if near is None else near.begin_reads(distinct)
+            found: list[Any] = [NOT_SENT] * len(distinct)
+            try:
+                found = await direct.request_values(distinct)
+            finally:
+                if near is not None:
+                    near.end_reads(distinct, marks, found)
+            distinct = first.add(distinct, found, began)
+        first.results.update(kept)
+        if distinct:
+            await run_batch(self._caller, distinct, lambda key: operations.get(key, self._bucket), timeout, first)
+        values = first.results
         if near is not None:
-            for key in wanted:
-                near.saw(key, found[key])
-        if None not in found.values():
-            return found
-        return {key: value for key, value in found.items() if value is not None}
+            for key in distinct:
+                near.observed(key, values[key])
+        if None not in values.values():
+            return values
+        return {key: value for key, value in values.items() if value is not None}
 
     async def set_many(
         self,
@@ -276,7 +315,7 @@ class AsyncMilena:
         for value in values.values():
             encode_value(value, self._max_value_bytes)
         try:
-            return await run_async_batch(
+            return await run_batch(
                 self._caller,
                 key_list(values),
                 lambda key: operations.put(
@@ -294,13 +333,13 @@ class AsyncMilena:
 
         Raises BatchError if some failed; the others were deleted.
         """
-        wanted = key_list(keys)
+        distinct = key_list(keys)
         try:
-            await run_async_batch(
-                self._caller, wanted, lambda key: operations.delete(key, self._bucket, durability), timeout
+            await run_batch(
+                self._caller, distinct, lambda key: operations.delete(key, self._bucket, durability), timeout
             )
         finally:
-            self._wrote(wanted)
+            self._wrote(distinct)
 
     async def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.

@@ -1,17 +1,17 @@
-"""Coordination. Calls that go straight to the node that owns the key, for an event loop.
+"""Coordination. Sends calls straight to the nodes that own their keys, for an event loop.
 
-The router is asked when there is no other way: for what is not about one key, while no ring is known, when it
-keeps its ring to itself, and for nodes that cannot be reached from here. Nobody has to say which it is: a node that
-cannot be connected to is tried again beside, now and then, while its calls go through the router. With the ring
-known, calls need the router no more. So it is with a node that is not the one which the ring has at its address:
-it refuses the connection before a key is sent, and the ring in which it is right is on its way.
+Calls go through the router where there is no other way: for what is not about one key, while no ring is known
+(also because the router does not give its ring), and for nodes that cannot be reached from here. Which of these it
+is needs no configuration: a node that cannot be connected to is tried again in the background, while its calls go
+through the router. So is a node that is not the one which the ring has at its address: it rejects the handshake
+before a key is sent, and the ring that has it right will follow.
 
-A node that does not own a key says who does, and is believed once. If that one disagrees, the router decides, and
-by then the ring over which they disagree is on its way. What a node did not do because it has no ring itself goes
-through the router at once too.
+A node that does not own a key says which node does. That redirect is followed once. If the second node disagrees,
+the router decides, and the ring over which the two disagree follows. What a node did not do because it has no ring
+itself goes through the router at once too.
 
-Reads that wait for a node are given up when it leaves the ring, and are tried again; writes are not, since a node
-that leaves finishes what it has.
+Reads that wait for a node are ended when it leaves the ring, and tried again; writes are not, since a node that
+leaves finishes what it has received, and a write that may have been made must not be made again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
-from milena_client.aio.near_cache_feed import FOLLOW, NearLinks
+from milena_client.aio.near_cache_feed import FOLLOW, AsyncNearCacheFeed
+from milena_client.core.limits import (
+    CONNECT_SECONDS,
+    FIRST_CONNECT_SECONDS,
+    LAST_REPLIES_SECONDS,
+    LEAVE_GRACE_SECONDS,
+    MAX_MGET_KEYS,
+    MIN_REQUEST_SECONDS,
+)
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
 from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes
@@ -32,21 +40,11 @@ from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.resp import client_commands as resp_wire
 from milena_common.resp.client_commands import NOT_SENT
 from milena_common.resp.identity import ANY, Identity
-from milena_common.resp.link import CONNECT_SECONDS, RespLink
-from milena_common.resp.stream import Reply
+from milena_common.resp.link import RespLink
 from milena_common.rpc.transport import AsyncTransport
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks
-
-LEAVE_GRACE_SECONDS = 10.0
-# A node that leaves by itself answers what it was asked. For one that is gone, no read waits longer than this.
-LAST_ANSWERS_SECONDS = 0.3
-# Of one MGET: its answer is in memory as a whole, here and in the node.
-MOST_KEYS = 128
-LEAST_SECONDS = 0.005
-# How long a node is waited for to which there never was a connection: maybe it cannot be reached from here.
-FIRST_SECONDS = 0.1
 
 
 class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
@@ -56,8 +54,10 @@ class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
 class AsyncDirectTransport:
     """An `AsyncTransport` to the owners of keys, and to the `router` for the rest.
 
-    `bucket` is that of the keys of `ask` and `ask_many`, `timeout` the seconds for an answer to them. `draw` gives
-    numbers in [0, 1), for the pauses between attempts to follow the ring. `near` is to be kept right.
+    - `bucket`: that of the keys of `request_value` and `request_values`.
+    - `timeout`: the seconds for their replies.
+    - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
+    - `near`: the near cache to clear when what it holds may be wrong.
     """
 
     def __init__(
@@ -66,84 +66,84 @@ class AsyncDirectTransport:
         bucket: str,
         timeout: float,
         clock: Clock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         near: NearCache | None = None,
     ) -> None:
         self._router = router
         self._timeout = timeout
         self._clock = clock
         self._bucket = bucket
-        self._draw = draw
-        self._values = near
+        self._rng = rng
+        self._near = near
         self._closed = False
-        self._begin()
-        self._home = Home(self._begin)
+        self._begin_anew()
+        self._home = Home(self._begin_anew)
         survive_forks(self)
 
-    def _begin(self) -> None:
+    def _begin_anew(self) -> None:
         """Begin without a ring and without connections, for the event loop of the next call."""
-        self._near = NearLinks(self._values, self._clock) if self._values is not None else None
-        if self._values is not None:
-            self._values.forget_sources()
+        self._feed = AsyncNearCacheFeed(self._near, self._clock) if self._near is not None else None
+        if self._near is not None:
+            self._near.drop_sources()
         self._routes: Routes[RespLink] = Routes(self._bucket, self._link("", ANY), self._link)
-        self._watch = AsyncRingWatch(self._router, self._clock, self._draw, self._ring_changed)
+        self._watch = AsyncRingWatch(self._router, self._clock, self._rng, self._ring_changed)
         self._watching: asyncio.Task[None] | None = None
         self._leaving: dict[asyncio.Task[None], RespLink] = {}
 
     def forked(self) -> None:
         # The parent's transports would take themselves out of an epoll that both processes have.
-        leak((self._routes, self._watching, self._leaving, self._near))
-        if self._values is not None:
-            self._values.forked()
-        self._begin()
+        leak((self._routes, self._watching, self._leaving, self._feed))
+        if self._near is not None:
+            self._near.forked()
+        self._begin_anew()
         self._home.leave()
 
     def _link(self, address: str, identity: Identity) -> RespLink:
         who = f"node {address} " if address else ""
-        near = self._near
-        if near is None:
+        feed = self._feed
+        if feed is None:
             return RespLink(address, timeout=self._timeout, identity=identity, who=who)
-        return RespLink(address, timeout=self._timeout, identity=identity, who=who, more=(FOLLOW,), listener=near)
+        return RespLink(address, timeout=self._timeout, identity=identity, who=who, more=(FOLLOW,), listener=feed)
 
     @property
     def max_value_bytes(self) -> int:
-        """The largest value that may be sent: the router's limit, or what no server takes while that is unknown."""
+        """The largest value that may be sent, in bytes; that of any server while the cluster's limit is unknown."""
         return self._routes.max_value_bytes
 
-    def ask(self, key: str | bytes) -> Reply | None:
-        """The answer to a GET of `key`: its value, None if there is none, or an exception to raise.
+    def request_value(self, key: str | bytes) -> Any:
+        """Send a GET of `key`; return a future of its value, None if there is none, or an exception to raise.
 
-        None instead of a future: it has to be read by `call`.
+        NOT_SENT in place of the future: nothing was sent, and `call` has to read it.
         """
         home = self._home
         if not home.is_running() or home.thread != get_ident():
             home.adopt()
         routes = self._routes
-        filed = routes.filed(key)
-        if filed is None:
-            return None
-        stream = routes.way(filed).stream
-        return None if stream is None else stream.request(resp_wire.get(filed))
+        cache_key = routes.to_cache_key(key)
+        if cache_key is None:
+            return NOT_SENT
+        stream = routes.owner_of(cache_key).stream
+        return NOT_SENT if stream is None else stream.request(resp_wire.get(cache_key))
 
-    async def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
-        """For each of `keys`: its value, None if there is none, or an exception, after which it is read by `call`.
+    async def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
+        """Return for each of `keys` its value, None if there is none, or an exception: `call` has to read it then.
 
-        All owners are asked at once.
+        All owners are asked at once, with commands of at most MAX_MGET_KEYS keys.
         """
         self._home.adopt()
-        answers: list[Any] = [NOT_SENT] * len(keys)
-        filed = self._routes.filed_many(keys)
-        if filed is None:
-            return answers
-        asked = [
-            (places, stream.request(resp_wire.mget(wanted)))
-            for link, wanted, places in self._routes.shares(filed, MOST_KEYS)
+        found: list[Any] = [NOT_SENT] * len(keys)
+        cache_keys = self._routes.to_cache_keys(keys)
+        if cache_keys is None:
+            return found
+        sent = [
+            (places, stream.request(resp_wire.mget(part)))
+            for link, part, places in self._routes.by_owner(cache_keys, MAX_MGET_KEYS)
             if (stream := link.stream) is not None
         ]
-        for places, future in asked:
-            for place, value in zip(places, resp_wire.values(await future, len(places)), strict=True):
-                answers[place] = value
-        return answers
+        for places, reply in sent:
+            for place, value in zip(places, resp_wire.values(await reply, len(places)), strict=True):
+                found[place] = value
+        return found
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         self._home.adopt()
@@ -153,57 +153,58 @@ class AsyncDirectTransport:
             return await self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
         try:
-            answer = await self._ask_owner(self._routes.of(request), method, request, deadline)
+            response = await self._call_node(self._routes.owner_of_request(request), method, request, deadline)
         except Moved as moved:
             try:
-                answer = await self._ask_owner(self._routes.moved(moved.address), method, request, deadline)
+                response = await self._call_node(self._routes.redirect(moved.address), method, request, deadline)
             except (Moved, NoNodes):
-                answer = None
+                response = None
         except NoNodes:
-            answer = None
-        if answer is None:
-            return await self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
-        return answer
+            response = None
+        if response is None:
+            return await self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
+        return response
 
-    async def _ask_owner(self, link: RespLink, method: str, request: Message, deadline: float) -> Message | None:
-        """None: there is no way to it."""
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+    async def _call_node(self, link: RespLink, method: str, request: Message, deadline: float) -> Message | None:
+        """Return the response of the node; None: it cannot be reached. Raises MilenaError."""
+        remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         if not link.address:
             return None
-        patience = CONNECT_SECONDS if link.reached else FIRST_SECONDS
-        stream = link.stream or await link.open(min(remaining / 2, patience))
+        connect_timeout = CONNECT_SECONDS if link.reached else FIRST_CONNECT_SECONDS
+        stream = link.stream or await link.open(min(remaining / 2, connect_timeout))
         if stream is None:
             return None
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
         return resp_wire.decode_response(method, await stream.call(command, remaining, lasting=method != "Get"))
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)
-        if self._near is not None:
-            self._near.ring_changed(gone)
+        if self._feed is not None:
+            self._feed.ring_changed(gone)
         for link in gone:
-            task = asyncio.create_task(self._part_from(link))
+            task = asyncio.create_task(self._leave(link))
             self._leaving[task] = link
             task.add_done_callback(self._leaving.pop)
 
-    async def _part_from(self, link: RespLink) -> None:
-        error = NodeLost(f"node {link.address} left the ring while it was asked")
-        await self._clock.sleep(LAST_ANSWERS_SECONDS)
+    async def _leave(self, link: RespLink) -> None:
+        # First let replies that are on their way arrive; then end the reads; then wait for the writes.
+        error = NodeLost(f"node {link.address} left the ring before it replied")
+        await self._clock.sleep(LAST_REPLIES_SECONDS)
         link.break_off(error)
         await link.close(LEAVE_GRACE_SECONDS, error)
 
     async def close(self) -> None:
         self._home.adopt()
         self._closed = True
-        if self._near is not None:
-            self._near.close()
+        if self._feed is not None:
+            self._feed.close()
         if self._watching is not None:
             self._watching.cancel()
         error = FailedPrecondition("this client is closed")
-        links = [*self._routes.all(), *self._leaving.values()]
+        links = [*self._routes.all_ways(), *self._leaving.values()]
         self._routes.update(SlotMap.empty())
         await asyncio.gather(*[link.close(0, error) for link in links], self._router.close())
-        ending = {*self._leaving, *([self._watching] if self._watching is not None else [])}
-        if ending:
-            await asyncio.wait(ending)
+        tasks = {*self._leaving, *([self._watching] if self._watching is not None else [])}
+        if tasks:
+            await asyncio.wait(tasks)

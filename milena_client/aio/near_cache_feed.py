@@ -1,8 +1,8 @@
-"""Coordination. Hears from the nodes which keys have changed, for the near cache of a client with an event loop.
+"""Coordination. Receives invalidations for the near cache of a client with an event loop.
 
-The connections that carry the calls are always read, so what they read is followed on them (CLIENT TRACKING
-ON), and the node's pushes come between the answers, in their order. All that is needed beside is to ask each
-node from time to time whether it is there.
+The connections that carry the calls are read all the time, so what they read is tracked on them (CLIENT TRACKING
+ON), and the node's pushes come between the replies, in their order. All that is needed beside is a ping to each
+node from time to time, which shows that it is there: a value is returned only while that is known.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from milena_client.core.invalidations import apply
+from milena_client.core.invalidations import apply_push
 from milena_client.core.near_cache import BOUND_SECONDS, PING_SECONDS, NearCache
 from milena_common.api.errors import MilenaError
 from milena_common.resp.encoding import command
@@ -23,58 +23,61 @@ FOLLOW: Final = command(b"CLIENT", b"TRACKING", b"ON")
 _PING: Final = command(b"PING")
 
 
-class NearLinks:
-    """The connections of one client that `near` depends on."""
+class AsyncNearCacheFeed:
+    """Follows the connections of one client that its near cache `near` depends on."""
 
     def __init__(self, near: NearCache, clock: Clock) -> None:
         self._near = near
         self._clock = clock
         self._links: set[RespLink] = set()
-        self._asking: dict[RespLink, asyncio.Task[None]] = {}
+        self._pinging: dict[RespLink, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def opened(self, link: RespLink, asked_at: float) -> None:
-        """A connection is there; the node answered what was asked at `asked_at`, monotonic seconds."""
+    def opened(self, link: RespLink, sent_at: float) -> None:
+        """Take in a new connection, whose handshake was sent at `sent_at`, monotonic seconds."""
         self._links.add(link)
-        self._near.confirmed(link, asked_at)
+        self._near.confirmed(link, sent_at)
         if self._task is None:
-            self._task = asyncio.create_task(self._ask_for_ever())
+            self._task = asyncio.create_task(self._ping_all())
 
     def lost(self, link: RespLink) -> None:
-        """It is over."""
+        """Take in that the connection of `link` has ended."""
         self._links.discard(link)
         self._near.lost(link)
 
     def ring_changed(self, gone: Iterable[RespLink]) -> None:
-        """There is a new ring, without those that are `gone`."""
+        """Clear the near cache for a new ring, in which the nodes of `gone` are not any more."""
         for link in gone:
             self.lost(link)
         self._near.clear()
 
     def pushed(self, message: list[Any]) -> None:
-        apply(message, self._near)
+        """Apply a push of a node."""
+        apply_push(message, self._near)
 
-    async def _ask_for_ever(self) -> None:
+    async def _ping_all(self) -> None:
         while True:
             await self._clock.sleep(PING_SECONDS)
             for link in self._links:
-                if link not in self._asking and link.stream is not None:
-                    self._asking[link] = asyncio.create_task(self._ask(link, link.stream))
+                if link not in self._pinging and link.stream is not None:
+                    self._pinging[link] = asyncio.create_task(self._ping(link, link.stream))
 
-    async def _ask(self, link: RespLink, stream: RespStream) -> None:
-        asked_at = self._near.now()
+    async def _ping(self, link: RespLink, stream: RespStream) -> None:
+        sent_at = self._near.now()
         try:
             await stream.call(_PING, BOUND_SECONDS)
+            # The link may have been lost while the reply was awaited. Confirming it then would make it a source
+            # for ever, of which no reply comes: no value would be returned any more.
             if link in self._links:
-                self._near.confirmed(link, asked_at)
+                self._near.confirmed(link, sent_at)
         except MilenaError:
-            pass  # nothing is told until the node answers
+            pass  # no value is returned until the node replies again
         finally:
-            del self._asking[link]
+            del self._pinging[link]
 
     def close(self) -> None:
-        """Ask no more."""
-        for task in (self._task, *self._asking.values()):
+        """Stop pinging, and clear the near cache."""
+        for task in (self._task, *self._pinging.values()):
             if task is not None:
                 task.cancel()
         self._near.clear()

@@ -1,1 +1,1 @@
-"""The command `milena`: a person's way to objects, ring and nodes, and to a whole cluster on one machine."""
+"""The command `milena`: for people: objects, ring and nodes, and a whole cluster on one machine."""

@@ -1,9 +1,11 @@
-"""What both clients decide, without I/O.
+"""What both clients decide, without I/O: time and what came of each attempt are arguments.
 
-- `operations`: each operation as a value; `calls`: deadlines and retries; `batch`: many operations in a window.
-- `retry`, `rate_limit_queue`: when a call is tried again, and how calls share a rate limit.
+- `operations`, `admin`: each operation as a value; `calls`: the course of one call; `batch`: of many at once.
+- `retry`, `rate_limit_queue`, `limits`: when a call is tried again, how calls share a rate limit, and the bounds.
+- `cached_results`: keys, bytes and shared computations of `@cached`.
 - `routing`: from a key to its owner; `near_cache`, `invalidations`: values kept in the process.
 - `url`, `values`, `options`: what users pass in and get back.
 
-A write is never repeated once it may have happened.
+A write is never repeated once it may have happened. A value of the near cache is returned only while every node
+that would report its change is known to be there.
 """

@@ -1,167 +1,122 @@
-"""Coordination. Runs operations over a transport: deadline, retries, and how a failure is told.
+"""Pure. The course of one call: its deadline, its attempts, and the error with which it ends.
 
-`Caller` is for threads, `AsyncCaller` for an event loop; what they decide is in `milena_client.core.retry`. The way
-of a call that succeeds is kept short: nothing is set up for retrying until something has failed.
+`Call` decides, and does no I/O: `milena_client.aio.caller`, its sync twin and the batches make the attempts, say
+what came of each and at what time, and wait for `pause`. A call that succeeds at once sets up nothing
+for retrying. Every pause ends before the deadline, and an operation is repeated only where `core.retry` allows it.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
+from milena_client.core.limits import MIN_ATTEMPT_SECONDS
 from milena_client.core.operations import Operation
-from milena_client.core.rate_limit_queue import Pace
+from milena_client.core.rate_limit_queue import RateLimitQueue
 from milena_client.core.retry import Attempts, RetryBudget, RetryPolicy
 from milena_client.core.values import checked_timeout
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Moved, NoNodes
 from milena_common.resp.client_commands import NOT_SENT
-from milena_common.rpc.transport import AsyncTransport, Transport
-from milena_common.runtime.blocking_clock import BlockingClock
-from milena_common.runtime.clock import Clock
 
 A = TypeVar("A")
 
-# Twice a node's lease (LEASE_SECONDS): a node that dies holds its keys until its lease is over, and then the calls
-# for them still have time with the next owner.
-DEFAULT_TIMEOUT = 10.0
-# Waiting for S3 to have what is dirty may take as long as S3 takes.
-FLUSH_TIMEOUT = 60.0
-
 
 class Retries:
-    """What the calls of one client share: time, retry policy and budget, and turns under a rate limit."""
+    """What the calls of one client share: their default timeout, retry policy and budget, and rate-limit queue.
 
-    __slots__ = ("_policy", "budget", "pace", "timeout")
+    `timeout` is in seconds. Raises InvalidRequest for one that cannot be waited for.
+    """
 
-    draw = staticmethod(random.random)
+    __slots__ = ("_policy", "budget", "queue", "timeout")
+
+    rng = staticmethod(random.random)
 
     def __init__(self, timeout: float, policy: RetryPolicy) -> None:
         self.timeout = checked_timeout(timeout)
         self.budget = RetryBudget(policy)
-        self.pace = Pace()
+        self.queue = RateLimitQueue()
         self._policy = policy
 
-    def attempts(self, operation: Operation[A], deadline: float) -> Attempts:
+    def attempts(self, *, repeatable: bool, deadline: float) -> Attempts:
+        """Return the retry decisions of one call, which ends at `deadline`."""
         return Attempts(
-            self._policy,
-            self.budget,
-            self.pace,
-            repeatable=operation.repeatable,
-            deadline=deadline,
-            draw=self.draw,
+            self._policy, self.budget, self.queue, repeatable=repeatable, deadline=deadline, rng=self.rng
         )
 
 
-def failure(operation: Operation[A], attempts: Attempts, timeout: float) -> MilenaError:
-    """What to raise when no attempt is left."""
-    error = attempts.error
-    assert error is not None
-    return operation.timed_out(timeout, error) if isinstance(error, DeadlineExceeded) else error
-
-
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """A first attempt that somebody has made already: when it began, on the caller's clock, and how it failed."""
+class FailedAttempt:
+    """A first attempt that was made before the call began.
+
+    - `began`: when, in seconds on the client's clock.
+    - `error`: how it failed.
+    """
 
     began: float
     error: MilenaError
 
 
-def first_attempt(began: float, found: object) -> Failed | None:
-    """What is to be made of an attempt by the short way. None: nothing was tried, or nothing done.
+def failed_attempt(began: float, found: object) -> FailedAttempt | None:
+    """Return the attempt that the fast path made at `began` and that came to `found`.
 
-    Moved, NoNodes: the general way finds another node, or the router, at once.
+    None if nothing was tried, or certainly nothing done: after Moved and NoNodes the general path finds another
+    node, or the router, at once.
     """
     if not isinstance(found, MilenaError) or found is NOT_SENT or isinstance(found, Moved | NoNodes):
         return None
-    return Failed(began, found)
+    return FailedAttempt(began, found)
 
 
-class Caller:
-    """Runs operations one at a time, in the caller's thread. Thread-safe."""
+class Call(Generic[A]):
+    """One call of `operation`, which begins at `now` and has `timeout` seconds (None: those of `retries`).
 
-    __slots__ = ("clock", "retries", "transport")
+    With `first` it begins with what follows that attempt: its time counts from there. All times are seconds on one
+    monotonic clock. `pause` is how many seconds to wait before the next attempt. Raises InvalidRequest for a
+    timeout that cannot be waited for, and as `failed` if `first` was the last attempt.
+    """
 
-    def __init__(self, transport: Transport, retries: Retries, clock: BlockingClock) -> None:
-        self.transport = transport
-        self.retries = retries
-        self.clock = clock
+    __slots__ = ("_attempts", "_retries", "_timeout", "deadline", "operation", "pause")
 
-    def run(self, operation: Operation[A], timeout: float | None = None, first: Failed | None = None) -> A:
-        """What the operation answers, within `timeout` seconds (None: the client's). Raises MilenaError.
-
-        With `first` it begins with what follows that attempt.
-        """
-        retries, clock = self.retries, self.clock
+    def __init__(
+        self,
+        operation: Operation[A],
+        retries: Retries,
+        timeout: float | None,
+        now: float,
+        first: FailedAttempt | None = None,
+    ) -> None:
         timeout = retries.timeout if timeout is None else checked_timeout(timeout)
-        now = clock.now()
-        deadline = now + timeout
-        remaining = timeout
-        attempts: Attempts | None = None
-        error: MilenaError | None = None
-        if first is not None:
-            deadline, error = first.began + timeout, first.error
-        elif turn := retries.pace.wait(now, timeout):
-            clock.sleep(turn)
-            remaining = max(deadline - clock.now(), 0.001)
-        while True:
-            if error is None:
-                try:
-                    response = self.transport.call(operation.method, operation.request, remaining)
-                except MilenaError as raised:
-                    error = raised
-                else:
-                    retries.budget.succeeded()
-                    return operation.read(response)
-            if attempts is None:
-                attempts = retries.attempts(operation, deadline)
-            delay = attempts.next_delay(error, clock.now())
-            if delay is None:
-                raise failure(operation, attempts, timeout) from None
-            clock.sleep(delay)
-            remaining = max(deadline - clock.now(), 0.001)
-            error = None
+        self.operation = operation
+        self._retries = retries
+        self._timeout = timeout
+        self._attempts: Attempts | None = None
+        if first is None:
+            self.deadline = now + timeout
+            self.pause = retries.queue.delay(now, timeout)
+        else:
+            self.deadline = first.began + timeout
+            self.pause = 0.0
+            self.failed(first.error, now)
 
+    def remaining(self, now: float) -> float:
+        """Return the seconds that an attempt at `now` may take."""
+        return max(self.deadline - now, MIN_ATTEMPT_SECONDS)
 
-class AsyncCaller:
-    """Runs operations for coroutines of one event loop."""
+    def failed(self, error: MilenaError, now: float) -> None:
+        """Set `pause` after an attempt that failed with `error`. Raises MilenaError if it was the last one."""
+        if self._attempts is None:
+            self._attempts = self._retries.attempts(repeatable=self.operation.repeatable, deadline=self.deadline)
+        pause = self._attempts.next_delay(error, now)
+        if pause is None:
+            cause = self._attempts.error
+            assert cause is not None
+            if isinstance(cause, DeadlineExceeded):
+                raise self.operation.timed_out(self._timeout, cause) from None
+            raise cause from None
+        self.pause = pause
 
-    __slots__ = ("clock", "retries", "transport")
-
-    def __init__(self, transport: AsyncTransport, retries: Retries, clock: Clock) -> None:
-        self.transport = transport
-        self.retries = retries
-        self.clock = clock
-
-    async def run(self, operation: Operation[A], timeout: float | None = None, first: Failed | None = None) -> A:
-        """As `Caller.run`."""
-        retries, clock = self.retries, self.clock
-        timeout = retries.timeout if timeout is None else checked_timeout(timeout)
-        now = clock.now()
-        deadline = now + timeout
-        remaining = timeout
-        attempts: Attempts | None = None
-        error: MilenaError | None = None
-        if first is not None:
-            deadline, error = first.began + timeout, first.error
-        elif turn := retries.pace.wait(now, timeout):
-            await clock.sleep(turn)
-            remaining = max(deadline - clock.now(), 0.001)
-        while True:
-            if error is None:
-                try:
-                    response = await self.transport.call(operation.method, operation.request, remaining)
-                except MilenaError as raised:
-                    error = raised
-                else:
-                    retries.budget.succeeded()
-                    return operation.read(response)
-            if attempts is None:
-                attempts = retries.attempts(operation, deadline)
-            delay = attempts.next_delay(error, clock.now())
-            if delay is None:
-                raise failure(operation, attempts, timeout) from None
-            await clock.sleep(delay)
-            remaining = max(deadline - clock.now(), 0.001)
-            error = None
+    def succeeded(self, response: Any) -> A:
+        """Return what the operation reads from `response`. Raises MilenaError for one that is no success."""
+        self._retries.budget.refund_success()
+        return self.operation.read(response)

@@ -1,4 +1,7 @@
-"""Pure. What a node's pushes mean for the near cache."""
+"""Pure. Applies what a node pushes to the near cache, in the order in which it was pushed.
+
+The feeds of both clients call it. A push that it does not know is no error: nodes push other things too.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ from milena_client.core.near_cache import NearCache
 from milena_common.api.keys import split_cache_key
 
 
-def apply(message: Sequence[Any], near: NearCache) -> None:
-    """Take in a push: its kind, then its elements. Those that are not about keys are passed over.
+def apply_push(message: Sequence[Any], near: NearCache) -> None:
+    """Apply a push: its kind, then its elements. Kinds that are not about keys are ignored.
 
-    The nodes name cache keys. All that this client has had followed are of its own bucket, so the key alone is
-    enough.
+    The nodes name cache keys. All that this client has read are of its own bucket, so the key alone is enough.
     """
     if message[0] == b"invalidate":
         keys = message[1]

@@ -1,29 +1,32 @@
-"""Coordination. Values kept in this process, so that reading them again asks nobody: the near cache.
+"""Coordination. The near cache: values kept in this process, so that reading them again sends nothing.
 
-An LRU, bounded in bytes and in age, kept right by the nodes: they tell of every change of a key that this
-client has read (`milena_client.sync.near_cache_feed`, `milena_client.aio.near_cache_feed`), and by the client's own
-writes. Four rules keep a value from being told when it is not the object's any more:
+An LRU, bounded in bytes and in age. The nodes keep it right, which push an invalidation for every change of a key
+that this client has read (`near_cache_feed` of `milena_client.aio` and `milena_client.sync`), and so do the
+client's own writes. Four rules keep a value from being returned when it is not the object's any more:
 
-1. A read that brings a value to be kept leaves a mark before it is sent. Whatever speaks against the key meanwhile
-   takes the mark away, and what the read then brings is not kept: it may be from before.
-2. The nodes, *sources* here, are asked all the time whether they are there. A value is told only while each of them
-   has answered a question that is not older than BOUND_SECONDS: so long the loss of a message can go unnoticed. The
-   clock decides that at each hit, and not a thread that may be late.
-3. When the connection to a source breaks, everything goes, and all marks: nobody knows what was on its way.
-4. When the ring changes, everything goes: what an owner would tell of a slot is told by another one from now on.
+1. A read that brings a value to be kept leaves a mark before it is sent. Every invalidation of the key takes the
+   mark away, and a value whose mark is gone is not kept. Without that: a read is sent, the node replies with the
+   old value and then pushes the invalidation for a write; the push is handled first, finds no entry, and the reply
+   then stores the old value, of whose change the node has reported already and will not report again.
+2. The nodes, *sources* here, are pinged all the time. A value is returned only while each of them has replied to a
+   ping that was sent at most BOUND_SECONDS ago: so long the loss of a push can go unnoticed. The clock decides that
+   at each hit, and not a thread that may be late.
+3. When the connection to a source breaks, all entries and all marks go: pushes may have been lost with it.
+4. When the ring changes, all entries and marks go: the changes of a slot are reported by its new owner from now on,
+   which does not know what this client has read from the old one.
 
-What does not exist is not kept: programs ask for what does not exist when they wait for it.
+What does not exist is not kept: programs read what does not exist when they wait for it.
 
-A hit takes no lock. It may overlap with the change that makes it wrong, as a read that is under way may. Ctrl-C may
-come between any two steps of a change, and what it leaves must be harmless: a key without an entry, never an entry
-of which no message would be heard.
+A hit takes no lock. It may overlap with the change that makes it wrong, as any read in flight may. Ctrl-C may come
+between any two steps of a change, and what it leaves must be harmless: a key without an entry, never an entry whose
+invalidation would find nothing to remove.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from milena_client.core.values import Key, KeyT
@@ -31,15 +34,21 @@ from milena_common.api.errors import InvalidRequest
 from milena_common.runtime.blocking_clock import BlockingSystemClock
 
 PING_SECONDS = 1.0
-# A ping and its answer may take the rest.
+# Above PING_SECONDS: the rest is for a ping and its reply.
 BOUND_SECONDS = 3.0
 
-# What an entry takes beside the bytes of its key and its value: objects, and places in three dictionaries.
+# Bytes of an entry beside those of its key and its value: objects, and places in three dictionaries.
 ENTRY_OVERHEAD = 500
 
 
-class Mark:
-    """Reads of one key that overlap, and may keep what they bring. `began`: the first one, monotonic seconds."""
+class ReadMark:
+    """Reads of one key that overlap, and whose values may be kept.
+
+    - `bytes`: the key.
+    - `began`: when the first of them began, in monotonic seconds: the age of the entry counts from there.
+    - `found`: the value that those which have ended have found; None: none has.
+    - `readers`: how many have not ended.
+    """
 
     __slots__ = ("began", "bytes", "found", "readers")
 
@@ -78,10 +87,10 @@ class NearCache:
         self._now = now
         self._trusted_until = 0.0
         self._claimed = False
-        # By key as the caller spells it: until when, and the value. So a hit need not encode the key.
+        # By key as the caller spells it, so that a hit need not encode the key: until when, and the value.
         self._entries: OrderedDict[Key, tuple[float, bytes]] = OrderedDict()
         self._spellings: dict[bytes, tuple[Key, ...]] = {}
-        self._marks: dict[bytes, Mark] = {}
+        self._marks: dict[bytes, ReadMark] = {}
         self._sources: dict[Hashable, float] = {}
         self._lock = threading.Lock()
 
@@ -90,13 +99,13 @@ class NearCache:
         return len(self._entries)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Values are of no use to another process, to which no node tells of changes; the bounds are.
+        # Values are of no use to another process, to which no node reports changes; the bounds are.
         if self._now is not BlockingSystemClock.now:
             raise TypeError("a NearCache with a clock of its own cannot be pickled")
         return NearCache, (self.max_bytes, self.max_age)
 
     def claim(self) -> None:
-        """A client is made with it. Raises InvalidRequest if there is one already: it may be of another bucket."""
+        """Belong to one client. Raises InvalidRequest for a second one: its keys may be of another bucket."""
         if self._claimed:
             raise InvalidRequest("near_cache: belongs to another client already; each needs one of its own")
         self._claimed = True
@@ -104,7 +113,7 @@ class NearCache:
     # Reading.
 
     def get(self, key: Key) -> bytes | None:
-        """The value, if it is here and may be told."""
+        """Return the value of `key` if it is here and may be returned, else None."""
         try:
             until, value = self._entries[key]
             now = self._now()
@@ -112,15 +121,18 @@ class NearCache:
                 self._entries.move_to_end(key)
                 self.hits += 1
                 return value
-        except KeyError:  # it is not here, or went after it was found
+        except KeyError:  # it is not here, or was removed by another thread between the two look-ups
             pass
-        except TypeError:  # no key at all; what is asked next says so
+        except TypeError:  # not a key at all: the read that follows raises that
             return None
         self.misses += 1
         return None
 
-    def begin(self, key: Key) -> Mark | None:
-        """A read of `key` begins whose value may be kept; `end` must follow. None: it cannot be a key."""
+    def begin_read(self, key: Key) -> ReadMark | None:
+        """Begin a read of `key` whose value may be kept, before it is sent; `end_read` must follow.
+
+        Return its mark, which it shares with reads that overlap; None for what cannot be a key.
+        """
         encoded = _encoded(key)
         if encoded is None:
             return None
@@ -128,12 +140,12 @@ class NearCache:
         with self._lock:
             mark = self._marks.get(encoded)
             if mark is None or mark.began + self.max_age <= now:
-                mark = self._marks[encoded] = Mark(encoded, now)
+                mark = self._marks[encoded] = ReadMark(encoded, now)
             mark.readers += 1
         return mark
 
-    def end(self, key: Key, mark: Mark | None, found: object) -> None:
-        """The read has come to its end; `found` is kept if it is a value and nothing has spoken against it."""
+    def end_read(self, key: Key, mark: ReadMark | None, found: object) -> None:
+        """End the read of `key`, and keep what it `found` if that is a value and the mark is still valid."""
         if mark is None:
             return
         with self._lock:
@@ -142,22 +154,23 @@ class NearCache:
             if valid and not mark.readers:
                 del self._marks[mark.bytes]
             if found is None or type(found) is bytes:
-                agrees = self._saw(mark.bytes, mark if valid else self._marks.get(mark.bytes), found)
+                agrees = self._agrees(mark.bytes, mark if valid else self._marks.get(mark.bytes), found)
                 if agrees and valid and found is not None:
-                    self._keep(key, mark, found)
+                    self._store(key, mark, found)
 
-    def saw(self, key: Key, value: bytes | None) -> None:
-        """A read whose value is not kept has found this."""
+    def observed(self, key: Key, value: bytes | None) -> None:
+        """Take in the value that a read without a mark has found; None: there is no such object."""
         encoded = _encoded(key)
         if encoded is not None:
             with self._lock:
-                self._saw(encoded, self._marks.get(encoded), value)
+                self._agrees(encoded, self._marks.get(encoded), value)
 
-    def _saw(self, encoded: bytes, mark: Mark | None, value: bytes | None) -> bool:
-        """Whether `value` is all that reads have found. Who has seen it must not be told anything older next.
+    def _agrees(self, encoded: bytes, mark: ReadMark | None, value: bytes | None) -> bool:
+        """Return True if `value` is all that reads have found; else drop the key.
 
-        Of two values only the node knows which is the older one. So if anything else is kept, or was found by a
-        read that overlaps, both go.
+        A program that has seen a value must not get an older one next. Of two values only the node knows which is
+        the older one: a read may be overtaken by a later one on another connection, and then its older value
+        arrives last. So if another value is kept, or was found by a read that overlaps, both go.
         """
         if value is not None and (mark is None or mark.found in (None, value)):
             spellings = self._spellings.get(encoded, ())
@@ -169,10 +182,11 @@ class NearCache:
         self._drop(encoded)
         return False
 
-    def _keep(self, key: Key, mark: Mark, value: bytes) -> None:
+    def _store(self, key: Key, mark: ReadMark, value: bytes) -> None:
+        # The spelling before the entry: interrupted between the two, a key has a spelling without an entry.
         spellings = self._spellings.get(mark.bytes, ())
         if key in spellings:
-            self._forget(key, mark.bytes)
+            self._remove(key, mark.bytes)
         else:
             self._spellings[mark.bytes] = (*spellings, key)
         self.bytes += _cost(mark.bytes, value)
@@ -189,63 +203,28 @@ class NearCache:
         if not self._entries:
             self.bytes = 0
 
-    def _forget(self, key: Key, encoded: bytes) -> None:
+    def _remove(self, key: Key, encoded: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(encoded, entry[1])
 
-    def through(self, key: Key, ask: Callable[[Key], Any]) -> Any:
-        """What `ask` finds for `key`, kept if it may be."""
-        mark = self.begin(key)
-        found = None
-        try:
-            found = ask(key)
-            return found
-        finally:
-            self.end(key, mark, found)
-
-    async def keeping(self, key: Key, asked: Awaitable[Any]) -> Any:
-        """As `through`, of a question that leaves with the end of this step of the event loop."""
-        mark = self.begin(key)
-        found = None
-        try:
-            found = await asked
-            return found
-        finally:
-            self.end(key, mark, found)
-
     def get_many(self, keys: Iterable[KeyT]) -> dict[KeyT, bytes]:
-        """Those values that are here."""
+        """Return the values that are here, by key."""
         return {key: value for key in keys if (value := self.get(key)) is not None}
 
-    def through_many(self, keys: list[KeyT], ask: Callable[[list[KeyT]], list[Any]]) -> list[Any]:
-        """As `through`, for many keys and what is found for each."""
-        marks = [self.begin(key) for key in keys]
-        found: list[Any] = [None] * len(keys)
-        try:
-            found = ask(keys)
-            return found
-        finally:
-            self._end_many(keys, marks, found)
+    def begin_reads(self, keys: Iterable[Key]) -> list[ReadMark | None]:
+        """Begin a read of each of `keys`, as `begin_read`; `end_reads` must follow."""
+        return [self.begin_read(key) for key in keys]
 
-    async def keeping_many(self, keys: list[KeyT], asked: Awaitable[list[Any]]) -> list[Any]:
-        """As `keeping`, for many keys and what is found for each."""
-        marks = [self.begin(key) for key in keys]
-        found: list[Any] = [None] * len(keys)
-        try:
-            found = await asked
-            return found
-        finally:
-            self._end_many(keys, marks, found)
-
-    def _end_many(self, keys: list[KeyT], marks: list[Mark | None], found: list[Any]) -> None:
+    def end_reads(self, keys: Sequence[Key], marks: Sequence[ReadMark | None], found: Sequence[object]) -> None:
+        """End the reads of `keys`, as `end_read`, with what was `found` for each."""
         for key, mark, value in zip(keys, marks, found, strict=True):
-            self.end(key, mark, value)
+            self.end_read(key, mark, value)
 
-    # Forgetting.
+    # Dropping.
 
     def drop(self, keys: Iterable[Key]) -> None:
-        """This client has written or deleted `keys`, or may have."""
+        """Drop `keys`, which this client has written or deleted, or may have."""
         with self._lock:
             for key in keys:
                 encoded = _encoded(key)
@@ -253,7 +232,7 @@ class NearCache:
                     self._drop(encoded)
 
     def invalidate(self, keys: Iterable[bytes] | None) -> None:
-        """A node tells that `keys` changed; None: any may have."""
+        """Drop `keys`, which a node reports as changed; None: any key may have changed."""
         if keys is None:
             self.clear()
             return
@@ -263,9 +242,11 @@ class NearCache:
                 self._drop(key)
 
     def _drop(self, encoded: bytes) -> None:
+        # The spellings go last. Interrupted before that, the key has spellings without entries, which the next
+        # invalidation removes; the other way round, it would have entries that no invalidation finds.
         self._marks.pop(encoded, None)
         for spelling in self._spellings.get(encoded, ()):
-            self._forget(spelling, encoded)
+            self._remove(spelling, encoded)
         self._spellings.pop(encoded, None)
 
     def clear(self) -> None:
@@ -281,14 +262,18 @@ class NearCache:
 
     # The nodes.
 
-    def confirmed(self, source: Hashable, asked_at: float) -> None:
-        """A source has answered what was asked at `asked_at`, monotonic seconds. The first answer makes it one."""
+    def confirmed(self, source: Hashable, sent_at: float) -> None:
+        """Trust `source` from `sent_at` on, monotonic seconds: it has replied to a ping that was sent then.
+
+        The first reply makes it one of the sources. The time is that of the ping, and not of the reply: what the
+        node pushed before the ping arrived has arrived here, of later pushes nothing is known.
+        """
         with self._lock:
-            self._sources[source] = asked_at
+            self._sources[source] = sent_at
             self._trusted_until = min(self._sources.values()) + BOUND_SECONDS
 
     def lost(self, source: Hashable) -> None:
-        """The connection to a source is over."""
+        """Remove `source`, whose connection has ended, and all entries with it."""
         with self._lock:
             if self._sources.pop(source, None) is not None:
                 self._clear()
@@ -296,17 +281,17 @@ class NearCache:
 
     @property
     def now(self) -> Callable[[], float]:
-        """The clock of `confirmed`."""
+        """The clock of `confirmed`, monotonic seconds."""
         return self._now
 
     def forked(self) -> None:
-        """This process was forked, and nobody listens here; somebody may have held the lock."""
+        """Begin anew in a forked process: it has no sources, and a thread of the parent may have held the lock."""
         self._lock = threading.Lock()
         self._sources.clear()
         self._trusted_until = 0.0
         self._clear()
 
-    def forget_sources(self) -> None:
+    def drop_sources(self) -> None:
         """Begin anew without sources: their connections ended with the event loop that they belonged to."""
         with self._lock:
             self._sources.clear()

@@ -1,7 +1,7 @@
-"""Pure. Each operation as a value: the request to send, how to read its answer, and whether it may be repeated.
+"""Pure. Each operation as a value: the request to send, how to read its response, and whether it may be repeated.
 
-The sync and the async client, single calls and batches all run these; nothing about a request or an answer is
-written twice.
+The sync and the async client, single calls and batches all run these; nothing about a request or a response is
+written twice. Arguments are checked when the operation is made, before anything is sent.
 """
 
 from __future__ import annotations
@@ -40,9 +40,13 @@ A = TypeVar("A")
 
 @dataclass(slots=True)
 class Operation(Generic[A]):
-    """`repeatable`: making the call twice does no harm, even if the first one arrived.
+    """One call of the API, and what its response means.
 
-    `name` and `subject` are for messages: "get", b"the key".
+    - `method`: its name in the API, such as "Get".
+    - `request`: the message to send.
+    - `read`: makes the result of the response, or raises MilenaError.
+    - `repeatable`: True if making the call twice does no harm, even if the first one arrived.
+    - `name`, `subject`: for messages: "get", b"the key".
     """
 
     method: str
@@ -56,21 +60,24 @@ class Operation(Generic[A]):
         return f"{self.name} {self.subject.decode(errors='replace')!r}" if self.subject else self.name
 
     def timed_out(self, seconds: float, error: DeadlineExceeded) -> DeadlineExceeded:
-        """`error` with what was not finished, and within what time."""
+        """Return `error` with what was not finished, and within how many seconds."""
         return DeadlineExceeded(f"{self}: not finished within {seconds:g} s ({error})")
 
 
 def get(key: Key, bucket: str) -> Operation[bytes | None]:
+    """Return the operation that reads a value. Raises InvalidRequest, as all below."""
     encoded = encode_key(key)
     return Operation("Get", pb.GetRequest(key=encoded, bucket=bucket), _read_value, True, "get", encoded)
 
 
 def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
+    """Return the operation that reads a value with what is known about it."""
     encoded = encode_key(key)
     return Operation("Get", pb.GetRequest(key=encoded, bucket=bucket), _read_entry, True, "get", encoded)
 
 
 def exists(key: Key, bucket: str) -> Operation[bool]:
+    """Return the operation that looks whether there is an object `key`."""
     encoded = encode_key(key)
     request = pb.GetRequest(key=encoded, bucket=bucket, metadata_only=True)
     return Operation("Get", request, _read_exists, True, "exists", encoded)
@@ -86,6 +93,7 @@ def put(
     ttl: float | None = None,
     max_value_bytes: int = MAX_VALUE_BYTES,
 ) -> Operation[Written]:
+    """Return the operation that writes `value`; `ttl` is in seconds. Raises TypeError for what is not bytes."""
     encoded = encode_key(key)
     _check_condition(if_match, if_none_match)
     request = pb.PutRequest(
@@ -103,6 +111,7 @@ def put(
 def delete(
     key: Key, bucket: str, durability: Durability | None = None, if_match: str | None = None
 ) -> Operation[Written]:
+    """Return the operation that deletes `key`."""
     encoded = encode_key(key)
     _check_condition(if_match, None)
     request = pb.DeleteRequest(
@@ -112,7 +121,10 @@ def delete(
 
 
 def _check_condition(if_match: str | None, if_none_match: str | None) -> None:
-    """As `check_condition`. A condition that is empty by mistake must not become a write without one."""
+    """Raise InvalidRequest for conditions that can never work.
+
+    An empty one is an error too: a condition that is empty by mistake must not become a write without one.
+    """
     for name, condition in (("if_match", if_match), ("if_none_match", if_none_match)):
         if condition == "":
             raise InvalidRequest(f"{name}: is empty; leave it out to write without a condition")
@@ -128,27 +140,29 @@ class Page:
 
 
 def scan(prefix: Key, bucket: str, cursor: str) -> Operation[Page]:
+    """Return the operation that reads the page of a listing that begins at `cursor`."""
     encoded = encode_prefix(prefix)
     request = pb.ListRequest(prefix=encoded, bucket=bucket, cursor=cursor)
     return Operation("List", request, _read_page, True, "scan", encoded)
 
 
 def flush(keys: Iterable[Key] = (), bucket: str = "") -> Operation[Flushed]:
-    """Of `keys` of `bucket`; without keys of everything, in all buckets."""
+    """Return the operation that waits for the writes of `keys`; without keys, for all, in all buckets."""
     encoded = [encode_key(key) for key in keys]
     request = pb.FlushRequest(keys=encoded, bucket=bucket if encoded else "")
     return Operation("Flush", request, _read_flushed, True, "flush")
 
 
 def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[None]:
+    """Return the operation that waits until S3 has the writes of `keys`. Raises TypeError without keys."""
     flushing = flush(keys, bucket)
     if not keys:
-        raise TypeError("wait_durable wants keys; flush() waits for everything")
+        raise TypeError("wait_durable needs keys; flush() waits for everything")
 
     def read(response: pb.FlushResponse) -> None:
         if response.failed:
             raise FailedPrecondition(
-                f"wait_durable: S3 refuses {response.failed} of these writes for good; they are kept, and "
+                f"wait_durable: S3 rejects {response.failed} of these writes for good; they are kept, and "
                 "`milena writeback failed` shows why"
             )
         if response.remaining:
@@ -158,6 +172,7 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
 
 
 def not_found(key: Key) -> KeyNotFound:
+    """Return the error that says that there is no object `key`."""
     return KeyNotFound(f"there is no key {key!r}")
 
 
@@ -189,13 +204,13 @@ def _read_exists(response: pb.GetResponse) -> bool:
 
 def _read_written(response: pb.PutResponse) -> Written:
     if not response.successful:
-        raise InternalError("set: the router answered that it did not succeed, without a reason")
+        raise InternalError("set: the router replied that it did not succeed, without a reason")
     return Written(response.etag, response.node, response.durability)
 
 
 def _read_deleted(response: pb.DeleteResponse) -> Written:
     if not response.successful:
-        raise InternalError("delete: the router answered that it did not succeed, without a reason")
+        raise InternalError("delete: the router replied that it did not succeed, without a reason")
     return Written("", response.node, response.durability)
 
 

@@ -1,4 +1,4 @@
-"""Pure. What a client is made of beside its address, and how a client is pickled: by these, and nothing else.
+"""Pure. The options of a client beside its address, and how a client is pickled: by these, and nothing else.
 
 Connections, threads and the ring belong to one process. A client that is pickled, for a worker of a process pool,
 a DataLoader or Spark, arrives as a new one with the same options, and connects at its first call.
@@ -19,7 +19,7 @@ from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 class Options:
     """The keyword arguments of a client, as its constructor documents them; `timeout` is in seconds.
 
-    `replaced`: it was given a transport or clock that stand in for network and time.
+    `replaced`: True if it was given a transport or clock that stand in for network and time.
     """
 
     bucket: str

@@ -1,13 +1,13 @@
-"""Pure. How the calls of one client share a rate limit: they take turns.
+"""Pure. How the calls of one client share a rate limit: they queue.
 
-A router over its limit says when the next request is welcome, and it says the same to all who ask at that
-moment. If all came back then, one would get through, and some would be unlucky until their deadline. So a client
-hands out turns: each refused call gets the next one, a spacing after the last, and while turns are out, new
-calls queue behind them.
+A router over its limit says when the next request is welcome, and it says the same to all who ask at that moment.
+If all came back then, one would get through, and some would be unlucky until their deadline. So a client gives
+start times: each rejected call gets the next one, a spacing after the last, and while there are start times to
+come, new calls queue behind them.
 
 The right spacing is not known, and other clients take part of the rate. So it begins with what the router said,
-grows when calls are refused though it was their turn (once for the turns that are out, since those were given
-with the old spacing), and shrinks a little with each turn.
+grows when calls are rejected at their start times (once for all start times that have been given, since those were
+given with the old spacing), and shrinks a little with each start time.
 """
 
 from __future__ import annotations
@@ -16,44 +16,49 @@ _GROWTH = 1.25
 _SHRINKING = 0.998
 
 
-class Pace:
-    """The turns of one client. Times are seconds on one monotonic clock.
+class RateLimitQueue:
+    """The queue of one client. Times are seconds on one monotonic clock. Its length is bounded by the deadlines.
 
-    Threads may race here, and then two calls have the same turn; the router sorts that out.
+    `queued`: whether calls may be waiting for their start times.
+
+    Takes no lock. Two threads that come at once may get the same start time; the router rejects one of them then.
     """
 
-    __slots__ = ("_grown_until", "_last_turn", "_spacing")
+    __slots__ = ("_grown_until", "_last_start", "_spacing", "queued")
 
     def __init__(self) -> None:
-        self._last_turn = 0.0
+        self.queued = False
+        self._last_start = 0.0
         self._spacing = 0.0
         self._grown_until = 0.0
 
-    @property
-    def queued(self) -> bool:
-        """Whether calls may be waiting for their turns."""
-        return self._last_turn > 0.0
+    def rejected(self, retry_after: float, now: float, *, was_queued: bool) -> float:
+        """Return the seconds until the start of a call that was rejected at `now`; not less than `retry_after`.
 
-    def refused(self, retry_after: float, now: float, *, had_turn: bool) -> float:
-        """Seconds until the turn of a call that was refused; not less than `retry_after`."""
-        if self._last_turn <= now and not had_turn:
+        `was_queued`: it was rejected at a start time of this queue.
+        """
+        if self._last_start <= now and not was_queued:
             self._spacing = retry_after
-        elif had_turn and now >= self._grown_until:
+        elif was_queued and now >= self._grown_until:
             self._spacing *= _GROWTH
-            self._grown_until = self._last_turn
+            self._grown_until = self._last_start
         self._spacing = max(self._spacing, retry_after)
-        return max(retry_after, self._next_turn(now))
+        return max(retry_after, self._next_start(now))
 
-    def wait(self, now: float, most: float) -> float:
-        """Seconds until the turn of a new call: 0 while nobody waits, or if it would wait longer than `most`."""
-        if self._last_turn <= now:
-            self._last_turn = 0.0
+    def delay(self, now: float, timeout: float) -> float:
+        """Return the seconds until a new call starts: 0 if none is queued, or it would wait `timeout` or longer."""
+        if not self.queued:
             return 0.0
-        if self._last_turn + self._spacing - now >= most:
+        if self._last_start <= now:
+            self._last_start = 0.0
+            self.queued = False
             return 0.0
-        return self._next_turn(now)
+        if self._last_start + self._spacing - now >= timeout:
+            return 0.0
+        return self._next_start(now)
 
-    def _next_turn(self, now: float) -> float:
-        self._last_turn = max(self._last_turn, now) + self._spacing
+    def _next_start(self, now: float) -> float:
+        self._last_start = max(self._last_start, now) + self._spacing
+        self.queued = True
         self._spacing *= _SHRINKING
-        return self._last_turn - now
+        return self._last_start - now

@@ -1,6 +1,7 @@
-"""Pure. Whether a failed call is tried again, and after how long. Time and randomness are arguments.
+"""Pure. Decides whether a failed call is tried again, and after how long. Time and randomness are arguments.
 
-What may be repeated depends on what is certain:
+What may be repeated depends on what is certain. A write that may have been made is never made again: the second one
+could overwrite what another client has written between the two.
 
     error                          read    write   costs a token
     RateLimited                    yes     yes     no
@@ -13,10 +14,10 @@ What may be repeated depends on what is certain:
 times. So all calls of a client share a number of tokens: a retry takes one, a success gives a tenth of one
 back; with none left, failures are final at once. (gRPC's retry throttling, gRFC A6.) A rate limit costs none:
 the router has said that the request is welcome later, it answers these at next to no cost, and the calls of a
-client take turns (`milena_client.core.rate_limit_queue`).
+client queue (`milena_client.core.rate_limit_queue`).
 
-Every wait must end before the call's deadline. If it would not, the error that caused it is the answer: it
-says more than "timed out".
+Every pause must end before the call's deadline. If it would not, the error that caused it is raised: it says more
+than "timed out".
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from milena_client.core.rate_limit_queue import Pace
+from milena_client.core.rate_limit_queue import RateLimitQueue
 from milena_common.api.errors import (
     DeadlineExceeded,
     MilenaError,
@@ -43,7 +44,8 @@ from milena_common.runtime.backoff import Backoff
 class RetryPolicy:
     """How a client tries failed calls again.
 
-    - `first`, `most`: bounds of the random pauses between attempts, in seconds; they grow from `first` to `most`.
+    - `first`, `max_delay`: bounds of the random pauses between attempts, in seconds; they grow from the first to
+      the second.
     - `tokens`: the retry budget of the client: how many retries there can be without a success between them, 0 for
       none at all. A rate limit costs none.
     - `refund`: how many tokens a success gives back.
@@ -53,7 +55,7 @@ class RetryPolicy:
     """
 
     first: float = 0.05
-    most: float = 1.0
+    max_delay: float = 1.0
     tokens: float = 200.0
     refund: float = 0.1
 
@@ -61,25 +63,28 @@ class RetryPolicy:
 DEFAULT_RETRY = RetryPolicy()
 
 
+# With these, the node or the router has certainly not done anything.
 _NOTHING_DONE = (Overloaded, NoNodes, NodeUnreachable, Moved, WrongNode)
 
 
 class RetryBudget:
     """The tokens that all calls of one client share.
 
-    Threads may race here, and then a token is lost or won; a lock on every call would cost more than that.
+    Takes no lock. Two threads that read `_tokens` before either writes it take one token for both, or add one
+    refund for both; a lock on every call would cost more than that is worth.
     """
 
-    __slots__ = ("_most", "_refund", "_tokens")
+    __slots__ = ("_max_tokens", "_refund", "_tokens")
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self._most = policy.tokens
+        self._max_tokens = policy.tokens
         self._refund = policy.refund
         self._tokens = policy.tokens
 
-    def succeeded(self) -> None:
-        if self._tokens < self._most:
-            self._tokens = min(self._most, self._tokens + self._refund)
+    def refund_success(self) -> None:
+        """Give back a part of a token, for a call that succeeded."""
+        if self._tokens < self._max_tokens:
+            self._tokens = min(self._max_tokens, self._tokens + self._refund)
 
     def take(self) -> bool:
         """Take one token; False if there is none left."""
@@ -90,31 +95,35 @@ class RetryBudget:
 
 
 class Attempts:
-    """One call's failures so far. `deadline` is on the clock whose time `next_delay` is given."""
+    """The failures of one call so far.
 
-    __slots__ = ("_backoff", "_budget", "_draw", "_failures", "_pace", "_repeatable", "deadline", "error")
+    - `deadline`: on the clock whose time `next_delay` is given, in seconds.
+    - `error`: what to raise once `next_delay` has returned None.
+    """
+
+    __slots__ = ("_backoff", "_budget", "_failures", "_queue", "_repeatable", "_rng", "deadline", "error")
 
     def __init__(
         self,
         policy: RetryPolicy,
         budget: RetryBudget,
-        pace: Pace,
+        queue: RateLimitQueue,
         *,
         repeatable: bool,
         deadline: float,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
     ) -> None:
-        self._backoff = Backoff(policy.first, policy.most)
+        self._backoff = Backoff(policy.first, policy.max_delay)
         self._budget = budget
-        self._pace = pace
+        self._queue = queue
         self._repeatable = repeatable
-        self._draw = draw
+        self._rng = rng
         self._failures = 0
         self.deadline = deadline
-        self.error: MilenaError | None = None  # what to raise once `next_delay` has said None
+        self.error: MilenaError | None = None
 
     def next_delay(self, error: MilenaError, now: float) -> float | None:
-        """Seconds to wait before the next attempt, or None: the call has failed with `self.error`."""
+        """Return the seconds to wait before the next attempt, or None: the call has failed with `self.error`."""
         if isinstance(error, DeadlineExceeded) and self.error is not None:
             return None  # the time ran out over retries: the error before it is the cause
         self.error = error
@@ -123,9 +132,9 @@ class Attempts:
         if not nothing_done and not (self._repeatable and isinstance(error, Unavailable)):
             return None
         self._failures += 1
-        delay = self._backoff.delay(self._failures, self._draw)
+        delay = self._backoff.delay(self._failures, self._rng)
         if isinstance(error, RateLimited):
-            delay = max(delay, self._pace.refused(error.retry_after, now, had_turn=self._failures > 1))
+            delay = max(delay, self._queue.rejected(error.retry_after, now, was_queued=self._failures > 1))
         elif isinstance(error, Overloaded):
             # At random after the hint, or all callers that were rejected together would come back together.
             delay += error.retry_after

@@ -1,8 +1,8 @@
-"""Pure. Where the cluster is, from a URL: ``milena://host:50050/bucket?timeout=1s``.
+"""Pure. Parses the URL that says where the cluster is: ``milena://host:50050/bucket?timeout=1s``.
 
 One string holds everything that differs between a laptop and production, so that it fits in one environment
-variable. Whatever the URL holds beyond what is known here is refused: a mistyped parameter that was ignored
-would be found at night.
+variable. Anything in a URL that is not known here is rejected: a mistyped parameter must not be ignored.
+No error repeats the URL, which may have a password in it by mistake.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VARIABLE = "MILENA_URL"
 SCHEME = "milena://"
 DEFAULT_PORT = 50050
 DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
-LONGEST_TIMEOUT = 86_400.0
+MAX_TIMEOUT = 86_400.0
 
 _FORM = "milena://HOST[:PORT][/BUCKET][?timeout=1s&direct=true]"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|)")
@@ -29,10 +29,13 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL says. `timeout` is in seconds, None if the URL does not say; `bucket` "" is the default one.
-    `direct`: whether nodes may be called without the router between.
+    """What a URL says.
 
-    `note` is for the message when the address cannot be reached: where the address came from.
+    - `address`: host:port of the router.
+    - `bucket`: its name; "" is the default one.
+    - `timeout`: in seconds; None if the URL has none.
+    - `note`: where the address came from, for the message when it cannot be reached.
+    - `direct`: True if nodes may be called without the router between.
     """
 
     address: str = DEFAULT_ADDRESS
@@ -42,16 +45,16 @@ class Target:
     direct: bool = True
 
     def seconds(self, timeout: float | None, default: float) -> float:
-        """`timeout` if the caller gave one, else the URL's, else `default`."""
+        """Return `timeout` if the caller gave one, else the URL's, else `default`."""
         if timeout is not None:
             return timeout
         return default if self.timeout is None else self.timeout
 
 
 def as_target(address: str) -> Target:
-    """What a client's `address` says: a milena:// URL, or host:port, or host with the default port.
+    """Return what a client's `address` says: a milena:// URL, or host:port, or host with the default port.
 
-    Raises ConfigError for a URL that says anything else, InvalidRequest for an address that is none.
+    Raises ConfigError for a URL that is wrong, InvalidRequest for an address that is.
     """
     if address.startswith(SCHEME):
         return parse_url(address)
@@ -65,21 +68,24 @@ def as_target(address: str) -> Target:
 
 
 def _with_port(host: str) -> str:
-    """`host` with the default port unless it has one: a colon after the brackets of an IPv6 address begins it."""
+    """Return `host` with the default port unless it has one: a colon after any brackets of an IPv6 address."""
     return host if ":" in host.rpartition("]")[2] else f"{host}:{DEFAULT_PORT}"
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in ``500ms``, ``1.5s``, ``2m`` or ``1.5`` (seconds). Raises ValueError that says what is allowed."""
+    """Return the seconds in ``500ms``, ``1.5s``, ``2m`` or ``1.5`` (seconds).
+
+    Raises ValueError, which says what is allowed.
+    """
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if not 0 < seconds <= LONGEST_TIMEOUT:
-        raise ValueError(f"got {text!r}; allowed: a duration such as 500ms, 1.5s or 2m, up to {LONGEST_TIMEOUT:g}s")
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise ValueError(f"got {text!r}; allowed: a duration such as 500ms, 1.5s or 2m, up to {MAX_TIMEOUT:g}s")
     return seconds
 
 
 def parse_url(url: str) -> Target:
-    """What `url` says. Raises ConfigError that names the part and what is allowed."""
+    """Return what `url` says. Raises ConfigError, which names the part and what is allowed."""
     try:
         return _parse(url)
     except (ValueError, InvalidRequest) as error:
@@ -117,7 +123,10 @@ def _parse(url: str) -> Target:
 
 
 def from_environment(environ: Mapping[str, str]) -> Target:
-    """What MILENA_URL says; empty and missing are the same: the router's default address on this machine."""
+    """Return what MILENA_URL says; without it, or if it is empty, the router's default address on this machine.
+
+    Raises ConfigError for a URL that is wrong.
+    """
     url = environ.get(VARIABLE, "").strip()
     if not url:
         return Target(note=f"{VARIABLE} is not set, so the default, milena://{DEFAULT_ADDRESS}, was tried")

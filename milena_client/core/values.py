@@ -1,4 +1,8 @@
-"""Pure. What goes into the client and what comes out: keys, values, and the answers about them."""
+"""Pure. What goes into the client and what comes out: keys, values, and what is known about them.
+
+Arguments are checked here, before anything is sent, with errors that name the argument. Results are immutable, and
+can be pickled.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TypeAlias, TypeVar
 
-from milena_client.core.url import LONGEST_TIMEOUT
+from milena_client.core.url import MAX_TIMEOUT
 from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import DEFAULT_BUCKET, MAX_VALUE_BYTES, check_bucket, check_key, check_value_size
 
@@ -16,8 +20,8 @@ Value: TypeAlias = bytes | bytearray | memoryview
 # A key as the caller spelled it: results and errors are found under that spelling.
 KeyT = TypeVar("KeyT", bound=Key)
 
-# A hundred years. What is to exist for longer has no end.
-LONGEST_TTL = 100 * 366 * 86_400.0
+# A hundred years. An object that is to exist for longer has no `ttl`.
+MAX_TTL = 100 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,11 @@ class Entry:
 
     - `value`: the bytes.
     - `etag`: the ETag, quotes included; "" if it is not known yet.
-    - `age`: seconds since S3 last confirmed the node's copy.
+    - `age`: seconds since S3 last confirmed the node's entry.
     - `outcome`: how the read was served: "hit", "stale" (older than TTL_SECONDS, renewed meanwhile), "stale_error"
       (S3 fails), "miss", "revalidated" (S3 confirmed it), "changed", "coalesced" (with a read that was in flight),
       "bypass" (too large to keep).
-    - `node`: the address of the node that answered.
+    - `node`: the address of the node that replied.
     - `size`: bytes of the value.
     - `dirty`: True if it was acknowledged and S3 does not have it yet.
     - `ttl`: seconds that the object will still exist; None: it stays.
@@ -66,7 +70,7 @@ class Flushed:
     """What `flush` returns, as numbers of writes.
 
     - `remaining`: not in S3 when the time was up.
-    - `failed`: refused by S3 for good (dead letters).
+    - `failed`: rejected by S3 for good (dead letters).
     - `flushed`: waited for, and in S3 now.
     """
 
@@ -92,14 +96,14 @@ class ObjectInfo:
 
 
 def encode_key(key: Key) -> bytes:
-    """The bytes of `key` (a str is UTF-8). Raises InvalidRequest for a key that S3 would refuse."""
+    """Return the bytes of `key` (a str is UTF-8). Raises InvalidRequest for a key that S3 would reject."""
     encoded = _utf8(key, "key")
     check_key(encoded)
     return encoded
 
 
 def encode_prefix(prefix: Key) -> bytes:
-    """The bytes of a prefix of keys; unlike a key it may be empty. Raises InvalidRequest."""
+    """Return the bytes of a prefix of keys; unlike a key it may be empty. Raises InvalidRequest."""
     encoded = _utf8(prefix, "prefix")
     if encoded:
         check_key(encoded)
@@ -118,7 +122,7 @@ def _utf8(text: Key, what: str) -> bytes:
 
 
 def encode_value(value: Value, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
-    """The bytes of `value`.
+    """Return the bytes of `value`.
 
     Raises TypeError for anything that is not bytes already; InvalidRequest, before anything is copied, if it is
     larger than `max_bytes`.
@@ -135,18 +139,18 @@ def encode_value(value: Value, max_bytes: int = MAX_VALUE_BYTES) -> bytes:
 
 
 def encode_ttl(seconds: float | None) -> int:
-    """Whole milliseconds, rounded up; 0 for None. Raises InvalidRequest."""
+    """Return `seconds` as whole milliseconds, rounded up; 0 for None. Raises InvalidRequest."""
     if seconds is None:
         return 0
-    if not 0 < seconds <= LONGEST_TTL:
-        raise InvalidRequest(f"ttl: {seconds!r} is not more than 0 and at most {LONGEST_TTL:g} seconds")
+    if not 0 < seconds <= MAX_TTL:
+        raise InvalidRequest(f"ttl: {seconds!r} is not more than 0 and at most {MAX_TTL:g} seconds")
     return ceil(seconds * 1000)
 
 
 def key_list(keys: Iterable[KeyT]) -> list[KeyT]:
-    """The different keys in their order. Raises TypeError before anything is sent if one cannot be a key."""
+    """Return the distinct keys in their order. Raises TypeError if one cannot be a key."""
     if isinstance(keys, str | bytes):
-        raise TypeError(f"several keys are wanted, and this is one {type(keys).__name__}; put it in a list")
+        raise TypeError(f"several keys are expected, and this is one {type(keys).__name__}; put it in a list")
     distinct = list(dict.fromkeys(keys))
     if set(map(type, distinct)) <= {str, bytes}:
         return distinct
@@ -157,14 +161,14 @@ def key_list(keys: Iterable[KeyT]) -> list[KeyT]:
 
 
 def checked_bucket(bucket: str) -> str:
-    """`bucket`, if S3 allows the name ("" and "default" are the default one). Raises InvalidRequest."""
+    """Return `bucket` if S3 allows the name ("" and "default" are the default one). Raises InvalidRequest."""
     if bucket not in ("", DEFAULT_BUCKET):
         check_bucket(bucket)
     return bucket
 
 
 def checked_timeout(seconds: float) -> float:
-    """`seconds`, if they are a time to wait. Raises InvalidRequest."""
-    if not 0 < seconds <= LONGEST_TIMEOUT:
-        raise InvalidRequest(f"timeout: {seconds!r} is not more than 0 and at most {LONGEST_TIMEOUT:g} seconds")
+    """Return `seconds` if they are a time that can be waited for. Raises InvalidRequest."""
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise InvalidRequest(f"timeout: {seconds!r} is not more than 0 and at most {MAX_TIMEOUT:g} seconds")
     return seconds

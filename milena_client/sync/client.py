@@ -1,4 +1,10 @@
-"""Coordination. The client for threads: methods that name operations, and run them through a `Caller`."""
+# Made from milena_client/aio/client.py by scripts/sync-client: change that file, and run the script.
+"""Coordination. The client for threads: names operations, and runs them through a `Caller`.
+
+A read whose owner is known goes the fast path, straight to the node; all else, and whatever the fast path does not
+finish, goes through the caller. A write drops its key from the near cache also when it fails, since it may have
+been made.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +14,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from milena_client.core import operations
-from milena_client.core.batch import Begun, run_batch
-from milena_client.core.calls import DEFAULT_TIMEOUT, FLUSH_TIMEOUT, Caller, Retries, first_attempt
+from milena_client.core.batch import FirstAttempts
+from milena_client.core.calls import Retries, failed_attempt
+from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
 from milena_client.core.near_cache import NearCache
 from milena_client.core.options import CLIENT, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
@@ -26,10 +33,14 @@ from milena_client.core.values import (
     encode_value,
     key_list,
 )
+from milena_client.sync.batch import run_batch
+from milena_client.sync.caller import Caller
 from milena_client.sync.direct import DirectTransport
+from milena_client.sync.items import ItemAccess
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.keys import MAX_VALUE_BYTES
+from milena_common.resp.client_commands import NOT_SENT
 from milena_common.rpc.channel import GrpcTransport
 from milena_common.rpc.transport import Transport
 from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
@@ -37,7 +48,7 @@ from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemCl
 D = TypeVar("D")
 
 
-class Milena:
+class Milena(ItemAccess):
     """A client of a Milena cluster. Thread-safe; a process needs one.
 
     - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. What the
@@ -90,7 +101,7 @@ class Milena:
         if transport is None:
             transport = GrpcTransport(address, note)
             if direct:
-                transport = DirectTransport(transport, bucket, timeout, clock, retries.draw, near_cache)
+                transport = DirectTransport(transport, bucket, timeout, clock, retries.rng, near_cache)
         self._transport = transport
         self._direct = transport if isinstance(transport, DirectTransport) else None
         self._near = near_cache
@@ -159,26 +170,34 @@ class Milena:
                 return kept
         first = None
         direct = self._direct
-        # The short way sets up nothing for what may go wrong; whatever does is taken up by the general way.
-        if direct is not None and timeout is None and not self._retries.pace.queued:
+        # The fast path sets up nothing for what may go wrong; the general path continues from what it has found.
+        if direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
-            found = direct.ask(key) if near is None else near.through(key, direct.ask)
+            mark = None if near is None else near.begin_read(key)
+            found: Any = NOT_SENT
+            try:
+                reply = direct.request_value(key)
+                if reply is not NOT_SENT:
+                    found = reply
+            finally:
+                if near is not None:
+                    near.end_read(key, mark, found)
             if type(found) is bytes:
                 return found
             if found is None:
                 return default
-            # A connection that has ended meanwhile says nothing of the node: that was no attempt yet.
-            first = None if isinstance(found, NodeLost) else first_attempt(began, found)
+            # A connection that had ended already says nothing of the node: that was no attempt yet.
+            first = None if isinstance(found, NodeLost) else failed_attempt(began, found)
         value = self._run(operations.get(key, self._bucket), timeout, first)
         if near is not None:
-            near.saw(key, value)
+            near.observed(key, value)
         return default if value is None else value
 
     def get_entry(self, key: Key, *, timeout: float | None = None) -> Entry | None:
         """Return the value of `key` with its ETag, age, outcome and node; None if there is no such object."""
         entry = self._run(operations.get_entry(key, self._bucket), timeout)
         if self._near is not None:
-            self._near.saw(key, None if entry is None else entry.value)
+            self._near.observed(key, None if entry is None else entry.value)
         return entry
 
     def set(
@@ -234,7 +253,7 @@ class Milena:
         return self._direct.max_value_bytes if self._direct is not None else MAX_VALUE_BYTES
 
     def _wrote(self, keys: Iterable[Key]) -> None:
-        """Keys have been written, or may have been."""
+        """Drop `keys` from the near cache: they were written, or may have been."""
         if self._near is not None:
             self._near.drop(keys)
 
@@ -249,28 +268,34 @@ class Milena:
         the client's timeout is requested key by key, with as much time again. Raises BatchError if some failed; it
         has the results of the others.
         """
-        wanted = key_list(keys)
-        begun: Begun[KeyT, Any] = Begun()
+        distinct = key_list(keys)
+        first: FirstAttempts[KeyT, Any] = FirstAttempts()
         direct = self._direct
         near = self._near
         kept: dict[KeyT, bytes] = {}
         if near is not None:
-            kept = near.get_many(wanted)
-            wanted = [key for key in wanted if key not in kept]
-        if wanted and direct is not None and timeout is None and not self._retries.pace.queued:
+            kept = near.get_many(distinct)
+            distinct = [key for key in distinct if key not in kept]
+        if distinct and direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
-            answers = direct.ask_many(wanted) if near is None else near.through_many(wanted, direct.ask_many)
-            wanted = begun.take(wanted, answers, began)
-        begun.answers.update(kept)
-        if wanted:
-            run_batch(self._caller, wanted, lambda key: operations.get(key, self._bucket), timeout, begun, direct)
-        found = begun.answers
+            marks = [] if near is None else near.begin_reads(distinct)
+            found: list[Any] = [NOT_SENT] * len(distinct)
+            try:
+                found = direct.request_values(distinct)
+            finally:
+                if near is not None:
+                    near.end_reads(distinct, marks, found)
+            distinct = first.add(distinct, found, began)
+        first.results.update(kept)
+        if distinct:
+            run_batch(self._caller, distinct, lambda key: operations.get(key, self._bucket), timeout, first)
+        values = first.results
         if near is not None:
-            for key in wanted:
-                near.saw(key, found[key])
-        if None not in found.values():
-            return found
-        return {key: value for key, value in found.items() if value is not None}
+            for key in distinct:
+                near.observed(key, values[key])
+        if None not in values.values():
+            return values
+        return {key: value for key, value in values.items() if value is not None}
 
     def set_many(
         self,
@@ -295,7 +320,6 @@ class Milena:
                     key, values[key], self._bucket, durability, ttl=ttl, max_value_bytes=self._max_value_bytes
                 ),
                 timeout,
-                direct=self._direct,
             )
         finally:
             self._wrote(values)
@@ -307,17 +331,11 @@ class Milena:
 
         Raises BatchError if some failed; the others were deleted.
         """
-        wanted = key_list(keys)
+        distinct = key_list(keys)
         try:
-            run_batch(
-                self._caller,
-                wanted,
-                lambda key: operations.delete(key, self._bucket, durability),
-                timeout,
-                direct=self._direct,
-            )
+            run_batch(self._caller, distinct, lambda key: operations.delete(key, self._bucket, durability), timeout)
         finally:
-            self._wrote(wanted)
+            self._wrote(distinct)
 
     def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.
@@ -345,32 +363,11 @@ class Milena:
         cursor = ""
         while True:
             page = self._run(operations.scan(prefix, self._bucket, cursor), timeout)
-            yield from page.objects
+            for item in page.objects:
+                yield item
             cursor = page.cursor
             if not cursor:
                 return
-
-    def __getitem__(self, key: Key) -> bytes:
-        """Return what `get` returns. Raises KeyNotFound, which is a KeyError, if there is no such object."""
-        value = self.get(key)
-        if value is None:
-            raise operations.not_found(key)
-        return value
-
-    def __setitem__(self, key: Key, value: Value) -> None:
-        """Write as `set` with its defaults does."""
-        self.set(key, value)
-
-    def __delitem__(self, key: Key) -> None:
-        """Delete as `delete` does: a key that does not exist is no error, since looking first would be a race."""
-        self.delete(key)
-
-    def __contains__(self, key: Key) -> bool:
-        """Return what `exists` returns."""
-        return self.exists(key)
-
-    # Without this, `for key in client` would ask for the keys 0, 1, 2, … by __getitem__.
-    __iter__ = None
 
     def close(self) -> None:
         """Close all connections. Calls in progress and later ones raise FailedPrecondition."""

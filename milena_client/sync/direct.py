@@ -1,7 +1,8 @@
-"""Coordination. Calls that go straight to the node that owns the key, for threads.
+"""Coordination. Sends calls straight to the nodes that own their keys, for threads.
 
-Which way a call goes is decided as in `milena_client.aio.direct`. Here each thread waits for its own answer on a
-connection of its own, so that no call needs another thread. A batch is sent to all owners before any is waited for.
+Which way a call goes is decided as in `milena_client.aio.direct`. Here each thread waits for its own reply on a
+connection of its own, so that no call needs another thread. A batch is sent to all owners before any reply is
+waited for. In a forked process, where gRPC cannot be used, the nodes that were known at the fork are the only way.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from weakref import WeakMethod, finalize
 
 from google.protobuf.message import Message
 
-from milena_client.aio.direct import LAST_ANSWERS_SECONDS, LEAST_SECONDS, MOST_KEYS
-from milena_client.core.batch import Call
+from milena_client.core.limits import CONNECT_SECONDS, LAST_REPLIES_SECONDS, MAX_MGET_KEYS, MIN_REQUEST_SECONDS
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
-from milena_client.sync.node import CONNECT_SECONDS, RespNode
+from milena_client.sync.node import RespNode
 from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NodeUnreachable, NoNodes
 from milena_common.cluster.slot_map import SlotMap
@@ -34,27 +34,32 @@ from milena_common.runtime.forks import NO_GRPC, survive_forks
 
 _CLOSED = "this client is closed"
 
+# A call of the API: method, request and the seconds for its reply.
+TimedRequest = tuple[str, Message, float]
+
 
 class Router(Transport, Streams, Protocol):
-    """What is used of a connection to the router."""
+    """A connection to the router: for calls, and for following its ring."""
 
 
-def _tell(ring_changed: WeakMethod[Any], slot_map: SlotMap) -> None:
+def _notify(ring_changed: WeakMethod[Any], slot_map: SlotMap) -> None:
     method = ring_changed()
     if method is not None:
         method(slot_map)
 
 
-def _end(watch: RingWatch, routes: Routes[RespNode]) -> None:
-    for node in routes.all():
+def _close_unused(watch: RingWatch, routes: Routes[RespNode]) -> None:
+    """Close what is left of a client that was dropped without `close`."""
+    for node in routes.all_ways():
         node.leave()
     watch.close()
 
 
-def _alike(calls: Sequence[Call]) -> Iterable[list[int]]:
-    """The places of calls whose times are alike, within a factor of two; those with the least time come first.
+def _by_timeout(calls: Sequence[TimedRequest]) -> Iterable[list[int]]:
+    """Return the places of calls in groups of similar timeouts, within a factor of two, the shortest first.
 
-    What is sent at once is waited for as long as the longest may take. The node itself ends each in its own time.
+    What is sent together is waited for as long as the longest may take; the node itself ends each call in its own
+    time. In one group, a call with 5 ms left would be waited for as long as one with 10 s.
     """
     places: dict[int, list[int]] = {}
     for at, (_, _, timeout) in enumerate(calls):
@@ -65,8 +70,10 @@ def _alike(calls: Sequence[Call]) -> Iterable[list[int]]:
 class DirectTransport:
     """A `Transport` to the owners of keys, and to the `router` for the rest. Thread-safe.
 
-    `bucket` is that of the keys of `ask` and `ask_many`, `timeout` the seconds for an answer to them. `draw` gives
-    numbers in [0, 1), for the pauses between attempts to follow the ring. `near` is to be kept right.
+    - `bucket`: that of the keys of `request_value` and `request_values`.
+    - `timeout`: the seconds for their replies.
+    - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
+    - `near`: the near cache to clear when what it holds may be wrong.
     """
 
     def __init__(
@@ -75,7 +82,7 @@ class DirectTransport:
         bucket: str,
         timeout: float,
         clock: BlockingClock,
-        draw: Callable[[], float],
+        rng: Callable[[], float],
         near: NearCache | None = None,
     ) -> None:
         self._router = router
@@ -84,18 +91,20 @@ class DirectTransport:
         self._near = near
         if near is not None:
             survive_forks(near)
-        # Whether this process was forked from one that followed the ring, or was about to: it cannot follow it.
+        # True if this process was forked from one that followed the ring, or was about to: it cannot follow it.
         self._forked = False
 
         def node(address: str, identity: Identity) -> RespNode:
-            return RespNode(address, identity=identity, who=f"node {address} " if address else "", near=near)
+            prefix = f"node {address} " if address else ""
+            return RespNode(address, identity=identity, error_prefix=prefix, near=near)
 
         self._routes: Routes[RespNode] = Routes(bucket, node("", ANY), node)
         self._updating = threading.Lock()
-        # The thread that follows the ring must not keep alive a client that nobody has any more.
+        # A strong reference in the thread that follows the ring would keep alive a client that programs have
+        # dropped.
         ring_changed = WeakMethod(self._ring_changed)
-        self._watch = RingWatch(router, draw, lambda slot_map: _tell(ring_changed, slot_map))
-        finalize(self, _end, self._watch, self._routes).atexit = False
+        self._watch = RingWatch(router, rng, lambda slot_map: _notify(ring_changed, slot_map))
+        finalize(self, _close_unused, self._watch, self._routes).atexit = False
         self._watching = False
         self._closed = False
         survive_forks(self)
@@ -104,80 +113,84 @@ class DirectTransport:
         self._updating = threading.Lock()
         self._forked = self._watching
         self._watch.forked()
-        # The thread that follows the ring may have been about to take over the newest one, or half way through it.
+        # At the fork, the parent's thread may have been about to take over the newest ring, or half way through it.
         if not self._closed:
             self._routes.update(self._watch.current)
 
     @property
     def max_value_bytes(self) -> int:
-        """The largest value that may be sent: the router's limit, or what no server takes while that is unknown."""
+        """The largest value that may be sent, in bytes; that of any server while the cluster's limit is unknown."""
         return self._routes.max_value_bytes
 
-    def ask(self, key: str | bytes) -> Any:
-        """The answer to a GET of `key`: its value, None if there is none, or an exception.
+    def request_value(self, key: str | bytes) -> Any:
+        """Send a GET of `key`; return its value, None if there is none, or an exception to raise.
 
-        NOT_SENT: it has to be read by `call`.
+        NOT_SENT: nothing was sent, and `call` has to read it.
         """
         routes = self._routes
-        filed = routes.filed(key)
-        if filed is None:
+        cache_key = routes.to_cache_key(key)
+        if cache_key is None:
             return NOT_SENT
-        connection = routes.way(filed).current()
+        connection = routes.owner_of(cache_key).current()
         if connection is None:
             return NOT_SENT
         try:
-            return connection.ask(resp_wire.get(filed), self._timeout)
+            return connection.exchange(resp_wire.get(cache_key), self._timeout)
         except MilenaError as error:
-            return self._told(error)
+            return self._explained(error)
 
-    def ask_many(self, keys: Sequence[str | bytes]) -> list[Any]:
-        """For each of `keys` what `ask` answers; all owners are asked at once."""
-        answers: list[Any] = [NOT_SENT] * len(keys)
-        filed = self._routes.filed_many(keys)
-        if filed is None:
-            return answers
-        shares = self._routes.shares(filed, MOST_KEYS)
-        while shares:
-            # One share of each owner is under way at a time: nothing is read while they are sent.
-            asked: dict[RespSocket, tuple[list[bytes], Sequence[int]]] = {}
-            later = []
-            for node, wanted, places in shares:
+    def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
+        """Return what `request_value` returns for each of `keys`; all commands leave before any reply is read."""
+        found: list[Any] = [NOT_SENT] * len(keys)
+        cache_keys = self._routes.to_cache_keys(keys)
+        if cache_keys is None:
+            return found
+        parts = self._routes.by_owner(cache_keys, MAX_MGET_KEYS)
+        while parts:
+            # One command for each owner is in flight at a time. Nothing is read while commands are sent, so with
+            # more of them, a node that waits for its replies to be read would stop reading, and both would wait.
+            sent: dict[RespSocket, tuple[list[bytes], Sequence[int]]] = {}
+            rest = []
+            for node, part, places in parts:
                 connection = self._connection(node, self._timeout)
-                if connection in asked:
-                    later.append((node, wanted, places))
+                if connection in sent:
+                    rest.append((node, part, places))
                 elif connection is not None:
-                    asked[connection] = ([resp_wire.mget(wanted)], places)
-            shares = later
-            replies = self._send_and_receive({each: asked[each][0] for each in asked}, self._timeout)
+                    sent[connection] = ([resp_wire.mget(part)], places)
+            parts = rest
+            replies = self._send_and_receive({each: sent[each][0] for each in sent}, self._timeout)
             for connection, (reply,) in replies.items():
-                places = asked[connection][1]
+                places = sent[connection][1]
                 for place, value in zip(places, resp_wire.values(reply, len(places)), strict=True):
-                    answers[place] = value
-        return answers
+                    found[place] = value
+        return found
 
-    def exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
-        """The answer to each of `calls`; None: it has to go through the router. All owners are asked at once."""
-        self._begin()
-        answers: list[Message | MilenaError | None] = [None] * len(calls)
-        for places in _alike(calls):
-            some = self._exchange([calls[at] for at in places])
-            for at, answer in zip(places, some, strict=True):
-                answers[at] = answer
-        return answers
+    def call_many(self, calls: Sequence[TimedRequest]) -> list[Message | MilenaError | None]:
+        """Return the response to each of `calls`, or its error; None: it has to go through the router.
 
-    def _exchange(self, calls: Sequence[Call]) -> list[Message | MilenaError | None]:
+        All owners are sent to before any reply is read.
+        """
+        self._follow_ring()
+        responses: list[Message | MilenaError | None] = [None] * len(calls)
+        for places in _by_timeout(calls):
+            some = self._call_together([calls[at] for at in places])
+            for at, response in zip(places, some, strict=True):
+                responses[at] = response
+        return responses
+
+    def _call_together(self, calls: Sequence[TimedRequest]) -> list[Message | MilenaError | None]:
         began = self._clock.now()
         places: dict[RespSocket, list[int]] = {}
         commands: dict[RespSocket, list[bytes]] = {}
         for at, (method, request, timeout) in enumerate(calls):
             if method not in resp_wire.RESPONSES:
                 continue
-            connection = self._connection(self._routes.of(request), timeout)
+            connection = self._connection(self._routes.owner_of_request(request), timeout)
             if connection is not None:
                 places.setdefault(connection, []).append(at)
                 command = resp_wire.call(method, timeout, request.SerializeToString())
                 commands.setdefault(connection, []).append(command)
-        answers: list[Message | MilenaError | None] = [None] * len(calls)
+        responses: list[Message | MilenaError | None] = [None] * len(calls)
         longest = max((timeout for _, _, timeout in calls), default=self._timeout)
         for connection, replies in self._send_and_receive(commands, longest, lasting=True).items():
             for at, reply in zip(places[connection], replies, strict=True):
@@ -186,20 +199,20 @@ class DirectTransport:
                     if reply is NOT_SENT:
                         continue
                     if isinstance(reply, Moved | NoNodes):
-                        left = max(began + timeout - self._clock.now(), LEAST_SECONDS)
-                        answers[at] = self.call(method, request, left)
+                        left = max(began + timeout - self._clock.now(), MIN_REQUEST_SECONDS)
+                        responses[at] = self.call(method, request, left)
                     elif isinstance(reply, MilenaError):
-                        answers[at] = reply
+                        responses[at] = reply
                     else:
-                        answers[at] = resp_wire.decode_response(method, reply)
+                        responses[at] = resp_wire.decode_response(method, reply)
                 except MilenaError as error:
-                    answers[at] = error
-        return answers
+                    responses[at] = error
+        return responses
 
     def _send_and_receive(
         self, commands: dict[RespSocket, list[bytes]], timeout: float, *, lasting: bool = False
     ) -> dict[RespSocket, list[Any]]:
-        """The replies to the commands for each connection; an exception in place of each that did not come."""
+        """Return the replies to the commands of each connection, and an exception for each that did not come."""
         replies: dict[RespSocket, list[Any]] = {}
         waiting: set[RespSocket] = set()
         try:
@@ -213,10 +226,10 @@ class DirectTransport:
                     connection.send(batch, timeout)
                 except MilenaError as error:
                     waiting.discard(connection)
-                    replies[connection] = [self._told(error)] * len(batch)
+                    replies[connection] = [self._explained(error)] * len(batch)
             for connection in [*waiting]:
                 received = connection.receive(len(commands[connection]))
-                replies[connection] = [*map(self._told, received)] if connection.closed else received
+                replies[connection] = [*map(self._explained, received)] if connection.closed else received
                 waiting.discard(connection)
                 connection.lasting = False
         finally:
@@ -225,64 +238,68 @@ class DirectTransport:
         return replies
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
-        self._begin()
+        self._follow_ring()
         if method not in resp_wire.RESPONSES:
             return self._router.call(method, request, timeout)
         deadline = self._clock.now() + timeout
         try:
-            answer = self._ask_owner(self._routes.of(request), method, request, deadline)
+            response = self._call_node(self._routes.owner_of_request(request), method, request, deadline)
         except Moved as moved:
             try:
-                answer = self._ask_owner(self._routes.moved(moved.address), method, request, deadline)
+                response = self._call_node(self._routes.redirect(moved.address), method, request, deadline)
             except (Moved, NoNodes):
-                answer = None
+                response = None
         except NoNodes:
-            answer = None
-        if answer is None:
-            if self._forked:
-                return self._ask_all(method, request, deadline)
-            return self._router.call(method, request, max(deadline - self._clock.now(), LEAST_SECONDS))
-        return answer
+            response = None
+        if response is not None:
+            return response
+        if self._forked:
+            return self._call_any_node(method, request, deadline)
+        # `close` ends the connections to the nodes before that to the router. A call that lost its node to that
+        # must not be made once more through the router, which may reply before it is closed too.
+        if self._closed:
+            raise FailedPrecondition(_CLOSED)
+        return self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
 
-    def _ask_all(self, method: str, request: Message, deadline: float) -> Message:
+    def _call_any_node(self, method: str, request: Message, deadline: float) -> Message:
         """Call any node until one owns the key or knows its owner: in a forked process, without a router.
 
         The ring is the one that was known at the fork. Raises FailedPrecondition if none was,
         NodeUnreachable if no node of it can be reached.
         """
-        nodes = self._routes.all()
+        nodes = self._routes.all_ways()
         if not nodes:
             raise FailedPrecondition(_CLOSED if self._closed else NO_GRPC)
         for node in nodes:
-            answer = None
+            response = None
             try:
-                answer = self._ask_owner(node, method, request, deadline)
+                response = self._call_node(node, method, request, deadline)
             except Moved as moved:
                 with suppress(Moved, NoNodes):
-                    answer = self._ask_owner(self._routes.moved(moved.address), method, request, deadline)
+                    response = self._call_node(self._routes.redirect(moved.address), method, request, deadline)
             except NoNodes:
                 continue
-            if answer is not None:
-                return answer
+            if response is not None:
+                return response
         raise NodeUnreachable(
             "the owner of this key cannot be reached, and no node that was known when this process was forked says "
             "that it has another one"
         )
 
-    def _ask_owner(self, node: RespNode, method: str, request: Message, deadline: float) -> Message | None:
-        """None: there is no way to it."""
+    def _call_node(self, node: RespNode, method: str, request: Message, deadline: float) -> Message | None:
+        """Return the response of the node; None: it cannot be reached. Raises MilenaError."""
         connection = self._connection(node, deadline - self._clock.now())
         if connection is None:
             return None
-        remaining = max(deadline - self._clock.now(), LEAST_SECONDS)
+        remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
         connection.lasting = method != "Get"
         if connection.closed:
             return None
         try:
-            reply = connection.ask(command, remaining)
+            reply = connection.exchange(command, remaining)
         except MilenaError as error:
-            raise self._told(error) from None
+            raise self._explained(error) from None
         finally:
             connection.lasting = False
         if isinstance(reply, Exception):
@@ -293,27 +310,27 @@ class DirectTransport:
     def _connection(node: RespNode, remaining: float) -> RespSocket | None:
         if not node.address:
             return None
-        return node.open(min(max(remaining, LEAST_SECONDS) / 2, CONNECT_SECONDS))
+        return node.open(min(max(remaining, MIN_REQUEST_SECONDS) / 2, CONNECT_SECONDS))
 
-    def _told(self, answer: Any) -> Any:
-        """`answer`; a connection that broke off because this client was closed has not lost a node."""
-        return FailedPrecondition(_CLOSED) if self._closed and isinstance(answer, NodeLost) else answer
+    def _explained(self, reply: Any) -> Any:
+        """Return `reply`, or FailedPrecondition for a NodeLost that `close` has caused."""
+        return FailedPrecondition(_CLOSED) if self._closed and isinstance(reply, NodeLost) else reply
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         """Begin a call through the router; in a forked process, make one through the nodes."""
-        self._begin()
-        if self._forked:
-            future: Future[Message] = Future()
-            try:
-                future.set_result(self.call(method, request, timeout))
-            except MilenaError as error:
-                future.set_exception(error)
-            return future
-        return self._router.start(method, request, timeout)
+        self._follow_ring()
+        if not self._forked and not self._closed:
+            return self._router.start(method, request, timeout)
+        future: Future[Message] = Future()
+        try:
+            future.set_result(self.call(method, request, timeout))
+        except MilenaError as error:
+            future.set_exception(error)
+        return future
 
-    def _begin(self) -> None:
+    def _follow_ring(self) -> None:
         if not self._watching and not self._closed:
-            with suppress(RuntimeError):  # no thread can be had, as at the end of the process
+            with suppress(RuntimeError):  # no thread can be started, as at the end of the process
                 self._watch.start()
                 self._watching = True
 
@@ -323,14 +340,14 @@ class DirectTransport:
             if self._near is not None:
                 self._near.clear()  # what it holds from now on comes from the new owners
         if gone:
-            later = threading.Timer(LAST_ANSWERS_SECONDS, _leave, (gone,))
-            later.daemon = True
-            later.start()
+            timer = threading.Timer(LAST_REPLIES_SECONDS, _leave, (gone,))
+            timer.daemon = True
+            timer.start()
 
     def close(self) -> None:
         with self._updating:
             self._closed = True
-            nodes = self._routes.all()
+            nodes = self._routes.all_ways()
             self._routes.update(SlotMap.empty())
         for node in nodes:
             node.leave()

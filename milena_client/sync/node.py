@@ -1,8 +1,9 @@
 """Shell. A node in the Redis protocol, for threads: each thread has a connection of its own.
 
-No call waits for a node that cannot be reached, or for the resolution of its name. Whether it can be reached is
-found out by a thread beside: at first use, and after a connection could not be made, with growing pauses. Until
-then callers are told that there is none. A thread that ends takes its connections with it.
+No call waits for a node that cannot be reached, or for the resolution of its name. A thread in the background
+probes whether it can be reached: at first use, and after a connection could not be made, with growing pauses.
+Until it has found an address, callers get no connection, and take the router. A thread that ends takes its
+connections with it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
+from milena_client.core.limits import CONNECT_SECONDS
 from milena_client.core.near_cache import NearCache
-from milena_client.sync.near_cache_feed import NearListener
+from milena_client.sync.near_cache_feed import NearCacheFeed
 from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import NodeLost, WrongNode
 from milena_common.network.addresses import parse_address
@@ -30,23 +32,22 @@ from milena_common.runtime.forks import survive_forks
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 1.0
 BACKOFF = Backoff(first=0.2, max_delay=5.0)
 
 
-class _Mine(threading.local):
-    """The connection of the thread that looks."""
+class _OfThread(threading.local):
+    """The connection of the calling thread."""
 
     socket: RespSocket | None = None
 
 
 class RespNode:
-    """The node at `address` (host:port of its Redis door); `who` begins the text of every error.
+    """The node at `address`, host:port for the Redis protocol. Thread-safe, and usable in a forked process.
 
-    `identity` is the node that must be there: another one refuses each connection before it is used.
-
-    What is read is followed for `near`, if there is one. Thread-safe, and usable in a process that was forked from
-    the one that made it.
+    - `identity`: the node that must be there; another one rejects each connection before it is used.
+    - `error_prefix`: begins the text of every error.
+    - `name`: what the connections are called in the node's lists.
+    - `near`: the near cache for which the node tracks what is read; None: there is none.
     """
 
     def __init__(
@@ -54,94 +55,94 @@ class RespNode:
         address: str,
         *,
         identity: Identity = ANY,
-        who: str = "",
+        error_prefix: str = "",
         name: str = "milena-client",
         near: NearCache | None = None,
     ) -> None:
         self.address = address
-        self._mine = _Mine()
-        self._who = who
+        self._of_thread = _OfThread()
+        self._error_prefix = error_prefix
         self._commands = handshake(name, installed_version(), identity)
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
         self._endpoint: tuple[int, Any] | None = None  # where it was reached
-        self._looking = False
+        self._probing = False
         self._failures = 0
-        self._again_at = 0.0
+        self._probe_at = 0.0
         self._closed = False
         self._near = near
-        # With a near cache there is one, or no endpoint; just after a fork an endpoint alone, and nothing is kept.
-        self._listener: NearListener | None = None
+        # With a near cache: set whenever `_endpoint` is, except just after a fork, when nothing is kept.
+        self._feed: NearCacheFeed | None = None
         survive_forks(self)
 
     def current(self) -> RespSocket | None:
-        """The calling thread's connection, if there is one."""
-        connection = self._mine.socket
+        """Return the calling thread's connection, if there is one. It may have been ended by the node."""
+        connection = self._of_thread.socket
         return None if connection is None or connection.closed else connection
 
     def open(self, timeout: float) -> RespSocket | None:
-        """The calling thread's connection, made within `timeout` seconds if need be. None: there is none.
+        """Return the calling thread's connection, made within `timeout` seconds if it has none; None: it cannot be.
 
-        Unlike `current` it looks whether the node has ended it meanwhile: a write that is sent into the void might
-        have been done, for all that one can know.
+        Unlike `current` it checks that the node has not ended the connection: for a write that was sent on one that
+        had ended, it could not be known whether it was made.
         """
         connection = self.current()
         if connection is not None:
-            if not connection.ended():
+            if not connection.peer_closed():
                 return connection
             connection.close()
-        listener, endpoint = self._listener, self._endpoint
-        if endpoint is None or (self._near is not None and listener is None):
-            self._look()
+        feed, endpoint = self._feed, self._endpoint
+        if endpoint is None or (self._near is not None and feed is None):
+            self._start_probe()
         if endpoint is None:
             return None
         try:
-            connection = self._connect(*endpoint, min(timeout, CONNECT_SECONDS), listener)
+            connection = self._connect(*endpoint, min(timeout, CONNECT_SECONDS), feed)
         except (NodeLost, WrongNode) as error:
             self._endpoint = None
             self._failed(error)
             return None
         with self._lock:
-            if self._closed or listener is not self._listener:
+            # Another feed, or none, has taken the place of the one to which the node redirects what this connection
+            # reads. Invalidations of its reads would go nowhere.
+            if self._closed or feed is not self._feed:
                 connection.close()
                 return None
             self._sockets.add(connection)
-        self._mine.socket = connection
+        self._of_thread.socket = connection
         return connection
 
-    def _connect(
-        self, family: int, address: Any, timeout: float, listener: NearListener | None = None
-    ) -> RespSocket:
-        commands = (*self._commands, listener.follow) if listener is not None else self._commands
-        return RespSocket(family, address, commands, timeout, self._who)
+    def _connect(self, family: int, address: Any, timeout: float, feed: NearCacheFeed | None = None) -> RespSocket:
+        commands = (*self._commands, feed.follow) if feed is not None else self._commands
+        return RespSocket(family, address, commands, timeout, self._error_prefix)
 
     def _failed(self, error: Exception | None = None) -> None:
         if isinstance(error, WrongNode) and not self._failures:
             log.warning("%s", error)
         self._failures += 1
-        self._again_at = monotonic() + BACKOFF.delay(self._failures, random.random)
+        self._probe_at = monotonic() + BACKOFF.delay(self._failures, random.random)
 
-    def _look(self) -> None:
-        """Find out whether the node can be reached, beside."""
+    def _start_probe(self) -> None:
+        """Start a thread that finds out whether the node can be reached, unless one runs or it is too early."""
         with self._lock:
-            if self._looking or self._closed or monotonic() < self._again_at:
+            if self._probing or self._closed or monotonic() < self._probe_at:
                 return
-            self._looking = True
+            self._probing = True
         try:
-            threading.Thread(target=self._find, name=f"milena looks for {self.address}", daemon=True).start()
-        except RuntimeError:  # no thread can be had, as at the end of the process
-            self._looking = False
+            threading.Thread(target=self._probe, name=f"milena probes {self.address}", daemon=True).start()
+        except RuntimeError:  # no thread can be started, as at the end of the process
+            self._probing = False
             self._failed()
 
-    def _find(self) -> None:
+    def _probe(self) -> None:
         try:
             host, port = parse_address(self.address)
             error: Exception = NodeLost("no address")
             for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 try:
-                    self._reach(family, address)
-                except (NodeLost, WrongNode) as refused:
-                    error = refused
+                    self._probe_address(family, address)
+                except (NodeLost, WrongNode) as problem:
+                    error = problem
                 else:
                     self._failures = 0
                     return
@@ -149,35 +150,38 @@ class RespNode:
         except (OSError, ValueError) as problem:
             self._failed(problem)
         finally:
-            self._looking = False
+            self._probing = False
 
-    def _reach(self, family: int, address: Any) -> None:
-        """Raises NodeLost if it cannot be reached there, WrongNode if another node is there."""
-        listener, fresh = self._listener, None
-        if self._near is None or listener is not None:
-            self._connect(family, address, CONNECT_SECONDS, listener).close()
+    def _probe_address(self, family: int, address: Any) -> None:
+        """Connect to `address`, and keep it as the endpoint; with a near cache, start its feed.
+
+        Raises NodeLost if the node cannot be reached there, WrongNode if another node is there.
+        """
+        feed, fresh = self._feed, None
+        if self._near is None or feed is not None:
+            self._connect(family, address, CONNECT_SECONDS, feed).close()
         else:
-            fresh = NearListener(family, address, self._commands, CONNECT_SECONDS, self._near, self._unheard)
+            fresh = NearCacheFeed(family, address, self._commands, CONNECT_SECONDS, self._near, self._feed_lost)
         with self._lock:
             if fresh is not None and self._near is not None:
-                self._listener = listener = fresh
-                self._retire()
+                self._feed = feed = fresh
+                self._retire_sockets()
                 self._near.clear()
                 fresh.start()
                 if self._closed:
                     fresh.close()
-            if self._listener is listener:
+            if self._feed is feed:
                 self._endpoint = (family, address)
 
-    def _unheard(self, listener: NearListener) -> None:
-        """Nobody hears any more of what the connections of the threads read."""
+    def _feed_lost(self, feed: NearCacheFeed) -> None:
+        """Stop using the connections whose invalidations went to `feed`, which has ended."""
         with self._lock:
-            if self._listener is listener:
-                self._endpoint = self._listener = None
-                self._retire()
+            if self._feed is feed:
+                self._endpoint = self._feed = None
+                self._retire_sockets()
 
-    def _retire(self) -> None:
-        """Let threads make new connections: what is read from these is heard of by nobody."""
+    def _retire_sockets(self) -> None:
+        """Let threads make new connections: invalidations of what is read on the present ones would be lost."""
         for connection in self._sockets:
             connection.closed = True
 
@@ -186,25 +190,25 @@ class RespNode:
 
         Sockets are closed, and not shut down: the parent's connections go on, and end when the parent ends them.
         """
-        self._mine = _Mine()
+        self._of_thread = _OfThread()
         self._lock = threading.Lock()
         for connection in list(self._sockets):
             connection.close()
         self._sockets = WeakSet()
-        self._looking = False
-        if self._listener is not None:
-            self._listener.drop()
-            self._listener = None
+        self._probing = False
+        if self._feed is not None:
+            self._feed.drop()
+            self._feed = None
 
     def leave(self, *, lasting: bool = False) -> None:
         """Make no new connections, and end those that there are: their calls raise NodeLost.
 
-        `lasting`: except calls that must not be broken off; their connections end with the threads' interest.
+        `lasting`: let calls that must not be broken off finish; their connections end when their threads do.
         """
         with self._lock:
             self._closed = True
             connections = [*self._sockets]
-            if self._listener is not None:
-                self._listener.close()
+            if self._feed is not None:
+                self._feed.close()
         for connection in connections:
             connection.shutdown(lasting=lasting)

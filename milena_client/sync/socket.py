@@ -1,10 +1,10 @@
 """Shell. One blocking connection to a node in the Redis protocol, for one thread.
 
 Sending a GET and reading its value are two system calls, and little more: the time limit is the socket's own
-(SO_RCVTIMEO; Python's would poll before each call), and a plain value is taken apart here. Whatever else comes goes
-through hiredis. A large value is received into the object that is returned, as far as possible.
+(SO_RCVTIMEO; Python's would poll before each call), and a plain value is parsed here. All other replies go through
+hiredis. A large value is received into the object that is returned, as far as possible.
 
-An answer that was not read to its end would be taken for that of the next command. So whatever happens in between,
+A reply that was not read to its end would be taken for that of the next command. So whatever interrupts a read,
 Ctrl-C too, ends the connection.
 """
 
@@ -27,22 +27,29 @@ _READ_BYTES = 64 * 1024
 # Beyond this, commands are sent one by one: a copy would cost more.
 _JOIN_BYTES = 256 * 1024
 _DOLLAR = ord("$")
-# The system's limit may be so much longer than the time that is left: telling it costs two calls.
+# The socket's limit may be so much longer than the time that is left: setting it costs two system calls.
 _NEARLY = 1.05
-_LOOK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_PEEK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _NOT_ENOUGH: Final = object()
 
 
 class RespSocket:
     """A connection to `address` (as `socket.connect` takes it).
 
-    Raises NodeLost if it cannot be made within `connect` seconds, WrongNode if another node is there.
-    `commands` begin the connection, and must succeed; `who` begins the text of every error.
+    - `handshake`: the commands that begin it, and must succeed.
+    - `connect_timeout`: in seconds, the handshake included.
+    - `error_prefix`: begins the text of every error.
+    - `closed`: True once it must not be used any more.
+    - `lasting`: True while a call is in flight that must not be broken off.
+    - `process`: the id of the process that made it.
+
+    Raises NodeLost if it cannot be made, WrongNode if another node is there.
     """
 
     __slots__ = (
         "__weakref__",
         "_deadline",
+        "_error_prefix",
         "_limit",
         "_pushed",
         "_reader",
@@ -50,51 +57,52 @@ class RespSocket:
         "_send",
         "_socket",
         "_timeout",
-        "_who",
         "closed",
         "lasting",
         "process",
     )
 
-    def __init__(self, family: int, address: Any, commands: Sequence[bytes], connect: float, who: str) -> None:
-        self._who = who
+    def __init__(
+        self, family: int, address: Any, handshake: Sequence[bytes], connect_timeout: float, error_prefix: str
+    ) -> None:
+        self._error_prefix = error_prefix
         self.closed = False
-        self.lasting = False  # whether what is under way must not be broken off
+        self.lasting = False
         self.process = os.getpid()
         self._timeout = self._limit = 0.0
         self._deadline = 0.0
-        self._pushed: dict[int, Any] = {}  # deferred answers that nobody has waited for yet
+        self._pushed: dict[int, Any] = {}  # deferred replies that no call has taken yet, by number
         self._reader = hiredis.Reader(
             replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
         )
         try:
             self._socket = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
-            raise NodeLost(f"{who}cannot be reached: {error}") from None
+            raise NodeLost(f"{error_prefix}cannot be reached: {error}") from None
         self._recv = self._socket.recv
         self._send = self._socket.send
         try:
-            self._socket.settimeout(connect)
+            self._socket.settimeout(connect_timeout)
             self._socket.connect(address)
             self._socket.settimeout(None)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self.send(commands, connect)
-            for answer in self.receive(len(commands)):
-                if isinstance(answer, Exception):
-                    raise answer
+            self.send(handshake, connect_timeout)
+            for reply in self.receive(len(handshake)):
+                if isinstance(reply, Exception):
+                    raise reply
         except WrongNode as error:
             self.close()
-            raise WrongNode(f"{who}is not at its address: {error}") from None
+            raise WrongNode(f"{error_prefix}is not at its address: {error}") from None
         except (OSError, MilenaError) as error:
             self.close()
-            raise NodeLost(f"{who}cannot be reached: {error}") from None
+            raise NodeLost(f"{error_prefix}cannot be reached: {error}") from None
         except BaseException:
             self.close()
             raise
 
-    def ask(self, command: bytes, timeout: float) -> Any:
-        """The answer to `command` within `timeout` seconds; an error answer is returned.
+    def exchange(self, command: bytes, timeout: float) -> Any:
+        """Send `command`, and return its reply within `timeout` seconds; an error reply is returned, not raised.
 
         Raises NodeLost or DeadlineExceeded, and the connection is closed then.
         """
@@ -114,28 +122,28 @@ class RespSocket:
                     if missing == 0:
                         return data[head + 2 : -2]
                     if missing > 2:
-                        return self._large(data, head + 2, missing)
+                        return self._receive_large(data, head + 2, missing)
             if not data:
                 raise ConnectionError("closed by the node")
             self._reader.feed(data)
-            return self._answer()
+            return self._reply()
         except BaseException as error:
             self.close()
-            raise self._meaning(error) from None
+            raise self._translated(error) from None
 
-    def ended(self) -> bool:
-        """Whether the node has ended the connection, as far as can be seen without waiting."""
+    def peer_closed(self) -> bool:
+        """Return True if the node has ended the connection, as far as can be seen without waiting."""
         try:
-            return not self._recv(1, _LOOK)
+            return not self._recv(1, _PEEK)
         except BlockingIOError:
             return False
         except OSError:
             return True
 
     def send(self, commands: Sequence[bytes], timeout: float) -> None:
-        """Send `commands`, whose answers `receive` takes within `timeout` seconds; nothing may come in between.
+        """Send `commands`; `receive` must follow, which returns their replies within `timeout` seconds.
 
-        They must be few or small: nothing is read meanwhile. Raises as `ask`.
+        They must be few or small, since nothing is read while they are sent. Raises as `exchange`.
         """
         try:
             if not timeout <= self._limit <= _NEARLY * timeout:
@@ -146,12 +154,12 @@ class RespSocket:
                 self._send_rest(command, 0)
         except BaseException as error:
             self.close()
-            raise self._meaning(error) from None
+            raise self._translated(error) from None
 
     def _send_rest(self, command: bytes, sent: int) -> None:
-        """Send `command` from the byte `sent` on, within what is left of the time.
+        """Send `command` from the byte `sent` on, within the time that is left.
 
-        The system's limit is for each call alone, and a node may take a little in each.
+        The socket's limit is for each system call alone, and a node may take a few bytes in each.
         """
         view = memoryview(command)
         while sent < len(command):
@@ -163,55 +171,55 @@ class RespSocket:
             sent += self._send(view[sent:])
 
     def receive(self, number: int) -> list[Any]:
-        """The answers to the `number` commands that were sent, and errors in place of those that did not come."""
-        answers: list[Any] = []
+        """Return the replies to the `number` commands that were sent, and an error for each that did not come."""
+        replies: list[Any] = []
         try:
             for _ in range(number):
-                answers.append(self._next())
-            for place, answer in enumerate(answers):
-                if isinstance(answer, Deferred):
-                    answers[place] = self._deferred(answer)
+                replies.append(self._next_reply())
+            for place, reply in enumerate(replies):
+                if isinstance(reply, Deferred):
+                    replies[place] = self._deferred_reply(reply)
         except BaseException as error:
             self.close()
-            reason = self._meaning(error)
+            reason = self._translated(error)
             if not isinstance(reason, MilenaError):
                 raise reason from None
-            answers += [reason] * (number - len(answers))
-            return [self._pushed.get(each, reason) if isinstance(each, Deferred) else each for each in answers]
-        return answers
+            replies += [reason] * (number - len(replies))
+            return [self._pushed.get(each, reason) if isinstance(each, Deferred) else each for each in replies]
+        return replies
 
-    def _answer(self) -> Any:
-        answer = self._next()
-        return self._deferred(answer) if isinstance(answer, Deferred) else answer
+    def _reply(self) -> Any:
+        reply = self._next_reply()
+        return self._deferred_reply(reply) if isinstance(reply, Deferred) else reply
 
-    def _next(self) -> Any:
-        """The next answer in the order of commands."""
+    def _next_reply(self) -> Any:
+        """Return the next reply in the order of commands; deferred ones that come before it are kept."""
         while True:
-            answer = self._reader.gets()
-            if answer is _NOT_ENOUGH:
-                self._more()
-            elif not isinstance(answer, hiredis.PushNotification):
-                return answer
-            elif answer[0] == b"deferred":
-                self._pushed[answer[1]] = answer[2]
+            reply = self._reader.gets()
+            if reply is _NOT_ENOUGH:
+                self._receive_more()
+            elif not isinstance(reply, hiredis.PushNotification):
+                return reply
+            elif reply[0] == b"deferred":
+                self._pushed[reply[1]] = reply[2]
 
-    def _deferred(self, number: int) -> Any:
-        """The answer that comes as a push."""
+    def _deferred_reply(self, number: int) -> Any:
+        """Return the reply that comes as a push with `number`."""
         while number not in self._pushed:
-            answer = self._reader.gets()
-            if answer is _NOT_ENOUGH:
-                self._more()
-            elif not isinstance(answer, hiredis.PushNotification):
-                raise ConnectionError("an answer to nothing")
-            elif answer[0] == b"deferred":
-                self._pushed[answer[1]] = answer[2]
+            reply = self._reader.gets()
+            if reply is _NOT_ENOUGH:
+                self._receive_more()
+            elif not isinstance(reply, hiredis.PushNotification):
+                raise ConnectionError("a reply to no command")
+            elif reply[0] == b"deferred":
+                self._pushed[reply[1]] = reply[2]
         return self._pushed.pop(number)
 
-    def _more(self) -> None:
+    def _receive_more(self) -> None:
         self._reader.feed(self._receive(_READ_BYTES))
 
-    def _large(self, data: bytes, start: int, missing: int) -> bytes:
-        """The value that begins in `data` at `start`; `missing` bytes, its line end among them, are to come."""
+    def _receive_large(self, data: bytes, start: int, missing: int) -> bytes:
+        """Return the value that begins in `data` at `start`; `missing` bytes are to come, its line end included."""
         parts: list[bytes | memoryview] = [memoryview(data)[start:]]
         while missing:
             # The line end is received by itself, so that it need not be cut off by copying.
@@ -222,9 +230,9 @@ class RespSocket:
         return b"".join(parts)
 
     def _receive(self, size: int, flags: int = 0) -> bytes:
-        """Some bytes, within what is left of the time; when it is over, what has come until then.
+        """Return some bytes within the time that is left; when none is left, what has come until then.
 
-        A limit for each read alone would never end for a node that sends a byte now and then.
+        With a limit for each read alone, a node that sends a byte now and then would be waited for without end.
         """
         left = self._deadline - monotonic()
         if left <= 0:
@@ -237,34 +245,37 @@ class RespSocket:
         return data
 
     def _set_limit(self, seconds: float) -> None:
-        """How long the system lets a thread wait to send or to receive."""
+        """Set how long the system lets a thread wait to send or to receive."""
         self._limit = seconds
         whole = int(seconds)
-        # Zero would mean for ever.
+        # Zero would mean no limit.
         span = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1_000_000)))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
 
-    def _meaning(self, error: BaseException) -> BaseException:
+    def _translated(self, error: BaseException) -> BaseException:
+        """Return the MilenaError that `error` of the socket or the parser means; others as they are."""
         if isinstance(error, BlockingIOError):
-            return DeadlineExceeded(f"{self._who}did not answer within {self._timeout:.3g} s")
+            return DeadlineExceeded(f"{self._error_prefix}did not answer within {self._timeout:.3g} s")
         if isinstance(error, MilenaError):
             return error
         if isinstance(error, OSError | hiredis.ProtocolError | ValueError):
-            return NodeLost(f"{self._who}broke off the connection: {error}")
+            return NodeLost(f"{self._error_prefix}broke off the connection: {error}")
         return error
 
     def shutdown(self, *, lasting: bool = False) -> None:
-        """End the connection; to be called from any thread. Its own then raises NodeLost.
+        """End the connection, from any thread. A call in flight raises NodeLost then.
 
-        `lasting`: let a call finish that must not be broken off. Who makes one says so first (`lasting`), and looks
-        then whether the connection is `closed`.
+        `lasting`: let a call finish that must not be broken off. Its thread sets `lasting` first, and reads
+        `closed` then; here `closed` is set first, and `lasting` read then. In any other order both could miss the
+        other: the thread would find the connection open, this would find no such call, and a write would be broken
+        off.
         """
         self.closed = True
         if lasting and self.lasting:
             return
         if self.process != os.getpid():
-            return  # it is the other process's to end
+            return  # it belongs to the parent, for which a shutdown would end it too
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -274,6 +285,6 @@ class RespSocket:
         self._socket.close()
 
     def __del__(self) -> None:
-        # A thread ended, and its connections with it.
-        with suppress(AttributeError):  # there never was one
+        # The thread that had it has ended.
+        with suppress(AttributeError):  # the socket could not be made
             self._socket.close()

@@ -21,7 +21,7 @@ from concurrent.futures import Future
 from google.protobuf.message import Message
 
 from milena_client.aio.client import AsyncMilena
-from milena_client.core.calls import DEFAULT_TIMEOUT
+from milena_client.core.limits import DEFAULT_TIMEOUT
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.core.values import KeyT, Value
 from milena_client.sync.client import Milena
@@ -131,7 +131,7 @@ class FakeMilena(Milena):
         self._cluster.fail_with(error, times)
 
     def advance(self, seconds: float) -> None:
-        """Move the client's clock by `seconds`: copies grow older, and objects with a time to live end."""
+        """Move the client's clock by `seconds`: entries grow older, and objects with a time to live expire."""
         self._clock.time += seconds
 
 

@@ -1,4 +1,7 @@
-"""Pure. A whole cluster as a dict: what the router answers, without network, nodes or S3. For tests."""
+"""Pure. A whole cluster as a dict: the responses of the router, without network, nodes or S3. For tests.
+
+It checks keys and conditions as a router and its nodes do, so that a program that passes with it passes with them.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,16 @@ _PAGE = 1000
 
 
 class MemoryCluster:
-    """A cluster with one node: answers the router's methods from a dict, and fails when told to.
+    """A cluster with one node: responds to the router's methods from a dict, and fails on request.
 
-    `now` gives seconds, for the age of cached copies.
+    `now` gives seconds, for the age of cached entries.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._objects: dict[bytes, dict[bytes, bytes]] = {}  # bucket → key → value
         self._cached: dict[bytes, float] = {}  # cache key → when it was read or written
-        self._ends: dict[bytes, float] = {}  # cache key → when the object ends
+        self._expires_at: dict[bytes, float] = {}  # cache key → when the object expires
         self._hits = 0
         self._misses = 0
         self._failure: MilenaError | None = None
@@ -49,7 +52,7 @@ class MemoryCluster:
         self._failure, self._failures_left = error, times
 
     def answer(self, method: str, request: Any) -> Message:
-        """What the router would answer. Raises MilenaError as it would."""
+        """Return the response that the router would give. Raises MilenaError as it would."""
         if self.closed:
             raise FailedPrecondition("this client is closed")
         if self._failure is not None and self._failures_left != 0:
@@ -65,23 +68,23 @@ class MemoryCluster:
         return canonical, self._objects.setdefault(canonical.encode(), {})
 
     def _existing(self, bucket: str, key: bytes) -> bytes | None:
-        """The value of a key, unless its object has ended."""
+        """Return the value of a key, unless its object has expired."""
         objects = self._objects[bucket.encode()]
-        filed_as = cache_key(bucket, key)
-        if self._ends.get(filed_as, self._now() + 1) <= self._now():
-            del self._ends[filed_as]
+        entry_key = cache_key(bucket, key)
+        if self._expires_at.get(entry_key, self._now() + 1) <= self._now():
+            del self._expires_at[entry_key]
             objects.pop(key, None)
         return objects.get(key)
 
     def _get(self, request: pb.GetRequest) -> pb.GetResponse:
         check_key(request.key)
         bucket, _ = self._bucket(request.bucket)
-        filed_as = cache_key(bucket, request.key)
+        entry_key = cache_key(bucket, request.key)
         value = self._existing(bucket, request.key)
-        hit = filed_as in self._cached
+        hit = entry_key in self._cached
         self._hits += hit
         self._misses += not hit
-        since = self._cached.setdefault(filed_as, self._now())
+        since = self._cached.setdefault(entry_key, self._now())
         if value is None:
             return pb.GetResponse(successful=False, outcome="negative_hit" if hit else "miss", node=NODE)
         return pb.GetResponse(
@@ -92,7 +95,7 @@ class MemoryCluster:
             etag=etag_of(value),
             node=NODE,
             size=len(value),
-            ttl_ms=ceil((self._ends[filed_as] - self._now()) * 1000) if filed_as in self._ends else 0,
+            ttl_ms=ceil((self._expires_at[entry_key] - self._now()) * 1000) if entry_key in self._expires_at else 0,
         )
 
     def _put(self, request: pb.PutRequest) -> pb.PutResponse:
@@ -100,13 +103,13 @@ class MemoryCluster:
         reached = check_durability(request.durability) or BACK
         check_condition(request.if_match, request.if_none_match)
         bucket, objects = self._bucket(request.bucket)
-        _hold(self._existing(bucket, request.key), request.if_match, request.if_none_match)
+        _check_conditions(self._existing(bucket, request.key), request.if_match, request.if_none_match)
         objects[request.key] = request.value
-        filed_as = cache_key(bucket, request.key)
-        self._cached[filed_as] = self._now()
-        self._ends.pop(filed_as, None)
+        entry_key = cache_key(bucket, request.key)
+        self._cached[entry_key] = self._now()
+        self._expires_at.pop(entry_key, None)
         if request.ttl_ms:
-            self._ends[filed_as] = self._now() + request.ttl_ms / 1000
+            self._expires_at[entry_key] = self._now() + request.ttl_ms / 1000
         return pb.PutResponse(successful=True, etag=etag_of(request.value), node=NODE, durability=reached)
 
     def _delete(self, request: pb.DeleteRequest) -> pb.DeleteResponse:
@@ -114,9 +117,9 @@ class MemoryCluster:
         reached = check_durability(request.durability) or BACK
         check_condition(request.if_match, "")
         bucket, objects = self._bucket(request.bucket)
-        _hold(self._existing(bucket, request.key), request.if_match, "")
+        _check_conditions(self._existing(bucket, request.key), request.if_match, "")
         objects.pop(request.key, None)
-        self._ends.pop(cache_key(bucket, request.key), None)
+        self._expires_at.pop(cache_key(bucket, request.key), None)
         self._cached.pop(cache_key(bucket, request.key), None)
         return pb.DeleteResponse(successful=True, node=NODE, durability=reached)
 
@@ -165,8 +168,8 @@ class MemoryCluster:
         bucket, objects = self._bucket(request.bucket)
         keys = request.keys or [key for key in objects if key.startswith(request.prefix)]
         refreshed = {cache_key(bucket, key) for key in keys} & self._cached.keys()
-        for filed_as in refreshed:
-            del self._cached[filed_as]
+        for entry_key in refreshed:
+            del self._cached[entry_key]
         return pb.RefreshResponse(refreshed=len(refreshed))
 
     def _leave(self, request: pb.LeaveRequest) -> pb.LeaveResponse:
@@ -176,8 +179,8 @@ class MemoryCluster:
         return pb.LeaveResponse(successful=known, epoch=2)
 
 
-def _hold(value: bytes | None, if_match: str, if_none_match: str) -> None:
-    """Raise ConditionFailed unless the object with this value (None: there is none) is what was asked for."""
+def _check_conditions(value: bytes | None, if_match: str, if_none_match: str) -> None:
+    """Raise ConditionFailed unless the object with this value (None: there is none) meets the conditions."""
     if if_none_match and value is not None:
         raise ConditionFailed("if_none_match: there is such an object")
     if if_match and value is None:
@@ -187,5 +190,5 @@ def _hold(value: bytes | None, if_match: str, if_none_match: str) -> None:
 
 
 def etag_of(value: bytes) -> str:
-    """The ETag that S3 gives to an object written in one piece."""
+    """Return the ETag that S3 gives to an object written in one piece."""
     return f'"{md5(value, usedforsecurity=False).hexdigest()}"'

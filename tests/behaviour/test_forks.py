@@ -181,7 +181,7 @@ def test_a_fork_while_other_threads_hold_every_lock_leaves_the_child_working() -
             direct._watch._starting,
             direct._router._connecting,
             client.options.near_cache._lock,
-            *(node._lock for node in direct._routes.all()),
+            *(node._lock for node in direct._routes.all_ways()),
         ]
         for lock in locks:
             lock.acquire()

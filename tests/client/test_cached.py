@@ -164,9 +164,9 @@ def test_the_function_fits_the_client(milena: FakeMilena, async_milena: FakeAsyn
     async def page() -> bytes:
         return b""
 
-    with pytest.raises(TypeError, match="Milena wants a def"):
+    with pytest.raises(TypeError, match="Milena needs a def"):
         cached(milena, key="k")(page)
-    with pytest.raises(TypeError, match="AsyncMilena wants an async def"):
+    with pytest.raises(TypeError, match="AsyncMilena needs an async def"):
         cached(async_milena, key="k")(lambda: b"")  # type: ignore[arg-type, return-value]
     assert inspect.iscoroutinefunction(cached(async_milena, key="k")(page))
 

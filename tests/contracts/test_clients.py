@@ -156,7 +156,7 @@ def test_waiting_for_s3(client: Any) -> None:
     assert client.flush() == Flushed(remaining=0, failed=0, flushed=0)
     assert client.flush(timeout=1.0).remaining == 0
     assert client.wait_durable("k", b"other", timeout=1.0) is None
-    with pytest.raises(TypeError, match="wants keys"):
+    with pytest.raises(TypeError, match="needs keys"):
         client.wait_durable()
     with pytest.raises(InvalidRequest, match="key"):
         client.wait_durable("")

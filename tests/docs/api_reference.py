@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import milena_client
 from milena_client import admin, testing
+from milena_client.sync.items import ItemAccess
 from milena_common.api import errors
 from tests.docs.documents import ROOT
 
@@ -86,6 +87,7 @@ SECTIONS = (
         admin,
         (
             "Admin",
+            "AsyncAdmin",
             "problems",
             "RingView",
             "Node",
@@ -106,6 +108,9 @@ SECTIONS = (
     ),
 )
 
+# The clients for asyncio, and those for threads, which are made from them.
+SYNC_TWINS: dict[type, type] = {milena_client.AsyncMilena: milena_client.Milena, admin.AsyncAdmin: admin.Admin}
+
 # Of these classes programs call no other methods; the rest is for the client.
 FOR_PROGRAMS = {"NearCache": ("__len__", "clear"), "MissingNode": ("described",)}
 # Special methods that are documented: what a program writes for them.
@@ -119,11 +124,12 @@ SPECIAL = {
 
 
 def methods(kind: type) -> dict[str, Any]:
-    """The public methods that `kind` defines itself, special ones included, in the order of the source."""
-    shown = FOR_PROGRAMS.get(kind.__name__, vars(kind))
+    """The public methods that `kind` defines itself or has from a mixin, special ones included."""
+    defined = {**vars(kind), **(vars(ItemAccess) if ItemAccess in kind.__bases__ else {})}
+    shown = FOR_PROGRAMS.get(kind.__name__, defined)
     return {
         name: value.__func__ if isinstance(value, classmethod) else value
-        for name, value in vars(kind).items()
+        for name, value in defined.items()
         if (name in SPECIAL or not name.startswith("_"))
         and name in shown
         and isinstance(value, FunctionType | classmethod)
@@ -167,15 +173,26 @@ def _class(name: str, kind: type) -> Iterator[str]:
         yield _code([_call(name, fields)])
     elif "__init__" in vars(kind) and not getattr(kind, "_is_protocol", False):
         yield _code([_signature(name, vars(kind)["__init__"])])
-    yield f"{_text(kind)}\n"
+    yield f"{_class_text(kind)}\n"
     for method, function in methods(kind).items():
         yield f"#### {name}.{method}\n"
         yield _code(_forms(name, method, function))
-        known = vars(milena_client.Milena).get(method) if kind is milena_client.AsyncMilena else None
+        twin = SYNC_TWINS.get(kind)
+        known = vars(twin).get(method) if twin is not None else None
         if known is not None and inspect.getdoc(known) == inspect.getdoc(function):
-            yield f"As [Milena.{method}](#milena{method}).\n"
+            yield f"As [{twin.__name__}.{method}](#{twin.__name__.lower()}{method}).\n"
         else:
             yield f"{_text(function)}\n"
+
+
+def _class_text(kind: type) -> str:
+    """The docstring of a class; that of an async client without the paragraphs that its sync twin has too."""
+    twin = SYNC_TWINS.get(kind)
+    if twin is None:
+        return _text(kind)
+    known = _text(twin).split("\n\n")
+    own = [paragraph for paragraph in _text(kind).split("\n\n") if paragraph not in known]
+    return "\n\n".join([*own, f"Parameters and errors are those of [{twin.__name__}](#{twin.__name__.lower()})."])
 
 
 def _has_default(field: dataclasses.Field[Any]) -> bool:

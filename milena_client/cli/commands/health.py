@@ -1,4 +1,4 @@
-"""Shell. Commands about how the nodes are doing: `stats`, `health`."""
+"""Shell. Commands about the state of the nodes: `stats`, `health`."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ STATS = (
 
 
 def hit_ratio(hits: float, misses: float) -> float | None:
-    """The share of hits, None where nothing was asked."""
+    """Return the share of hits; None without requests."""
     return hits / (hits + misses) if hits + misses else None
 
 
 def state_of(node: NodeStats) -> str:
-    """The state of a node in words: why it cannot be asked, is not ready or is degraded; else "ready"."""
+    """Return the state of a node in words: why it does not respond, is not ready or is degraded; else "ready"."""
     degraded = f"degraded: {'; '.join(node.degraded)}" if node.degraded else ""
     return node.error or node.not_ready or degraded or "ready"
 
 
 def stats_rows(nodes: Sequence[NodeStats]) -> list[Row]:
-    """A row for each node: its counts, hit ratio and state."""
+    """Return a row for each node: its counts, hit ratio and state."""
     return [
         {
             "address": node.address,
@@ -79,19 +79,21 @@ def stats_rows(nodes: Sequence[NodeStats]) -> list[Row]:
 
 
 def total_row(nodes: Sequence[NodeStats]) -> Row:
-    """The sums over `nodes`, as a row below theirs."""
+    """Return the sums over `nodes`, as a row below theirs."""
     sums = {name: sum(node.values.get(name, 0.0) for node in nodes) for name in SUMMED}
     longest = max((node.values.get("uptime_seconds", 0.0) for node in nodes), default=0.0)
     ratio = hit_ratio(sums["hits"], sums["misses"])
     return {"address": "all", **sums, "hit_ratio": ratio, "uptime_seconds": longest, "state": ""}
 
 
-def doorless(nodes: Sequence[Node]) -> list[str]:
-    """A line for each node without a Redis door, where others have one: its keys are reached by gRPC alone."""
+def without_resp(nodes: Sequence[Node]) -> list[str]:
+    """Return a line for each node without the Redis protocol, where others have it: it is reached by gRPC alone."""
     without = [node.address for node in nodes if not node.addresses.get("resp")]
     if len(without) == len(nodes):
         return []
-    return [f"node {address}: it has no Redis door, and others have (RESP_ADDR)" for address in without]
+    return [
+        f"node {address}: it does not speak the Redis protocol, and others do (RESP_ADDR)" for address in without
+    ]
 
 
 @click.command()
@@ -126,7 +128,7 @@ def health(ctx: click.Context, session: Session) -> None:
         nodes, view = admin.stats(), admin.nodes()
     now = time.time()
     missing = [node.described(now) for node in view.missing]
-    found = problems(nodes, view.nodes) + missing + doorless(view.nodes)
+    found = problems(nodes, view.nodes) + missing + without_resp(view.nodes)
     if session.format == "json":
         write_json({"healthy": not found, "nodes": len(nodes), "problems": found})
     else:

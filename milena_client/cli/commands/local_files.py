@@ -14,7 +14,7 @@ from milena_common.api.errors import InvalidRequest
 
 
 def file_for(key: str, directory: Path) -> Path:
-    """The file below `directory` that stands for `key`. Raises InvalidRequest for a key that names none.
+    """Return the file below `directory` that stands for `key`. Raises InvalidRequest for a key that names none.
 
     A key such as ``../../etc/passwd`` must not lead out of the directory, and ``a//b`` and ``a/b`` would share a
     file.
@@ -25,7 +25,7 @@ def file_for(key: str, directory: Path) -> Path:
 
 
 def relative_to_prefix(key: str, prefix: str) -> str:
-    """The part of `key` behind the last slash of `prefix`: what `put DIR --prefix` put before it is taken off."""
+    """Return the part of `key` behind the last slash of `prefix`, which is what `put DIR --prefix` adds."""
     return key[prefix.rfind("/") + 1 :]
 
 
@@ -55,7 +55,7 @@ def make_directory(path: Path, directory: Path) -> None:
 
 
 def files_below(directory: Path) -> tuple[list[Path], list[tuple[str, OSError]]]:
-    """All regular files below `directory`, sorted, and the directories that cannot be read, with the reason.
+    """Return all regular files below `directory`, sorted, and the directories that cannot be read, with the reason.
 
     Links to directories are not followed.
     """

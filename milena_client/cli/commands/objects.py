@@ -101,7 +101,7 @@ def get(
     With --many each key becomes a file below DIR, and with --recursive each object whose key begins with PREFIX,
     without the part of PREFIX up to its last slash: get docs/ --recursive --to out writes docs/a.md to out/a.md.
     PREFIX "" is the whole bucket. A key that cannot be a file below DIR fails, and the others go on. Then -o table
-    tells the numbers of objects, bytes and seconds in a sentence, -o json in a document; raw is a line for each
+    gives the numbers of objects, bytes and seconds in a sentence, -o json in a document; raw is a line for each
     object: key, bytes, file.
     """
     if many and recursive:
@@ -203,7 +203,7 @@ def put(
     With --if-match or --if-none-match nothing is written, and the exit code is 1, if the object is another one.
 
     For each object: key, bytes, ETag, the node that wrote it, and the durability class that was reached. With DIR
-    that is one line each in raw; -o table tells the numbers of objects, bytes and seconds in a sentence, -o json in
+    that is one line each in raw; -o table gives the numbers of objects, bytes and seconds in a sentence, -o json in
     a document. Links to directories are not followed.
     """
     encode_ttl(ttl)
@@ -288,7 +288,7 @@ def rm(
     docs.txt too, "docs/" does not. It asks first; where there is no terminal to ask on, it wants --yes.
 
     One KEY prints nothing. Several, and --recursive: raw is a line for each key that was deleted, or was not there;
-    -o table tells their number and the seconds in a sentence, -o json in a document.
+    -o table gives their number and the seconds in a sentence, -o json in a document.
     """
     if len(keys) > 1 and if_match is not None:
         raise click.UsageError("--if-match goes with one key")

@@ -15,7 +15,7 @@ from milena_client.cli.commands.transfer import each
 from milena_client.cli.terminal.failures import FAILED, NOT_FOUND, printable
 from milena_client.cli.terminal.output import Column, Row, show_bytes, show_count
 from milena_client.cli.terminal.session import Session
-from milena_client.core.calls import FLUSH_TIMEOUT
+from milena_client.core.limits import FLUSH_TIMEOUT
 from milena_client.core.values import ObjectInfo
 from milena_client.sync.client import Milena
 from milena_common.api.errors import MilenaError
@@ -82,7 +82,7 @@ def rm_recursive(session: Session, prefix: str, yes: bool, delete: Callable[[Mil
         if not yes:
             first, items = _first(items, _MAX_COUNTED + 1)
             if first:
-                _ask(first, prefix)
+                _confirm(first, prefix)
             items = chain(first, items)
         return each(session, "rm", items, work, _key, REMOVED) or incomplete
 
@@ -91,11 +91,11 @@ def _key(item: ObjectInfo) -> str:
     return item.key
 
 
-def _first(items: Iterator[ObjectInfo], most: int) -> tuple[list[ObjectInfo], Iterator[ObjectInfo]]:
-    return [*islice(items, most)], items
+def _first(items: Iterator[ObjectInfo], limit: int) -> tuple[list[ObjectInfo], Iterator[ObjectInfo]]:
+    return [*islice(items, limit)], items
 
 
-def _ask(first: list[ObjectInfo], prefix: str) -> None:
+def _confirm(first: list[ObjectInfo], prefix: str) -> None:
     if len(first) > _MAX_COUNTED:
         which = f"more than {show_count(_MAX_COUNTED)} objects"
     else:

@@ -41,12 +41,12 @@ def _lines_of_stdin() -> Iterator[str]:
 def refresh(session: Session, targets: tuple[str, ...], prefix: bool) -> None:
     """Have KEYs, or all keys that begin with PREFIX/, read from S3 anew: after an `aws s3 sync`, for example.
 
-    The nodes drop their copies, and near caches are told. S3 is not touched, and what it does not have yet is kept.
-    An argument that ends in '/' is a prefix; '-' stands for those on stdin, one a line. It prints how many copies
+    The nodes drop their entries, and so do near caches. S3 is not touched, and what it does not have yet is kept.
+    An argument that ends in '/' is a prefix; '-' stands for those on stdin, one a line. It prints how many entries
     were dropped, and how many objects were kept because S3 does not have them yet.
     """
-    wanted = [each for target in targets for each in (_lines_of_stdin() if target == "-" else (target,))]
-    groups, prefixes = parts(wanted, prefixes=prefix)
+    names = [each for target in targets for each in (_lines_of_stdin() if target == "-" else (target,))]
+    groups, prefixes = parts(names, prefixes=prefix)
     with session.admin() as admin:
         done = [admin.refresh(keys) for keys in groups]
         done += [admin.refresh(prefix=each) for each in prefixes]

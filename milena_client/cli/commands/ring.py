@@ -87,7 +87,7 @@ def nodes(session: Session) -> None:
 
 
 def _writes(node: Node | MissingNode) -> int | None:
-    """Acknowledged writes that were not in S3 when the node last reported; None if it never did."""
+    """Return the acknowledged writes that were not in S3 when the node last reported; None if it never did."""
     return None if node.dirty_entries is None else node.dirty_entries + node.dead_letters
 
 
@@ -114,7 +114,7 @@ def leave(ctx: click.Context, session: Session, address: str, forget: bool) -> N
 
 @click.group()
 def ring() -> None:
-    """Ask the ring."""
+    """Read the ring."""
 
 
 @ring.command()

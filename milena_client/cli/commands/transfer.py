@@ -27,7 +27,7 @@ _MAX_SHOWN_FAILURES = 20
 
 @dataclass
 class Totals:
-    """What a command of many objects has done so far. `size` is in bytes, of the objects that are done."""
+    """The progress of a command of many objects. `size` is in bytes, of the objects that are done."""
 
     objects: int = 0
     size: int = 0
@@ -146,7 +146,7 @@ def _write_failures(totals: Totals) -> None:
 
 
 def _in_threads(items: Iterable[T], work: Callable[[T], Row | None]) -> Iterator[tuple[T, Future[Row | None]]]:
-    """The items with their finished futures, as they finish; few are begun before they are needed."""
+    """Yield the items with their finished futures, as they finish; few are begun before they are needed."""
     pool = ThreadPoolExecutor(_THREADS)
     pending: dict[Future[Row | None], T] = {}
     try:

@@ -25,7 +25,7 @@ from milena_client.cli.terminal.output import (
     write_rows,
 )
 from milena_client.cli.terminal.session import Session, cluster_options
-from milena_client.core.calls import FLUSH_TIMEOUT
+from milena_client.core.limits import FLUSH_TIMEOUT
 from milena_client.core.values import Flushed
 from milena_common.api.errors import MilenaError
 
@@ -46,7 +46,7 @@ _GREATEST = {
 
 
 def _ago(timestamp: float) -> str:
-    """How long ago that was; 0 is never."""
+    """Return how long ago that was; 0 is never."""
     return f"{show_seconds(max(0.0, time.time() - timestamp))} ago" if timestamp else "never"
 
 
@@ -82,11 +82,11 @@ _FAILED = (
 
 @click.group()
 def writeback() -> None:
-    """See and steer the way of acknowledged writes to S3."""
+    """Show and control the upload of acknowledged writes to S3."""
 
 
 def status_rows(nodes: Sequence[NodeStats]) -> list[Row]:
-    """A row for each node: what is dirty there, its bound, its dead letters, its journal."""
+    """Return a row for each node: what is dirty there, its bound, its dead letters, its journal."""
     return [
         {
             "address": node.address,
@@ -98,7 +98,7 @@ def status_rows(nodes: Sequence[NodeStats]) -> list[Row]:
 
 
 def status_total(rows: Sequence[Row]) -> Row:
-    """All nodes as one row: the oldest write, the newest upload, whether any journal is full."""
+    """Return all nodes as one row: the oldest write, the newest upload, whether any journal is full."""
     sums = {name: sum(row[name] for row in rows) for name in _SUMS}
     greatest = {name: max((row[name] for row in rows), default=0.0) for name in _GREATEST}
     return {"address": "all", **sums, **greatest, "state": ""}
@@ -177,7 +177,7 @@ def failed(session: Session, limit: int) -> None:
     """List the failed writes: acknowledged, and not taken by S3.
 
     S3 refuses dead letters for good; stuck writes fail again and again while others succeed. They are kept, and
-    reads answer them. raw is one a line, beginning with the key.
+    reads return them. raw is one a line, beginning with the key.
     """
     with session.admin() as admin:
         letters = admin.failed(limit)
@@ -200,8 +200,8 @@ def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everythin
     """Upload failed writes again, once the reason is mended: those of the KEYs, or --all."""
     _check_which(keys, everything)
     with session.admin() as admin:
-        settled = admin.retry(keys, all=everything)
-    _say_settled(ctx, session, settled, "to be uploaded again", keys)
+        resolved = admin.retry(keys, all=everything)
+    _show_resolved(ctx, session, resolved, "to be uploaded again", keys)
 
 
 @writeback.command()
@@ -212,9 +212,9 @@ def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everythin
 @click.pass_obj
 @click.pass_context
 def drop(ctx: click.Context, session: Session, keys: tuple[str, ...], everything: bool, yes: bool) -> None:
-    """Forget failed writes for good: those of the KEYs, or --all. Readers then find what S3 has.
+    """Delete failed writes for good: those of the KEYs, or --all. Readers then find what S3 has.
 
-    It asks first; where there is no terminal to ask on, it wants --yes.
+    It asks first; where there is no terminal to ask on, it needs --yes.
     """
     _check_which(keys, everything)
     if not yes and not sys.stdin.isatty():
@@ -227,8 +227,8 @@ def drop(ctx: click.Context, session: Session, keys: tuple[str, ...], everything
                 else f"the failed writes of {len(keys)} keys"
             )
             click.confirm(f"Drop {which}? These writes are nowhere else.", abort=True, err=True)
-        settled = admin.drop(keys, all=everything)
-    _say_settled(ctx, session, settled, "dropped", keys)
+        resolved = admin.drop(keys, all=everything)
+    _show_resolved(ctx, session, resolved, "dropped", keys)
 
 
 def _check_which(keys: Sequence[str], everything: bool) -> None:
@@ -236,11 +236,11 @@ def _check_which(keys: Sequence[str], everything: bool) -> None:
         raise click.UsageError("wanted is one of them: KEY..., or --all")
 
 
-def _say_settled(ctx: click.Context, session: Session, settled: int, done: str, keys: Sequence[str]) -> None:
+def _show_resolved(ctx: click.Context, session: Session, resolved: int, done: str, keys: Sequence[str]) -> None:
     if session.format == "json":
-        write_json({"settled": settled})
+        write_json({"settled": resolved})
     else:
-        click.echo(f"failed writes {done}: {settled}")
-    if keys and not settled:
+        click.echo(f"failed writes {done}: {resolved}")
+    if keys and not resolved:
         click.echo("milena: there are no failed writes of these keys", err=True)
         ctx.exit(NOT_FOUND)

@@ -71,7 +71,7 @@ class ClusterFailed(Exception):
 class Member:
     """A process of the cluster: `address` is its gRPC host:port, `ops` the URL of its metrics port.
 
-    `redis` is the host:port of a node's Redis door, "" for the router, which has none.
+    `redis` is the host:port of a node for the Redis protocol, "" for the router, which has none.
     """
 
     name: str
@@ -183,7 +183,7 @@ class LocalCluster:
 
     @property
     def _drain_seconds(self) -> float:
-        """How long nodes go on uploading when they are told to stop."""
+        """Return how many seconds nodes go on uploading when they are stopped."""
         try:
             return max(0.0, float(self._environ["DRAIN_SECONDS"]))
         except ValueError:  # the nodes have refused to start
@@ -209,7 +209,7 @@ class LocalCluster:
             self.s3_endpoint = f"http://{HOST}:{port}"
             self._moto = self._spawn("s3", ["moto.server", "-H", HOST, "-p", str(port)], {})
             try:
-                self._await_answer(self._moto, f"{self.s3_endpoint}/moto-api/")
+                self._await_response(self._moto, f"{self.s3_endpoint}/moto-api/")
                 return
             except ClusterFailed:
                 if self._moto.exit_code() is None or attempt == _ATTEMPTS - 1:
@@ -239,7 +239,7 @@ class LocalCluster:
         return lambda: self._launch(f"cache{number}", "milena_cache", number, environment)
 
     def _launch(self, name: str, module: str, number: int, environment: Mapping[str, str]) -> Member:
-        """`number` is a node's, from 1; 0 is the router, which has no Redis door."""
+        """Return the ports of node `number`, from 1; 0 is the router, which does not speak the Redis protocol."""
         port, ops = self._ports.take(_GRPC + number), self._ports.take(_OPS + number)
         redis = f"{HOST}:{self._ports.take(_REDIS + number)}" if number else ""
         own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis}
@@ -248,12 +248,12 @@ class LocalCluster:
         return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", redis, process)
 
     def _bring_up(self, launches: list[Callable[[], Member]]) -> list[Member]:
-        """Launch all at once and wait until each answers; again, on other ports, if somebody took its port."""
+        """Launch all at once and wait until each responds; again, on other ports, if a port was taken."""
         members = [launch() for launch in launches]
         for index, launch in enumerate(launches):
             for attempt in range(_ATTEMPTS):
                 try:
-                    self._await_answer(members[index].process, f"{members[index].ops}/livez")
+                    self._await_response(members[index].process, f"{members[index].ops}/livez")
                     break
                 except ClusterFailed:
                     if members[index].process.exit_code() != 1 or attempt == _ATTEMPTS - 1:
@@ -261,12 +261,12 @@ class LocalCluster:
                     members[index] = launch()
         return members
 
-    def _await_answer(self, process: Process, url: str) -> None:
+    def _await_response(self, process: Process, url: str) -> None:
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             if process.exit_code() is not None:
                 raise ClusterFailed(
-                    f"{process.name} ended with exit code {process.exit_code()}:\n{process.last_words()}"
+                    f"{process.name} ended with exit code {process.exit_code()}:\n{process.last_lines()}"
                 )
             try:
                 with _direct.open(url, timeout=1):
@@ -275,7 +275,7 @@ class LocalCluster:
                         return
             except OSError:
                 time.sleep(0.05)
-        raise ClusterFailed(f"{process.name} does not answer at {url}:\n{process.last_words()}")
+        raise ClusterFailed(f"{process.name} does not respond at {url}:\n{process.last_lines()}")
 
 
 def _not_ready(member: Member) -> str:

@@ -21,7 +21,7 @@ from milena_client.cli.terminal.failures import FAILED, printable
 
 _NODES = 3
 
-# What programs need to run at all. The rest of the environment is somebody's configuration, maybe for Milena.
+# What programs need to run at all. The rest of the environment may configure Milena otherwise.
 _KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KEPT_PREFIXES = ("LC_", "PYTHON")
 

@@ -24,7 +24,7 @@ READERS = 200
 LEASE_SECONDS = 2
 _COLD_KEY = "demo/one-cold-key"
 _COLD_BYTES = 2**20
-_SETTLE_SECONDS = 30.0
+_WAIT_SECONDS = 30.0
 _WRITES = 200
 _WRITE_BYTES = 1024
 
@@ -130,7 +130,7 @@ class Tour:
         ]
         console().print(table(_WRITE_COLUMNS, rows))
         started = time.monotonic()
-        flushed = self._client.flush(timeout=_SETTLE_SECONDS)
+        flushed = self._client.flush(timeout=_WAIT_SECONDS)
         seconds = time.monotonic() - started
         there = sum(self._from_s3(key) == value for key, value in written.items())
         self._check(
@@ -169,14 +169,14 @@ class Tour:
             f"          the slowest read took {seen.slowest:.1f} s: it waited until the lost node's lease was over"
         )
         self._cluster.add_node()
-        late = self._cluster.wait_ready(_SETTLE_SECONDS)
+        late = self._cluster.wait_ready(_WAIT_SECONDS)
         members = len(self._admin.nodes().nodes)
         self._check(not late and members == left + 1, f"a new node has joined: the ring has {members} nodes")
 
     def _read_until_healed(self, nodes: int) -> _Seen:
         """Read all files over and over until a whole pass was made on a ring of `nodes`."""
         seen = _Seen()
-        until = time.monotonic() + _SETTLE_SECONDS
+        until = time.monotonic() + _WAIT_SECONDS
         while not seen.healed and time.monotonic() < until:
             complete = len(self._admin.nodes().nodes) == nodes
             for key, value in self._files.items():

@@ -3,7 +3,7 @@
 A TCP port is free until the process that it is meant for listens, some hundred milliseconds after it was
 chosen. Two clusters that were started together chose the same ports, and one of them ended. So each holds, for
 every port that it has chosen, the UDP port of the same number, which nothing else here uses: only one process
-can, whoever runs it, and the system lets go of it when the process ends, however that happens.
+can, for any user, and the system lets go of it when the process ends, however that happens.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _ATTEMPTS = 100
 
 
 class Ports:
-    """Hands out each port once: the wanted one if it is free, another otherwise. Reserves them until `close`."""
+    """Hands out each port once: the preferred one if it is free, another otherwise. Reserves them until `close`."""
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
 
-    def take(self, wanted: int) -> int:
-        """Reserve and return a port that nobody listens on. Raises OSError if none can be found."""
-        port = wanted
+    def take(self, preferred: int) -> int:
+        """Reserve and return a port on which no process listens. Raises OSError if none can be found."""
+        port = preferred
         for _ in range(_ATTEMPTS):
             if self._reserve(port):
                 return port

@@ -44,7 +44,7 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
-    def last_words(self, lines: int = 5) -> str:
+    def last_lines(self, lines: int = 5) -> str:
         """The end of its log."""
         text = self.log.read_text(errors="replace").strip().splitlines()
         return "\n".join(text[-lines:]) or "(its log is empty)"

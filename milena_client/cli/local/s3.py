@@ -40,7 +40,7 @@ class S3Choice:
 def choose_s3(environ: Mapping[str, str]) -> S3Choice:
     """An endpoint in S3_ENDPOINT_URL is used; with S3_BUCKET alone, AWS; with neither, an embedded S3.
 
-    A bucket on AWS is somebody's: it is never created. At an endpoint it is created if it is missing.
+    A bucket on AWS is never created: its owner decides about it. At an endpoint it is created if it is missing.
     """
     endpoint, bucket = environ.get("S3_ENDPOINT_URL", ""), environ.get("S3_BUCKET", "")
     if endpoint:

@@ -68,7 +68,7 @@ def up(ctx: click.Context, nodes: int, logs: Path | None) -> None:
             say_addresses(cluster, s3, environ)
             for name, reason in cluster.wait_ready(_READY_SECONDS).items():
                 click.echo(f"milena: {name} is not ready: {printable(reason)}", err=True)
-            ended = watch(cluster)
+            finished = watch(cluster)
             click.echo("stopping …")
         left = [] if s3.embedded else cluster.undrained()
         if left:
@@ -77,10 +77,10 @@ def up(ctx: click.Context, nodes: int, logs: Path | None) -> None:
                 "the next `milena up` with these journals uploads them",
                 err=True,
             )
-        for process in ended:
+        for process in finished:
             click.echo(f"milena: {process.name} ended by itself; its log ends with:", err=True)
-            click.echo(process.last_words(), err=True)
-        if ended or left:
+            click.echo(process.last_lines(), err=True)
+        if finished or left:
             ctx.exit(FAILED)
 
 
@@ -116,11 +116,11 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def log_directory(wanted: Path | None) -> Iterator[Path]:
+def log_directory(chosen: Path | None) -> Iterator[Path]:
     """A directory for log files; a temporary one is removed unless something failed."""
-    if wanted is not None:
-        wanted.mkdir(parents=True, exist_ok=True)
-        yield wanted.absolute()
+    if chosen is not None:
+        chosen.mkdir(parents=True, exist_ok=True)
+        yield chosen.absolute()
         return
     directory = Path(tempfile.mkdtemp(prefix="milena-"))
     try:
@@ -180,10 +180,10 @@ def _fatal(cluster: LocalCluster) -> list[Process]:
 
 def _watch_live(cluster: LocalCluster, admin: Admin) -> list[Process]:
     with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as live:
-        while not (ended := _fatal(cluster)):
+        while not (finished := _fatal(cluster)):
             live.update(_picture(cluster, admin), refresh=True)
             time.sleep(_REFRESH_SECONDS)
-    return ended
+    return finished
 
 
 def _picture(cluster: LocalCluster, admin: Admin) -> Group:
@@ -200,7 +200,7 @@ def _picture(cluster: LocalCluster, admin: Admin) -> Group:
 def _watch_lines(cluster: LocalCluster, admin: Admin) -> list[Process]:
     """A line when the state changes, and one from time to time while there is traffic."""
     shown, reads, next_line = "", -1.0, 0.0
-    while not (ended := _fatal(cluster)):
+    while not (finished := _fatal(cluster)):
         try:
             nodes = admin.stats()
         except MilenaError as error:
@@ -212,7 +212,7 @@ def _watch_lines(cluster: LocalCluster, admin: Admin) -> list[Process]:
             click.echo(printable(line))
             shown, reads, next_line = state, count, time.monotonic() + _LINE_SECONDS
         time.sleep(_REFRESH_SECONDS)
-    return ended
+    return finished
 
 
 def _state(nodes: list[NodeStats]) -> str:

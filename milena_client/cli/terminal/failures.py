@@ -1,4 +1,4 @@
-"""Pure. How a failure is told on the command line: exit codes and one-line messages.
+"""Pure. Reports failures on the command line: exit codes and one-line messages.
 
 0    done
 1    failed
@@ -31,7 +31,7 @@ BROKEN_PIPE = 141
 
 
 def exit_code(error: Exception) -> int:
-    """The exit code for a command that ended with `error`."""
+    """Return the exit code for a command that ended with `error`."""
     if isinstance(error, KeyNotFound):
         return NOT_FOUND
     if isinstance(error, Unavailable | DeadlineExceeded):
@@ -42,18 +42,18 @@ def exit_code(error: Exception) -> int:
 
 
 def common_exit_code(errors: Iterable[Exception]) -> int:
-    """The exit code for a command of many keys: 0 without errors, their code if they agree, 1 otherwise."""
+    """Return the exit code for a command of many keys: 0 without errors, their code if they agree, 1 otherwise."""
     codes = {exit_code(error) for error in errors}
     return codes.pop() if len(codes) == 1 else FAILED if codes else 0
 
 
 def printable(text: str) -> str:
-    """`text` on one line, and without characters that a terminal would act on."""
+    """Return `text` on one line, and without characters that a terminal would act on."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without Python's decoration around errors of the system."""
+    """Return what went wrong, without Python's decoration around errors of the system."""
     if isinstance(error, OSError) and not isinstance(error, MilenaError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -49,7 +49,7 @@ def write_raw(columns: Sequence[Column], rows: Iterable[Row]) -> None:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
-    """`rows` as a table for a terminal."""
+    """Return `rows` as a table for a terminal."""
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
@@ -59,7 +59,10 @@ def table(columns: Sequence[Column], rows: Sequence[Row]) -> Table:
 
 
 def console() -> Console:
-    """Where tables go. Rows are never cut to the width of a terminal: it wraps them, or a program reads them."""
+    """Return the console for tables.
+
+    Rows are never cut to the width of a terminal: it wraps them, or a program reads them.
+    """
     return Console(highlight=False, width=1000)
 
 
@@ -70,7 +73,7 @@ def _plain(value: Any) -> str:
 
 
 def show_bytes(count: float) -> str:
-    """A number of bytes for people: 512 B, 1.5 KiB, 20 MiB."""
+    """Return a number of bytes for people: 512 B, 1.5 KiB, 20 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
@@ -79,22 +82,22 @@ def show_bytes(count: float) -> str:
 
 
 def show_count(count: float) -> str:
-    """A whole number with its thousands apart."""
+    """Return a whole number with its thousands apart."""
     return f"{count:,.0f}"
 
 
 def show_percent(share: float | None) -> str:
-    """A share of 1 in percent; "-" where there is none."""
+    """Return a share of 1 in percent; "-" for None."""
     return "-" if share is None else f"{share:.1%}"
 
 
 def show_time(timestamp: float) -> str:
-    """A moment, given in seconds since 1970, in UTC."""
+    """Return a timestamp, given in seconds since 1970, as text in UTC."""
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration for people: 3.2 s, 5 min, 2.5 h, 4.0 d."""
+    """Return a duration for people: 3.2 s, 5 min, 2.5 h, 4.0 d."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

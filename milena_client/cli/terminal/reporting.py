@@ -1,4 +1,4 @@
-"""Coordination. Tells a person why a command takes its time: a rate limit, or what is tried again. Once each."""
+"""Coordination. Reports why a command takes long: a rate limit, or what is tried again. Once each."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ReportingTransport:
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
         try:
-            answer = self._inner.call(method, request, timeout)
+            response = self._inner.call(method, request, timeout)
         except MilenaError as error:
             self._failed(request, error)
             raise
-        return answer
+        return response
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         return self._inner.start(method, request, timeout)

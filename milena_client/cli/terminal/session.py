@@ -1,4 +1,4 @@
-"""Shell. What the options that every command has say: which cluster, and in what form the output is wanted."""
+"""Shell. The options that every command has: which cluster, and the form of the output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import click
 from milena_client.admin import Admin
 from milena_client.cli.terminal.failures import printable
 from milena_client.cli.terminal.reporting import ReportingTransport
-from milena_client.core.calls import DEFAULT_TIMEOUT, Retries
+from milena_client.core.calls import Retries
+from milena_client.core.limits import DEFAULT_TIMEOUT
 from milena_client.core.url import Target, from_environment, parse_duration, parse_url
 from milena_client.sync.client import Milena
 from milena_client.sync.direct import DirectTransport
@@ -37,11 +38,11 @@ class Session:
 
     @property
     def format(self) -> str:
-        """table for a person, raw for a program, unless the option says otherwise."""
+        """Return the form of the output: that of the option, else table on a terminal, raw for a program."""
         return self.output or ("table" if sys.stdout.isatty() else "raw")
 
     def client(self) -> Milena:
-        """A client of the cluster. Raises ConfigError."""
+        """Return a client of the cluster. Raises ConfigError."""
         target = self._target()
         timeout = target.timeout or DEFAULT_TIMEOUT
         transport = self.transport
@@ -49,7 +50,7 @@ class Session:
             router = GrpcTransport(target.address, target.note)
             transport = router
             if target.direct:
-                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.draw)
+                transport = DirectTransport(router, target.bucket, timeout, self.clock, Retries.rng)
         return Milena(
             target.address,
             bucket=target.bucket,
@@ -59,7 +60,7 @@ class Session:
         )
 
     def admin(self) -> Admin:
-        """The operator's connection to the cluster. Raises ConfigError."""
+        """Return the operator's connection to the cluster. Raises ConfigError."""
         target = self._target()
         return Admin(
             target.address,
@@ -82,14 +83,14 @@ def _say(line: str) -> None:
     click.echo(f"milena: {printable(line)}", err=True)
 
 
-def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+def _record(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     if value is not None and param.name is not None:
         setattr(ctx.find_root().ensure_object(Session), param.name, value)
 
 
-def _note_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _record_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     try:
-        _note(ctx, param, None if value is None else parse_duration(value))
+        _record(ctx, param, None if value is None else parse_duration(value))
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
@@ -101,7 +102,7 @@ _OUTPUT = click.option(
     "--output",
     type=click.Choice(FORMATS),
     expose_value=False,
-    callback=_note,
+    callback=_record,
     help="Form of the output. Default: table on a terminal, raw (tab-separated lines) otherwise.",
 )
 _CLUSTER = (
@@ -109,15 +110,17 @@ _CLUSTER = (
         "--url",
         metavar="milena://HOST[:PORT][/BUCKET]",
         expose_value=False,
-        callback=_note,
+        callback=_record,
         help="The cluster. Default: the variable MILENA_URL, or the router on this machine.",
     ),
-    click.option("--bucket", expose_value=False, callback=_note, help="The bucket, if not the nodes' default one."),
+    click.option(
+        "--bucket", expose_value=False, callback=_record, help="The bucket; by default that of the nodes."
+    ),
     click.option(
         "--timeout",
         metavar="DURATION",
         expose_value=False,
-        callback=_note_duration,
+        callback=_record_duration,
         help="Time for each call, such as 500ms or 2s. Default: 10s.",
     ),
 )

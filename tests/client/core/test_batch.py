@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.message import Message
 
 from milena_client import AsyncMilena, BatchError, Milena, RateLimited, Unavailable
-from milena_client.core.batch import WINDOW
+from milena_client.core.limits import BATCH_WINDOW
 from milena_client.testing import FakeAsyncMilena, FakeClock, FakeMilena
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.pb import router_server_pb2 as pb
@@ -26,16 +26,16 @@ def _found(request: Message) -> pb.GetResponse:
 
 def test_at_most_a_window_is_in_flight_and_answers_may_come_in_any_order() -> None:
     def when_started(transport: ManualTransport) -> None:
-        if len(transport.flying) == WINDOW:
+        if len(transport.flying) == BATCH_WINDOW:
             for request, future in reversed(transport.flying):
                 future.set_result(_found(request))
             transport.flying.clear()
 
     transport = ManualTransport(when_started)
-    keys = [str(number) for number in range(WINDOW * 5)]
+    keys = [str(number) for number in range(BATCH_WINDOW * 5)]
     found = Milena(transport=transport, clock=FakeClock()).get_many(keys)
     assert found == {key: key.encode() for key in keys}
-    assert transport.most == WINDOW
+    assert transport.most == BATCH_WINDOW
 
 
 def test_a_batch_that_is_interrupted_gives_up_what_is_in_flight() -> None:

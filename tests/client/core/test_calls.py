@@ -10,10 +10,13 @@ import pytest
 from google.protobuf.message import Message
 
 from milena_client import AsyncMilena, Flushed, Milena
+from milena_client.aio.caller import AsyncCaller
 from milena_client.core import operations
-from milena_client.core.calls import DEFAULT_TIMEOUT, AsyncCaller, Caller, Failed, Retries, first_attempt
-from milena_client.core.rate_limit_queue import Pace
+from milena_client.core.calls import FailedAttempt, Retries, failed_attempt
+from milena_client.core.limits import DEFAULT_TIMEOUT
+from milena_client.core.rate_limit_queue import RateLimitQueue
 from milena_client.core.retry import DEFAULT_RETRY, Attempts, RetryBudget
+from milena_client.sync.caller import Caller
 from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_common.api.errors import (
     ConditionFailed,
@@ -148,7 +151,7 @@ def test_what_is_not_durable_in_time_says_how_much(client: Any) -> None:
 
 def test_what_s3_refuses_is_not_waited_for(client: Any) -> None:
     do, _ = client(pb.FlushResponse(remaining=2, failed=1))
-    with pytest.raises(FailedPrecondition, match=r"S3 refuses 1 of these writes for good.*milena writeback failed"):
+    with pytest.raises(FailedPrecondition, match=r"S3 rejects 1 of these writes for good.*milena writeback failed"):
         do("wait_durable", "k")
 
 
@@ -252,13 +255,13 @@ def test_a_call_may_begin_with_an_attempt_that_somebody_else_has_made(kind: str)
         return caller.run(*args) if kind == "sync" else asyncio.run(caller.run(*args))
 
     clock.time = 12.0
-    assert run(operations.get("k", ""), None, Failed(10.0, NodeLost("gone"))) == b"v"
+    assert run(operations.get("k", ""), None, FailedAttempt(10.0, NodeLost("gone"))) == b"v"
     assert clock.time > 12.0
     assert script.timeouts == [pytest.approx(15.0 - clock.time)]
     with pytest.raises(NodeLost, match="gone"):
-        run(operations.put("k", b"v", ""), None, Failed(clock.time, NodeLost("gone")))
+        run(operations.put("k", b"v", ""), None, FailedAttempt(clock.time, NodeLost("gone")))
     with pytest.raises(DeadlineExceeded, match=r"get 'k': not finished within 5 s \(silence\)"):
-        run(operations.get("k", ""), None, Failed(clock.time, DeadlineExceeded("silence")))
+        run(operations.get("k", ""), None, FailedAttempt(clock.time, DeadlineExceeded("silence")))
     assert len(script.timeouts) == 1
 
 
@@ -266,8 +269,10 @@ def test_a_call_has_time_for_the_loss_of_a_node_by_default() -> None:
     """A node that dies holds its slots until its lease is over; then there has to be time with the next owner."""
     assert 2 * router_config.load(Environment({}), 2**30).lease_seconds <= DEFAULT_TIMEOUT
     clock = FakeClock()
-    policy, max_draw = DEFAULT_RETRY, lambda: 0.999
-    calls = Attempts(policy, RetryBudget(policy), Pace(), repeatable=True, deadline=DEFAULT_TIMEOUT, draw=max_draw)
+    policy, rng = DEFAULT_RETRY, lambda: 0.999
+    calls = Attempts(
+        policy, RetryBudget(policy), RateLimitQueue(), repeatable=True, deadline=DEFAULT_TIMEOUT, rng=rng
+    )
     while clock.time < router_config.load(Environment({}), 2**30).lease_seconds + 1:
         delay = calls.next_delay(NodeLost("gone"), clock.time)
         assert delay is not None
@@ -276,6 +281,6 @@ def test_a_call_has_time_for_the_loss_of_a_node_by_default() -> None:
 
 def test_what_a_first_attempt_came_to() -> None:
     lost = NodeLost("gone")
-    assert first_attempt(1.0, lost) == Failed(1.0, lost)
+    assert failed_attempt(1.0, lost) == FailedAttempt(1.0, lost)
     for nothing_done in (NOT_SENT, Moved(5, "a:1"), NoNodes("no ring"), [b"not", b"a value"]):
-        assert first_attempt(1.0, nothing_done) is None
+        assert failed_attempt(1.0, nothing_done) is None

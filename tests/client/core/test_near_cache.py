@@ -17,8 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from milena_client import AsyncMilena, Milena
 from milena_client.core import near_cache
-from milena_client.core.invalidations import apply
-from milena_client.core.near_cache import BOUND_SECONDS, ENTRY_OVERHEAD, Mark, NearCache
+from milena_client.core.invalidations import apply_push
+from milena_client.core.near_cache import BOUND_SECONDS, ENTRY_OVERHEAD, NearCache, ReadMark
 from milena_client.core.values import Key
 from milena_common.api.errors import InvalidRequest, NodeLost
 
@@ -48,7 +48,17 @@ class NearUnderTest:
         self.answers()
 
     def keep(self, key: Key, value: bytes) -> None:
-        assert self.near.through(key, lambda _: value) == value
+        assert self.read(key, lambda: value) == value
+
+    def read(self, key: Key, request: Callable[[], Any]) -> Any:
+        """Read `key` as the clients do: `request` finds it."""
+        mark = self.near.begin_read(key)
+        found = None
+        try:
+            found = request()
+            return found
+        finally:
+            self.near.end_read(key, mark, found)
 
 
 def test_a_value_is_told_as_the_same_object_until_it_is_too_old() -> None:
@@ -65,11 +75,11 @@ def test_a_value_is_told_as_the_same_object_until_it_is_too_old() -> None:
 def test_the_age_counts_from_the_beginning_of_the_read() -> None:
     t = NearUnderTest(max_age=30)
 
-    def slowly(key: Key) -> bytes:
+    def slowly() -> bytes:
         t.advance(20)
         return b"v"
 
-    t.near.through("k", slowly)
+    t.read("k", slowly)
     t.advance(10)
     assert t.near.get("k") is None
 
@@ -77,7 +87,7 @@ def test_the_age_counts_from_the_beginning_of_the_read() -> None:
 @pytest.mark.parametrize("found", [None, NodeLost("gone"), 7])
 def test_what_is_no_value_is_not_kept(found: Any) -> None:
     t = NearUnderTest()
-    assert t.near.through("k", lambda _: found) is found
+    assert t.read("k", lambda: found) is found
     assert len(t.near) == 0
     assert not t.near._marks
 
@@ -112,7 +122,7 @@ def test_keys_that_are_none_are_left_to_the_call_that_follows() -> None:
     t = NearUnderTest()
     for key in (["list"], 7, None, "\ud800"):
         assert t.near.get(key) is None  # type: ignore[arg-type]
-        assert t.near.through(key, lambda _: b"v") == b"v"  # type: ignore[arg-type]
+        assert t.read(key, lambda: b"v") == b"v"  # type: ignore[arg-type]
         t.near.drop((key,))  # type: ignore[arg-type]
     assert len(t.near) == 0
 
@@ -135,11 +145,11 @@ def test_a_lost_connection_takes_everything_along_and_also_reads_under_way() -> 
     t.answers("other")
     t.keep("k", b"v")
 
-    def ask(key: Key) -> bytes:
+    def request() -> bytes:
         t.near.lost("node")
         return b"v"
 
-    t.near.through("under way", ask)
+    t.read("under way", request)
     assert len(t.near) == 0
     t.keep("k", b"v")
     assert t.near.get("k") == b"v"  # of the other node
@@ -158,9 +168,9 @@ def test_what_a_read_brings_is_not_kept_if_the_key_changed_meanwhile() -> None:
         lambda: t.near.drop(("k",)),
         t.near.clear,
     ):
-        mark = t.near.begin("k")
+        mark = t.near.begin_read("k")
         speaks_against()
-        t.near.end("k", mark, b"old")
+        t.near.end_read("k", mark, b"old")
         assert t.near.get("k") is None
         assert not t.near._marks
         t.keep("k", b"new")
@@ -169,49 +179,49 @@ def test_what_a_read_brings_is_not_kept_if_the_key_changed_meanwhile() -> None:
 def test_reads_that_overlap_and_find_different_things_keep_none() -> None:
     t = NearUnderTest()
     for one, other in ((b"old", b"new"), (b"old", None), (None, b"old")):
-        first, second = t.near.begin("k"), t.near.begin("k")
-        t.near.end("k", first, one)
-        t.near.end("k", second, other)
+        first, second = t.near.begin_read("k"), t.near.begin_read("k")
+        t.near.end_read("k", first, one)
+        t.near.end_read("k", second, other)
         assert t.near.get("k") is None
 
 
 def test_what_was_seen_past_it_speaks_against_what_is_kept_and_what_will_be() -> None:
     t = NearUnderTest()
     t.keep("k", b"old")
-    mark = t.near.begin("k")
-    t.near.saw("k", b"new")
-    t.near.end("k", mark, b"old")
+    mark = t.near.begin_read("k")
+    t.near.observed("k", b"new")
+    t.near.end_read("k", mark, b"old")
     assert t.near.get("k") is None
     t.keep("k", b"new")
-    t.near.saw("k", b"new")
+    t.near.observed("k", b"new")
     assert t.near.get("k") == b"new"
-    t.near.saw("k", None)
+    t.near.observed("k", None)
     assert t.near.get("k") is None
 
 
 def test_reads_of_one_key_do_not_disturb_each_other() -> None:
     t = NearUnderTest()
-    first, second = t.near.begin("k"), t.near.begin("k")
-    t.near.end("k", first, NodeLost("gone"))
-    t.near.end("k", second, b"v")
+    first, second = t.near.begin_read("k"), t.near.begin_read("k")
+    t.near.end_read("k", first, NodeLost("gone"))
+    t.near.end_read("k", second, b"v")
     assert t.near.get("k") == b"v"
-    third = t.near.begin("k")
+    third = t.near.begin_read("k")
     t.near.invalidate([b"k"])
-    fourth = t.near.begin("k")
-    t.near.end("k", third, b"new")
+    fourth = t.near.begin_read("k")
+    t.near.end_read("k", third, b"new")
     assert t.near.get("k") is None
-    t.near.end("k", fourth, b"new")
+    t.near.end_read("k", fourth, b"new")
     assert t.near.get("k") == b"new"
 
 
-async def test_a_read_that_is_cancelled_leaves_nothing_behind() -> None:
+def test_a_read_that_is_interrupted_leaves_nothing_behind() -> None:
     t = NearUnderTest()
 
-    async def broken() -> bytes:
+    def interrupted_read() -> bytes:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await t.near.keeping("k", broken())
+        t.read("k", interrupted_read)
     assert not t.near._marks
 
 
@@ -219,19 +229,19 @@ def test_pushes_name_keys_everything_or_something_else() -> None:
     t = NearUnderTest()
     for key in ("a", "s3://b/c", "d"):
         t.keep(key, b"v")
-    apply([b"invalidate", [b"a", b"s3://default/s3://b/c"]], t.near)
+    apply_push([b"invalidate", [b"a", b"s3://default/s3://b/c"]], t.near)
     assert t.near.get_many(["a", "s3://b/c", "d"]) == {"d": b"v"}
-    apply([b"message", b"channel", b"text"], t.near)
+    apply_push([b"message", b"channel", b"text"], t.near)
     assert t.near.get("d") == b"v"
-    apply([b"invalidate", None], t.near)
+    apply_push([b"invalidate", None], t.near)
     assert len(t.near) == 0
     assert t.near.invalidations == 2
 
 
 def test_many_at_once() -> None:
     t = NearUnderTest()
-    found = t.near.through_many(["a", "b", "c"], lambda keys: [b"1", None, NodeLost("gone")])
-    assert found[:2] == [b"1", None]
+    keys = ["a", "b", "c"]
+    t.near.end_reads(keys, t.near.begin_reads(keys), [b"1", None, NodeLost("gone")])
     assert t.near.get_many(["a", "b", "c"]) == {"a": b"1"}
 
 
@@ -268,7 +278,7 @@ def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
         for turn in range(600):
             key = keys[(seed * 7 + turn) % len(keys)]
             if t.near.get(key) is None:
-                t.near.through(key, lambda key: str(key).encode())
+                t.read(key, key.encode)
             if turn % 5 == 0:
                 t.near.invalidate([key.encode()])
 
@@ -351,7 +361,7 @@ def test_it_never_takes_more_than_it_may(puts: list[tuple[str, int]]) -> None:
 @dataclass
 class Reading:
     key: Key
-    mark: Mark | None
+    mark: ReadMark | None
     version: int | None  # once the node has seen the read
 
 
@@ -388,7 +398,7 @@ class ReadsAndMessages(RuleBasedStateMachine):
     @rule(key=keys)
     def begins_to_read(self, key: Key) -> None:
         if self.near.get(key) is None:
-            self.readings.append(Reading(key, self.near.begin(key), None))
+            self.readings.append(Reading(key, self.near.begin_read(key), None))
 
     def _one(self, data: st.DataObject) -> Reading:
         return self.readings[data.draw(st.integers(0, len(self.readings) - 1))]
@@ -408,12 +418,12 @@ class ReadsAndMessages(RuleBasedStateMachine):
         self.readings.remove(reading)
         if reading.version is not None:
             self.known[filed(reading.key)] = max(self.known[filed(reading.key)], reading.version)
-        self.near.end(reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version)
+        self.near.end_read(reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version)
 
     @rule(key=keys)
     def reads_past_it(self, key: Key) -> None:
         version = self.known[filed(key)] = self.versions[filed(key)]
-        self.near.saw(key, b"%d" % version)
+        self.near.observed(key, b"%d" % version)
 
     @rule(key=keys)
     def somebody_writes(self, key: Key) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milena_client.core.rate_limit_queue import Pace
+from milena_client.core.rate_limit_queue import RateLimitQueue
 from milena_client.core.retry import Attempts, RetryBudget, RetryPolicy
 from milena_common.api.errors import (
     AccessDenied,
@@ -23,14 +23,19 @@ from milena_common.api.errors import (
     Unavailable,
 )
 
-POLICY = RetryPolicy(first=0.05, most=1.0, tokens=10.0, refund=0.1)
+POLICY = RetryPolicy(first=0.05, max_delay=1.0, tokens=10.0, refund=0.1)
 
 
 def attempts(
-    *, repeatable: bool = True, deadline: float = 5.0, budget: RetryBudget | None = None, draw: float = 0.999
+    *, repeatable: bool = True, deadline: float = 5.0, budget: RetryBudget | None = None, random: float = 0.999
 ) -> Attempts:
     return Attempts(
-        POLICY, budget or RetryBudget(POLICY), Pace(), repeatable=repeatable, deadline=deadline, draw=lambda: draw
+        POLICY,
+        budget or RetryBudget(POLICY),
+        RateLimitQueue(),
+        repeatable=repeatable,
+        deadline=deadline,
+        rng=lambda: random,
     )
 
 
@@ -69,8 +74,8 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says() -> None:
 
 
 @given(st.lists(st.floats(0, 2)), st.floats(0.01, 60), st.floats(0, 0.999))
-def test_no_pause_ends_after_the_deadline(failures_after: list[float], deadline: float, draw: float) -> None:
-    tries, now = attempts(deadline=deadline, draw=draw), 0.0
+def test_no_pause_ends_after_the_deadline(failures_after: list[float], deadline: float, random: float) -> None:
+    tries, now = attempts(deadline=deadline, random=random), 0.0
     for seconds in failures_after:
         now += seconds
         delay = tries.next_delay(Unavailable(""), now)
@@ -87,7 +92,7 @@ def test_an_outage_does_not_multiply_the_load() -> None:
     assert retries == 10
     # Ten successes are worth one retry.
     for _ in range(11):
-        budget.succeeded()
+        budget.refund_success()
     retries = sum(attempts(budget=budget).next_delay(Unavailable(""), 0.0) is not None for _ in range(1000))
     assert retries == 1
 
@@ -95,7 +100,7 @@ def test_an_outage_does_not_multiply_the_load() -> None:
 def test_successes_fill_the_budget_and_no_more() -> None:
     budget = RetryBudget(POLICY)
     for _ in range(1000):
-        budget.succeeded()
+        budget.refund_success()
     assert sum(budget.take() for _ in range(1000)) == 10
 
 
@@ -108,7 +113,7 @@ def test_a_rate_limit_costs_no_token() -> None:
 
 def test_no_tokens_no_retries() -> None:
     policy = RetryPolicy(tokens=0)
-    tries = Attempts(policy, RetryBudget(policy), Pace(), repeatable=True, deadline=5.0, draw=lambda: 0.5)
+    tries = Attempts(policy, RetryBudget(policy), RateLimitQueue(), repeatable=True, deadline=5.0, rng=lambda: 0.5)
     assert tries.next_delay(Unavailable(""), 0.0) is None
 
 

@@ -47,24 +47,24 @@ KEY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 @given(KEY | st.sampled_from(["{tag}a", "a{tag}", "{}", "s3://bucket/k"]))
 def test_a_key_belongs_to_the_owner_of_its_slot(key: str) -> None:
     both = routes(A, B)
-    filed = both.filed(key)
-    assert filed == both.filed(key.encode()) == cache_key("", key.encode())
-    assert both.way(filed).address == ("a:6379" if slot_of(filed) < SLOTS // 2 else "b:6379")
-    assert both.of(pb.GetRequest(key=key.encode())) is both.way(filed)
+    encoded = both.to_cache_key(key)
+    assert encoded == both.to_cache_key(key.encode()) == cache_key("", key.encode())
+    assert both.owner_of(encoded).address == ("a:6379" if slot_of(encoded) < SLOTS // 2 else "b:6379")
+    assert both.owner_of_request(pb.GetRequest(key=key.encode())) is both.owner_of(encoded)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(KEY | st.sampled_from(["{tag}a", "s3://bucket/k"]), unique=True), st.integers(1, 5))
 def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], most: int) -> None:
     for those in (routes(A), routes(A, B), routes(B, bucket="logs")):
-        filed = those.filed_many(keys)
-        assert filed == [those.filed(key) for key in keys]
-        assert filed == those.filed_many([key.encode() for key in keys])
+        cache_keys = those.to_cache_keys(keys)
+        assert cache_keys == [those.to_cache_key(key) for key in keys]
+        assert cache_keys == those.to_cache_keys([key.encode() for key in keys])
         places = set()
-        for way, wanted, at in those.shares(filed, most):
+        for way, wanted, at in those.by_owner(cache_keys, most):
             assert len(wanted) <= most
-            assert wanted == [filed[place] for place in at]
-            assert all(those.way(key) is way for key in wanted)
+            assert wanted == [cache_keys[place] for place in at]
+            assert all(those.owner_of(key) is way for key in wanted)
             assert not places & set(at)
             places |= set(at)
         assert places == set(range(len(keys)))
@@ -72,20 +72,20 @@ def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], most: int) ->
 
 @pytest.mark.parametrize("key", ["\ud800", 5, None, bytearray(b"k")])
 def test_what_cannot_be_a_key_is_left_to_those_who_say_so(key: object) -> None:
-    assert routes(A).filed(key) is None  # type: ignore[arg-type]
-    assert routes(A).filed_many(["k", key]) is None  # type: ignore[list-item]
+    assert routes(A).to_cache_key(key) is None  # type: ignore[arg-type]
+    assert routes(A).to_cache_keys(["k", key]) is None  # type: ignore[list-item]
 
 
 def test_another_bucket_is_part_of_the_key() -> None:
-    assert routes(A, bucket="logs").filed("k") == b"s3://logs/k"
-    assert routes(A, bucket="logs", default="logs").filed("k") == b"k"
-    assert routes(A, default="logs").filed("k") == b"k"
+    assert routes(A, bucket="logs").to_cache_key("k") == b"s3://logs/k"
+    assert routes(A, bucket="logs", default="logs").to_cache_key("k") == b"k"
+    assert routes(A, default="logs").to_cache_key("k") == b"k"
 
 
 def test_without_a_ring_there_is_no_way() -> None:
     none = Routes("", NOWHERE, Way)
-    assert none.way(b"k") is NOWHERE
-    assert none.all() == []
+    assert none.owner_of(b"k") is NOWHERE
+    assert none.all_ways() == []
 
 
 def test_a_node_without_a_redis_door_has_no_way() -> None:
@@ -103,16 +103,16 @@ def test_ways_are_kept_while_their_nodes_stay() -> None:
 
 def test_a_restarted_node_is_another_one() -> None:
     one = routes(A)
-    (old,) = one.all()
+    (old,) = one.all_ways()
     assert one.update(ring(A._replace(node_id="new"), epoch=2)) == [old]
     assert one.by_slot[0] is not old
 
 
 def test_a_node_that_only_a_move_has_named_is_found_again_in_the_next_ring() -> None:
     one = routes(A)
-    assert one.moved("a:6379") is one.by_slot[0]
-    b = one.moved("b:6379")
-    assert one.moved("b:6379") is b
-    lost = one.moved("c:6379")
+    assert one.redirect("a:6379") is one.by_slot[0]
+    b = one.redirect("b:6379")
+    assert one.redirect("b:6379") is b
+    lost = one.redirect("c:6379")
     assert one.update(ring(A, B, epoch=2)) == [lost]
     assert one.by_slot[-1] is b

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from milena_client.core.values import (
-    LONGEST_TTL,
+    MAX_TTL,
     checked_bucket,
     checked_timeout,
     encode_key,
@@ -80,14 +80,14 @@ def test_buckets() -> None:
 
 
 def test_a_time_to_live_is_whole_milliseconds_and_never_none_of_them() -> None:
-    assert [encode_ttl(seconds) for seconds in (None, 1, 0.25, 0.0001, LONGEST_TTL)] == [
+    assert [encode_ttl(seconds) for seconds in (None, 1, 0.25, 0.0001, MAX_TTL)] == [
         0,
         1000,
         250,
         1,
-        LONGEST_TTL * 1000,
+        MAX_TTL * 1000,
     ]
-    for wrong in (0, -1, float("nan"), float("inf"), LONGEST_TTL * 1.1):
+    for wrong in (0, -1, float("nan"), float("inf"), MAX_TTL * 1.1):
         with pytest.raises(InvalidRequest, match="ttl"):
             encode_ttl(wrong)
 

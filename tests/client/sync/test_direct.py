@@ -568,7 +568,7 @@ def test_calls_of_a_batch_do_not_share_the_time_of_the_one_that_has_the_least() 
 
         thread = threading.Thread(target=answer)
         thread.start()
-        late, other = transport.exchange(calls)
+        late, other = transport.call_many(calls)
         thread.join()
         assert isinstance(late, DeadlineExceeded)
         assert other.successful

@@ -41,7 +41,7 @@ def node() -> Iterator[FakeRespNode]:
 
 @pytest.fixture
 def here(node: FakeRespNode) -> Iterator[RespNode]:
-    here = RespNode(node.address, who="node a:1 ")
+    here = RespNode(node.address, error_prefix="node a:1 ")
     yield here
     here.leave()
 
@@ -54,7 +54,7 @@ def opened(here: RespNode) -> RespSocket:
 def test_every_value(here: RespNode, key: str) -> None:
     connection = opened(here)
     for _ in range(3):
-        assert connection.ask(get(key.encode()), LONG) == VALUES.get(key)
+        assert connection.exchange(get(key.encode()), LONG) == VALUES.get(key)
 
 
 def test_values_around_the_size_of_a_read(node: FakeRespNode, here: RespNode) -> None:
@@ -62,7 +62,7 @@ def test_values_around_the_size_of_a_read(node: FakeRespNode, here: RespNode) ->
     connection = opened(here)
     for size in range(65_536 - 30, 65_536 + 30):
         node.says = lambda words, size=size: b"$%d\r\n%b\r\n" % (size, b"y" * size)
-        assert connection.ask(get(b"k"), LONG) == b"y" * size
+        assert connection.exchange(get(b"k"), LONG) == b"y" * size
 
 
 def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
@@ -91,14 +91,14 @@ def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
         thread.start()
         connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
         for _, _, meant in plan:
-            assert connection.ask(get(b"k"), LONG) == meant
+            assert connection.exchange(get(b"k"), LONG) == meant
         connection.close()
         thread.join()
 
 
 def test_an_error_is_an_answer(node: FakeRespNode, here: RespNode) -> None:
     node.says = lambda words: b"-ORIGINDOWN S3 is down\r\n"
-    assert isinstance(opened_before(node, here).ask(get(b"k"), LONG), OriginUnavailable)
+    assert isinstance(opened_before(node, here).request(get(b"k"), LONG), OriginUnavailable)
 
 
 def opened_before(node: FakeRespNode, here: RespNode) -> RespSocket:
@@ -114,7 +114,7 @@ def test_deferred_answers_are_waited_for(node: FakeRespNode, here: RespNode) -> 
     node.defers = lambda words: words[-1] == b"k"
     released = threading.Thread(target=lambda: (wait_until("asked", lambda: node.held, LONG), node.release()))
     released.start()
-    assert connection.ask(get(b"k"), LONG) == b"v"
+    assert connection.exchange(get(b"k"), LONG) == b"v"
     released.join()
     released = threading.Thread(
         target=lambda: (wait_until("asked", lambda: len(node.held) == 2, LONG), node.release())
@@ -131,11 +131,11 @@ def test_silence_ends_the_call_and_the_connection(node: FakeRespNode, here: Resp
     node.silent = not deferred
     node.defers = lambda words: deferred
     with pytest.raises(DeadlineExceeded, match=r"node a:1 did not answer within 0\.05 s"):
-        connection.ask(get(b"k"), 0.05)
+        connection.exchange(get(b"k"), 0.05)
     assert connection.closed
     assert here.current() is None
     node.silent, node.defers = False, lambda words: False
-    assert opened(here).ask(get(b"k"), LONG) == b"v", "it is not the late answer to another call"
+    assert opened(here).request(get(b"k"), LONG) == b"v", "it is not the late answer to another call"
 
 
 def test_a_drip_of_bytes_does_not_make_a_call_longer() -> None:
@@ -157,7 +157,7 @@ def test_a_drip_of_bytes_does_not_make_a_call_longer() -> None:
         thread.start()
         connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
         with pytest.raises(DeadlineExceeded):
-            connection.ask(get(b"k"), 0.2)
+            connection.exchange(get(b"k"), 0.2)
         gone.set()
         thread.join()
 
@@ -179,7 +179,7 @@ def test_a_node_that_takes_a_little_at_a_time_does_not_make_a_call_longer(many: 
         connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
         large = call("Put", 0.2, b"x" * 30_000_000)
         with pytest.raises(DeadlineExceeded):
-            connection.send([large], 0.2) if many else connection.ask(large, 0.2)
+            connection.send([large], 0.2) if many else connection.exchange(large, 0.2)
         gone.set()
         thread.join()
         assert connection.closed
@@ -204,8 +204,8 @@ def test_a_broken_connection_is_a_lost_node(node: FakeRespNode, here: RespNode) 
     node.disconnect()
     wait_until("it is noticed", lambda: not node.connections, LONG)
     with pytest.raises(NodeLost, match="node a:1 broke off the connection"):
-        connection.ask(get(b"k"), LONG)
-    assert opened(here).ask(get(b"k"), LONG) == b"v"
+        connection.exchange(get(b"k"), LONG)
+    assert opened(here).request(get(b"k"), LONG) == b"v"
 
 
 @pytest.mark.parametrize("data", [b"hello\r\n", b"$x\r\n", b"$-1", b">2\r\n+a\r\n"])
@@ -213,7 +213,7 @@ def test_what_makes_no_sense_ends_the_connection(node: FakeRespNode, here: RespN
     connection = opened(here)
     node.says = lambda words: data
     with pytest.raises((NodeLost, DeadlineExceeded)):
-        connection.ask(get(b"k"), 0.1)
+        connection.exchange(get(b"k"), 0.1)
     assert connection.closed
 
 
@@ -225,7 +225,7 @@ def test_each_thread_has_a_connection_and_takes_it_along_when_it_ends(node: Fake
 
     def work() -> None:
         for _ in range(50):
-            if opened(here).ask(get(b"k"), LONG) != b"v":
+            if opened(here).request(get(b"k"), LONG) != b"v":
                 wrong.append("another value")
         asked.wait(LONG)
         end.wait(LONG)
@@ -250,7 +250,7 @@ def test_leaving_ends_all_but_what_is_to_last(node: FakeRespNode, here: RespNode
         connection = opened(here)
         connection.lasting = lasting
         try:
-            ended[lasting] = connection.ask(get(b"k"), LONG)
+            ended[lasting] = connection.exchange(get(b"k"), LONG)
         except NodeLost as error:
             ended[lasting] = error
 
@@ -277,7 +277,7 @@ def test_a_node_that_is_not_there_costs_no_time_and_is_looked_for_beside(node: F
     node.close()
     assert there.current() is connection
     with pytest.raises(NodeLost):
-        connection.ask(get(b"k"), LONG)
+        connection.exchange(get(b"k"), LONG)
     for _ in range(1000):
         assert there.open(LONG) is None
 
@@ -294,11 +294,11 @@ def test_an_interrupt_leaves_no_answer_behind(node: FakeRespNode, here: RespNode
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        connection.ask(get(b"k"), LONG)
+        connection.exchange(get(b"k"), LONG)
     thread.join()
     assert connection.closed
     node.defers = lambda words: False
-    assert opened(here).ask(get(b"empty"), LONG) == b""
+    assert opened(here).request(get(b"empty"), LONG) == b""
 
 
 def in_a_child(body: Callable[[], object]) -> int:
@@ -319,9 +319,9 @@ def test_a_forked_process_has_connections_of_its_own(node: FakeRespNode, here: R
 
     def child() -> bool:
         assert here.current() is None
-        values = [opened(here).ask(get(b"k"), LONG) for _ in range(20)]
+        values = [opened(here).request(get(b"k"), LONG) for _ in range(20)]
         here.leave()
         return values == [b"v"] * 20
 
     assert in_a_child(child) == 0
-    assert connection.ask(get(b"k"), LONG) == b"v", "the parent's is as it was"
+    assert connection.exchange(get(b"k"), LONG) == b"v", "the parent's is as it was"

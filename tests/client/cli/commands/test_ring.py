@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from milena_client.admin import Node, NodeStats
 from milena_client.cli.app import milena
-from milena_client.cli.commands.health import doorless, stats_rows, total_row
+from milena_client.cli.commands.health import stats_rows, total_row, without_resp
 from milena_client.testing.memory_cluster import NODE, MemoryCluster
 from milena_common.api.errors import Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
@@ -109,10 +109,10 @@ def test_redis_doors_are_shown() -> None:
 def test_a_node_without_a_redis_door_among_others_that_have_one_is_a_problem() -> None:
     ill = against_doors("health")
     assert ill.exit_code == 1
-    assert ill.stdout == "node 10.0.0.8:50051: it has no Redis door, and others have (RESP_ADDR)\n"
+    assert ill.stdout == "node 10.0.0.8:50051: it does not speak the Redis protocol, and others do (RESP_ADDR)\n"
 
 
 def test_redis_doors_that_are_all_shut_or_all_open_are_none() -> None:
     nodes = [Node(address, "id", 1, {"resp": redis}, 1, 1, 1) for address, redis in DOORS.items()]
-    assert len(doorless(nodes)) == 1
-    assert doorless(nodes[:1]) == doorless(nodes[1:]) == doorless([]) == []
+    assert len(without_resp(nodes)) == 1
+    assert without_resp(nodes[:1]) == without_resp(nodes[1:]) == without_resp([]) == []

@@ -189,7 +189,7 @@ def test_a_process_leaves_its_last_words(tmp_path: Path) -> None:
     process = Process("broken", ["no_such_module"], {}, tmp_path / "broken.log")
     assert process.wait(10)
     assert process.exit_code() == 1
-    assert "no_such_module" in process.last_words()
+    assert "no_such_module" in process.last_lines()
 
 
 def test_the_demo_has_files_to_read() -> None:

@@ -1,0 +1,119 @@
+# Made from milena_client/aio/admin.py by scripts/sync-client: change that file, and run the script.
+"""Coordination. The admin client for threads: runs the operations of `core.admin`, all through the router.
+
+It decides nothing itself, and keeps nothing but its connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from milena_client.core import admin, operations
+from milena_client.core.admin import DeadLetters, NodeStats, Ownership, Refreshed, RingView
+from milena_client.core.calls import Retries
+from milena_client.core.limits import DEFAULT_TIMEOUT, FLUSH_TIMEOUT
+from milena_client.core.options import ADMIN, Options, reduced
+from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
+from milena_client.core.url import DEFAULT_ADDRESS, as_target
+from milena_client.core.values import Flushed, Key, checked_bucket, key_list
+from milena_client.sync.caller import Caller
+from milena_common.rpc.channel import GrpcTransport
+from milena_common.rpc.transport import Transport
+from milena_common.runtime.blocking_clock import BlockingClock, BlockingSystemClock
+
+
+class Admin:
+    """The operator's calls to the router at `address`. Thread-safe.
+
+    Parameters and errors are those of `Milena`. The `direct` of a URL does not matter: all calls go to the router.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        bucket: str = "",
+        timeout: float | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        transport: Transport | None = None,
+        clock: BlockingClock | None = None,
+    ) -> None:
+        target = as_target(address)
+        address = self.address = target.address
+        bucket = self._bucket = checked_bucket(bucket or target.bucket)
+        timeout = target.seconds(timeout, DEFAULT_TIMEOUT)
+        self.options = Options(bucket, timeout, retry, replaced=transport is not None or clock is not None)
+        retries = Retries(timeout, retry)
+        self._transport = transport or GrpcTransport(address)
+        self._run = Caller(self._transport, retries, clock or BlockingSystemClock()).run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self, self.address, self.options, ADMIN)
+
+    def nodes(self) -> RingView:
+        """Return the nodes of the ring, by address."""
+        return self._run(admin.list_nodes())
+
+    def owner(self, key: Key) -> Ownership:
+        """Return which node owns `key`. Raises InvalidRequest for a key that can never be one."""
+        return self._run(admin.find_owner(key, self._bucket))
+
+    def stats(self) -> list[NodeStats]:
+        """Return what every node of the ring counts. One that does not answer raises nothing: it has an `error`."""
+        return self._run(admin.read_stats())
+
+    def leave(self, address: str, *, forget: bool = False) -> bool:
+        """Take the node at `address` out of the ring, and return True; False if it is not in it.
+
+        A node that is still running joins again within a third of its lease: stop it first. With `forget`, write
+        off the missing node that was at `address`: it is no longer shown, and no node of the ring is touched.
+        """
+        return self._run(admin.remove_node(address, forget))
+
+    def flush(self, keys: Iterable[Key] = (), *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
+        """Wait as `Milena.flush` does, for at most `timeout` seconds; with `keys`, for their writes alone."""
+        return self._run(operations.flush(key_list(keys), self._bucket), timeout)
+
+    def refresh(self, keys: Iterable[Key] = (), *, prefix: Key | None = None) -> Refreshed:
+        """Drop the nodes' clean entries of `keys`, or of all keys that begin with `prefix`: the next read asks S3.
+
+        S3 is not touched, and what is dirty is kept. Raises InvalidRequest for both, or neither, of `keys` and
+        `prefix`; Unavailable if a node that is concerned does not answer, after the others have done it.
+        """
+        return self._run(admin.refresh(keys, prefix, self._bucket))
+
+    def failed(self, limit: int = 1000) -> DeadLetters:
+        """Return at most `limit` dead letters and stuck writes of all nodes and buckets.
+
+        This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring does not answer.
+        """
+        return self._run(admin.list_dead_letters(limit))
+
+    def retry(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
+        """Upload the failed writes of `keys`, or `all` of them, again at once; return how many there were.
+
+        For the time after the cause, such as the bucket's policy, was mended. Raises InvalidRequest for both, or
+        neither, of `keys` and `all`.
+        """
+        return self._run(admin.resolve_dead_letters("retry", keys, all, self._bucket))
+
+    def drop(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
+        """Delete the failed writes of `keys`, or `all` of them, for good; return how many there were.
+
+        Reads then return what S3 has. Raises InvalidRequest for both, or neither, of `keys` and `all`.
+        """
+        return self._run(admin.resolve_dead_letters("drop", keys, all, self._bucket))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
