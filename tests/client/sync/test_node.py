@@ -98,7 +98,7 @@ def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
 
 def test_an_error_is_an_answer(node: FakeRespNode, here: RespNode) -> None:
     node.says = lambda words: b"-ORIGINDOWN S3 is down\r\n"
-    assert isinstance(opened_before(node, here).request(get(b"k"), LONG), OriginUnavailable)
+    assert isinstance(opened_before(node, here).exchange(get(b"k"), LONG), OriginUnavailable)
 
 
 def opened_before(node: FakeRespNode, here: RespNode) -> RespSocket:
@@ -135,7 +135,7 @@ def test_silence_ends_the_call_and_the_connection(node: FakeRespNode, here: Resp
     assert connection.closed
     assert here.current() is None
     node.silent, node.defers = False, lambda words: False
-    assert opened(here).request(get(b"k"), LONG) == b"v", "it is not the late answer to another call"
+    assert opened(here).exchange(get(b"k"), LONG) == b"v", "it is not the late answer to another call"
 
 
 def test_a_drip_of_bytes_does_not_make_a_call_longer() -> None:
@@ -205,7 +205,7 @@ def test_a_broken_connection_is_a_lost_node(node: FakeRespNode, here: RespNode) 
     wait_until("it is noticed", lambda: not node.connections, LONG)
     with pytest.raises(NodeLost, match="node a:1 broke off the connection"):
         connection.exchange(get(b"k"), LONG)
-    assert opened(here).request(get(b"k"), LONG) == b"v"
+    assert opened(here).exchange(get(b"k"), LONG) == b"v"
 
 
 @pytest.mark.parametrize("data", [b"hello\r\n", b"$x\r\n", b"$-1", b">2\r\n+a\r\n"])
@@ -225,7 +225,7 @@ def test_each_thread_has_a_connection_and_takes_it_along_when_it_ends(node: Fake
 
     def work() -> None:
         for _ in range(50):
-            if opened(here).request(get(b"k"), LONG) != b"v":
+            if opened(here).exchange(get(b"k"), LONG) != b"v":
                 wrong.append("another value")
         asked.wait(LONG)
         end.wait(LONG)
@@ -298,7 +298,7 @@ def test_an_interrupt_leaves_no_answer_behind(node: FakeRespNode, here: RespNode
     thread.join()
     assert connection.closed
     node.defers = lambda words: False
-    assert opened(here).request(get(b"empty"), LONG) == b""
+    assert opened(here).exchange(get(b"empty"), LONG) == b""
 
 
 def in_a_child(body: Callable[[], object]) -> int:
@@ -319,7 +319,7 @@ def test_a_forked_process_has_connections_of_its_own(node: FakeRespNode, here: R
 
     def child() -> bool:
         assert here.current() is None
-        values = [opened(here).request(get(b"k"), LONG) for _ in range(20)]
+        values = [opened(here).exchange(get(b"k"), LONG) for _ in range(20)]
         here.leave()
         return values == [b"v"] * 20
 
