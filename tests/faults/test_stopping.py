@@ -87,7 +87,7 @@ def test_with_s3_away_a_stop_ends_with_3_and_says_how_many_remain(start_scene: S
     assert scene.node.wait() == 3
     assert time.monotonic() - started < 1 + STOP_SECONDS
     said = scene.node.wait_for_log("remain in the journal")
-    assert f"{KEYS} writes are not in S3, 0 of them refused" in said
+    assert f"{KEYS} writes are not in S3, 0 of them rejected" in said
     scene.proxy.accept()
     scene.restart({"FLUSH_DELAY_MS": "0"})
     assert scene.metric("milena_journal_replayed_records") == KEYS
@@ -123,7 +123,7 @@ def test_what_s3_refused_remains_and_does_not_hold_up_the_stop(start_scene: Star
     scene.node.terminate()
     assert scene.node.wait() == 3
     assert time.monotonic() - started < STOP_SECONDS, "not until DRAIN_SECONDS are over"
-    assert "1 writes are not in S3, 1 of them refused" in scene.node.wait_for_log("remain in the journal")
+    assert "1 writes are not in S3, 1 of them rejected" in scene.node.wait_for_log("remain in the journal")
     scene.restart()
     with Admin(scene.address) as admin, Milena(scene.address) as m:
         assert [write.key for write in admin.failed().writes] == ["stop/7"]
