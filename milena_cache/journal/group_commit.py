@@ -132,7 +132,7 @@ class Journal(Generic[T]):
     ) -> asyncio.Future[None]:
         """Done once the record is durable. Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
 
-        `on_done(token, durable)` is called just before, also if nobody waits for the future any more.
+        `on_done(token, durable)` is called just before, also if the future is no longer awaited.
         """
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")

@@ -236,7 +236,7 @@ class Dirty:
         return old
 
     def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
-        """Give another value to an entry that nobody uploads: as `replace` with the same everything else."""
+        """Give another value to an entry without an upload in flight: as `replace`, all else kept."""
         self.puts += 1
         more = len(value) - entry.size
         entry.value, entry.version, entry.etag = value, version, ""

@@ -56,7 +56,7 @@ class OwnershipRevalidation:
                     found = await self._origin.look(ref, deadline)
                 except OriginFailure as failure:
                     if current.dead and failure.fault.of_object:
-                        # Where S3 refuses this object, nobody could overtake.
+                        # Where S3 rejects this object, no other write can overtake.
                         current.belief = current.belief.confirmed(owned_since)
                         continue
                     raise failure.as_error() from None

@@ -1,4 +1,4 @@
-"""RATE_LIMIT at the node's gRPC server: which methods it counts, and what those over it are told."""
+"""RATE_LIMIT at the node's gRPC server: which methods it counts, and the errors beyond it."""
 
 from __future__ import annotations
 
