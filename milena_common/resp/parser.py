@@ -30,6 +30,7 @@ from milena_common.resp.plain_commands import (
     MAX_BYTES,
     after_gets,
     argv_of_set,
+    command_of,
     commands_of,
     is_incomplete,
     keys_of,
@@ -159,9 +160,15 @@ class CommandReader:
         self._went_on(data, end)
         return number
 
-    def plain_set(self, data: bytes) -> Command | None:
-        """Return the argv, if `data` is one whole ``SET key value`` and no bytes are pending; else None."""
-        return None if self.pending or self._remaining else argv_of_set(data, self._max_bulk)
+    def one(self, data: bytes) -> Command | None:
+        """Return the argv, if `data` is one whole command and no bytes are pending; else None.
+
+        With None nothing was consumed. A long command is recognised only if it is ``SET key value``, and one of
+        binary arguments only if they have no line ends.
+        """
+        if self.pending or self._remaining:
+            return None
+        return argv_of_set(data, self._max_bulk) or command_of(data, self._max_plain)
 
     def feed(self, data: bytes) -> None:
         """Keep `data` for parsing; `more` is True if a command may be parsed now."""

@@ -133,6 +133,19 @@ def commands_of(data: bytes, at: int, max_bytes: int, max_arguments: int) -> tup
     return commands, at + sum(map(len, tokens[:line])) + 2 * line
 
 
+def command_of(data: bytes, max_bytes: int) -> list[bytes] | None:
+    """Return the argv if `data` is one whole command of short arguments, at most `max_bytes`; else None."""
+    if len(data) > max_bytes:
+        return None
+    tokens = data.split(b"\r\n")
+    argv = tokens[2:-1:2]
+    try:
+        whole = len(tokens) == 2 * COUNTS[tokens[0]] + 2 and not tokens[-1]
+        return argv if whole and tokens[1:-1:2] == [LENGTHS[length] for length in map(len, argv)] else None
+    except (IndexError, KeyError):
+        return None
+
+
 def argv_of_set(data: bytes, max_bytes: int) -> list[bytes] | None:
     """Return the argv if `data` is one whole ``SET key value`` with a value up to `max_bytes`, else None."""
     if not data.startswith(_SET):

@@ -30,8 +30,10 @@ class FakeClock:
         self._wall_ahead = wall - start
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = count()
+        self.reading_takes = 0.0
 
     def now(self) -> float:
+        self._now += self.reading_takes
         return self._now
 
     def wall(self) -> float:

@@ -10,7 +10,6 @@ differ by more, S3's time replaces it (`CorrectedClock`), and nothing is removed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -67,15 +66,16 @@ def is_skewed(skew: float) -> bool:
     return abs(skew) > MAX_SKEW_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
 class CorrectedClock:
-    """The machine's clocks, with S3's time of day where the two differ by more than `MAX_SKEW_SECONDS`."""
+    """The machine's clocks, with S3's time of day where the two differ by more than `MAX_SKEW_SECONDS`.
 
-    machine: Clock
-    s3: S3Clock
+    now: as the machine's, and the machine's own function, since each command of RESP reads it several times
+    """
 
-    def now(self) -> float:
-        return self.machine.now()
+    def __init__(self, machine: Clock, s3: S3Clock) -> None:
+        self.machine = machine
+        self.s3 = s3
+        self.now = machine.now
 
     def wall(self) -> float:
         wall = self.machine.wall()

@@ -159,15 +159,13 @@ class Connection(asyncio.Protocol):
                     self._pause_until_scheduled()
                 self._share.used(took)
                 return
-            argv = reader.plain_set(data)
+            argv = reader.one(data)
             if argv is not None:
-                done = self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts)
-                if not done:
-                    self._running.run(argv)
-                    self._count()
-                out.flush()
-                if not done:
-                    self._share.used(self._now() - now)
+                is_set = len(argv) == 3 and argv[0] == SET
+                if is_set and self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts):
+                    out.flush()
+                else:
+                    self._run_one(argv, now)
                 return
         reader.feed(data)
         self._work()
@@ -256,6 +254,27 @@ class Connection(asyncio.Protocol):
                 break
         self._commands.extend([GET, key] for key in keys)
         return False
+
+    def _run_one(self, argv: list[bytes], now: float) -> None:
+        """Begin the only command of a read, in the state of `_is_plain`: what `_work` would do, in fewer steps."""
+        running, commands = self._running, self._commands
+        commands.append(argv)  # while it begins, `unread` has its bytes
+        self._working = True  # `finish`, called by the command, must not close the connection before its reply
+        try:
+            begun = running.begin(argv)
+        finally:
+            self._working = False
+        if begun and commands:  # the command may have closed the connection, which clears them
+            commands.popleft()
+        self._out.flush()
+        if commands or self.session.closing:
+            self._work()
+        elif running.pending or self._in_flight.counted:
+            self._count()
+        took = self._now() - now
+        if took > HEAVY_SECONDS and not self._out.lost:
+            self._pause_until_scheduled()
+        self._share.used(took)
 
     # ---- the general path
 

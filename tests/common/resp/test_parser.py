@@ -277,7 +277,7 @@ def test_the_short_way_never_finds_what_the_long_way_does_not(data: bytes) -> No
 
 
 def put(data: bytes) -> list[bytes] | None:
-    return CommandReader(MAX_BULK, COMMAND_BYTES).plain_set(data)
+    return CommandReader(MAX_BULK, COMMAND_BYTES).one(data)
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20) | st.just(bytes(MAX_BULK)))
@@ -325,13 +325,13 @@ def test_the_short_ways_are_not_taken_in_the_middle_of_a_command() -> None:
     get, set_ = command(b"GET", b"k"), command(b"SET", b"k", b"v")
     feed(reader, b"*2\r\n$3\r\nSET\r\n", commands)
     assert reader.gets(get) is None
-    assert reader.plain_set(set_) is None
+    assert reader.one(set_) is None
     feed(reader, b"$1", commands)
     assert reader.gets(get) is None
-    assert reader.plain_set(set_) is None
+    assert reader.one(set_) is None
     feed(reader, b"\r\nx\r\n", commands)
     assert reader.gets(get) == [b"k"]
-    assert reader.plain_set(set_) == [b"SET", b"k", b"v"]
+    assert reader.one(set_) == [b"SET", b"k", b"v"]
 
 
 # Words of a line.

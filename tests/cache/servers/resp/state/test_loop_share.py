@@ -70,14 +70,7 @@ async def door_where_a_look_at_the_clock_takes(seconds: float) -> ServerUnderTes
     await door.t.start()
     client = door.connect()
     await door.warm(client, "k", b"v")
-    now = door.t.clock.now
-
-    def ticking() -> float:
-        door.t.clock.tick(seconds)
-        return now()
-
-    door.t.clock.now = ticking  # type: ignore[method-assign]
-    door.context.share = LoopShare(ticking)
+    door.t.clock.reading_takes = seconds
     return door
 
 
