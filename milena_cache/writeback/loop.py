@@ -36,6 +36,7 @@ from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Fai
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.upload_load import UploadLoad
+from milena_cache.writeback.uploads.alarm import Alarm
 from milena_cache.writeback.uploads.queue import QueuedUpload, UploadQueue
 from milena_cache.writeback.uploads.slots import UploadSlots
 from milena_cache.writeback.uploads.throttle import UploadThrottle
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 BACKOFF = Backoff(first=0.1, max_delay=5.0)
 # An upload that is so much later than it should be may come after other nodes have owned the key's slot.
 LATE_SECONDS = 1.0
+# The loop sleeps at least this long, so that uploads that become due one after the other begin together.
+GRAIN_SECONDS = 0.002
 
 RESULTS = (*(outcome.value for outcome in UploadOutcome), "retried", "refused", "expired")
 
@@ -103,6 +106,9 @@ class WriteBack:
         self._policy: Policy = policy
         self._queued = queue
         self._wake = wake
+        self._alarm = Alarm(wake, clock)
+        # True if an upload that was due found no room beside those in flight, or was held back by the throttle.
+        self._held_up = False
         self._flush_waiters = flush_waiters
         self._failing = failing
         self._throttle = throttle
@@ -136,74 +142,66 @@ class WriteBack:
         stuck = self._failing.is_stuck(failure, now)
         backoff = STUCK_RETRY_SECONDS if stuck else BACKOFF.delay(failure.tries, self._rng)
         self._queued.add_retry(entry.key, now + backoff)
+        self._wake.set()
         if failure.tries == STUCK_TRIES and self._log.allow(now):
             text = "%s: not in S3 after %d attempts: %s%s"
             log.warning(text, self._dirty_writes.ref(entry), STUCK_TRIES, reason, self._log.suppressed())
 
-    def _next(self, now: float) -> tuple[QueuedUpload | None, float]:
-        """The key whose turn it is, or None and the seconds until there is one."""
+    def _next(self, now: float) -> tuple[QueuedUpload | None, int, float]:
+        """Return the next upload and the bytes of its value, or None, 0 and the seconds until there may be one."""
         fresh, retry, wait = self._queued.due(
             now, hurry=self._flush_waiters.waiting, newest=self._throttle.newest_first
         )
+        self._held_up = False
         for due in (retry, fresh):
-            if due is not None and self._slots.has_memory(self._size(due.key), retry=due.retry):
+            if due is None:
+                continue
+            entry = self._dirty.get(due.key)
+            size = entry.size if entry is not None else 0
+            self._held_up = True
+            if self._slots.has_memory(size, retry=due.retry):
                 until = self._throttle.wait(now, self._slots, retry=due.retry, fresh_wait=fresh is not None)
                 if until <= 0:
                     self._queued.take(due)
-                    return due, 0.0
+                    return due, size, 0.0
                 wait = min(wait, until)
-        return None, wait
-
-    def _size(self, key: bytes) -> int:
-        entry = self._dirty.get(key)
-        return entry.size if entry is not None else 0
+        return None, 0, wait
 
     # ---- the loop
 
     async def run(self) -> None:
         """Upload, for ever."""
-        while True:
-            try:
-                await self._run()
-            except Exception:  # a defect; acknowledged writes must not stay here because of it
-                log.exception("write-back stopped, and begins again")
-                await self._clock.sleep(BACKOFF.max_delay)
+        try:
+            while True:
+                try:
+                    await self._run()
+                except Exception:  # a defect; acknowledged writes must not stay here because of it
+                    log.exception("write-back stopped, and begins again")
+                    await self._clock.sleep(BACKOFF.max_delay)
+        finally:
+            self._alarm.cancel()
 
     async def _run(self) -> None:
         while True:
             now = self._clock.now()
             self._load.sample(now)
-            due, wait = self._next(now)
+            due, size, wait = self._next(now)
             if due is None:
-                await self._rest(wait)
+                await self._alarm.wait(now + max(wait, GRAIN_SECONDS))
                 continue
             self._throttle.began(now, retry=due.retry)
             task = asyncio.get_running_loop().create_task(self._upload(due.key))
             self._uploads.add(task)
-            size = self._size(due.key)
             self._slots.take(size, retry=due.retry)
             task.add_done_callback(partial(self._task_done, size, due.retry))
 
     def _task_done(self, size: int, retry: bool, task: asyncio.Task[None]) -> None:
         self._uploads.discard(task)
         self._slots.release(size, retry=retry)
-        self._wake.set()
+        if self._held_up:
+            self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("write-back failed", exc_info=error)
-
-    async def _rest(self, seconds: float) -> None:
-        """Return after so long, or when something has changed."""
-        if seconds == inf:
-            await self._wake.wait()
-        else:
-            sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
-            waking = asyncio.ensure_future(self._wake.wait())
-            try:
-                await asyncio.wait((sleeping, waking), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeping.cancel()
-                waking.cancel()
-        self._wake.clear()
 
     async def stop(self) -> None:
         """Break off what is under way; for the end of the process."""

@@ -19,12 +19,15 @@ MAX_SKEW_SECONDS = 60.0
 
 
 class S3Clock:
-    """S3's time of day, from the latest response with a date."""
+    """S3's time of day, from the latest response with a date.
+
+    zero: S3's time at the zero of the monotonic clock; None before the first response. A single attribute, since
+        responses arrive on other threads than the reader's
+    observed_at: when the latest response arrived, monotonic seconds
+    """
 
     def __init__(self) -> None:
-        # S3's time at the zero of the monotonic clock; None before the first response. A single attribute, since
-        # responses arrive on other threads than the reader's.
-        self._zero: float | None = None
+        self.zero: float | None = None
         self.observed_at = float("-inf")
 
     def observed(self, date: float, requested_at: float, received_at: float) -> None:
@@ -34,21 +37,21 @@ class S3Clock:
         ignored.
         """
         if received_at - requested_at <= MAX_SKEW_SECONDS:
-            self._zero = date + 0.5 - (requested_at + received_at) / 2
+            self.zero = date + 0.5 - (requested_at + received_at) / 2
             self.observed_at = received_at
 
     @property
     def known(self) -> bool:
         """True if a response has had S3's time."""
-        return self._zero is not None
+        return self.zero is not None
 
     def time(self, now: float) -> float | None:
         """Return S3's time of day at `now` (monotonic), in seconds since 1970; None if unknown."""
-        return None if self._zero is None else self._zero + now
+        return None if self.zero is None else self.zero + now
 
     def skew(self, wall: float, now: float) -> float:
         """Return the seconds by which `wall` is ahead of S3's time; 0 if unknown."""
-        return 0.0 if self._zero is None else wall - (self._zero + now)
+        return 0.0 if self.zero is None else wall - (self.zero + now)
 
 
 def date_of(header: str) -> float | None:
@@ -79,8 +82,10 @@ class CorrectedClock:
 
     def wall(self) -> float:
         wall = self.machine.wall()
-        there = self.s3.time(self.machine.now())
-        return wall if there is None or abs(wall - there) <= MAX_SKEW_SECONDS else there
+        zero = self.s3.zero
+        if zero is None or -MAX_SKEW_SECONDS <= wall - (there := zero + self.now()) <= MAX_SKEW_SECONDS:
+            return wall
+        return there
 
     def cpu(self) -> float:
         return self.machine.cpu()

@@ -41,9 +41,11 @@ class Md5Etags:
 
     def worth_a_look(self, bucket: str, etag: str) -> bool:
         """True if a value with this ETag should be compared with it."""
-        if not md5_named_by(etag) or etag in self._opaque:
-            return False
-        return bucket in self._agreed or len(self._differed.get(bucket, ())) < ENOUGH
+        if bucket not in self._agreed:
+            differed = self._differed.get(bucket, ())
+            if len(differed) >= ENOUGH or etag in differed:
+                return False
+        return bool(md5_named_by(etag)) and etag not in self._opaque
 
     def agreed(self, bucket: str) -> None:
         """Record that the ETag of a value in this bucket was its MD5."""

@@ -112,7 +112,8 @@ class S3Belief:
         ETag to the same bytes.
         """
         keeps = base if self.keeps and isinstance(base, str) else ""
-        return replace(self, base=base, maybe_absent=expires, indeterminate=False, keeps=keeps)
+        # Not `replace`, which takes five times as long, since this is on the way of each upload.
+        return S3Belief(base, self.owned_since, expires, False, self.conditional, keeps)
 
     def kept_beside(self) -> S3Belief:
         """Return what the newest write believes when ours is stored beside another writer's, which stays."""
