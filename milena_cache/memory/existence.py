@@ -94,5 +94,7 @@ class Existence:
 
     def invalidate(self, key: bytes) -> None:
         """Drop the result, and detach the HEAD in flight."""
-        self._known.pop(key, None)
-        self.heads.detach(key)
+        if self._known:
+            self._known.pop(key, None)
+        if self.heads.by_key:
+            self.heads.detach(key)

@@ -63,11 +63,14 @@ class SharedCall(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """The single-flight calls of one node, by cache key. A read older than `late_after` seconds is late."""
+    """The single-flight calls of one node. A read older than `late_after` seconds is late.
+
+    by_key: the calls that may be joined, by cache key; others only read it
+    """
 
     def __init__(self, late_after: float) -> None:
         self.late_after = late_after
-        self._by_key: dict[bytes, SharedCall[T]] = {}
+        self.by_key: dict[bytes, SharedCall[T]] = {}
         self._tasks: set[asyncio.Task[T]] = set()
 
     def __len__(self) -> int:
@@ -75,17 +78,17 @@ class SingleFlight(Generic[T]):
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys of the calls that may be joined."""
-        return iter(self._by_key)
+        return iter(self.by_key)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._by_key
+        return key in self.by_key
 
     def join(self, key: bytes, owned_since: int, now: float) -> SharedCall[T] | None:
         """Return the call for `key` that a request of this ownership may share; None if there is none.
 
         `now` is monotonic seconds. A call that is late begins another read.
         """
-        call = self._by_key.get(key)
+        call = self.by_key.get(key)
         if call is None:
             return None
         if call.owned_since < owned_since:
@@ -101,7 +104,7 @@ class SingleFlight(Generic[T]):
         """Start `read` as the call for `key`, detaching any other; `now` is monotonic seconds."""
         self.detach(key)
         call = SharedCall(key, owned_since, read)
-        self._by_key[key] = call
+        self.by_key[key] = call
         self._begin(call, now)
         return call
 
@@ -115,7 +118,7 @@ class SingleFlight(Generic[T]):
 
     def detach(self, key: bytes) -> None:
         """Have the result of the call for `key` not kept, and the call not joined any more."""
-        call = self._by_key.pop(key, None)
+        call = self.by_key.pop(key, None)
         if call is not None:
             call.attached = False
 
@@ -138,8 +141,8 @@ class SingleFlight(Generic[T]):
         succeeded = not task.cancelled() and error is None
         if call.running and not succeeded:
             return  # another read of the call may still succeed
-        if self._by_key.get(call.key) is call:
-            del self._by_key[call.key]
+        if self.by_key.get(call.key) is call:
+            del self.by_key[call.key]
         if call.outcome.done():
             return
         if task.cancelled():

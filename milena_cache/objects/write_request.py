@@ -66,11 +66,6 @@ class Change(NamedTuple):
             return current is ABSENT
         return isinstance(current, str) and same_etag(current, self.if_match)
 
-    @property
-    def cost(self) -> int:
-        """Return the bytes that it counts as a dirty entry."""
-        return len(self.target.cache_key) + len(self.value or b"") + ENTRY_OVERHEAD
-
 
 def etag_of(value: bytes) -> str:
     """Return the ETag of an object that is written to S3 in one piece, not encrypted with a KMS key."""

@@ -83,6 +83,7 @@ class DirtyEntry:
         "etag",
         "expires_at",
         "journaled",
+        "keeping",
         "key",
         "shadowed_seq",
         "size",
@@ -111,7 +112,8 @@ class DirtyEntry:
         self.version = version
         self.value = value
         self.size = size
-        self.cost = len(key) + size + ENTRY_OVERHEAD
+        self.keeping = len(key) + ENTRY_OVERHEAD
+        self.cost = self.keeping + size
         self.belief = belief
         self.deleted = deleted
         self.journaled = journaled
@@ -153,11 +155,6 @@ class DirtyEntry:
     def expired(self) -> bool:
         """Whether it is a delete because its object came to its own end."""
         return self.deleted and bool(self.expires_at)
-
-    @property
-    def keeping(self) -> int:
-        """Bytes of memory that it takes without its value."""
-        return self.cost - self.size
 
     @property
     def in_memory(self) -> int:
@@ -294,7 +291,8 @@ class Dirty:
 
     def _count(self, entry: DirtyEntry) -> None:
         self.bytes += entry.cost
-        self.memory_bytes += entry.in_memory
+        if entry.value is not None:
+            self.memory_bytes += len(entry.value)
         self.keeping_bytes += entry.keeping
         if entry.dead is not None:
             self.dead_letters += 1
@@ -306,7 +304,8 @@ class Dirty:
 
     def _uncount(self, entry: DirtyEntry) -> None:
         self.bytes -= entry.cost
-        self.memory_bytes -= entry.in_memory
+        if entry.value is not None:
+            self.memory_bytes -= len(entry.value)
         self.keeping_bytes -= entry.keeping
         if entry.dead is not None:
             self.dead_letters -= 1

@@ -9,7 +9,7 @@ from milena_cache.journal.record import Record, encode
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.version import UNKNOWN, Base
-from milena_cache.objects.write_request import Ack, Change
+from milena_cache.objects.write_request import ENTRY_OVERHEAD, Ack, Change
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.uploads.s3_belief import S3Belief
@@ -61,7 +61,8 @@ class JournaledWrites:
 
     def _has_room(self, change: Change) -> bool:
         size = len(change.value or b"")
-        return self._dirty.has_room(self._bytes + change.cost, self._keeping + change.cost - size)
+        keeping = len(change.target.cache_key) + ENTRY_OVERHEAD
+        return self._dirty.has_room(self._bytes + keeping + size, self._keeping + keeping)
 
     def fits_in_memory(self, change: Change) -> bool:
         """Whether the change can be kept in memory alone."""
@@ -75,7 +76,7 @@ class JournaledWrites:
         """
         entry = self._entry(change, base, journaled=True)
         key = entry.key
-        old = self._dirty.get(key)
+        old = self._dirty.entries.get(key)
         base = entry.belief.base if old is None else old.belief.base
         if key in self._last:
             old = self._last[key]
@@ -155,7 +156,7 @@ class JournaledWrites:
     def _belief(self, change: Change, base: Base) -> S3Belief:
         owned_since, conditional, keeps = change.owned_since, change.conditional, change.keeps
         maybe_absent = False
-        if base is UNKNOWN and self._dirty.get(change.target.cache_key) is None:
+        if base is UNKNOWN and change.target.cache_key not in self._dirty.entries:
             base, maybe_absent = self._entries.base(change.target.cache_key, owned_since)
         if base is not UNKNOWN or maybe_absent or conditional or keeps:
             return S3Belief(base, owned_since, maybe_absent, conditional=conditional, keeps=keeps)

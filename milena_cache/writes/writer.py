@@ -53,7 +53,10 @@ FORCED = ("dirty_limit", "journal_full", "draining")
 
 
 class Writes:
-    """One node's writes. `mode` is the class of those that name none."""
+    """One node's writes. `mode` is the class of those that name none.
+
+    keeps_in_memory: True if that class is `memory`
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class Writes:
         self._entries = entries
         self._clock = clock
         self._mode = mode
+        self.keeps_in_memory = mode == MEMORY
         self._max_value_bytes = max_value_bytes
         self._write_locks = KeyLocks()
         self._journaled = JournaledWrites(journal, dirty, writeback, entries, clock, self.acknowledged)
@@ -143,7 +147,7 @@ class Writes:
         `key` is the cache key. False for all others, with nothing done.
         """
         return (
-            self._mode == MEMORY
+            self.keeps_in_memory
             and len(value) <= self._max_value_bytes
             and key not in self._write_locks
             and self._journaled.overwrite(key, value, owned_since)

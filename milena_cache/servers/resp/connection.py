@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._gets = context.calls["get"]
         self._get_counts = context.stats["get"]
         self._overwrites = Overwrites(context)
+        self._short_set = SET if context.node.writes.keeps_in_memory else b""  # the command for `_overwrites`
         self._limited = context.config.rate_limit > 0
         self._max_unsent = context.config.resp_output_bytes
         self._now = context.clock.now
@@ -161,8 +162,8 @@ class Connection(asyncio.Protocol):
                 return
             argv = reader.one(data)
             if argv is not None:
-                is_set = len(argv) == 3 and argv[0] == SET
-                if is_set and self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts):
+                is_short = len(argv) == 3 and argv[0] == self._short_set
+                if is_short and self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts):
                     out.flush()
                 else:
                     self._run_one(argv, now)
@@ -261,7 +262,11 @@ class Connection(asyncio.Protocol):
         commands.append(argv)  # while it begins, `unread` has its bytes
         self._working = True  # `finish`, called by the command, must not close the connection before its reply
         try:
-            begun = running.begin(argv)
+            if running.in_flight.number:
+                begun = running.begin(argv)
+            else:
+                running.run(argv)
+                begun = True
         finally:
             self._working = False
         if begun and commands:  # the command may have closed the connection, which clears them
@@ -269,7 +274,7 @@ class Connection(asyncio.Protocol):
         self._out.flush()
         if commands or self.session.closing:
             self._work()
-        elif running.pending or self._in_flight.counted:
+        elif running.in_flight.bytes >= SMALL or self._in_flight.counted:
             self._count()
         took = self._now() - now
         if took > HEAVY_SECONDS and not self._out.lost:
@@ -315,7 +320,7 @@ class Connection(asyncio.Protocol):
         Parked commands go first: they are older than those that were read after them.
         """
         commands, reader, running, session = self._commands, self._reader, self._running, self.session
-        overwrite = self._overwrites.overwrite
+        overwrite, short_set, parts = self._overwrites.overwrite, self._short_set, self._out.parts
         running.at = self._now()
         late = session.waited > self._context.timeout
         rejects = late or self._overload.rejects(self._number, running.at)
@@ -327,14 +332,15 @@ class Connection(asyncio.Protocol):
         while True:
             while commands:
                 argv = commands[0]
-                short = len(argv) == 3 and argv[0] == SET and not (late or session.closing) and self._is_plain()
-                if short and (done := overwrite(session, argv[1], argv[2], running.at, self._out.parts)):
+                is_short = len(argv) == 3 and argv[0] == short_set and not (late or session.closing)
+                short = is_short and self._is_plain()
+                if short and (done := overwrite(session, argv[1], argv[2], running.at, parts)):
                     running.at = done
                 elif running.in_flight.full or session.closing or self._is_behind() or not running.begin(argv):
                     return False
                 if commands:  # the command may have closed the connection, which clears them
                     commands.popleft()
-                if len(self._out.parts) > _MAX_PIECES:
+                if len(parts) > _MAX_PIECES:
                     self._out.flush()
                 if running.at >= until:
                     return bool(commands) or reader.more
@@ -342,7 +348,7 @@ class Connection(asyncio.Protocol):
                 return False
             try:
                 plain = self._is_plain()
-                if plain and rejects and self._overload.reject(reader, session, self._out.parts):
+                if plain and rejects and self._overload.reject(reader, session, parts):
                     continue
                 keys = reader.read_gets() if plain else None
                 if keys is not None:

@@ -45,18 +45,14 @@ class CommandOrdering(Generic[T]):
     """The keys of the commands in flight, by access, and the parked commands. T is the caller's parked command.
 
     parked: how many commands are parked; the caller bounds them
+    freed: keys whose first parked command may be ready to begin; without any, `next_ready` has none to return
     """
 
     def __init__(self) -> None:
         self.parked = 0
         self._keys: dict[Access, dict[bytes, int]] = {"none": {}, "read": {}, "write": {}, "modify": {}}
         self._queues: dict[bytes, deque[_Parked[T]]] = {}  # by key, in the order of the commands
-        self._freed: dict[bytes, None] = {}  # keys whose first parked command may be ready to begin
-
-    @property
-    def may_have_ready(self) -> bool:
-        """True if `next_ready` may have a command to return."""
-        return bool(self._freed)
+        self.freed: dict[bytes, None] = {}
 
     def conflicts(self, access: Access, keys: list[bytes]) -> bool:
         """True if a command must wait for one that is in flight or parked."""
@@ -87,7 +83,7 @@ class CommandOrdering(Generic[T]):
             else:
                 del busy[key]
                 if self.parked and key in self._queues:
-                    self._freed[key] = None
+                    self.freed[key] = None
 
     def park(self, item: T, access: Access, keys: list[bytes]) -> None:
         """Park a command that conflicts; `next_ready` returns `item` when it may begin."""
@@ -102,17 +98,17 @@ class CommandOrdering(Generic[T]):
         It is the first in the queues of all its keys. The caller must begin it before it calls anything else here:
         until it is added as one in flight, a conflicting command would not wait for it.
         """
-        while self._freed:
-            key = next(iter(self._freed))
+        while self.freed:
+            key = next(iter(self.freed))
             queue = self._queues.get(key)
             if queue is None or not self._may_begin(first := queue[0]):
-                del self._freed[key]
+                del self.freed[key]
                 continue
             for each in first.keys:
                 behind = self._queues[each]
                 behind.popleft()
                 if behind:
-                    self._freed[each] = None
+                    self.freed[each] = None
                 else:
                     del self._queues[each]
             self.parked -= 1

@@ -47,7 +47,7 @@ class SlowLog:
         self.slower_than = slower_than
         self.max_len = max_len
         self.bytes = 0
-        self._entries: deque[SlowCommand] = deque()
+        self._entries: deque[tuple[SlowCommand, int]] = deque()  # each with its bytes
         self._next = 0
 
     def __len__(self) -> int:
@@ -61,27 +61,25 @@ class SlowLog:
     def add(self, at: float, took: float, argv: list[bytes], addr: str, name: str) -> None:
         """Record a command that began at `at` (seconds since 1970) and took `took` seconds."""
         name = name[:MAX_BYTES]
-        entry = SlowCommand(self._next, int(at), round(took * 1e6), _trimmed(argv), addr, name)
+        shown = _trimmed(argv)
+        size = sum(map(len, shown)) + len(addr) + len(name)
+        entry = SlowCommand(self._next, int(at), round(took * 1e6), shown, addr, name)
+        self._entries.appendleft((entry, size))
         self._next += 1
-        self._entries.appendleft(entry)
-        self.bytes += _size(entry)
+        self.bytes += size
         self._trim()
 
     def _trim(self) -> None:
         while len(self._entries) > self.max_len or self.bytes > MAX_LOG_BYTES:
-            self.bytes -= _size(self._entries.pop())
+            self.bytes -= self._entries.pop()[1]
 
     def newest(self, number: int) -> list[SlowCommand]:
         """Return the newest `number` entries, or all if it is negative."""
-        return list(self._entries) if number < 0 else list(islice(self._entries, number))
+        return [entry for entry, _ in (self._entries if number < 0 else islice(self._entries, number))]
 
     def clear(self) -> None:
         self._entries.clear()
         self.bytes = 0
-
-
-def _size(entry: SlowCommand) -> int:
-    return sum(map(len, entry.argv)) + len(entry.addr) + len(entry.name)
 
 
 def _trimmed(argv: list[bytes]) -> list[bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 from milena_cache.memory.lru import Entry
 from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.objects.names import Object
-from milena_cache.objects.write_request import Ack, Change
+from milena_cache.objects.write_request import Change
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import (
     MAX_KEYS_AT_ONCE,
@@ -150,7 +150,7 @@ def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:
 
 
 def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
-    if len(argv) == 3 and not session.tracking:
+    if context.node.writes.keeps_in_memory and len(argv) == 3 and not session.tracking:
         since = context.ownership.mine_since(argv[1])
         if since >= 0 and context.node.writes.overwrite(argv[1], argv[2], since):
             return Raw(OK)
@@ -159,16 +159,10 @@ def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
     target, owned_since = context.place(argv[1])
     value = argv[2]
     expires_at = as_timestamp(expires_ms) if expires_ms else NEVER
-    if is_modifying(argv):
+    if len(argv) > 3 and is_modifying(argv):
         return _set_if(context, options, target, owned_since, value, expires_at)
     change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
-    acknowledged = context.node.writes.begin(change, options.durability, context.timeout)
-    return Raw(OK) if isinstance(acknowledged, Ack) else _then_ok(acknowledged)
-
-
-async def _then_ok(acknowledged: Awaitable[Ack]) -> Raw:
-    await acknowledged
-    return Raw(OK)
+    return context.node.writes.begin(change, options.durability, context.timeout)
 
 
 def is_modifying(argv: list[bytes]) -> bool:

@@ -71,7 +71,7 @@ def test_commands_that_exclude_each_other_begin_in_their_order_and_all_begin(dra
             if first.excludes(second) or (first.access == second.access and first.keys[0] in second.keys):
                 assert places[first.number] < places[second.number]
     assert not connection.pending.parked
-    assert not connection.pending.may_have_ready
+    assert not connection.pending.freed
 
 
 def test_a_parked_command_holds_up_only_what_touches_its_keys() -> None:
