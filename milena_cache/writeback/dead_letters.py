@@ -63,7 +63,7 @@ class DeadLetters:
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Delete dead letters for good, and return how many; reads return S3's object from then on.
+        """Delete dead letters permanently, and return how many; reads return S3's object from then on.
 
         With `keys` None, quarantined records, whose key is unknown, are deleted too.
         """

@@ -58,7 +58,7 @@ class StuckWrites:
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Delete stuck writes for good, and return how many; reads return S3's object from then on.
+        """Delete stuck writes permanently, and return how many; reads return S3's object from then on.
 
         Waits for attempts in flight. A write that reached S3 meanwhile, or that a newer write has replaced, is not
         dropped.

@@ -64,7 +64,7 @@ class FailedWrites:
         return self._stuck.retry(keys) + await self._dead_letters.retry(keys)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Delete the failed writes among `keys`, all if None, for good; return how many."""
+        """Delete the failed writes among `keys`, all if None, permanently; return how many."""
         return await self._stuck.drop(keys) + await self._dead_letters.drop(keys)
 
     def unfinished(self) -> list[str]:

@@ -113,7 +113,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         "adopt",
         help="let a node start on a copy",
         description="Make a copy of a journal take the place of the original, which must never be used again: two "
-        "nodes on two copies of one journal overwrite what is newer.",
+        "nodes on two copies of one journal overwrite newer objects with older ones.",
     )
     adopting.set_defaults(work=None)
     for each in (looking, checking, exporting, adopting):
