@@ -1,9 +1,9 @@
-# One image for every Milena process; the command says which:
+# One image for every Milena process, selected by the command:
 #   milena-router   the router
 #   milena-cache    a cache node
 #   milena          the command line
-# The two processes are configured by environment variables alone. They listen on 127.0.0.1 unless told
-# otherwise, so in a container LISTEN_ADDR, METRICS_HOST and a node's RESP_ADDR must name 0.0.0.0.
+# The two processes are configured by environment variables. They listen on 127.0.0.1 by default, so in a container
+# LISTEN_ADDR, METRICS_HOST and a node's RESP_ADDR must be set to 0.0.0.0.
 
 FROM python:3.13-slim-trixie AS build
 
@@ -28,17 +28,17 @@ LABEL org.opencontainers.image.title="milena" \
 RUN groupadd --gid 10001 milena \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin milena
 
-# For the volume of a node's journal: JOURNAL_DIR=/var/lib/milena/journal. A new named volume takes over the owner
-# and the mode that its place has here. JOURNAL_DIR is not set here: a node that was given no volume refuses to start,
-# since its default is not writable, rather than keep acknowledged writes in a layer that goes with the container.
+# For the volume of a node's journal: JOURNAL_DIR=/var/lib/milena/journal. A new named volume gets the owner and the
+# mode of this directory. JOURNAL_DIR is not set here: a node without a volume does not start, since its default is not
+# writable, and so keeps no acknowledged writes in a layer that is deleted with the container.
 RUN install --directory --mode=0700 --owner=10001 --group=10001 /var/lib/milena/journal
 
 # The same path as where it was built: a virtual environment cannot be moved.
 COPY --from=build /opt/milena /opt/milena
 
 # Log lines appear when they are written; the root file system may be read-only.
-# The allocator gives the memory of large values back to the system when they are gone. By default it keeps what a
-# burst has taken, in several arenas, and raises the size above which it gives memory back up to 32 MiB.
+# The allocator returns the memory of large values to the system when they are freed. By default it keeps the memory of
+# a burst, in several arenas, and raises the size above which it returns memory up to 32 MiB.
 ENV PATH=/opt/milena/bin:$PATH \
     MALLOC_ARENA_MAX=2 \
     MALLOC_MMAP_THRESHOLD_=131072 \
@@ -52,6 +52,6 @@ USER 10001:10001
 # Router: gRPC and metrics. Cache node: gRPC, metrics and the Redis protocol.
 EXPOSE 50050 9090 50051 9091 6379
 
-# No health check here: what to ask, and at which port, depends on the process.
-# Without a command the image explains itself, since neither process could guess its configuration.
+# No health check here: its path and port depend on the process.
+# Without a command the image prints the help, since neither process has a configuration.
 CMD ["milena", "--help"]

@@ -11,10 +11,10 @@ With an `AsyncMilena` the function is an ``async def``, and so are the decorated
 
 In one process a key is computed by one caller at a time. Others wait for its result or exception;
 an exception is not kept. A caller that is cancelled or interrupted while it computes leaves that to one of the
-callers that wait. A function that asks for the key that it is computing is called again: it cannot wait for itself.
+callers that wait. A function that requests the key that it is computing is called again: it cannot wait for itself.
 
 A cache must not take the page down: when Milena cannot be reached, the function is called and its result returned.
-That is logged, once a minute. A key that can never be one is an error all the same: InvalidRequest.
+That is logged, once a minute. An invalid key is still an error: InvalidRequest.
 
 Values are bytes unless `dumps` and `loads` say how to make bytes of them (`json.dumps`, `json.loads`). There is no
 default that does it: pickle would be one that runs any code that was put into the bucket.

@@ -1,8 +1,11 @@
 """The journal: acknowledged writes that S3 does not have yet, on the node's disk.
 
-- `group_commit`, `commit`, `records`: writes that share a sync, and the records that are taken out later.
-- `record`, `version_allocator`: a record's bytes, and the version that each write gets.
-- `disk`: the seam; `lmdb_disk`, `file`, `trial`, `directory`, `identity`, `full_disk`: LMDB behind it.
+- `group_commit`, `commit`: commits that many writes share; `records`: reads all records at the start.
+- `record`: a record's bytes and checksums; `version_allocator`: the version of each write.
+- `disk`: the Protocol; `lmdb_disk`, `file`, `trial`, `directory`, `identity`: its LMDB implementation and the
+  checks
+  before it opens; `full_disk`: frees room on a full disk.
+- `tools`: the command `milena journal`.
 
-Nothing is acknowledged before the commit that holds it was synced; after a failed sync nothing is any more.
+Invariant: a write is acknowledged only after the commit that contains it was synced, and never after a failed sync.
 """

@@ -1,4 +1,7 @@
-"""Coordination. A commit of the journal, the writes that wait for one, and the records that leave with one."""
+"""Coordination. A commit of the journal, the writes that are queued for one, and the removals that are pending.
+
+These are the data of `group_commit`, which decides when to commit and what a failure means.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ T = TypeVar("T")
 
 
 class JournalFull(Exception):
-    """There is no room in the journal; the write was not made."""
+    """There is no room in the journal; the write has not taken effect."""
 
 
 class JournalFailed(Unavailable):
@@ -21,6 +24,14 @@ class JournalFailed(Unavailable):
 
 
 class QueuedWrite(NamedTuple, Generic[T]):
+    """A write that is queued for a commit.
+
+    seq, raw: the record's sequence number and bytes.
+    token, on_done: `on_done(token, durable)` is called when the commit has ended.
+    future: done after `on_done`.
+    deadline: the time of the event loop, in seconds, after which the future raises DeadlineExceeded.
+    """
+
     seq: int
     raw: bytes
     token: T
@@ -29,13 +40,19 @@ class QueuedWrite(NamedTuple, Generic[T]):
     deadline: float
 
     def fail(self, error: Exception) -> None:
+        """Complete the write with `error`; it is not in the journal, as far as is known."""
         self.on_done(self.token, False)
         if not self.future.done():
             self.future.set_exception(error)
 
 
 class Commit(NamedTuple, Generic[T]):
-    """A commit under way, or the failure with which it began."""
+    """A commit in flight.
+
+    batch, deferred, barriers: the writes and operations in it, and the barriers that end with it.
+    committing: the disk's result, or the error that occurred while the transaction was filled.
+    started: monotonic seconds.
+    """
 
     batch: list[QueuedWrite[T]]
     deferred: list[Callable[[Disk], None]]
@@ -45,7 +62,7 @@ class Commit(NamedTuple, Generic[T]):
 
 
 class Leaving:
-    """By key, how many records are to be taken out and may still be in the file."""
+    """Counts, by key, the records whose removal was requested and that may still be in the file."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, int] = {}
@@ -55,15 +72,15 @@ class Leaving:
         return key in self._keys
 
     def add(self, key: bytes) -> None:
-        """One more is to be taken out."""
+        """Count a removal of a record of `key` that was requested."""
         self._keys[key] = self._keys.get(key, 0) + 1
 
     def removed(self, key: bytes) -> None:
-        """One has been taken out, if the commit succeeds."""
+        """Record that the transaction contains a removal of a record of `key`."""
         self._removed.append(key)
 
     def committed(self) -> None:
-        """The commit has succeeded."""
+        """Record that the transaction was committed: the removals in it are done."""
         for key in self._removed:
             pending = self._keys[key] - 1
             if pending:
@@ -73,5 +90,5 @@ class Leaving:
         self._removed.clear()
 
     def rolled_back(self) -> None:
-        """It has not."""
+        """Record that the transaction was rolled back: the removals in it are pending again."""
         self._removed.clear()

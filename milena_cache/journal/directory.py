@@ -1,7 +1,7 @@
-"""Shell. The journal's directory: it is its node's alone, and one process at a time has it.
+"""Shell. The journal's directory, which one process at a time may use.
 
-What a process has is a lock (flock) on a file there, which ends with the process, however that ends. The file names
-the process that took it last, for whoever comes too late.
+The process holds a lock (flock) on a file there, which the kernel releases when the process ends in any way. The
+file contains the process id of its last holder, for the error text of a second process.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from milena_cache.journal.disk import CannotOpen
 log = logging.getLogger(__name__)
 
 LOCK = "lock"
-# Every lock of the system: "1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF", device and inode in the sixth place.
+# Every lock of the system: "1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF"; the sixth field is device and inode.
 LOCKS = Path("/proc/locks")
+NO_HOLDER = "no process"
 
 
 def take(directory: Path) -> IO[str]:
-    """Make the directory if it is not there, with mode 0700, and take it until the file that is returned is closed.
+    """Create the directory with mode 0700 if necessary, and lock it until the returned file is closed.
 
-    Raises CannotOpen; if another process has the directory, naming that.
+    Raises CannotOpen, with the process id if another process has the lock.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -33,7 +34,7 @@ def take(directory: Path) -> IO[str]:
             try:
                 directory.chmod(0o700)
             except PermissionError:
-                log.warning("journal %s can be entered by others, and is not ours to close to them", directory)
+                log.warning("journal %s is accessible to other users, and its mode cannot be changed", directory)
         lock = (directory / LOCK).open("a+")
     except OSError as error:
         raise CannotOpen(f"{directory}: {error.strerror}") from None
@@ -46,22 +47,22 @@ def take(directory: Path) -> IO[str]:
         raise CannotOpen(
             f"{directory}: another process has it ({recorded}); each node needs a journal of its own"
         ) from None
-    with suppress(OSError):  # on a full disk the lock holds as well, and is only told of less
+    with suppress(OSError):  # on a full disk the lock is held all the same; only the process id is missing
         os.ftruncate(lock.fileno(), 0)
         os.write(lock.fileno(), f"pid {os.getpid()}\n".encode())
     return lock
 
 
 def holder(directory: Path) -> str:
-    """Which process has the directory, as "pid 4711"; "nobody"; "unknown" where the system does not tell.
+    """Return the process that has the directory, as "pid 4711"; "no process"; "unknown" without /proc/locks.
 
-    The lock is not touched: a node that starts at this moment must find it free.
+    The lock is not touched: a node that starts at this time must find it free.
     """
     try:
         file = (directory / LOCK).stat()
         recorded = (directory / LOCK).read_text().strip()
     except FileNotFoundError:
-        return "nobody"
+        return NO_HOLDER
     try:
         lines = LOCKS.read_text().splitlines()
     except OSError:
@@ -73,11 +74,11 @@ def holder(directory: Path) -> str:
         # Some file systems give their files another device than the system's list of locks does.
         if kind == "FLOCK" and inode == str(file.st_ino) and (where == device or recorded == f"pid {pid}"):
             return f"pid {pid}"
-    return "nobody"
+    return NO_HOLDER
 
 
 def sync(directory: Path) -> None:
-    """Make sure of a file that has just been made: a crash may take it away while its directory is not synced."""
+    """Sync the directory after a file was created there: otherwise a crash may lose the file's directory entry."""
     for each in (directory, directory.parent):
         number = os.open(each, os.O_RDONLY)
         try:

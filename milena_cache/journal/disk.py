@@ -1,4 +1,8 @@
-"""Pure. The seam to the journal's disk. `journal_lmdb` is the real one; tests have one that fails on demand."""
+"""Pure. The Protocol of the journal's disk. `lmdb_disk` implements it; tests have one that fails on demand.
+
+A disk has one open transaction at a time, which the event loop fills and `commit` makes durable. After an error the
+transaction can only be rolled back, so that no commit contains half of a batch.
+"""
 
 from __future__ import annotations
 
@@ -11,64 +15,63 @@ class CannotOpen(Exception):
 
 
 class DiskFull(Exception):
-    """There is no room. What was committed before is safe, and there may be room later."""
+    """There is no room. Committed records are safe, and there may be room later."""
 
 
 class DiskFailed(Exception):
-    """A write or sync failed. What was committed before is safe; what comes after cannot be known."""
+    """A write or sync failed. Committed records are safe; the state of later ones is unknown."""
 
 
 class Disk(Protocol):
-    """Numbered records in transactions. Until `roll_back` was called once, there is none, and nothing can be
-    changed.
+    """Numbered records in transactions. The first call of `roll_back` begins the first transaction.
 
-    What changes the file raises DiskFull or DiskFailed, and then the transaction can only be rolled back. While
-    `commit` or `roll_back` runs, only `read_record` may be called.
+    Methods that change the file raise DiskFull or DiskFailed, and then the transaction can only be rolled back.
+    While `commit` or `roll_back` runs, only `read_record` may be called.
     """
 
     def put_record(self, seq: int, raw: bytes) -> None:
-        """Add a record; numbers grow."""
+        """Add a record; `seq` is greater than all before."""
 
     def remove_record(self, seq: int) -> None:
-        """Take out a record, if it is there."""
+        """Remove a record, if it is there."""
 
     def reject_record(self, seq: int, reason: str, at: float) -> None:
-        """Note that S3 refused the record for good."""
+        """Record that S3 rejected the write permanently, for `reason`, at `at` (seconds since 1970)."""
 
     def clear_rejection(self, seq: int) -> None:
-        """Note that it shall be tried again over whatever S3 holds: a refusal without a reason."""
+        """Record that the write is to overwrite S3's object; stored as a rejection without a reason."""
 
     def quarantine(self, seq: int) -> None:
-        """Keep a damaged record apart from the others."""
+        """Move a damaged record to the quarantine."""
 
     def drop_quarantined(self) -> None:
-        """Take out all records that were set aside."""
+        """Delete all quarantined records."""
 
     def set_metadata(self, name: str, text: str) -> None:
-        """Keep `text` under `name`."""
+        """Store `text` under `name`."""
 
     def read_record(self, seq: int) -> bytes | None:
-        """A committed record."""
+        """Return the bytes of a committed record; None if there is none of that number."""
 
     def commit(self) -> Awaitable[None]:
         """Commit durably, and begin the next transaction; it has begun when this returns."""
 
     async def roll_back(self) -> None:
-        """Abandon the transaction, and begin the next."""
+        """Discard the transaction, and begin the next."""
 
     def metadata(self) -> dict[str, str]: ...
 
     def records(self, after: int, limit: int) -> Sequence[tuple[int, memoryview | bytes]]:
-        """At most `limit` records above number `after`, in order, before the first transaction."""
+        """Return at most `limit` records with numbers above `after`, in order; before the first transaction."""
 
     def rejections(self) -> dict[int, tuple[str, float]]:
-        """Reason and time (seconds since 1970) of every refusal, by number."""
+        """Return the reason and time (seconds since 1970) of every rejection, by record number."""
 
     def damaged(self) -> int:
-        """How many records have been set aside."""
+        """Return the number of quarantined records."""
 
     @property
     def used_bytes(self) -> int: ...
 
     async def close(self) -> None:
-        """Let go of the directory."""
+        """Discard the transaction, and release the directory."""

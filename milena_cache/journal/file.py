@@ -1,12 +1,12 @@
-"""Shell. Looks at the journal's file before LMDB maps it into memory.
+"""Shell. Checks the journal's file before LMDB maps it into memory.
 
-LMDB trusts its file. Where pages are missing it ends the process by SIGBUS, and a file that is empty it takes for
-a new one. So the head of the file, two meta pages, is read here first, as plain bytes: is it LMDB's, of the
-engine that this program uses, and as long as it says? A file shorter than that is audited page by page with
+LMDB trusts its file. Missing pages end the process by SIGBUS, and an empty file counts as a new one. So the head of
+the file, two meta pages, is read here first, as plain bytes, and checked: the file is LMDB's, of the engine that
+this program uses, and has the length that its head gives. A shorter file is audited page by page with
 `lmdb.verify`, which reads bytes too; pages at the end that no tree refers to may be missing without harm.
 
-py-lmdb 3 has two engines, LMDB 0.9 and 1.0, whose files differ and which do not open each other's. This program
-uses 0.9 only, by name, whatever the library's default becomes.
+py-lmdb 3 has two engines, LMDB 0.9 and 1.0, which cannot open each other's files. This program uses 0.9 only, by
+name, so that a change of the library's default does not matter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENGINE_NAMES = {1: "0.9", 3: "1.0"}
 DATA_VERSION = 1
 
 _MAGIC = 0xBEEFC0DE
-# Where the meta data begins on its page: behind the page header, which is longer in 1.0.
+# Offset of the meta data on its page: after the page header, which is longer in 1.0.
 _META_OFFSETS = (16, 24)
 _MIN_PAGE, _MAX_PAGE = 512, 65536
 # In the meta data of 0.9, in bytes from its beginning: page size, number of the last page, number of the
@@ -37,8 +37,8 @@ _META_BYTES = 136
 _P_META = 0x08
 
 REPAIR = (
-    "put the file back from a copy, or look with `milena journal export` at what of it can be saved; a node that "
-    "starts with an empty directory instead gives up what this one acknowledged and S3 does not have"
+    "restore the file from a copy, or save what is readable with `milena journal export`; a node that starts with "
+    "an empty directory instead loses the writes that this one acknowledged and S3 does not have"
 )
 
 
@@ -51,14 +51,14 @@ class _Meta(NamedTuple):
 def check(directory: Path, *, whole: bool = True) -> None:
     """Raise CannotOpen if the directory's data file cannot be a journal that LMDB 0.9 reads to its end.
 
-    `whole=False` lets one pass that was cut short, for those who save what can be saved. A directory without a data
-    file passes: that is a new journal.
+    `whole=False` accepts a truncated file, for tools that save what is readable. A directory without a data file
+    passes: that is a new journal.
     """
     path = directory / DATA_FILE
     try:
         with path.open("rb") as file:
-            # The head first: a node that commits at this moment makes the file longer before it says so in the
-            # head.
+            # The head before the size: a node that commits concurrently makes the file longer before it changes the
+            # head, so the size is never less than this head says.
             head = file.read(_MAX_PAGE + _MAX_PAGE)
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def check(directory: Path, *, whole: bool = True) -> None:
     except OSError as error:
         raise CannotOpen(f"{directory}: {DATA_FILE}: {error.strerror}") from None
     if not size:
-        raise CannotOpen(f"{directory}: {DATA_FILE} is empty, and a journal never is: it was cut short. {REPAIR}")
+        raise CannotOpen(f"{directory}: {DATA_FILE} is empty, and a journal never is: it was truncated. {REPAIR}")
     version = _data_version(head)
     if version is None:
         what = "it was overwritten, or is another file"
@@ -79,22 +79,22 @@ def check(directory: Path, *, whole: bool = True) -> None:
         )
     metas = [meta for meta in _metas(head) if meta is not None]
     if not metas or size < 2 * metas[0].page_size:
-        raise CannotOpen(f"{directory}: {DATA_FILE} is cut short in its head. {REPAIR}")
+        raise CannotOpen(f"{directory}: {DATA_FILE} is truncated in its head. {REPAIR}")
     meta = max(metas)
     should_have = meta.pages * meta.page_size
     if whole and size < should_have:
         problems = audit(directory)
         if problems:
             raise CannotOpen(
-                f"{directory}: {DATA_FILE} has {size} of {should_have} bytes, and records are in those that are "
-                f"missing ({problems[0]}). {REPAIR}"
+                f"{directory}: {DATA_FILE} has {size} of {should_have} bytes, and records are in the missing part "
+                f"({problems[0]}). {REPAIR}"
             )
 
 
 def audit(directory: Path) -> list[str]:
-    """Return what is wrong with the structure of the data file, page by page; it must not be written meanwhile.
+    """Return the faults in the structure of the data file, page by page; no process may write it meanwhile.
 
-    About 15 µs for each record (py-lmdb 3.0.0). Raises CannotOpen if it cannot begin.
+    Takes about 15 µs for each record (py-lmdb 3.0.0). Raises CannotOpen if the file cannot be read.
     """
     try:
         return list(lmdb.verify.verify(str(directory), subdir=True))  # type: ignore[no-untyped-call]
@@ -112,11 +112,11 @@ def _data_version(head: bytes) -> int | None:
 
 
 def _metas(head: bytes) -> tuple[_Meta | None, _Meta | None]:
-    """Return the two heads, None for one that is not whole. A crash while one is written leaves the other."""
+    """Return the two meta pages, None for one that is not valid. A crash while one is written leaves the other."""
     first = _meta(head, 0)
     if first is not None:
         return first, _meta(head, first.page_size)
-    # The first gives the page size; without it the second can only be looked for.
+    # The first gives the page size; without it the second is searched for at every possible page size.
     sizes = (2**power for power in range(9, 17))
     return None, next((meta for size in sizes if (meta := _meta(head, size)) and meta.page_size == size), None)
 

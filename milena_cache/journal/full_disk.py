@@ -1,10 +1,10 @@
-"""Coordination. Making room on a full disk.
+"""Coordination. Frees room in the journal of a full disk.
 
-To take a record out of the file needs new pages before it frees any. So the file has ballast, which is thrown off
-first; its pages can be used again from the second commit on. If they do not suffice for many removals at once, they
-do for few, each of which frees some.
+LMDB copies pages on write, so removing a record needs new pages before it frees any: on a full disk even a removal
+fails. So the file contains ballast, which is removed first; its pages can be used again from the second commit on.
+If they do not suffice for many removals at once, they do for few, each of which frees some.
 
-There is room again when the ballast fits in together with something more: it alone would only be back on the pages
+There is room again when the ballast fits in together with MORE_BYTES: the ballast alone would only fill the pages
 that it left.
 """
 
@@ -16,14 +16,19 @@ from milena_cache.journal.disk import Disk
 
 BALLAST_BYTES = 2**18
 MORE_BYTES = 2**16
-# In one commit, so that the event loop does not stand still for them.
+# Deferred operations of one commit: each runs on the event loop, which must not block for long.
 MAX_DEFERRED = 4096
 
 DeferredOperation = Callable[[Disk], None]
 
 
 class Room:
-    """`do` commits one chore, `do_waiting` so many of those that wait; both tell whether the commit was made."""
+    """Makes room step by step, each step a commit.
+
+    do: commits one operation; True if that succeeded.
+    do_deferred: commits at most so many deferred operations; True if that succeeded.
+    number_deferred: returns how many deferred operations wait.
+    """
 
     def __init__(
         self,
@@ -37,7 +42,7 @@ class Room:
         self._ballast = True
 
     async def make(self) -> bool:
-        """Throw off the ballast, do the chores, and take ballast in again; whether there is room for more."""
+        """Remove the ballast, run the deferred operations, and add the ballast again; True if there is room."""
         if self._ballast:
             self._ballast = not (await self._do(throw_ballast) and await self._do(throw_ballast))
         portion = 1

@@ -1,22 +1,27 @@
-"""Coordination. Group commit: all writes that wait when a commit starts share its sync.
+"""Coordination. Group commit: all writes that are queued when a commit starts share its sync.
 
-    write ──▶ waiting ─┐                    ┌─ ended(token, True), in the order of the writes; futures done
-    write ──▶ waiting ─┴▶ put all ─▶ commit ┤
-                             (one sync)     └─ full: every write of it raises JournalFull │ failed: the end
+    write ──▶ queued ─┐                    ┌─ on_done(token, True), in the order of the writes; futures done
+    write ──▶ queued ─┴▶ put all ─▶ commit ┤
+                            (one sync)     └─ full: its writes raise JournalFull │ failed: the node stops
 
-A write that comes while nothing is under way starts a commit at the end of this round of the event loop, together
-with what else came in it. While a commit runs, writes gather for the next. No timer delays a write. Under load one
-sync then carries as many writes as arrived during the one before.
+A write that arrives while no commit runs starts one at the end of this iteration of the event loop, together with
+the other writes of the iteration. While a commit runs, writes queue for the next. No timer delays a write. Under
+load one sync thus covers as many writes as arrived during the sync before it.
 
 Invariants:
-1. `ended` says durable, and a write's future resolved, only after the commit that holds it was synced, and in
-   order.
-2. Chores (taking out records, noting refusals) keep their order among themselves, and unless there are thousands of
-   them they are in the file no later than any write that was made after them. They ride with the next commit; alone
-   they wait `DEFER_SECONDS` for company.
-3. After DiskFull nothing of the commit has happened, its writes have raised, and its chores are tried again.
-4. After DiskFailed nothing is acknowledged any more: what a disk holds after a failed sync cannot be known
-   (https://wiki.postgresql.org/wiki/Fsync_Errors), so the process must end; what was committed before is replayed.
+1. `on_done` gets True, and a write's future is resolved, only after the commit that contains it was synced, and in
+   the order of the writes.
+2. Deferred operations (removals of records, rejections) keep their order among themselves, and, unless there are
+more
+   than MAX_DEFERRED, they are in the file no later than any write that was made after them. They are part of the
+   next
+   commit; without a write they wait `DEFER_SECONDS`, so that many share a commit.
+3. After DiskFull nothing of the commit has taken effect, its writes have raised, and its deferred operations are
+   tried again.
+4. After DiskFailed nothing is acknowledged: the disk's contents after a failed sync are unknown
+   (https://wiki.postgresql.org/wiki/Fsync_Errors). Syncing again would be wrong: the kernel may have marked the
+   lost
+   pages clean, and the second fsync succeeds without them. So the process ends; committed records are replayed.
 """
 
 from __future__ import annotations
@@ -44,17 +49,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFER_SECONDS = 0.05
-# A disk that has been full is tried again so often.
+# Seconds between attempts while the disk is full.
 PROBE_SECONDS = 1.0
-# When a commit takes longer, writes whose time is up are told so, here and from then on as often.
+# While a commit runs, writes whose deadline has passed get DeadlineExceeded every so many seconds.
 STUCK_SECONDS = 0.05
 MAX_BATCH_BYTES = 2**26
 
 
 class Journal(Generic[T]):
-    """The journal over `disk`. `T` is what a write is known as to whoever makes it.
+    """The journal on `disk`. `T` is the caller's token for a write, here the dirty entry.
 
-    `lineage` is that of a journal which has none yet; see `lineage`.
+    `lineage` is the lineage for a journal that has none yet; see `objects/lineage`.
     """
 
     def __init__(self, disk: Disk, clock: Clock, lineage: str = UNNAMED) -> None:
@@ -73,8 +78,7 @@ class Journal(Generic[T]):
         self._deferred: list[Callable[[Disk], None]] = []
         self._barriers: list[asyncio.Future[None]] = []
         self._watchers: list[asyncio.Future[None]] = []
-        # By key, how many records are to be taken out and may still be in the file; and those of a commit under
-        # way.
+        # Records whose removal was requested and that may still be in the file, by key.
         self._leaving = Leaving()
         self._storing_metadata = False
         self._room = Room(self._do, self._run_deferred, lambda: len(self._deferred))
@@ -87,7 +91,10 @@ class Journal(Generic[T]):
     # ---- the start
 
     async def replay(self) -> AsyncIterator[Replayed]:
-        """Every record, in the order of the writes; for once, before anything else. Sets aside what is damaged."""
+        """Yield every record in the order of the writes; called once, before anything else.
+
+        Quarantines damaged records whose key is unknown. Begins the first transaction when all were read.
+        """
         self._loop = asyncio.get_running_loop()
         damaged: list[int] = []
         for found in read_records(self.disk, damaged):
@@ -107,7 +114,7 @@ class Journal(Generic[T]):
     # ---- writing
 
     def next_version(self, owned_since: int) -> Version:
-        """The version of a write that begins now, in the journal or not."""
+        """Return the version of a write that begins now, journaled or not."""
         version = self.versions.next(owned_since)
         if self.versions.due and not self._storing_metadata:
             self._storing_metadata = True
@@ -115,10 +122,11 @@ class Journal(Generic[T]):
         return version
 
     def learn(self, ref: Ref, metadata: Mapping[str, str]) -> None:
-        """Have later versions exceed that of an object in S3 that another cluster wrote."""
+        """Make later versions greater than that of an object in S3 that another cluster wrote."""
         version = stamped(metadata, ref)
-        # Not a version of the cluster's own: a node that has lost a slot, and does not know it yet, must not exceed
-        # what the slot's new owner writes.
+        # Versions of the own cluster are excluded: (1) this node loses a slot without knowing it yet; (2) the new
+        # owner uploads a write; (3) this node sees its version, and acknowledges a stale write with a greater one,
+        # which would supersede the new owner's.
         if version is not None and lineage_of(metadata) not in self.lineages.kin:
             self.versions.learn(version)
 
@@ -130,9 +138,11 @@ class Journal(Generic[T]):
     def write(
         self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
-        """Done once the record is durable. Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
+        """Queue the record for the next commit; the future is done when it is durable.
 
-        `on_done(token, durable)` is called just before, also if the future is no longer awaited.
+        The future raises JournalFull, DeadlineExceeded after `timeout` seconds, or JournalFailed; the call itself
+        raises JournalFailed if the journal has failed already. `on_done(token, durable)` is called just before the
+        future is done, also if the future was cancelled or has timed out: its write may still become durable.
         """
         if self.failure:
             raise JournalFailed(f"the node's journal failed: {self.failure}")
@@ -143,14 +153,14 @@ class Journal(Generic[T]):
         return future
 
     def defer(self, work: Callable[[Disk], None]) -> None:
-        """Have `work` in the file before long, and before any later write."""
+        """Commit `work` within about DEFER_SECONDS, and before any later write (see invariant 2)."""
         self._deferred.append(work)
         if self._committing is None and not self._deferred_scheduled:
             self._deferred_scheduled = True
             self._spawn(self._commit_deferred())
 
     def remove(self, seq: int, key: bytes) -> None:
-        """Take out a record of `key`: it is not needed any more."""
+        """Remove a record of `key` that is no longer needed, as a deferred operation."""
         self._leaving.add(key)
 
         def work(disk: Disk) -> None:
@@ -160,39 +170,39 @@ class Journal(Generic[T]):
         self.defer(work)
 
     async def has_let_go(self, key: bytes) -> bool:
-        """Have every record of `key` that is to be taken out, out of the file now; False if that cannot be done."""
+        """Commit the pending removals of records of `key` now; False if that is not possible."""
         if key in self._leaving or self._storing_metadata:
             await self._barrier()
         return key not in self._leaving
 
     async def _barrier(self) -> None:
-        """Return when what was asked for so far is in the file, or could not be put there."""
+        """Return when everything that was requested so far was committed, or its commit was tried and failed."""
         if self.failure:
             return
         barrier: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._barriers.append(barrier)
-        if self._committing is None and not self.full:  # when it is full, the probe comes
+        if self._committing is None and not self.full:  # while it is full, `_probe` tries
             self._start()
         await barrier
 
     async def wait_commit(self) -> None:
-        """Return when a commit has ended."""
+        """Return when the next commit has ended, whether it succeeded or not."""
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         await watcher
 
     def drop_quarantined(self) -> None:
-        """Forget the damaged records of which not even the key is known."""
+        """Delete the damaged records whose key is unknown."""
         self.quarantined = 0
         self.defer(lambda disk: disk.drop_quarantined())
 
     async def sync_barrier(self) -> None:
-        """Return when everything that was asked for so far is in the file, or was given up."""
+        """Return when everything that was requested so far was committed, or its commit was tried and failed."""
         if self._queued or self._deferred or self._committing is not None:
             await self._barrier()
 
     def read(self, seq: int) -> bytes:
-        """The value of a committed record. Raises Damaged."""
+        """Return the value of a committed put. Raises Damaged."""
         raw = self.disk.read_record(seq)
         if raw is None:
             raise Damaged("is gone")
@@ -201,7 +211,7 @@ class Journal(Generic[T]):
         return value
 
     async def close(self) -> None:
-        """Commit what waits, and let go of the directory."""
+        """Commit what is queued, and release the directory."""
         if not self.failure:
             await self.sync_barrier()
         for task in list(self._background):
@@ -231,9 +241,9 @@ class Journal(Generic[T]):
         try:
             while not self.failure:
                 if not self._queued:
-                    await asyncio.sleep(0)  # what comes in this round of the event loop comes along
+                    await asyncio.sleep(0)  # writes of this iteration of the event loop join the commit
                 if not self._queued and (self.full or not self._barriers):
-                    return  # chores wait for company, or for the probe
+                    return  # deferred operations wait for `_commit_deferred`, or for the probe
                 await self._finish(self._begin())
         finally:
             self._committing = None
@@ -242,7 +252,7 @@ class Journal(Generic[T]):
                 self._spawn(self._commit_deferred())
 
     def _take(self) -> list[QueuedWrite[T]]:
-        """The writes of the next commit."""
+        """Take the writes of the next commit: at most MAX_BATCH_BYTES, but at least one."""
         total = 0
         for number, write in enumerate(self._queued):
             total += len(write.raw)
@@ -253,11 +263,13 @@ class Journal(Generic[T]):
         return batch
 
     def _begin(self, max_deferred: int = MAX_DEFERRED) -> Commit[T]:
-        """Put everything that waits into the file, and begin to commit it."""
+        """Put the queued writes and deferred operations into the transaction, and begin to commit it."""
         batch, deferred = self._take(), self._deferred[:max_deferred]
         del self._deferred[:max_deferred]
         barriers: list[asyncio.Future[None]] = []
-        if not self._queued and not self._deferred:  # everything that was asked for before is in this commit
+        # A barrier may go with this commit only if nothing that was requested before it is left for the next one:
+        # `has_let_go` would return while the record is still in the file.
+        if not self._queued and not self._deferred:
             barriers, self._barriers = self._barriers, []
         started = self._clock.now()
         committing: Awaitable[None] | Exception
@@ -272,7 +284,7 @@ class Journal(Generic[T]):
         return Commit(batch, deferred, barriers, committing, started)
 
     async def _finish(self, commit: Commit[T]) -> bool:
-        """Wait for the commit, and tell everybody; whether it was made."""
+        """Wait for the commit, complete its writes, and wake barriers and watchers; True if it succeeded."""
         batch, before = commit.batch, self.commits
         self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
         try:
@@ -283,7 +295,7 @@ class Journal(Generic[T]):
             await self._did_not_fit(error, commit)
         except DiskFailed as error:
             self._has_failed(str(error), batch)
-        except Exception as error:  # a defect, after which nothing can be said of the file either
+        except Exception as error:  # a defect in Milena, after which the file's contents are unknown too
             log.exception("the journal's commit failed")
             self._has_failed(repr(error), batch)
         else:
@@ -309,7 +321,7 @@ class Journal(Generic[T]):
         for name, text in {**self.versions.metadata(), **self.lineages.metadata()}.items():
             disk.set_metadata(name, text)
 
-    # ---- when the disk does not do what it should
+    # ---- a full disk, a failed disk
 
     async def _did_not_fit(self, error: DiskFull, commit: Commit[T]) -> None:
         try:
@@ -327,7 +339,7 @@ class Journal(Generic[T]):
             write.fail(JournalFull(str(error)))
 
     async def _probe(self) -> None:
-        """Try again until there is room."""
+        """Try every PROBE_SECONDS until there is room."""
         while self.full and not self.failure:
             await self._clock.sleep(PROBE_SECONDS)
             if self._committing is None:
@@ -341,12 +353,12 @@ class Journal(Generic[T]):
         finally:
             self._committing = None
             barriers, self._barriers = self._barriers, []
-            _wake(barriers)  # it was tried
+            _wake(barriers)  # a barrier ends after an attempt, successful or not
         if not self.full and self._queued:
             self._start()
 
     async def _do(self, operation: Callable[[Disk], None]) -> bool:
-        """Commit this alone; whether it was made."""
+        """Commit `operation` alone; return True if that succeeded."""
         self._deferred.insert(0, operation)
         if not self.failure and await self._finish(self._begin(1)):
             return True
@@ -354,7 +366,7 @@ class Journal(Generic[T]):
         return False
 
     async def _run_deferred(self, max_deferred: int) -> bool:
-        """Commit at most so many of those that wait; whether it was made."""
+        """Commit at most `max_deferred` deferred operations; return True if that succeeded."""
         return not self.failure and await self._finish(self._begin(max_deferred))
 
     def _has_room(self) -> None:
@@ -364,13 +376,13 @@ class Journal(Generic[T]):
     def _has_failed(self, error: str, batch: list[QueuedWrite[T]]) -> None:
         self.failure = error
         log.critical(
-            "the journal's disk failed (%s): the node stops. What was acknowledged is in the journal and will be "
+            "the journal's disk failed (%s): the node stops. Acknowledged writes are in the journal and are "
             "uploaded when a node starts on it",
             error,
         )
         _wake(self._barriers)
         for write in (*batch, *self._queued):
-            write.fail(JournalFailed(f"the node's journal failed: {error}; it may yet happen"))
+            write.fail(JournalFailed(f"the node's journal failed: {error}; the write may still take effect"))
         self._queued = []
         self.failed.set()
 
@@ -378,7 +390,8 @@ class Journal(Generic[T]):
         now = self._loop.time()
         for write in (*batch, *self._queued):
             if now >= write.deadline and not write.future.done():
-                error = DeadlineExceeded("the journal's disk has not answered in time; it may yet happen")
+                text = "the journal's disk did not respond in time; the write may still take effect"
+                error = DeadlineExceeded(text)
                 write.future.set_exception(error)
         self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
 

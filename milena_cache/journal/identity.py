@@ -1,8 +1,8 @@
-"""Shell. What tells a journal from its copies: a file `identity.json` beside it.
+"""Shell. The identity of a journal: a file `identity.json` beside it, which distinguishes it from its copies.
 
-Two nodes on two copies of one journal each upload what they find, the older over the newer. A copy has the same
-`identity.json`, but its data file is another file on the disk, with another inode. So a node that finds another
-inode than was noted refuses to start, until `milena journal adopt` says that the copy takes the place of the
+Two nodes on two copies of one journal would each upload their records, the older over the newer. A copy has the
+same `identity.json`, but its data file is another file on the disk, with another inode. So a node that finds
+another inode than the recorded one does not start, until `milena journal adopt` declares that the copy replaces the
 original. A volume that is moved as a whole, or a directory that is renamed, keeps its inodes.
 """
 
@@ -29,10 +29,11 @@ MIN_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class JournalIdentity:
-    """Which journal this is.
+    """The identity of a journal.
 
-    `journal` is its id, minted with it; `inode` that of its data file; `node` the address of the node that opened
-    it last, "" before the first one was in a ring.
+    journal: its id, a random one made with the journal.
+    inode: the inode of its data file.
+    node: the address of the node that opened it last, "" before the first node was in a ring.
     """
 
     journal: str
@@ -52,16 +53,16 @@ def find(directory: Path) -> JournalIdentity | None:
         raise CannotOpen(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CannotOpen(
-            f"{path}: is not what Milena writes there; if no other node has a copy of this journal, run "
+            f"{path}: has other contents than Milena writes; if no other node has a copy of this journal, run "
             f"`milena journal adopt {directory}`"
         ) from None
 
 
 def is_unborn(directory: Path) -> bool:
-    """True if there is no journal yet: no data file, or the half of a head that a crash left of the first one.
+    """Return True if there is no journal yet: no data file, or a part of a head that a crash left of a new one.
 
-    The identity is written when the data file is whole, so one with an identity was a journal, whatever it is now.
-    Raises CannotOpen if the directory cannot be looked into.
+    The identity is written after the data file is complete, so a directory with an identity has had a journal, even
+    if its file is empty now. Raises CannotOpen if the directory cannot be read.
     """
     try:
         return not (directory / IDENTITY_FILE).exists() and (directory / DATA_FILE).stat().st_size < MIN_BYTES
@@ -72,7 +73,7 @@ def is_unborn(directory: Path) -> bool:
 
 
 def check(directory: Path) -> JournalIdentity | None:
-    """Return the identity of the journal in `directory`, None of one without. Raises CannotOpen for a copy."""
+    """Return the identity of the journal in `directory`, None if it has none. Raises CannotOpen for a copy."""
     identity = find(directory)
     if identity is None or not (directory / DATA_FILE).exists():
         return None
@@ -81,14 +82,15 @@ def check(directory: Path) -> JournalIdentity | None:
         of = f" of node {identity.node}" if identity.node else ""
         raise CannotOpen(
             f"{directory}: is a copy of journal {identity.journal}{of}. Two nodes on two copies of one journal "
-            "overwrite what is newer; if the original is never used again, make this copy take its place with "
+            "overwrite newer objects with older ones; if the original is never used again, replace it by this copy "
+            "with "
             f"`milena journal adopt {directory}`"
         )
     return identity
 
 
 def keep(directory: Path, identity: JournalIdentity | None) -> JournalIdentity:
-    """Write the identity of the data file that is in `directory` now, minting one if it is None; return it.
+    """Write `identity`, a new one if it is None, with the inode of the data file in `directory`; return it.
 
     Raises OSError.
     """
@@ -109,7 +111,7 @@ def adopt(directory: Path) -> JournalIdentity:
 
 
 def record_node(directory: Path, identity: JournalIdentity, node: str) -> None:
-    """Note that the node at address `node` uses the journal. Raises OSError."""
+    """Record that the node at address `node` uses the journal. Raises OSError."""
     if identity.node != node:
         if identity.node:
             log.warning("journal %s was used by node %s before; this is node %s", directory, identity.node, node)
@@ -125,7 +127,7 @@ def find_or_none(directory: Path) -> JournalIdentity | None:
 
 
 def write(directory: Path, identity: JournalIdentity) -> None:
-    """Put `identity` in the place of what is there, durably: after a crash it is the old one or the new one."""
+    """Replace the identity file durably: after a crash it has the old identity or the new one, whole."""
     path = directory / IDENTITY_FILE
     temporary = path.with_suffix(".new")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

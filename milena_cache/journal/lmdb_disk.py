@@ -1,14 +1,16 @@
-"""Shell. The journal's file: LMDB in a directory that one process has to itself.
+"""Shell. The journal's file: LMDB in a directory that only one process has open for writing.
 
 LMDB is a copy-on-write B-tree: a commit writes new pages, syncs them, then writes one page that makes them the
-tree, and syncs that. So after a crash at any moment the file holds exactly what some commit left, and a commit that
-fails, for want of space say, leaves what was before. (https://www.symas.com/mdb; "How LMDB works".)
+tree, and syncs that. So after a crash at any time the file holds exactly the state of some commit, and a commit
+that fails, for lack of space for example, leaves the state before it. (https://www.symas.com/mdb; "How LMDB
+works".)
 
-Threads: a write transaction belongs to the thread that began it, because of LMDB's lock. So a thread of the disk's
-own commits one and begins the next, and in between the event loop's thread fills it, which is only memory. That
-way the costly part runs beside the event loop, and its many small steps need not change threads.
+Threads: a write transaction belongs to the thread that began it, because of LMDB's lock. So a thread of its own
+commits one transaction and begins the next, and in between the event loop's thread fills it, which only changes
+memory. So the syncs run in parallel with the event loop, and the many small steps change no threads. It is safe
+because the two threads alternate: nothing is put into the transaction while `commit` or `roll_back` runs.
 
-Records are filed under their sequence number, which only grows: then LMDB appends, which is its fastest way.
+Records are keyed by their sequence number, which only grows: LMDB then appends, which is its fastest operation.
 """
 
 from __future__ import annotations
@@ -34,38 +36,38 @@ from milena_cache.journal.file import DATA_FILE, ENGINE
 RECORDS, REJECTED, DAMAGED, META = b"records", b"refused", b"damaged", b"meta"
 DATABASES = (RECORDS, REJECTED, DAMAGED, META)
 LOCK_FILE = "lock.mdb"
-# Only room in the address space; the file grows as it is filled.
+# Bytes of address space only; the file grows as it is filled.
 MIN_MAP = 2**30
 # Threads and processes that may read at once.
 READERS = 64
 LOCK_FILE_BYTES = 2**13
-# Those that ended while they read are forgotten once in so many commits.
+# Reader slots of processes that ended while they read are freed once in so many commits.
 COMMITS_PER_CHECK = 1000
-# What a reader reads at once.
+# A reader's page, in records and bytes.
 PAGE_RECORDS, PAGE_BYTES = 1000, 2**24
 MIN_ROOM = 2**20
-# From this size the thread copies a record, or the event loop would stand still for it.
+# Records from this many bytes are copied in the disk's thread, because the copy would block the event loop.
 LARGE_BYTES = 2**16
-# LMDB says what failed only in words.
+# LMDB reports the cause of an error only as text.
 _NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 T = TypeVar("T")
 
 
 def key_of(seq: int) -> bytes:
-    """What a record is filed under: big-endian, so that the order of bytes is the order of numbers."""
+    """Return the LMDB key of a record: big-endian, so that the order of bytes is the order of numbers."""
     return seq.to_bytes(8, "big")
 
 
 class Unreadable(Exception):
-    """The tree of pages is damaged, not only a record."""
+    """The tree of pages is damaged, and not only a record."""
 
 
 class LmdbDisk:
-    """An open journal directory. Implements `journal_disk.Disk`."""
+    """An open journal directory. Implements `disk.Disk`."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
-        """`max_bytes`: how many bytes of records it shall be able to hold. Raises CannotOpen."""
+        """Open or create the journal; it can hold `max_bytes` bytes of records. Raises CannotOpen."""
         self.directory = directory
         self._lock = journal_directory.take(directory)
         if journal_identity.is_unborn(directory):
@@ -79,8 +81,8 @@ class LmdbDisk:
             raise
         try:
             _allocate(directory / LOCK_FILE)
-            # Twice what is kept: pages that a commit frees are used again only by the next but one, and a large
-            # value needs room in one piece.
+            # More than the records need: pages that a commit frees are used again only by the next commit but one,
+            # and a large value needs contiguous pages.
             self._env = lmdb.open(
                 str(directory),
                 map_size=MIN_MAP + 3 * max_bytes,
@@ -96,7 +98,7 @@ class LmdbDisk:
             journal_directory.sync(directory)
             self.identity = journal_identity.keep(directory, identity)
         except (lmdb.Error, OSError) as error:
-            if is_new:  # half of its head may be there, which is no journal for the next one either
+            if is_new:  # a part of its head may be there, which the next start could not open either
                 (directory / DATA_FILE).unlink(missing_ok=True)
             self._lock.close()
             raise CannotOpen(_why(directory, error)) from None
@@ -111,7 +113,7 @@ class LmdbDisk:
     def put_record(self, seq: int, raw: bytes) -> None:
         self._bytes += len(raw)
         if self._large or len(raw) >= LARGE_BYTES:
-            self._large.append((seq, raw))  # and what comes after it, for the order of the numbers
+            self._large.append((seq, raw))  # and all later records: LMDB's append needs growing numbers
         else:
             self._put(seq, raw)
 
@@ -160,12 +162,12 @@ class LmdbDisk:
             raise _translated(error) from None
 
     def read_record(self, seq: int) -> bytes | None:
-        """The committed record."""
+        """Return the bytes of a committed record; None if there is none of that number."""
         with self._env.begin(db=self._records) as txn:
             found: bytes | None = txn.get(key_of(seq))
             return found
 
-    # ---- by the disk's thread
+    # ---- in the disk's thread
 
     def commit(self) -> Awaitable[None]:
         return self._in_thread(self._commit)
@@ -174,7 +176,7 @@ class LmdbDisk:
         await self._in_thread(self._roll_back)
 
     async def close(self) -> None:
-        """What was not committed is forgotten."""
+        """Discard the open transaction, and release the directory."""
         await self._in_thread(self._abort)
         self._thread.shutdown()
         self._env.close()
@@ -197,13 +199,14 @@ class LmdbDisk:
                 self._env.reader_check()
             self._open = self._env.begin(write=True)
         except lmdb.Error as error:
-            # A write that the last free blocks take only a part of is an I/O error to LMDB.
+            # If the disk has room for only a part of a write, LMDB reports EIO, and not ENOSPC. Taken for a failed
+            # disk, it would stop the node; so it is tried whether the file may grow.
             if str(error).endswith(os.strerror(errno.EIO)) and not self._may_grow():
-                raise DiskFull(f"{error}, for want of space") from None
+                raise DiskFull(f"{error}, for lack of space") from None
             raise _translated(error) from None
 
     def _may_grow(self) -> bool:
-        """Whether the file could take what has been put in since the last commit, and something beside."""
+        """Return True if the disk has room for twice the bytes of the transaction and MIN_ROOM."""
         number = os.open(self.directory / DATA_FILE, os.O_RDWR)
         try:
             size = os.fstat(number).st_size
@@ -245,7 +248,7 @@ class LmdbDisk:
             return _metadata(txn)
 
     def records(self, after: int, limit: int) -> list[tuple[int, memoryview]]:
-        """At most `limit` records above number `after`. Their bytes are valid until the first transaction."""
+        """Return at most `limit` records with numbers above `after`; their bytes are valid until `roll_back`."""
         with self._reading(self._records, buffers=True) as txn:
             cursor = txn.cursor()
             if not cursor.set_range(key_of(after + 1)):
@@ -253,31 +256,31 @@ class LmdbDisk:
             return [(int.from_bytes(key, "big"), raw) for key, raw in _first(cursor.iternext(), limit)]
 
     def rejections(self) -> dict[int, tuple[str, float]]:
-        """Why S3 refused records for good, and when, by number."""
+        """Return the reason and time (seconds since 1970) of every rejection, by record number."""
         with self._reading(self._rejected) as txn:
             return _rejections(txn)
 
     def damaged(self) -> int:
-        """How many records have been set aside."""
+        """Return the number of quarantined records."""
         with self._reading(self._damaged) as txn:
             return int(txn.stat(self._damaged)["entries"])
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the file."""
+        """Return the size of the file in bytes."""
         return (self.directory / DATA_FILE).stat().st_size
 
 
 class LmdbReader:
-    """The journal in a directory for those who only look, also while a node writes it.
+    """A journal that is opened for reading only, also while a node writes it.
 
-    Nothing is written, and the node's lock is not touched. Records are read in pages, a transaction each, and never
-    handed out within one: pages of the file that a reader can still see cannot be used again, so one that takes its
-    time would make the file grow. What a node writes or takes out meanwhile is seen, or not.
+    Nothing is written, and the node's lock is not touched. Records are read in pages of one short transaction each,
+    and yielded after it has ended: LMDB cannot reuse pages that a reader can still see, so a slow consumer inside a
+    transaction would make the file grow. Concurrent changes of the node may or may not be seen.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raises CannotOpen."""
+        """Open the journal in `directory`. Raises CannotOpen."""
         self.directory = directory
         journal_file.check(directory, whole=False)
         try:
@@ -290,7 +293,8 @@ class LmdbReader:
                 readonly=True,
                 create=False,
                 lib_version=ENGINE,
-                # Where no node ever was, a copy say, there is none to be kept from using pages again.
+                # A directory without a lock file, such as a copy, has no writer that must be kept from reusing
+                # pages.
                 lock=(directory / LOCK_FILE).exists(),
             )
             self._dbs = {name: self._env.open_db(name, create=False) for name in DATABASES}
@@ -307,11 +311,11 @@ class LmdbReader:
             raise CannotOpen(f"{directory}: its pages are damaged: {error}") from None
 
     def records(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
-        """What `look` makes of each record, by number and bytes, in order. Raises Unreadable."""
+        """Yield the result of `look(number, bytes)` for each record, in order. Raises Unreadable."""
         return self._pages(RECORDS, look)
 
     def quarantined(self, look: Callable[[int, memoryview], T]) -> Iterator[T]:
-        """The same of the damaged records that were set aside."""
+        """Yield the result of `look(number, bytes)` for each quarantined record. Raises Unreadable."""
         return self._pages(DAMAGED, look)
 
     def _pages(self, name: bytes, look: Callable[[int, memoryview], T]) -> Iterator[T]:
@@ -359,7 +363,7 @@ def _first(rows: Iterator[tuple[Any, Any]], limit: int) -> Iterator[tuple[Any, A
 
 
 def _allocate(lock_file: Path) -> None:
-    """Have the lock file on the disk. LMDB maps it: to write where it is not would end a process on a full disk."""
+    """Allocate the blocks of the lock file, which LMDB maps: on a full disk a write to a hole is a SIGBUS."""
     with os.fdopen(os.open(lock_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
         file.write(bytes(max(0, LOCK_FILE_BYTES - file.tell())))
 

@@ -9,9 +9,10 @@
     56  CRC-32 of the value
     60  cache key, base ETag, value
 
-All little-endian. There are two checksums because a record whose value is damaged still tells which key has lost
-its acknowledged value: reads of that key must fail rather than tell what S3 has. The sequence number is also what
-the record is filed under; a record found under another number is damaged. LMDB has no checksums of its own.
+All little-endian. There are two checksums because a record whose value is damaged still identifies the key that has
+lost its acknowledged value: reads of that key must fail rather than return S3's older object. The sequence number
+is also the record's key in the file; a record found under another number is damaged. LMDB has no checksums of its
+own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _CONDITIONAL, _KEEPS = 1, 2
 
 
 class Damaged(Exception):
-    """A record is not what was written. `cache_key` is known if only its value is damaged."""
+    """A record differs from what was written. `record` has all but the value if only the value is damaged."""
 
     def __init__(self, reason: str, record: Record | None = None) -> None:
         super().__init__(reason)
@@ -41,10 +42,15 @@ class Damaged(Exception):
 
 
 class Record(NamedTuple):
-    """A write: `value` None is a delete. Times in seconds since 1970; `expires_at` 0 means never.
+    """A write as the journal stores it.
 
-    `base`: what S3 was known to hold when it was written. `conditional`: its writer asked for exactly that.
-    `keeps`: `value` is the value of `base`, and only the end changes.
+    value: the bytes; None for a delete.
+    base: S3's object when the write was made, as far as known.
+    conditional: True if the write was acknowledged on the condition that S3 holds `base`.
+    owned_since: the ring epoch since which this node owned the key's slot.
+    written_at: seconds since 1970.
+    expires_at: seconds since 1970; 0 means never.
+    keeps: True if `value` is the value of `base`, and only the expiry changes.
     """
 
     cache_key: bytes
@@ -59,7 +65,7 @@ class Record(NamedTuple):
 
 
 def encode(record: Record) -> bytes:
-    """The record as bytes."""
+    """Return the record as bytes."""
     cache_key, version, value, base, conditional, owned_since, written_at, expires_at, keeps = record
     etag = b"" if base is UNKNOWN or base is ABSENT else base.encode()
     body = b"" if value is None else value
@@ -82,9 +88,9 @@ def encode(record: Record) -> bytes:
 
 
 def decode(seq: int, raw: bytes | memoryview, *, with_value: bool = True) -> tuple[Record, int]:
-    """The record filed under `seq`, and its value's size in bytes.
+    """Return the record with the key `seq` in the file, and the size of its value in bytes.
 
-    Both checksums are verified in any case; without `with_value` the value is not copied, and b"" stands for it.
+    Both checksums are verified in any case; without `with_value` the value is not copied, and is b"" in the record.
     Raises Damaged.
     """
     raw = memoryview(raw)

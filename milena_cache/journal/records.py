@@ -1,4 +1,7 @@
-"""Coordination. Reading the journal's records at the start, whatever state they are in."""
+"""Coordination. Reads all records of the journal at the start, sound and damaged ones.
+
+A damaged record does not stop the start: if its key is known, reads of the key fail; if not, it is quarantined.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ STEP = 5_000
 
 
 class Replayed(NamedTuple):
-    """A record found at the start. `rejection`: reason and time (seconds since 1970) if S3 refused it for good.
+    """A record that was read at the start.
 
-    `damage` says what is wrong if its value is not what was written; it must then not be served.
+    record, size: its fields, without the value; the bytes of its value.
+    rejection: reason and time (seconds since 1970) if S3 rejected the write permanently, else None.
+    damage: the kind of damage if its value is damaged and must not be served, else "".
     """
 
     record: Record
@@ -27,9 +32,9 @@ class Replayed(NamedTuple):
 
 
 def read_records(disk: Disk, damaged: list[int]) -> Iterator[Replayed | None]:
-    """Every record, in the order of the writes, and None now and then for others to have their turn.
+    """Yield every record in the order of the writes, and None every STEP records, so that the caller can yield.
 
-    Numbers of those that are damaged beyond recognition go into `damaged`.
+    The numbers of damaged records whose key is unknown are appended to `damaged`.
     """
     rejections = disk.rejections()
     last = -1

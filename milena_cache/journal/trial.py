@@ -1,10 +1,10 @@
-"""Shell. Reads a journal from its first page to its last in a process of its own, before the node does.
+"""Shell. Reads a journal from its first page to its last in a child process, before the node opens it.
 
     python -m milena_cache.journal.trial DIR
 
-LMDB does not check its pages. One that was overwritten makes it read past the end of its map, or abort: the node
-would end by a signal, without a word. Here it is this process that does, and the node that says so. What is read
-is in the system's cache for the replay that follows.
+LMDB does not check its pages. An overwritten page makes it read past the end of its map, or abort, and the node
+would end by a signal without a message. With the trial only the child process ends, and the node reports the
+damage. The pages are then in the page cache for the replay that follows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from milena_cache.journal.disk import CannotOpen
 from milena_cache.journal.file import REPAIR
 from milena_cache.journal.lmdb_disk import LmdbReader, Unreadable
 
-# A disk that gives 1 MB/s reads the largest journal that the defaults allow in this time.
+# Enough for the largest journal that the defaults allow, on a disk that reads 1 MB/s.
 TRIAL_SECONDS = 3600.0
-# Every byte is touched that may be on a page of its own.
+# Bytes between those that are read: no page is smaller, so every page is touched.
 _STEP = 512
 
 
 def trial(directory: Path) -> None:
-    """Raise CannotOpen if the journal in `directory` cannot be read to its end. A new one passes."""
+    """Raise CannotOpen if the journal in `directory` cannot be read to its end. A new journal passes."""
     if journal_identity.is_unborn(directory):
         return
     journal_file.check(directory)
@@ -43,7 +43,7 @@ def trial(directory: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CannotOpen(f"{directory}: could not be read within {TRIAL_SECONDS:g} s; look at its disk") from None
+        raise CannotOpen(f"{directory}: could not be read within {TRIAL_SECONDS:g} s; check its disk") from None
     if ran.returncode < 0:
         signal_name = signal.Signals(-ran.returncode).name
         raise CannotOpen(

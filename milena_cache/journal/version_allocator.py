@@ -1,10 +1,11 @@
-"""Pure. Gives each write of this node its version, greater than all before, also than those before a restart.
+"""Pure. Allocates the version of each write of this node: greater than all before it, also across restarts.
 
-Numbers of writes that the journal does not keep (those that went straight to S3) would be given again after a
-restart. So the journal notes a number up to which they may have been given, a block ahead, and a restart begins
-there, or at the time of day in microseconds if that is more: it is, if the journal was lost and this is a new one.
-The epoch begins at the time of day in milliseconds, as the routers' epochs do; what this node then tells its
-routers as the newest that it has seen makes theirs greater.
+The journal does not keep the numbers of writes that went straight to S3, so a restart could allocate them again. So
+its metadata reserves numbers a block ahead, and a restart begins at the end of the reserved block, or at the time
+of
+day in microseconds if that is greater: it is, if the journal was lost and this is a new one. The epoch begins at
+the time of day in milliseconds, as the routers' epochs do; the node reports the newest epoch that it has seen to
+its routers, whose next epochs are greater.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ MAX_LEARNED_SEQ = 2**56
 
 
 class Versions:
-    """`wall`: the time of day in seconds; `metadata`: what `metadata()` gave before the restart."""
+    """Allocates versions.
+
+    wall: the time of day, in seconds since 1970.
+    metadata: the result of `metadata()` that was stored before the restart; empty for a new journal.
+    """
 
     def __init__(self, wall: float, metadata: Mapping[str, str]) -> None:
         self.epoch = max(int(wall * 1000), int(metadata.get("epoch", 0)))
@@ -28,7 +33,7 @@ class Versions:
         self._reserve_from = self.seq
 
     def next(self, owned_since: int) -> Version:
-        """The version of a write under an ownership that began at that epoch."""
+        """Return the version of a write under an ownership that began at epoch `owned_since`."""
         if owned_since > self.epoch:
             self.epoch = owned_since
             self._reserve_from = 0  # a restart must not begin below it
@@ -36,15 +41,15 @@ class Versions:
         return Version(self.epoch, self.seq)
 
     def seen(self, version: Version) -> None:
-        """There is such a version already."""
+        """Make later versions greater than `version`, which has been used."""
         self.epoch = max(self.epoch, version.epoch)
         self.seq = max(self.seq, version.seq)
 
     def learn(self, version: Version) -> None:
-        """Have later versions exceed `version`, which S3 holds.
+        """Make later versions greater than `version`, which S3 holds.
 
-        A version that no clock of the next centuries gives is not learned: the journal's numbers must not run out
-        because of an object with forged metadata.
+        A version that no clock gives before about the year 4200 is ignored: an object with forged metadata must not
+        exhaust the journal's numbers.
         """
         if version.epoch > MAX_LEARNED_EPOCH or version.seq > MAX_LEARNED_SEQ:
             return
@@ -54,10 +59,10 @@ class Versions:
 
     @property
     def due(self) -> bool:
-        """Whether `metadata` should be kept now."""
+        """Return True if `metadata` should be stored now."""
         return self.seq >= self._reserve_from
 
     def metadata(self) -> dict[str, str]:
-        """What must be on disk before half a block of further versions has been given."""
+        """Return the metadata that must be on disk before half a block of further versions is allocated."""
         self._reserve_from = self.seq + BLOCK // 2
         return {"epoch": str(self.epoch), "reserved": str(self.seq + BLOCK)}

@@ -1,7 +1,7 @@
 """Coordination. Keeps the node in one router's ring: joins, renews the lease, leaves.
 
 It joins again every third of the lease, so that two renewals may be lost before the lease expires. While the router
-cannot be reached it retries with jittered backoff, without a limit; the log says so once a minute, not at each
+cannot be reached it retries with jittered backoff, without a limit; it logs that once a minute, not at each
 attempt. Renewals go over a stream that stays open: an overloaded router ends unary calls that wait to begin, and a
 renewal lost to that would take the node out of the ring just when it is needed.
 

@@ -1,4 +1,4 @@
-"""What all protocol servers of the node share.
+"""The service layer that all protocol servers of the node share.
 
 - `requests`: get, put, delete, list, flush and the other API methods, with identity, limits, ownership and counts.
 - `status`: readiness, degradation, and metrics by name.

@@ -111,7 +111,7 @@ class Status:
             reasons.append(f"journal: {self.damaged} damaged records (`milena journal verify`)")
         if dirty.dead_letters:
             reasons.append(
-                f"write-back: S3 refuses {dirty.dead_letters} writes for good (`milena writeback failed`)"
+                f"write-back: S3 has rejected {dirty.dead_letters} writes permanently (`milena writeback failed`)"
             )
         for concern in self.concerns:
             reasons += concern.degraded()

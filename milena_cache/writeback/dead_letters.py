@@ -1,4 +1,8 @@
-"""Coordination. Dead letters: what people can do about writes that S3 refuses for good, and damaged ones."""
+"""Coordination. Dead letters: writes that S3 rejected permanently, or whose journal record is damaged.
+
+An operator lists, retries or drops them through the gRPC API or the command line. A retry overwrites the object
+that S3 holds then. Both calls return only after the change is in the journal, so that a crash does not undo it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class DeadLetters:
-    """Those of one node."""
+    """The dead letters of one node."""
 
     def __init__(
         self,
@@ -36,14 +40,17 @@ class DeadLetters:
         self._clock = clock
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
-        """The dead letters among `keys`, all if None; who died first comes first."""
+        """Return the dead letters among the cache keys `keys`, all if None, the oldest dead letter first."""
         if keys is None:
             return sorted(self._dirty.dead(), key=lambda entry: entry.dead.at if entry.dead is not None else 0.0)
         found = (self._dirty.get(key) for key in keys)
         return [entry for entry in found if entry is not None and entry.dead]
 
     async def retry(self, keys: Iterable[bytes] | None) -> int:
-        """Try dead letters again, as they are over whatever S3 holds now; how many there were."""
+        """Queue dead letters that are not damaged for upload again, and return how many.
+
+        Their uploads overwrite the object that S3 holds then, unless the write has expired.
+        """
         entries = [entry for entry in self.among(keys) if entry.dead is not None and not entry.dead.damaged]
         for entry in entries:
             entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, self._clock.wall()))
@@ -56,9 +63,9 @@ class DeadLetters:
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Forget dead letters, and what is damaged beyond recognition if all are meant; how many dead letters.
+        """Delete dead letters permanently, and return how many; reads return S3's object from then on.
 
-        What S3 holds is the truth again.
+        With `keys` None, quarantined records, whose key is unknown, are deleted too.
         """
         entries = self.among(keys)
         if keys is None:

@@ -1,14 +1,16 @@
-"""Pure. The dirty entries: what was acknowledged and is not in S3, by cache key, and how much of it there is.
+"""Pure. The dirty entries by cache key: writes that were acknowledged and are not in S3, and their counts and
+bytes.
 
-They are apart from the LRU: they never go stale and are never evicted, and have a budget of their own. An entry is
-its key's *newest* acknowledged write; a later one takes its place. Values are kept in memory as long as
-`memory_limit` allows; others are in the journal only and are read back from it.
+Dirty entries are separate from the LRU: they never go stale, are never evicted, and have their own budget. An entry
+is its key's *newest* acknowledged write; a later write replaces it. Values are kept in memory as far as
+`memory_limit` allows; other values are in the journal only and are read back from it.
 
-A *dead letter* is an entry that will not be uploaded by itself, because S3 refused it for good or its record is
-damaged. It still answers reads: what was acknowledged is the truth. A later write of its key takes its place too.
+A *dead letter* is an entry that is not uploaded automatically, because S3 rejected it permanently or its record is
+damaged. Unless it is damaged, reads are still served from it, because it was acknowledged. A later write of its key
+replaces it too.
 
-*Flush epochs* answer "is everything in S3 that was dirty at that time?" without a list of it: `checkpoint` closes
-the present one, and the entries of it and of earlier ones that are still pending are counted as entries go.
+*Flush epochs* tell whether all entries that were dirty at some time are in S3, without a list of them: `checkpoint`
+closes the current epoch, and the table counts the pending entries of each epoch.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ from milena_cache.objects.version import Version
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 
-# Bytes of keys and keeping that are not counted for DIRTY_MEMORY_BYTES: some 24,000 entries.
+# Bytes of keys and per-entry overhead that do not count against DIRTY_MEMORY_BYTES: some 24,000 entries.
 KEEPING_FREE = 16 * 2**20
 
 
 class DeadLetter(NamedTuple):
-    """Why an entry will not be uploaded by itself, and since when, in seconds since 1970.
+    """Why an entry is not uploaded automatically.
 
-    `damaged`: its record is damaged, and its value must not be served.
+    reason: S3's error or the damage, as text.
+    at: when the entry became a dead letter, in seconds since 1970.
+    damaged: True if its journal record is damaged, so that its value must not be served.
     """
 
     reason: str
@@ -37,14 +41,15 @@ class DeadLetter(NamedTuple):
 
 
 class UploadState:
-    """How far the upload of one key's dirty entry has come; each later write of the key takes it over.
+    """The state of the upload of one key's dirty entry; each later write of the key takes the object over.
 
-    since: when the oldest write that the entry stands for was acknowledged, monotonic seconds.
+    since: when the oldest write that the entry represents was acknowledged, in monotonic seconds.
     flush_epoch: the flush epoch of that write.
-    next_flush_epoch: the flush epoch of the oldest write since the upload in flight began; None if none has come.
-    failures: attempts that have failed since the last success.
-    queued: the key waits for an upload, be it the first attempt or another one.
-    uploading: an upload of the entry, or of an older write of the key, is in flight.
+    next_flush_epoch: the flush epoch of the oldest write since the upload in flight began; None without such a
+        write.
+    failures: failed attempts since the last success.
+    queued: True while the key waits for an upload, the first attempt or a retry.
+    uploading: True while an upload of the entry, or of an older write of the key, is in flight.
     """
 
     __slots__ = ("failures", "flush_epoch", "next_flush_epoch", "queued", "since", "uploading")
@@ -59,19 +64,20 @@ class UploadState:
 
 
 class DirtyEntry:
-    """One key's newest acknowledged write: what is stored, what is believed of S3, and how its upload stands.
+    """One key's newest acknowledged write: its value, the belief about S3 under it, and the state of its upload.
 
     value: None for a delete (`deleted`), and for a value that is only in the journal.
-    size, cost: bytes of the value; bytes that the entry counts for.
-    etag: the ETag of its value, "" until it is computed.
-    expires_at: when the object expires, in seconds since 1970; once that has been noticed, the entry is a delete
-        that is `expired`.
-    journaled: False for a write in the class `memory`.
-    shadowed_seq: the record of an earlier write of the key that stays in the journal until S3 has this one; or 0.
+    size, cost: bytes of the value; bytes that the entry counts for in `Dirty.bytes`.
+    etag: the ETag of the value, "" until it is computed.
+    expires_at: when the object expires, in seconds since 1970; once the expiry has been noticed, the entry is a
+        delete that is `expired`.
+    journaled: False for a write of the class `memory`.
+    shadowed_seq: the sequence number of an earlier write's record, which stays in the journal until S3 has this
+        entry, because this entry has no record; 0 without one.
     acknowledged_at: monotonic seconds.
-    dead: why it is a dead letter; None if it is none.
-    belief: what S3 holds under it.
-    upload: how its upload stands; there from its coming into the table on.
+    dead: why the entry is a dead letter; None if it is not one.
+    belief: what S3 is believed to hold.
+    upload: the state of the upload; set when the entry enters the table.
     """
 
     __slots__ = (
@@ -124,17 +130,17 @@ class DirtyEntry:
         self.dead: DeadLetter | None = None
 
     def records(self) -> Iterator[int]:
-        """The numbers of the journal's records that it stands for, in the order of their writing."""
+        """Yield the sequence numbers of the journal records that the entry represents, oldest first."""
         if self.shadowed_seq:
             yield self.shadowed_seq
         if self.journaled:
             yield self.version.seq
 
     def overwritable(self, owned_since: int) -> bool:
-        """True if another value, under this ownership, may take the place of this one without an entry of its own.
+        """Return True if another value of the same ownership may replace this one without a new entry.
 
-        It is in memory alone and waits for the first attempt to upload it. Nothing was said of it that does not
-        hold for another value: neither an expiry nor a condition, and S3 has not refused it.
+        That holds for an entry that is in memory only, waits for its first upload attempt, and has no property that
+        depends on its value: no expiry, no condition, no rejection by S3.
         """
         upload, belief = self.upload, self.belief
         return (
@@ -153,21 +159,21 @@ class DirtyEntry:
 
     @property
     def expired(self) -> bool:
-        """Whether it is a delete because its object came to its own end."""
+        """Return True if the entry is a delete because its object has expired."""
         return self.deleted and bool(self.expires_at)
 
     @property
     def in_memory(self) -> int:
-        """Bytes of its value that are held in memory."""
+        """Return the bytes of its value that are in memory."""
         return len(self.value) if self.value is not None else 0
 
 
 class Dirty:
-    """Entries by cache key, in at most `max_bytes`, of which `memory_limit` bytes are in memory.
+    """Entries by cache key: at most `max_bytes` bytes, of which at most `memory_limit` bytes are in memory.
 
-    Keys and the keeping of entries are always in memory, values while there is room beside those. So `memory_limit`
-    also bounds how many entries there are, however small their values. The first KEEPING_FREE bytes of keeping are
-    not counted, so that no entry is rejected for want of memory while there are few.
+    Keys and per-entry overhead (`keeping`) are always in memory, values while there is room beside them. So
+    `memory_limit` also bounds the number of entries, however small their values. The first KEEPING_FREE bytes of
+    overhead are not counted, so that no entry is rejected for lack of memory while there are few.
     """
 
     def __init__(self, max_bytes: int, memory_limit: int) -> None:
@@ -186,7 +192,7 @@ class Dirty:
         self._pending: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """How many entries wait to be uploaded; dead letters do not."""
+        """Return the number of entries that wait for their upload; dead letters do not count."""
         return len(self.entries) - self.dead_letters
 
     def __contains__(self, key: bytes) -> bool:
@@ -196,19 +202,19 @@ class Dirty:
         return self.entries.get(key)
 
     def has_room(self, cost: int, keeping: int) -> bool:
-        """Whether entries that cost so many bytes more, `keeping` of them without their values, may be added."""
+        """Return True if entries of `cost` bytes in all, `keeping` of them overhead, may be added."""
         return self.bytes + cost <= self.max_bytes and (
             self.keeping_bytes + keeping <= self.memory_limit + KEEPING_FREE
         )
 
     def fits_in_memory(self, size: int) -> bool:
-        """Whether `size` more bytes of values may be in memory."""
+        """Return True if `size` more bytes of values may be in memory."""
         return self.memory_bytes + size + max(0, self.keeping_bytes - KEEPING_FREE) <= self.memory_limit
 
     def replace(self, entry: DirtyEntry) -> DirtyEntry | None:
-        """Make `entry` its key's newest write; the one whose place it takes.
+        """Make `entry` its key's newest write; return the entry that it replaces, None without one.
 
-        What is believed of S3 and the state of the upload pass over to it.
+        The belief about S3 and the state of the upload pass from the old entry to `entry`.
         """
         self.puts += 1
         if entry.journaled and not self.fits_in_memory(entry.in_memory):
@@ -221,10 +227,10 @@ class Dirty:
             entry.belief = entry.belief.replacing(old.belief, deleted=old.deleted, dead=old.dead is not None)
             upload = entry.upload = old.upload
             if old.dead is not None:
-                del self.entries[entry.key]  # its place is among those of its age
+                del self.entries[entry.key]  # entries are in the order of `upload.since`, which is set anew
                 upload.since, upload.failures = entry.acknowledged_at, 0
                 upload.flush_epoch = self._flush_epoch
-                # What is in flight is not it.
+                # An upload in flight is of the old entry: its success must not count as one of `entry`.
                 upload.next_flush_epoch = self._flush_epoch if upload.uploading else None
             elif upload.uploading and upload.next_flush_epoch is None:
                 upload.next_flush_epoch = self._flush_epoch
@@ -233,7 +239,7 @@ class Dirty:
         return old
 
     def revalue(self, entry: DirtyEntry, value: bytes, version: Version) -> None:
-        """Give another value to an entry without an upload in flight: as `replace`, all else kept."""
+        """Replace the value of an entry that has no upload in flight; as `replace`, but the entry is kept."""
         self.puts += 1
         more = len(value) - entry.size
         entry.value, entry.version, entry.etag = value, version, ""
@@ -244,24 +250,24 @@ class Dirty:
             self.memory_bytes += more
 
     def expire(self, entry: DirtyEntry) -> None:
-        """The object's own end has come: make a delete of its newest write."""
+        """Turn the entry into a delete, because its object has expired."""
         self._uncount(entry)
         entry.value, entry.deleted = None, True
         self._count(entry)
 
     def pop(self, entry: DirtyEntry) -> None:
-        """It is in S3, or was dropped."""
+        """Remove an entry that is in S3, or that an operator dropped."""
         del self.entries[entry.key]
         self._uncount(entry)
 
     def kill(self, entry: DirtyEntry, reason: str, at: float, *, damaged: bool = False) -> None:
-        """Make a dead letter of it; `at` in seconds since 1970. `damaged`: its value must not be told."""
+        """Make the entry a dead letter; `at` is in seconds since 1970. `damaged`: its value must not be served."""
         self._uncount(entry)
         entry.dead = DeadLetter(reason, at, damaged)
         self._count(entry)
 
     def requeue(self, entry: DirtyEntry) -> None:
-        """Make an ordinary entry of a dead letter."""
+        """Turn a dead letter back into an entry that waits for its upload."""
         self._uncount(entry)
         entry.dead, entry.upload.failures = None, 0
         entry.upload.flush_epoch = self._flush_epoch
@@ -273,11 +279,15 @@ class Dirty:
         entry.upload.next_flush_epoch = None
 
     def upload_finished(self, entry: DirtyEntry, *, succeeded: bool, now: float) -> None:
-        """Record the end of the upload of `entry`, its key's newest write, or of an older write of the key."""
+        """Record the end of an upload of `entry`, its key's newest write, or of an older write of the key.
+
+        `now` is in monotonic seconds.
+        """
         upload = entry.upload
         upload.uploading = False
         if succeeded and upload.next_flush_epoch is not None:
-            # What it stands for now is only what came since the upload began.
+            # The entry now represents only the writes since the upload began: flush waiters of earlier epochs
+            # need not wait for it.
             self._uncount(entry)
             upload.flush_epoch, upload.since = upload.next_flush_epoch, now
             self._count(entry)
@@ -285,7 +295,7 @@ class Dirty:
         upload.next_flush_epoch = None
 
     def _move_last(self, entry: DirtyEntry) -> None:
-        """Entries are in the order of `upload.since`."""
+        """Move `entry` to the end of the table, which is in the order of `upload.since`."""
         del self.entries[entry.key]
         self.entries[entry.key] = entry
 
@@ -320,20 +330,20 @@ class Dirty:
             del self._pending[flush_epoch]
 
     def dead(self) -> Iterator[DirtyEntry]:
-        """The dead letters."""
+        """Yield the dead letters."""
         return (entry for entry in self.entries.values() if entry.dead is not None)
 
     def checkpoint(self) -> int:
-        """Close the present flush epoch, and return its number."""
+        """Close the current flush epoch, and return its number."""
         self._flush_epoch += 1
         return self._flush_epoch - 1
 
     def pending_before(self, flush_epoch: int) -> int:
-        """How many entries of that flush epoch and of earlier ones are still to be uploaded."""
+        """Return how many entries of that flush epoch and of earlier ones still wait for their upload."""
         return sum(number for each, number in self._pending.items() if each <= flush_epoch)
 
     def oldest_since(self, now: float) -> float:
-        """When the oldest write that is not in S3 was acknowledged; `now` if there is none."""
+        """Return the monotonic time at which the oldest write not in S3 was acknowledged; `now` without one."""
         self._requeued = {key for key in self._requeued if key in self.entries and not self.entries[key].dead}
         first = next((entry.upload.since for entry in self.entries.values() if not entry.dead), now)
         return min((first, *(self.entries[key].upload.since for key in self._requeued)))

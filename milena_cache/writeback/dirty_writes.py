@@ -1,10 +1,12 @@
-"""Coordination. What the dirty entries of a node answer, from the table or the journal, and how they leave it.
+"""Coordination. The values, ETags and expiry of dirty entries, from the table or the journal, and their removal.
 
-The table (`dirty_table`) has the entries and counts them. What an entry stands for takes more: the object in S3, a
-value that is only in the journal, the time of day for one that expires. Readers, writes and uploads ask here.
+The table (`dirty_table`) holds and counts the entries. This module adds what needs other parts of the node: the
+bucket and key in S3, a value that is only in the journal, the time of day for an entry that expires. Readers,
+writes and uploads call it.
 
-An entry leaves only by `retire`, when S3 has its version or a later one, or an operator drops it. Until then its
-records stay in the journal. One that S3 refuses for good, or whose record is damaged, stays as a dead letter.
+Invariant: an entry is removed only by `retire`, when S3 has its version or a later one, or when an operator drops
+it. Until then its records stay in the journal. An entry that S3 rejects permanently, or whose record is damaged,
+stays as a dead letter.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class DirtyWrites:
-    """Those of one node. `failing` and `flush_waiters` follow what becomes of them."""
+    """The dirty writes of one node. `failing` and `flush_waiters` are notified when an entry is removed or dead."""
 
     def __init__(
         self,
@@ -50,17 +52,17 @@ class DirtyWrites:
         self._flush_waiters = flush_waiters
         self._log = LogLimiter()
 
-    # ---- what they answer
+    # ---- properties of an entry
 
     def ref(self, entry: DirtyEntry) -> Ref:
-        """Return where the object is in S3."""
+        """Return the bucket and key of the object in S3."""
         return self._buckets.object_at(entry.key).ref
 
     def is_gone(self, entry: DirtyEntry) -> bool:
-        """True if the entry says that its object does not exist: it is a delete, or the object has expired.
+        """Return True if the entry is a delete, or its object has expired.
 
-        Until S3 has told its time the value is kept, and uploaded with its expiry: this machine's clock may be
-        wrong.
+        An expired entry becomes a delete, except while S3's clock is not known: then the value is kept and uploaded
+        with its expiry, because this machine's clock may be wrong.
         """
         if entry.expires_at and not entry.deleted and is_expired(entry.expires_at, self._clock.wall()):
             if not self._clock.s3.known:
@@ -70,9 +72,9 @@ class DirtyWrites:
         return entry.deleted
 
     def value(self, entry: DirtyEntry) -> bytes:
-        """Return the value of an entry that is no delete.
+        """Return the value of an entry that is not a delete.
 
-        Raises FailedPrecondition if its record is damaged, having made a dead letter of it.
+        Raises FailedPrecondition if its record is damaged, after making the entry a dead letter.
         """
         if entry.dead is None or not entry.dead.damaged:
             if entry.value is not None:
@@ -83,20 +85,23 @@ class DirtyWrites:
                 log.critical("%s: its journal record %d %s", self.ref(entry), entry.version.seq, damage)
                 self.mark_dead(entry, f"damaged: the journal record {damage}", damaged=True)
         raise FailedPrecondition(
-            f"{self.ref(entry)}: the value that was acknowledged is damaged in the journal, and S3 has an older "
-            "one; write it anew, or give it up with `milena writeback drop`"
+            f"{self.ref(entry)}: the acknowledged value is damaged in the journal, and S3 has an older one; write "
+            "the object again, or discard the damaged write with `milena writeback drop`"
         )
 
     def etag(self, entry: DirtyEntry) -> str:
-        """Return the ETag of an entry that is no delete. Raises as `value` does."""
+        """Return the ETag of an entry that is not a delete. Raises as `value` does."""
         if not entry.etag:
             entry.etag = etag_of(self.value(entry))
         return entry.etag
 
-    # ---- how they leave
+    # ---- removal
 
     def retire(self, entry: DirtyEntry) -> None:
-        """Take out an entry whose version, or a later one, is in S3, and its records; with its key's lock held."""
+        """Remove an entry and its records, because S3 has its version or a later one, or an operator dropped it.
+
+        The caller holds the key's lock on S3, so that no upload of the entry is in flight.
+        """
         self._dirty.pop(entry)
         self._failing.clear(entry.key)
         for seq in entry.records():
@@ -104,12 +109,12 @@ class DirtyWrites:
         self._flush_waiters.progress(entry.key)
 
     def mark_dead(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:
-        """Make a dead letter of an entry, for `reason`. `damaged`: its value must not be served."""
+        """Make the entry a dead letter, for `reason`. `damaged`: its value must not be served."""
         self._failing.clear(entry.key)
         at = self._clock.wall()
         if self._log.allow(self._clock.now()):
             log.error(
-                "%s: set aside: %s%s (`milena writeback failed` lists all)",
+                "%s: made a dead letter: %s%s (`milena writeback failed` lists all)",
                 self.ref(entry),
                 reason,
                 self._log.suppressed(),

@@ -1,11 +1,12 @@
-"""Coordination. Takes objects that have come to their own end out of S3, in the background, when one is noticed.
+"""Coordination. The expired-object reaper: deletes expired objects from S3 in the background when a read finds one.
 
-Nobody waits for it: for readers the object does not exist any more, whether S3 still holds it or not. It is removed
-in its key's turn, after a look, and on the condition that it is still the same: what somebody has written meanwhile
-stays. Where S3 cannot do that, the object stays too, and is found again by who notices it next.
+Requests do not wait for it: for readers an expired object does not exist, whether S3 still holds it or not. It is
+deleted with its key's lock held, after a HEAD, and with `If-Match`: without the condition, a write by another
+program between the HEAD and the DELETE would be deleted. If S3 fails, the object stays, and the next read that
+finds it starts the reaper again.
 
-The clock of this machine may be wrong. So an object is removed only if it has come to its end by S3's own clock, as
-the answer to that look tells it, and only while the two clocks agree.
+The clock of this machine may be wrong. So an object is deleted only if it has expired by S3's own clock, as the
+`Date` header of that HEAD gives it, and only while the two clocks agree.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
-# So many objects are on their way out at once; what is noticed beyond that is noticed again at its next read.
+# Deletions in flight. Expired objects beyond that are found again at their next read.
 MAX_REMOVALS = 64
-# After S3 has failed, nothing is removed for so many seconds.
+# After a failure of S3 no deletion begins for this many seconds.
 PAUSE_SECONDS = 1.0
 
 
 class ExpiredObjectReaper:
-    """Removes objects of one node; `s3_locks` are those of uploads."""
+    """Deletes expired objects of one node; `s3_locks` are the key locks of uploads."""
 
     def __init__(
         self,
@@ -58,21 +59,24 @@ class ExpiredObjectReaper:
         self._log = LogLimiter()
 
     def is_over(self, found: Info, ref: Ref) -> bool:
-        """Whether what S3 holds at `ref` has come to its end."""
+        """Return True if the object `found` at `ref` has expired by the corrected clock."""
         return is_expired(expiry_of(found.metadata, ref), self._clock.wall())
 
     def _is_over_at_s3(self, found: Info, ref: Ref) -> bool:
-        """Return whether S3 has told that what it holds at `ref` has come to its end."""
+        """Return True if the object `found` at `ref` has expired by the clock of S3 itself."""
         date = found.server_date
         if date is None or is_skewed(self._clock.machine.wall() - date):
             if self._log.allow(self._clock.now()):
-                why = "which does not tell its time" if date is None else "whose clock differs from this machine's"
-                log.warning("%s stays in S3, %s%s", ref, why, self._log.suppressed())
+                why = "which sends no Date header" if date is None else "whose clock differs from this machine's"
+                log.warning("%s has expired, and stays in S3, %s%s", ref, why, self._log.suppressed())
             return False
         return is_expired(expiry_of(found.metadata, ref), date)
 
     def noticed(self, target: Object, owned_since: int) -> None:
-        """What a copy or S3 has of the object has come to its end; the slot is owned since `owned_since`."""
+        """Start to delete an object that a read found expired; the slot is owned since epoch `owned_since`.
+
+        Returns at once. Does nothing while the object is being deleted already, or MAX_REMOVALS others are.
+        """
         key = target.cache_key
         if key in self._tasks:
             return
@@ -87,7 +91,7 @@ class ExpiredObjectReaper:
         try:
             async with self._s3_locks.hold(key, None):
                 if key in self._dirty:
-                    return  # the upload does what has to be done
+                    return  # a write of the key is dirty: its upload replaces or deletes the expired object
                 requested_at = self._clock.now()
                 found = await self._origin.describe(ref, inf)
                 if found is not None:
@@ -100,11 +104,11 @@ class ExpiredObjectReaper:
                     self._entries.keep(key, Entry(None, "", requested_at, owned_since))
         except OriginFailure as failure:
             if failure.fault is Fault.CHANGED:
-                self._entries.invalidate(key)  # somebody else was faster
+                self._entries.invalidate(key)  # another writer changed the object after the HEAD
                 return
             self._not_before = self._clock.now() + PAUSE_SECONDS
             if self._log.allow(self._clock.now()):
-                log.warning("%s has come to its end, and stays in S3: %s%s", ref, failure, self._log.suppressed())
+                log.warning("%s has expired, and stays in S3: %s%s", ref, failure, self._log.suppressed())
 
     async def _delete(self, key: bytes, ref: Ref, etag: str) -> None:
         self._entries.fence_reads(key)
@@ -116,7 +120,7 @@ class ExpiredObjectReaper:
         self.removed += 1
 
     async def finish(self) -> None:
-        """Break off what is under way; for the end of the process."""
+        """Cancel the deletions in flight; for the end of the process."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

@@ -1,8 +1,8 @@
-"""Pure. Keys whose uploads fail, each by itself, and which of them are stuck.
+"""Pure. Keys whose uploads fail, each counted by itself, and which of them are stuck.
 
-That the upload of one key fails says nothing about S3: it may be this object that S3 cannot store. A key that has
-failed `STUCK_TRIES` times and for a configured time, while others have reached S3, is *stuck*. Its write was
-acknowledged, so it stays dirty and is tried again, but rarely, and people are told of it.
+A failed upload of one key does not show that S3 fails: S3 may be unable to store just this object. A key that has
+failed `STUCK_TRIES` times and for a configured time, while other keys reached S3, is *stuck*. Its write was
+acknowledged, so it stays dirty and is retried every STUCK_RETRY_SECONDS; health and metrics report it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 STUCK_TRIES = 20
-# A stuck key is tried so often; others by their backoff.
+# Seconds between attempts of a stuck key; other keys have a backoff.
 STUCK_RETRY_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class Failure:
-    """`since` (monotonic) and `since_wall` (seconds since 1970): the first failure. `reason`: the latest one's."""
+    """The failures of one key since its last success.
+
+    since, since_wall: when the first attempt failed, in monotonic seconds and in seconds since 1970.
+    tries: failed attempts.
+    reason: the error of the latest one.
+    """
 
     since: float
     since_wall: float
@@ -26,9 +31,9 @@ class Failure:
 
 
 class Failing:
-    """The keys that have failed since they last reached S3; at most as many as are dirty.
+    """The keys that have failed since they last reached S3; at most as many as there are dirty entries.
 
-    `stuck_after`: for how many seconds a key must have failed to be stuck.
+    `stuck_after`: the seconds for which a key must have failed to count as stuck.
     """
 
     def __init__(self, stuck_after: float) -> None:
@@ -38,7 +43,7 @@ class Failing:
         self._last_success = float("-inf")
 
     def failed(self, key: bytes, reason: str, now: float, wall: float) -> Failure:
-        """Count an upload of `key` that failed and may succeed yet."""
+        """Count a failed upload of `key` that may succeed later; `now` is monotonic, `wall` seconds since 1970."""
         failure = self._failures.get(key)
         if failure is None:
             failure = self._failures[key] = Failure(now, wall)
@@ -47,16 +52,16 @@ class Failing:
         return failure
 
     def succeeded(self, key: bytes, now: float) -> None:
-        """S3 has taken a write of `key`."""
+        """Record that a write of `key` reached S3."""
         self._last_success = now
         self._failures.pop(key, None)
 
     def clear(self, key: bytes) -> None:
-        """The key is not dirty any more, or is a dead letter."""
+        """Remove a key that is no longer dirty, or is a dead letter."""
         self._failures.pop(key, None)
 
     def get(self, key: bytes) -> Failure | None:
-        """Return what is known of a key that fails."""
+        """Return the failures of `key`; None if its last upload did not fail."""
         return self._failures.get(key)
 
     def is_stuck(self, failure: Failure, now: float) -> bool:
@@ -68,7 +73,7 @@ class Failing:
         )
 
     def degraded(self, now: float) -> list[str]:
-        """Return the reason to look at keys that are stuck, if there are any."""
+        """Return the reason why the node is degraded, if keys are stuck; else an empty list."""
         number = self.number_stuck(now)
         if not number:
             return []

@@ -1,4 +1,8 @@
-"""Coordination. Those who wait until what is dirty is in S3."""
+"""Coordination. Callers that wait until the dirty entries of a point in time are in S3.
+
+A waiter closes the current flush epoch of the dirty table and waits until no entry of that epoch or an earlier one
+is pending. So writes that arrive after the call do not prolong the wait, and no list of all keys is needed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,12 @@ from milena_cache.writeback.dirty_table import Dirty
 
 
 class Flushed(NamedTuple):
-    """Of the entries that were asked for: not in S3 yet, dead letters, in S3."""
+    """Counts of the entries that a caller waited for.
+
+    remaining: entries that are not in S3 yet.
+    failed: dead letters.
+    flushed: entries that reached S3 during the call.
+    """
 
     remaining: int
     failed: int
@@ -19,7 +28,7 @@ class Flushed(NamedTuple):
 
 
 class _Waiter:
-    """A caller that waits for the entries of a flush epoch; `keys` None: all of them."""
+    """A caller that waits for the entries up to a flush epoch: those of `keys`, or all if `keys` is None."""
 
     def __init__(self, flush_epoch: int, keys: set[bytes] | None) -> None:
         self.flush_epoch = flush_epoch
@@ -28,7 +37,7 @@ class _Waiter:
 
 
 class FlushWaiters:
-    """`hurry` is called when somebody begins to wait: what would be delayed is to go at once."""
+    """The callers of one node that wait; `hurry` is called when one begins, so that uploads skip their delay."""
 
     def __init__(self, dirty: Dirty, hurry: Callable[[], None]) -> None:
         self._dirty = dirty
@@ -37,11 +46,14 @@ class FlushWaiters:
 
     @property
     def waiting(self) -> bool:
-        """Whether anybody waits."""
+        """Return True while a caller waits."""
         return bool(self._waiters)
 
     async def wait_flushed(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
-        """Upload what is dirty now, of `keys` or all, without delay, and wait for it at most `timeout` seconds."""
+        """Have the entries that are dirty now uploaded without delay, and wait for them at most `timeout` seconds.
+
+        `keys`: the cache keys to wait for; None for all. A timeout is not an error: see `Flushed.remaining`.
+        """
         chosen = None if keys is None else set(keys)
         flush_epoch = self._dirty.checkpoint()
         waiter = _Waiter(flush_epoch, None if chosen is None else self._pending_before(chosen, flush_epoch))
@@ -64,7 +76,7 @@ class FlushWaiters:
         return Flushed(pending, failed, max(0, before - pending))
 
     def progress(self, key: bytes) -> None:
-        """Something has become of `key`'s entry."""
+        """Check the waiters, because the entry of `key` was uploaded, removed or made a dead letter."""
         for waiter in self._waiters:
             if waiter.keys is not None and not self._is_pending(key, waiter.flush_epoch):
                 waiter.keys.discard(key)

@@ -1,17 +1,17 @@
-"""Coordination. Write-back: brings the dirty entries to S3.
+"""Coordination. Write-back: uploads the dirty entries to S3.
 
-    acknowledged ──▶ fresh (waits FLUSH_DELAY) ─┐              ┌─ landed ──▶ gone, the copy in memory is clean
-                                                ├▶ upload ─────┼─ newer one meanwhile ──▶ fresh
-                     retry (waits its backoff) ─┘   in turn    ├─ may pass ──▶ retry
-                                                               └─ refused, conflict ──▶ dead letter
+    acknowledged ──▶ fresh (waits FLUSH_DELAY) ─┐               ┌─ uploaded ──▶ retired, a clean entry in memory
+                                                ├▶ upload ──────┼─ newer write meanwhile ──▶ fresh
+                     retry (waits its backoff) ─┘ one at a time ├─ transient failure ──▶ retry
+                                                  for each key  └─ rejected, conflict ──▶ dead letter
 
 Invariants:
-1. Uploads of one key happen one at a time (`s3_locks`), each of the newest write at its beginning. Whatever else
-   writes the key in S3 holds the same lock.
-2. An entry goes, and its record with it, only when S3 is known to hold its version or a later one, or when an
-   operator drops it (`DirtyWrites.retire`).
-3. A key that waits, whatever for, keeps no other from going, and so does one that fails: retries have slots of
-   their own (`slots`), and their failures are theirs (`failing`) until S3 takes no write at all (`throttle`).
+1. Uploads of one key are serialized (`s3_locks`), and each takes the newest write at its start. Every other code
+   that writes the key in S3 holds the same lock.
+2. An entry and its journal record are removed only when S3 is known to hold the entry's version or a later one, or
+   when an operator drops it (`DirtyWrites.retire`).
+3. A key that waits or fails does not delay other keys: retries have slots of their own (`slots`), and failures
+   count against their key alone (`failing`) until S3 accepts no write at all (`throttle`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ from milena_common.runtime.log_limiter import LogLimiter
 log = logging.getLogger(__name__)
 
 BACKOFF = Backoff(first=0.1, max_delay=5.0)
-# An upload that is so much later than it should be may come after other nodes have owned the key's slot.
+# An upload that begins more than this many seconds after it was due is late: other nodes may have owned the key's
+# slot in the meantime.
 LATE_SECONDS = 1.0
 # The loop sleeps at least this long, so that uploads that become due one after the other begin together.
 GRAIN_SECONDS = 0.002
@@ -61,7 +62,7 @@ RESULTS = (*(outcome.value for outcome in UploadOutcome), "retried", "refused", 
 
 
 class WriteBack:
-    """Uploads what is in `dirty`, `throttle.limit` entries at once; `delay` in seconds.
+    """Uploads the entries of `dirty`, up to `throttle.limit` at once, each `delay` seconds after its write.
 
     Values that are read back from the journal count as bytes in flight, in `budget`, while they are uploaded.
     """
@@ -90,7 +91,7 @@ class WriteBack:
     ) -> None:
         self.results = dict.fromkeys(RESULTS, 0)
         self.last_success = 0.0
-        # Called with a cache key and the ownership of its write when S3 has that; see `late_writes`.
+        # Called with the cache key and the `owned_since` of a write when S3 has it; see `membership/late_writes`.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self._dirty = dirty
         self._dirty_writes = dirty_writes
@@ -119,13 +120,17 @@ class WriteBack:
 
     @property
     def uploads(self) -> int:
-        """How many are under way."""
+        """Return the number of uploads in flight."""
         return len(self._uploads)
 
-    # ---- what is to be uploaded
+    # ---- the queue
 
     def acknowledged(self, entry: DirtyEntry) -> None:
-        """`entry`, which is in the table of dirty entries, is its key's newest write."""
+        """Queue `entry`, which is in the dirty table as its key's newest write, unless its key is queued already.
+
+        While an older write of the key is being uploaded nothing is queued: `_uploaded` or `_upload_failed` queue
+        the newest write when that upload ends. Queued twice, the key would hold two slots, one of them to wait.
+        """
         upload = entry.upload
         if not upload.queued and not upload.uploading and not entry.dead:
             self._queue(entry, upload.since + self._delay)
@@ -170,13 +175,13 @@ class WriteBack:
     # ---- the loop
 
     async def run(self) -> None:
-        """Upload, for ever."""
+        """Upload until cancelled."""
         try:
             while True:
                 try:
                     await self._run()
-                except Exception:  # a defect; acknowledged writes must not stay here because of it
-                    log.exception("write-back stopped, and begins again")
+                except Exception:  # a defect in Milena: without a restart acknowledged writes would never reach S3
+                    log.exception("the write-back loop failed, and is restarted")
                     await self._clock.sleep(BACKOFF.max_delay)
         finally:
             self._alarm.cancel()
@@ -204,7 +209,7 @@ class WriteBack:
             log.error("write-back failed", exc_info=error)
 
     async def stop(self) -> None:
-        """Break off what is under way; for the end of the process."""
+        """Cancel the uploads in flight; for the end of the process."""
         for task in list(self._uploads):
             task.cancel()
         await asyncio.gather(*self._uploads, return_exceptions=True)
@@ -221,7 +226,7 @@ class WriteBack:
                 return
             if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
                 await self._journal.has_let_go(key)
-                if self._dirty.get(key) is entry:  # else a newer write has come, and waits already
+                if self._dirty.get(key) is entry:  # else a newer write came during the await, and is queued
                     self.results["expired"] += 1
                     self._dirty_writes.retire(entry)
                     self._entries.invalidate(key)
@@ -232,7 +237,7 @@ class WriteBack:
             try:
                 value = None if entry.deleted else self._dirty_writes.value(entry)
             except FailedPrecondition:
-                return  # it is damaged, and a dead letter now
+                return  # the record is damaged; `value` has made the entry a dead letter
             except Exception as error:
                 self._retry(entry, repr(error))
                 raise
@@ -260,29 +265,33 @@ class WriteBack:
                 raise
             else:
                 if write.value is None:
-                    # S3 keeps no version of a delete: an earlier record must not come back after it.
+                    # S3 stores no version for a delete. If a record of an earlier put were still in the file when
+                    # this entry and its record are gone, a crash would replay that put, find nothing later in S3,
+                    # and upload it: the deleted object would be back.
                     await self._journal.has_let_go(key)
                 self._uploaded(write, self._newest(key), result)
         self._flush_waiters.progress(key)
 
     def _broken_off(self, key: bytes, error: BaseException) -> str:
-        """Return the reason why an upload ended with `error`, which is not S3's."""
+        """Return the reason of an upload that ended with `error`, which is not an error of S3."""
         if not isinstance(error, asyncio.CancelledError):
             return repr(error)
-        # The node stops. What S3 said to an earlier attempt tells an operator more than that this one was stopped.
+        # The node stops. S3's error for an earlier attempt is of more use to an operator than the cancellation.
         before = self._failing.get(key)
         return before.reason if before is not None else "broken off when the node stopped"
 
     def _may_be_in_s3(self, entry: DirtyEntry) -> bool:
-        """Whether a delete has anything to do, be it with an earlier write."""
+        """Return False for an expired write that was never sent, over an object that S3 does not have."""
         belief = entry.belief
         return not entry.expired or belief.base is not ABSENT or belief.indeterminate or belief.maybe_absent
 
     def _must_look(self, entry: DirtyEntry, value: bytes | None) -> bool:
-        """Whether another node may have written the base's own bytes anew meanwhile, to end at another time.
+        """Return True if another node may have written the same bytes as the base since, with another expiry.
 
-        Their ETag is the same. So a late write that changes no byte goes by what a look says, or it would put its
-        own end in the place of a later one.
+        The same bytes have the same ETag, so `If-Match` cannot tell the two apart: (1) this write, which has the
+        bytes of its base, waits longer than it should; (2) the slot moves, and its new owner writes the same bytes
+        with a later expiry; (3) this upload's condition holds, and it replaces the later expiry with its own. A
+        HEAD first shows the version of the other write.
         """
         base = entry.belief.base
         late = self._clock.now() - entry.upload.since >= self._delay + LATE_SECONDS
@@ -292,23 +301,26 @@ class WriteBack:
 
     def _newest(self, key: bytes) -> DirtyEntry:
         entry = self._dirty.get(key)
-        assert entry is not None, "a live entry goes only in its turn"
+        assert entry is not None, "an entry is removed only under its key's lock"
         return entry
 
     def _uploaded(self, write: Write, entry: DirtyEntry, result: UploadResult) -> None:
-        """`write` has ended; `entry` is the newest write of its key now."""
+        """Process the result of `write`; `entry` is now the newest write of its key.
+
+        If `entry` is later than `write` it stays dirty and is queued again, with S3's new state as its base.
+        """
         now = self._clock.now()
         outcome = result.outcome
         self.results[outcome.value] += 1
         self.last_success = self._clock.wall()
         self._failing.succeeded(entry.key, now)
         if self._throttle.succeeded(entry.key):
-            log.info("S3 takes writes again: %d wait", len(self._dirty))
+            log.info("S3 accepts writes again: %d dirty writes wait for their upload", len(self._dirty))
         self._dirty.upload_finished(entry, succeeded=True, now=now)
         self.wrote(entry.key, entry.belief.owned_since)
         entry.upload.failures = 0
         if outcome is UploadOutcome.SUPERSEDED:
-            entry.belief = entry.belief.in_doubt()  # a newer one may be superseded too
+            entry.belief = entry.belief.in_doubt()  # the newest write may be superseded too: the next upload looks
         elif outcome is UploadOutcome.KEPT_BESIDE:
             entry.belief = entry.belief.kept_beside()
         else:
@@ -336,13 +348,13 @@ class WriteBack:
             self.results["retried"] += 1
             self._retry(entry, str(failure))
         elif entry.version != write.version:
-            self._queue(entry, now + self._delay)  # the newer one may fare better
+            self._queue(entry, now + self._delay)  # S3 rejected the older write; it may accept the newer one
         else:
             self.results["refused"] += 1
             self._dirty_writes.mark_dead(entry, str(failure))
 
     def _may_pass(self, failure: OriginFailure, key: bytes, now: float) -> bool:
-        """Whether another attempt may succeed; sets the pace of all accordingly."""
+        """Return True if another attempt may succeed; reports the failure to the throttle."""
         fault = failure.fault
         if fault is Fault.BUSY:
             return True
@@ -352,5 +364,5 @@ class WriteBack:
         if fault.of_object:
             return False
         if self._throttle.failed(now, key):
-            log.warning("S3 does not take writes: %s; %d wait", failure, len(self._dirty))
+            log.warning("S3 does not accept writes: %s; %d dirty writes wait", failure, len(self._dirty))
         return True

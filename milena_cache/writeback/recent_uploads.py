@@ -1,13 +1,13 @@
-"""Pure. What reached S3 while listings of it were in flight.
+"""Pure. Uploads that reached S3 while listings were in flight.
 
 A page of a listing may be older than an upload that ends before the page arrives:
 
-    listing ── asked ───────── S3 looks ──────────────────────── page arrives, is merged with what is dirty
-    delete of k          acknowledged ── uploaded ── its dirty entry is gone
+    listing ── requested ───── S3 reads its index ────────────── page arrives, is merged with the dirty entries
+    delete of k          acknowledged ── uploaded ── its dirty entry is removed
 
-The page still has k, and no dirty entry is left to hide it. So while a listing is in flight, each upload is noted,
-and the page is merged with these notes too. S3's listings are consistent: one that begins after an upload has it.
-The notes are dropped when no listing is in flight; at most `MAX_KEYS` are kept.
+The page still has k, and no dirty entry is left to hide it. So while a listing is in flight, each upload is
+recorded, and the page is merged with these records too. S3's listings are consistent: a listing that begins after
+an upload shows it. The records are dropped when no listing is in flight; at most `MAX_KEYS` are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_KEYS = 100_000
 
 
 class Listing:
-    """A listing in flight. `complete` is False if there were more uploads than could be noted: list again."""
+    """A listing in flight. `complete` is False if there were more uploads than are recorded: list again."""
 
     def __init__(self, began: int, uploads: dict[bytes, tuple[int, bool]]) -> None:
         self.complete = True
@@ -27,7 +27,7 @@ class Listing:
         self._uploads = uploads
 
     def state(self, key: bytes) -> bool | None:
-        """Return whether S3 has the object of this cache key since an upload in the meantime; None without one."""
+        """Return True if this cache key was put since the listing began, False if deleted, None if neither."""
         number, exists = self._uploads.get(key, (0, False))
         return exists if number > self._began else None
 
@@ -37,7 +37,7 @@ class Listing:
 
 
 class RecentUploads:
-    """The uploads of one node, as far as listings in flight need them."""
+    """The uploads of one node since its oldest listing in flight began; at most MAX_KEYS keys."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -49,7 +49,7 @@ class RecentUploads:
 
     @contextmanager
     def listing(self) -> Iterator[Listing]:
-        """Note uploads from now on, until the page is merged."""
+        """Record uploads while the context is open: from before the request to S3 until the page is merged."""
         listing = Listing(self._number, self._uploads)
         self._listings.append(listing)
         try:
@@ -60,7 +60,7 @@ class RecentUploads:
                 self._uploads.clear()
 
     def add(self, key: bytes, *, exists: bool) -> None:
-        """S3 has taken a put (`exists`) or a delete of this cache key."""
+        """Record that a put (`exists`) or a delete of this cache key reached S3."""
         if not self._listings:
             return
         if len(self._uploads) >= MAX_KEYS and key not in self._uploads:
@@ -71,5 +71,5 @@ class RecentUploads:
         self._uploads[key] = (self._number, exists)
 
     def discard(self, key: bytes) -> None:
-        """Somebody else's write is in force in S3: what it shows is right."""
+        """Remove the record of a key that another writer's object has replaced: S3's page is right about it."""
         self._uploads.pop(key, None)

@@ -1,8 +1,8 @@
-"""Coordination. After a start: what the journal holds becomes the dirty entries that it was.
+"""Coordination. Recovery after a start: turns the journal's records into dirty entries again.
 
-Values stay in the journal and are read when they are needed, so memory holds only what `dirty` counts for an entry.
-Whether S3 has some of them already, or something later that was written through, shows when they are uploaded; a
-read that comes before has S3 asked.
+Values stay in the journal and are read when they are needed, so memory holds only the overhead of an entry. S3 may
+have some of the writes already, or a later write that went through: the upload finds out. A read before that upload
+revalidates the entry with S3, because its belief is unconfirmed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Replay(NamedTuple):
 async def replay(
     journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, clock: Clock, directory: str
 ) -> Replay:
-    """Fill `dirty` from `journal`, and have `writeback` upload it; to be awaited before anything is served."""
+    """Fill `dirty` from `journal` and queue its entries in `writeback`; to be awaited before requests are served.
+
+    A request before the end of the replay could miss an acknowledged write, or get a version that is too low.
+    """
     started = logged_at = clock.now()
     wall = clock.wall()
     records = 0
@@ -63,7 +66,7 @@ async def replay(
             reason, at = found.rejection
             if reason:
                 dirty.kill(entry, reason, at)
-            else:  # refused once, and told to try again over whatever is there
+            else:  # S3 rejected it, and an operator requeued it: it overwrites the object that S3 holds
                 entry.belief = entry.belief.forced(expired=is_expired(entry.expires_at, wall))
         if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
@@ -72,7 +75,7 @@ async def replay(
         writeback.acknowledged(entry)
     result = Replay(records, clock.now() - started)
     log.info(
-        "journal %s replayed in %.3g s: %d writes to upload, %d refused by S3 before, %d damaged records",
+        "journal %s replayed in %.3g s: %d writes to upload, %d dead letters, %d damaged records",
         directory,
         result.seconds,
         len(dirty),

@@ -1,6 +1,7 @@
-"""Coordination. Stuck writes: what people can do about them besides waiting, which is to retry or to drop them.
+"""Coordination. Stuck writes: an operator's retry and drop of writes whose uploads keep failing.
 
-Unlike a dead letter, a stuck write is still tried again by itself, so an attempt may be in flight at any moment.
+Unlike a dead letter, a stuck write is still retried automatically, so an attempt may be in flight at any time: a
+drop takes the key's lock first.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class StuckWrites:
-    """Those of one node."""
+    """The stuck writes of one node."""
 
     def __init__(
         self,
@@ -45,22 +46,22 @@ class StuckWrites:
         self._clock = clock
 
     def among(self, keys: Iterable[bytes] | None) -> list[DirtyEntry]:
-        """Return the stuck entries among `keys`, all if None; those that have failed for longest first."""
+        """Return the stuck entries among the cache keys `keys`, all if None, the longest-failing first."""
         chosen = None if keys is None else set(keys)
         stuck = (key for key, _ in self._failing.stuck(self._clock.now()) if chosen is None or key in chosen)
         return [entry for entry in map(self._dirty.get, stuck) if entry is not None and not entry.dead]
 
     def retry(self, keys: Iterable[bytes] | None) -> int:
-        """Try stuck writes again at once; return how many there were. Those that fail again are still stuck."""
+        """Make stuck writes due at once, and return how many. A write that fails again is still stuck."""
         entries = self.among(keys)
         self._queue.hasten({entry.key for entry in entries}, self._clock.now())
         return len(entries)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Delete stuck writes for good; return how many. What S3 holds is the truth again.
+        """Delete stuck writes permanently, and return how many; reads return S3's object from then on.
 
-        Waits for attempts that are in flight. A write that S3 took meanwhile, or that a newer one has replaced, is
-        not dropped.
+        Waits for attempts in flight. A write that reached S3 meanwhile, or that a newer write has replaced, is not
+        dropped.
         """
         found = [(entry, entry.version) for entry in self.among(keys)]
         dropped = 0
@@ -71,8 +72,8 @@ class StuckWrites:
         return dropped
 
     async def _drop(self, entry: DirtyEntry, version: Version) -> bool:
-        # Without the key's lock: the upload of `entry` is in flight, `entry` is dropped, a reader gets the older
-        # object from S3 and it is kept in memory, the upload lands, and memory is older than S3.
+        # Without the key's lock: (1) the upload of `entry` is in flight; (2) `entry` is dropped; (3) a reader gets
+        # the older object from S3, and it is kept in memory; (4) the upload succeeds, and memory is older than S3.
         async with self._s3_locks.hold(entry.key, None):
             if self._dirty.get(entry.key) is not entry or entry.version != version or entry.dead:
                 return False

@@ -1,4 +1,8 @@
-"""Coordination. Writes that S3 does not take, for people: dead letters, stuck keys, what a stop leaves behind."""
+"""Coordination. Writes that S3 does not accept, for operators: dead letters, stuck writes, and the rest at a stop.
+
+`FailedWrites` is the one interface for the gRPC methods, the metrics and the log of a stop; it combines dead
+letters and stuck writes, which `dead_letters` and `stuck_writes` handle.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.failing import Failing
 from milena_cache.writeback.stuck_writes import StuckWrites
 
-# So many keys are named in the log when a node stops; the journal has all of them.
+# Keys that the log names when a node stops with dirty entries; the journal has all of them.
 MAX_NAMED = 20
 
 
 class FailedWrite(NamedTuple):
-    """A dirty entry, why it is not in S3, and since when, in seconds since 1970."""
+    """A dirty entry, why it is not in S3, and when it failed first or became a dead letter (seconds since 1970)."""
 
     entry: DirtyEntry
     reason: str
@@ -42,7 +46,7 @@ class FailedWrites:
         self._failing = failing
 
     def listed(self, now: float) -> list[FailedWrite]:
-        """Return the dead letters, then the stuck entries; each by time of failing. `now` is monotonic seconds."""
+        """Return the dead letters, then the stuck writes, each by time of failure; `now`: monotonic seconds."""
         failed = [
             FailedWrite(entry, entry.dead.reason, entry.dead.at)
             for entry in self._dead_letters.among(None)
@@ -51,18 +55,16 @@ class FailedWrites:
         for key, failure in self._failing.stuck(now):
             entry = self._dirty.get(key)
             if entry is not None:
-                reason = (
-                    f"stuck, and tried again: {failure.tries} attempts failed, the last one with: {failure.reason}"
-                )
+                reason = f"stuck, and retried: {failure.tries} attempts failed, the last one with: {failure.reason}"
                 failed.append(FailedWrite(entry, reason, failure.since_wall))
         return failed
 
     async def retry(self, keys: Iterable[bytes] | None) -> int:
-        """Try those of `keys`, all if None, again at once; return how many there were."""
+        """Retry the failed writes among the cache keys `keys`, all if None, at once; return how many."""
         return self._stuck.retry(keys) + await self._dead_letters.retry(keys)
 
     async def drop(self, keys: Iterable[bytes] | None) -> int:
-        """Delete those of `keys`, all if None, for good; return how many. What S3 holds is the truth again."""
+        """Delete the failed writes among `keys`, all if None, permanently; return how many."""
         return await self._stuck.drop(keys) + await self._dead_letters.drop(keys)
 
     def unfinished(self) -> list[str]:

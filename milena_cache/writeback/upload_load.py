@@ -1,4 +1,8 @@
-"""Pure. How much requests need the event loop that uploads share with them, sampled ten times a second."""
+"""Pure. Samples the load of the event loop, which requests and uploads share, ten times a second.
+
+The samples go to the upload throttle, which slows uploads down while requests need the loop. A backlog that is
+large or old is exempt, so that a busy node still uploads.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_common.runtime.clock import Clock
 
 SAMPLE_SECONDS = 0.1
-# A backlog of this age no longer gives way to requests.
+# Seconds. A backlog whose oldest write is older, beyond its delay, no longer yields to requests.
 OLD_SECONDS = 60.0
 
 
 class UploadLoad:
-    """Tells `pace` of the load. `delay`: how many seconds a write waits before its upload on purpose."""
+    """Passes samples of the load to `throttle`. `delay`: FLUSH_DELAY, the seconds a write waits for its upload."""
 
     def __init__(
         self, throttle: UploadThrottle, dirty: Dirty, reads: ReadCounts, clock: Clock, delay: float
@@ -31,7 +35,7 @@ class UploadLoad:
         return self._reads.hits + self._reads.misses + self._dirty.puts
 
     def sample(self, now: float) -> None:
-        """Take a sample, if it is time for one."""
+        """Take a sample, if SAMPLE_SECONDS have passed since the last one; `now` is in monotonic seconds."""
         elapsed = now - self._sampled_at
         if elapsed < SAMPLE_SECONDS:
             return

@@ -1,8 +1,8 @@
-"""What a put or delete does until it is acknowledged, by durability class.
+"""The path of a put or delete until it is acknowledged, by durability class.
 
-- `writer`: decides; `journaled`: `back` and `memory`, a dirty entry by way of the journal; `write_through`:
-  `through`.
-- `ownership_revalidation`: whether a dirty write of an earlier ownership may still be served.
+- `writer`: the entry point; it orders the writes of a key, checks conditions and chooses the class.
+- `journaled`: classes `back` and `memory`, which make a dirty entry; `write_through`: class `through`.
+- `ownership_revalidation`: decides with S3 whether a dirty write of an earlier ownership may still be served.
 
-A write that failed never undoes one that was acknowledged.
+Invariant: a failed write never undoes an acknowledged one.
 """

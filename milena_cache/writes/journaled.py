@@ -1,4 +1,9 @@
-"""Coordination. How a write becomes a dirty entry: by way of the journal, or in memory alone."""
+"""Coordination. Journaled append: turns a write into a dirty entry, through the journal or in memory only.
+
+Records enter the journal in the order of `append`, and their dirty entries are made in the same order when their
+commit is durable (`_appended`). So a write that is not durable yet is never served: if the commit failed after a
+read had returned it, that read would have shown a value that the node does not have.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from milena_common.runtime.clock import Clock
 
 
 class JournaledWrites:
-    """The writes on their way into the journal, and the way itself. `acknowledged` counts by class."""
+    """Appends writes to the journal, and knows those in flight. `acknowledged` counts writes by class."""
 
     def __init__(
         self,
@@ -36,23 +41,23 @@ class JournaledWrites:
         self._entries = entries
         self._clock = clock
         self._acknowledged = acknowledged
-        # By key, the last write that is on its way into the journal.
+        # By key, the last write that is queued for the journal or in a commit.
         self._last: dict[bytes, DirtyEntry] = {}
         self._bytes = 0
         self._keeping = 0
-        # What most writes believe, of the ownership of the last one: they share it.
+        # The belief of most writes, with the ownership of the last one; they share the object.
         self._nothing_known = S3Belief(UNKNOWN)
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether a write of `key` is on its way into the journal."""
+        """Return True while a write of `key` is queued for the journal or in a commit."""
         return key in self._last
 
     async def wait_for_commit(self) -> None:
-        """Return when some of them are in the journal, or could not be put there."""
+        """Return after the next commit of the journal, whether it succeeded or not."""
         await self._journal.wait_commit()
 
     def rejection(self, change: Change) -> str:
-        """Why the change cannot enter the journal: one of `writes.FORCED`, "" if it can."""
+        """Return why the change cannot enter the journal, one of `writer.FORCED`; "" if it can."""
         if self.draining:
             return "draining"
         if self._journal.full:
@@ -65,14 +70,15 @@ class JournaledWrites:
         return self._dirty.has_room(self._bytes + keeping + size, self._keeping + keeping)
 
     def fits_in_memory(self, change: Change) -> bool:
-        """Whether the change can be kept in memory alone."""
+        """Return True if the change can be kept in memory only."""
         dirty = self._dirty
         return not self.draining and dirty.fits_in_memory(len(change.value or b"")) and self._has_room(change)
 
     def append(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
-        """Write the change to the journal; done when it is durable, and the dirty entry is there.
+        """Write the change to the journal; the future is done when it is durable and its dirty entry is made.
 
-        Raises JournalFull, DeadlineExceeded; JournalFailed, at once if it has.
+        The future raises JournalFull, DeadlineExceeded after `timeout` seconds, or JournalFailed; the call itself
+        raises JournalFailed if the journal has failed already.
         """
         entry = self._entry(change, base, journaled=True)
         key = entry.key
@@ -93,7 +99,7 @@ class JournaledWrites:
                 belief.owned_since,
                 self._clock.wall(),
                 entry.expires_at,
-                # The record has no place for a second ETag; they differ only after a conflict.
+                # The record has no field for a second ETag; the two differ only after a conflict.
                 isinstance(base, str) and same_etag(base, belief.keeps),
             )
         )
@@ -113,16 +119,16 @@ class JournaledWrites:
             self._acknowledged[BACK] += 1
 
     def remember(self, change: Change, base: Base) -> Ack:
-        """Keep the change in memory alone."""
+        """Keep the change in memory only, and acknowledge it: a crash loses it until it is uploaded."""
         self._is_dirty(self._entry(change, base, journaled=False))
         self._acknowledged[MEMORY] += 1
         return Ack(MEMORY, change.etag, change.value)
 
     def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
-        """Keep `value` in memory alone, in place of another that is kept so and waits for its upload.
+        """Replace the value of a dirty entry that is in memory only and waits for its upload; no entry is made.
 
-        That is how most writes of a busy key come, and what makes `memory` fast: no entry is made. False if the
-        key's newest write is anything else, and then nothing was done.
+        This is the usual case for a busy key in the class `memory`, and the reason why the class is fast. Returns
+        False, with nothing changed, if the key's newest write is anything else.
         """
         entry = self._dirty.entries.get(key)
         if entry is None or not entry.overwritable(owned_since) or key in self._last or self.draining:
@@ -170,7 +176,8 @@ class JournaledWrites:
         if old is not None:
             records = list(old.records())
             if not entry.journaled and records:
-                # After a crash the last one that was promised to be kept shall still be there.
+                # `entry` has no record. The last record before it stays, so that after a crash the key has the last
+                # write that was acknowledged as durable, and not an older object of S3.
                 entry.shadowed_seq = records.pop()
             for seq in records:
                 self._journal.remove(seq, entry.key)

@@ -1,6 +1,9 @@
-"""Coordination. Whether what this node has not uploaded from an earlier ownership of a slot may still be told.
+"""Coordination. Ownership revalidation: may a dirty write of an earlier ownership of its slot still be served?
 
-Somebody else may have acknowledged a later write meanwhile. If that is in S3, its version says so.
+The interleaving that this avoids: (1) this node acknowledges a write and does not upload it; (2) the slot moves to
+another node, which acknowledges a later write and uploads it; (3) the slot comes back, and a read here returns the
+write of step 1. So before a dirty entry of an earlier ownership is served, its object in S3 is looked at: a later
+version there means that the entry is superseded, and it is retired.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class OwnershipRevalidation:
-    """Asks S3 about dirty entries, each with its key's lock of `s3_locks` held."""
+    """Compares dirty entries with S3, each with its key's lock of `s3_locks` held."""
 
     def __init__(
         self,
@@ -43,20 +46,21 @@ class OwnershipRevalidation:
         self._lineages = lineages
 
     async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
-        """Ask S3 whether somebody wrote a later version while this node did not own the key's slot.
+        """Look in S3 for a later version that was written while this node did not own the key's slot.
 
-        Afterwards either `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does.
+        Afterwards either the key's entry may be served to requests of the ownership since epoch `owned_since`, or
+        the key has no dirty entry. `deadline` is in monotonic seconds. Raises as `Writes.put` does.
         """
         key = entry.key
         ref = self._dirty_writes.ref(entry)
         async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
-            # A put that comes meanwhile may be of an earlier ownership too.
+            # A put that is acknowledged during the request to S3 may be of an earlier ownership too: check again.
             while (current := self._dirty.get(key)) is not None and current.belief.owned_since < owned_since:
                 try:
                     found = await self._origin.look(ref, deadline)
                 except OriginFailure as failure:
                     if current.dead and failure.fault.of_object:
-                        # Where S3 rejects this object, no other write can overtake.
+                        # S3 rejects this key, so no other node can have a later version of it there.
                         current.belief = current.belief.confirmed(owned_since)
                         continue
                     raise failure.as_error() from None
@@ -66,8 +70,7 @@ class OwnershipRevalidation:
                 version, lineage, late = stamped(metadata, ref), lineage_of(metadata), current.belief.late
                 if self._lineages.undecided(lineage, late=late):
                     raise OriginUnavailable(
-                        f"{ref}: an unknown lineage wrote it, and which ones are the cluster's shows when the ring "
-                        "is known"
+                        f"{ref}: an unknown lineage wrote it; its version is comparable only once the ring is known"
                     )
                 comparable = self._lineages.comparable(lineage, late=late)
                 if version is not None and comparable and version > current.version:

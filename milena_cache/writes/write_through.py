@@ -1,11 +1,11 @@
-"""Coordination. Writes that S3 has before they are acknowledged.
+"""Coordination. Write-through: writes that are in S3 before they are acknowledged.
 
-One holds its key's turn at S3 from its first attempt to its end, so that no upload of an older write runs beside
-it. If it succeeds, it takes the place of a dirty entry, whose record is taken out before the acknowledgement. If
-there is no room for that in the journal, a crash may bring the record back: a put is acknowledged all the same,
-because its version in S3 is the later one; a delete leaves no version, and is not. If it fails, the entry stays in
-force, and whether S3 has the write is found out when the entry is uploaded; without an entry, the copy must be
-confirmed.
+A write holds its key's lock on S3 from its first attempt to its end, so that no upload of an older write runs
+concurrently. If it succeeds, it replaces a dirty entry, whose record is removed before the acknowledgement. If the
+journal has no room for the removal, a crash may bring the record back: a put is acknowledged all the same, because
+its version in S3 is the later one; a delete leaves no version in S3, so it is not acknowledged. If the write fails,
+the dirty entry stays, and its upload finds out whether S3 has the write; without a dirty entry, the clean entry is
+marked stale, because S3 may have changed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
 from milena_common.runtime.key_locks import KeyLocks
 
-# A put does not depend on the record being gone; but when it is, nothing of what others make of the object later
-# can be mistaken. So it waits as long as a healthy disk may need, in seconds.
+# A put is correct even while an earlier write's record is still in the journal. But after a crash that record could
+# be taken for a conflict with what others write later. So a put waits for its removal as long as a healthy disk may
+# need, in seconds.
 PUT_TIMEOUT = 0.1
 
 
@@ -54,7 +55,7 @@ class WriteThrough:
         put_timeout: float = PUT_TIMEOUT,
     ) -> None:
         self.conditions = uploader.conditions
-        # As that of `WriteBack`.
+        # Called as `WriteBack.wrote` is.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self._uploader = uploader
         self._journal = journal
@@ -75,10 +76,11 @@ class WriteThrough:
             self.conditions.check(Capability.DELETE if change.value is None else condition)
 
     async def write(self, change: Change, base: Base, deadline: float, *, decided: bool) -> Ack:
-        """Bring the change to S3; nothing is begun after `deadline` (monotonic seconds).
+        """Write the change to S3; no request begins after `deadline` (monotonic seconds).
 
-        `decided`: the change's condition holds, and `base` is what S3 holds then; otherwise S3 decides.
-        Raises ConditionFailed; TimeoutError if the key's turn does not come; what S3's failures mean to callers.
+        `decided`: the change's condition was checked and holds, and `base` is S3's object under it; otherwise S3
+        checks it. Raises ConditionFailed; TimeoutError if the key's lock is not free in time; the error of
+        `OriginFailure.as_error` if S3 fails; Unavailable for a delete whose earlier record cannot be removed.
         """
         key = change.target.cache_key
         async with self._s3_locks.hold(key, max(0.0, deadline - self._clock.now())):
@@ -112,13 +114,13 @@ class WriteThrough:
                 await notified
             if not await self._let_go(key, change, deadline):
                 raise Unavailable(
-                    f"{write.ref}: deleted in S3, but the journal has no room to forget an earlier write of it, "
-                    "which a crash could bring back; delete it again when there is room"
+                    f"{write.ref}: deleted in S3, but the journal has no room to remove the record of an earlier "
+                    "write, which a crash could bring back; delete it again when there is room"
                 )
             return Ack(THROUGH, etag, None)
 
     async def _let_go(self, key: bytes, change: Change, deadline: float) -> bool:
-        """Whether the write may be acknowledged as far as records of earlier ones are concerned."""
+        """Return True if the journal's records of earlier writes allow the acknowledgement of this one."""
         put = change.value is not None
         timeout = self._put_timeout if put else max(0.0, deadline - self._clock.now())
         try:
@@ -137,7 +139,8 @@ class WriteThrough:
         indeterminate = maybe_absent = False
         if strict:
             base = change.if_match or ABSENT
-            # S3 compares ETags, also with that of an object that has come to its end.
+            # S3 also compares with the ETag of an expired object that it still holds, and the caller must not match
+            # that: unless memory has the ETag as the current one, the upload looks first.
             indeterminate = (
                 bool(change.if_match) and self._entries.current(key, change.owned_since) != change.if_match
             )
@@ -155,7 +158,7 @@ class WriteThrough:
                 maybe_absent,
                 indeterminate,
                 change.conditional,
-                # Over a dirty write that is a new object, this one is new too, and has nothing to keep.
+                # If the dirty write below is a new object, this one is new too, and no attributes are preserved.
                 keeps=change.keeps if known is None or known.keeps else "",
             ),
             policy,
@@ -171,7 +174,7 @@ class WriteThrough:
                 return await self._uploader.upload(write, deadline)
             except OriginFailure as failure:
                 failures += 1
-                # One attempt that may have happened makes the whole write one that may have.
+                # If one attempt may have been carried out, the whole write may have been.
                 failure.ambiguous = ambiguous = ambiguous or failure.ambiguous
                 pause = BACKOFF.delay(failures, self._rng)
                 too_late = self._clock.now() + pause >= deadline

@@ -1,17 +1,18 @@
-"""Coordination. What a put or delete does, by durability class, until it is acknowledged.
+"""Coordination. The path of a put or delete until it is acknowledged, by durability class.
 
-    back      journal (fsync) ─▶ dirty entry ─▶ acknowledged;   write-back brings it to S3 later
+    back      journal (fsync) ─▶ dirty entry ─▶ acknowledged;   write-back uploads it to S3 later
     memory                       dirty entry ─▶ acknowledged;   the same, but a crash loses it
-    through   S3 ─▶ copy in memory ─▶ acknowledged
+    through   S3 ─▶ entry in memory ─▶ acknowledged
 
 Invariants:
-1. After a write was acknowledged, no read that starts later gets an older value through this node: the dirty entry,
-   or the copy, is there before the acknowledgement, and reads of S3 that were under way are not believed.
-2. Writes of one key are ordered. Those in the journal by their numbers, which they get when they come. All others
-   take turns, and begin only when the key has nothing on its way into the journal.
-3. A write that failed without an acknowledgement may have happened only if its error says so. It never undoes an
-   acknowledged write: that stays dirty until S3 has it or something later.
-4. A caller that gives up cancels nothing that S3 or the disk was asked; but nothing is begun after it gave up.
+1. After a write was acknowledged, no read that starts later gets an older value through this node: the dirty or
+   clean entry is made before the acknowledgement, and the results of S3 reads in flight are discarded
+   (`fence_reads`).
+2. Writes of one key are ordered. Journaled writes are ordered by their sequence numbers, which they get on arrival.
+   All other writes take the key's lock, and begin only when no write of the key is queued for the journal.
+3. A failed, unacknowledged write may have taken effect only if its error says so. It never undoes an acknowledged
+   write: that one stays dirty until S3 has it or a later one.
+4. A caller's timeout or cancellation cancels no request to S3 and no commit; but no request begins after it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ FORCED = ("dirty_limit", "journal_full", "draining")
 
 
 class Writes:
-    """One node's writes. `mode` is the class of those that name none.
+    """The writes of one node. `mode` is the durability class of writes that name none.
 
     keeps_in_memory: True if that class is `memory`
     """
@@ -94,7 +95,7 @@ class Writes:
 
     @property
     def draining(self) -> bool:
-        """Whether nothing is to become dirty any more, because the node stops."""
+        """True if no write may become dirty, because the node stops: all go through to S3."""
         return self._journaled.draining
 
     @draining.setter
@@ -115,13 +116,13 @@ class Writes:
         if_none_match: str = "",
         expires_at: float = NEVER,
     ) -> Ack:
-        """Store the object; within `timeout` seconds, at least in the class that is asked for.
+        """Store the object within `timeout` seconds, in the requested durability class or a stronger one.
 
-        The object ends at `expires_at` (seconds since 1970; if that has been, this is a delete).
+        The object expires at `expires_at`, in seconds since 1970; if that time has passed, this is a delete.
 
-        Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded if it is not done in
-        time, in which case it may yet happen; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
-        words.
+        Raises InvalidRequest for a value that is too large; ConditionFailed; DeadlineExceeded after `timeout`, in
+        which case the write may still take effect; OriginUnavailable, AccessDenied or FailedPrecondition with S3's
+        error text.
         """
         check_value_size(len(value), self._max_value_bytes)
         etag = await asyncio.to_thread(etag_of, value) if len(value) >= LARGE_BYTES else ""
@@ -137,14 +138,14 @@ class Writes:
         durability: Durability | None = None,
         if_match: str = "",
     ) -> Ack:
-        """Remove the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
+        """Delete the object; no error if there is none, unless `if_match` is given. Raises as `put` does."""
         change = Change(target, None, owned_since=owned_since, if_match=if_match)
         return await self._make(change, durability or self._mode, timeout)
 
     def overwrite(self, key: bytes, value: bytes, owned_since: int) -> bool:
-        """Acknowledge a put of the node's own class, if that is `memory`, and there is nothing to decide about it.
+        """Acknowledge a put without options, if the node's class is `memory` and `JournaledWrites.overwrite` can.
 
-        `key` is the cache key. False for all others, with nothing done.
+        `key` is the cache key. Returns False, with nothing changed, in every other case.
         """
         return (
             self.keeps_in_memory
@@ -154,9 +155,10 @@ class Writes:
         )
 
     def begin(self, change: Change, durability: Durability | None, timeout: float) -> Ack | asyncio.Future[Ack]:
-        """As `put` and `delete`, without a coroutine: the acknowledgement itself if there is nothing to wait for.
+        """Write as `put` and `delete` do, without a coroutine; return the acknowledgement at once if possible.
 
-        Raises InvalidRequest for a value that is too large; the future raises the rest. Nobody has to await it.
+        Raises InvalidRequest for a value that is too large; the future raises all other errors, and logs nothing if
+        it is never awaited.
         """
         change = self._checked(change)
         durability = durability or self._mode
@@ -176,10 +178,10 @@ class Writes:
         if isinstance(error, JournalFull):
             self._begin_in_turn(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
         elif acked.done():
-            pass  # its caller gave up
+            pass  # its caller cancelled it
         elif error is not None:
             acked.set_exception(error)
-            acked.exception()  # as above: that is no event for the log
+            acked.exception()  # marks it as retrieved: asyncio logs nothing if the caller has given up
         else:
             acked.set_result(Ack(BACK, change.etag, change.value))
 
@@ -198,7 +200,10 @@ class Writes:
         return await self._write_in_turn(change, durability, timeout)
 
     def _checked(self, change: Change) -> Change:
-        """The change as it is to be made. Raises InvalidRequest for a value that is too large."""
+        """Return the change with its expiry resolved: past, it is a delete; else in whole milliseconds.
+
+        Raises InvalidRequest for a value that is too large.
+        """
         if change.value is not None:
             check_value_size(len(change.value), self._max_value_bytes)
         if not change.expires_at:
@@ -210,7 +215,14 @@ class Writes:
     def _write_at_once(
         self, change: Change, durability: Durability, timeout: float
     ) -> Ack | asyncio.Future[None] | None:
-        """Acknowledge, or begin, a write for which there is nothing to wait but the journal; None for others."""
+        """Acknowledge the write, or start its journaled append; None if it has to wait for its key's lock.
+
+        Skipping the lock is safe only while it is free (`key not in self._write_locks`). Otherwise: (1) a
+        conditional write of the key holds the lock and checks its condition against the newest entry; (2) this
+        write is acknowledged; (3) the conditional write overwrites it, although its condition no longer holds.
+        A `memory` write must also wait for writes queued for the journal: it would be acknowledged at once, and
+        an earlier write would replace its entry when the commit ends.
+        """
         key = change.target.cache_key
         if durability is not THROUGH and not change.conditional and key not in self._write_locks:
             if durability == BACK and not self._journaled.rejection(change):
@@ -237,9 +249,9 @@ class Writes:
         return task
 
     async def wait_for(self, work: Coroutine[Any, Any, T], target: Object, timeout: float) -> T:
-        """What `work`, some writing of the object, gives; it goes on when the caller gives up.
+        """Return the result of `work`, a write of the object, which continues if the caller stops waiting.
 
-        Raises DeadlineExceeded after `timeout` seconds, or if it raises TimeoutError.
+        Raises DeadlineExceeded after `timeout` seconds, or if `work` raises TimeoutError.
         """
         task = self._in_background(work)
         await asyncio.wait((task,), timeout=timeout)
@@ -248,17 +260,19 @@ class Writes:
                 raise TimeoutError
             return task.result()
         except TimeoutError:
-            text = f"{target.ref}: not written within {timeout:.3g} s; it may yet happen"
+            text = f"{target.ref}: not written within {timeout:.3g} s; the write may still take effect"
             raise DeadlineExceeded(text) from None
 
     def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # the caller may have given up; that is no event for the log
+            task.exception()  # marks it as retrieved: asyncio logs nothing if the caller has given up
 
     def _begin_in_turn(self, change: Change, durability: Durability, timeout: float) -> asyncio.Task[Ack]:
         task = self._in_background(self._write_in_turn(change, durability, timeout))
-        self._write_locks.announce(change.target.cache_key, task)  # so that none behind it takes the short way
+        # The task takes the lock only when it runs. Announced, the lock counts as taken from now on; otherwise a
+        # later write of the key could pass `_write_at_once` first and be overwritten by this earlier one.
+        self._write_locks.announce(change.target.cache_key, task)
         return task
 
     async def _write_in_turn(self, change: Change, durability: Durability, timeout: float) -> Ack:
@@ -271,9 +285,9 @@ class Writes:
 
     @asynccontextmanager
     async def lock(self, key: bytes, timeout: float) -> AsyncIterator[None]:
-        """Keep every other write of the key waiting.
+        """Hold the key's write lock, with no write of the key queued for the journal.
 
-        Raises TimeoutError if the turn does not come within `timeout` seconds.
+        Raises TimeoutError if it is not acquired within `timeout` seconds.
         """
         deadline = self._clock.now() + timeout
         async with self._write_locks.hold(key, timeout):
@@ -284,7 +298,7 @@ class Writes:
             yield
 
     async def write_locked(self, change: Change, durability: Durability | None, deadline: float) -> Ack:
-        """Make the change, in its key's `lock`; raises as `put` does."""
+        """Make the change, while the caller holds the key's `lock`; `deadline`: monotonic time. Raises as `put`."""
         change, durability, key = self._checked(change), durability or self._mode, change.target.cache_key
         base: Base = UNKNOWN
         self._write_through.check_condition(change)
@@ -317,7 +331,7 @@ class Writes:
         return ack
 
     async def _check_condition(self, change: Change, deadline: float) -> Base:
-        """What S3 holds under the newest version, which is what the change asks for. Raises ConditionFailed."""
+        """Return S3's object under the newest write, which meets the change's condition. Raises ConditionFailed."""
         target = change.target
         entry = self._dirty.get(target.cache_key)
         if entry is not None and entry.belief.owned_since < change.owned_since:
@@ -329,7 +343,7 @@ class Writes:
         else:
             base = current = self._entries.current(target.cache_key, change.owned_since)
             if not change.is_met_by(current):
-                # The copy may be older than what the caller has seen.
+                # The entry may be older than the version that the caller has seen: look in S3 before failing.
                 try:
                     found = await self._origin.look(target.ref, deadline)
                 except OriginFailure as failure:
@@ -338,23 +352,23 @@ class Writes:
         if not change.is_met_by(current):
             has = "it does not exist" if current is ABSENT else f"its ETag is {current}"
             requested = f"if_match={change.if_match}" if change.if_match else 'if_none_match="*"'
-            raise ConditionFailed(f"{target.ref}: {requested} was asked for, and {has}")
+            raise ConditionFailed(f"{target.ref}: {requested} was requested, and {has}")
         return base
 
     # ---- the rest
 
     async def revalidate(self, entry: DirtyEntry, owned_since: int, deadline: float) -> None:
-        """Afterwards `entry` may be told to requests of this ownership, or it is gone. Raises as `put` does."""
+        """Revalidate a dirty entry of an earlier ownership, see `OwnershipRevalidation`. Raises as `put` does."""
         await self._revalidation.revalidate(entry, owned_since, deadline)
 
     def mark_unconfirmed(self, key: bytes) -> None:
-        """Somebody else may have written the object: S3 must be asked before an entry is told again."""
+        """Have a dirty entry of `key` revalidated before it is served: another writer may have changed it."""
         entry = self._dirty.get(key)
         if entry is not None:
             entry.belief = entry.belief.unconfirmed()
 
     async def finish(self, timeout: float) -> int:
-        """Wait for the writes under way, at most `timeout` seconds; how many are left undone."""
+        """Wait for the writes in flight, at most `timeout` seconds; return how many have not finished."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
         await self.reaper.finish()
@@ -366,15 +380,15 @@ def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
         acked.cancel()
     elif error := task.exception():
         acked.set_exception(error)
-        acked.exception()  # its caller may have given up
+        acked.exception()  # marks it as retrieved, as above
     else:
         acked.set_result(task.result())
 
 
 def _because(error: MilenaError, reason: str) -> MilenaError:
-    """`error`, with why a write that asked for less had to go to S3."""
+    """Return `error` with the reason why a write of a weaker class had to go through to S3."""
     why = {
-        "dirty_limit": "write-back holds as much as DIRTY_MAX_BYTES allows",
+        "dirty_limit": "the dirty entries have reached DIRTY_MAX_BYTES or DIRTY_MEMORY_BYTES",
         "journal_full": "the journal's disk is full",
         "draining": "the node is stopping",
     }

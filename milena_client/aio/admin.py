@@ -94,13 +94,13 @@ class AsyncAdmin:
     async def retry(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
         """Upload the failed writes of `keys`, or `all` of them, again at once; return how many there were.
 
-        For the time after the cause, such as the bucket's policy, was mended. Raises InvalidRequest for both, or
+        Call it when the cause, such as the bucket's policy, has been corrected. Raises InvalidRequest for both, or
         neither, of `keys` and `all`.
         """
         return await self._run(admin.resolve_dead_letters("retry", keys, all, self._bucket))
 
     async def drop(self, keys: Iterable[Key] = (), *, all: bool = False) -> int:
-        """Delete the failed writes of `keys`, or `all` of them, for good; return how many there were.
+        """Delete the failed writes of `keys`, or `all` of them, permanently; return how many there were.
 
         Reads then return what S3 has. Raises InvalidRequest for both, or neither, of `keys` and `all`.
         """

@@ -2,7 +2,7 @@
 
 Its sync twin is made from this file by scripts/sync-client.
 A result is looked up, computed by one caller at a time if it is not there, and kept. A result that was invalidated
-while it was computed is returned to those who wait, and not kept.
+while it was computed is returned to the callers that wait for it, and not kept.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class AsyncCachedFunction:
             if leads:
                 return await self._compute(computation, key, reachable, args, kwargs)
             if computation.leader == caller:
-                # The function asks for the key that it is computing. It would wait for itself.
+                # The function requests the key that it is computing: it would wait for itself.
                 return self._codec.encoded(await self._function(*args, **kwargs))
             outcome = await computation.completion.wait()
             if isinstance(outcome, Exception):

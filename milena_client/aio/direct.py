@@ -128,7 +128,7 @@ class AsyncDirectTransport:
     async def request_values(self, keys: Sequence[str | bytes]) -> list[Any]:
         """Return for each of `keys` its value, None if there is none, or an exception: `call` has to read it then.
 
-        All owners are asked at once, with commands of at most MAX_MGET_KEYS keys.
+        Requests go to all owners concurrently, in commands of at most MAX_MGET_KEYS keys.
         """
         self._home.adopt()
         found: list[Any] = [NOT_SENT] * len(keys)

@@ -29,7 +29,7 @@ class Node:
     - `lease_remaining`: seconds until it is taken out of the ring unless it renews its lease.
     - `member_for`: seconds since it joined.
     - `dirty_entries`: acknowledged writes that wait for S3, as it last reported; None: not reported.
-    - `dead_letters`: further ones, which S3 rejects for good.
+    - `dead_letters`: further ones, which S3 rejected permanently.
     - `degraded`: reasons for an operator to look at it.
     """
 
@@ -99,7 +99,7 @@ class NodeStats:
 class FailedWrite:
     """A write that was acknowledged and that S3 does not take. Reads still return it.
 
-    It is a dead letter, which S3 rejects for good, or stuck: its uploads fail while others succeed.
+    It is a dead letter, which S3 rejected permanently, or stuck: its uploads fail while others succeed.
 
     - `key`: its key.
     - `bucket`: its bucket; "" is the default one.

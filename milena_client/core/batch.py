@@ -47,7 +47,7 @@ class Outcomes(Generic[KeyT, A]):
 
 @dataclass(slots=True)
 class FirstAttempts(Generic[KeyT, A]):
-    """What the fast path has found for keys of a batch before the batch is run.
+    """The results of the fast path for keys of a batch, before the batch is run.
 
     - `results`: by key, for the keys that need no call.
     - `failed`: by key, the first attempts that failed.

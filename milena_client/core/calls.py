@@ -23,9 +23,10 @@ A = TypeVar("A")
 
 
 class Retries:
-    """What the calls of one client share: their default timeout, retry policy and budget, and rate-limit queue.
+    """The state that the calls of one client share: their default timeout, retry policy and budget, and rate-limit
+    queue.
 
-    `timeout` is in seconds. Raises InvalidRequest for one that cannot be waited for.
+    `timeout` is in seconds. Raises InvalidRequest for an invalid one.
     """
 
     __slots__ = ("_policy", "budget", "queue", "timeout")

@@ -162,7 +162,7 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
     def read(response: pb.FlushResponse) -> None:
         if response.failed:
             raise FailedPrecondition(
-                f"wait_durable: S3 rejects {response.failed} of these writes for good; they are kept, and "
+                f"wait_durable: S3 rejects {response.failed} of these writes permanently; they are kept, and "
                 "`milena writeback failed` shows why"
             )
         if response.remaining:

@@ -1,13 +1,14 @@
 """Pure. How the calls of one client share a rate limit: they queue.
 
-A router over its limit says when the next request is welcome, and it says the same to all who ask at that moment.
-If all came back then, one would get through, and some would be unlucky until their deadline. So a client gives
-start times: each rejected call gets the next one, a spacing after the last, and while there are start times to
+A router over its limit returns the time of the next free request, and the same time to all concurrent callers. If
+all of them came back then, one would get through, and some would lose until their deadline. So a client assigns
+start
+times: each rejected call gets the next one, a spacing after the last, and while there are start times to
 come, new calls queue behind them.
 
-The right spacing is not known, and other clients take part of the rate. So it begins with what the router said,
-grows when calls are rejected at their start times (once for all start times that have been given, since those were
-given with the old spacing), and shrinks a little with each start time.
+The right spacing is not known, and other clients take part of the rate. So it begins with the time that the router
+returned, grows when calls are rejected at their start times (once for all start times that have been given, since
+those were given with the old spacing), and shrinks a little with each start time.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Routes(Generic[W]):
     - `max_value_bytes`: the largest value that the cluster takes.
 
     Not locked: a reader in another thread sees the ring before `update` or the one after it, or, between two of its
-    look-ups, both. Either is harmless: a node that is asked for a slot of another says so.
+    look-ups, both. Either is harmless: a node that does not own a slot replies with a redirect.
     """
 
     __slots__ = (

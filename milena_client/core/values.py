@@ -52,12 +52,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `set` and `delete` return.
+    """The result of `set` and `delete`.
 
     - `etag`: the object's ETag, quotes included; "" of a delete.
     - `node`: the address of the node that wrote it.
-    - `durability`: the class that was reached, "back", "through" or "memory". It may be safer than what was asked
-      for.
+    - `durability`: the class that was reached, "back", "through" or "memory". It may be stronger than the
+      requested one.
     """
 
     etag: str
@@ -67,11 +67,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What `flush` returns, as numbers of writes.
+    """The result of `flush`, as numbers of writes.
 
-    - `remaining`: not in S3 when the time was up.
-    - `failed`: rejected by S3 for good (dead letters).
-    - `flushed`: waited for, and in S3 now.
+    - `remaining`: not in S3 after the timeout.
+    - `failed`: permanently rejected by S3 (dead letters).
+    - `flushed`: reached S3 during the call.
     """
 
     remaining: int

@@ -1,9 +1,9 @@
 # Made from milena_client/aio/client.py by scripts/sync-client: change that file, and run the script.
 """Coordination. The client for threads: names operations, and runs them through a `Caller`.
 
-A read whose owner is known goes the fast path, straight to the node; all else, and whatever the fast path does not
-finish, goes through the caller. A write drops its key from the near cache also when it fails, since it may have
-been made.
+A read whose owner is known takes the fast path, directly to the node; all other calls, and reads that the fast path
+does not finish, go through the caller. A write drops its key from the near cache also when it fails, since it may
+have been made.
 """
 
 from __future__ import annotations
@@ -340,17 +340,19 @@ class Milena(ItemAccess):
     def flush(self, *, timeout: float = FLUSH_TIMEOUT) -> Flushed:
         """Wait until S3 has every write that the nodes have acknowledged so far, for at most `timeout` seconds.
 
-        Return how many writes were waited for, are left, and were refused by S3 for good: of all clients and in all
-        buckets. What is left when the time is up raises nothing. Raises Unavailable if a node of the ring does not
-        answer. One that has left the ring is not asked: what its journal holds reaches S3 when it is back.
+        Return how many writes reached S3, remain, and were permanently rejected by S3: of all clients and in all
+        buckets. Writes that remain after `timeout` raise no error. Raises Unavailable if a node of the ring does
+        not
+        respond. Nodes that have left the ring are not included: the writes in their journals reach S3 when they are
+        back.
         """
         return self._run(operations.flush(), timeout)
 
     def wait_durable(self, *keys: Key, timeout: float = FLUSH_TIMEOUT) -> None:
         """Wait until S3 has the newest acknowledged writes of `keys`, for at most `timeout` seconds.
 
-        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 refused one for good,
-        Unavailable if a node of the ring does not answer, TypeError without keys.
+        Raises DeadlineExceeded if some are not there in time, FailedPrecondition if S3 rejected one
+        permanently, Unavailable if a node of the ring does not respond, TypeError without keys.
         """
         self._run(operations.wait_durable(keys, self._bucket, timeout), timeout)
 

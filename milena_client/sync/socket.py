@@ -256,7 +256,7 @@ class RespSocket:
     def _translated(self, error: BaseException) -> BaseException:
         """Return the MilenaError that `error` of the socket or the parser means; others as they are."""
         if isinstance(error, BlockingIOError):
-            return DeadlineExceeded(f"{self._error_prefix}did not answer within {self._timeout:.3g} s")
+            return DeadlineExceeded(f"{self._error_prefix}did not respond within {self._timeout:.3g} s")
         if isinstance(error, MilenaError):
             return error
         if isinstance(error, OSError | hiredis.ProtocolError | ValueError):

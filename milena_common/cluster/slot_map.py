@@ -25,7 +25,8 @@ class Target(NamedTuple):
     owned_since: int
 
 
-_NOBODYS = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
+# The target of each slot while the slot has no owner.
+_UNOWNED = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 
 class MapNode(NamedTuple):
@@ -89,7 +90,7 @@ class SlotMap:
         self.nodes = nodes
         self.ranges = ranges
         self.max_value_bytes = max_value_bytes
-        targets = list(_NOBODYS)
+        targets = list(_UNOWNED)
         free = 0
         for first, last, (address, resp_address, *_), owned_since in ranges:
             if not free <= first <= last < SLOTS:

@@ -32,7 +32,7 @@ class ByteBudget:
         self.used = 0
         self.rejected = 0
         # Bytes by the future of the request, in the order of requests. An abandoned request is removed at once,
-        # wherever it stands. If it stayed until it came to the front, abandoned requests behind a large waiting one
+        # at any position. If it stayed until it reached the front, abandoned requests behind a large waiting one
         # would fill the queue, and new requests would be rejected although hardly any are waiting.
         self._queued: OrderedDict[asyncio.Future[None], int] = OrderedDict()
 
@@ -72,7 +72,7 @@ class ByteBudget:
         return future
 
     def abandon(self, size: int, future: asyncio.Future[None]) -> None:
-        """Give up a `request` of `size` bytes, whether or not it was granted meanwhile."""
+        """Cancel a `request` of `size` bytes, whether or not it was granted meanwhile."""
         # A grant and a cancellation may come in the same iteration of the event loop: then the caller owns the
         # bytes although it never saw them, and only this releases them.
         if future.done() and not future.cancelled():
@@ -83,7 +83,7 @@ class ByteBudget:
         self._grant()
 
     def reject(self, size: int, future: asyncio.Future[None]) -> None:
-        """Give up a `request` whose timeout ended, and count it as rejected unless it was granted meanwhile."""
+        """Cancel a `request` whose timeout has passed, and count it as rejected unless it was granted meanwhile."""
         self.rejected += not future.done()
         self.abandon(size, future)
 

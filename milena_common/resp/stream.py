@@ -241,7 +241,7 @@ class RespStream(asyncio.Protocol):
     def _abandon(self, futures: Iterable[Reply], timeout: float) -> None:
         for future in futures:
             if not future.done():
-                future.set_result(NoReply(f"{self._who}did not answer within {timeout:.3g} s"))
+                future.set_result(NoReply(f"{self._who}did not respond within {timeout:.3g} s"))
 
     # Start and end of the connection
 

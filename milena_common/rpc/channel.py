@@ -124,7 +124,7 @@ class _Router:
 
         See grpc/grpc#23559.
         """
-        return DeadlineExceeded(f"the router at {self._address} did not answer within {timeout:.3g} s")
+        return DeadlineExceeded(f"the router at {self._address} did not respond within {timeout:.3g} s")
 
 
 class GrpcTransport:

@@ -79,7 +79,7 @@ class GrpcNodeConnection:
                 kind = NodeUnreachable if (error.details() or "").startswith(_NO_CONNECTION) else NodeLost
                 raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise NodeLost(f"did not answer within {timeout:.3g} s") from None
+                raise NodeLost(f"did not respond within {timeout:.3g} s") from None
             if error.code() is grpc.StatusCode.CANCELLED:
                 # Set by the node's gRPC, which ends calls that waited too long to start. A started call that ends
                 # with the node is UNAVAILABLE.
@@ -93,7 +93,7 @@ class GrpcNodeConnection:
                 raise  # the caller gave up
             raise NodeLost("left the ring during the call") from None  # the channel was closed
         if response is None:  # gRPC drops it if the time ends while it arrives (grpc/grpc#23559)
-            raise NodeLost(f"did not answer within {timeout:.3g} s")
+            raise NodeLost(f"did not respond within {timeout:.3g} s")
         return response
 
     async def close(self, grace: float) -> None:

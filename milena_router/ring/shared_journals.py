@@ -27,7 +27,7 @@ def check(member: Member, leases: Mapping[str, Lease]) -> None:
         if address != member.address and lease.member.journal_id == member.journal_id:
             raise FailedPrecondition(
                 f"journal_id: {member.address} has journal {member.journal_id}, and so has {address}, whose lease "
-                "runs. Two nodes on two copies of one journal overwrite what is newer: stop "
+                "runs. Two nodes on two copies of one journal overwrite newer objects with older ones: stop "
                 f"{member.address} and start it with an empty JOURNAL_DIR; or, if it is to take the place of "
                 f"{address}, stop that one and wait, {member.address} joins by itself then"
             )

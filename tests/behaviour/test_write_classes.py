@@ -331,7 +331,7 @@ async def test_a_condition_holds_at_s3_too() -> None:
 async def test_a_write_through_that_is_not_done_in_time_says_so() -> None:
     t = await started()
     t.store.gate.clear()
-    with pytest.raises(DeadlineExceeded, match="may yet happen"):
+    with pytest.raises(DeadlineExceeded, match="may still take effect"):
         await t.put("k", b"v", durability="through", timeout=0.05)
     t.store.gate.set()
 

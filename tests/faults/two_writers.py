@@ -136,7 +136,7 @@ def run(directory: Path, policy: Policy, *, kill: bool) -> Outcome:
         in_s3 = scene.in_s3()
         beside = {key.partition(BESIDE)[0]: value for key, value in in_s3.items() if BESIDE in key}
         ends = {key: End(in_s3.get(key), m.get(key), key in dead, beside.get(key)) for key in CASES}
-        lines = scene.node.lines("somebody else")
+        lines = scene.node.lines("another writer")
         counted = int(scene.metric("milena_writeback_conflicts_total", policy=policy))
         return Outcome(
             policy,

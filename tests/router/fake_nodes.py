@@ -57,7 +57,7 @@ class FakeConnection:
             self._waiting.discard(broken_off)
         if broken_off.done():
             raise NodeLost("left the ring during the call")
-        raise NodeLost(f"did not answer within {timeout:.2g} s")
+        raise NodeLost(f"did not respond within {timeout:.2g} s")
 
     async def close(self, grace: float) -> None:
         self.closed_with = grace

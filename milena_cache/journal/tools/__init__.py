@@ -1,4 +1,5 @@
-"""`milena journal`: reads a journal, beside a running node too, and changes nothing unless it is told to adopt it.
+"""The command `milena journal`: reads a journal, also while a node runs on it. Only `adopt` changes anything.
 
-- `command`: its arguments; `inspect`, `export`: its work; `found`: how a record is shown.
+- `command`: its arguments and exit codes; `inspect`: `inspect` and `verify`; `export`: `export`; `found`: how a
+  record is shown.
 """

@@ -1,14 +1,14 @@
-"""Shell. The command `milena journal`: looks into the journal of a node, stopped or running.
+"""Shell. The command `milena journal`: reads the journal of a node, stopped or running.
 
-Only `adopt` changes something: it makes a copy of a journal the journal itself.
+Only `adopt` changes anything: it makes a copy of a journal the journal itself.
 
-    0    done; of verify and export: and nothing is damaged
+    0    done; for verify and export: and nothing is damaged
     1    verify, export: a record is damaged; or the journal cannot be read to its end, or the export not written
     2    wrong usage, or the directory has no journal that can be opened
-    130  interrupted; 141 the reader of the output went away
+    130  interrupted; 141 the reader of the output closed it
 
-The work is done in a process of its own. LMDB maps its file into memory, so a file that was cut short, or a disk
-that cannot read a page of it, ends a process by a signal; here somebody is left to say so.
+The work is done in a child process. LMDB maps its file into memory, so a truncated file, or a disk that cannot read
+a page of it, ends a process by a signal; the parent process then prints the error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from milena_cache.journal.tools.inspect import Opened, Progress, inspect, verify
 PROGRAM = "milena journal"
 DAMAGED, USAGE, BROKEN_PIPE = 1, 2, 141
 STOPS = (signal.SIGINT, signal.SIGTERM)
-# How a file that cannot be read by way of memory ends the process, and LMDB when it finds what cannot be.
+# Signals that end a process that reads an unreadable page of a mapped file, and that LMDB's assertions raise.
 UNREADABLE = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 
 
@@ -59,8 +59,8 @@ def _export(journal: Opened, options: argparse.Namespace) -> int:
         print(f"{count(done.damaged)} keys have no file: their newest value is damaged", file=sys.stderr)
     if done.nameless:
         print(
-            f"{count(done.nameless)} damaged records do not tell their key: an exported value may not be its key's "
-            "newest",
+            f"the keys of {count(done.nameless)} damaged records are unknown: an exported value may not be "
+            "its key's newest",
             file=sys.stderr,
         )
     return DAMAGED if done.damaged or done.nameless else 0
@@ -80,18 +80,18 @@ def _adopt(directory: Path) -> int:
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """What the command line says; ends the process if that is nothing, or help is asked for."""
+    """Parse the command line; ends the process on a usage error or after --help."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Look into the journal of a node, stopped or running. Only adopt changes something.",
+        description="Read the journal of a node, stopped or running. Only adopt changes anything.",
         epilog="DIR is the node's JOURNAL_DIR.",
     )
     commands = parser.add_subparsers(required=True, metavar="inspect|verify|export|adopt")
     looking = commands.add_parser(
-        "inspect", help="what the journal holds", description="Show what a journal holds."
+        "inspect", help="show the contents", description="Show the contents of a journal."
     )
-    looking.add_argument("--records", action="store_true", help="then a line for each record")
-    looking.add_argument("--json", action="store_true", help="instead: each record as a line of JSON")
+    looking.add_argument("--records", action="store_true", help="also print a line for each record")
+    looking.add_argument("--json", action="store_true", help="print only the records, each as a line of JSON")
     looking.set_defaults(work=_inspect)
     checking = commands.add_parser(
         "verify",
@@ -102,18 +102,18 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     exporting = commands.add_parser(
         "export",
         help="write the values to files",
-        description="Write the newest acknowledged value of each key to a file, and manifest.jsonl, which says of "
-        "which key each file is, and what was deleted or is damaged.",
+        description="Write the newest acknowledged value of each key to a file, and manifest.jsonl, which "
+        "lists the key of each file, and the deletes and damaged records.",
     )
     exporting.add_argument(
-        "--to", required=True, type=Path, metavar="DIRECTORY", help="where to: empty, or not there yet"
+        "--to", required=True, type=Path, metavar="DIRECTORY", help="the target: an empty or new directory"
     )
     exporting.set_defaults(work=_export)
     adopting = commands.add_parser(
         "adopt",
         help="let a node start on a copy",
         description="Make a copy of a journal take the place of the original, which must never be used again: two "
-        "nodes on two copies of one journal overwrite what is newer.",
+        "nodes on two copies of one journal overwrite newer objects with older ones.",
     )
     adopting.set_defaults(work=None)
     for each in (looking, checking, exporting, adopting):
@@ -122,7 +122,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what is asked, and give the exit code."""
+    """Run the subcommand, and return the exit code."""
     if options.work is None:
         return _adopt(options.directory)
     try:
@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _cannot_be_read(what: str) -> str:
-    return f"{what}; it is cut short or damaged: look at its disk, or take a better copy of it"
+    return f"{what}; it is truncated or damaged: check its disk, or use a better copy of it"
 
 
 def _complain(text: str) -> None:
@@ -161,7 +161,7 @@ def _complain(text: str) -> None:
 def main() -> None:
     """The program."""
     options = arguments(sys.argv[1:])
-    os.umask(0o077)  # what is written is as secret as the journal
+    os.umask(0o077)  # exported values are as secret as the journal
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     child = os.fork()
     heed = _stop if not child else partial(_pass_on, child)
@@ -191,7 +191,7 @@ def _work(options: argparse.Namespace) -> NoReturn:
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    """End what is under way. A terminal and the process that waits both tell it; once is enough."""
+    """Exit once. A terminal signals both processes, and the parent passes its signal on: the second is ignored."""
     for each in STOPS:
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)

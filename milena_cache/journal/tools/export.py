@@ -1,11 +1,12 @@
-"""Shell. A journal's values as files: the newest acknowledged one of each key, and a manifest of what is what.
+"""Shell. Exports a journal to files: the newest acknowledged value of each key, and a manifest.
 
-    DIRECTORY/manifest.jsonl                a line of JSON for each key, and for each damaged record without one
+    DIRECTORY/manifest.jsonl                a line of JSON for each key, and for each damaged record without a key
     DIRECTORY/objects/bucket/a/b.csv        the value of the key a/b
-    DIRECTORY/unnamed/1700000000000001      that of a key which makes no file name, by its record's number
+    DIRECTORY/unnamed/1700000000000001      the value of a key that makes no file name, by its record's number
 
-Keys are anybody's: one may be "../../etc/passwd" or have control characters, or be a directory to another's file
-name. Only a key whose every part is an ordinary name becomes a path; the manifest says which file has the others.
+Keys are untrusted: one may be "../../etc/passwd", contain control characters, or need a directory where another key
+has a file. Only a key whose every part is an ordinary name becomes a path; the manifest lists the files of the
+others.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_NAME_BYTES = 255
 
 
 class CannotExport(Exception):
-    """The directory cannot be used, or not all could be written. `code`: 2 if nothing was begun, else 1."""
+    """The directory cannot be used, or the export is not complete. `code`: 2 if nothing was written, else 1."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
@@ -35,7 +36,7 @@ class CannotExport(Exception):
 
 
 class Exported(NamedTuple):
-    """How many keys' newest writes are values, deletes and damaged; `nameless`: damaged records without a key."""
+    """Counts of keys by newest write: value, delete, damaged; `nameless`: damaged records without a key."""
 
     values: int
     deletes: int
@@ -48,16 +49,17 @@ class Exported(NamedTuple):
 
 
 def export(reader: LmdbReader, bucket: str, to: Path, one_more: Callable[[], None]) -> Exported:
-    """Write what `reader` finds below `to`; `one_more` is called for each. `bucket` is the default one's name.
+    """Export the records of `reader` below `to`; `one_more` is called for each. `bucket`: the default bucket.
 
-    Keeps the manifest in memory until its end, a few hundred bytes for each key. Raises CannotExport, Unreadable.
+    The manifest is in memory until the end, a few hundred bytes for each key. Raises CannotExport, Unreadable.
     """
     _prepare(to, reader.directory)
     try:
         return _Export(reader, bucket, to).run(one_more)
     except OSError as error:
         raise CannotExport(
-            f"--to {to}: {error.strerror}; what is there is not complete: remove it, and export to another place",
+            f"--to {to}: {error.strerror}; the export there is not complete: remove it, and export to "
+            "another place",
             1,
         ) from None
 
@@ -104,7 +106,7 @@ class _Export:
         return Exported(values, len(self._keys) - values - damaged, damaged, len(self._nameless))
 
     def _add(self, found: Found) -> None:
-        """Records come in the order of the writes: this one takes the place of an earlier one of its key."""
+        """Add a record, which replaces an earlier one of its key: records come in the order of the writes."""
         record = found.record
         if record is None:
             self._nameless.append(self._row(found, None))
@@ -135,7 +137,7 @@ class _Export:
 
 
 def _is_name(part: str) -> bool:
-    """Whether it names a file in its directory, on any file system, and shows what it is."""
+    """Return True if `part` is a printable file name without separators, valid on any file system."""
     return (
         part not in ("", ".", "..")
         and part.isprintable()

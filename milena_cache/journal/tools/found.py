@@ -1,4 +1,7 @@
-"""Pure. What there is to tell of a record that somebody finds in a journal."""
+"""Pure. The text and JSON form of a journal record, for `milena journal` and the debugging of a journal.
+
+Records may be damaged: every field that cannot be trusted is None or "?".
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,12 @@ Row = dict[str, str | int | float | None]
 
 
 class Found(NamedTuple):
-    """A record by its number. `size` is that of its value in bytes, None if that is not known.
+    """A record that was read from a journal.
 
-    `damage` says what is wrong, "" if nothing is. `record` is then what can still be believed: all but the value if
-    only that is damaged, and otherwise None.
+    number: the sequence number under which it is stored.
+    record: its fields; of a damaged record all but the value if only the value is damaged, else None.
+    size: the bytes of its value; None if unknown.
+    damage: the kind of damage, "" for a sound record.
     """
 
     number: int
@@ -27,7 +32,7 @@ class Found(NamedTuple):
 
 
 def look(number: int, raw: bytes | memoryview, *, with_value: bool = False) -> Found:
-    """What a record says, its checksums verified; without `with_value` a put's value is b""."""
+    """Decode a record and verify its checksums; without `with_value` the value of a put is b""."""
     try:
         record, size = decode(number, raw, with_value=with_value)
     except Damaged as error:
@@ -36,13 +41,13 @@ def look(number: int, raw: bytes | memoryview, *, with_value: bool = False) -> F
 
 
 def key_of(record: Record, default_bucket: str) -> tuple[str, str]:
-    """Bucket and key. Keys are UTF-8; what is not, all the same, stands as lone surrogates."""
+    """Return the bucket and the key; bytes of a key that are not UTF-8 become lone surrogates."""
     bucket, key = split_cache_key(record.cache_key)
     return bucket or default_bucket or DEFAULT_BUCKET, key.decode(errors="surrogateescape")
 
 
 def row(found: Found, default_bucket: str, rejections: Mapping[int, tuple[str, float]], now: float) -> Row:
-    """All there is to tell, by name; `now` in seconds since 1970. What is not known is None."""
+    """Return the fields of a record by name, None if unknown; `now` is in seconds since 1970."""
     record = found.record
     reason, at = rejections.get(found.number, (None, None))
     fields: Row = {
@@ -77,7 +82,7 @@ def row(found: Found, default_bucket: str, rejections: Mapping[int, tuple[str, f
 
 
 def operation(record: Record) -> str:
-    """ "put" or "delete"."""
+    """Return "put" or "delete"."""
     return "delete" if record.value is None else "put"
 
 
@@ -87,7 +92,7 @@ COLUMNS = f"{'OPERATION':<9}  {'SIZE':>12}  {'AGE':>12}  {'VERSION':<34}  {'BASE
 
 
 def line(found: Found, fields: Row) -> str:
-    """A record and its row in the columns of `COLUMNS`, with what else is to be said at the end."""
+    """Return a line for a record and its row, in the columns of `COLUMNS`; expiry, rejection and damage follow."""
     size, age = fields["size"], fields["age"]
     columns = (
         f"{fields['operation'] or '?':<9}",
@@ -99,12 +104,12 @@ def line(found: Found, fields: Row) -> str:
     )
     more = [f"{what}: {fields[what]}" for what in ("refused", "damage") if fields[what]]
     if found.record is not None and found.record.expires_at:
-        more.insert(0, f"ends: {timestamp(found.record.expires_at)}")
+        more.insert(0, f"expires: {timestamp(found.record.expires_at)}")
     return printable("  ".join([*columns, *more]))
 
 
 def damage(found: Found) -> str:
-    """What is wrong with a record, and what it still says."""
+    """Return the damage of a record as text, with its operation, key and version if they are known."""
     wrong = found.damage or "is as it was written"
     record = found.record
     if record is None:
@@ -115,20 +120,20 @@ def damage(found: Found) -> str:
 
 
 def name(record: Record) -> str:
-    """Its key as it is filed: as it is, or in another bucket than the default one as s3://bucket/key."""
+    """Return the record's cache key: the key, or s3://bucket/key if it is not in the default bucket."""
     return printable(record.cache_key.decode(errors="surrogateescape"))
 
 
 def count(number: object) -> str:
-    """A whole number with its thousands apart."""
+    """Return a whole number with thousands separators."""
     return f"{number:,}"
 
 
 def timestamp(at: float) -> str:
-    """A moment, given in seconds since 1970, in UTC."""
+    """Return a time, given in seconds since 1970, as text in UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def printable(text: str) -> str:
-    """`text` on one line, and without characters that a terminal would act on."""
+    """Return `text` on one line, with control characters escaped, so that a terminal does not interpret them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

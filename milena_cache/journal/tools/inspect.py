@@ -1,4 +1,7 @@
-"""Shell. What a journal holds, printed for people and programs: the parts `inspect` and `verify` of the command."""
+"""Shell. Prints the contents of a journal: the subcommands `inspect` and `verify` of `milena journal`.
+
+Text is for people, JSON lines are for programs. Both work while a node writes the journal.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ MAX_PROBLEMS = 20
 
 
 class Opened(NamedTuple):
-    """An open journal, with its default bucket by name if the node noted it."""
+    """An open journal, and the node's ORIGIN as its metadata has it ("" if it has none)."""
 
     reader: LmdbReader
     origin: str
@@ -65,13 +68,13 @@ def _summary(journal: Opened) -> None:
     fields = {
         "journal": str(reader.directory.resolve()),
         "held by": journal_directory.holder(reader.directory),
-        "for": journal.origin or "no bucket noted",
+        "for": journal.origin or "no bucket recorded",
         "format": str(FORMAT),
         "records": f"{count(records)} of {count(len(keys))} keys: {count(puts)} puts, {count(deletes)} deletes",
         "bytes": f"{count(size)} of values, {count(reader.bytes_on_disk)} on disk",
         "written": written,
-        "refused": f"{count(rejected)} by S3 for good",
-        "damaged": f"{count(wrong)}, and {count(quarantined)} set aside",
+        "refused": f"{count(rejected)} by S3 permanently",
+        "damaged": f"{count(wrong)}, and {count(quarantined)} quarantined",
     }
     for name, text in fields.items():
         print(f"{name:<8} {text}")
@@ -81,13 +84,13 @@ def _summary(journal: Opened) -> None:
 
 
 def verify(journal: Opened) -> bool:
-    """Check the file's structure and every record, and print what is damaged; return True if nothing is.
+    """Check the file's structure and every record, and print the damage; return True if there is none.
 
-    The structure is checked while no node has the journal: a file that changes meanwhile has no structure to check.
-    Raises Unreadable, and CannotOpen if the structure cannot be looked at.
+    The structure is checked only while no node has the journal, because a file that is being changed has no
+    consistent structure. Raises Unreadable, and CannotOpen if the structure cannot be read.
     """
     problems: list[str] = []
-    if journal_directory.holder(journal.reader.directory) == "nobody":
+    if journal_directory.holder(journal.reader.directory) == journal_directory.NO_HOLDER:
         problems = journal_file.audit(journal.reader.directory)
     else:
         print("the structure of the file is not checked while a node has it")
@@ -109,16 +112,16 @@ def verify(journal: Opened) -> bool:
     quarantined = 0
     for found in journal.reader.quarantined(look):
         quarantined += 1
-        print(f"record {found.number} (set aside): {damage(found)}")
+        print(f"record {found.number} (quarantined): {damage(found)}")
     print(
         f"{count(records)} records with {count(size)} bytes of values: "
-        f"{count(wrong)} damaged, and {count(quarantined)} set aside before"
+        f"{count(wrong)} damaged, and {count(quarantined)} quarantined before"
     )
     return not (wrong or quarantined or problems)
 
 
 class Progress:
-    """A line on standard error that counts up, if somebody sits there. `total`: how many there were at first."""
+    """A counter on standard error, if that is a terminal. `total`: the number of records at the start."""
 
     def __init__(self, total: int, verb: str) -> None:
         self._total = total
@@ -136,7 +139,7 @@ class Progress:
             print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Take the line away, so that another can be written."""
+        """Erase the line, so that another can be written."""
         if self._shown:
             self._shown = False
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,7 +1,9 @@
-"""One write on its way to S3, and how many may be.
+"""One upload of a dirty write to S3, and the order and number of concurrent uploads.
 
-- `upload`: sends it, on the condition that S3 holds what it is based on.
-- `reconcile`: what a 412 or a lost reply means: done, overtaken, write again, or a conflict.
-- `s3_belief`: what is believed of S3 under a write, and what each event makes of that.
-- `queue`, `slots`, `throttle`: whose upload is next, and how many run at once.
+- `upload`: sends a write, on the condition that S3 still holds the object that the write is based on.
+- `reconcile`: decides after a 412 or a lost reply: done, superseded, write again, or conflict.
+- `s3_belief`: what is believed about S3 under a write, and how each event changes that.
+- `queue`, `slots`, `throttle`: which key is uploaded next, and how many run at once; `alarm`: wakes the loop.
+
+Invariant: no upload replaces a later version, or another writer's object that its policy protects.
 """

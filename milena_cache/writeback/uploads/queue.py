@@ -1,4 +1,8 @@
-"""Pure. Whose upload is next: new keys go in the order of their coming, those that failed after their backoff."""
+"""Pure. The queue of uploads: new keys in order of arrival, failed keys by the end of their backoff.
+
+It holds keys only; the dirty table has their entries. A key is in it at most once (`UploadState.queued`), and its
+newest write at the start of the upload is the one that is sent.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,12 @@ from typing import NamedTuple
 
 
 class QueuedUpload(NamedTuple):
-    """A key that is due for its upload; `retry`: an earlier attempt has failed; `newest`: it came last."""
+    """A key that is due for its upload.
+
+    key: the cache key.
+    retry: True if an earlier attempt failed.
+    newest: True if it was taken from the end of the queue of new keys.
+    """
 
     key: bytes
     retry: bool
@@ -19,9 +28,9 @@ class QueuedUpload(NamedTuple):
 
 
 class UploadQueue:
-    """Keys, each with the moment from which it may go; monotonic seconds.
+    """Keys, each with the time from which it may be uploaded, in monotonic seconds.
 
-    `wake` is called when the first key has come, and when others are due earlier: what waits for them looks again.
+    `wake` is called when a key enters the empty queue of new keys, and when `hasten` makes retries due earlier.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -31,17 +40,17 @@ class UploadQueue:
         self._order = count()
 
     def add(self, key: bytes, due: float) -> None:
-        """Have `key` go after all that were added before."""
+        """Append `key` to the new keys; it may be uploaded from `due` on."""
         self._fresh.append((due, key))
         if len(self._fresh) == 1:
             self._wake()
 
     def add_retry(self, key: bytes, due: float) -> None:
-        """Have `key` go when it is due."""
+        """Add `key` as a retry, which may be uploaded from `due` on."""
         heappush(self._retries, (due, next(self._order), key))
 
     def hasten(self, keys: Set[bytes], due: float) -> None:
-        """Have those of `keys` that wait for a retry go at `due`, in place of the end of their backoff."""
+        """Make those of `keys` that wait for a retry due at `due` instead of at the end of their backoff."""
         self._retries = [(due if key in keys else then, order, key) for then, order, key in self._retries]
         heapify(self._retries)
         self._wake()
@@ -49,9 +58,9 @@ class UploadQueue:
     def due(
         self, now: float, *, hurry: bool, newest: bool = False
     ) -> tuple[QueuedUpload | None, QueuedUpload | None, float]:
-        """Return the fresh key and the retry that are due, and the seconds until another one may be.
+        """Return the new key and the retry that are due, None without one, and the seconds until the next is due.
 
-        `hurry`: fresh keys do not have to be due. `newest`: not the oldest fresh key, but the newest if it is due.
+        `hurry`: new keys count as due. `newest`: return the newest new key instead of the oldest, if it is due.
         """
         fresh = retry = None
         next_due = inf
@@ -72,7 +81,7 @@ class UploadQueue:
         return fresh, retry, next_due - now
 
     def take(self, upload: QueuedUpload) -> None:
-        """Remove one that `due` has just returned."""
+        """Remove an upload that `due` has just returned."""
         if upload.retry:
             heappop(self._retries)
         elif upload.newest:

@@ -1,7 +1,7 @@
-"""Pure. What a write of ours still has to do, given what S3 turns out to hold.
+"""Pure. Reconciliation: decides what a write still has to do, given the object that a HEAD found in S3.
 
-A write is based on what S3 was known to hold before it, and goes there on the condition that this is still so. When
-the condition does not hold, or it is not known whether an attempt happened, a look at the object decides:
+A write has a base, the object that S3 was known to hold before it, and is sent on the condition that S3 still holds
+the base. When the condition fails (412), or the reply of an attempt was lost, a HEAD of the object decides:
 
     S3 holds                         base unknown        base known
     our version                      done                done
@@ -10,20 +10,24 @@ the condition does not hold, or it is not known whether an attempt happened, a l
     the base                         –                   write over it
     a greater version of another
       lineage                        conflict            conflict
-    somebody else's other object     write over it       conflict
-    nothing                          write               as the base says, or conflict
+    another writer's other object    write over it       conflict
+    nothing                          write               write if the base allows it, else conflict
 
-Versions are compared only with those of the writer's own cluster, see `lineage`. The objects of another lineage are
-somebody else's: none of them is a reason to drop our write. One with a greater version was probably written after
-our write was made, so it is a conflict also where the base is not known.
+Versions are compared only within the writer's own cluster, see `objects/lineage`. An object of another lineage was
+written by another cluster or program, so it never supersedes our write. If its version is greater, it was probably
+written after our write was made: it is a conflict even where the base is not known.
 
-An object that has come to its own end is in the way of nothing: it does not exist, though S3 still holds it. Our
-own version is in the way of a delete of ours only: of the same write, when the object came to its end before that
-was known to have happened.
+An expired object conflicts with no write: it does not exist, although S3 still holds it. If a delete finds its own
+version in S3, the entry was a put that expired after an attempt of it reached S3: the object is still to be
+deleted.
 
-A lost answer of ours is no conflict: it shows as our own version. A delete leaves none; `or_absent` says that one
-of ours may have been carried out over the base. `strict` is for a write whose caller named the base: then Milena's
-own earlier versions, which the caller may not have seen, are a conflict too.
+A lost reply is not a conflict: the HEAD finds our own version. A delete leaves no version; `maybe_absent` says that
+a delete of ours may have been carried out over the base, and then "nothing" is no conflict. `strict` is for a write
+whose caller named the base: then Milena's own other versions, which the caller may not have seen, are a conflict
+    too.
+
+The obvious shortcut, to take every 412 for a conflict, is wrong: after a timeout the first attempt may have been
+carried out, and the 412 to the second is caused by our own object.
 """
 
 from __future__ import annotations
@@ -37,12 +41,12 @@ from milena_cache.objects.expiry import expiry_of, is_expired
 from milena_cache.objects.object_store import Info, Ref
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base, Version, lineage_of, stamped
 
-# A key may have so many bytes.
+# S3's limit for the UTF-8 bytes of a key.
 MAX_KEY_BYTES = 1024
 
 
 class Verdict(Enum):
-    """What to do: nothing (`DONE`, `SUPERSEDED`), write over the new `base`, or settle a `CONFLICT`."""
+    """What to do: nothing (DONE, SUPERSEDED), write over the new base (WRITE), or apply the policy (CONFLICT)."""
 
     DONE = "done"
     SUPERSEDED = "superseded"
@@ -52,7 +56,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """`base` is what S3 holds now."""
+    """The verdict, and the `base` that S3 holds now: an ETag, or ABSENT."""
 
     verdict: Verdict
     base: Base
@@ -70,10 +74,14 @@ def reconcile(
     wall: float,
     kin: Collection[str],
 ) -> Reconciliation:
-    """What to do about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`.
+    """Decide about our write `ours` at `ref`, which was based on `base`, when S3 holds `found`.
 
-    `wall` is the time of day, in seconds since 1970; `kin` are the lineages whose versions are comparable with
-    `ours`.
+    found: the HEAD's result; None if the object does not exist.
+    deleting: our write is a delete.
+    strict: its caller named the base.
+    maybe_absent: a delete of ours may have been carried out over the base.
+    wall: the time of day, in seconds since 1970.
+    kin: the lineages whose versions are comparable with `ours`.
     """
     if found is None:
         if deleting:
@@ -85,7 +93,7 @@ def reconcile(
     if version is not None and lineage_of(found.metadata) not in kin:
         foreign_greater, version = version > ours, None
     if version is not None and version > ours:
-        # Whoever named a condition is to learn that it came too late.
+        # A caller that named a condition gets an error: its condition no longer holds.
         return Reconciliation(Verdict.CONFLICT if strict else Verdict.SUPERSEDED, found.etag)
     if version == ours and not deleting:
         return Reconciliation(Verdict.DONE, found.etag)
@@ -98,7 +106,7 @@ def reconcile(
 
 
 def name_beside(ref: Ref, version: Version) -> Ref:
-    """Where our value goes when the other writer's stays at `ref`."""
+    """Return where our value is stored when the other writer's object stays at `ref` (WRITE_CONFLICT=keep-both)."""
     suffix = f".milena-conflict-{version}"
     room = MAX_KEY_BYTES - len(suffix)
     return Ref(ref.bucket, ref.key.encode()[:room].decode(errors="ignore") + suffix)

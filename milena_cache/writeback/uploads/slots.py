@@ -1,16 +1,16 @@
 """Pure. The uploads in flight, and whether another one may begin beside them.
 
-Keys whose upload has failed before (retries) and keys that come for the first time (fresh) have slots of their
-own. Otherwise a few keys that S3 answers with 500, or not at all, would hold every slot for as long as a request
-may take, and keep all other keys from S3. So retries leave a quarter of the slots free, and have only a quarter
-while fresh keys wait. The same holds for the memory of the values in flight.
+Keys whose upload has failed before (retries) and new keys (fresh) have separate slots. With shared slots, a few
+keys that S3 answers with 500, or not at all, would hold every slot for the whole request timeout and delay all
+other keys. So retries leave a quarter of the slots free, and have only a quarter while fresh keys wait. The memory
+of the values in flight is divided in the same way.
 """
 
 from __future__ import annotations
 
 
 class UploadSlots:
-    """Counts uploads in flight. Their values may have `memory_limit` bytes, but one of each kind always fits."""
+    """Counts uploads in flight, whose values have at most `memory_limit` bytes; one of each kind always fits."""
 
     def __init__(self, memory_limit: int) -> None:
         self.fresh = 0
@@ -20,7 +20,7 @@ class UploadSlots:
         self._retry_bytes = 0
 
     def take(self, size: int, *, retry: bool) -> None:
-        """An upload of `size` bytes begins."""
+        """Count an upload of `size` bytes that begins."""
         if retry:
             self.retries += 1
             self._retry_bytes += size
@@ -29,7 +29,7 @@ class UploadSlots:
             self._fresh_bytes += size
 
     def release(self, size: int, *, retry: bool) -> None:
-        """An upload of `size` bytes has ended."""
+        """Count an upload of `size` bytes that has finished."""
         if retry:
             self.retries -= 1
             self._retry_bytes -= size
@@ -38,9 +38,9 @@ class UploadSlots:
             self._fresh_bytes -= size
 
     def has_slot(self, limit: int, *, retry: bool, fresh_wait: bool) -> bool:
-        """Return whether one of `limit` slots is free for an upload of this kind.
+        """Return True if one of `limit` slots is free for an upload of this kind.
 
-        Each kind always has one, also if `limit` is 1. `fresh_wait`: fresh keys wait for a slot.
+        Each kind always has one slot, even if `limit` is 1. `fresh_wait`: fresh keys wait for a slot.
         """
         if not retry:
             return self.fresh < max(1, limit - self.retries)
@@ -50,7 +50,7 @@ class UploadSlots:
         )
 
     def has_memory(self, size: int, *, retry: bool) -> bool:
-        """Return whether a value of `size` bytes fits beside those in flight."""
+        """Return True if a value of `size` bytes fits beside those in flight."""
         if retry:
             return not self.retries or self._retry_bytes + size <= self._memory_limit // 4
         return not self.fresh or self._fresh_bytes + self._retry_bytes + size <= self._memory_limit

@@ -1,16 +1,16 @@
-"""Pure. How many uploads may be under way at once, and when none shall begin.
+"""Pure. The upload throttle: how many uploads may be in flight, and when the next one may begin.
 
-Three things set the pace of write-back:
+Three conditions limit the rate of write-back:
 
-- *S3 says SlowDown*: half as many, and a pause. One more for each round of successes. (Additive increase,
-  multiplicative decrease: Chiu and Jain, 1989, as TCP does.)
-- *S3 does not work*: after `DOWN_AFTER` failures in a row, of at least `DOWN_KEYS` different keys, one retry at a
-  time, with growing pauses, until one upload succeeds. After more than a moment a backlog comes back at a quarter,
-  not all at once. Failures of few keys, or of keys that failed while others succeeded, are their own affair. Keys
-  that come for the first time are tried all the same, one in `PROBE_SECONDS`: it may be that only the others fail.
-- *Requests need the event loop, which uploads share with them*: while they do, uploads begin ever more rarely,
-  down to one in `MAX_GAP`, and when they do not, ever more often again. A backlog that is large or old gets
-  `BACKLOG_GAP`.
+- *S3 replies SlowDown*: the limit is halved, and uploads pause. Each round of successes raises it by one. (Additive
+  increase, multiplicative decrease: Chiu and Jain, 1989, as in TCP.)
+- *S3 is down*: after `DOWN_AFTER` failures in a row, of at least `DOWN_KEYS` different keys, one retry at a time,
+  with growing pauses, until one upload succeeds. After an outage of more than `SHORT_PAUSES` pauses the limit
+  starts
+  at a quarter, so that the backlog does not arrive all at once. Failures of few keys, or of keys that failed while
+  others succeeded, do not count. New keys are still tried, one in `PROBE_SECONDS`: only the failed ones may be bad.
+- *Requests need the event loop, which uploads share*: meanwhile the gap between uploads grows up to `MAX_GAP`
+  seconds, and shrinks again afterwards. For a backlog that is large or old it is at most `BACKLOG_GAP`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from milena_common.runtime.backoff import Backoff
 BACKOFF = Backoff(first=0.1, max_delay=5.0)
 DOWN_AFTER = 8
 DOWN_KEYS = 3
-# While S3 does not work, a fresh key begins so often, and so many are in flight.
+# While S3 is down: seconds between uploads of new keys, and how many of them may be in flight.
 PROBE_SECONDS = 0.25
 MAX_PROBES = 4
-# With so few failures while S3 was taken to be down, it was not for long, and no backlog has grown.
+# An outage with at most this many pauses was short, and no backlog has grown.
 SHORT_PAUSES = 8
-# Of so many keys it is remembered that they fail while others succeed. If more do, S3 is what fails.
+# Keys that are remembered as failing while others succeed. If more keys fail, the cause is S3.
 MAX_FAILING_KEYS = 64
-# SlowDowns within so many seconds are answers to one and the same pace.
+# SlowDowns within this many seconds are replies to one rate, and halve the limit once.
 SAME_EVENT_SECONDS = 1.0
 # An upload takes about 200 µs of a busy event loop, waiting for the interpreter's lock included
-# (`python -m bench --case reads_while_flushing`): so many leave requests more than nine tenths of it, or half.
+# (`python -m bench --case reads_while_flushing`): 200 a second leave requests more than nine tenths of the loop,
+# 2500 a second leave them half.
 MAX_GAP = 1 / 200
 BACKLOG_GAP = 1 / 2500
 FIRST_GAP = 0.0003
-# Requests need the loop if there are so many of them a second, and it works for so much of the time. The share is
-# of processor time: what the loop waits for the interpreter's lock is not in it.
+# Requests need the loop if there are more of them a second, and it works for a larger share of the time. The share
+# is of processor time: the loop's waits for the interpreter's lock are not in it.
 BUSY_REQUESTS = 500
 BUSY_SHARE = 0.4
 # Timers are no finer than a millisecond, so some uploads may begin together.
@@ -46,7 +47,7 @@ BURST_SECONDS = 0.005
 
 
 class UploadThrottle:
-    """At most `max_uploads` uploads at once. Times are monotonic seconds; `rng` returns numbers in [0, 1)."""
+    """Allows `max_uploads` uploads at once. Times are monotonic seconds; `rng` returns numbers in [0, 1)."""
 
     def __init__(self, max_uploads: int, rng: Callable[[], float]) -> None:
         self.max_uploads = max_uploads
@@ -54,12 +55,12 @@ class UploadThrottle:
         self._limit = float(max_uploads)
         self._rng = rng
         self._failures = 0
-        # Since the last success, and before it: keys that failed.
+        # Keys that failed since the last success; keys that failed before it, while others succeeded.
         self._failed: dict[bytes, None] = {}
         self._failed_alone: dict[bytes, None] = {}
         self._probe_at = float("-inf")
-        # While S3 does not work, whether the next fresh key is the newest one: those at the front may be the ones
-        # that always fail, with all others behind them.
+        # While S3 is down, True if the next new key is the newest instead of the oldest: those at the front may be
+        # the ones that always fail, with all others behind them.
         self.newest_first = False
         self._pauses = 0
         self._pause_until = 0.0
@@ -69,13 +70,13 @@ class UploadThrottle:
 
     @property
     def limit(self) -> int:
-        """How many may be under way at once."""
+        """Return how many uploads may be in flight."""
         return 1 if self.down else max(1, int(self._limit))
 
     def wait(self, now: float, slots: UploadSlots, *, retry: bool, fresh_wait: bool) -> float:
-        """Return the seconds until an upload of this kind may begin; infinite as long as there is no slot for it.
+        """Return the seconds until an upload of this kind may begin; infinite while there is no slot for it.
 
-        `fresh_wait`: fresh keys wait for a slot, so that retries have few.
+        `fresh_wait`: new keys wait for a slot, so retries have only a quarter of them.
         """
         if self.down and not retry:
             return float("inf") if slots.fresh >= MAX_PROBES else max(0.0, self._probe_at - now)
@@ -84,14 +85,19 @@ class UploadThrottle:
         return max(0.0, self._pause_until - now, self._next_at - now)
 
     def began(self, now: float, *, retry: bool) -> None:
-        """An upload begins."""
+        """Record that an upload begins."""
         if not retry:
             self._probe_at = now + PROBE_SECONDS
             self.newest_first = self.down and not self.newest_first
         self._next_at = max(self._next_at, now - BURST_SECONDS) + self._gap
 
     def load(self, loop_share: float, requests_per_second: float, *, backlog: bool) -> None:
-        """The share of the time that the event loop was at work lately, and how many requests it served."""
+        """Set the gap between uploads from a sample of the event loop.
+
+        loop_share: processor time over elapsed time since the last sample.
+        requests_per_second: requests served in that time.
+        backlog: True if the dirty entries are many or old; the gap is then at most BACKLOG_GAP.
+        """
         if loop_share > BUSY_SHARE and requests_per_second > BUSY_REQUESTS:
             self._gap = min(max(self._gap, FIRST_GAP) * 3, MAX_GAP)
         else:
@@ -100,7 +106,7 @@ class UploadThrottle:
             self._gap = min(self._gap, BACKLOG_GAP)
 
     def succeeded(self, key: bytes) -> bool:
-        """S3 took a write of `key`; whether it is news that it takes writes."""
+        """Record that a write of `key` reached S3; return True if S3 counted as down until now."""
         news, self.down = self.down, False
         if news:
             if self._pauses > SHORT_PAUSES:
@@ -118,14 +124,14 @@ class UploadThrottle:
         return news
 
     def throttled(self, now: float) -> None:
-        """S3 said SlowDown."""
+        """Record a SlowDown reply of S3."""
         if now - self._halved_at >= SAME_EVENT_SECONDS:
             self._halved_at = now
             self._limit = max(1.0, self._limit / 2)
             self._pause(now)
 
     def failed(self, now: float, key: bytes) -> bool:
-        """S3 did not do what it should with `key`; whether it is news that it is down."""
+        """Record an upload of `key` that failed by S3's fault; return True if S3 counts as down from now on."""
         if key in self._failed_alone and not self.down:
             return False
         self._failures += 1

@@ -1,18 +1,20 @@
-"""Coordination. Brings one write to S3, so that it cannot overwrite what is later than it.
+"""Coordination. Uploads one write to S3 so that it cannot overwrite a later one.
 
-Every request is conditional on what S3 holds, so that one that S3 carries out late, after we gave it up, finds its
-condition no longer met. Where it is not known what S3 holds, a put first tries to create; for a large value, a
-delete, and after a lost answer it looks first. What a look means is decided in `reconcile`.
+Every request is conditional on the object that S3 is believed to hold. The interleaving that this avoids: (1) an
+upload times out on our side, but S3 still has the request; (2) a later write of the key is uploaded; (3) S3 carries
+out the first request, over the later write. With `If-Match` or `If-None-Match` the first request gets a 412 in
+step 3. Where S3's object is not known, a put tries to create it (`If-None-Match: *`); for a large value, a delete,
+and after a lost reply, the upload begins with a look: a HEAD, whose result `reconcile` interprets.
 
-Where the store does not honour conditions (`conditions`), each write looks first, and the node's lock on the key is
-all that keeps other writes away. An object whose ETag does not satisfy `If-Match` although a look before and a look
-after the refusal show it unchanged is written without a condition then. Unless others change the object meanwhile,
-an upload takes at most MOST_REQUESTS requests.
+Where the store does not honour conditions (`conditions`), each write begins with a look, and only the node's lock
+on the key keeps other writes away. If S3 denies `If-Match` although a look before and a look after the 412 show the
+object unchanged, the write is sent without a condition. Unless others change the object meanwhile, an upload takes
+at most MAX_REQUESTS requests.
 
-A write that changes nothing but metadata (`keeps`) is a copy of the object onto itself, inside S3, that repeats
-what S3 keeps with it.
+A write that changes only metadata (`keeps`) is a copy of the object onto itself, inside S3, that repeats the
+attributes and metadata that S3 stores with it.
 
-One attempt at each step: failures that may pass are the caller's to wait for.
+Each step has one attempt: waiting and retrying after a transient failure are left to the caller.
 """
 
 from __future__ import annotations
@@ -37,12 +39,13 @@ from milena_common.runtime.log_limiter import LogLimiter
 
 log = logging.getLogger(__name__)
 
-# Above this, a look before is cheaper than a value that is sent and refused.
+# Values above this many bytes: a HEAD first is cheaper than a value that is sent and denied.
 LOOK_FIRST_BYTES = 2**20
-# Others may change the object between our look and our write; after so many rounds that is contention.
+# Others may change the object between our look and our write; after this many rounds the upload fails as
+# contention.
 MAX_ROUNDS = 5
-# Of an upload that no other writer disturbs: refused, looked at, refused, looked at, written without a condition. A
-# look at an object that is not there takes `s3` a GET besides.
+# Of an upload that no other writer disturbs: denied, look, denied, look, written without a condition. A look at an
+# absent object takes `origin/s3_store` a GET in addition to the HEAD.
 MAX_REQUESTS = 5
 
 Policy = Literal["overwrite", "fail", "keep-both"]
@@ -50,7 +53,13 @@ POLICIES: tuple[Policy, ...] = ("overwrite", "fail", "keep-both")
 
 
 class UploadOutcome(Enum):
-    """How a write ended."""
+    """How an upload ended.
+
+    UPLOADED, DELETED: S3 has carried out the write.
+    ALREADY: a look found that S3 had it before.
+    SUPERSEDED: S3 has a later write, or the write may not replace another writer's object; ours was dropped.
+    KEPT_BESIDE: another writer's object stays, and ours, unless it is a delete, is stored under another key.
+    """
 
     UPLOADED = "uploaded"
     DELETED = "deleted"
@@ -60,7 +69,7 @@ class UploadOutcome(Enum):
 
 
 class UploadResult(NamedTuple):
-    """`base` is what S3 holds now: ours, unless `outcome` is SUPERSEDED or KEPT_BESIDE."""
+    """The outcome, and the ETag that S3 holds now, or ABSENT: ours, unless it is SUPERSEDED or KEPT_BESIDE."""
 
     outcome: UploadOutcome
     base: Base
@@ -68,12 +77,17 @@ class UploadResult(NamedTuple):
 
 @dataclass(slots=True)
 class Write:
-    """A write on its way; `belief` is what is believed of S3 after each step, also after a failure.
+    """A write that is being uploaded.
 
-    `value` None is a delete. `policy` None: any object there may be overwritten. `strict`: its caller named the
-    base, and it is refused if S3 holds another. `expires_at`: when the object ends, in seconds since 1970.
-    `expired`: it is a delete, because the object came to its end before it was in S3; what somebody else has
-    written since the base is not deleted by it.
+    ref: the bucket and key in S3.
+    version: the version that S3 stores as metadata.
+    value: the bytes; None for a delete.
+    belief: what S3 is believed to hold; the upload updates it after each step, also when it fails.
+    policy: what to do on a conflict; None: any object may be overwritten.
+    strict: True if its caller named the base: the write is rejected if S3 holds another object.
+    expires_at: when the object expires, in seconds since 1970.
+    expired: True for a delete of an object that expired before it was in S3; another writer's object, written since
+        the base, is not deleted by it.
     """
 
     ref: Ref
@@ -87,11 +101,11 @@ class Write:
 
 
 class Conflict(Exception):
-    """Somebody else changed the object, and the policy is not to overwrite it."""
+    """Another writer changed the object, and the write's policy is not to overwrite it."""
 
 
 class Uploader:
-    """Writes to S3 through `origin`, as one of the cluster of `lineages`. Counts conflicts by policy."""
+    """Uploads to S3 through `origin`, with versions of the cluster of `lineages`. Counts conflicts by policy."""
 
     def __init__(self, origin: Origin, conditions: Conditions, lineages: Lineages) -> None:
         self.conflicts = dict.fromkeys(POLICIES, 0)
@@ -101,8 +115,12 @@ class Uploader:
         self._log = LogLimiter()
 
     async def upload(self, write: Write, deadline: float) -> UploadResult:
-        """Bring `write` to S3; nothing is begun after `deadline`. Raises OriginFailure or Conflict."""
-        # What the last look in this upload found, and what the last look before a refused attempt had found.
+        """Upload `write`. Raises OriginFailure or Conflict.
+
+        `deadline`: monotonic seconds after which no request begins.
+        """
+        # The base that the last look of this upload found, and the base that the look before a denied attempt
+        # found.
         looked: Base = UNKNOWN
         denied: Base = UNKNOWN
         for _ in range(MAX_ROUNDS):
@@ -123,7 +141,8 @@ class Uploader:
             condition = _condition(write)
             sends = self.conditions.sends(condition)
             if sends and looked is not UNKNOWN and _same(looked, denied):
-                # Looked at, refused, and looked at again: unchanged. The next refusal would say nothing new.
+                # Look, 412, look: unchanged. The object is what the condition names, so another 412 would not mean
+                # that it has changed: this store compares ETags wrongly.
                 sends = False
                 self._does_not_hold(condition, write)
             try:
@@ -131,7 +150,7 @@ class Uploader:
             except OriginFailure as failure:
                 if failure.fault is Fault.CHANGED:
                     if rejected is not None:
-                        raise rejected from None  # S3 holds something that it does not let us look at
+                        raise rejected from None  # S3 has an object that we may not HEAD
                     write.belief = write.belief.in_doubt()
                     denied, looked = looked, UNKNOWN
                 elif failure.fault is Fault.UNSUPPORTED and sends:
@@ -141,7 +160,8 @@ class Uploader:
                             condition.value,
                         )
                 else:
-                    # A 5xx most often means that nothing happened; the next attempt's condition tells otherwise.
+                    # After a 5xx most often nothing has been written; if it has, the next attempt's condition
+                    # fails.
                     if failure.fault in (Fault.TIMEOUT, Fault.INCOMPLETE, Fault.UNEXPECTED):
                         write.belief = write.belief.in_doubt()
                     raise
@@ -162,7 +182,7 @@ class Uploader:
         return write.belief.base is UNKNOWN and len(write.value) > LOOK_FIRST_BYTES
 
     def _is_safe(self, write: Write) -> bool:
-        """Whether an attempt has a condition to hold it back."""
+        """Return True if an attempt has a condition that the store honours."""
         has_one = not write.belief.keeps if write.value is not None else isinstance(write.belief.base, str)
         return has_one and self.conditions.trusts(_condition(write))
 
@@ -178,10 +198,10 @@ class Uploader:
             )
 
     async def _judge(self, write: Write, found: Info | None, deadline: float) -> UploadResult | None:
-        """How `write` has ended when S3 holds `found`; None if it has to be written over that, its base now."""
+        """Return the result of `write` if S3 holds `found`; None if it is to be sent, with that as its new base."""
         belief, late, lineages = write.belief, write.belief.late, self._lineages
         if found is not None and lineages.undecided(lineage_of(found.metadata), late=late):
-            text = "another lineage wrote the object, and which ones are the cluster's shows when the ring is known"
+            text = "another lineage wrote the object; its version is comparable only once the ring is known"
             raise OriginFailure(Fault.BUSY, "head", write.ref, text, "local")
         base = belief.base if write.policy or write.strict else UNKNOWN
         reconciled = reconcile(
@@ -208,31 +228,32 @@ class Uploader:
         return None
 
     async def _conflict(self, write: Write, theirs: Base, deadline: float) -> UploadResult | None:
-        """What the policy says; None means to overwrite."""
+        """Apply the conflict policy: return the result, or None to overwrite. Raises Conflict."""
         if write.expired:
             return UploadResult(UploadOutcome.SUPERSEDED, theirs)
         there = "deleted it" if theirs is ABSENT else f"wrote it (ETag {theirs})"
         if write.strict:
-            raise Conflict(f"somebody else {there}")
+            raise Conflict(f"another writer {there}")
         policy = write.policy
         assert policy is not None, "without a policy everything may be overwritten"
         if policy == "fail":
             self.conflicts[policy] += 1
-            raise Conflict(f"conflict: somebody else {there} while our write waited")
+            raise Conflict(f"conflict: another writer {there} while our write waited")
         if policy == "overwrite" or theirs is ABSENT:
-            log.warning("conflict: %s: somebody else %s; overwritten with %s", write.ref, there, write.version)
+            log.warning("conflict: %s: another writer %s; overwritten with %s", write.ref, there, write.version)
             self.conflicts[policy] += 1
             return None
         if write.value is None:
             kept = "theirs is kept, ours was a delete"
         else:
             kept = f"ours is kept as {await self._keep_beside(write, write.value, deadline)}"
-        log.warning("conflict: %s: somebody else %s; %s", write.ref, there, kept)
+        log.warning("conflict: %s: another writer %s; %s", write.ref, there, kept)
         self.conflicts[policy] += 1
         return UploadResult(UploadOutcome.KEPT_BESIDE, theirs)
 
     async def _keep_beside(self, write: Write, value: bytes, deadline: float) -> Ref:
-        # Its name has the version in it: nothing else is there, unless from an attempt whose answer was lost.
+        # The name contains the version, so the only object that can be there is ours, of an attempt whose reply was
+        # lost.
         beside = name_beside(write.ref, write.version)
         await self._origin.put(beside, value, deadline, metadata=self._stamp(write, beside))
         return beside
@@ -243,7 +264,7 @@ class Uploader:
     async def _attempt(
         self, write: Write, found: Info | None, deadline: float, *, conditional: bool
     ) -> UploadResult:
-        """One write; `found` is what a look has just found. `conditional`: only if S3 holds the base."""
+        """Send the write once; `found` is what a look has just found. `conditional`: only if S3 holds the base."""
         base, keeps = write.belief.base, write.belief.keeps
         etag = base if conditional and isinstance(base, str) else ""
         if write.value is None:
@@ -255,8 +276,8 @@ class Uploader:
             if same_etag(found.etag, keeps) and self.conditions.copies:
                 copy_etag = await self._copy_onto_itself(write, found, metadata, deadline, etag)
                 if copy_etag:
-                    # Another writer between the look and a copy whose condition the store ignores: its bytes were
-                    # copied, and S3 holds them now.
+                    # If the store ignores the condition of a copy: (1) the look finds our bytes; (2) another writer
+                    # replaces them; (3) the copy copies that writer's bytes. S3 then holds their bytes, not ours.
                     theirs = not same_etag(copy_etag, found.etag) and same_etag(found.etag, etag_of(write.value))
                     return UploadResult(UploadOutcome.SUPERSEDED if theirs else UploadOutcome.UPLOADED, copy_etag)
         new_etag = await self._origin.put(
@@ -264,7 +285,7 @@ class Uploader:
             write.value,
             deadline,
             if_match=etag,
-            # Without an ETag there is nothing to name; what was looked at exists, so it must not be a create.
+            # Without an ETag as the base the only possible condition is that the object does not exist.
             if_absent=conditional and not isinstance(base, str),
             metadata=metadata,
             attributes=found.attributes if keeps and found is not None else NO_ATTRIBUTES,
@@ -274,7 +295,7 @@ class Uploader:
     async def _copy_onto_itself(
         self, write: Write, found: Info, metadata: Mapping[str, str], deadline: float, etag: str
     ) -> str:
-        """The ETag of the object copied onto itself; "" if this store copies nothing."""
+        """Copy the object onto itself; return its ETag, "" if the store has no CopyObject."""
         try:
             return await self._origin.copy(
                 write.ref, deadline, if_match=etag, metadata=metadata, attributes=found.attributes
@@ -283,12 +304,12 @@ class Uploader:
             if failure.fault is not Fault.UNSUPPORTED:
                 raise
             if self.conditions.unsupported(Capability.COPY):
-                log.warning("this S3 has no CopyObject: tags are lost where nothing but an expiry time changes")
+                log.warning("this S3 has no CopyObject: a write that changes only an expiry time loses the tags")
             return ""
 
 
 def _condition(write: Write) -> Capability:
-    """The condition that an attempt would carry."""
+    """Return the kind of condition that an attempt of `write` would have."""
     if write.value is None:
         return Capability.DELETE
     return Capability.REPLACE if isinstance(write.belief.base, str) else Capability.CREATE
@@ -301,9 +322,9 @@ def _same(one: Base, other: Base) -> bool:
 
 
 def _says_nothing(failure: OriginFailure) -> bool:
-    """Whether this is the answer to a HEAD that refuses it without a reason, since it has no body.
+    """Return True for a HEAD that S3 denied without an error code, since a reply to HEAD has no body.
 
-    Then the write itself is sent, on its condition, and the answer to that says what S3 means.
+    Then the write itself is sent, with its condition, and its reply has the error code.
     """
     return failure.fault in (Fault.DENIED, Fault.REJECTED) and failure.code in (
         failure.status,

@@ -60,7 +60,7 @@ def hit_ratio(hits: float, misses: float) -> float | None:
 
 
 def state_of(node: NodeStats) -> str:
-    """Return the state of a node in words: why it does not respond, is not ready or is degraded; else "ready"."""
+    """Return the state of a node as text: why it does not respond, is not ready or is degraded; else "ready"."""
     degraded = f"degraded: {'; '.join(node.degraded)}" if node.degraded else ""
     return node.error or node.not_ready or degraded or "ready"
 
@@ -117,12 +117,12 @@ def stats(session: Session) -> None:
 @click.pass_obj
 @click.pass_context
 def health(ctx: click.Context, session: Session) -> None:
-    """Say whether the cluster is well: exit code 0 if it is, 1 if not, 3 without a router.
+    """Report the health of the cluster: exit code 0 if it is healthy, 1 if not, 3 without a router.
 
-    It is well if every node is ready and none is degraded or missing. A node is degraded if it serves and yet needs
-    to be looked at: S3 does not answer it, writes wait for too long, S3 refuses some for good (dead letters). It is
-    missing if it left the ring without handing over, until it is back or `milena leave ADDRESS --forget` says that
-    it never will be.
+    It is healthy if every node is ready and none is degraded or missing. A node is degraded if it serves requests
+    and needs an operator: S3 does not respond, writes wait for too long, S3 has rejected some permanently (dead
+    letters). It is missing if it left the ring with dirty writes, until it is back or written off by `milena leave
+    ADDRESS --forget`.
     """
     with session.admin() as admin:
         nodes, view = admin.stats(), admin.nodes()

@@ -1,7 +1,7 @@
-"""Shell. The command `journal`: looking into the journal of a node, in the node's own program.
+"""Shell. The command `journal`: reads the journal of a node, with the node's own program.
 
 The journal is a file on the node's machine, and the node's code reads it. The client has none of that code, so
-that it stays small: it starts the node's program, which has its own arguments, and stands aside.
+that it stays small: it starts the node's program, which parses its own arguments.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Shell. Objects as files of this machine: which file stands for a key, and which files are below a directory.
+"""Shell. Objects as files of this machine: the file for a key, and the files below a directory.
 
-Keys are chosen by everyone who may write to the bucket. What they choose must not lead out of the directory that
+Keys are chosen by all writers of the bucket, so they are untrusted. They must not lead out of the directory that
 the user named: not by `..`, not by an absolute path, and not through a symbolic link that is there already.
 """
 
@@ -14,7 +14,7 @@ from milena_common.api.errors import InvalidRequest
 
 
 def file_for(key: str, directory: Path) -> Path:
-    """Return the file below `directory` that stands for `key`. Raises InvalidRequest for a key that names none.
+    """Return the file below `directory` for `key`. Raises InvalidRequest for a key that names none.
 
     A key such as ``../../etc/passwd`` must not lead out of the directory, and ``a//b`` and ``a/b`` would share a
     file.

@@ -1,7 +1,7 @@
 """Shell. Commands about objects: `get`, `put`, `rm`, `ls`.
 
-Commands of one key write what a program wants of it: `get` the value, `put` a row about what was written, `rm`
-nothing. Commands of many keys report as `milena_client.cli.commands.transfer.each` says.
+Commands of one key print their result for programs: `get` the value, `put` a row about the write, `rm` nothing.
+Commands of many keys report as `milena_client.cli.commands.transfer.each` says.
 """
 
 from __future__ import annotations
@@ -96,11 +96,12 @@ def get(
     """Get the value of KEY: its bytes go to stdout.
 
     With -o table or -o json: what is known about it (size, ETag, age, outcome, node, whether S3 has it yet, after
-    how many seconds it ends); json has the value too, as base64.
+    how many seconds it expires); json has the value too, as base64.
 
     With --many each key becomes a file below DIR, and with --recursive each object whose key begins with PREFIX,
     without the part of PREFIX up to its last slash: get docs/ --recursive --to out writes docs/a.md to out/a.md.
-    PREFIX "" is the whole bucket. A key that cannot be a file below DIR fails, and the others go on. Then -o table
+    PREFIX "" is the whole bucket. A key that cannot be a file below DIR fails, and the others continue. Then -o
+    table
     gives the numbers of objects, bytes and seconds in a sentence, -o json in a document; raw is a line for each
     object: key, bytes, file.
     """
@@ -182,7 +183,7 @@ def _lines_of_stdin() -> Iterator[str]:
     "--ttl",
     metavar="SECONDS",
     callback=_seconds,
-    help="The object ends so many seconds after it was written: it does not exist then. Default: it stays.",
+    help="Seconds after which the object expires. Default: it does not expire.",
 )
 @cluster_options
 @click.pass_obj
@@ -285,7 +286,7 @@ def rm(
     """Delete the KEYs, in S3 too. A key that does not exist is no error, unless --if-match is given.
 
     With --recursive: all objects that are listed when it begins and whose keys begin with PREFIX; "docs" means
-    docs.txt too, "docs/" does not. It asks first; where there is no terminal to ask on, it wants --yes.
+    docs.txt too, "docs/" does not. It asks first; without a terminal it needs --yes.
 
     One KEY prints nothing. Several, and --recursive: raw is a line for each key that was deleted, or was not there;
     -o table gives their number and the seconds in a sentence, -o json in a document.

@@ -27,7 +27,7 @@ FETCHED = (
 )
 REMOVED = (Column("key", "KEY"),)
 
-# More than so many objects are not counted before the question: their listing alone would take its time.
+# Objects that are counted for the confirmation prompt; a listing of more would delay it.
 _MAX_COUNTED = 1000
 
 
@@ -109,7 +109,7 @@ def _confirm(first: list[ObjectInfo], prefix: str) -> None:
 
 
 def _list_all_written(session: Session, client: Milena) -> int:
-    """Wait until S3 lists what was written before; return FAILED, and say so, if it may not list everything.
+    """Wait until S3 has all earlier writes; return FAILED, with a message, if its listing may be incomplete.
 
     It waits for --timeout, by default as long as `writeback flush`.
     """

@@ -1,4 +1,4 @@
-"""Shell. The command `refresh`: has keys read from S3 anew, after something else has written the bucket."""
+"""Shell. The command `refresh`: has keys read from S3 again, after another program has written the bucket."""
 
 from __future__ import annotations
 
@@ -39,10 +39,11 @@ def _lines_of_stdin() -> Iterator[str]:
 @cluster_options
 @click.pass_obj
 def refresh(session: Session, targets: tuple[str, ...], prefix: bool) -> None:
-    """Have KEYs, or all keys that begin with PREFIX/, read from S3 anew: after an `aws s3 sync`, for example.
+    """Have KEYs, or all keys that begin with PREFIX/, read from S3 again: after an `aws s3 sync`, for example.
 
-    The nodes drop their entries, and so do near caches. S3 is not touched, and what it does not have yet is kept.
-    An argument that ends in '/' is a prefix; '-' stands for those on stdin, one a line. It prints how many entries
+    The nodes drop their entries, and so do near caches. No request goes to S3, and writes that it does not have yet
+    are kept.
+    An argument that ends in '/' is a prefix; '-' reads arguments from stdin, one a line. It prints how many entries
     were dropped, and how many objects were kept because S3 does not have them yet.
     """
     names = [each for target in targets for each in (_lines_of_stdin() if target == "-" else (target,))]

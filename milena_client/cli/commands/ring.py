@@ -98,10 +98,11 @@ def _writes(node: Node | MissingNode) -> int | None:
 @click.pass_obj
 @click.pass_context
 def leave(ctx: click.Context, session: Session, address: str, forget: bool) -> None:
-    """Take the node at ADDRESS (host:port) out of the ring.
+    """Remove the node at ADDRESS (host:port) from the ring.
 
     A node that still runs joins again within seconds: stop it first, or stop it instead. With --forget a missing
-    node, which is out of the ring already, is no longer shown and alerted on: it will not come back. Its writes are
+    node, which is out of the ring already, is no longer shown and alerted on, because it will not come back. Its
+    writes are
     not deleted, and are uploaded if its journal does come back.
     """
     with session.admin() as admin:

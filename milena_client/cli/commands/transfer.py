@@ -1,4 +1,4 @@
-"""Shell. Many objects in one command: a few threads, a progress bar, what was done, and the failures at the end."""
+"""Shell. Many objects in one command: a few threads, a progress bar, the results, and the failures at the end."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def each(
     for each row as it is done; json a document with the totals; table a sentence with the totals. All go to stdout.
 
     A failure (MilenaError, OSError) ends only its own item; it is a line on stderr, after the bar. `failures` are
-    those that happened before. The bar is on stderr, and only if that is a terminal. On KeyboardInterrupt what was
-    done until then is said on stderr.
+    those that happened before. The bar is on stderr, and only if that is a terminal. On KeyboardInterrupt the
+    totals until then are printed on stderr.
     """
     totals = Totals(failures=[*failures])
     began = session.clock.now()
@@ -156,7 +156,7 @@ def _in_threads(items: Iterable[T], work: Callable[[T], Row | None]) -> Iterator
                 if len(pending) == 2 * _THREADS:
                     yield from _finished(pending)
         except MilenaError:
-            # The listing failed. What was begun before is done, and counts.
+            # The listing failed. Objects that were begun before are finished, and counted.
             while pending:
                 yield from _finished(pending)
             raise

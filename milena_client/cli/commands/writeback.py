@@ -86,7 +86,7 @@ def writeback() -> None:
 
 
 def status_rows(nodes: Sequence[NodeStats]) -> list[Row]:
-    """Return a row for each node: what is dirty there, its bound, its dead letters, its journal."""
+    """Return a row for each node: its dirty writes, their bound, its dead letters, its journal."""
     return [
         {
             "address": node.address,
@@ -126,10 +126,10 @@ def status(session: Session) -> None:
 @click.pass_obj
 @click.pass_context
 def flush(ctx: click.Context, session: Session, keys: tuple[str, ...]) -> None:
-    """Wait until S3 has the writes of the KEYs; without a KEY, all that is dirty now.
+    """Wait until S3 has the writes of the KEYs; without a KEY, all writes that are dirty now.
 
-    It waits for --timeout, 60 seconds by default. Exit code 1 if anything remains then, or if S3 has refused
-    something for good.
+    It waits for --timeout, 60 seconds by default. Exit code 1 if writes remain then, or if S3 has rejected
+    some permanently.
     """
     seconds = session.timeout or FLUSH_TIMEOUT
     with session.admin() as admin:
@@ -142,7 +142,7 @@ def flush(ctx: click.Context, session: Session, keys: tuple[str, ...]) -> None:
     if done.remaining:
         click.echo(f"milena: {done.remaining} writes are not in S3 after {seconds:g} s", err=True)
     if done.failed:
-        click.echo(f"milena: S3 refuses {done.failed} writes for good: milena writeback failed", err=True)
+        click.echo(f"milena: S3 has rejected {done.failed} writes permanently: milena writeback failed", err=True)
     if done.remaining or done.failed:
         ctx.exit(FAILED)
 
@@ -165,18 +165,20 @@ def _backlog(admin: Admin) -> str:
     try:
         total = status_total(status_rows(admin.stats()))
     except MilenaError:
-        return "flush: no figures just now"
+        return "flush: no statistics now"
     return f"flush: {show_count(total['entries'])} writes remaining, {show_bytes(total['bytes'])}"
 
 
 @writeback.command()
-@click.option("--limit", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="At most so many.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=1000, show_default=True, help="Maximum number of writes."
+)
 @cluster_options
 @click.pass_obj
 def failed(session: Session, limit: int) -> None:
-    """List the failed writes: acknowledged, and not taken by S3.
+    """List the failed writes: acknowledged, and not accepted by S3.
 
-    S3 refuses dead letters for good; stuck writes fail again and again while others succeed. They are kept, and
+    S3 has rejected dead letters permanently; stuck writes fail repeatedly while others succeed. They are kept, and
     reads return them. raw is one a line, beginning with the key.
     """
     with session.admin() as admin:
@@ -197,7 +199,7 @@ def failed(session: Session, limit: int) -> None:
 @click.pass_obj
 @click.pass_context
 def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everything: bool) -> None:
-    """Upload failed writes again, once the reason is mended: those of the KEYs, or --all."""
+    """Upload failed writes again, when the cause is corrected: those of the KEYs, or --all."""
     _check_which(keys, everything)
     with session.admin() as admin:
         resolved = admin.retry(keys, all=everything)
@@ -212,9 +214,9 @@ def retry(ctx: click.Context, session: Session, keys: tuple[str, ...], everythin
 @click.pass_obj
 @click.pass_context
 def drop(ctx: click.Context, session: Session, keys: tuple[str, ...], everything: bool, yes: bool) -> None:
-    """Delete failed writes for good: those of the KEYs, or --all. Readers then find what S3 has.
+    """Delete failed writes permanently: those of the KEYs, or --all. Readers then get S3's objects.
 
-    It asks first; where there is no terminal to ask on, it needs --yes.
+    It asks first; without a terminal it needs --yes.
     """
     _check_which(keys, everything)
     if not yes and not sys.stdin.isatty():

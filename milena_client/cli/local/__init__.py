@@ -1,8 +1,8 @@
-"""A whole cluster on this machine: `milena up` and `milena demo`.
+"""A whole cluster on this machine: the commands `milena up` and `milena demo`.
 
-- `up`, `demo`, `demo_tour`, `demo_data`: the commands.
-- `cluster`, `s3`: router, nodes and moto's S3 as child processes; `processes`, `child`, `ports`: how those start
-  and end.
+- `up`: `milena up`; `demo`: `milena demo`; `demo_tour`: its measured steps; `demo_data`: the files that it reads.
+- `cluster`, `s3`: router, nodes and moto's S3 server as child processes.
+- `processes`, `child`: start and end child processes; `ports`: reserves their ports.
 
-A child ends when its parent does, however that ends.
+Invariant: a child process ends when its parent does, even if that is killed (Linux).
 """

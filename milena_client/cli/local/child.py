@@ -1,9 +1,9 @@
-"""Shell. Runs a module as a child that ends with its parent, however that ends.
+"""Shell. Runs a module as a child process that ends with its parent, also after a SIGKILL.
 
     python -m milena_client.cli.local.child PARENT_PID MODULE [ARGUMENT ...]
 
-A parent that is killed with SIGKILL stops nothing itself. On Linux the system then sends its children SIGTERM;
-elsewhere they stay, as they would without this.
+A parent that is killed with SIGKILL cannot stop its children. On Linux the kernel then sends them SIGTERM
+(PR_SET_PDEATHSIG); on other systems they keep running.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Have this process get SIGTERM when `parent` (a process id) ends; end now if it has ended already."""
+    """Request SIGTERM for this process when `parent` (a process id) ends; exit if it has ended already."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    # A parent that ended before the call above sends nothing any more.
+    # If the parent ended before the call above, no signal is sent.
     if os.getppid() != parent:
         sys.exit(1)
 
 
 def main() -> None:
-    """Run the module that the arguments name."""
+    """Run the module named by the arguments."""
     _, parent, module, *arguments = sys.argv
     end_with_parent(int(parent))
     sys.argv = [module, *arguments]

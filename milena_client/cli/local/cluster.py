@@ -1,7 +1,7 @@
 """Shell. A whole cluster on this machine: S3 stand-in, router and nodes as processes, configured by environment.
 
-Nothing of router or node is imported: they are started as an operator would start them, with the same
-variables. Default ports are used where they are free, so that the addresses of the documentation work.
+Router and node are not imported: they are started as an operator would start them, with the same variables. Default
+ports are used where they are free, so that the addresses of the documentation work.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NEEDED = (
     "prometheus_client",
 )
 
-# Set by this module for each process, and therefore not passed on from the environment.
+# Set by this module for each process, and therefore removed from the inherited environment.
 _OWN = (
     "LISTEN_ADDR",
     "METRICS_PORT",
@@ -46,15 +46,15 @@ _OWN = (
     "JOURNAL_DIR",
 )
 
-# Nodes begin above each, and the router has the first two. Not Redis's own port, 6379: programs on this machine
-# may be looking for a Redis there.
+# The router has the first two ports, and node N has each port plus N. Not Redis's own port, 6379: programs on this
+# machine may expect a Redis there.
 _GRPC, _OPS, _REDIS = 50050, 9090, 6380
 
-# A node's own defaults go by the whole memory, and here several share one machine.
+# A node's own defaults are shares of the machine's memory, and here several nodes share one machine.
 _LRU_BYTES = "256MiB"
 _DIRTY_MEMORY_BYTES = "64MiB"
 
-# Set for the nodes, so that they are given as long as they take.
+# Seconds. Set explicitly, because `close` waits at least as long as the nodes may upload.
 _DRAIN_SECONDS = "20"
 
 START_SECONDS = 30.0
@@ -64,14 +64,17 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ClusterFailed(Exception):
-    """The cluster cannot be started. The text says which process and shows the end of its log."""
+    """The cluster cannot be started. The text names the process and has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A process of the cluster: `address` is its gRPC host:port, `ops` the URL of its metrics port.
+    """A process of the cluster.
 
-    `redis` is the host:port of a node for the Redis protocol, "" for the router, which has none.
+    name: "router", "cache1", "cache2" and so on.
+    address: its gRPC host:port.
+    ops: the URL of its metrics port.
+    redis: the host:port of its RESP server; "" for the router, which has none.
     """
 
     name: str
@@ -82,16 +85,18 @@ class Member:
 
 
 def missing_packages() -> list[str]:
-    """Packages that a local cluster needs and that are not installed."""
+    """Return the names of the packages that a local cluster needs and that are not installed."""
     return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
 class LocalCluster:
-    """Starts in `start`, ends in `close` or at the end of a with block. Logs go to `logs`, a file a process.
+    """Starts processes in `start`, and ends them in `close` or at the end of a with block.
 
-    `journals` has a directory for each node, by its name: a node finds there what it left there. Unless JOURNAL_DIR
-    says where, they are among the logs with the embedded S3, whose objects do not outlast the cluster either, and
-    with any other S3 where the next cluster that is started here finds them.
+    logs: the directory of the log files, one for each process.
+    journals: the directory with a journal for each node, by its name. JOURNAL_DIR if that is set. Otherwise it is
+        among the logs with the embedded S3, whose objects are lost with the cluster too, and `./milena-journal`
+        with
+        any other S3, so that the next cluster in this directory uploads the writes that are left.
     """
 
     def __init__(self, s3: S3Choice, environ: Mapping[str, str], logs: Path) -> None:
@@ -113,11 +118,11 @@ class LocalCluster:
         ):
             if not self._environ.get(name):
                 self._environ[name] = default
-        # boto3 knows a second name for it, and an endpoint of one's own rarely cares.
+        # boto3 has a second name for the variable; other endpoints than AWS rarely check the region.
         region = self._environ.get("AWS_REGION") or self._environ.get("AWS_DEFAULT_REGION")
         if region or s3.endpoint:
             self._environ["AWS_REGION"] = region or REGION
-        # gRPC and boto3 heed proxy variables even for this machine.
+        # gRPC and boto3 apply proxy variables even to this machine's addresses.
         for name in ("no_proxy", "NO_PROXY"):
             self._environ[name] = ",".join(filter(None, (environ.get(name), HOST, "localhost")))
         self._ports = Ports()
@@ -126,7 +131,7 @@ class LocalCluster:
         self._node_count = 0
 
     def start(self, nodes: int) -> None:
-        """Start everything; returns once every process answers. Raises ClusterFailed."""
+        """Start all processes; return when every one responds. Raises ClusterFailed."""
         if self._s3.embedded:
             self._start_s3()
         if self._s3.create:
@@ -141,13 +146,13 @@ class LocalCluster:
         return node
 
     def kill(self, node: Member) -> None:
-        """End `node` as a power cut would."""
+        """Kill `node` with SIGKILL, as a loss of power would."""
         node.process.signal(signal.SIGKILL)
         node.process.wait(10)
         self.nodes.remove(node)
 
     def wait_ready(self, seconds: float = START_SECONDS) -> dict[str, str]:
-        """Wait until every process is ready; what is not ready after `seconds`, and why."""
+        """Wait until every process is ready; return the reasons of those that are not after `seconds`, by name."""
         until = time.monotonic() + seconds
         while True:
             reasons = {member.name: _not_ready(member) for member in self.members if _not_ready(member)}
@@ -157,16 +162,16 @@ class LocalCluster:
 
     @property
     def members(self) -> list[Member]:
-        """Router and nodes."""
+        """Return the router and the nodes."""
         return ([self.router] if self.router else []) + self.nodes
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """The environment of the processes, credentials included."""
+        """Return the environment of the processes, including credentials."""
         return self._environ
 
     def dead(self) -> list[Process]:
-        """Processes that have ended by themselves."""
+        """Return the processes that have ended unexpectedly."""
         processes = [member.process for member in self.members] + ([self._moto] if self._moto else [])
         return [process for process in processes if process.exit_code() is not None]
 
@@ -178,15 +183,15 @@ class LocalCluster:
         self._ports.close()
 
     def undrained(self) -> list[str]:
-        """After `close`: the names of nodes that may have left acknowledged writes in their journals."""
+        """Return, after `close`, the names of nodes whose journals may still contain acknowledged writes."""
         return [node.name for node in self.nodes if node.process.exit_code() != 0]
 
     @property
     def _drain_seconds(self) -> float:
-        """Return how many seconds nodes go on uploading when they are stopped."""
+        """Return for how many seconds nodes upload when they are stopped."""
         try:
             return max(0.0, float(self._environ["DRAIN_SECONDS"]))
-        except ValueError:  # the nodes have refused to start
+        except ValueError:  # the value is invalid, so the nodes have not started
             return 0.0
 
     def __enter__(self) -> Self:
@@ -203,7 +208,7 @@ class LocalCluster:
         return process
 
     def _start_s3(self) -> None:
-        """Start the embedded S3; again, on another port, if another program took its port."""
+        """Start the embedded S3; retry on another port if another program has taken its port."""
         for attempt in range(_ATTEMPTS):
             port = self._ports.take(9000)
             self.s3_endpoint = f"http://{HOST}:{port}"
@@ -239,7 +244,7 @@ class LocalCluster:
         return lambda: self._launch(f"cache{number}", "milena_cache", number, environment)
 
     def _launch(self, name: str, module: str, number: int, environment: Mapping[str, str]) -> Member:
-        """Return the ports of node `number`, from 1; 0 is the router, which does not speak the Redis protocol."""
+        """Start node `number`, from 1, or the router, number 0, which has no RESP server, on reserved ports."""
         port, ops = self._ports.take(_GRPC + number), self._ports.take(_OPS + number)
         redis = f"{HOST}:{self._ports.take(_REDIS + number)}" if number else ""
         own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis}
@@ -248,7 +253,7 @@ class LocalCluster:
         return Member(name, f"{HOST}:{port}", f"http://{HOST}:{ops}", redis, process)
 
     def _bring_up(self, launches: list[Callable[[], Member]]) -> list[Member]:
-        """Launch all at once and wait until each responds; again, on other ports, if a port was taken."""
+        """Launch all at once and wait until each responds; retry on other ports if a port was taken."""
         members = [launch() for launch in launches]
         for index, launch in enumerate(launches):
             for attempt in range(_ATTEMPTS):
@@ -270,7 +275,8 @@ class LocalCluster:
                 )
             try:
                 with _direct.open(url, timeout=1):
-                    # Who answers may be another program, which took the port; then the process is about to end.
+                    # The response may be another program's, which has taken the port; then the process has ended,
+                    # or will fail to listen. So its exit code is checked after the response.
                     if process.exit_code() is None:
                         return
             except OSError:
@@ -279,7 +285,7 @@ class LocalCluster:
 
 
 def _not_ready(member: Member) -> str:
-    """Why `member` is not ready; "" if it is."""
+    """Return the reason why `member` is not ready; "" if it is."""
     try:
         with _direct.open(f"{member.ops}/readyz", timeout=1):
             return ""
@@ -290,7 +296,7 @@ def _not_ready(member: Member) -> str:
 
 
 def _reasons(body: bytes) -> str:
-    """The reasons in the JSON of a 503."""
+    """Return the reasons in the JSON body of a 503."""
     try:
         reasons = json.loads(body)["reasons"]
     except (ValueError, KeyError, TypeError):

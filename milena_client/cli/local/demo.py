@@ -1,4 +1,7 @@
-"""Shell. `milena demo`: starts a cluster, shows what Milena does, and says how to talk to it."""
+"""Shell. The command `milena demo`: starts a cluster, runs the tour of `demo_tour`, and prints example commands.
+
+The processes get a minimal environment, so that variables of the user's own configuration do not change the tour.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from milena_client.cli.terminal.failures import FAILED, printable
 
 _NODES = 3
 
-# What programs need to run at all. The rest of the environment may configure Milena otherwise.
+# Variables that every program needs. Others are dropped, because they may configure Milena differently.
 _KEPT = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "VIRTUAL_ENV")
 _KEPT_PREFIXES = ("LC_", "PYTHON")
 
@@ -32,7 +35,7 @@ _SETTINGS = {"RATE_LIMIT": "0", "LEASE_SECONDS": str(LEASE_SECONDS)}
 @click.option("--once", is_flag=True, help="Stop after the tour; exit code 1 if a step of it failed.")
 @click.pass_context
 def demo(ctx: click.Context, once: bool) -> None:
-    """A tour on this machine: an S3 stand-in, a router, three nodes, a few hundred files. Ctrl-C stops all."""
+    """Run a tour on this machine: an S3 stand-in, a router, three nodes, a few hundred files. Ctrl-C stops all."""
     require_local_packages()
     files = standard_library()
     s3 = S3Choice("", DEFAULT_BUCKET, embedded=True, create=True)
@@ -58,7 +61,7 @@ def _environment() -> dict[str, str]:
 
 
 def _tour(cluster: LocalCluster, files: dict[str, bytes]) -> list[str]:
-    """Start the cluster and show it; what did not hold."""
+    """Start the cluster and run the tour; return a line for each failed check."""
     started = time.monotonic()
     _heading("Starting S3, a router and three cache nodes")
     cluster.start(_NODES)
@@ -69,14 +72,14 @@ def _tour(cluster: LocalCluster, files: dict[str, bytes]) -> list[str]:
     _say(f"s3 {cluster.s3_endpoint}, router {cluster.router.address}, nodes {_addresses(cluster)}")
     _say(f"logs in {cluster.logs}")
     _say("for this tour the router has RATE_LIMIT=0 (no limit; the default is 100 requests a second)")
-    _say(f"and LEASE_SECONDS={LEASE_SECONDS} (a lost node is noticed after that; the default is 5)")
+    _say(f"and LEASE_SECONDS={LEASE_SECONDS} (a lost node is detected after that; the default is 5)")
     tour = Tour(cluster, s3_client(cluster.s3_endpoint, cluster.environ), files, _say)
     try:
         _heading("Loading files of the Python standard library")
         tour.load()
-        _heading("Reading them: cold, then warm, then straight from S3")
+        _heading("Reading them: cold, then warm, then directly from S3")
         tour.compare()
-        _heading(f"{READERS} readers ask for one cold key at the same moment")
+        _heading(f"{READERS} readers read one cold key at the same time")
         tour.crowd()
         _heading("Writing: acknowledged by S3, and from a journal on disk")
         tour.write()
@@ -123,7 +126,7 @@ The cluster stays up until Ctrl-C. From another terminal:
     >>> cache["hello.txt"]
     >>> cache.get_entry("{key}").outcome
 
-  a Redis Cluster client, straight to the nodes; -c follows each key to its owner
+  a Redis Cluster client, directly to the nodes; -c follows redirects to the owner of each key
     redis-cli -c -p {port_of(cluster.nodes[0].redis)} GET {key}
     redis-cli -c -p {port_of(cluster.nodes[0].redis)} SET hello.txt hello EX 60
 
@@ -131,7 +134,7 @@ The cluster stays up until Ctrl-C. From another terminal:
     grpcurl -plaintext -import-path proto -proto router_server.proto \\
       -d '{{"key": "{key64}"}}' {router} router_server.Router/Get
 
-  S3 itself, to see that objects are plain objects
+  the S3 API: objects are plain objects
     AWS_ACCESS_KEY_ID=milena AWS_SECRET_ACCESS_KEY=milena-local AWS_REGION=us-east-1 \\
       aws --endpoint-url {cluster.s3_endpoint} s3 ls s3://{cluster.bucket}/stdlib/
 

@@ -1,4 +1,4 @@
-"""Shell. What the demo reads: sources of the Python standard library, which are on every machine."""
+"""Shell. The data of the demo: source files of the Python standard library, which every machine has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LARGEST = 200 * 1024
 
 
 def standard_library() -> dict[str, bytes]:
-    """The contents of the first few hundred modules, by their path below the library, with `/` in it."""
+    """Return the contents of the first FILES modules, by key: "stdlib/" and the path below the library."""
     root = Path(sysconfig.get_path("stdlib"))
     found: dict[str, bytes] = {}
     for path in sorted(root.rglob("*.py")):

@@ -1,7 +1,7 @@
-"""Shell. What the demo does to a running cluster, each step measured and checked.
+"""Shell. The steps of the demo on a running cluster, each measured and checked.
 
-A step says what it saw. If that is not what Milena promises, the step is a failure of the demo, too: `--once`
-is a smoke test of the whole.
+A step prints its results. If they are not what Milena promises, the step counts as failed: `milena demo --once` is
+a smoke test of the product.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WAIT_SECONDS = 30.0
 _WRITES = 200
 _WRITE_BYTES = 1024
 
-# Longer than the lease, so that a read of a lost node's key can wait it out.
+# Seconds, longer than the lease, so that a read of a lost node's key succeeds after the lease has expired.
 _TIMEOUT = 10.0
 
 _COLUMNS = (
@@ -59,7 +59,12 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Seen:
-    """What a reader saw. `slowest` is in seconds."""
+    """The results of reads while a node is lost.
+
+    reads, wrong, errors: counts of reads, of wrong values, of errors.
+    slowest: seconds of the slowest read.
+    healed: True after a whole pass over the files on the smaller ring.
+    """
 
     reads: int = 0
     wrong: int = 0
@@ -69,7 +74,7 @@ class _Seen:
 
 
 class Tour:
-    """The steps, in order. `failures` has a line for each promise that did not hold."""
+    """The steps, in order. `failures` has a line for each failed check."""
 
     def __init__(self, cluster: LocalCluster, s3: Any, files: dict[str, bytes], say: Callable[[str], None]) -> None:
         assert cluster.router is not None
@@ -87,14 +92,14 @@ class Tour:
         self._admin.close()
 
     def load(self) -> None:
-        """Put the files into the bucket behind Milena's back: plain objects, as they would be there already."""
+        """Put the files into the bucket without Milena, as objects that exist before Milena is used."""
         for key, value in self._files.items():
             self._s3.put_object(Bucket=self._cluster.bucket, Key=key, Body=value)
         size = sum(map(len, self._files.values())) / 2**20
-        self._say(f"{len(self._files)} files, {size:.1f} MiB, put straight into the bucket with boto3")
+        self._say(f"{len(self._files)} files, {size:.1f} MiB, put directly into the bucket with boto3")
 
     def compare(self) -> None:
-        """Read everything cold, warm, and straight from S3."""
+        """Read everything cold, warm, and directly from S3."""
         keys = list(self._files)
         rows = [
             self._measured("Milena, cold", keys, self._client.get),
@@ -109,7 +114,7 @@ class Tour:
         self._check(warm["hit_ratio"] == 1, f"hit ratio of the warm reads: {show_percent(warm['hit_ratio'])}")
 
     def crowd(self) -> None:
-        """Let many readers ask for one cold key at once."""
+        """Let many readers read one cold key at the same time."""
         value = bytes(range(256)) * (_COLD_BYTES // 256)
         self._s3.put_object(Bucket=self._cluster.bucket, Key=_COLD_KEY, Body=value)
         before = self._counts()
@@ -118,11 +123,11 @@ class Tour:
         right = sum(got == value for got in values)
         self._check(
             right == READERS and gets == 1,
-            f"{right} of {READERS} concurrent readers got the object (1 MiB); S3 was asked {gets:.0f} time(s)",
+            f"{right} of {READERS} concurrent readers got the object (1 MiB), with {gets:.0f} request(s) to S3",
         )
 
     def write(self) -> None:
-        """Write with both promises, and see that S3 then has what was acknowledged."""
+        """Write in the classes `through` and `back`, and check that S3 then has all acknowledged writes."""
         written: dict[str, bytes] = {}
         rows = [
             self._measured_writes("S3", THROUGH, written),
@@ -147,17 +152,17 @@ class Tour:
             reached = self._client.set(key, value, durability=durability).durability
             milliseconds.append((time.perf_counter() - started) * 1000)
             if reached != durability:
-                self._check(False, f"{key}: acknowledged as {reached}, {durability} was asked for")
+                self._check(False, f"{key}: acknowledged as {reached}, {durability} was requested")
             written[key] = value
         return {"way": way, "writes": _WRITES, **_percentiles(milliseconds)}
 
     def lose_a_node(self) -> None:
-        """Kill a node, go on reading, and watch the ring heal; then let a new node join."""
+        """Kill a node while reading, until its slots have moved to other nodes; then let a new node join."""
         victim = self._cluster.nodes[-1]
         left = len(self._cluster.nodes) - 1
         before = self._counts(without=victim.address)
         self._cluster.kill(victim)
-        self._say(f"{victim.name} is killed (SIGKILL); reading goes on, each value compared with its file …")
+        self._say(f"{victim.name} is killed (SIGKILL); reads continue, each value is compared with its file …")
         seen = self._read_until_healed(left)
         gets = self._counts().s3_gets - before.s3_gets
         self._check(
@@ -166,7 +171,7 @@ class Tour:
         )
         self._say(f"          {gets:.0f} S3 requests for the lost node's share of the files")
         self._say(
-            f"          the slowest read took {seen.slowest:.1f} s: it waited until the lost node's lease was over"
+            f"          the slowest read took {seen.slowest:.1f} s: it waited until the lost node's lease expired"
         )
         self._cluster.add_node()
         late = self._cluster.wait_ready(_WAIT_SECONDS)
@@ -174,7 +179,7 @@ class Tour:
         self._check(not late and members == left + 1, f"a new node has joined: the ring has {members} nodes")
 
     def _read_until_healed(self, nodes: int) -> _Seen:
-        """Read all files over and over until a whole pass was made on a ring of `nodes`."""
+        """Read all files repeatedly until a whole pass was made on a ring of `nodes` nodes."""
         seen = _Seen()
         until = time.monotonic() + _WAIT_SECONDS
         while not seen.healed and time.monotonic() < until:

@@ -1,9 +1,9 @@
-"""Shell. Free TCP ports on this machine, reserved against other clusters that are started at the same moment.
+"""Shell. Reserves free TCP ports on this machine against other clusters that start at the same time.
 
-A TCP port is free until the process that it is meant for listens, some hundred milliseconds after it was
-chosen. Two clusters that were started together chose the same ports, and one of them ended. So each holds, for
-every port that it has chosen, the UDP port of the same number, which nothing else here uses: only one process
-can, for any user, and the system lets go of it when the process ends, however that happens.
+A chosen TCP port is free until its process listens, some hundred milliseconds later. Without a reservation: (1) two
+clusters choose the same free port; (2) the processes of both start; (3) the second one cannot listen, and its
+cluster ends. So a cluster binds, for every port that it chooses, the UDP port of the same number, which Milena does
+not use: only one process can bind it, of any user, and the kernel releases it when the process ends in any way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ATTEMPTS = 100
 
 
 class Ports:
-    """Hands out each port once: the preferred one if it is free, another otherwise. Reserves them until `close`."""
+    """Reserves ports until `close`: the preferred one if it is free, another otherwise; no port twice."""
 
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
@@ -36,7 +36,7 @@ class Ports:
         except OSError:  # another cluster has reserved it
             held.close()
             return False
-        # Only now: one that has let go of it may have begun to listen in between.
+        # Checked after the reservation: a cluster that released the UDP port may have begun to listen before that.
         if not _is_free(port):
             held.close()
             return False
@@ -44,20 +44,20 @@ class Ports:
         return True
 
     def close(self) -> None:
-        """Let go of all ports."""
+        """Release all ports."""
         for held in self._held:
             held.close()
         self._held.clear()
 
 
 def port_of(address: str) -> int:
-    """The port of a ``host:port``."""
+    """Return the port of a ``host:port``."""
     return int(address.rpartition(":")[2])
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # Connections that are long over do not keep a port; a listener does.
+        # Closed connections in TIME_WAIT must not make a port count as used; a listener must.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

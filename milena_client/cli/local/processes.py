@@ -1,4 +1,4 @@
-"""Shell. Starts processes with a log file each, watches them, and ends them for certain."""
+"""Shell. Starts child processes with a log file each, and stops them: SIGTERM, then SIGKILL after a timeout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-# The processes themselves promise to stop within 10 s of SIGTERM.
+# Seconds. The processes stop within 10 s of SIGTERM.
 STOP_SECONDS = 12.0
 
 
@@ -24,12 +24,12 @@ class Process:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", "milena_client.cli.local.child", str(os.getpid()), *arguments],
                 env=dict(environment),
-                # A .env file where the parent was started has been heeded there, and is not for each process.
+                # Another directory than the parent's, whose .env file the parent has applied already.
                 cwd=log.parent,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C and a closed terminal reach only the parent, which ends its children in order.
+                # Ctrl-C and a closed terminal signal only the parent, which stops its children in order.
                 start_new_session=True,
             )
 
@@ -38,19 +38,19 @@ class Process:
         return self._popen.pid
 
     def exit_code(self) -> int | None:
-        """None while it runs; negative is the signal that ended it."""
+        """Return the exit code, -N after signal N; None while the process runs."""
         return self._popen.poll()
 
     def signal(self, number: signal.Signals) -> None:
         self._popen.send_signal(number)
 
     def last_lines(self, lines: int = 5) -> str:
-        """The end of its log."""
+        """Return the last `lines` lines of its log."""
         text = self.log.read_text(errors="replace").strip().splitlines()
         return "\n".join(text[-lines:]) or "(its log is empty)"
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended within `seconds`."""
+        """Wait at most `seconds`; return True if the process has ended."""
         try:
             self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -59,9 +59,9 @@ class Process:
 
 
 def stop_all(processes: Iterable[Process], seconds: float = STOP_SECONDS) -> list[Process]:
-    """SIGTERM to all, SIGKILL to those that are there after `seconds`, or at the next Ctrl-C.
+    """Send SIGTERM to all, and SIGKILL to those that still run after `seconds` or at the next Ctrl-C.
 
-    Returns those that had to be killed.
+    Returns the processes that had to be killed.
     """
     running = [process for process in processes if process.exit_code() is None]
     for process in running:

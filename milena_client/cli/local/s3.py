@@ -1,6 +1,6 @@
-"""Shell. S3 for a cluster on this machine: moto's server in a process of its own, or an endpoint that is given.
+"""Shell. S3 for a cluster on this machine: moto's server in a process of its own, or a configured endpoint.
 
-boto3 is imported only here and only when it is used: the client library does without it.
+boto3 is imported only here and only when it is used: the client library does not need it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 DEFAULT_BUCKET = "milena"
 
-# moto accepts any credentials; these keep a developer's own out of it.
+# moto accepts any credentials; with these the processes do not get the developer's own.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "milena",
     "AWS_SECRET_ACCESS_KEY": "milena-local",
@@ -29,7 +29,13 @@ _CREDENTIALS = {
 
 @dataclass(frozen=True, slots=True)
 class S3Choice:
-    """Which S3 a local cluster uses. `endpoint` "" is AWS; `embedded`: start one; `create`: make the bucket."""
+    """The S3 of a local cluster.
+
+    endpoint: its URL; "" for AWS, and for the embedded S3, whose port is not known yet.
+    bucket: the bucket's name.
+    embedded: True if moto's server is to be started.
+    create: True if the bucket is to be created if it is missing.
+    """
 
     endpoint: str
     bucket: str
@@ -38,9 +44,9 @@ class S3Choice:
 
 
 def choose_s3(environ: Mapping[str, str]) -> S3Choice:
-    """An endpoint in S3_ENDPOINT_URL is used; with S3_BUCKET alone, AWS; with neither, an embedded S3.
+    """Return the endpoint in S3_ENDPOINT_URL; with S3_BUCKET alone, AWS; with neither, the embedded S3.
 
-    A bucket on AWS is never created: its owner decides about it. At an endpoint it is created if it is missing.
+    A bucket on AWS is never created, because that costs money. At an endpoint it is created if it is missing.
     """
     endpoint, bucket = environ.get("S3_ENDPOINT_URL", ""), environ.get("S3_BUCKET", "")
     if endpoint:
@@ -51,13 +57,13 @@ def choose_s3(environ: Mapping[str, str]) -> S3Choice:
 
 
 def embedded_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` with moto's credentials, and without anything that points at another S3."""
+    """Return `environ` with moto's credentials, and without all other variables of S3 and AWS."""
     kept = {name: value for name, value in environ.items() if not name.startswith(("AWS_", "S3_"))}
     return kept | _CREDENTIALS
 
 
 def s3_client(endpoint: str, environ: Mapping[str, str]) -> S3Client:
-    """boto3's client for `endpoint` ("" is AWS), with the credentials that `environ` has, and short timeouts."""
+    """Return boto3's client for `endpoint` ("" is AWS), with the credentials of `environ` and short timeouts."""
     import boto3
     from botocore.config import Config
 
@@ -78,7 +84,7 @@ def s3_client(endpoint: str, environ: Mapping[str, str]) -> S3Client:
 
 
 def create_bucket(client: S3Client, bucket: str) -> None:
-    """Make sure that there is `bucket`. Raises botocore's errors."""
+    """Create `bucket` if it does not exist. Raises botocore's errors."""
     from botocore.exceptions import ClientError
 
     try:

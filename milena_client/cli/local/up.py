@@ -1,4 +1,7 @@
-"""Shell. `milena up`: a cluster on this machine that runs until Ctrl-C, and how it is doing meanwhile."""
+"""Shell. The command `milena up`: runs a cluster on this machine until Ctrl-C, and shows its statistics.
+
+On a terminal they are a table that is redrawn every second, otherwise a line when the state changes.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ from milena_common.process.distribution import install_command
 
 _READY_SECONDS = 10.0
 _REFRESH_SECONDS = 1.0
-_LINE_SECONDS = 30.0  # between two lines where there is no terminal to redraw
+_LINE_SECONDS = 30.0  # between two lines if the output is not a terminal
 
-# What fits into 80 columns.
+# The columns that fit into 80 characters.
 _LIVE_NAMES = ("address", "hits", "misses", "hit_ratio", "entries", "bytes", "s3_requests", "state")
 _LIVE = [column for column in STATS if column.name in _LIVE_NAMES]
 
@@ -49,11 +52,11 @@ def up(ctx: click.Context, nodes: int, logs: Path | None) -> None:
     """Run a whole cluster on this machine: S3, router and cache nodes. Ctrl-C stops it.
 
     S3 is an embedded stand-in that keeps its objects in memory. With S3_ENDPOINT_URL the nodes use that S3, with
-    S3_BUCKET alone that bucket on AWS. All variables of router and nodes count, also from a file .env, except
-    addresses and ports: those are chosen here. LRU_BYTES is 256MiB and DIRTY_MEMORY_BYTES 64MiB unless set.
+    S3_BUCKET alone that bucket on AWS. All variables of router and nodes apply, also from a file .env, except
+    addresses and ports, which are chosen here. LRU_BYTES is 256MiB and DIRTY_MEMORY_BYTES 64MiB unless set.
 
-    Each node has its journal in a directory of its own below JOURNAL_DIR. That is ./milena-journal unless set, so
-    that the next cluster started here uploads what this one left; with the embedded S3 it goes with the logs.
+    Each node has its journal in a directory of its own below JOURNAL_DIR. The default is ./milena-journal, so that
+    the next cluster started here uploads the writes that this one left; with the embedded S3 it is among the logs.
     """
     require_local_packages()
     environ = _environment()
@@ -78,7 +81,7 @@ def up(ctx: click.Context, nodes: int, logs: Path | None) -> None:
                 err=True,
             )
         for process in finished:
-            click.echo(f"milena: {process.name} ended by itself; its log ends with:", err=True)
+            click.echo(f"milena: {process.name} ended unexpectedly; its log ends with:", err=True)
             click.echo(process.last_lines(), err=True)
         if finished or left:
             ctx.exit(FAILED)
@@ -93,7 +96,7 @@ def require_local_packages() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The environment with `.env` below it, as router and nodes would read it."""
+    """Return the environment, with variables of `.env` that it does not set, as router and nodes read it."""
     from dotenv import dotenv_values
 
     from_file = {name: value or "" for name, value in dotenv_values(Path(".env"), interpolate=False).items()}
@@ -102,7 +105,7 @@ def _environment() -> dict[str, str]:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Treat SIGTERM and the end of the terminal as Ctrl-C, so that no process is left behind."""
+    """Treat SIGTERM and SIGHUP (a closed terminal) as Ctrl-C, so that no process is left behind."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -117,7 +120,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 @contextmanager
 def log_directory(chosen: Path | None) -> Iterator[Path]:
-    """A directory for log files; a temporary one is removed unless something failed."""
+    """Provide a directory for log files; a temporary one is removed unless the command failed."""
     if chosen is not None:
         chosen.mkdir(parents=True, exist_ok=True)
         yield chosen.absolute()
@@ -138,9 +141,9 @@ def log_directory(chosen: Path | None) -> Iterator[Path]:
 
 
 def say_addresses(cluster: LocalCluster, s3: S3Choice, environ: Mapping[str, str]) -> None:
-    """Where everything is, and how to reach it."""
+    """Print the addresses, directories and example commands of the cluster."""
     assert cluster.router is not None
-    kept = ", embedded: its objects are gone when this stops" if s3.embedded else ""
+    kept = ", embedded: its objects are lost when this stops" if s3.embedded else ""
     limit = environ.get("RATE_LIMIT") or "100 (the default; 0 switches it off)"
     lines = [
         f"router   {cluster.router.address}   metrics {cluster.router.ops}/metrics",
@@ -159,12 +162,13 @@ def say_addresses(cluster: LocalCluster, s3: S3Choice, environ: Mapping[str, str
 
 
 def watch(cluster: LocalCluster) -> list[Process]:
-    """Show how the cluster is doing until Ctrl-C; returns the processes that ended by themselves.
+    """Show the cluster's statistics until Ctrl-C; return the processes that ended unexpectedly.
 
-    Without router or S3 there is nothing left to watch; a lost node is shown, and the rest goes on.
+    Returns at once if the router, S3 or all nodes have ended; a single lost node is shown, and the rest keeps
+    running.
     """
     assert cluster.router is not None
-    # A busy cluster may refuse or be slow; the next second is the next attempt.
+    # A busy cluster may reject the call or be slow; the next attempt is a second later, so there are no retries.
     with Admin(cluster.router.address, timeout=2.0, retry=RetryPolicy(tokens=0)) as admin:
         try:
             return _watch_live(cluster, admin) if sys.stdout.isatty() else _watch_lines(cluster, admin)
@@ -193,12 +197,12 @@ def _picture(cluster: LocalCluster, admin: Admin) -> Group:
     try:
         nodes = admin.stats()
     except MilenaError as error:
-        return Group("", Text(f"no figures: {error}"), *dead)
+        return Group("", Text(f"no statistics: {error}"), *dead)
     return Group("", table(_LIVE, [*stats_rows(nodes), total_row(nodes)]), *dead, "Ctrl-C stops everything.")
 
 
 def _watch_lines(cluster: LocalCluster, admin: Admin) -> list[Process]:
-    """A line when the state changes, and one from time to time while there is traffic."""
+    """Print a line when the state changes, and every _LINE_SECONDS while there is traffic."""
     shown, reads, next_line = "", -1.0, 0.0
     while not (finished := _fatal(cluster)):
         try:

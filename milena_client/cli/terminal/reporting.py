@@ -1,4 +1,4 @@
-"""Coordination. Reports why a command takes long: a rate limit, or what is tried again. Once each."""
+"""Coordination. Reports why a command takes long: a rate limit, or retries. Once each."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_a_whole_file_passes(journal: Path) -> None:
 @pytest.mark.parametrize("size", [1, 100, 4096, 8192, 100_000])
 def test_a_file_cut_short_is_refused_before_it_is_mapped(journal: Path, size: int) -> None:
     os.truncate(journal / DATA_FILE, size)
-    with pytest.raises(CannotOpen, match=rf"^{journal}: data.mdb .*(missing|is cut short|does not begin)"):
+    with pytest.raises(CannotOpen, match=rf"^{journal}: data.mdb .*(missing|is truncated|does not begin)"):
         LmdbDisk(journal, MAX_BYTES)
     with pytest.raises(CannotOpen, match=f"^{journal}: "):
         trial(journal)
@@ -162,7 +162,7 @@ def test_what_is_no_journal_is_not_adopted(tmp_path: Path) -> None:
 def test_an_identity_that_is_none_is_a_sentence(journal: Path, text: str) -> None:
     (journal / IDENTITY_FILE).write_bytes(text.encode("latin-1"))
     with pytest.raises(
-        CannotOpen, match=r"identity.json: is not what Milena writes there; .*`milena journal adopt"
+        CannotOpen, match=r"identity.json: has other contents than Milena writes; .*`milena journal adopt"
     ):
         LmdbDisk(journal, MAX_BYTES)
     journal_identity.adopt(journal)

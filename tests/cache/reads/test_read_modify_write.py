@@ -128,7 +128,7 @@ async def test_who_gives_up_is_told_and_what_was_begun_goes_on() -> None:
     t = await started("through")
     await t.put("k", b"1")
     t.store.write_gate.clear()
-    with pytest.raises(DeadlineExceeded, match="may yet happen"):
+    with pytest.raises(DeadlineExceeded, match="may still take effect"):
         await t.node.modify(t.object("k"), one_more, 0.02)
     t.store.write_gate.set()
     await settle()

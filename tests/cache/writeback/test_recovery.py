@@ -256,7 +256,7 @@ async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.Lo
     assert t.journal.quarantined == 2
     assert f"journal record {FIRST + 2}: its head or key is damaged" in caplog.text
     assert f"journal record {FIRST + 3}: has 30 bytes, less than its head" in caplog.text
-    assert "2 writes to upload, 0 refused by S3 before, 2 damaged records" in caplog.text
+    assert "2 writes to upload, 0 dead letters, 2 damaged records" in caplog.text
     assert sorted(t.dirty.entries) == [b"k1", b"k4"]
     assert sorted(t.disk.committed.quarantined) == [FIRST + 2, FIRST + 3]
     await t.clock.advance(5)

@@ -151,7 +151,9 @@ def test_what_is_not_durable_in_time_says_how_much(client: Any) -> None:
 
 def test_what_s3_refuses_is_not_waited_for(client: Any) -> None:
     do, _ = client(pb.FlushResponse(remaining=2, failed=1))
-    with pytest.raises(FailedPrecondition, match=r"S3 rejects 1 of these writes for good.*milena writeback failed"):
+    with pytest.raises(
+        FailedPrecondition, match=r"S3 rejects 1 of these writes permanently.*milena writeback failed"
+    ):
         do("wait_durable", "k")
 
 

@@ -130,7 +130,7 @@ def test_silence_ends_the_call_and_the_connection(node: FakeRespNode, here: Resp
     connection = opened(here)
     node.silent = not deferred
     node.defers = lambda words: deferred
-    with pytest.raises(DeadlineExceeded, match=r"node a:1 did not answer within 0\.05 s"):
+    with pytest.raises(DeadlineExceeded, match=r"node a:1 did not respond within 0\.05 s"):
         connection.exchange(get(b"k"), 0.05)
     assert connection.closed
     assert here.current() is None

@@ -221,7 +221,7 @@ def test_a_caller_that_gave_up_is_passed_over() -> None:
 
 def test_a_call_ends_when_its_time_is_over_and_its_answer_is_nobodys() -> None:
     async def test(rig: Rig) -> None:
-        with pytest.raises(NoReply, match=r"node a:1 did not answer within 0\.05 s"):
+        with pytest.raises(NoReply, match=r"node a:1 did not respond within 0\.05 s"):
             await rig.stream.call(b"x", SHORT)
         call = asyncio.create_task(rig.stream.call(b"y", LONG))
         await asyncio.sleep(0)

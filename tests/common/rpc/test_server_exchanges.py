@@ -90,7 +90,7 @@ async def test_no_answer_in_time_ends_the_stream() -> None:
         server.go_on.clear()
         waiting = asyncio.ensure_future(keep(transport, timeout=0.05))
         await server.entered.wait()
-        with pytest.raises(Exception, match=r"did not answer within 0\.05 s"):
+        with pytest.raises(Exception, match=r"did not respond within 0\.05 s"):
             await waiting
         server.go_on.set()
         assert await keep(transport) == 2

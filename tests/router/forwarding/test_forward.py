@@ -228,7 +228,7 @@ async def test_a_silent_node_does_not_make_the_caller_wait_past_its_deadline(rig
     await rig.clock.advance(inner(2.0) - 0.01)
     assert not call.done()
     await rig.clock.advance(0.02)
-    with pytest.raises(NodeLost, match=r"did not answer within 1\.8 s"):
+    with pytest.raises(NodeLost, match=r"did not respond within 1\.8 s"):
         call.result()
     assert len(rig.nodes[rig.owner].calls) == 1, "no time is left to ask again"
 

@@ -154,7 +154,7 @@ async def test_a_node_that_ends_with_a_call_in_hand_may_have_done_it() -> None:
 
 async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connection: GrpcNodeConnection) -> None:
     node.says = None
-    with pytest.raises(NodeLost, match=r"^did not answer within 0\.2 s"):
+    with pytest.raises(NodeLost, match=r"^did not respond within 0\.2 s"):
         await connection.call("Get", REQUEST, 0.2)
 
 
@@ -352,7 +352,7 @@ async def test_a_silent_door_is_a_lost_node_when_its_time_is_over(
 ) -> None:
     await resp.call("Get", REQUEST, SOON)
     door.silent = True
-    with pytest.raises(NodeLost, match=r"^did not answer within 0\.2 s"):
+    with pytest.raises(NodeLost, match=r"^did not respond within 0\.2 s"):
         await resp.call("Get", REQUEST, 0.2)
 
 

@@ -26,8 +26,8 @@ def test_a_second_live_node_with_a_journal_is_rejected_and_the_error_names_both_
         router.join(COPY)
     assert str(raised.value) == (
         "journal_id: copy:1 has journal journal-b, and so has b:1, whose lease runs. Two nodes on two copies of "
-        "one journal overwrite what is newer: stop copy:1 and start it with an empty JOURNAL_DIR; or, if it is to "
-        "take the place of b:1, stop that one and wait, copy:1 joins by itself then"
+        "one journal overwrite newer objects with older ones: stop copy:1 and start it with an empty JOURNAL_DIR; "
+        "or, if it is to take the place of b:1, stop that one and wait, copy:1 joins by itself then"
     )
     assert router.membership.ring is ring
     assert set(router.membership.leases) == {A.address, B.address}

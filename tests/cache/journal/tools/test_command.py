@@ -43,7 +43,7 @@ def record(number: int, key: str, value: bytes | None, bucket: str = "", **field
 
 
 def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[int] = (), origin: str = "") -> None:
-    """A journal of these records by number, of which those in `aside` are set aside, and number 2 is refused."""
+    """A journal of these records by number, of which those in `aside` are quarantined, and number 2 is refused."""
 
     async def work() -> None:
         disk = LmdbDisk(directory, 10**8)
@@ -102,7 +102,7 @@ def whole(directory: Path) -> Path:
 
 @pytest.fixture
 def damaged(directory: Path) -> Path:
-    """Whole but for 3, whose value is damaged, and for 4 and 5, whose keys are; 5 is set aside."""
+    """Whole but for 3, whose value is damaged, and for 4 and 5, whose keys are; 5 is quarantined."""
     raws = dict(WHOLE)
     for number, place in ((3, IN_VALUE), (4, IN_KEY), (5, IN_KEY)):
         raws.update([flipped((number, raws[number]), place)])
@@ -119,14 +119,14 @@ def test_inspect_shows_what_there_is(whole: Path) -> None:
     size = (whole / DATA_FILE).stat().st_size
     assert ran.stdout.splitlines() == [
         f"journal  {whole}",
-        "held by  nobody",
+        "held by  no process",
         "for      s3://the-bucket/pre/",
         "format   1",
         "records  6 of 4 keys: 5 puts, 1 deletes",
         f"bytes    47 of values, {size:,} on disk",
         "written  2023-11-14 22:13:21 UTC to 2023-11-14 22:13:26 UTC",
-        "refused  1 by S3 for good",
-        "damaged  0, and 0 set aside",
+        "refused  1 by S3 permanently",
+        "damaged  0, and 0 quarantined",
     ]
 
 
@@ -135,7 +135,7 @@ def test_inspect_of_an_empty_journal(directory: Path) -> None:
     lines = run("inspect", "--records", directory).stdout.splitlines()
     assert "records  0 of 0 keys: 0 puts, 0 deletes" in lines
     assert "written  -" in lines
-    assert "for      no bucket noted" in lines
+    assert "for      no bucket recorded" in lines
     assert run("inspect", "--json", directory).stdout == ""
 
 
@@ -148,7 +148,7 @@ def test_inspect_shows_each_record_and_nothing_that_a_terminal_would_act_on(whol
     assert columns[:2] == ["put", "5"]
     assert columns[-3:] == [f"{EPOCH}-{FIRST + 1}", ETAG, "reports/a.csv"]
     assert lines[2].endswith(r"reports/b.csv  refused: S3 put of s3://b/k: AccessDenied: no\x1b[31m")
-    assert re.search(r"s3://other-bucket/elsewhere  ends: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", lines[4])
+    assert re.search(r"s3://other-bucket/elsewhere  expires: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$", lines[4])
     assert lines[6].split()[0] == "delete"
     assert "\x1b" not in ran.stdout
 
@@ -187,7 +187,7 @@ def test_inspect_tells_damaged_records_apart(damaged: Path) -> None:
     ran = run("inspect", "--records", damaged)
     assert ran.returncode == 0
     assert "records  5 of 3 keys: 3 puts, 1 deletes" in ran.stdout
-    assert "damaged  2, and 1 set aside" in ran.stdout
+    assert "damaged  2, and 1 quarantined" in ran.stdout
     rows = [json.loads(line) for line in run("inspect", "--json", damaged).stdout.splitlines()]
     assert [(row["key"], row["damage"]) for row in rows[2:4]] == [
         ("reports/a.csv", "its value of 6 bytes is damaged"),
@@ -202,7 +202,7 @@ def test_inspect_tells_damaged_records_apart(damaged: Path) -> None:
 def test_verify_of_a_whole_journal(whole: Path) -> None:
     ran = run("verify", whole)
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout == "6 records with 47 bytes of values: 0 damaged, and 0 set aside before\n"
+    assert ran.stdout == "6 records with 47 bytes of values: 0 damaged, and 0 quarantined before\n"
 
 
 def test_verify_lists_what_is_damaged(damaged: Path) -> None:
@@ -212,8 +212,8 @@ def test_verify_lists_what_is_damaged(damaged: Path) -> None:
         f"record {FIRST + 3}: its value of 6 bytes is damaged: put of reports/a.csv, "
         f"version {EPOCH}-{FIRST + 3}, 2023-11-14 22:13:23 UTC",
         f"record {FIRST + 4}: its head or key is damaged",
-        f"record {FIRST + 5} (set aside): its head or key is damaged",
-        "5 records with 12 bytes of values: 2 damaged, and 1 set aside before",
+        f"record {FIRST + 5} (quarantined): its head or key is damaged",
+        "5 records with 12 bytes of values: 2 damaged, and 1 quarantined before",
     ]
 
 
@@ -296,7 +296,7 @@ def test_export_takes_nothing_damaged_for_good(damaged: Path, tmp_path: Path) ->
     assert ran.stdout.startswith("1 values and 1 deletes of 3 keys")
     assert ran.stderr.splitlines() == [
         "1 keys have no file: their newest value is damaged",
-        "2 damaged records do not tell their key: an exported value may not be its key's newest",
+        "the keys of 2 damaged records are unknown: an exported value may not be its key's newest",
     ]
     assert files(to) == {"objects/default/reports/b.csv": b"refused"}, "nor an older value of the key"
     rows = manifest(to)
@@ -432,7 +432,7 @@ def test_a_file_that_was_cut_short_is_told_and_not_a_crash(
     ran = run(*command, directory)
     assert ran.returncode == 1
     assert ran.stderr.startswith(f"milena journal: {directory}: ")
-    assert "it is cut short or damaged" in ran.stderr
+    assert "it is truncated or damaged" in ran.stderr
     assert ran.stderr.count("\n") == 1
 
 
@@ -491,7 +491,7 @@ def test_it_names_the_process_that_has_the_journal_and_does_not_disturb_it(whole
         assert run("export", whole, "--to", tmp_path / "rescued").returncode == 0
         assert holder.running
         holder.kill()
-        assert "held by  nobody\n" in run("inspect", whole).stdout
+        assert "held by  no process\n" in run("inspect", whole).stdout
 
 
 WRITER = """

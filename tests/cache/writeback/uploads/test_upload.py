@@ -144,7 +144,7 @@ async def test_a_put_over_what_a_delete_of_ours_may_have_removed(maybe_absent: b
         assert await rig.upload(write) == DONE
         assert (rig.asked, write.belief.maybe_absent) == (["put", "head", "put"], False)
     else:
-        with pytest.raises(Conflict, match="somebody else deleted it"):
+        with pytest.raises(Conflict, match="another writer deleted it"):
             await rig.upload(write)
 
 

@@ -25,7 +25,7 @@ async def test_overwrite_writes_over_the_other_writer_and_says_so(caplog: pytest
         assert result == (DONE if value else UploadResult(UploadOutcome.DELETED, ABSENT))
         assert rig.has == value
         assert rig.uploader.conflicts == {"overwrite": 1, "fail": 0, "keep-both": 0}
-        assert f"conflict: {REF}: somebody else wrote it (ETag {theirs}); overwritten with 5-7" in caplog.text
+        assert f"conflict: {REF}: another writer wrote it (ETag {theirs}); overwritten with 5-7" in caplog.text
 
 
 @pytest.mark.parametrize("foreign", [b"foreign", None])
@@ -33,7 +33,7 @@ async def test_fail_leaves_what_the_other_writer_did(foreign: bytes | None) -> N
     rig = Rig()
     write = put(base=rig.holds(b"seen"), policy="fail")
     rig.holds(foreign)
-    with pytest.raises(Conflict, match=r"conflict: somebody else (deleted|wrote) it"):
+    with pytest.raises(Conflict, match=r"conflict: another writer (deleted|wrote) it"):
         await rig.upload(write)
     assert rig.store.objects == ({REF: foreign} if foreign else {})
     assert rig.uploader.conflicts == {"overwrite": 0, "fail": 1, "keep-both": 0}
@@ -89,14 +89,14 @@ async def test_strict_is_refused_by_anything_else_also_by_an_earlier_version_of_
     there = rig.holds(b"there", version)
     with pytest.raises(Conflict) as refused:
         await rig.upload(put(base=seen, strict=True, policy=policy))
-    assert str(refused.value) == f"somebody else wrote it (ETag {there})"
+    assert str(refused.value) == f"another writer wrote it (ETag {there})"
     assert rig.has == b"there"
     assert sum(rig.uploader.conflicts.values()) == 0  # the caller asked, and is told
 
 
 async def test_strict_is_refused_where_the_object_is_gone() -> None:
     rig = Rig()
-    with pytest.raises(Conflict, match=r"^somebody else deleted it$"):
+    with pytest.raises(Conflict, match=r"^another writer deleted it$"):
         await rig.upload(put(base='"seen"', strict=True))
     assert rig.has is None
 

@@ -14,7 +14,7 @@ from tests.client.router import router
 
 S3_DOWN = "S3: no request has succeeded for 360 s: S3 bucket of s3://b/: cannot connect (connect)"
 OLD_WRITES = "write-back: 37 acknowledged writes are not in S3, the oldest for 357 s"
-DEAD_LETTERS = "write-back: S3 refuses 2 writes for good (`milena writeback failed`)"
+DEAD_LETTERS = "write-back: S3 has rejected 2 writes permanently (`milena writeback failed`)"
 
 
 class Cluster:

@@ -133,7 +133,7 @@ def test_flush_of_everything_and_of_keys(ask: Ask) -> None:
     ("answer", "told"),
     [
         (pb.FlushResponse(remaining=4, flushed=1), "milena: 4 writes are not in S3 after 60 s\n"),
-        (pb.FlushResponse(failed=2), "milena: S3 refuses 2 writes for good: milena writeback failed\n"),
+        (pb.FlushResponse(failed=2), "milena: S3 has rejected 2 writes permanently: milena writeback failed\n"),
     ],
 )
 def test_a_flush_that_leaves_something_is_a_failure(ask: Ask, answer: pb.FlushResponse, told: str) -> None:
