@@ -34,6 +34,11 @@ METHODS = (
 )
 
 
+# Not the second after which a real server ends a call that it could not start: that is for overload, and on a busy
+# machine these threads may not run for as long.
+OPTIONS = [*{**dict(server_options(64 * 2**20)), "grpc.server_max_unrequested_time_in_server": 60}.items()]
+
+
 @contextmanager
 def router(
     answer: Answer, methods: tuple[str, ...] = METHODS, port: int = 0, watch: Watch | None = None
@@ -69,7 +74,7 @@ def router(
         )
 
     with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, options=server_options(64 * 2**20))
+        server = grpc.server(pool, options=OPTIONS)
         handlers = {method: handler(method) for method in methods}
         if watch is not None:
             handlers["WatchRing"] = grpc.unary_stream_rpc_method_handler(
