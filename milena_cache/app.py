@@ -17,11 +17,13 @@ from prometheus_client import CollectorRegistry
 from milena_cache.configuration.config import Config
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
+from milena_cache.membership.coordinator import NodeDescription
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.late_writes import LateWriteInvalidation
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.peers import Peers
-from milena_cache.membership.registration import Identity, Registration
+from milena_cache.membership.registration import Registration
+from milena_cache.membership.router_coordinator import RouterCoordinator
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
@@ -57,7 +59,6 @@ from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.cluster.slot_map import SlotMap
-from milena_common.cluster.slot_map_watch import AsyncRingWatch
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
@@ -65,9 +66,6 @@ from milena_common.network.addresses import Address
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
-
-# Seconds between retries: a router with DIRECT_ACCESS=false sends the ring only to a node that has joined.
-RING_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,6 @@ class Membership:
     peers: Peers
     late_writes: LateWriteInvalidation
     registrations: Sequence[Registration]
-    ring_watches: Sequence[AsyncRingWatch]
 
 
 def build(
@@ -361,9 +358,9 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
 
 
 def build_membership(
-    parts: NodeParts, servers: Servers, identity: Identity, routers: Sequence[Address]
+    parts: NodeParts, servers: Servers, member: NodeDescription, routers: Sequence[Address]
 ) -> Membership:
-    """Return the parts that join the ring of each of `routers` as the node with this `identity`."""
+    """Return the parts that join the ring of each of `routers` as the node `member`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     peers = Peers(ownership.identity_at)
     late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
@@ -378,30 +375,19 @@ def build_membership(
             late_writes.ring_changed()
             servers.resp.ring_changed()
 
-    ring_watches = []
     for router in routers:
         connection = AsyncGrpcTransport(str(router))
+        coordinator = RouterCoordinator(str(router), connection, member.node_id, parts.clock, parts.rng)
         registration = Registration(
-            str(router),
-            connection,
-            identity,
+            coordinator,
+            member,
             parts.clock,
             parts.rng,
             lambda: journal.versions.epoch,
             lambda: ownership.slot_map,
+            ring_changed,
             servers.identity,
             status.for_routers,
         )
         status.registrations.append(registration)
-        ring_watches.append(
-            AsyncRingWatch(
-                connection,
-                parts.clock,
-                parts.rng,
-                ring_changed,
-                node_id=identity.node_id,
-                rejected_pause=RING_PAUSE_SECONDS,
-                on_disconnected=registration.hurry,
-            )
-        )
-    return Membership(peers, late_writes, status.registrations, ring_watches)
+    return Membership(peers, late_writes, status.registrations)

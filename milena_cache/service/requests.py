@@ -3,7 +3,7 @@
 A server decodes a request, calls the methods here, and encodes what they return. Identity, ownership, rate limit
 and counts are decided here, once for all protocols:
 
-- `check_identity`: the connection is meant for this node.
+- `check_identity`: the connection is meant for this node; `authenticate`: in whose name its requests are made.
 - `admit`: the rate of requests is within RATE_LIMIT.
 - `place`: the object of a request, and the epoch since which this node owns it.
 
@@ -23,6 +23,7 @@ from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
+from milena_cache.service.principals import Principal, named
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_common.api.durability import check_condition, check_durability
@@ -103,6 +104,13 @@ class Requests:
         which is created before there is an address, uses the check of `identity` directly.
         """
         self.identity.check(meant)
+
+    def authenticate(self, name: bytes) -> Principal | None:
+        """Return the principal called `name`, for a connection that names one; None if there is none.
+
+        It is asked once for a connection, which keeps it. gRPC calls name no principal.
+        """
+        return named(name)
 
     def admit(self) -> None:
         """Take a token of the rate limit for a request on an object. Raises RateLimited."""

@@ -18,7 +18,8 @@ from google.protobuf.message import Message
 
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
+from milena_common.rpc.opening import open_async_channel, open_channel
+from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
@@ -154,7 +155,7 @@ class GrpcTransport:
         with self._connecting:
             if self._channel is None:
                 reject_patched(sys.modules)  # may have happened since the start
-                self._channel = grpc.insecure_channel(self._address, options=channel_options())
+                self._channel = open_channel(self._address)
                 self._methods = _methods(self._channel)
         return self._methods
 
@@ -385,5 +386,5 @@ class AsyncGrpcTransport:
         self._home.adopt()
         reject_patched(sys.modules)
         use_grpc()
-        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        self._channel = open_async_channel(self._address)
         self._methods = _methods(self._channel)

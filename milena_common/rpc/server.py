@@ -33,6 +33,7 @@ from milena_common.metrics.call_counts import CallCounts, OperationCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen, check_free
 from milena_common.resp.identity import METADATA, Identity
+from milena_common.rpc.opening import bind_port
 from milena_common.rpc.options import LARGE_REQUESTS, server_options
 from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
@@ -357,7 +358,7 @@ class GrpcServer:
         """Bind the port, and return the address with the real one. Raises CannotListen, naming `variable`."""
         check_free(address, variable)
         try:
-            port = self._server.add_insecure_port(str(address))
+            port = bind_port(self._server, address)
         except RuntimeError as error:
             raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
         return Address(address.host, port)

@@ -17,7 +17,8 @@ from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
-from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
+from milena_common.rpc.opening import open_async_channel
+from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response
 
 # The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
@@ -57,7 +58,7 @@ class GrpcNodeConnection:
     def __init__(self, address: str, identity: Identity = ANY) -> None:
         # gRPC converts any other sequence to a Metadata at each call, by ten Python calls.
         self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self._channel = open_async_channel(address)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:

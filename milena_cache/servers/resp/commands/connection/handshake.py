@@ -1,7 +1,6 @@
 """Pure. The commands with which a connection begins and ends: HELLO, AUTH, PING, QUIT and the like.
 
-There are no users and no passwords: access is limited by the network. AUTH replies as a Redis without a password
-does.
+There are no passwords: access is limited by the network. AUTH replies as a Redis without a password does.
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from typing import Any
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.principals import Principal
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
 
 # The version of Redis that is reported. Clients decide by it which commands they may use.
 REDIS_VERSION = "7.4.0"
-USER = b"default"
 
 NO_PASSWORD = (
     "ERR AUTH <password> called without any password configured for the default user. "
@@ -50,12 +49,12 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
         protocol = integer(argv[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (RESP2, RESP3):
             raise CommandError("NOPROTO unsupported protocol version")
-    name = None
+    name, principal = None, session.principal
     at = 2
     while at < len(argv):
         match argv[at].upper():
             case b"AUTH" if len(argv) > at + 2:
-                _check_user(argv[at + 1])
+                principal = _authenticated(context, argv[at + 1])
                 at += 3
             case b"SETNAME" if len(argv) > at + 1:
                 name = printable(argv[at + 1], "Client names")
@@ -66,6 +65,7 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
                 raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
     if name is not None:
         session.name = name
+    session.principal = principal
     session.protocol = protocol
     if protocol == RESP2:
         session.deferring = False
@@ -85,13 +85,15 @@ def auth(context: Context, session: Session, argv: list[bytes]) -> Raw:
         raise CommandError(SYNTAX)
     if len(argv) == 2:
         raise CommandError(NO_PASSWORD)
-    _check_user(argv[1])
+    session.principal = _authenticated(context, argv[1])
     return Raw(OK)
 
 
-def _check_user(name: bytes) -> None:
-    if name != USER:
+def _authenticated(context: Context, name: bytes) -> Principal:
+    principal = context.requests.authenticate(name)
+    if principal is None:
         raise CommandError(WRONG_USER)
+    return principal
 
 
 def select(context: Context, session: Session, argv: list[bytes]) -> Raw:
