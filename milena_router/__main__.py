@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 
+from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
 from milena_common.cluster.missing_node import MAX_REASONS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
@@ -27,7 +28,7 @@ from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
-from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
+from milena_router.service import MAX_LEASES, RouterService
 
 log = logging.getLogger("milena_router")
 
@@ -53,9 +54,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     leases = Leases(membership, clock, ring_changed)
     limiter = TokenBucket(config.rate_limit, clock.now())
     service = RouterService(config, leases, forwarder, limiter, clock, budget)
-    calls = CallCounts(OPERATIONS)
+    calls = CallCounts(ROUTER_OPERATIONS)
     server = GrpcServer(
-        "router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
+        ROUTER_SERVICE, config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
     )
 
     def not_ready() -> list[str]:

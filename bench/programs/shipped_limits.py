@@ -29,6 +29,7 @@ from pathlib import Path
 from bench.peers.stub_process import ROOT, StubProcess
 from bench.programs.raw_puts import Outcome, put_grpc, put_resp
 from milena_client import Milena
+from milena_common.api.methods import PUT
 from tests.support.ports import ReservedPort
 from tests.support.s3.moto_server import AWS_VARIABLES
 from tests.support.waiting import wait_until
@@ -129,8 +130,8 @@ def put(
     """Return the coroutine of one put at `port`."""
     if port == REDIS:
         return put_resp(HOST, number, key, size, seconds)
-    service = "router_server.Router" if port == ROUTER else "cache_server.Cache"
-    return put_grpc(HOST, number, f"/{service}/Put", key, size, seconds, announced=announced)
+    path = PUT.router_path if port == ROUTER else PUT.node_path
+    return put_grpc(HOST, number, path, key, size, seconds, announced=announced)
 
 
 def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float) -> bool:

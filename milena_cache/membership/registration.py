@@ -18,6 +18,7 @@ from typing import Any
 
 from milena_cache.membership.identity import NodeIdentity
 from milena_common.api.errors import MilenaError
+from milena_common.api.methods import KEEP_LEASE, LEAVE
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
@@ -164,7 +165,7 @@ class Registration:
         self._join_sent = True  # the router may have added this node even if its reply is lost
         requested_at = self._clock.now()
         was_joined = self.joined
-        response: Any = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
+        response: Any = await self._connection.exchange(KEEP_LEASE.name, request, CALL_SECONDS)
         ring = self._ring()
         if response.send_ring and ring.epoch:
             # The ring and its cluster id in one message: between two, the ring could change.
@@ -172,7 +173,7 @@ class Registration:
             request.last_ring.ring.CopyFrom(ring.to_update())
             request.last_ring.lease_seconds = self._granted
             requested_at = self._clock.now()
-            response = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
+            response = await self._connection.exchange(KEEP_LEASE.name, request, CALL_SECONDS)
         # 0: a router that does not expire its members.
         lease = response.lease_seconds or 5.0
         # Counted from the request, not from the reply, so that the lease expires here before it does at the router.
@@ -204,7 +205,7 @@ class Registration:
             dead_letters=status.dead_letters,
         )
         try:
-            await self._connection.call("Leave", request, timeout)
+            await self._connection.call(LEAVE.name, request, timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
             log.warning("could not leave router %s, whose lease will expire by itself: %s", self.router, error)

@@ -14,24 +14,25 @@ from milena_cache.objects.write_request import Ack
 from milena_cache.service.requests import Got, Place, Requests
 from milena_cache.service.status import Status
 from milena_common.api.keys import split_cache_key
+from milena_common.api.methods import (
+    DELETE,
+    FLUSH,
+    GET,
+    INVALIDATE,
+    LIST,
+    LIST_DEAD_LETTERS,
+    PUT,
+    REFRESH,
+    RESOLVE_DEAD_LETTERS,
+    STATS,
+    ApiMethod,
+    served_by_node,
+)
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.rpc.server import Message, Method
 
 # The operation under which a method is counted, the class of its request, and the method.
 Named = tuple[str, type[Message], Method]
-
-OPERATIONS = (
-    "get",
-    "put",
-    "delete",
-    "list",
-    "stats",
-    "invalidate",
-    "flush",
-    "list_dead_letters",
-    "resolve_dead_letters",
-    "refresh",
-)
 
 
 class ApiMethods:
@@ -50,18 +51,19 @@ class ApiMethods:
         self._status = status
         self._address = address
         self._unstated = 0 if believes_owner else None
-        self._methods: Mapping[str, Named] = {
-            "Get": ("get", pb.GetRequest, self.get),
-            "Put": ("put", pb.PutRequest, self.put),
-            "Delete": ("delete", pb.DeleteRequest, self.delete),
-            "List": ("list", pb.ListRequest, self.list),
-            "Stats": ("stats", pb.StatsRequest, self.stats),
-            "Invalidate": ("invalidate", pb.InvalidateRequest, self.invalidate),
-            "Flush": ("flush", pb.FlushRequest, self.flush),
-            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
-            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
-            "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
+        handlers: Mapping[ApiMethod, Method] = {
+            GET: self.get,
+            PUT: self.put,
+            DELETE: self.delete,
+            LIST: self.list,
+            STATS: self.stats,
+            INVALIDATE: self.invalidate,
+            FLUSH: self.flush,
+            LIST_DEAD_LETTERS: self.list_dead_letters,
+            RESOLVE_DEAD_LETTERS: self.resolve_dead_letters,
+            REFRESH: self.refresh,
         }
+        self._methods: Mapping[str, Named] = served_by_node(handlers)
 
     def methods(self) -> Mapping[str, Named]:
         """Return the methods by name."""

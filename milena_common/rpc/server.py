@@ -27,13 +27,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from milena_common.api.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
+from milena_common.api.methods import LARGE_REQUESTS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, SMALL_BYTES, CallBytes
 from milena_common.metrics.call_counts import CallCounts, OperationCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen, check_free
 from milena_common.resp.identity import METADATA, Identity
-from milena_common.rpc.options import LARGE_REQUESTS, server_options
+from milena_common.rpc.options import server_options
 from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
 from milena_common.runtime.deadlines import time_for_room

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from milena_common.api.errors import NodeLost, NoNodes, WrongNode
+from milena_common.api.methods import INVALIDATE
 from milena_common.cluster.slot_assignment import Member, Owner
 from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
@@ -84,7 +85,7 @@ class Forwarder:
         deadline = self._clock.now() + inner(timeout)
         response, owner = await self._request_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
-            await self._call(newer, "Invalidate", lambda _: invalidate, deadline)
+            await self._call(newer, INVALIDATE.name, lambda _: invalidate, deadline)
             owner = newer
         return response
 
