@@ -369,7 +369,7 @@ def build_membership(
     """Return the parts that join the ring of each of `routers` as the node with this `identity`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     peers = Peers(ownership.identity_at)
-    late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
+    late_writes = LateWriteInvalidation(ownership, peers.invalidate_at, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:

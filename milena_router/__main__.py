@@ -48,8 +48,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 
     def ring_changed(change: Change) -> None:
-        forwarder.ring_changed(change)
-        watchers.ring_changed()
+        forwarder.member_changed(change)
+        watchers.wake_watchers()
 
     leases = Leases(membership, clock, ring_changed)
     limiter = TokenBucket(config.rate_limit, clock.now())
@@ -78,7 +78,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await stop.wait()
         await server.set_serving(False)
         await asyncio.sleep(LAME_DUCK_SECONDS)
-        watchers.stop()
+        watchers.end_streams()
         await server.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()

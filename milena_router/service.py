@@ -14,20 +14,17 @@ from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
 from milena_common.api.methods import (
     DELETE,
-    FLUSH,
     GET,
     JOIN,
     KEEP_LEASE,
     LEAVE,
     LIST,
-    LIST_DEAD_LETTERS,
     NODES,
     OWNER,
     PUT,
-    REFRESH,
-    RESOLVE_DEAD_LETTERS,
     STATS,
     ApiMethod,
+    handlers_of,
     served_by_node,
     served_by_router,
 )
@@ -77,18 +74,11 @@ class RouterService:
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """Return the service's methods, for a `GrpcServer`."""
         handlers: Mapping[ApiMethod, Method] = {
-            GET: self.get,
-            DELETE: self.delete,
-            LIST: self.list,
+            **handlers_of(self),
             JOIN: self.join,
             LEAVE: self.leave,
             NODES: self.nodes,
             OWNER: self.owner,
-            STATS: self.stats,
-            FLUSH: self.flush,
-            LIST_DEAD_LETTERS: self.list_dead_letters,
-            RESOLVE_DEAD_LETTERS: self.resolve_dead_letters,
-            REFRESH: self.refresh,
         }
         # A Put is parsed as the node's message, which it becomes without a copy of the value.
         return {**served_by_router(handlers), **served_by_node({PUT: self.put})}
@@ -115,7 +105,7 @@ class RouterService:
             ).SerializeToString()
 
         deadline = self._clock.now() + timeout
-        response = await self._forwarder.read(GET.name, key, build, timeout)
+        response = await self._forwarder.read_at_owner(GET.name, key, build, timeout)
         held = None
         # A large value is requested when there is room for it. In rare cases it has grown meanwhile: then once
         # more.
@@ -124,7 +114,7 @@ class RouterService:
             if COPIES * size > held.held:
                 await held.take(COPIES * size - held.held, time_for_room(deadline - self._clock.now()))
             max_bytes = size
-            response = await self._forwarder.read(GET.name, key, build, deadline - self._clock.now(), size)
+            response = await self._forwarder.read_at_owner(GET.name, key, build, deadline - self._clock.now(), size)
         if held is not None or len(response) > 2 * SMALL_BYTES:
             (held or CallBytes(self._budget)).set_total(COPIES * len(response))
         return response
@@ -144,7 +134,7 @@ class RouterService:
             request.owned_since = owned_since
             return request.SerializeToString()
 
-        return await self._forwarder.write(PUT.name, key, build, _invalidate_request(request), timeout)
+        return await self._forwarder.write_at_owner(PUT.name, key, build, _invalidate_request(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -163,7 +153,7 @@ class RouterService:
                 if_match=request.if_match,
             ).SerializeToString()
 
-        return await self._forwarder.write(DELETE.name, key, build, _invalidate_request(request), timeout)
+        return await self._forwarder.write_at_owner(DELETE.name, key, build, _invalidate_request(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -171,7 +161,7 @@ class RouterService:
             timeout = await self._leases.published(timeout)
         # Any node can list, since listings come from S3; choosing it by the prefix distributes the load.
         serialized = request.SerializeToString()
-        return await self._forwarder.read(LIST.name, request.prefix, lambda _: serialized, timeout)
+        return await self._forwarder.read_at_owner(LIST.name, request.prefix, lambda _: serialized, timeout)
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
         address = _node_address(request.address)
@@ -284,7 +274,7 @@ class RouterService:
     def _admit(self, remaining: float | None) -> float:
         """Return the request's timeout in seconds. Raises RateLimited."""
         # Not a coroutine, since most requests do not wait here.
-        wait = self._limiter.take(self._clock.now())
+        wait = self._limiter.take_tokens(self._clock.now())
         if wait:
             raise over_limit("the router's", self._limiter.rate, wait)
         return self._timeout(remaining)

@@ -77,7 +77,7 @@ class Group:
         """Return the number of processes killed for lack of memory."""
         return self._numbers("memory.oom_control" if self._v1 else "memory.events").get("oom_kill", 0)
 
-    def remove(self) -> None:
+    def remove_group(self) -> None:
         with suppress(OSError):
             self._path.rmdir()
 

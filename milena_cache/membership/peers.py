@@ -31,7 +31,7 @@ class Peers:
         self._identity_at = identity_at
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
-    async def invalidate(self, address: str, key: bytes, timeout: float) -> None:
+    async def invalidate_at(self, address: str, key: bytes, timeout: float) -> None:
         """Have the node at `address` invalidate a cache key, within `timeout` seconds. Raises MilenaError."""
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))

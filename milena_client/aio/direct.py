@@ -97,7 +97,7 @@ class AsyncDirectTransport:
         if self._near is not None:
             self._near.forked()
         self._begin_anew()
-        self._home.leave()
+        self._home.leave_loop()
 
     def _link(self, address: str, identity: Identity) -> RespLink:
         who = f"node {address} " if address else ""
@@ -182,7 +182,7 @@ class AsyncDirectTransport:
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)
         if self._feed is not None:
-            self._feed.ring_changed(gone)
+            self._feed.nodes_gone(gone)
         for link in gone:
             task = asyncio.create_task(self._leave(link))
             self._leaving[task] = link

@@ -128,7 +128,7 @@ class NearCacheFeed:
                 else:
                     self._near.confirmed(self, self._pings.popleft())
 
-    def drop(self) -> None:
+    def close_after_fork(self) -> None:
         """Close the socket in a process that was forked; the connection is the parent's, and goes on there."""
         self._socket.close()
 

@@ -6,9 +6,9 @@ table to `proto/`, and the rest of the code to having no spelling of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -192,19 +192,60 @@ NODE_OPERATIONS: Final = tuple(dict.fromkeys(method.operation for method in METH
 LARGE_REQUESTS: Final = frozenset(method.name for method in METHODS if method.large_request)
 
 
+# Takes the request and its remaining seconds (None: no deadline); returns the serialized response.
+Handler = Callable[[Any, float | None], Awaitable[bytes]]
+
+
+class ObjectMethods(Protocol):
+    """The methods that router and nodes both have, as `Handler`s."""
+
+    def get(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def put(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def delete(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def list(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def stats(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def flush(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def list_dead_letters(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def resolve_dead_letters(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+    def refresh(self, request: Any, remaining: float | None, /) -> Awaitable[bytes]: ...
+
+
+def handlers_of(methods: ObjectMethods) -> dict[ApiMethod, Handler]:
+    """Return the handlers of the methods that router and nodes both have."""
+    return {
+        GET: methods.get,
+        PUT: methods.put,
+        DELETE: methods.delete,
+        LIST: methods.list,
+        STATS: methods.stats,
+        FLUSH: methods.flush,
+        LIST_DEAD_LETTERS: methods.list_dead_letters,
+        RESOLVE_DEAD_LETTERS: methods.resolve_dead_letters,
+        REFRESH: methods.refresh,
+    }
+
+
 def served_by_router(handlers: Mapping[ApiMethod, H]) -> dict[str, tuple[str, type[Message], H]]:
     """Return the operation, request message and handler of methods by name, for a `GrpcServer`."""
     return {
-        method.name: (method.operation, method.router.request, handler)
-        for method, handler in handlers.items()
-        if method.router
+        method.name: (method.operation, method.router.request, handlers[method])
+        for method in METHODS
+        if method.router and method in handlers
     }
 
 
 def served_by_node(handlers: Mapping[ApiMethod, H]) -> dict[str, tuple[str, type[Message], H]]:
     """Return what `served_by_router` does, for a node."""
     return {
-        method.name: (method.operation, method.node.request, handler)
-        for method, handler in handlers.items()
-        if method.node
+        method.name: (method.operation, method.node.request, handlers[method])
+        for method in METHODS
+        if method.node and method in handlers
     }

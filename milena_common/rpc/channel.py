@@ -235,7 +235,7 @@ class AsyncGrpcTransport:
     def forked(self) -> None:
         leak((self._channel, self._methods, self._streams, self._exchanges))
         self._begin_anew()
-        self._home.leave()
+        self._home.leave_loop()
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         if self._channel is None or not self._home.here():

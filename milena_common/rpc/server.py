@@ -94,7 +94,7 @@ def _handler(
                 remaining = _remaining(context)
             return await method(_parse(request, received), remaining)
         except asyncio.CancelledError:
-            counts.failed("cancelled")
+            counts.count_error("cancelled")
             raise
         except Exception as error:
             problem = error
@@ -131,7 +131,7 @@ def _large_handler(
             del received
             return await working
         except asyncio.CancelledError:
-            counts.failed("cancelled")
+            counts.count_error("cancelled")
             raise
         except Exception as error:
             problem = error
@@ -172,7 +172,7 @@ def _stream_handler(
         except asyncio.CancelledError:
             # A stream that is open until its caller goes ends this way.
             if not responded:
-                counts.failed("cancelled")
+                counts.count_error("cancelled")
             raise
         except Exception as error:
             problem = error
@@ -265,7 +265,7 @@ def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], cou
     if isinstance(problem, Moved):
         counts.moved += 1
     else:
-        counts.failed(status.name.lower())
+        counts.count_error(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
     # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That cycle
     # lasts until the garbage collector runs, for minutes, and the call counts for MAX_CALLS_PER_CONNECTION until

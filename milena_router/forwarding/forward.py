@@ -58,7 +58,7 @@ class Forwarder:
         self._closing: set[asyncio.Task[None]] = set()
         self._warn_again: dict[str, float] = {}
 
-    async def read(
+    async def read_at_owner(
         self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, response_bytes: int = 0
     ) -> bytes:
         """Return the owner's response to `build(owned_since)`, within `timeout` seconds; see `NodeConnection.call`.
@@ -73,7 +73,7 @@ class Forwarder:
                 raise
             return (await self._request_owner(cache_key, method, build, deadline, response_bytes))[0]
 
-    async def write(
+    async def write_at_owner(
         self,
         method: str,
         cache_key: bytes,
@@ -128,7 +128,7 @@ class Forwarder:
         """Return the response of the node at `address`. Raises as `NodeConnection.call` does."""
         return await self._connection(address).call(method, request, timeout)
 
-    def ring_changed(self, change: Change) -> None:
+    def member_changed(self, change: Change) -> None:
         """Close the connection to a node that left, and reconnect to one that joined again."""
         self._warn_again.pop(change.address, None)
         gone = [self._connections.pop(change.address, None)]

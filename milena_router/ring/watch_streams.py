@@ -64,12 +64,12 @@ class RingWatchers:
         finally:
             self.open -= 1
 
-    def ring_changed(self) -> None:
+    def wake_watchers(self) -> None:
         """Wake all watchers: there is a new ring."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def stop(self) -> None:
+    def end_streams(self) -> None:
         """End every stream."""
         self._stopped = True
         self._changed.set()

@@ -46,8 +46,8 @@ class Router:
         self.watchers = RingWatchers(membership, direct_access)
 
         def ring_changed(change: Change) -> None:
-            self.forwarder.ring_changed(change)
-            self.watchers.ring_changed()
+            self.forwarder.member_changed(change)
+            self.watchers.wake_watchers()
 
         self.leases = Leases(membership, self.clock, ring_changed)
         self.limiter = TokenBucket(rate_limit, self.clock.now())
@@ -89,7 +89,7 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
             router.stub = pb_grpc.RouterStub(router.channel)
             yield router
     finally:
-        router.watchers.stop()
+        router.watchers.end_streams()
         await router.door.stop(0)
 
 

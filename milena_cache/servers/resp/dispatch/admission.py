@@ -28,7 +28,7 @@ def check_keys(keys: list[bytes]) -> None:
 
 def check_transaction(session: Session, command: Command[Any]) -> None:
     """Raise CommandError for a command between MULTI and EXEC or DISCARD, and have EXEC report it."""
-    if not command.ends_transaction:
+    if not command.allowed_in_transaction:
         session.transaction_rejected = True
         raise CommandError(
             f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is refused; nothing was done"

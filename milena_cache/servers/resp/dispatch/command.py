@@ -60,7 +60,7 @@ class Command(Generic[C]):
     labelled: returns the operation for its arguments, if that depends on them
     about: returns access and cache keys for its arguments, if none of these is a key (MILENA.CALL)
     behind_all: True if it begins only when every command before it has its reply
-    ends_transaction: True if it is carried out between MULTI and EXEC, where others are rejected
+    allowed_in_transaction: True if it is carried out between MULTI and EXEC, where others are rejected
     while_subscribed: True if a RESP2 connection with a subscription may send it
     """
 
@@ -82,7 +82,7 @@ class Command(Generic[C]):
     labelled: Callable[[list[bytes]], str] | None = None
     about: Callable[[C, list[bytes]], tuple[Access, list[bytes]]] | None = None
     behind_all: bool = False
-    ends_transaction: bool = False
+    allowed_in_transaction: bool = False
     while_subscribed: bool = False
 
     def access_of(self, argv: list[bytes]) -> Access:

@@ -35,7 +35,7 @@ class Metadata(TypedDict, Generic[C], total=False):
     labelled: Callable[[list[bytes]], str]
     about: Callable[[C, list[bytes]], tuple[Access, list[bytes]]]
     behind_all: bool
-    ends_transaction: bool
+    allowed_in_transaction: bool
     while_subscribed: bool
 
 

@@ -37,7 +37,7 @@ def tracking(context: Context, session: Session, argv: list[bytes]) -> Any:
             _check(context.tracking.of(session.id), options)
             context.tracking.follow(session, options)
         case b"OFF":
-            context.tracking.stop(session.id)
+            context.tracking.stop_tracking(session.id)
         case _:
             raise CommandError(SYNTAX)
     return Raw(OK)

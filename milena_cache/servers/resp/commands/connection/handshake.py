@@ -142,7 +142,7 @@ def select(context: Context, session: Session, argv: list[bytes]) -> Raw:
     arity=-1,
     flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
     summary="Closes the connection.",
-    ends_transaction=True,
+    allowed_in_transaction=True,
     while_subscribed=True,
 )
 def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
@@ -157,10 +157,10 @@ def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     since="6.2.0",
     summary="Resets the connection.",
     behind_all=True,
-    ends_transaction=True,
+    allowed_in_transaction=True,
     while_subscribed=True,
 )
 def reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
-    context.tracking.stop(session.id)
+    context.tracking.stop_tracking(session.id)
     session.reset()
     return Simple("RESET")

@@ -44,7 +44,7 @@ def multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
     flags=("noscript", "loading", "stale"),
     since="1.2.0",
     summary="Ends a transaction, of which nothing is carried out.",
-    ends_transaction=True,
+    allowed_in_transaction=True,
 )
 def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction; return an empty array if it had no command.
@@ -66,7 +66,7 @@ def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     flags=("noscript", "loading", "stale", "fast", "allow_busy"),
     since="2.0.0",
     summary="Ends a transaction, of which nothing is carried out.",
-    ends_transaction=True,
+    allowed_in_transaction=True,
 )
 def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction. Raises CommandError if there is none."""

@@ -66,7 +66,7 @@ class _Room:
         self._limit = limit
         self._remaining = limit
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Take `size` bytes. Raises CommandError if fewer are left."""
         self._remaining -= size
         if self._remaining < 0:
@@ -98,7 +98,7 @@ def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
         number = context.plain_gets.serve(keys, context.clock.now(), parts, limit)
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
-    room.take(sum(map(len, parts)))
+    room.reserve(sum(map(len, parts)))
 
     others = _values(context, places(context, session, keys[number:]), room, missing)
     parts.insert(0, b"*%d\r\n" % len(keys))
@@ -111,7 +111,7 @@ def _values(
     """Return the encoded values of `targets`, or an awaitable of them."""
 
     def encoded(value: bytes | None) -> bytes:
-        room.take(len(value or b""))
+        room.reserve(len(value or b""))
         return missing if value is None else bulk(value)
 
     def known(place: Place) -> bytes | None:

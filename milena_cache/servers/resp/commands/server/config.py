@@ -166,7 +166,7 @@ def _failed(name: str, reason: str) -> CommandError:
     summary="Resets the statistics that INFO shows.",
 )
 def resetstat(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    context.rates.reset(totals(context))
+    context.rates.restart(totals(context))
     context.stats.reset()
     return Raw(OK)
 

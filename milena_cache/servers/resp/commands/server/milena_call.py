@@ -80,7 +80,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         raise InvalidRequest(f"request: is not an encoded {name}Request") from None
     if name != GET.name:
         return method(request, seconds)
-    place = api.begin(request)
+    place = api.admit_object(request)
     if session.tracking:
         context.tracking.track(session.id, place[0].cache_key)
     return api.get_at(request, place, seconds)
