@@ -142,7 +142,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             await _drain(parts.writes, parts.flush_waiters, journal, config.drain)
         for task in background:
             task.cancel()
-        await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in membership.registrations))
+        await asyncio.gather(*(each.leave_ring(LEAVE_SECONDS) for each in membership.registrations))
         await asyncio.sleep(LINGER_SECONDS)
         await asyncio.gather(server.stop(STOP_GRACE_SECONDS), resp.stop(STOP_GRACE_SECONDS))
         undone = await parts.writes.finish(FINISH_SECONDS)
@@ -153,7 +153,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         for task in (*background, *watching):
             task.cancel()
         await writeback.stop()
-        await membership.late_writes.stop()
+        await membership.late_writes.cancel()
         await membership.peers.close()
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.origin.close()

@@ -37,8 +37,8 @@ from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.reader import FetchResult, Node
-from milena_cache.servers.api_methods import OPERATIONS, ApiMethods, Named
-from milena_cache.servers.grpc.methods import SERVICE, grpc_methods
+from milena_cache.servers.api_methods import ApiMethods, Named
+from milena_cache.servers.grpc.methods import grpc_methods
 from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
 from milena_cache.service.requests import Requests
@@ -58,6 +58,7 @@ from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
+from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
@@ -274,7 +275,9 @@ def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentit
 
 def grpc_server(config: Config, parts: NodeParts, identity: NodeIdentity) -> GrpcServer:
     """Return the gRPC server, not listening yet and without methods. Needs a running loop."""
-    return GrpcServer(SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check)
+    return GrpcServer(
+        NODE_SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check
+    )
 
 
 def build_servers(
@@ -291,7 +294,7 @@ def build_servers(
     responds.
     """
     clock, bucket = parts.clock, config.buckets.default
-    calls = CallCounts((*OPERATIONS, "other"))
+    calls = CallCounts((*NODE_OPERATIONS, "other"))
     bucket_check = BucketCheck(parts.origin, bucket, clock, parts.rng, probes)
     status = Status(
         parts.node,
@@ -363,7 +366,7 @@ def build_membership(
     """Return the parts that join the ring of each of `routers` as the node `member`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
     peers = Peers(ownership.identity_at)
-    late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
+    late_writes = LateWriteInvalidation(ownership, peers.invalidate_at, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:

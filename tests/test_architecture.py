@@ -92,6 +92,7 @@ LIBRARIES = {
     "click": ["milena_client.cli.*"],
     "dotenv": ["milena_common.process.run", "milena_client.cli.local.up"],
     "google": [
+        "milena_common.api.methods",
         "milena_common.cluster.slot_map_watch",
         "milena_common.resp.*",
         "milena_common.rpc.*",

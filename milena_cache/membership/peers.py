@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from milena_common.api.errors import FailedPrecondition, NodeLost
 from milena_common.api.keys import split_cache_key
+from milena_common.api.methods import INVALIDATE
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.client_commands import call
 from milena_common.resp.identity import Identity
@@ -30,7 +31,7 @@ class Peers:
         self._identity_at = identity_at
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
-    async def invalidate(self, address: str, key: bytes, timeout: float) -> None:
+    async def invalidate_at(self, address: str, key: bytes, timeout: float) -> None:
         """Have the node at `address` invalidate a cache key, within `timeout` seconds. Raises MilenaError."""
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
@@ -46,7 +47,7 @@ class Peers:
             raise link.error or NodeLost(f"node {address} cannot be reached")
         bucket, object_key = split_cache_key(key)
         request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
-        await stream.call(call("Invalidate", timeout, request), timeout)
+        await stream.call(call(INVALIDATE.name, timeout, request), timeout)
 
     async def close(self) -> None:
         error = FailedPrecondition("the node stops")

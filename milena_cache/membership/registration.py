@@ -144,7 +144,7 @@ class Registration:
             )
         return lease.seconds
 
-    async def leave(self, timeout: float) -> None:
+    async def leave_ring(self, timeout: float) -> None:
         """Leave the ring, within `timeout` seconds. A failure is logged: the lease expires by itself anyway."""
         if not self._join_sent:
             return

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from milena_cache.membership.coordinator import Lease, NodeDescription, Renewal
+from milena_common.api.methods import KEEP_LEASE, LEAVE
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import NodeStatus
 from milena_common.cluster.slot_map import SlotMap
@@ -65,13 +66,13 @@ class RouterCoordinator:
             journal_id=node.journal_id,
         )
         sent_at = self._clock.now()
-        response: Any = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
+        response: Any = await self._connection.exchange(KEEP_LEASE.name, request, CALL_SECONDS)
         if response.send_ring and renewal.ring.epoch:
             request.cluster_id = renewal.ring.cluster_id
             request.last_ring.ring.CopyFrom(renewal.ring.to_update())
             request.last_ring.lease_seconds = renewal.longest_lease
             sent_at = self._clock.now()
-            response = await self._connection.exchange("KeepLease", request, CALL_SECONDS)
+            response = await self._connection.exchange(KEEP_LEASE.name, request, CALL_SECONDS)
         seconds = response.lease_seconds or UNLIMITED_LEASE_SECONDS
         return Lease(seconds, sent_at, response.epoch, response.ring_size, response.cluster_id)
 
@@ -82,7 +83,7 @@ class RouterCoordinator:
             dirty_entries=status.dirty_entries,
             dead_letters=status.dead_letters,
         )
-        await self._connection.call("Leave", request, timeout)
+        await self._connection.call(LEAVE.name, request, timeout)
 
     async def follow_ring(self, on_change: Callable[[SlotMap], None], on_disconnected: Callable[[], None]) -> None:
         watch = AsyncRingWatch(

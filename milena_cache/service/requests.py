@@ -114,7 +114,7 @@ class Requests:
 
     def admit(self) -> None:
         """Take a token of the rate limit for a request on an object. Raises RateLimited."""
-        if self.limiter.rate and (wait := self.limiter.take(self._clock.now())):
+        if self.limiter.rate and (wait := self.limiter.take_tokens(self._clock.now())):
             raise over_limit("this node's", self.limiter.rate, wait)
 
     def place(self, bucket: str, key: bytes, owned_since: int | None = None) -> Place:
@@ -229,9 +229,9 @@ class Requests:
 
     # ---- for operators and other nodes
 
-    def invalidate(self, bucket: str, key: bytes) -> None:
-        """Drop what is known of the object; see `Node.invalidate`."""
-        self._node.invalidate(self._buckets.resolve(bucket, key))
+    def invalidate_object(self, bucket: str, key: bytes) -> None:
+        """Drop what is known of the object; see `Node.invalidate_entry`."""
+        self._node.invalidate_entry(self._buckets.resolve(bucket, key))
 
     async def refresh(self, bucket: str, keys: Sequence[bytes], prefix: bytes) -> Refreshed:
         """Drop the clean entries of `keys`; without any, of all keys that begin with `prefix`."""

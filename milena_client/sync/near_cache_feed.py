@@ -133,7 +133,7 @@ class NearCacheFeed:
                 else:
                     self._near.confirmed(self, self._pings.popleft())
 
-    def drop(self) -> None:
+    def close_after_fork(self) -> None:
         """Close the stream in a process that was forked; the connection is the parent's, and goes on there."""
         self._stream.close()
 

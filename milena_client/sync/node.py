@@ -200,7 +200,7 @@ class RespNode:
         self._sockets = WeakSet()
         self._probing = False
         if self._feed is not None:
-            self._feed.drop()
+            self._feed.close_after_fork()
             self._feed = None
 
     def leave(self, *, lasting: bool = False) -> None:

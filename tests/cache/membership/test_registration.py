@@ -137,16 +137,16 @@ async def test_leaving_tells_the_router_and_a_deaf_router_is_no_obstacle(caplog:
     rig = Rig()
     await settle()
     rig.task.cancel()
-    await rig.registration.leave(1.0)
+    await rig.registration.leave_ring(1.0)
     assert rig.coordinator.left == [NODE]
     assert not rig.registration.joined
-    await rig.registration.leave(1.0)
+    await rig.registration.leave_ring(1.0)
     assert rig.coordinator.left == [NODE], "one leave is enough"
     again = Rig()
     await settle()
     again.task.cancel()
     again.coordinator.problem = Unavailable("gone")
-    await again.registration.leave(1.0)
+    await again.registration.leave_ring(1.0)
     assert "could not leave router" in caplog.text
 
 

@@ -35,7 +35,7 @@ VALUES = {
 def node() -> Iterator[FakeRespNode]:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add(VALUES)
-    node = FakeRespNode(cluster.answer)
+    node = FakeRespNode(cluster.respond)
     yield node
     node.close()
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.principals import Principal
@@ -23,6 +24,9 @@ NO_PASSWORD = (
 WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
 
 
+COMMANDS = CommandTable[Context](categories=("connection",), group="connection")
+
+
 def printable(word: bytes, what: str) -> str:
     """Return a name that CLIENT LIST can show. Raises CommandError for spaces and control characters."""
     if any(not 0x21 <= byte <= 0x7E for byte in word):
@@ -30,6 +34,13 @@ def printable(word: bytes, what: str) -> str:
     return word.decode()
 
 
+@COMMANDS.command(
+    "ping",
+    arity=-1,
+    flags=("fast",),
+    summary="Returns the server's liveliness response.",
+    while_subscribed=True,
+)
 def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > 2:
         raise CommandError("ERR wrong number of arguments for 'ping' command")
@@ -39,10 +50,24 @@ def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
     return argv[1] if len(argv) == 2 else Simple("PONG")
 
 
+@COMMANDS.command(
+    "echo",
+    arity=2,
+    flags=("loading", "stale", "fast"),
+    summary="Returns the given string.",
+)
 def echo(context: Context, session: Session, argv: list[bytes]) -> bytes:
     return argv[1]
 
 
+@COMMANDS.command(
+    "hello",
+    arity=-1,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    since="6.0.0",
+    summary="Handshakes with the Redis server.",
+    behind_all=True,
+)
 def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     protocol = session.protocol
     if len(argv) > 1:
@@ -80,6 +105,12 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
     }
 
 
+@COMMANDS.command(
+    "auth",
+    arity=-2,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    summary="Authenticates the connection.",
+)
 def auth(context: Context, session: Session, argv: list[bytes]) -> Raw:
     if len(argv) > 3:
         raise CommandError(SYNTAX)
@@ -96,91 +127,42 @@ def _authenticated(context: Context, name: bytes) -> Principal:
     return principal
 
 
+@COMMANDS.command(
+    "select",
+    arity=2,
+    flags=("loading", "stale", "fast"),
+    summary="Changes the selected database.",
+)
 def select(context: Context, session: Session, argv: list[bytes]) -> Raw:
     if integer(argv[1]) != 0:
         raise CommandError("ERR SELECT is not allowed in cluster mode")
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "quit",
+    arity=-1,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    summary="Closes the connection.",
+    allowed_in_transaction=True,
+    while_subscribed=True,
+)
 def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.closing = True
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "reset",
+    arity=1,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    since="6.2.0",
+    summary="Resets the connection.",
+    behind_all=True,
+    allowed_in_transaction=True,
+    while_subscribed=True,
+)
 def reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
-    context.tracking.stop(session.id)
+    context.tracking.stop_tracking(session.id)
     session.reset()
     return Simple("RESET")
-
-
-_FLAGS = ("noscript", "loading", "stale", "fast")
-_CONNECTION = ("@connection",)
-COMMANDS = (
-    Command(
-        "ping",
-        ping,
-        -1,
-        flags=("fast",),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Returns the server's liveliness response.",
-    ),
-    Command(
-        "echo",
-        echo,
-        2,
-        flags=("loading", "stale", "fast"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Returns the given string.",
-    ),
-    Command(
-        "hello",
-        hello,
-        -1,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        since="6.0.0",
-        summary="Handshakes with the Redis server.",
-        behind_all=True,
-    ),
-    Command(
-        "auth",
-        auth,
-        -2,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Authenticates the connection.",
-    ),
-    Command(
-        "select",
-        select,
-        2,
-        flags=("loading", "stale", "fast"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Changes the selected database.",
-    ),
-    Command(
-        "quit",
-        quit_,
-        -1,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Closes the connection.",
-    ),
-    Command(
-        "reset",
-        reset,
-        1,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        since="6.2.0",
-        summary="Resets the connection.",
-        behind_all=True,
-    ),
-)
