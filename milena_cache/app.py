@@ -36,6 +36,7 @@ from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
+from milena_cache.reads.part_reads import PartReads
 from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.api_methods import ApiMethods, Named
 from milena_cache.servers.grpc.methods import grpc_methods
@@ -93,6 +94,7 @@ class NodeParts:
     write_through: WriteThrough
     writes: Writes
     node: Node
+    part_reads: PartReads
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -258,6 +260,7 @@ def build(
         write_through=write_through,
         writes=writes,
         node=node,
+        part_reads=PartReads(node, origin, entries.existence, config.max_value_bytes),
     )
 
 
@@ -314,6 +317,7 @@ def build_servers(
     limiter = TokenBucket(config.rate_limit, clock.now())
     requests = Requests(
         parts.node,
+        parts.part_reads,
         parts.flush_waiters,
         parts.failed_writes,
         config.buckets,

@@ -1,8 +1,8 @@
 """Reads: from dirty entries, from memory, from a read in flight, from S3, in this order.
 
 - `reader`: the node's policy; `shared_reads`, `origin_health`: waiting for S3, and stale entries when it fails.
-- `read_modify_write`: commands whose write depends on the object; `listing`: pages of keys; `refresh`: drops clean
-  entries.
+- `part_reads`: parts of objects; `read_modify_write`: commands whose write depends on the object.
+- `listing`, `merged_page`: pages of keys, with what S3 does not have yet; `refresh`: drops clean entries.
 
 Invariants: every read has exactly one outcome, and a hit never awaits.
 """
