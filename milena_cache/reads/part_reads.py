@@ -34,7 +34,7 @@ MAX_CHANGES = 3
 
 # Returns the bytes to read of an object of a size: offset from the beginning, and exact length. Raises
 # RangeNotSatisfiable.
-Cut = Callable[[int], ByteRange]
+RangeOf = Callable[[int], ByteRange]
 
 
 class Part(NamedTuple):
@@ -61,8 +61,8 @@ class PartReads:
         self._max_value_bytes = max_value_bytes
         self._max_kept_bytes = min(max_value_bytes, node.memory.max_bytes)
 
-    def read(
-        self, target: Object, cut: Cut, timeout: float, owned_since: int = 0, if_match: str = ""
+    def read_part(
+        self, target: Object, range_of: RangeOf, timeout: float, owned_since: int = 0, if_match: str = ""
     ) -> Part | Coroutine[Any, Any, Part]:
         """Return the part if memory has the object, else an awaitable that has it within `timeout` seconds.
 
@@ -72,8 +72,8 @@ class PartReads:
         known = self._known_large(target.cache_key, owned_since)
         reading = None if known is not None else self._node.uncounted.read(target, timeout, owned_since)
         if isinstance(reading, Reply):
-            return self._from_memory(reading, cut, if_match)
-        return self._read(target, cut, timeout, owned_since, if_match, known, reading)
+            return self._from_memory(reading, range_of, if_match)
+        return self._read(target, range_of, timeout, owned_since, if_match, known, reading)
 
     def _known_large(self, key: bytes, owned_since: int) -> Known | None:
         """Return what is known of an object that is too large for memory; None: read it as any other."""
@@ -82,7 +82,7 @@ class PartReads:
         known = self._existence.get(key, owned_since)
         return known if known is not None and (known.size or 0) > self._max_kept_bytes else None
 
-    def _from_memory(self, reply: Reply, cut: Cut, if_match: str) -> Part:
+    def _from_memory(self, reply: Reply, range_of: RangeOf, if_match: str) -> Part:
         """Return the part of a whole object, and count the read."""
         value = reply.entry.value
         if value is None:
@@ -91,7 +91,7 @@ class PartReads:
         try:
             if if_match and not same_etag(reply.entry.etag, if_match):
                 raise _other_version(reply.entry.etag, if_match)
-            start, length = cut(len(value))
+            start, length = range_of(len(value))
         except MilenaError:
             self._count(reply.outcome, 0 if reply.outcome in HITS else len(value))
             raise
@@ -110,7 +110,7 @@ class PartReads:
     async def _read(
         self,
         target: Object,
-        cut: Cut,
+        range_of: RangeOf,
         timeout: float,
         owned_since: int,
         if_match: str,
@@ -129,10 +129,10 @@ class PartReads:
                     self._count("error", 0)
                     raise
                 if reply is not None:
-                    return self._from_memory(reply, cut, if_match)
+                    return self._from_memory(reply, range_of, if_match)
             assert known is not None
             try:
-                part = await self._from_s3(target, cut, deadline, owned_since, if_match, known)
+                part = await self._from_s3(target, range_of, deadline, owned_since, if_match, known)
             except (RangeNotSatisfiable, ConditionFailed):
                 # What is remembered may be older than the object that the caller knows.
                 if not remembered:
@@ -168,7 +168,7 @@ class PartReads:
             return Known(info.size, info.etag, expiry_of(info.metadata, target.ref), sent_at, owned_since), None
 
     async def _from_s3(
-        self, target: Object, cut: Cut, deadline: float, owned_since: int, if_match: str, known: Known
+        self, target: Object, range_of: RangeOf, deadline: float, owned_since: int, if_match: str, known: Known
     ) -> Part | None:
         """Return the part of the object that is `known`; None if S3 has another one."""
         size = known.size or 0
@@ -177,7 +177,7 @@ class PartReads:
             return self._missing(owned_since)
         if if_match and not same_etag(known.etag, if_match):
             raise _other_version(known.etag, if_match)
-        part = cut(size)
+        part = range_of(size)
         if part.length > self._max_value_bytes:
             raise part_too_large(target.ref, part, self._max_value_bytes)
         value = b""

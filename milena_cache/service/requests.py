@@ -21,7 +21,7 @@ from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
-from milena_cache.reads.part_reads import Cut, Part, PartReads
+from milena_cache.reads.part_reads import Part, PartReads, RangeOf
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.service.principals import Principal, named
@@ -154,17 +154,17 @@ class Requests:
     def get_part(
         self, place: Place, remaining: float | None, byte_range: ByteRange, *, if_match: str, max_bytes: int = 0
     ) -> Got | Coroutine[Any, Any, Got]:
-        """Return a part of the object as `get` does. Raises as `PartReads.read` does."""
+        """Return a part of the object as `get` does. Raises as `PartReads.read_part` does."""
         check_condition(if_match, "")
         part = self.part(place, byte_range.within, remaining, if_match)
         return self._got_part(part, max_bytes) if isinstance(part, Part) else self._fetched_part(part, max_bytes)
 
     def part(
-        self, place: Place, cut: Cut, remaining: float | None = None, if_match: str = ""
+        self, place: Place, range_of: RangeOf, remaining: float | None = None, if_match: str = ""
     ) -> Part | Coroutine[Any, Any, Part]:
-        """Return what `cut` takes of the object, or an awaitable of it. Raises as `PartReads.read` does."""
+        """Return the range of the object, or an awaitable of it. Raises as `PartReads.read_part` does."""
         target, owned_since = place
-        return self._parts.read(target, cut, self._timeout(remaining), owned_since, if_match)
+        return self._parts.read_part(target, range_of, self._timeout(remaining), owned_since, if_match)
 
     async def _fetched_part(self, reading: Awaitable[Part], max_bytes: int) -> Got:
         return self._got_part(await reading, max_bytes)

@@ -102,7 +102,7 @@ def get_range(
             raise FailedPrecondition("get_range: this router or node does not know ranges yet; upgrade it")
         return _read_entry(response)
 
-    return Operation("Get", request, read, True, "get_range", encoded)
+    return Operation(GET.name, request, read, GET.repeatable, "get_range", encoded)
 
 
 def exists(key: Key, bucket: str) -> Operation[bool]:
@@ -185,7 +185,7 @@ def scan_level(prefix: Key, delimiter: Key, bucket: str, cursor: str) -> Operati
     """Return the operation that reads a page of one level of keys: those without `delimiter` behind `prefix`."""
     encoded = encode_prefix(prefix)
     request = pb.ListRequest(prefix=encoded, bucket=bucket, cursor=cursor, delimiter=encode_delimiter(delimiter))
-    return Operation("List", request, _read_page, True, "scan_level", encoded)
+    return Operation(LIST.name, request, _read_page, LIST.repeatable, "scan_level", encoded)
 
 
 def flush(keys: Iterable[Key] = (), bucket: str = "") -> Operation[Flushed]:

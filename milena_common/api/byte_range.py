@@ -51,8 +51,8 @@ class ByteRange(NamedTuple):
 
     def max_bytes(self, size: int) -> int:
         """Return how many bytes of an object of `size` bytes this can cover at most, satisfiable or not."""
-        most = min(size, self.length) if self.length else size
-        return min(most, -self.offset) if self.offset < 0 else most
+        covered = min(size, self.length) if self.length else size
+        return min(covered, -self.offset) if self.offset < 0 else covered
 
 
 WHOLE = ByteRange(0, 0)

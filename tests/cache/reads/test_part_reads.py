@@ -32,7 +32,7 @@ async def part(
     t: NodeUnderTest, offset: int, length: int = 0, *, key: str = "k", if_match: str = "", owned_since: int = 0
 ) -> Part:
     cut = ByteRange(offset, length).within
-    found = t.parts.part_reads.read(t.object(key), cut, SOON, owned_since, if_match)
+    found = t.parts.part_reads.read_part(t.object(key), cut, SOON, owned_since, if_match)
     return found if isinstance(found, Part) else await found
 
 
@@ -57,7 +57,7 @@ async def test_a_part_in_memory_does_not_await() -> None:
     t = node()
     t.in_s3("k", SMALL)
     await t.get("k")
-    assert isinstance(t.parts.part_reads.read(t.object("k"), ByteRange(0, 1).within, SOON), Part)
+    assert isinstance(t.parts.part_reads.read_part(t.object("k"), ByteRange(0, 1).within, SOON), Part)
 
 
 async def test_a_part_of_a_dirty_value_is_cut_from_it() -> None:
@@ -118,7 +118,7 @@ async def test_a_large_object_that_is_replaced_is_read_as_the_new_one() -> None:
     assert (await part(t, -5)).value == SMALL[-5:]
     assert await t.outcome("k") == ("hit", SMALL)
     del t.store.objects[t.object("k").ref]
-    t.node.invalidate(t.object("k"))
+    t.node.invalidate_entry(t.object("k"))
     assert (await part(t, -5)).reply.entry.value is None
 
 
@@ -136,11 +136,11 @@ async def test_two_parts_of_two_versions_are_refused_by_their_etag() -> None:
     t = node()
     for value in (SMALL, LARGE):
         t.in_s3("k", value)
-        t.node.invalidate(t.object("k"))
+        t.node.invalidate_entry(t.object("k"))
         etag = (await part(t, 0, 5)).reply.entry.etag
         assert (await part(t, 5, 5, if_match=etag)).value == value[5:10]
         t.in_s3("k", value[::-1])
-        t.node.invalidate(t.object("k"))
+        t.node.invalidate_entry(t.object("k"))
         with pytest.raises(ConditionFailed, match="if_match"):
             await part(t, 5, 5, if_match=etag)
         assert (await part(t, 5, 5, if_match=etag_of(value[::-1]))).value == value[::-1][5:10]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from milena_cache.memory.lru import Entry
-from milena_cache.reads.part_reads import Cut, Part
+from milena_cache.reads.part_reads import Part, RangeOf
 from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -56,12 +56,12 @@ async def _read(reading: Awaitable[ReadReply], convert: Callable[[Entry], Any]) 
     return convert((await reading).entry)
 
 
-def read_part(context: Context, session: Session, key: bytes, cut: Cut) -> Any:
-    """Return the bytes that `cut` takes of a key's value, b"" if there is none, or an awaitable of them.
+def read_part(context: Context, session: Session, key: bytes, range_of: RangeOf) -> Any:
+    """Return the bytes that `range_of` selects of a key's value, b"" if there is none, or an awaitable of them.
 
     Raises as `look` does.
     """
-    part = context.requests.part(_place(context, session, key), cut, context.timeout)
+    part = context.requests.part(_place(context, session, key), range_of, context.timeout)
     return part.value if isinstance(part, Part) else _part(part)
 
 
