@@ -1,7 +1,8 @@
 """Pure. The ring as nodes and clients receive it: the owner of each slot, immutable, with an epoch.
 
-It is built from the `RingUpdate` that a router sends. Every call does a lookup, so each slot's target is computed
-with the map: finding the owner of a key takes its CRC and one index into a tuple.
+It is built from the `RingUpdate` that a router sends: a whole ring, or the changes of one. Every call does a
+lookup, so each slot's target is computed with the map: finding the owner of a key takes its CRC and one index into
+a tuple.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
+from milena_common.cluster.runs_message import read_runs
+from milena_common.cluster.slot_runs import Run, replaced, whole
 from milena_common.cluster.slots import SLOTS, slot_of
 
 
@@ -81,8 +84,12 @@ class SlotMap:
         cluster_id: str = "",
         max_value_bytes: int = 0,
         missing: tuple[MissingNode, ...] = (),
+        base: SlotMap | None = None,
     ) -> None:
-        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner."""
+        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner.
+
+        `base`: an earlier map, whose targets are used again where nothing has changed.
+        """
         self.epoch = epoch
         self.default_bucket = default_bucket
         self.cluster_id = cluster_id
@@ -90,37 +97,40 @@ class SlotMap:
         self.nodes = nodes
         self.ranges = ranges
         self.max_value_bytes = max_value_bytes
-        targets = list(_UNOWNED)
-        free = 0
-        for first, last, (address, resp_address, *_), owned_since in ranges:
-            if not free <= first <= last < SLOTS:
-                raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
-            free = last + 1
-            for slot in range(first, free):
-                targets[slot] = Target(slot, address, resp_address, owned_since)
-        self.targets = tuple(targets)
+        self.targets: tuple[Target, ...] = _targets(ranges, base)
 
     @classmethod
     def empty(cls) -> Self:
         return cls(0, "", (), ())
 
     @classmethod
-    def from_update(cls, update: pb.RingUpdate) -> Self:
-        """Return the map of `update`. Raises ValueError with the reason if it is not a valid ring."""
+    def from_update(cls, update: pb.RingUpdate, base: SlotMap | None = None) -> Self:
+        """Return the map of `update`. Raises ValueError with the reason if it is not a valid ring.
+
+        `base` is the last map of the same stream, None if there is none: an update may have only what differs.
+        """
         nodes = tuple(
             MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0, node.journal_id)
             for node in update.nodes
         )
-        addresses = {node.address for node in nodes}
-        if len(addresses) < len(nodes) or "" in addresses:
-            raise ValueError("a node has no address, or the address of another one")
-        try:
-            ranges = tuple(
-                MapRange(part.first, part.last, nodes[part.node], part.owned_since) for part in update.slots
-            )
-        except IndexError:
-            raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
+        _check(nodes)
         missing = tuple(map(MissingNode.from_message, update.missing))
+        if update.base_epoch:
+            if base is None or base.epoch != update.base_epoch:
+                known = base.epoch if base is not None else 0
+                raise ValueError(f"a change of the ring with epoch {update.base_epoch}; known is {known}")
+            nodes, ranges = _changed(base, update, nodes)
+            missing = base.missing if update.same_missing else missing
+        elif update.HasField("runs"):
+            runs = read_runs(update.runs, [node.address for node in nodes])
+            ranges = _ranges(runs, nodes)
+        else:
+            try:
+                ranges = tuple(
+                    MapRange(part.first, part.last, nodes[part.node], part.owned_since) for part in update.slots
+                )
+            except IndexError:
+                raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
         return cls(
             update.epoch,
             update.default_bucket,
@@ -129,6 +139,7 @@ class SlotMap:
             update.cluster_id,
             update.max_value_bytes,
             missing,
+            base,
         )
 
     def to_update(self) -> pb.RingUpdate:
@@ -158,3 +169,67 @@ class SlotMap:
     def find(self, cache_key: bytes) -> Target:
         """Return the owner of `cache_key`."""
         return self.targets[slot_of(cache_key)]
+
+
+def _targets(ranges: tuple[MapRange, ...], base: SlotMap | None) -> tuple[Target, ...]:
+    """Return the target of each slot; those of `base` where owner and epoch are the same. Raises ValueError."""
+    targets: list[Target] = list(_UNOWNED)
+    before = base.ranges if base is not None else ()
+    place = free = 0
+    for first, last, node, owned_since in ranges:
+        if not free <= first <= last < SLOTS:
+            raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
+        free = last + 1
+        start = first
+        while start < free:
+            while place < len(before) and before[place].last < start:
+                place += 1
+            end, same = free, False
+            if base is not None and place < len(before) and before[place].first < free:
+                known = before[place]
+                if known.first > start:
+                    end = known.first
+                else:
+                    end = min(known.last + 1, free)
+                    same = known.owned_since == owned_since and known.node == node
+            if base is not None and same:
+                targets[start:end] = base.targets[start:end]
+            else:
+                for slot in range(start, end):
+                    targets[slot] = Target(slot, node.address, node.resp_address, owned_since)
+            start = end
+    return tuple(targets)
+
+
+def _check(nodes: tuple[MapNode, ...]) -> None:
+    addresses = {node.address for node in nodes}
+    if len(addresses) < len(nodes) or "" in addresses:
+        raise ValueError("a node has no address, or the address of another one")
+
+
+def _ranges(runs: list[Run], nodes: tuple[MapNode, ...]) -> tuple[MapRange, ...]:
+    by_address = {node.address: node for node in nodes}
+    try:
+        return tuple(
+            MapRange(first, last, by_address[address], owned_since)
+            for first, last, address, owned_since in runs
+            if address
+        )
+    except KeyError as error:
+        raise ValueError(f"slots are owned by {error}, which is no node") from None
+
+
+def _changed(
+    base: SlotMap, update: pb.RingUpdate, changed: tuple[MapNode, ...]
+) -> tuple[tuple[MapNode, ...], tuple[MapRange, ...]]:
+    """Return the nodes and the ranges of `base` after the changes in `update`.
+
+    Raises ValueError if they do not fit.
+    """
+    by_address = {node.address: node for node in (*base.nodes, *changed)}
+    for address in update.removed:
+        by_address.pop(address, None)
+    nodes = tuple(by_address[address] for address in sorted(by_address))
+    changes = read_runs(update.runs, [node.address for node in nodes])
+    before = whole(((first, last, node.address, since) for first, last, node, since in base.ranges), 0)
+    return nodes, _ranges(replaced(before, changes), nodes)
