@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from bench.nodes.node_parts import BUCKETS, bench_config, node_parts
+from milena_cache.app import build_servers, node_identity
 from milena_cache.membership.ownership import Ownership
 from milena_cache.servers.resp.state.ring_view import RingView
 from milena_client.core.routing import Routes
@@ -23,6 +25,8 @@ from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
 from milena_router.ring.watch_streams import Published, ring_update, short_update
+from tests.support.memory_disk import MemoryDisk
+from tests.support.s3.memory_store import MemoryStore
 
 ROUNDS = 15
 NODES = 300
@@ -120,8 +124,14 @@ def history(report: Report, low: int, high: int, weights: Sequence[float], chang
     return ring
 
 
+def ownership_of_a_node(address: str) -> Ownership:
+    config = bench_config(max_entries=1, max_bytes=2**20, max_in_flight_bytes=2**20)
+    parts = node_parts(MemoryStore(BUCKETS.default), MemoryDisk(), config)
+    return build_servers(config, parts, address, node_identity(config, parts, "bench"), lambda: False).ownership
+
+
 def cluster_slots_bytes(ring: Ring) -> int:
-    ownership = Ownership(ring.members[0].address)
+    ownership = ownership_of_a_node(ring.members[0].address)
     ownership.update(SlotMap.from_update(ring_update(ring, "bucket", "cluster")))
     return len(RingView().slots(ownership))
 
@@ -154,9 +164,10 @@ def followers(report: Report, name: str, ring: Ring) -> None:
     )
     base = SlotMap.from_update(short_update(published(ring)))
 
+    nodes = [ownership_of_a_node(joined.members[0].address) for _ in range(2 * ROUNDS)]
+
     def follow(update: bytes, known: SlotMap | None) -> None:
-        slot_map = SlotMap.from_update(type(change).FromString(update), known)
-        Ownership(joined.members[0].address).update(slot_map)
+        nodes.pop().update(SlotMap.from_update(type(change).FromString(update), known))
 
     routes = Routes("", "", lambda address, _: address)
     by_change, by_whole = change.SerializeToString(), whole.SerializeToString()

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from milena_common.cluster.slot_moves import Move, moves
-from milena_common.cluster.slot_runs import Run, differences, replaced, whole
+from milena_common.cluster.slot_runs import Run, by_slot, differences, replaced, whole
 from milena_common.cluster.slots import SLOTS, slot_of
 
 
@@ -69,11 +69,7 @@ class Ring:
         self.epoch = epoch
         self.members = members
         self._runs = runs
-        self._owners: list[str] = []
-        self._since: list[int] = []
-        for first, last, address, owned_since in runs:
-            self._owners += [address] * (last + 1 - first)
-            self._since += [owned_since] * (last + 1 - first)
+        self._owners, self._since = by_slot(runs)
         self._successors: dict[str, list[Move]] = {}
 
     @classmethod

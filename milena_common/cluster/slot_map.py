@@ -7,12 +7,13 @@ a tuple.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.runs_message import read_runs
-from milena_common.cluster.slot_runs import Run, replaced, whole
+from milena_common.cluster.slot_runs import Run, replaced
 from milena_common.cluster.slots import SLOTS, slot_of
 
 
@@ -28,7 +29,6 @@ class Target(NamedTuple):
     owned_since: int
 
 
-# The target of each slot while the slot has no owner.
 _UNOWNED = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 
@@ -84,11 +84,11 @@ class SlotMap:
         cluster_id: str = "",
         max_value_bytes: int = 0,
         missing: tuple[MissingNode, ...] = (),
-        base: SlotMap | None = None,
+        targets: tuple[Target, ...] | None = None,
     ) -> None:
         """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner.
 
-        `base`: an earlier map, whose targets are used again where nothing has changed.
+        `targets`: those of `ranges`, if they are known; else they are computed.
         """
         self.epoch = epoch
         self.default_bucket = default_bucket
@@ -97,7 +97,7 @@ class SlotMap:
         self.nodes = nodes
         self.ranges = ranges
         self.max_value_bytes = max_value_bytes
-        self.targets: tuple[Target, ...] = _targets(ranges, base)
+        self.targets: tuple[Target, ...] = _targets(ranges) if targets is None else targets
 
     @classmethod
     def empty(cls) -> Self:
@@ -115,11 +115,12 @@ class SlotMap:
         )
         _check(nodes)
         missing = tuple(map(MissingNode.from_message, update.missing))
+        targets = None
         if update.base_epoch:
             if base is None or base.epoch != update.base_epoch:
                 known = base.epoch if base is not None else 0
                 raise ValueError(f"a change of the ring with epoch {update.base_epoch}; known is {known}")
-            nodes, ranges = _changed(base, update, nodes)
+            nodes, ranges, targets = _changed(base, update, nodes)
             missing = base.missing if update.same_missing else missing
         elif update.HasField("runs"):
             runs = read_runs(update.runs, [node.address for node in nodes])
@@ -139,7 +140,7 @@ class SlotMap:
             update.cluster_id,
             update.max_value_bytes,
             missing,
-            base,
+            targets,
         )
 
     def to_update(self) -> pb.RingUpdate:
@@ -171,33 +172,14 @@ class SlotMap:
         return self.targets[slot_of(cache_key)]
 
 
-def _targets(ranges: tuple[MapRange, ...], base: SlotMap | None) -> tuple[Target, ...]:
-    """Return the target of each slot; those of `base` where owner and epoch are the same. Raises ValueError."""
+def _targets(ranges: tuple[MapRange, ...]) -> tuple[Target, ...]:
     targets: list[Target] = list(_UNOWNED)
-    before = base.ranges if base is not None else ()
-    place = free = 0
-    for first, last, node, owned_since in ranges:
+    free = 0
+    for first, last, _, _ in ranges:
         if not free <= first <= last < SLOTS:
             raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
         free = last + 1
-        start = first
-        while start < free:
-            while place < len(before) and before[place].last < start:
-                place += 1
-            end, same = free, False
-            if base is not None and place < len(before) and before[place].first < free:
-                known = before[place]
-                if known.first > start:
-                    end = known.first
-                else:
-                    end = min(known.last + 1, free)
-                    same = known.owned_since == owned_since and known.node == node
-            if base is not None and same:
-                targets[start:end] = base.targets[start:end]
-            else:
-                for slot in range(start, end):
-                    targets[slot] = Target(slot, node.address, node.resp_address, owned_since)
-            start = end
+    _fill(targets, ranges)
     return tuple(targets)
 
 
@@ -221,15 +203,36 @@ def _ranges(runs: list[Run], nodes: tuple[MapNode, ...]) -> tuple[MapRange, ...]
 
 def _changed(
     base: SlotMap, update: pb.RingUpdate, changed: tuple[MapNode, ...]
-) -> tuple[tuple[MapNode, ...], tuple[MapRange, ...]]:
-    """Return the nodes and the ranges of `base` after the changes in `update`.
+) -> tuple[tuple[MapNode, ...], tuple[MapRange, ...], tuple[Target, ...]]:
+    """Return the nodes, ranges and targets of `base` after the changes in `update`; nothing else is computed anew.
 
     Raises ValueError if they do not fit.
     """
-    by_address = {node.address: node for node in (*base.nodes, *changed)}
+    by_address = {node.address: node for node in base.nodes}
+    known = by_address.keys() & {node.address for node in changed}
+    by_address |= {node.address: node for node in changed}
     for address in update.removed:
         by_address.pop(address, None)
     nodes = tuple(by_address[address] for address in sorted(by_address))
-    changes = read_runs(update.runs, [node.address for node in nodes])
-    before = whole(((first, last, node.address, since) for first, last, node, since in base.ranges), 0)
-    return nodes, _ranges(replaced(before, changes), nodes)
+    moved = _ranges(read_runs(update.runs, [node.address for node in nodes]), nodes)
+    if sum(last + 1 - first for first, last, _, _ in base.ranges) != SLOTS:
+        raise ValueError("a change of a ring that has slots without an owner")
+    ranges, targets = base.ranges, list(base.targets)
+    if known:
+        readdressed = {
+            part: part._replace(node=by_address[part.node.address]) for part in ranges if part.node.address in known
+        }
+        ranges = tuple(readdressed.get(part, part) for part in ranges)
+        _fill(targets, readdressed.values())
+    ranges = tuple(replaced(ranges, moved))
+    _fill(targets, moved)
+    if not by_address.keys() >= {part.node.address for part in ranges}:
+        raise ValueError("slots are owned by a node that was removed")
+    return nodes, ranges, tuple(targets)
+
+
+def _fill(targets: list[Target], ranges: Iterable[MapRange]) -> None:
+    """Set the targets of the slots of `ranges`."""
+    for first, last, (address, resp_address, *_), owned_since in ranges:
+        for slot in range(first, last + 1):
+            targets[slot] = Target(slot, address, resp_address, owned_since)

@@ -29,7 +29,7 @@ from heapq import heapify, heapreplace
 from math import ceil, floor
 from typing import NamedTuple
 
-from milena_common.cluster.slot_runs import Run
+from milena_common.cluster.slot_runs import Run, by_slot
 from milena_common.cluster.slots import SLOTS
 
 # Slots of one epoch are preferred if they are so large a part of what must move.
@@ -79,16 +79,15 @@ class _Rebalancing:
 
     def __init__(self, present: list[Run], weights: Mapping[str, float]) -> None:
         self.moves: list[Move] = []
-        self.owners: list[str] = []
-        owned: Counter[str] = Counter()
-        for first, last, address, _ in present:
-            self.owners += [address if address in weights else ""] * (last + 1 - first)
-            owned[address] += last + 1 - first
+        self.owners, _ = by_slot(present)
+        owned = Counter(self.owners)
         share = shares(weights, owned)
         self.lacks = {each: share[each] - owned[each] for each in sorted(weights) if share[each] > owned[each]}
         self.exceeds = {each: owned[each] - share[each] for each in sorted(weights) if share[each] < owned[each]}
         ownerless = [run for run in present if run.address not in weights]
         if ownerless:
+            for first, last, _, _ in ownerless:
+                self.owners[first : last + 1] = [""] * (last + 1 - first)
             self._assign(ownerless)
         if self.exceeds:
             self._give(present)
@@ -165,10 +164,11 @@ class _Rebalancing:
 
     def _returned_epoch(self, present: list[Run]) -> int | None:
         """Return the epoch whose slots nearly fill what must move; None if there is none."""
-        owned: Counter[tuple[str, int]] = Counter()
+        owned: dict[tuple[str, int], int] = {}
         for first, last, address, owned_since in present:
             if address in self.exceeds:
-                owned[address, owned_since] += last + 1 - first
+                key = (address, owned_since)
+                owned[key] = owned.get(key, 0) + last + 1 - first
         usable: Counter[int] = Counter()
         for (address, owned_since), count in owned.items():
             usable[owned_since] += min(count, self.exceeds[address])

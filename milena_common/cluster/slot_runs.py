@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from milena_common.cluster.slots import SLOTS
 
@@ -15,6 +17,10 @@ class Run(NamedTuple):
     last: int
     address: str
     owned_since: int
+
+
+# A run, or another tuple of first and last slot, owner, and epoch.
+R = TypeVar("R", bound=tuple[int, int, Any, int])
 
 
 def whole(ranges: Iterable[tuple[int, int, str, int]], epoch: int) -> list[Run]:
@@ -36,37 +42,51 @@ def whole(ranges: Iterable[tuple[int, int, str, int]], epoch: int) -> list[Run]:
     return runs
 
 
-def replaced(runs: Iterable[Run], changes: Iterable[Run]) -> list[Run]:
+def by_slot(runs: Sequence[Run]) -> tuple[list[str], list[int]]:
+    """Return the owner of each slot, and since when; `runs` have every slot."""
+    lengths = [last + 1 - first for first, last, _, _ in runs]
+    owners = chain.from_iterable(map(repeat, [run.address for run in runs], lengths))
+    since = chain.from_iterable(map(repeat, [run.owned_since for run in runs], lengths))
+    return list(owners), list(since)
+
+
+def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
     """Return `runs`, which have every slot, with `changes` in their place, and equal adjacent runs joined.
 
     `changes` do not overlap.
     """
-    waiting = sorted(changes, reverse=True)
-    pieces: list[Run] = []
+    waiting = sorted(changes, key=itemgetter(0), reverse=True)
+    next_change = waiting[-1][0] if waiting else SLOTS
+    made: list[Any] = []
+    # Most runs stay as they are: for those nothing is computed but that they cannot be joined.
+    last_owner, last_since = None, -1
     for run in runs:
-        first, last, address, owned_since = run
-        if not waiting or waiting[-1].first > last:
-            pieces.append(run)
-            continue
-        free = first
-        while waiting and waiting[-1].first <= last:
-            change = waiting[-1]
-            if free < change.first:
-                pieces.append(Run(free, change.first - 1, address, owned_since))
-            free = min(change.last, last) + 1
-            pieces.append(Run(max(first, change.first), free - 1, change.address, change.owned_since))
-            if change.last > last:
-                break  # the rest of it is in the next run
-            waiting.pop()
-        if free <= last:
-            pieces.append(Run(free, last, address, owned_since))
-    joined = pieces[:1]
-    for run in pieces[1:]:
-        if run[2:] == joined[-1][2:]:
-            joined[-1] = Run(joined[-1].first, run.last, run.address, run.owned_since)
+        first, last, owner, owned_since = run
+        make: Any = type(run)
+        if next_change > last:
+            pieces: list[Any] = [run]
         else:
-            joined.append(run)
-    return joined
+            pieces = []
+            free = first
+            while next_change <= last:
+                change = waiting[-1]
+                if free < change[0]:
+                    pieces.append(make(free, change[0] - 1, owner, owned_since))
+                free = min(change[1], last) + 1
+                pieces.append(make(max(first, change[0]), free - 1, *change[2:]))
+                if change[1] > last:
+                    break  # the rest of it is in the next run
+                waiting.pop()
+                next_change = waiting[-1][0] if waiting else SLOTS
+            if free <= last:
+                pieces.append(make(free, last, owner, owned_since))
+        for piece in pieces:
+            if piece[3] == last_since and piece[2] == last_owner:
+                made[-1] = make(made[-1][0], *piece[1:])
+            else:
+                made.append(piece)
+                last_owner, last_since = piece[2:]
+    return made
 
 
 def differences(old: Iterable[Run], new: Iterable[Run]) -> list[Run]:
@@ -75,6 +95,9 @@ def differences(old: Iterable[Run], new: Iterable[Run]) -> list[Run]:
     before = iter(old)
     known = next(before)
     for run in new:
+        if run is known:
+            known = next(before, run)
+            continue
         first = run.first
         while first <= run.last:
             while known.last < first:
