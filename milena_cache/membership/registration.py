@@ -5,8 +5,8 @@ cannot be reached it retries with jittered backoff, without a limit; it logs tha
 attempt. Renewals go over a stream that stays open: an overloaded router ends unary calls that wait to begin, and a
 renewal lost to that would take the node out of the ring just when it is needed.
 
-A restarted router does not know the ring and requests the one that this node holds: it is sent only then, and not
-with each renewal.
+A restarted router does not know the ring and requests the one that this node holds, or held before its own restart:
+it is sent only then, and not with each renewal.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Registration:
         router: its address, host:port
         rng: random numbers from 0 to 1, for the jitter
         newest_epoch: returns the greatest epoch in the version of any write of this node
-        ring: returns the newest ring, from whichever router it came
+        ring: returns the newest ring, from whichever router it came, or from before this process started
         status: returns the counts of dirty writes that go with each renewal and with Leave
         """
         self.router = router

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from milena_common.cluster.slot_moves import Move, moves
-from milena_common.cluster.slot_runs import Run, by_slot, differences, replaced, whole
+from milena_common.cluster.slot_runs import Run, differences, owner_by_slot, replaced, since_by_slot, whole
 from milena_common.cluster.slots import SLOTS, slot_of
 
 
@@ -69,7 +69,8 @@ class Ring:
         self.epoch = epoch
         self.members = members
         self._runs = runs
-        self._owners, self._since = by_slot(runs)
+        self._owners = owner_by_slot(runs)
+        self._since = since_by_slot(runs)
         self._successors: dict[str, list[Move]] = {}
 
     @classmethod

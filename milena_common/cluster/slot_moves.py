@@ -29,7 +29,7 @@ from heapq import heapify, heapreplace
 from math import ceil, floor
 from typing import NamedTuple
 
-from milena_common.cluster.slot_runs import Run, by_slot
+from milena_common.cluster.slot_runs import Run, owner_by_slot
 from milena_common.cluster.slots import SLOTS
 
 # Slots of one epoch are preferred if they are so large a part of what must move.
@@ -79,7 +79,7 @@ class _Rebalancing:
 
     def __init__(self, present: list[Run], weights: Mapping[str, float]) -> None:
         self.moves: list[Move] = []
-        self.owners, _ = by_slot(present)
+        self.owners = owner_by_slot(present)
         owned = Counter(self.owners)
         share = shares(weights, owned)
         self.lacks = {each: share[each] - owned[each] for each in sorted(weights) if share[each] > owned[each]}

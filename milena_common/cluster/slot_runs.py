@@ -42,12 +42,16 @@ def whole(ranges: Iterable[tuple[int, int, str, int]], epoch: int) -> list[Run]:
     return runs
 
 
-def by_slot(runs: Sequence[Run]) -> tuple[list[str], list[int]]:
-    """Return the owner of each slot, and since when; `runs` have every slot."""
+def owner_by_slot(runs: Sequence[Run]) -> list[str]:
+    """Return the owner of each slot; `runs` have every slot."""
     lengths = [last + 1 - first for first, last, _, _ in runs]
-    owners = chain.from_iterable(map(repeat, [run.address for run in runs], lengths))
-    since = chain.from_iterable(map(repeat, [run.owned_since for run in runs], lengths))
-    return list(owners), list(since)
+    return list(chain.from_iterable(map(repeat, [address for _, _, address, _ in runs], lengths)))
+
+
+def since_by_slot(runs: Sequence[Run]) -> list[int]:
+    """Return the epoch since which each slot has its owner; `runs` have every slot."""
+    lengths = [last + 1 - first for first, last, _, _ in runs]
+    return list(chain.from_iterable(map(repeat, [since for _, _, _, since in runs], lengths)))
 
 
 def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:

@@ -256,6 +256,19 @@ def test_a_node_that_the_restart_finds_away_loses_its_slots_and_the_others_keep_
     assert sum(a != b for a, b in zip(owner_of_each_slot(last), has, strict=True)) <= 2
 
 
+def test_nodes_that_were_all_restarted_own_the_same_slots_anew(started: Started) -> None:
+    """They know the ring of before from their journals, and belong to no cluster yet."""
+    last = ring_of(A, B, C)
+    for member in (A, B, C):
+        restarted = replace(member, node_id=f"new-{member.node_id}")
+        assert started.join(restarted, held(last, "")) == [], "it is asked for its ring"
+        started.join(restarted, told(last, lease=0.0))
+    ring = started.membership.ring
+    assert ring.epoch > last.epoch
+    assert owner_of_each_slot(ring) == owner_of_each_slot(last)
+    assert {since for _, _, _, since in ring.ranges()} == {ring.epoch}
+
+
 def test_epochs_grow_after_recovery_though_the_clock_is_set_back(started: Started) -> None:
     ahead = int(WALL * 1000) + 10**9
     last = ring_of(A, epoch=ahead)
