@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from milena_cache.configuration.config import Config
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
+from milena_cache.membership import stored_ring
 from milena_cache.membership.coordinator import NodeDescription
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.late_writes import LateWriteInvalidation
@@ -373,8 +374,18 @@ def build_membership(
     late_writes = LateWriteInvalidation(ownership, peers.invalidate_at, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
+    before = stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, ""))
+
+    def store_ring(disk: Disk) -> None:
+        # Not on a full disk, where it would take the room that is needed to take records out.
+        if not journal.full:
+            disk.set_metadata(stored_ring.NAME, stored_ring.to_text(ownership.slot_map))
+
     def ring_changed(slot_map: SlotMap) -> None:
+        known = ownership.epoch
         changed = ownership.update(slot_map)
+        if ownership.epoch > known and slot_map.nodes:
+            journal.defer(store_ring)
         servers.identity.ring_changed(ownership.slot_map.cluster_id)
         if ownership.slot_map.cluster_id:
             journal.joined(lineage_of_cluster(ownership.slot_map.cluster_id))
@@ -391,7 +402,7 @@ def build_membership(
             parts.clock,
             parts.rng,
             lambda: journal.versions.epoch,
-            lambda: ownership.slot_map,
+            lambda: ownership.slot_map if ownership.epoch else before,
             ring_changed,
             servers.identity,
             status.for_routers,

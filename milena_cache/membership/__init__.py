@@ -2,7 +2,8 @@
 
 - `coordinator`: the Protocol of the part of the cluster that holds the ring; `router_coordinator`: a router as one.
 - `registration`: joins the ring and renews the lease; `identity`: the cluster that the node belongs to.
-- `ownership`: the slots of this node, and the owners of the others, by the newest ring.
+- `ownership`: the slots of this node, and the owners of the others, by the newest ring; `stored_ring`: that ring in
+  the journal, for a router that starts after all nodes were restarted.
 - `peers`, `late_writes`: connections to other nodes, and invalidation there of keys whose slot moved during a
   write.
 

@@ -46,7 +46,7 @@ class Registration:
         clock: the one by which the coordinator counts leases
         rng: random numbers from 0 to 1, for the jitter
         newest_epoch: returns the greatest epoch in the version of any write of this node
-        ring: returns the newest ring, from whichever coordinator it came
+        ring: returns the newest ring, from whichever coordinator it came, or from before this process started
         ring_changed: called with each newer ring of this one
         status: returns the counts of dirty writes that go with each renewal, and with leaving
         """

@@ -72,6 +72,7 @@ class Routes(Generic[W]):
         bucket = canonical_bucket(self._bucket, slot_map.default_bucket)
         self._prefix = cache_key(bucket, b"") if bucket else b""
         ways: dict[tuple[str, Identity], W] = {}
+        way_of: dict[str, W] = {}  # by the node's gRPC address
         for node in slot_map.nodes:
             if node.resp_address:
                 place = (node.resp_address, self._identity(node.node_id))
@@ -79,14 +80,14 @@ class Routes(Generic[W]):
                 ways[place] = (
                     self._ways.get(place) or self._redirects.pop(node.resp_address, None) or self._make(*place)
                 )
+                way_of[node.address] = ways[place]
         gone = [way for place, way in self._ways.items() if place not in ways]
         gone += self._redirects.values()
         self._redirects = {}
         self._ways = ways
         by_slot = [self._nowhere] * SLOTS
         for first, last, node, _ in slot_map.ranges:
-            way = ways.get((node.resp_address, self._identity(node.node_id)), self._nowhere)
-            by_slot[first : last + 1] = [way] * (last + 1 - first)
+            by_slot[first : last + 1] = [way_of.get(node.address, self._nowhere)] * (last + 1 - first)
         self.by_slot = by_slot
         self.only = by_slot[0] if all(way is by_slot[0] for way in by_slot) else None
         return gone

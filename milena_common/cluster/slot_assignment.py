@@ -1,19 +1,15 @@
 """Pure. The ring: the assignment of the 16384 slots to nodes, as an immutable value with an epoch.
 
-**Method: weighted rendezvous hashing** of slots to nodes (Thaler and Ravishankar, "Using name-based mappings
-to increase hit rates", 1998; weights as in Schindelhauer and Schomaker, "Weighted distributed hash tables",
-2005). Each node has a number u in (0, 1) for each slot, derived from its address alone; the slot goes to the
-node with the smallest -ln(u) / weight. A join moves slots only to the joining node, a leave moves only the
-slots of the leaving node, and the same members give the same ring in any order of joining, so a restarted
-router computes the ring that it had. The successor of a slot is the node with the second smallest number.
+**The assignment is state.** The next ring is computed from this one and the nodes that it is to have
+(`milena_common.cluster.slot_moves`): a change moves as few slots as it can, and leaves a node's slots in few
+ranges. So two rings of the same nodes may differ, and a router that starts must learn the ring that there is
+(`milena_router.ring.recovery`) before it makes another.
 
-**Why not a circle of virtual nodes:** to keep the fullest of 32 nodes within 1.15 × the mean it needs hundreds
-of points a node, and its spread is still more uneven.
+**Why not a function of the nodes' addresses**, such as rendezvous hashing: slots that lie side by side have
+different owners then, so a ring of three nodes has 11,000 ranges and a reply to `CLUSTER SLOTS` a megabyte, and its
+shares are as even as chance makes them.
 
-**Why u is stratified.** With independent u, a node's slots are binomial: at 32 nodes the mean is 512 and the
-standard deviation 22, so the fullest exceeds 1.15 × the mean in one ring of a hundred. Here a node's u are a
-random permutation of 16384 equal strata with a random place inside each, which halves the variance (each
-node uses every part of (0, 1) equally often): 1.15 is then five standard deviations away.
+**The successor** of a slot is the node that gets it if its owner leaves, and no other node does.
 
 **Epochs and `owned_since`.** Every change makes a new ring with a greater epoch. For each slot the ring also
 holds the epoch at which its owner got it. A node stamps its entries with that number, and an entry with an
@@ -23,14 +19,13 @@ node that lost its slots and got them back does not serve the entries that it ha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import shake_128
-from itertools import groupby
-from math import log
-from struct import unpack
 from typing import NamedTuple, Self
 
+from milena_common.cluster.slot_moves import Move, moves
+from milena_common.cluster.slot_runs import Run, differences, owner_by_slot, replaced, since_by_slot, whole
 from milena_common.cluster.slots import SLOTS, slot_of
 
 
@@ -60,45 +55,31 @@ class Owner(NamedTuple):
     owned_since: int
 
 
-def _scores(address: str, weight: float) -> list[float]:
-    """Return the node's -ln(u) / weight for each slot, u stratified. Takes about 15 ms."""
-    draws = unpack(f"<{SLOTS}Q", shake_128(address.encode()).digest(8 * SLOTS))
-    scores = [0.0] * SLOTS
-    for rank, slot in enumerate(sorted(range(SLOTS), key=draws.__getitem__)):
-        # The low bits place u inside its stratum; the high bits have already decided the rank.
-        inside = ((draws[slot] & 0xFFFFFFFF) + 0.5) / 2**32
-        scores[slot] = -log((rank + inside) / SLOTS) / weight
-    return scores
-
-
 class Ring:
     """Slot → node, immutable. Create one with `Ring.empty()` and derive the next with `with_members`.
 
-    `_scores` is a cache, filled when a score is needed; rings derived from each other share its lists.
+    `epoch`: grows with each change. `members`: the nodes, in order of their addresses. `_successors` is a cache: by
+    the address of an owner, the moves that its leave would cause, in order of their slots.
     """
 
-    __slots__ = ("_owners", "_scores", "_since", "epoch", "members")
+    __slots__ = ("_owners", "_runs", "_since", "_successors", "epoch", "members")
 
-    def __init__(
-        self,
-        epoch: int,
-        members: tuple[Member, ...],
-        scores: dict[tuple[str, float], list[float]],
-        owners: list[str],
-        since: list[int],
-    ) -> None:
+    def __init__(self, epoch: int, members: tuple[Member, ...], runs: tuple[Run, ...]) -> None:
+        """Create a ring from `runs`, which have every slot once, in ascending order."""
         self.epoch = epoch
         self.members = members
-        self._scores = scores
-        self._owners = owners
-        self._since = since
+        self._runs = runs
+        self._owners = owner_by_slot(runs)
+        self._since = since_by_slot(runs)
+        self._successors: dict[str, list[Move]] = {}
 
     @classmethod
     def empty(cls, epoch: int = 0) -> Self:
-        return cls(epoch, (), {}, [""] * SLOTS, [epoch] * SLOTS)
+        return cls(epoch, (), (Run(0, SLOTS - 1, "", epoch),))
 
-    def restored(self, epoch: int, members: Iterable[Member], ranges: Iterable[tuple[int, int, str, int]]) -> Ring:
-        """Return the ring that another process published, with exactly its `ranges`, and this ring's cached scores.
+    @classmethod
+    def restored(cls, epoch: int, members: Iterable[Member], ranges: Iterable[tuple[int, int, str, int]]) -> Self:
+        """Return the ring that another process published, with exactly its `ranges`.
 
         Raises ValueError if `ranges` do not ascend, overlap, name an address that is no member's, or have an
         `owned_since` above `epoch`.
@@ -107,26 +88,11 @@ class Ring:
         addresses = {member.address for member in ordered}
         if len(addresses) < len(ordered) or any(not member.weight > 0 for member in ordered):
             raise ValueError("two members have one address, or a weight is not positive")
-        owners, since = [""] * SLOTS, [epoch] * SLOTS
-        free = 0
-        for first, last, address, owned_since in ranges:
-            if not free <= first <= last < SLOTS or address not in addresses or not 0 <= owned_since <= epoch:
+        runs = whole(ranges, epoch)
+        for first, last, address, owned_since in runs:
+            if (address and address not in addresses) or not 0 <= owned_since <= epoch:
                 raise ValueError(f"slots {first} to {last} of {address!r} since {owned_since}, epoch {epoch}")
-            free = last + 1
-            owners[first:free] = [address] * (free - first)
-            since[first:free] = [owned_since] * (free - first)
-        return Ring(epoch, ordered, self._scores, owners, since)
-
-    def compute_scores(self, member: Member) -> None:
-        """Compute and keep the scores of `member` (15 ms), so that a later ring with it is computed quickly."""
-        self._scores_of(member)
-
-    def _scores_of(self, member: Member) -> list[float]:
-        key = (member.address, member.weight)
-        scores = self._scores.get(key)
-        if scores is None:
-            scores = self._scores[key] = _scores(*key)
-        return scores
+        return cls(epoch, ordered, tuple(runs))
 
     def with_members(self, members: Iterable[Member], epoch: int, *, renewed: Collection[str] = ()) -> Ring:
         """Return the ring of exactly `members`, at `epoch`, which must be greater than this ring's.
@@ -139,18 +105,12 @@ class Ring:
         ordered = tuple(sorted(members, key=lambda member: member.address))
         if any(not member.weight > 0 for member in ordered):
             raise ValueError("weights must be positive")
-        scores = {(member.address, member.weight): self._scores_of(member) for member in ordered}
-        addresses = [member.address for member in ordered]
-        if ordered:
-            rows = zip(*scores.values(), strict=True)
-            owners = [addresses[row.index(min(row))] for row in rows]
-        else:
-            owners = [""] * SLOTS
-        since = [
-            old_since if old == new and new not in renewed else epoch
-            for old, new, old_since in zip(self._owners, owners, self._since, strict=True)
-        ]
-        return Ring(epoch, ordered, scores, owners, since)
+        if not ordered:
+            left = [Run(first, last, "", epoch) for first, last, address, _ in self._runs if address]
+            return Ring(epoch, (), tuple(replaced(self._runs, left)))
+        runs = [run if run.address not in renewed else run._replace(owned_since=epoch) for run in self._runs]
+        moved = [Run(*move, epoch) for move in moves(self._runs, _weights(ordered))]
+        return Ring(epoch, ordered, tuple(replaced(runs, moved)))
 
     def owner(self, slot: int) -> str:
         """Return the address of the node that owns `slot`; "" in an empty ring."""
@@ -161,28 +121,38 @@ class Ring:
         slot = slot_of(cache_key)
         return Owner(slot, self._owners[slot], self._since[slot])
 
-    def ranges(self) -> Iterator[tuple[int, int, str, int]]:
-        """Yield (first, last, owner's address, owned since) of each run of equal slots, both ends included.
+    def ranges(self) -> list[Run]:
+        """Return the runs of slots with one owner since one epoch, as few as possible, in ascending order.
 
         Slots without an owner are in none.
         """
-        for (address, since), slots in groupby(
-            range(SLOTS), key=lambda slot: (self._owners[slot], self._since[slot])
-        ):
-            if address:
-                run = list(slots)
-                yield run[0], run[-1], address, since
+        return [run for run in self._runs if run.address]
+
+    def differences(self, base: Ring) -> list[Run]:
+        """Return the runs of this ring that are not so in `base`; an empty ring's slots have the owner ""."""
+        return differences(base._runs, self._runs)
 
     def successor(self, slot: int) -> str:
-        """Return the address of the node that would own `slot` if its owner left; "" if there is none."""
+        """Return the address of the node that would own `slot` if its owner left; "" if there is none.
+
+        The first call for a node's slots computes its leave, as `with_members` would.
+        """
         owner = self._owners[slot]
-        rest = [(self._scores_of(m)[slot], m.address) for m in self.members if m.address != owner]
-        return min(rest)[1] if rest else ""
+        rest = [member for member in self.members if member.address != owner]
+        if not owner or not rest:
+            return ""
+        found = self._successors.get(owner)
+        if found is None:
+            found = self._successors[owner] = sorted(moves(self._runs, _weights(rest)))
+        return found[bisect_right(found, slot, key=lambda move: move.first) - 1].destination
 
     def slots_by_node(self) -> dict[str, int]:
         """Return the number of slots that each member owns."""
         counts = {member.address: 0 for member in self.members}
-        for address in self._owners:
-            if address:
-                counts[address] += 1
+        for first, last, address, _ in self.ranges():
+            counts[address] += last + 1 - first
         return counts
+
+
+def _weights(members: Iterable[Member]) -> dict[str, float]:
+    return {member.address: member.weight for member in members}

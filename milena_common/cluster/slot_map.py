@@ -1,15 +1,19 @@
 """Pure. The ring as nodes and clients receive it: the owner of each slot, immutable, with an epoch.
 
-It is built from the `RingUpdate` that a router sends. Every call does a lookup, so each slot's target is computed
-with the map: finding the owner of a key takes its CRC and one index into a tuple.
+It is built from the `RingUpdate` that a router sends: a whole ring, or the changes of one. Every call does a
+lookup, so each slot's target is computed with the map: finding the owner of a key takes its CRC and one index into
+a tuple.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
+from milena_common.cluster.runs_message import read_runs
+from milena_common.cluster.slot_runs import Run, replaced
 from milena_common.cluster.slots import SLOTS, slot_of
 
 
@@ -25,7 +29,6 @@ class Target(NamedTuple):
     owned_since: int
 
 
-# The target of each slot while the slot has no owner.
 _UNOWNED = tuple(Target(slot, "", "", 0) for slot in range(SLOTS))
 
 
@@ -81,8 +84,12 @@ class SlotMap:
         cluster_id: str = "",
         max_value_bytes: int = 0,
         missing: tuple[MissingNode, ...] = (),
+        targets: tuple[Target, ...] | None = None,
     ) -> None:
-        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner."""
+        """Build the map. `ranges` ascend and do not overlap, else ValueError; slots in none have no owner.
+
+        `targets`: those of `ranges`, if they are known; else they are computed.
+        """
         self.epoch = epoch
         self.default_bucket = default_bucket
         self.cluster_id = cluster_id
@@ -90,37 +97,41 @@ class SlotMap:
         self.nodes = nodes
         self.ranges = ranges
         self.max_value_bytes = max_value_bytes
-        targets = list(_UNOWNED)
-        free = 0
-        for first, last, (address, resp_address, *_), owned_since in ranges:
-            if not free <= first <= last < SLOTS:
-                raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
-            free = last + 1
-            for slot in range(first, free):
-                targets[slot] = Target(slot, address, resp_address, owned_since)
-        self.targets = tuple(targets)
+        self.targets: tuple[Target, ...] = _targets(ranges) if targets is None else targets
 
     @classmethod
     def empty(cls) -> Self:
         return cls(0, "", (), ())
 
     @classmethod
-    def from_update(cls, update: pb.RingUpdate) -> Self:
-        """Return the map of `update`. Raises ValueError with the reason if it is not a valid ring."""
+    def from_update(cls, update: pb.RingUpdate, base: SlotMap | None = None) -> Self:
+        """Return the map of `update`. Raises ValueError with the reason if it is not a valid ring.
+
+        `base` is the last map of the same stream, None if there is none: an update may have only what differs.
+        """
         nodes = tuple(
             MapNode(node.address, node.resp_address, node.node_id, node.weight or 1.0, node.journal_id)
             for node in update.nodes
         )
-        addresses = {node.address for node in nodes}
-        if len(addresses) < len(nodes) or "" in addresses:
-            raise ValueError("a node has no address, or the address of another one")
-        try:
-            ranges = tuple(
-                MapRange(part.first, part.last, nodes[part.node], part.owned_since) for part in update.slots
-            )
-        except IndexError:
-            raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
+        _check(nodes)
         missing = tuple(map(MissingNode.from_message, update.missing))
+        targets = None
+        if update.base_epoch:
+            if base is None or base.epoch != update.base_epoch:
+                known = base.epoch if base is not None else 0
+                raise ValueError(f"a change of the ring with epoch {update.base_epoch}; known is {known}")
+            nodes, ranges, targets = _changed(base, update, nodes)
+            missing = base.missing if update.same_missing else missing
+        elif update.HasField("runs"):
+            runs = read_runs(update.runs, [node.address for node in nodes])
+            ranges = _ranges(runs, nodes)
+        else:
+            try:
+                ranges = tuple(
+                    MapRange(part.first, part.last, nodes[part.node], part.owned_since) for part in update.slots
+                )
+            except IndexError:
+                raise ValueError(f"slots are owned by a node that is not one of the {len(nodes)}") from None
         return cls(
             update.epoch,
             update.default_bucket,
@@ -129,6 +140,7 @@ class SlotMap:
             update.cluster_id,
             update.max_value_bytes,
             missing,
+            targets,
         )
 
     def to_update(self) -> pb.RingUpdate:
@@ -158,3 +170,69 @@ class SlotMap:
     def find(self, cache_key: bytes) -> Target:
         """Return the owner of `cache_key`."""
         return self.targets[slot_of(cache_key)]
+
+
+def _targets(ranges: tuple[MapRange, ...]) -> tuple[Target, ...]:
+    targets: list[Target] = list(_UNOWNED)
+    free = 0
+    for first, last, _, _ in ranges:
+        if not free <= first <= last < SLOTS:
+            raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
+        free = last + 1
+    _fill(targets, ranges)
+    return tuple(targets)
+
+
+def _check(nodes: tuple[MapNode, ...]) -> None:
+    addresses = {node.address for node in nodes}
+    if len(addresses) < len(nodes) or "" in addresses:
+        raise ValueError("a node has no address, or the address of another one")
+
+
+def _ranges(runs: list[Run], nodes: tuple[MapNode, ...]) -> tuple[MapRange, ...]:
+    by_address = {node.address: node for node in nodes}
+    try:
+        return tuple(
+            MapRange(first, last, by_address[address], owned_since)
+            for first, last, address, owned_since in runs
+            if address
+        )
+    except KeyError as error:
+        raise ValueError(f"slots are owned by {error}, which is no node") from None
+
+
+def _changed(
+    base: SlotMap, update: pb.RingUpdate, changed: tuple[MapNode, ...]
+) -> tuple[tuple[MapNode, ...], tuple[MapRange, ...], tuple[Target, ...]]:
+    """Return the nodes, ranges and targets of `base` after the changes in `update`; nothing else is computed anew.
+
+    Raises ValueError if they do not fit.
+    """
+    by_address = {node.address: node for node in base.nodes}
+    known = by_address.keys() & {node.address for node in changed}
+    by_address |= {node.address: node for node in changed}
+    for address in update.removed:
+        by_address.pop(address, None)
+    nodes = tuple(by_address[address] for address in sorted(by_address))
+    moved = _ranges(read_runs(update.runs, [node.address for node in nodes]), nodes)
+    if sum(last + 1 - first for first, last, _, _ in base.ranges) != SLOTS:
+        raise ValueError("a change of a ring that has slots without an owner")
+    ranges, targets = base.ranges, list(base.targets)
+    if known:
+        readdressed = {
+            part: part._replace(node=by_address[part.node.address]) for part in ranges if part.node.address in known
+        }
+        ranges = tuple(readdressed.get(part, part) for part in ranges)
+        _fill(targets, readdressed.values())
+    ranges = tuple(replaced(ranges, moved))
+    _fill(targets, moved)
+    if not by_address.keys() >= {part.node.address for part in ranges}:
+        raise ValueError("slots are owned by a node that was removed")
+    return nodes, ranges, tuple(targets)
+
+
+def _fill(targets: list[Target], ranges: Iterable[MapRange]) -> None:
+    """Set the targets of the slots of `ranges`."""
+    for first, last, (address, resp_address, *_), owned_since in ranges:
+        for slot in range(first, last + 1):
+            targets[slot] = Target(slot, address, resp_address, owned_since)

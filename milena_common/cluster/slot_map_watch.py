@@ -5,6 +5,9 @@ ring stays valid: nodes and their slots outlive a router, and a node that gets a
 longer owns replies with the owner. Reconnects have growing, jittered pauses, so that a thousand clients do not come
 back at the same moment.
 
+The first ring of a stream is whole, and the next ones may be changes of the one before. A change that does not fit
+ends the stream, so that the next one begins with a whole ring again.
+
 A ring with an epoch below the newest known one is ignored, whichever router it comes from. Epochs grow across
 restarts of the router.
 
@@ -28,6 +31,7 @@ from google.protobuf.message import Message
 from milena_common.api.errors import FailedPrecondition, MilenaError
 from milena_common.api.methods import WATCH_RING
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.runs_message import RUNS
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.runtime.backoff import Backoff
 
@@ -76,14 +80,19 @@ class Following:
         self._rejected_pause = rejected_pause
         self._newest = 0
         self._failures = 0
+        self._last: SlotMap | None = None
+
+    def connected(self) -> None:
+        """Begin a new stream: its first ring is no change of another."""
+        self._last = None
 
     def received(self, update: pb.RingUpdate) -> None:
         """Adopt the ring of `update` unless a newer one is known. Raises ValueError if it is not a valid ring."""
-        known = update.epoch < self._newest or update.epoch == self.current.epoch
-        slot_map = None if known else SlotMap.from_update(update)
+        # A ring that is not adopted is kept as well: the next update of the stream may be a change of it.
+        slot_map = self._last = SlotMap.from_update(update, self._last)
         self._failures = 0
         self.rejected = False
-        if slot_map is not None:
+        if slot_map.epoch >= self._newest and slot_map.epoch != self.current.epoch:
             self._newest = slot_map.epoch
             self.current = slot_map
             self._on_change(slot_map)
@@ -127,7 +136,7 @@ class AsyncRingWatch:
         self._connection = connection
         self._clock = clock
         self._on_disconnected = on_disconnected
-        self._request = pb.WatchRingRequest(node_id=node_id)
+        self._request = pb.WatchRingRequest(node_id=node_id, features=RUNS)
         self._following = Following(on_change, rng, rejected_pause)
 
     @property
@@ -144,6 +153,7 @@ class AsyncRingWatch:
         """Follow the ring until cancelled."""
         while True:
             why: Exception | None = None
+            self._following.connected()
             try:
                 async with aclosing(self._connection.watch(WATCH_RING.name, self._request)) as updates:
                     async for update in updates:
@@ -200,10 +210,12 @@ class RingWatch:
             thread.join()
 
     def _follow(self) -> None:
+        request = pb.WatchRingRequest(features=RUNS)
         while not self._closed.is_set():
             why: Exception | None = None
+            self._following.connected()
             try:
-                with closing(self._connection.watch(WATCH_RING.name, pb.WatchRingRequest())) as updates:
+                with closing(self._connection.watch(WATCH_RING.name, request)) as updates:
                     for update in updates:
                         self._following.received(update)
             except (MilenaError, ValueError) as error:

@@ -72,7 +72,7 @@ def _last_ring(request: pb.JoinRequest, newest: int) -> LastRing | None:
         if len(slot_map.missing) > MAX_MISSING or not all(map(_is_allowed, slot_map.missing)):
             raise ValueError(f"missing: allowed are {MAX_MISSING} nodes, with an address, ids and a reason")
         ranges = ((first, last, node.address, since) for first, last, node, since in slot_map.ranges)
-        ring = Ring.empty().restored(update.epoch, members, ranges)
+        ring = Ring.restored(update.epoch, members, ranges)
     except ValueError as error:
         raise InvalidRequest(f"last_ring: {error}") from None
     lease_seconds = request.last_ring.lease_seconds

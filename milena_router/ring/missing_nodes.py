@@ -17,7 +17,7 @@ from math import inf
 from milena_common.cluster.missing_node import MissingNode, NodeStatus
 from milena_common.cluster.slot_assignment import Member
 
-# As many as a ring has members at most. Beyond it, the records with the fewest known writes are dropped first.
+# Beyond it, the records with the fewest known writes are dropped first.
 MAX_MISSING = 256
 
 

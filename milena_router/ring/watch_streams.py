@@ -2,23 +2,41 @@
 
 A watcher gets the ring at once and then after each change. It gets the newest ring when it is ready for one, so a
 slow reader skips rings, and nothing is queued for it.
+
+A watcher that understands it gets the first ring of a stream in a short form, and then only what differs from the
+ring that the stream sent last. Every other watcher, of a version before, gets whole rings of ranges.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import NamedTuple
 
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.methods import WATCH_RING, served_by_router
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
+from milena_common.cluster.runs_message import RUNS, runs_message
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.rpc.server import Message, StreamMethod
 from milena_router.ring.membership import Membership
 
 # Clients and nodes together; each keeps a connection open.
 MAX_WATCHERS = 8192
+# Rings that are kept to make changes of. A watcher that has missed more gets the whole ring.
+MAX_BASES = 8
+
+
+class Published(NamedTuple):
+    """A ring as watchers get it, with the nodes that are missing."""
+
+    ring: Ring
+    default_bucket: str
+    cluster_id: str
+    max_value_bytes: int
+    missing: tuple[MissingNode, ...]
 
 
 class RingWatchers:
@@ -36,8 +54,10 @@ class RingWatchers:
         self._max_value_bytes = max_value_bytes
         self._changed = asyncio.Event()
         self._stopped = False
-        self._update = b""
-        self._update_of: Ring | None = None
+        self._newest: Published | None = None
+        self._bases: deque[Published] = deque(maxlen=MAX_BASES)
+        # By what the watcher understands and the epoch of the ring that it has: the update to the newest ring.
+        self._updates: dict[tuple[bool, int], bytes] = {}
 
     def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
         """Return the router's streams, for a `GrpcServer`."""
@@ -51,16 +71,18 @@ class RingWatchers:
         self._check_access(request.node_id)
         self.open += 1
         try:
-            sent: Ring | None = None
+            short = bool(request.features & RUNS)
+            sent = -1
             while not self._stopped:
-                ring = self._membership.ring
-                if ring is sent or self._membership.recovering:
+                epoch = self._membership.ring.epoch
+                if epoch == sent or self._membership.recovering:
                     await self._changed.wait()
                 else:
-                    if sent is None:
+                    if sent < 0:
                         self._check_access(request.node_id)  # the members were not known during recovery
-                    sent = ring
-                    yield self._serialized(ring)
+                    # The epoch and not the ring: a thousand slow watchers must not keep a thousand old rings.
+                    base, sent = sent, epoch
+                    yield self._serialized(short, base)
         finally:
             self.open -= 1
 
@@ -83,20 +105,31 @@ class RingWatchers:
                 "requests to the router"
             )
 
-    def _serialized(self, ring: Ring) -> bytes:
-        """Return the update for all watchers, cached: building it costs as much as sending it to a hundred."""
-        if self._update_of is not ring:
-            membership = self._membership
-            update = ring_update(
-                ring,
+    def _serialized(self, short: bool, base_epoch: int) -> bytes:
+        """Return the update for a watcher that has the ring with `base_epoch`, -1: none; `short`: it takes runs.
+
+        Cached: building one costs as much as sending it to a hundred.
+        """
+        membership = self._membership
+        newest = self._newest
+        if newest is None or newest.ring is not membership.ring:
+            if newest is not None:
+                self._bases.append(newest)
+            self._updates.clear()
+            newest = self._newest = Published(
+                membership.ring,
                 membership.default_bucket,
                 membership.cluster_id,
                 self._max_value_bytes,
                 membership.missing.all(),
             )
-            self._update = update.SerializeToString()
-            self._update_of = ring
-        return self._update
+        base = next((each for each in self._bases if short and each.ring.epoch == base_epoch), None)
+        key = (short, base.ring.epoch if base else 0)
+        update = self._updates.get(key)
+        if update is None:
+            message = short_update(newest, base) if short else ring_update(*newest)
+            update = self._updates[key] = message.SerializeToString()
+        return update
 
 
 def ring_update(
@@ -106,7 +139,10 @@ def ring_update(
     max_value_bytes: int = 0,
     missing: Iterable[MissingNode] = (),
 ) -> pb.RingUpdate:
-    """Return the message for `ring` and its `missing` nodes; `max_value_bytes` 0 leaves that field unknown."""
+    """Return the whole ring with ranges, which every version reads.
+
+    `max_value_bytes` 0 leaves that field unknown.
+    """
     places = {member.address: place for place, member in enumerate(ring.members)}
     update = pb.RingUpdate(
         epoch=ring.epoch,
@@ -118,6 +154,34 @@ def ring_update(
     )
     for first, last, address, owned_since in ring.ranges():
         update.slots.add(first=first, last=last, node=places[address], owned_since=owned_since)
+    return update
+
+
+def short_update(published: Published, base: Published | None = None) -> pb.RingUpdate:
+    """Return the ring with runs: what differs from `base`, whole without one."""
+    ring = published.ring
+    places = {member.address: place for place, member in enumerate(ring.members)}
+    update = pb.RingUpdate(
+        epoch=ring.epoch,
+        default_bucket=published.default_bucket,
+        cluster_id=published.cluster_id,
+        max_value_bytes=published.max_value_bytes,
+    )
+    nodes = {member.address: _ring_node(member) for member in ring.members}
+    known: dict[str, pb.RingNode] = {}
+    if base is None or not base.ring.members or not ring.members:
+        # Slots of a ring without members have no owner, and a change has no word for that.
+        base = None
+        update.runs.CopyFrom(runs_message(ring.ranges(), places))
+    else:
+        update.base_epoch = base.ring.epoch
+        known = {member.address: _ring_node(member) for member in base.ring.members}
+        update.removed.extend(sorted(known.keys() - nodes.keys()))
+        update.runs.CopyFrom(runs_message(ring.differences(base.ring), places))
+    update.nodes.extend(node for address, node in nodes.items() if known.get(address) != node)
+    update.same_missing = base is not None and base.missing == published.missing
+    if not update.same_missing:
+        update.missing.extend(node.to_message() for node in published.missing)
     return update
 
 

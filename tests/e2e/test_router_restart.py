@@ -13,6 +13,7 @@ import pytest
 from milena_client import ConditionFailed, Milena, MilenaError, NearCache, Unavailable
 from milena_client.admin import Admin
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.slot_map import SlotMap
 from tests.e2e.conftest import StartCluster
 from tests.e2e.raw import refusal, router_stub
 from tests.support.cluster import Cluster
@@ -249,3 +250,32 @@ def test_a_node_of_another_cluster_at_a_dead_node_s_address_serves_and_takes_not
         assert moto.client.get_object(Bucket=bucket, Key=lost[0])["Body"].read() == b"THEIRS"
         theirs = moto.client.list_objects_v2(Bucket=bucket)["Contents"]
         assert {each["Key"] for each in theirs} == set(lost)
+
+
+def owner_of_each_slot(cluster: Cluster) -> list[str]:
+    with router_stub(cluster.address) as router:
+        update = next(router.WatchRing(pb.WatchRingRequest(), timeout=30))
+        return [target.address for target in SlotMap.from_update(update).targets]
+
+
+def test_a_restart_of_the_router_and_all_nodes_changes_no_owner(start_cluster: StartCluster) -> None:
+    """What is only in the journals stays with the nodes that own it: the ring is not made anew of its members."""
+    cluster = start_cluster(2, node_env=NEVER_UPLOADED)
+    cluster.wait_for_ring(2)
+    for size in (3, 4):
+        cluster.add_node()
+        cluster.wait_for_ring(size)
+    owners = owner_of_each_slot(cluster)
+    with Milena(cluster.address) as client:
+        for number in range(200):
+            client.set(f"object{number}", b"%d" % number)
+    for server in (cluster.router, *cluster.nodes):
+        server.kill()
+    cluster.router.restart(DEFAULT)
+    for node in cluster.nodes:
+        node.restart()
+    cluster.wait_for_ring(4)
+    assert owner_of_each_slot(cluster) == owners
+    with Milena(cluster.address) as client:
+        assert [client.get(f"object{number}") for number in range(200)] == [b"%d" % n for n in range(200)]
+    assert not cluster.tracebacks()

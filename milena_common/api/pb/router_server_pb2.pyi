@@ -422,13 +422,15 @@ class RefreshResponse(_message.Message):
     def __init__(self, refreshed: _Optional[int] = ..., dirty: _Optional[int] = ...) -> None: ...
 
 class WatchRingRequest(_message.Message):
-    __slots__ = ("node_id",)
+    __slots__ = ("node_id", "features")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     node_id: str
-    def __init__(self, node_id: _Optional[str] = ...) -> None: ...
+    features: int
+    def __init__(self, node_id: _Optional[str] = ..., features: _Optional[int] = ...) -> None: ...
 
 class RingUpdate(_message.Message):
-    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing")
+    __slots__ = ("epoch", "nodes", "slots", "default_bucket", "cluster_id", "max_value_bytes", "missing", "runs", "base_epoch", "removed", "same_missing")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -436,6 +438,10 @@ class RingUpdate(_message.Message):
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     MAX_VALUE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    BASE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    SAME_MISSING_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     nodes: _containers.RepeatedCompositeFieldContainer[RingNode]
     slots: _containers.RepeatedCompositeFieldContainer[SlotRange]
@@ -443,7 +449,23 @@ class RingUpdate(_message.Message):
     cluster_id: str
     max_value_bytes: int
     missing: _containers.RepeatedCompositeFieldContainer[MissingNode]
-    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ...) -> None: ...
+    runs: SlotRuns
+    base_epoch: int
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    same_missing: bool
+    def __init__(self, epoch: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[RingNode, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotRange, _Mapping]]] = ..., default_bucket: _Optional[str] = ..., cluster_id: _Optional[str] = ..., max_value_bytes: _Optional[int] = ..., missing: _Optional[_Iterable[_Union[MissingNode, _Mapping]]] = ..., runs: _Optional[_Union[SlotRuns, _Mapping]] = ..., base_epoch: _Optional[int] = ..., removed: _Optional[_Iterable[str]] = ..., same_missing: bool = ...) -> None: ...
+
+class SlotRuns(_message.Message):
+    __slots__ = ("lengths", "owners", "since", "epochs")
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    owners: _containers.RepeatedScalarFieldContainer[int]
+    since: _containers.RepeatedScalarFieldContainer[int]
+    epochs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, lengths: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., since: _Optional[_Iterable[int]] = ..., epochs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RingNode(_message.Message):
     __slots__ = ("address", "resp_address", "node_id", "weight", "journal_id")

@@ -1,14 +1,11 @@
-"""The ring's promises: evenness, few slots moved, the same ring for the same members, and who had what since when.
+"""The ring's promises: even shares, few slots moved, the same state in every process, and who had what since when.
 
-Drawing a node's scores takes 15 ms, so the nodes come from one pool whose ring is made once; a ring derived from
-it finds their scores there.
+`test_slot_moves` has long histories of changes.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from itertools import pairwise
-from math import sqrt
 
 import pytest
 from hypothesis import given, settings
@@ -20,13 +17,8 @@ from milena_common.cluster.slots import SLOTS, slot_of
 POOL = tuple(Member(f"10.0.{n % 3}.{n}:{50051 + n % 2}") for n in range(36))
 
 
-@cache
-def pool_ring() -> Ring:
-    return Ring.empty().with_members(POOL, 1)
-
-
 def ring_of(*members: Member) -> Ring:
-    return pool_ring().with_members(members, 2)
+    return Ring.empty().with_members(members, 2)
 
 
 def owners(ring: Ring) -> list[str]:
@@ -40,33 +32,22 @@ def members(low: int, high: int) -> st.SearchStrategy[list[Member]]:
 # ---- evenness
 
 
-@pytest.mark.parametrize(
-    "name", ["10.1.2.{}:50051", "cache-{}.cache.prod.svc.cluster.local:50051", "127.0.0.1:5{:04}"]
-)
-def test_fullest_of_3_to_32_equal_nodes_has_at_most_1_15_of_the_mean(name: str) -> None:
-    ring = Ring.empty()
-    for number in range(1, 33):
-        ring = ring.with_members([*ring.members, Member(name.format(number))], number)
-        if number >= 3:
-            fullest = max(ring.slots_by_node().values())
-            assert fullest <= 1.15 * SLOTS / number, f"{fullest} of {SLOTS} slots on one of {number} nodes"
+@pytest.mark.parametrize("number", [3, 7, 32, 100, 300])
+def test_equal_nodes_have_shares_within_2_percent_of_the_mean(number: int) -> None:
+    ring = ring_of(*(Member(f"10.1.2.{n}:50051") for n in range(number)))
+    grown = ring.with_members([*ring.members, Member("new:1")], 3)
+    for each, nodes in ((ring, number), (grown, number + 1)):
+        for slots in each.slots_by_node().values():
+            assert abs(slots - SLOTS / nodes) <= 0.02 * SLOTS / nodes
 
 
-@settings(max_examples=25)
-@given(members(3, 32))
-def test_any_equal_nodes_are_even(nodes: list[Member]) -> None:
-    assert max(ring_of(*nodes).slots_by_node().values()) <= 1.15 * SLOTS / len(nodes)
-
-
-@settings(max_examples=10)
+@settings(max_examples=20)
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=6))
 def test_weights_are_honoured(weights: list[float]) -> None:
     nodes = [Member(f"node{n}:1", weight=weight) for n, weight in enumerate(weights)]
     slots = Ring.empty().with_members(nodes, 1).slots_by_node()
     for node in nodes:
-        share = node.weight / sum(weights)
-        deviation = sqrt(share * (1 - share) / SLOTS)
-        assert slots[node.address] / SLOTS == pytest.approx(share, abs=5 * deviation + 0.001)
+        assert abs(slots[node.address] - SLOTS * node.weight / sum(weights)) <= 1
 
 
 def test_equal_weights_are_one_whatever_their_size() -> None:
@@ -85,7 +66,7 @@ def test_a_join_moves_few_slots_and_only_to_the_node_that_joins(nodes: list[Memb
     after = before.with_members(nodes, 3)
     moved = [(a, b) for a, b in zip(owners(before), owners(after), strict=True) if a != b]
     assert {b for _, b in moved} <= {joining.address}
-    assert 0 < len(moved) <= 1.25 * SLOTS / len(nodes)
+    assert len(moved) == after.slots_by_node()[joining.address] > 0
 
 
 @settings(max_examples=25)
@@ -98,13 +79,15 @@ def test_a_leave_moves_exactly_the_slots_of_the_node_that_leaves(nodes: list[Mem
         assert (a != b) == (a == leaving.address)
 
 
-@settings(max_examples=10)
-@given(members(2, 12))
-def test_leave_undoes_join(nodes: list[Member]) -> None:
-    *old, joining = nodes
-    before = ring_of(*old)
-    after = before.with_members([*old, joining], 3).with_members(old, 4)
-    assert owners(after) == owners(before)
+@settings(max_examples=20)
+@given(members(3, 20), st.integers(0, 2))
+def test_a_node_that_returns_gets_the_slots_back_that_it_had(nodes: list[Member], number: int) -> None:
+    away = nodes[number]
+    before = ring_of(*nodes[:2]).with_members(nodes, 3)
+    after = before.with_members([node for node in nodes if node != away], 4).with_members(nodes, 5)
+    had = {slot for slot, owner in enumerate(owners(before)) if owner == away.address}
+    has = {slot for slot, owner in enumerate(owners(after)) if owner == away.address}
+    assert len(had & has) >= len(had) - len(nodes), "shares are rounded, up or down"
 
 
 @settings(max_examples=10)
@@ -126,26 +109,33 @@ def test_more_weight_takes_slots_from_others_and_gives_none_away() -> None:
     assert moved == {heavier.address}
 
 
-# ---- the same members, the same ring
+# ---- the same state everywhere
 
 
-@settings(max_examples=10)
-@given(st.data())
-def test_the_order_and_history_of_joins_do_not_matter(data: st.DataObject) -> None:
-    nodes = data.draw(members(1, 10))
-    order = data.draw(st.permutations(nodes))
-    passer_by = data.draw(st.sampled_from(POOL))
-    ring = pool_ring().with_members([passer_by], 2)
-    for epoch, number in enumerate(range(1, len(order) + 1), 3):
-        ring = ring.with_members(order[:number], epoch)
-    assert owners(ring) == owners(ring_of(*nodes))
-    assert ring.members == ring_of(*nodes).members
+def test_a_ring_made_from_nothing_is_one_range_a_node_in_order_of_addresses() -> None:
+    """Another process, machine or Python version must come to the same."""
+    ring = Ring.empty().with_members([Member(f"cache{n}:50051", node_id=f"id{n}") for n in (3, 1, 2)], 1)
+    assert ring.ranges() == [
+        (0, 5461, "cache1:50051", 1),
+        (5462, 10922, "cache2:50051", 1),
+        (10923, 16383, "cache3:50051", 1),
+    ]
 
 
-def test_a_ring_is_a_function_of_addresses_alone() -> None:
-    """Its owners, noted once: another process, machine or Python version must come to the same."""
-    ring = Ring.empty().with_members([Member(f"cache{n}:50051", node_id=f"id{n}") for n in (1, 2, 3)], 1)
-    assert "".join(ring.owner(slot)[5] for slot in range(0, SLOTS, 1024)) == "3322111133121132"
+@settings(max_examples=15)
+@given(st.lists(members(1, 6), min_size=1, max_size=6), members(1, 6))
+def test_a_restored_ring_goes_on_as_the_one_that_was_published(
+    history: list[list[Member]], then: list[Member]
+) -> None:
+    ring = Ring.empty()
+    for epoch, nodes in enumerate(history, 1):
+        ring = ring.with_members(nodes, epoch)
+    restored = Ring.restored(ring.epoch, ring.members, ring.ranges())
+    assert restored.ranges() == ring.ranges()
+    assert restored.with_members(then, 99).ranges() == ring.with_members(then, 99).ranges()
+    assert [restored.successor(slot) for slot in range(0, SLOTS, 97)] == [
+        ring.successor(slot) for slot in range(0, SLOTS, 97)
+    ]
 
 
 # ---- epochs

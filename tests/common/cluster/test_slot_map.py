@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import MapNode, SlotMap, Target
 from milena_common.cluster.slots import SLOTS, slot_of
-from milena_router.ring.watch_streams import ring_update
+from milena_router.ring.watch_streams import Published, ring_update, short_update
 
 A = pb.RingNode(address="a:50051", resp_address="a:6379", node_id="1")
 B = pb.RingNode(address="b:50051")
@@ -80,3 +81,110 @@ def test_every_key_has_the_owner_that_the_router_gives_it(rings: list[list[str]]
         slot, address, since = ring.find(key)
         expected = Target(slot, address, f"{address[0]}:6379", since) if address else Target(slot, "", "", 0)
         assert slot_map.find(key) == expected
+
+
+# ---- the short form, and changes of a ring
+
+
+def published(ring: Ring, missing: tuple[MissingNode, ...] = ()) -> Published:
+    return Published(ring, "b", "c", 9, missing)
+
+
+def received(sent: pb.RingUpdate, base: SlotMap | None = None) -> SlotMap:
+    return SlotMap.from_update(pb.RingUpdate.FromString(sent.SerializeToString()), base)
+
+
+def nodes_of(names: str, ids: str = "1") -> list[Member]:
+    return [Member(f"{name}:50051", ids, addresses={"resp": f"{name}:6379"}) for name in names]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from("abcdef")), st.sampled_from("12"), st.booleans()), min_size=2, max_size=6
+    )
+)
+def test_changes_of_a_ring_lead_to_the_same_map_as_the_whole_one(history: list[tuple[set[str], str, bool]]) -> None:
+    ring = Ring.empty(1)
+    sent, base = published(ring), None
+    for epoch, (names, ids, lost) in enumerate(history, 2):
+        old = sent
+        members = nodes_of("".join(names), ids)
+        renewed = [member.address for member in members if member not in ring.members]
+        ring = ring.with_members(members, epoch, renewed=renewed)
+        sent = published(ring, (MissingNode("x:1", "", "", None, 0, 5.0, "lost"),) if lost else ())
+        if base is None:
+            base = received(short_update(old))
+        by_change = received(short_update(sent, old), base)
+        whole, by_ranges = received(short_update(sent)), received(ring_update(*sent))
+        for slot_map in (by_change, whole):
+            assert slot_map.targets == by_ranges.targets
+            assert slot_map.ranges == by_ranges.ranges
+            assert slot_map.nodes == by_ranges.nodes
+            assert slot_map.missing == by_ranges.missing
+            assert (slot_map.epoch, slot_map.cluster_id, slot_map.max_value_bytes) == (epoch, "c", 9)
+        base = by_change
+
+
+def test_a_change_has_only_what_differs() -> None:
+    before = Ring.empty().with_members(nodes_of("abcdefgh"), 1)
+    after = before.with_members(nodes_of("abcdefghi"), 2)
+    change = short_update(published(after), published(before))
+    assert [node.address for node in change.nodes] == ["i:50051"]
+    assert change.same_missing
+    known = received(short_update(published(before)))
+    changed = received(change, known)
+    kept = [slot for slot in range(SLOTS) if changed.targets[slot] is known.targets[slot]]
+    assert len(kept) == SLOTS - after.slots_by_node()["i:50051"], "other targets are used again"
+    left = short_update(published(before), published(after))
+    assert (list(left.removed), list(left.nodes)) == (["i:50051"], [])
+
+
+def test_a_change_of_another_ring_than_the_last_one_is_refused() -> None:
+    before = Ring.empty().with_members(nodes_of("ab"), 5)
+    change = short_update(published(before.with_members(nodes_of("abc"), 6)), published(before))
+    assert change.base_epoch == 5
+    with pytest.raises(ValueError, match=r"epoch 5; known is 0"):
+        received(change)
+    with pytest.raises(ValueError, match=r"epoch 5; known is 4"):
+        received(change, received(short_update(published(Ring.empty().with_members(nodes_of("ab"), 4)))))
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pb.SlotRuns(lengths=[SLOTS - 1], owners=[1], since=[0], epochs=[5]),
+        pb.SlotRuns(lengths=[SLOTS, 1], owners=[1, 1], since=[0, 0], epochs=[5]),
+        pb.SlotRuns(lengths=[SLOTS, 0], owners=[1, 1], since=[0, 0], epochs=[5]),
+        pb.SlotRuns(lengths=[SLOTS], owners=[3], since=[0], epochs=[5]),
+        pb.SlotRuns(lengths=[SLOTS], owners=[1], since=[1], epochs=[5]),
+        pb.SlotRuns(lengths=[SLOTS], owners=[1], since=[], epochs=[5]),
+    ],
+)
+def test_runs_that_are_no_assignment_are_refused(runs: pb.SlotRuns) -> None:
+    with pytest.raises(ValueError, match="run"):
+        SlotMap.from_update(pb.RingUpdate(epoch=7, nodes=(A, B), runs=runs))
+
+
+def test_a_join_in_a_ring_of_300_nodes_is_at_most_64_kib_for_each_watcher() -> None:
+    members = [
+        Member(
+            f"cache-{number}.cache.prod.svc.cluster.local:50051",
+            f"{number:032x}",
+            addresses={"resp": f"cache-{number}.cache.prod.svc.cluster.local:6379"},
+            journal_id=f"{number:032x}",
+        )
+        for number in range(301)
+    ]
+    names = [member.address for member in members]
+    # Slots one by one: no ring is larger.
+    scattered = Ring.restored(
+        10**12, members[:300], [(slot, slot, names[slot % 300], 10**12 - slot % 99) for slot in range(SLOTS)]
+    )
+    joined = scattered.with_members(members, 10**12 + 1)
+    missing = tuple(MissingNode(f"{name}", "i" * 32, "j" * 32, 5, 0, 1e9, "lease expired") for name in names[:256])
+    change = short_update(published(joined, missing), published(scattered, missing))
+    assert change.ByteSize() <= 4 * 1024
+    with_missing = short_update(published(joined, missing), published(scattered))
+    assert with_missing.ByteSize() <= 64 * 1024
+    assert short_update(published(joined)).ByteSize() < ring_update(*published(joined)).ByteSize() / 2

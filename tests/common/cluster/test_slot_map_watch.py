@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from milena_common.api.errors import FailedPrecondition, MilenaError, Unavailable
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.runs_message import RUNS
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import REJECTED_SECONDS, AsyncRingWatch, RingWatch
 from tests.support.fake_clock import FakeClock, settle
@@ -91,7 +92,45 @@ async def test_each_newer_ring_is_taken_over_and_announced() -> None:
         await rig.happens(ring(5), ring(8))
         assert rig.seen == [5, 8]
         assert rig.watch.current.find(b"k").resp_address == "a:2"
-        assert rig.router.asked == [pb.WatchRingRequest(node_id="me")]
+        assert rig.router.asked == [pb.WatchRingRequest(node_id="me", features=RUNS)]
+
+
+def runs(epoch: int, base: int = 0) -> pb.RingUpdate:
+    """The same ring in the short form, whole or as a change of the ring with the epoch `base`."""
+    update = ring(epoch)
+    del update.slots[:]
+    update.runs.CopyFrom(pb.SlotRuns(lengths=[16384], owners=[1], since=[0], epochs=[epoch]))
+    update.base_epoch = base
+    return update
+
+
+async def test_a_change_applies_to_the_last_ring_of_its_stream() -> None:
+    async with following() as rig:
+        await rig.happens(runs(5), runs(6, 5), runs(9, 6))
+        assert rig.seen == [5, 6, 9]
+        assert rig.watch.current.targets[0] == (0, "a:1", "a:2", 9)
+
+
+async def test_a_change_of_a_ring_that_was_not_adopted_applies_to_it() -> None:
+    """A router that was restarted without its clock sends an older ring, and then a change of that."""
+    async with following() as rig:
+        await rig.happens(runs(8), END)
+        await rig.clock.advance(0.1)
+        await rig.happens(runs(5), runs(9, 5))
+        assert rig.seen == [8, 9]
+
+
+async def test_a_change_that_does_not_fit_ends_the_stream_and_the_next_one_begins_whole() -> None:
+    async with following() as rig:
+        await rig.happens(runs(5), runs(7, 6))
+        assert rig.seen == [5]
+        await rig.clock.advance(2)
+        assert len(rig.router.asked) == 2
+        await rig.happens(runs(9, 5))
+        await rig.clock.advance(2)
+        assert len(rig.router.asked) == 3, "the last stream's ring is no base"
+        await rig.happens(runs(7), runs(8, 7))
+        assert rig.seen == [5, 7, 8]
 
 
 async def test_never_back() -> None:

@@ -207,6 +207,68 @@ def test_two_restarts_in_a_row_come_back_to_the_same_ring() -> None:
     assert list(last.ranges()) == list(ring_of(A, B, C).ranges())
 
 
+def owner_of_each_slot(ring: Ring) -> list[str]:
+    return [ring.owner(slot) for slot in range(16384)]
+
+
+def test_a_ring_with_a_history_is_recovered_exactly_and_goes_on_from_there(started: Started) -> None:
+    """The same nodes, joined in another way, would own other slots: the nodes' ring decides."""
+    d, e = (Member(f"{name}:1", f"id-{name}", addresses={"resp": f"{name}:6379"}) for name in "de")
+    last = Ring.empty()
+    for epoch, members in enumerate(([A], [A, B, d], [A, B, C, d, e], [A, C, e], [A, B, C, e], [A, B, C]), 30):
+        last = last.with_members(members, epoch)
+    assert owner_of_each_slot(last) != owner_of_each_slot(ring_of(A, B, C))
+    message = pb.RingUpdate.FromString(ring_update(last, "b-bucket", CLUSTER).SerializeToString())
+    known = knowledge(request_with(message), WALL)
+    assert known.last is not None
+    for member in (C, A, B):
+        started.join(member, known, bucket="b-bucket")
+    assert started.membership.ring.epoch == last.epoch
+    assert started.ranges == last.ranges()
+    change = started.membership.join(d, "b-bucket", 0, started.now, WALL)
+    assert change is not None
+    assert change.ring.ranges() == last.with_members([A, B, C, d], change.ring.epoch).ranges()
+
+
+def test_a_node_that_is_away_during_the_restart_gets_its_slots_back_and_no_other_slot_moves(
+    started: Started,
+) -> None:
+    full = ring_of(A, B, C)
+    had = owner_of_each_slot(full)
+    without_c = full.with_members([A, B], full.epoch + 1)
+    started.join(A, told(without_c))
+    started.join(B, held(without_c))
+    assert owner_of_each_slot(started.membership.ring) == owner_of_each_slot(without_c)
+    started.join(C)
+    has = owner_of_each_slot(started.membership.ring)
+    assert sum(a != b for a, b in zip(had, has, strict=True)) <= 2, "shares are rounded, up or down"
+
+
+def test_a_node_that_the_restart_finds_away_loses_its_slots_and_the_others_keep_theirs(started: Started) -> None:
+    last = ring_of(A, B, C)
+    started.join(A, told(last))
+    started.join(B, held(last))
+    assert started.after(WAIT + 1, A, B)
+    for before, after in zip(owner_of_each_slot(last), owner_of_each_slot(started.membership.ring), strict=True):
+        assert after == before or before == C.address
+    started.join(C, held(last))
+    has = owner_of_each_slot(started.membership.ring)
+    assert sum(a != b for a, b in zip(owner_of_each_slot(last), has, strict=True)) <= 2
+
+
+def test_nodes_that_were_all_restarted_own_the_same_slots_anew(started: Started) -> None:
+    """They know the ring of before from their journals, and belong to no cluster yet."""
+    last = ring_of(A, B, C)
+    for member in (A, B, C):
+        restarted = replace(member, node_id=f"new-{member.node_id}")
+        assert started.join(restarted, held(last, "")) == [], "it is asked for its ring"
+        started.join(restarted, told(last, lease=0.0))
+    ring = started.membership.ring
+    assert ring.epoch > last.epoch
+    assert owner_of_each_slot(ring) == owner_of_each_slot(last)
+    assert {since for _, _, _, since in ring.ranges()} == {ring.epoch}
+
+
 def test_epochs_grow_after_recovery_though_the_clock_is_set_back(started: Started) -> None:
     ahead = int(WALL * 1000) + 10**9
     last = ring_of(A, epoch=ahead)
@@ -353,8 +415,12 @@ async def test_watchers_get_nothing_before_the_ring_is_known() -> None:
 
 
 def request(ring: Ring) -> pb.JoinRequest:
-    made = pb.JoinRequest(address=A.address, cluster_id=CLUSTER, ring_epoch=ring.epoch, default_bucket="b-bucket")
-    made.last_ring.ring.CopyFrom(ring_update(ring, "b-bucket", CLUSTER))
+    return request_with(ring_update(ring, "b-bucket", CLUSTER))
+
+
+def request_with(update: pb.RingUpdate) -> pb.JoinRequest:
+    made = pb.JoinRequest(address=A.address, cluster_id=CLUSTER, ring_epoch=update.epoch, default_bucket="b-bucket")
+    made.last_ring.ring.CopyFrom(update)
     made.last_ring.lease_seconds = LEASE
     return made
 

@@ -11,12 +11,13 @@ from prometheus_client import generate_latest
 
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.cluster.runs_message import RUNS
 from milena_common.cluster.slot_assignment import Member
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.rpc.status import from_grpc
 from milena_router.metrics import router_registry
 from milena_router.ring.membership import Membership
-from milena_router.ring.watch_streams import RingWatchers
+from milena_router.ring.watch_streams import MAX_BASES, RingWatchers
 from tests.router.rig import SOON, Router, running_router
 from tests.support.fake_clock import settle
 from tests.support.processes import Metrics
@@ -140,6 +141,59 @@ async def test_a_slow_reader_gets_the_newest_ring_only() -> None:
     assert not waiting.done()
     watching.end_streams()
     assert await waiting is None
+
+
+async def test_a_watcher_that_takes_runs_gets_a_whole_ring_and_then_changes() -> None:
+    membership = Membership(5.0, 0.0)
+    watching = RingWatchers(membership, direct_access=True)
+    changes, whole = (watching.watch(pb.WatchRingRequest(features=features), None) for features in (RUNS, 0))
+    slot_map: SlotMap | None = None
+    bases = []
+    for number in range(1, 6):
+        members = [Member(f"n{each}:1") for each in range(number)]
+        membership.ring = membership.ring.with_members(members, membership.ring.epoch + 1)
+        watching.wake_watchers()
+        update, old = [pb.RingUpdate.FromString(await anext(each)) for each in (changes, whole)]
+        assert not update.slots
+        assert not old.base_epoch, "a watcher of the version before gets whole rings"
+        assert not old.HasField("runs")
+        slot_map = SlotMap.from_update(update, slot_map)
+        assert slot_map.targets == SlotMap.from_update(old).targets
+        bases.append(update.base_epoch)
+    assert bases == [0, 1, 2, 3, 4]
+
+
+async def test_a_watcher_that_missed_many_rings_gets_the_whole_one() -> None:
+    membership = Membership(5.0, 0.0)
+    membership.ring = membership.ring.with_members([Member("a:1")], 1)
+    watching = RingWatchers(membership, direct_access=True)
+    slow, quick = (watching.watch(pb.WatchRingRequest(features=RUNS), None) for _ in range(2))
+    await anext(slow)
+    for number in range(MAX_BASES + 1):
+        await anext(quick)
+        membership.ring = membership.ring.with_members([Member("a:1"), Member(f"n{number}:1")], number + 2)
+        watching.wake_watchers()
+    change, whole = [pb.RingUpdate.FromString(await anext(each)) for each in (quick, slow)]
+    assert (change.base_epoch, whole.base_epoch) == (MAX_BASES + 1, 0)
+    assert SlotMap.from_update(whole).epoch == MAX_BASES + 2
+
+
+async def test_a_watcher_that_missed_few_rings_gets_what_differs_from_its_own() -> None:
+    membership = Membership(5.0, 0.0)
+    membership.ring = membership.ring.with_members([Member("a:1")], 1)
+    watching = RingWatchers(membership, direct_access=True)
+    slow, quick = (watching.watch(pb.WatchRingRequest(features=RUNS), None) for _ in range(2))
+    known = SlotMap.from_update(pb.RingUpdate.FromString(await anext(slow)))
+    for number in range(2, 5):
+        await anext(quick)
+        members = [Member("a:1"), Member(f"n{number}:1")]
+        membership.ring = membership.ring.with_members(members, number)
+        watching.wake_watchers()
+    update = pb.RingUpdate.FromString(await anext(slow))
+    assert update.base_epoch == 1
+    slot_map = SlotMap.from_update(update, known)
+    for slot in range(0, 16384, 99):
+        assert slot_map.targets[slot].address == membership.ring.owner(slot)
 
 
 async def test_the_message_is_made_once_for_all_watchers() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hashlib import sha1
 
+from milena_common.cluster.slot_assignment import Member, Ring
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
+from milena_router.ring.watch_streams import ring_update
 from tests.cache.servers.resp.rig import ME, ServerUnderTest, ring
 
 OTHER = "127.0.0.1:50061"
@@ -37,6 +39,26 @@ async def test_two_nodes() -> None:
     assert await client.value(b"CLUSTER", b"REPLICAS", node_id(OTHER)) == []
     assert client.now(b"CLUSTER", b"REPLICAS", b"x") == b"-ERR Unknown node x\r\n"
     assert await client.value(b"CLUSTER", b"LINKS") == []
+
+
+async def test_the_slots_of_three_nodes_are_few_ranges_after_joins_and_leaves() -> None:
+    members = [
+        Member(f"10.0.0.{number}:50051", addresses={"resp": f"cache-{number}.cache.prod.svc.cluster.local:6379"})
+        for number in range(12)
+    ]
+    membered = Ring.empty()
+    for epoch, (start, end) in enumerate(((0, 3), (0, 8), (2, 12), (5, 12), (5, 9), (6, 9)), 1):
+        membered = membered.with_members(members[start:end], epoch)
+    door = ServerUnderTest()
+    door.ownership.update(SlotMap.from_update(ring_update(membered, "bucket", "cluster")))
+    client = door.connect()
+    parts = await client.value(b"CLUSTER", b"SLOTS")
+    assert [slot for first, last, *_ in parts for slot in range(first, last + 1)] == list(range(SLOTS))
+    assert {part[2][0] for part in parts} == {
+        b"cache-%d.cache.prod.svc.cluster.local" % number for number in (6, 7, 8)
+    }
+    assert len(parts) <= 3 * 16
+    assert len(door.context.ring.slots(door.ownership)) <= 48 * 1024
 
 
 async def test_a_node_without_a_redis_door_is_none() -> None:

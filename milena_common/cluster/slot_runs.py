@@ -1,0 +1,115 @@
+"""Pure. Assignments of slots as runs: adjacent slots with one owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
+from operator import itemgetter
+from typing import Any, NamedTuple, TypeVar
+
+from milena_common.cluster.slots import SLOTS
+
+
+class Run(NamedTuple):
+    """Adjacent slots with one owner, `first` to `last`, both included, owned since one epoch; "": without owner."""
+
+    first: int
+    last: int
+    address: str
+    owned_since: int
+
+
+# A run, or another tuple of first and last slot, owner, and epoch.
+R = TypeVar("R", bound=tuple[int, int, Any, int])
+
+
+def whole(ranges: Iterable[tuple[int, int, str, int]], epoch: int) -> list[Run]:
+    """Return `ranges` with the slots between them as runs without owner since `epoch`, so that no slot is missing.
+
+    Raises ValueError if they do not ascend, overlap, or go beyond the last slot.
+    """
+    runs: list[Run] = []
+    free = 0
+    for first, last, address, owned_since in ranges:
+        if not free <= first <= last < SLOTS:
+            raise ValueError(f"slots {first} to {last} after {free - 1}, of {SLOTS}")
+        if free < first:
+            runs.append(Run(free, first - 1, "", epoch))
+        runs.append(Run(first, last, address, owned_since))
+        free = last + 1
+    if free < SLOTS:
+        runs.append(Run(free, SLOTS - 1, "", epoch))
+    return runs
+
+
+def owner_by_slot(runs: Sequence[Run]) -> list[str]:
+    """Return the owner of each slot; `runs` have every slot."""
+    lengths = [last + 1 - first for first, last, _, _ in runs]
+    return list(chain.from_iterable(map(repeat, [address for _, _, address, _ in runs], lengths)))
+
+
+def since_by_slot(runs: Sequence[Run]) -> list[int]:
+    """Return the epoch since which each slot has its owner; `runs` have every slot."""
+    lengths = [last + 1 - first for first, last, _, _ in runs]
+    return list(chain.from_iterable(map(repeat, [since for _, _, _, since in runs], lengths)))
+
+
+def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
+    """Return `runs`, which have every slot, with `changes` in their place, and equal adjacent runs joined.
+
+    `changes` do not overlap.
+    """
+    waiting = sorted(changes, key=itemgetter(0), reverse=True)
+    next_change = waiting[-1][0] if waiting else SLOTS
+    made: list[Any] = []
+    # Most runs stay as they are: for those nothing is computed but that they cannot be joined.
+    last_owner, last_since = None, -1
+    for run in runs:
+        first, last, owner, owned_since = run
+        make: Any = type(run)
+        if next_change > last:
+            pieces: list[Any] = [run]
+        else:
+            pieces = []
+            free = first
+            while next_change <= last:
+                change = waiting[-1]
+                if free < change[0]:
+                    pieces.append(make(free, change[0] - 1, owner, owned_since))
+                free = min(change[1], last) + 1
+                pieces.append(make(max(first, change[0]), free - 1, *change[2:]))
+                if change[1] > last:
+                    break  # the rest of it is in the next run
+                waiting.pop()
+                next_change = waiting[-1][0] if waiting else SLOTS
+            if free <= last:
+                pieces.append(make(free, last, owner, owned_since))
+        for piece in pieces:
+            if piece[3] == last_since and piece[2] == last_owner:
+                made[-1] = make(made[-1][0], *piece[1:])
+            else:
+                made.append(piece)
+                last_owner, last_since = piece[2:]
+    return made
+
+
+def differences(old: Iterable[Run], new: Iterable[Run]) -> list[Run]:
+    """Return the runs of `new` that are not so in `old`, cut where necessary; both have every slot."""
+    found: list[Run] = []
+    before = iter(old)
+    known = next(before)
+    for run in new:
+        if run is known:
+            known = next(before, run)
+            continue
+        first = run.first
+        while first <= run.last:
+            while known.last < first:
+                known = next(before)
+            last = min(known.last, run.last)
+            if known[2:] != run[2:]:
+                if found and found[-1].last == first - 1 and found[-1][2:] == run[2:]:
+                    first = found.pop().first
+                found.append(Run(first, last, run.address, run.owned_since))
+            first = last + 1
+    return found
