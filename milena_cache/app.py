@@ -270,7 +270,7 @@ def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentit
         config.buckets.default,
         node_id,
         journal.disk.metadata().get("cluster", ""),
-        lambda: bool(dirty.entries),
+        lambda: len(dirty) > 0,
         lambda cluster_id: journal.defer(lambda disk: disk.set_metadata("cluster", cluster_id)),
     )
 

@@ -188,7 +188,7 @@ def _writes(writes: Writes) -> Iterable[Metric]:
 
 
 def _dirty(dirty: Dirty, status: Status) -> Iterable[Metric]:
-    yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", len(dirty))
+    yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", dirty.waiting)
     yield gauge("milena_writeback_dirty_bytes", "Bytes of dirty writes and dead letters", dirty.bytes)
     yield gauge("milena_writeback_limit_bytes", "DIRTY_MAX_BYTES", dirty.max_bytes)
     yield gauge("milena_writeback_memory_bytes", "Bytes of dirty values in memory", dirty.memory_bytes)

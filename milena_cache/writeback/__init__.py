@@ -8,5 +8,7 @@
 - `recent_uploads`: uploads that listings in flight must see; `upload_load`: the event loop's load, for the
   throttle.
 
+Readers find a dirty entry by `Dirty.get`, iteration and `Dirty.values`; none of them knows how entries are stored.
+
 Invariant: an entry is removed only when S3 has its version or a later one, or when an operator drops it.
 """

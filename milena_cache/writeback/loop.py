@@ -315,7 +315,7 @@ class WriteBack:
         self.last_success = self._clock.wall()
         self._failing.succeeded(entry.key, now)
         if self._throttle.succeeded(entry.key):
-            log.info("S3 accepts writes again: %d dirty writes wait for their upload", len(self._dirty))
+            log.info("S3 accepts writes again: %d dirty writes wait for their upload", self._dirty.waiting)
         self._dirty.upload_finished(entry, succeeded=True, now=now)
         self.wrote(entry.key, entry.belief.owned_since)
         entry.upload.failures = 0
@@ -364,5 +364,5 @@ class WriteBack:
         if fault.of_object:
             return False
         if self._throttle.failed(now, key):
-            log.warning("S3 does not accept writes: %s; %d dirty writes wait", failure, len(self._dirty))
+            log.warning("S3 does not accept writes: %s; %d dirty writes wait", failure, self._dirty.waiting)
         return True

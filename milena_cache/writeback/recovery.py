@@ -71,14 +71,14 @@ async def replay(
         if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
-    for entry in dirty.entries.values():
+    for entry in dirty.values():
         writeback.acknowledged(entry)
     result = Replay(records, clock.now() - started)
     log.info(
         "journal %s replayed in %.3g s: %d writes to upload, %d dead letters, %d damaged records",
         directory,
         result.seconds,
-        len(dirty),
+        dirty.waiting,
         dirty.dead_letters,
         journal.quarantined + dirty.damaged,
     )

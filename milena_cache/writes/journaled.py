@@ -82,7 +82,7 @@ class JournaledWrites:
         """
         entry = self._entry(change, base, journaled=True)
         key = entry.key
-        old = self._dirty.entries.get(key)
+        old = self._dirty.get(key)
         base = entry.belief.base if old is None else old.belief.base
         if key in self._last:
             old = self._last[key]
@@ -130,7 +130,7 @@ class JournaledWrites:
         This is the usual case for a busy key in the class `memory`, and the reason why the class is fast. Returns
         False, with nothing changed, if the key's newest write is anything else.
         """
-        entry = self._dirty.entries.get(key)
+        entry = self._dirty.get(key)
         if entry is None or not entry.overwritable(owned_since) or key in self._last or self.draining:
             return False
         more = len(value) - entry.size
@@ -162,7 +162,7 @@ class JournaledWrites:
     def _belief(self, change: Change, base: Base) -> S3Belief:
         owned_since, conditional, keeps = change.owned_since, change.conditional, change.keeps
         maybe_absent = False
-        if base is UNKNOWN and change.target.cache_key not in self._dirty.entries:
+        if base is UNKNOWN and self._dirty.get(change.target.cache_key) is None:
             base, maybe_absent = self._entries.base(change.target.cache_key, owned_since)
         if base is not UNKNOWN or maybe_absent or conditional or keeps:
             return S3Belief(base, owned_since, maybe_absent, conditional=conditional, keeps=keeps)

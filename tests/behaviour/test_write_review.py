@@ -30,7 +30,7 @@ async def started(**options: object) -> NodeUnderTest:
 
 def damage(t: NodeUnderTest, key: str) -> None:
     """Flip the last byte of the value in the journal."""
-    entry = t.dirty.entries[key.encode()]
+    entry = t.dirty.get(key.encode())
     for contents in (t.disk.committed, t.disk.open):
         raw = contents.records[entry.version.seq]
         contents.records[entry.version.seq] = raw[:-1] + bytes([raw[-1] ^ 1])

@@ -86,11 +86,11 @@ def _merged(
     if page.cursor:
         found = {key for key in found if key <= end}
     since = context.ownership.since
-    entries = context.node.dirty.entries
+    dirty_entry = context.node.dirty.get
     keys = []
     for key in sorted(found):
         entry_key = cache_key("", key)
-        dirty = entries.get(entry_key)
+        dirty = dirty_entry(entry_key)
         if context.node.dirty_writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
             continue
         if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
@@ -104,8 +104,8 @@ def _merged(
 def _dirty(context: Context, place: Place) -> list[bytes]:
     """Return the dirty keys that are not deletes and come after the last key of the page before."""
     keys = []
-    for entry_key, entry in context.node.dirty.entries.items():
-        bucket, key = split_cache_key(entry_key)
+    for entry in context.node.dirty.values():
+        bucket, key = split_cache_key(entry.key)
         if not bucket and key > place.last and key.startswith(place.prefix) and not entry.deleted:
             keys.append(key)
     return keys
