@@ -54,6 +54,7 @@ from milena_cache.writeback.unfinished import FailedWrites
 from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writes.durable import Durable
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.cluster.slot_map import SlotMap
@@ -81,6 +82,7 @@ class NodeParts:
     origin: Origin
     memory: Memory
     dirty: Dirty
+    dirty_writes: DirtyWrites
     journal: Journal[DirtyEntry]
     uploader: Uploader
     s3_locks: KeyLocks  # held by whatever writes a key in S3
@@ -100,7 +102,7 @@ class NodeParts:
 
         Raises CannotOpen.
         """
-        return await replay(self.journal, self.dirty, self.writeback, self.clock, directory)
+        return await replay(self.journal, self.dirty, self.dirty_writes, self.writeback, self.clock, directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,8 @@ def build(
     )
     journal: Journal[DirtyEntry] = Journal(disk, clock, lineage)
     origin.observed = journal.learn
+    # What makes a write durable before it is acknowledged; writes and write-back know no more of it.
+    durable: Durable[DirtyEntry] = journal
     memory = Memory(config.max_entries, config.max_bytes)
     # By then a read and its hedge have had their time.
     fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
@@ -171,7 +175,7 @@ def build(
     wake = asyncio.Event()
     queue, flush_waiters = UploadQueue(wake.set), FlushWaiters(dirty, wake.set)
     failing = Failing(config.stuck_after)
-    dirty_writes = DirtyWrites(dirty, journal, entries, config.buckets, clock, failing, flush_waiters)
+    dirty_writes = DirtyWrites(dirty, journal, durable, entries, config.buckets, clock, failing, flush_waiters)
     dead_letters = DeadLetters(dirty, dirty_writes, journal, entries, queue, clock)
     stuck = StuckWrites(dirty, dirty_writes, journal, entries, failing, s3_locks, queue, clock)
     failed_writes = FailedWrites(dirty, dirty_writes, dead_letters, stuck, failing)
@@ -180,7 +184,7 @@ def build(
     writeback = WriteBack(
         dirty,
         dirty_writes,
-        journal,
+        durable,
         uploader,
         entries,
         s3_locks,
@@ -199,7 +203,7 @@ def build(
     )
     write_through = WriteThrough(
         uploader,
-        journal,
+        durable,
         dirty,
         dirty_writes,
         s3_locks,
@@ -213,7 +217,8 @@ def build(
     writes = Writes(
         origin=origin,
         write_through=write_through,
-        journal=journal,
+        durable=durable,
+        lineages=journal.lineages,
         dirty=dirty,
         dirty_writes=dirty_writes,
         s3_locks=s3_locks,
@@ -247,6 +252,7 @@ def build(
         origin=origin,
         memory=memory,
         dirty=dirty,
+        dirty_writes=dirty_writes,
         journal=journal,
         uploader=uploader,
         s3_locks=s3_locks,

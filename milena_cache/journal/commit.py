@@ -10,13 +10,16 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from milena_cache.journal.disk import Disk
+from milena_cache.objects.write_request import NotDurable
 from milena_common.api.errors import Unavailable
 
 T = TypeVar("T")
 
 
-class JournalFull(Exception):
+class JournalFull(NotDurable):
     """There is no room in the journal; the write has not taken effect."""
+
+    reason = "journal_full"
 
 
 class JournalFailed(Unavailable):

@@ -34,7 +34,7 @@ from typing import Generic, TypeVar
 from milena_cache.journal.commit import Commit, JournalFailed, JournalFull, Leaving, QueuedWrite
 from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
 from milena_cache.journal.full_disk import MAX_DEFERRED, Room, take_ballast
-from milena_cache.journal.record import Damaged, decode
+from milena_cache.journal.record import Damaged, Record, decode, encode
 from milena_cache.journal.records import Replayed, read_records
 from milena_cache.journal.version_allocator import Versions
 from milena_cache.objects.lineage import UNNAMED, Lineages
@@ -135,6 +135,16 @@ class Journal(Generic[T]):
         if self.lineages.joined(lineage):
             self.defer(self._store_metadata)
 
+    def rejection(self) -> str:
+        """Return why no write can be made durable now, "" if it can be tried."""
+        return JournalFull.reason if self.full else ""
+
+    def append(
+        self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
+    ) -> asyncio.Future[None]:
+        """Put the record into the next commit; see `writes.durable`, which this implements."""
+        return self.write(record.version.seq, encode(record), token, on_done, timeout)
+
     def write(
         self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
@@ -159,7 +169,7 @@ class Journal(Generic[T]):
             self._deferred_scheduled = True
             self._spawn(self._commit_deferred())
 
-    def remove(self, seq: int, key: bytes) -> None:
+    def release(self, seq: int, key: bytes) -> None:
         """Remove a record of `key` that is no longer needed, as a deferred operation."""
         self._leaving.add(key)
 
@@ -169,7 +179,7 @@ class Journal(Generic[T]):
 
         self.defer(work)
 
-    async def has_let_go(self, key: bytes) -> bool:
+    async def has_released(self, key: bytes) -> bool:
         """Commit the pending removals of records of `key` now; False if that is not possible."""
         if key in self._leaving or self._storing_metadata:
             await self._barrier()

@@ -1,6 +1,7 @@
 """Dirty writes: writes that were acknowledged and are not in S3 yet, and their uploads.
 
 - `dirty_table`: the dirty entries; `dirty_writes`: their values, ETags and expiry, and their removal.
+- `releases`: the seam by which the records of writes that are over are given up.
 - `loop`: uploads them, one upload a key at a time; `uploads`: one upload, and the belief about S3 under a write.
 - `flush`: waits until writes are in S3.
 - `failing`, `dead_letters`, `stuck_writes`, `unfinished`: writes that S3 rejects, and an operator's retry and drop.

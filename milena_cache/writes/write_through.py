@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import entry_of
 from milena_cache.objects.object_store import OriginFailure
@@ -26,6 +25,7 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
+from milena_cache.writes.durable import Durable
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
@@ -43,7 +43,7 @@ class WriteThrough:
     def __init__(
         self,
         uploader: Uploader,
-        journal: Journal[DirtyEntry],
+        durable: Durable[DirtyEntry],
         dirty: Dirty,
         dirty_writes: DirtyWrites,
         s3_locks: KeyLocks,
@@ -58,7 +58,7 @@ class WriteThrough:
         # Called as `WriteBack.wrote` is.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self._uploader = uploader
-        self._journal = journal
+        self._durable = durable
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._s3_locks = s3_locks
@@ -125,14 +125,14 @@ class WriteThrough:
         timeout = self._put_timeout if put else max(0.0, deadline - self._clock.now())
         try:
             async with asyncio.timeout(timeout):
-                return await self._journal.has_let_go(key) or put
+                return await self._durable.has_released(key) or put
         except TimeoutError:
             return put
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
         key = change.target.cache_key
         entry = self._dirty.get(key)
-        version = self._journal.next_version(change.owned_since)
+        version = self._durable.next_version(change.owned_since)
         owned_since, conditional = change.owned_since, change.conditional
         strict = conditional and not decided
         indeterminate = maybe_absent = False

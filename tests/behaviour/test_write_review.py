@@ -512,7 +512,7 @@ async def main():
             futures.append(journal.write(version.seq, raw, version.seq, ended, 5.0))
         await asyncio.gather(*futures, return_exceptions=True)
     for seq in kept:  # write-back has brought everything to S3
-        journal.remove(seq, b"key")
+        journal.release(seq, b"key")
     for _ in range(60):
         if not journal.full:
             break

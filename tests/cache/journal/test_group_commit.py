@@ -72,7 +72,7 @@ class Under:
         return self.journal.write(self.first + number, raw, number, lambda *told: self.ended.append(told), timeout)
 
     def remove(self, number: int) -> None:
-        self.journal.remove(self.first + number, b"key")
+        self.journal.release(self.first + number, b"key")
 
     def log(self) -> list[str]:
         """What was asked of the disk since the last time."""
@@ -213,18 +213,18 @@ async def test_chores_that_come_during_a_commit_go_with_the_next(under: Under) -
 
 
 async def test_a_key_is_let_go_when_its_records_are_out_of_the_file(under: Under) -> None:
-    assert await under.journal.has_let_go(b"key")
+    assert await under.journal.has_released(b"key")
     await under.write(1)
     under.remove(1)
-    assert await under.journal.has_let_go(b"key")
+    assert await under.journal.has_released(b"key")
     assert under.kept() == []
     under.disk.gate.clear()
     under.remove(2)
     under.remove(3)
-    asking = asyncio.create_task(under.journal.has_let_go(b"key"))
+    asking = asyncio.create_task(under.journal.has_released(b"key"))
     await settle()
     assert not asking.done()
-    assert await under.journal.has_let_go(b"another")
+    assert await under.journal.has_released(b"another")
     under.disk.gate.set()
     assert await asking
 
@@ -233,17 +233,17 @@ async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under)
     await under.write(1)
     under.disk.capacity = 0
     under.remove(1)
-    assert not await under.journal.has_let_go(b"key")
-    asking = asyncio.create_task(under.journal.has_let_go(b"key"))
+    assert not await under.journal.has_released(b"key")
+    asking = asyncio.create_task(under.journal.has_released(b"key"))
     await under.clock.advance(PROBE_SECONDS)
     assert not await asking
     under.disk.capacity = None
     await under.clock.advance(PROBE_SECONDS)
-    assert await under.journal.has_let_go(b"key")
+    assert await under.journal.has_released(b"key")
     under.remove(2)
     under.disk.failure = DiskFailed("Input/output error")
-    assert not await under.journal.has_let_go(b"key")
-    assert not await under.journal.has_let_go(b"key"), "also not when it is asked afterwards"
+    assert not await under.journal.has_released(b"key")
+    assert not await under.journal.has_released(b"key"), "also not when it is asked afterwards"
 
 
 async def test_settled_leaves_nothing_waiting(under: Under) -> None:
@@ -333,7 +333,7 @@ async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
             await journal.wait_commit()
             assert journal.full
         for seq in written:
-            journal.remove(seq, b"key")
+            journal.release(seq, b"key")
         while journal.full:
             await journal.wait_commit()
         await journal.sync_barrier()
