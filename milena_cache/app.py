@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from milena_cache.configuration.config import Config
+from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.identity import NodeIdentity
@@ -84,6 +85,7 @@ class NodeParts:
     dirty: Dirty
     dirty_writes: DirtyWrites
     journal: Journal[DirtyEntry]
+    commits: CommitCounts
     uploader: Uploader
     s3_locks: KeyLocks  # held by whatever writes a key in S3
     throttle: UploadThrottle
@@ -159,7 +161,8 @@ def build(
         place_timeout=config.request_timeout,
         hedge_after=config.hedge_after,
     )
-    journal: Journal[DirtyEntry] = Journal(disk, clock, lineage)
+    commits = CommitCounts()
+    journal: Journal[DirtyEntry] = Journal(disk, clock, lineage, (commits,))
     origin.observed = journal.learn
     # What makes a write durable before it is acknowledged; writes and write-back know no more of it.
     durable: Durable[DirtyEntry] = journal
@@ -254,6 +257,7 @@ def build(
         dirty=dirty,
         dirty_writes=dirty_writes,
         journal=journal,
+        commits=commits,
         uploader=uploader,
         s3_locks=s3_locks,
         throttle=throttle,
@@ -358,6 +362,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         parts.throttle,
         parts.uploader,
         parts.journal,
+        parts.commits,
         replayed,
         servers.ownership,
         servers.resp.clients,

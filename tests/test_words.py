@@ -138,7 +138,7 @@ milena_client/testing/memory_cluster.py: answer
 COMMON_METHODS = {
     **dict.fromkeys(("start", "run", "stop", "close", "wait"), "the life of a part, from its start to its end"),
     **dict.fromkeys(("begin", "end"), "the ends of a span that is counted"),
-    **dict.fromkeys(("add", "remove", "take", "reset"), "what containers and counters have"),
+    **dict.fromkeys(("add", "take", "reset"), "what containers and counters have"),
     **dict.fromkeys(("connection_made", "data_received"), "of asyncio.Protocol"),
     **dict.fromkeys(
         ("put", "delete", "flush", "leave", "invalidate"), "methods of the API, at every stage of a request"

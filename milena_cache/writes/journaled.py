@@ -1,8 +1,8 @@
 """Coordination. Journaled append: turns a write into a dirty entry, once it is durable or in memory only.
 
-What makes a write durable is behind `durable`. Records are appended in order, and their dirty entries are made in the
-same order when they are reported as durable (`_appended`). So a write that is not durable yet is never served: if the
-commit failed after a read had returned it, that read would have shown a value that the node does not have.
+What makes a write durable is behind `durable`. Records are appended in order, and their dirty entries are made in
+the same order when they are reported as durable (`_appended`). So a write that is not durable yet is never served:
+if the commit failed after a read had returned it, that read would have shown a value that the node does not have.
 """
 
 from __future__ import annotations
