@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 
 from milena_cache.configuration.config import Config
+from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership import stored_ring
@@ -58,6 +59,7 @@ from milena_cache.writeback.unfinished import FailedWrites
 from milena_cache.writeback.uploads.queue import UploadQueue
 from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
+from milena_cache.writes.durable import Durable
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
 from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
@@ -82,7 +84,9 @@ class NodeParts:
     origin: Origin
     memory: Memory
     dirty: Dirty
+    dirty_writes: DirtyWrites
     journal: Journal[DirtyEntry]
+    commits: CommitCounts
     uploader: Uploader
     s3_locks: KeyLocks  # held by whatever writes a key in S3
     throttle: UploadThrottle
@@ -102,7 +106,7 @@ class NodeParts:
 
         Raises CannotOpen.
         """
-        return await replay(self.journal, self.dirty, self.writeback, self.clock, directory)
+        return await replay(self.journal, self.dirty, self.dirty_writes, self.writeback, self.clock, directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +162,11 @@ def build(
         place_timeout=config.request_timeout,
         hedge_after=config.hedge_after,
     )
-    journal: Journal[DirtyEntry] = Journal(disk, clock, lineage)
+    commits = CommitCounts()
+    journal: Journal[DirtyEntry] = Journal(disk, clock, lineage, (commits,))
     origin.observed = journal.learn
+    # What makes a write durable before it is acknowledged; writes and write-back know no more of it.
+    durable: Durable[DirtyEntry] = journal
     memory = Memory(config.max_entries, config.max_bytes)
     # By then a read and its hedge have had their time.
     fetches: SingleFlight[FetchResult] = SingleFlight(late_after=2 * config.hedge_after)
@@ -172,7 +179,7 @@ def build(
     wake = asyncio.Event()
     queue, flush_waiters = UploadQueue(wake.set), FlushWaiters(dirty, wake.set)
     failing = Failing(config.stuck_after)
-    dirty_writes = DirtyWrites(dirty, journal, entries, config.buckets, clock, failing, flush_waiters)
+    dirty_writes = DirtyWrites(dirty, journal, durable, entries, config.buckets, clock, failing, flush_waiters)
     dead_letters = DeadLetters(dirty, dirty_writes, journal, entries, queue, clock)
     stuck = StuckWrites(dirty, dirty_writes, journal, entries, failing, s3_locks, queue, clock)
     failed_writes = FailedWrites(dirty, dirty_writes, dead_letters, stuck, failing)
@@ -181,7 +188,7 @@ def build(
     writeback = WriteBack(
         dirty,
         dirty_writes,
-        journal,
+        durable,
         uploader,
         entries,
         s3_locks,
@@ -200,7 +207,7 @@ def build(
     )
     write_through = WriteThrough(
         uploader,
-        journal,
+        durable,
         dirty,
         dirty_writes,
         s3_locks,
@@ -214,7 +221,8 @@ def build(
     writes = Writes(
         origin=origin,
         write_through=write_through,
-        journal=journal,
+        durable=durable,
+        lineages=journal.lineages,
         dirty=dirty,
         dirty_writes=dirty_writes,
         s3_locks=s3_locks,
@@ -248,7 +256,9 @@ def build(
         origin=origin,
         memory=memory,
         dirty=dirty,
+        dirty_writes=dirty_writes,
         journal=journal,
+        commits=commits,
         uploader=uploader,
         s3_locks=s3_locks,
         throttle=throttle,
@@ -272,7 +282,7 @@ def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentit
         config.buckets.default,
         node_id,
         journal.disk.metadata().get("cluster", ""),
-        lambda: bool(dirty.entries),
+        lambda: len(dirty) > 0,
         lambda cluster_id: journal.defer(lambda disk: disk.set_metadata("cluster", cluster_id)),
     )
 
@@ -357,6 +367,7 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
         parts.throttle,
         parts.uploader,
         parts.journal,
+        parts.commits,
         replayed,
         servers.ownership,
         servers.resp.clients,

@@ -21,10 +21,10 @@ def exit_code(journal: Journal[DirtyEntry], dirty: Dirty, failed_writes: FailedW
     """Return the exit code of a stopped node, and log the unfinished writes; `directory` is the journal's."""
     if journal.failure:
         return EXIT_JOURNAL_FAILED
-    lost = sum(not entry.journaled for entry in dirty.entries.values())
+    lost = sum(not entry.journaled for entry in dirty.values())
     if lost:
         log.error("%d writes of durability memory did not reach S3 and are lost", lost)
-    kept = len(dirty.entries) - lost
+    kept = len(dirty) - lost
     if kept:
         log.error(
             "%d writes are not in S3, %d of them rejected by it: they remain in the journal %s, and are uploaded "

@@ -11,6 +11,7 @@ from math import nan
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
+from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.group_commit import Journal
 from milena_cache.membership.ownership import Ownership
 from milena_cache.origin.conditions import Conditions, State
@@ -51,6 +52,7 @@ def node_registry(
     throttle: UploadThrottle,
     uploader: Uploader,
     journal: Journal[DirtyEntry],
+    commits: CommitCounts,
     replayed: Replay,
     ownership: Ownership,
     clients: Clients,
@@ -68,7 +70,7 @@ def node_registry(
         yield from _writes(node.writes)
         yield from _dirty(node.dirty, status)
         yield from _writeback(writeback, throttle, uploader)
-        yield from _journal(journal, replayed, status)
+        yield from _journal(journal, commits, replayed, status)
         yield from _redis(clients, tracking)
         yield from in_flight("milena_in_flight", budget)
         yield gauge("milena_cache_flights", "Reads of S3 in progress", len(node.fetches))
@@ -188,7 +190,7 @@ def _writes(writes: Writes) -> Iterable[Metric]:
 
 
 def _dirty(dirty: Dirty, status: Status) -> Iterable[Metric]:
-    yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", len(dirty))
+    yield gauge("milena_writeback_dirty_entries", "Keys whose newest write is not in S3", dirty.waiting)
     yield gauge("milena_writeback_dirty_bytes", "Bytes of dirty writes and dead letters", dirty.bytes)
     yield gauge("milena_writeback_limit_bytes", "DIRTY_MAX_BYTES", dirty.max_bytes)
     yield gauge("milena_writeback_memory_bytes", "Bytes of dirty values in memory", dirty.memory_bytes)
@@ -221,10 +223,12 @@ def _writeback(writeback: WriteBack, throttle: UploadThrottle, uploader: Uploade
     )
 
 
-def _journal(journal: Journal[DirtyEntry], replayed: Replay, status: Status) -> Iterable[Metric]:
-    yield counter("milena_journal_commits", "Commits, each with one sync of the disk", journal.commits)
-    yield histogram("milena_journal_commit_records", "Writes in a commit", journal.batches)
-    yield histogram("milena_journal_commit_duration_seconds", "Duration of a commit", journal.durations)
+def _journal(
+    journal: Journal[DirtyEntry], commits: CommitCounts, replayed: Replay, status: Status
+) -> Iterable[Metric]:
+    yield counter("milena_journal_commits", "Commits, each with one sync of the disk", commits.commits)
+    yield histogram("milena_journal_commit_records", "Writes in a commit", commits.writes)
+    yield histogram("milena_journal_commit_duration_seconds", "Duration of a commit", commits.durations)
     yield gauge("milena_journal_full", "1 if the journal's disk is full", float(journal.full))
     yield gauge("milena_journal_damaged_records", "Damaged records in the journal", status.damaged)
     yield gauge("milena_journal_replayed_records", "Records found at the start", replayed.records)

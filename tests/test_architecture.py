@@ -452,6 +452,17 @@ def test_what_is_done_for_callers_knows_no_protocol() -> None:
     )
 
 
+def test_writes_know_no_journal_but_the_form_of_its_records() -> None:
+    """What makes a write durable is behind `milena_cache.writes.durable`."""
+    complaints(
+        f"{module.name} imports {name}"
+        for module in modules().values()
+        if module.folder == "milena_cache/writes"
+        for name in module.imports
+        if name.startswith("milena_cache.journal") and not name.startswith("milena_cache.journal.record")
+    )
+
+
 MUTABLE = (ast.Dict, ast.List, ast.Set, ast.DictComp, ast.ListComp, ast.SetComp)
 CONTAINERS = {"dict", "list", "set", "bytearray", "deque", "defaultdict", "Counter", "OrderedDict", "count", "iter"}
 

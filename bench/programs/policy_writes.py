@@ -32,7 +32,7 @@ async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: fl
 
         await call()
         await parts.flush_waiters.wait_flushed(None, 60)
-        commits, uploaded = parts.journal.commits, sum(parts.writeback.results.values())
+        commits, uploaded = parts.commits.commits, sum(parts.writeback.results.values())
         started, cpu = time.perf_counter(), time.thread_time()
         samples = await with_callers(call, callers, seconds)
         took, worked = time.perf_counter() - started, time.thread_time() - cpu
@@ -40,7 +40,7 @@ async def write(endpoint_url: str, callers: int, seconds: float, flush_delay: fl
         return {
             **samples,
             "loop_us": worked / calls * 1e6,
-            "per_commit": calls / (parts.journal.commits - commits),
+            "per_commit": calls / (parts.commits.commits - commits),
             "uploads_per_s": (sum(parts.writeback.results.values()) - uploaded) / took,
         }
 

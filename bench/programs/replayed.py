@@ -32,7 +32,7 @@ async def start(journal: Path, number: int) -> Samples:
     after = _resident()
     assert len(parts.dirty) == number
     anonymous = (after["RssAnon"] - before["RssAnon"]) / number
-    key_bytes = sum(map(len, parts.dirty.entries)) / number
+    key_bytes = sum(map(len, parts.dirty)) / number
     samples = {
         "seconds": seconds,
         "bytes_per_record": anonymous,

@@ -1,6 +1,7 @@
 """The journal: acknowledged writes that S3 does not have yet, on the node's disk.
 
 - `group_commit`, `commit`: commits that many writes share; `records`: reads all records at the start.
+- `commit_counts`: an observer of the commits, for metrics.
 - `record`: a record's bytes and checksums; `version_allocator`: the version of each write.
 - `disk`: the Protocol; `lmdb_disk`, `file`, `trial`, `directory`, `identity`: its LMDB implementation and the
   checks

@@ -6,17 +6,20 @@ These are the data of `group_commit`, which decides when to commit and what a fa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from milena_cache.journal.disk import Disk
+from milena_cache.objects.write_request import NotDurable
 from milena_common.api.errors import Unavailable
 
 T = TypeVar("T")
 
 
-class JournalFull(Exception):
+class JournalFull(NotDurable):
     """There is no room in the journal; the write has not taken effect."""
+
+    reason = "journal_full"
 
 
 class JournalFailed(Unavailable):
@@ -59,6 +62,18 @@ class Commit(NamedTuple, Generic[T]):
     barriers: list[asyncio.Future[None]]
     committing: Awaitable[None] | Exception
     started: float
+
+
+class CommitObserver(Protocol):
+    """Sees the commits of a journal, each once, in order."""
+
+    def committed(self, batch: Sequence[QueuedWrite[Any]], seconds: float) -> None:
+        """Called after a commit was synced, and before its writes are acknowledged.
+
+        `batch` has its writes in the order of their versions, and none if the commit only took out records; `seq`
+        and `raw` of each are for observers. `seconds` is how long the commit took. The writes wait meanwhile, so
+        this must not block. It cannot keep them from being acknowledged: what it raises is logged.
+        """
 
 
 class Leaving:

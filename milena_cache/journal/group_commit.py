@@ -10,7 +10,7 @@ load one sync thus covers as many writes as arrived during the sync before it.
 
 Invariants:
 1. `on_done` gets True, and a write's future is resolved, only after the commit that contains it was synced, and in
-   the order of the writes.
+   the order of the writes. Observers see every commit once, in order, between its sync and these.
 2. Deferred operations (removals of records, rejections) keep their order among themselves, and, unless there are
 more
    than MAX_DEFERRED, they are in the file no later than any write that was made after them. They are part of the
@@ -28,20 +28,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from milena_cache.journal.commit import Commit, JournalFailed, JournalFull, Leaving, QueuedWrite
+from milena_cache.journal.commit import Commit, CommitObserver, JournalFailed, JournalFull, Leaving, QueuedWrite
 from milena_cache.journal.disk import Disk, DiskFailed, DiskFull
 from milena_cache.journal.full_disk import MAX_DEFERRED, Room, take_ballast
-from milena_cache.journal.record import Damaged, decode
+from milena_cache.journal.record import Damaged, Record, decode, encode
 from milena_cache.journal.records import Replayed, read_records
 from milena_cache.journal.version_allocator import Versions
 from milena_cache.objects.lineage import UNNAMED, Lineages
 from milena_cache.objects.object_store import Ref
 from milena_cache.objects.version import Version, lineage_of, stamped
 from milena_common.api.errors import DeadlineExceeded
-from milena_common.metrics.histogram import COUNT_BUCKETS, Histogram
 from milena_common.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -59,21 +58,21 @@ MAX_BATCH_BYTES = 2**26
 class Journal(Generic[T]):
     """The journal on `disk`. `T` is the caller's token for a write, here the dirty entry.
 
-    `lineage` is the lineage for a journal that has none yet; see `objects/lineage`.
+    `lineage` is the lineage for a journal that has none yet; see `objects/lineage`. `observers` see its commits.
     """
 
-    def __init__(self, disk: Disk, clock: Clock, lineage: str = UNNAMED) -> None:
+    def __init__(
+        self, disk: Disk, clock: Clock, lineage: str = UNNAMED, observers: Sequence[CommitObserver] = ()
+    ) -> None:
         self.disk = disk
         self.lineages = Lineages(disk.metadata(), lineage)
         self.versions = Versions(clock.wall(), disk.metadata())
         self.full = False
         self.failed = asyncio.Event()
         self.failure = ""
-        self.commits = 0
-        self.batches = Histogram(COUNT_BUCKETS)
-        self.durations = Histogram()
         self.quarantined = disk.damaged()
         self._clock = clock
+        self._observers = observers
         self._queued: list[QueuedWrite[T]] = []
         self._deferred: list[Callable[[Disk], None]] = []
         self._barriers: list[asyncio.Future[None]] = []
@@ -135,6 +134,16 @@ class Journal(Generic[T]):
         if self.lineages.joined(lineage):
             self.defer(self._store_metadata)
 
+    def rejection(self) -> str:
+        """Return why no write can be made durable now, "" if it can be tried."""
+        return JournalFull.reason if self.full else ""
+
+    def append(
+        self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
+    ) -> asyncio.Future[None]:
+        """Put the record into the next commit; see `writes.durable`, which this implements."""
+        return self.write(record.version.seq, encode(record), token, on_done, timeout)
+
     def write(
         self, seq: int, raw: bytes, token: T, on_done: Callable[[T, bool], None], timeout: float
     ) -> asyncio.Future[None]:
@@ -159,7 +168,7 @@ class Journal(Generic[T]):
             self._deferred_scheduled = True
             self._spawn(self._commit_deferred())
 
-    def remove(self, seq: int, key: bytes) -> None:
+    def release(self, seq: int, key: bytes) -> None:
         """Remove a record of `key` that is no longer needed, as a deferred operation."""
         self._leaving.add(key)
 
@@ -169,7 +178,7 @@ class Journal(Generic[T]):
 
         self.defer(work)
 
-    async def has_let_go(self, key: bytes) -> bool:
+    async def has_released(self, key: bytes) -> bool:
         """Commit the pending removals of records of `key` now; False if that is not possible."""
         if key in self._leaving or self._storing_metadata:
             await self._barrier()
@@ -285,7 +294,7 @@ class Journal(Generic[T]):
 
     async def _finish(self, commit: Commit[T]) -> bool:
         """Wait for the commit, complete its writes, and wake barriers and watchers; True if it succeeded."""
-        batch, before = commit.batch, self.commits
+        batch, made = commit.batch, False
         self._stuck = self._loop.call_later(STUCK_SECONDS, self._expire_stuck, batch)
         try:
             if isinstance(commit.committing, Exception):
@@ -300,9 +309,8 @@ class Journal(Generic[T]):
             self._has_failed(repr(error), batch)
         else:
             self._leaving.committed()
-            self.commits += 1
-            self.batches.observe(len(batch))
-            self.durations.observe(self._clock.now() - commit.started)
+            made = True
+            self._observe(batch, self._clock.now() - commit.started)
             if self.full and batch:
                 self._has_room()
             for write in batch:
@@ -314,7 +322,14 @@ class Journal(Generic[T]):
             _wake(commit.barriers)
             watchers, self._watchers = self._watchers, []
             _wake(watchers)
-        return self.commits > before
+        return made
+
+    def _observe(self, batch: list[QueuedWrite[T]], seconds: float) -> None:
+        for observer in self._observers:
+            try:
+                observer.committed(batch, seconds)
+            except Exception:  # a defect of the observer; the writes are durable all the same
+                log.exception("an observer of the journal's commits failed")
 
     def _store_metadata(self, disk: Disk) -> None:
         self._storing_metadata = False

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from milena_cache.memory.change_feed import ChangeFeed
 from milena_cache.objects.expiry import NEVER
@@ -92,10 +93,24 @@ def entry_of(value: bytes | None, etag: str, checked_at: float, owned_since: int
     return ExpiringEntry(value, etag, checked_at, owned_since, expires_at, indeterminate=False)
 
 
+class Lookup(NamedTuple):
+    """`Memory.get` in two steps, without a Python call for each key.
+
+    They stay valid for the life of the memory, and are methods of its dictionary: each costs what it costs there.
+
+    find: return the entry of a key, None if there is none; its place in the LRU order stays
+    touch: make a key that has an entry the most recently used; KeyError if it has none
+    """
+
+    find: Callable[[bytes], Entry | None]
+    touch: Callable[[bytes], None]
+
+
 class Memory:
     """At most `max_entries` entries and `max_bytes` bytes; the least recently used is evicted.
 
-    `change_feed` is notified of each entry that is removed or replaced by a different one.
+    Other packages read it by `get` and `peek`, by iteration over the keys, and a loop over many hits by `lookup`.
+    They change no entry. `change_feed` is notified of each entry that is removed or replaced by a different one.
     """
 
     def __init__(self, max_entries: int, max_bytes: int) -> None:
@@ -104,35 +119,36 @@ class Memory:
         self.change_feed = ChangeFeed()
         self.bytes = 0
         self.evictions = {"entries": 0, "bytes": 0}
-        # By cache key, the least recently used first. The RESP server reads it too, on the path of a hit.
-        self.entries: OrderedDict[bytes, Entry] = OrderedDict()
+        # By cache key, the least recently used first.
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self.lookup = Lookup(self._entries.get, self._entries.move_to_end)
         self._checked_at = 0.0
         self._owned_since = 0
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._entries)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self.entries
+        return key in self._entries
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys, in no particular order."""
-        return iter(self.entries)
+        return iter(self._entries)
 
     def peek(self, key: bytes) -> Entry | None:
         """Return the entry without a change of its place in the LRU order; None if there is none."""
-        return self.entries.get(key)
+        return self._entries.get(key)
 
     def get(self, key: bytes) -> Entry | None:
         """Return the entry, and make it the most recently used; None if there is none."""
-        entry = self.entries.get(key)
+        entry = self._entries.get(key)
         if entry is not None:
-            self.entries.move_to_end(key)
+            self._entries.move_to_end(key)
         return entry
 
     def store(self, key: bytes, entry: Entry) -> bool:
         """Keep `entry` and evict what no longer fits; False if it alone is larger than `max_bytes`."""
-        before = self.entries.pop(key, None)
+        before = self._entries.pop(key, None)
         if before is not None:
             self.bytes -= _cost(key, before)
             if _differ(before, entry):
@@ -151,21 +167,21 @@ class Memory:
             return False
         while self.bytes + cost > self.max_bytes:
             self._evict("bytes")
-        while len(self.entries) >= self.max_entries:
+        while len(self._entries) >= self.max_entries:
             self._evict("entries")
-        self.entries[key] = entry
+        self._entries[key] = entry
         self.bytes += cost
         return True
 
     def remove(self, key: bytes) -> None:
         """Remove the entry, if there is one."""
-        entry = self.entries.pop(key, None)
+        entry = self._entries.pop(key, None)
         if entry is not None:
             self.bytes -= _cost(key, entry)
             self.change_feed.notify(key)
 
     def _evict(self, reason: str) -> None:
-        key, entry = self.entries.popitem(last=False)
+        key, entry = self._entries.popitem(last=False)
         self.bytes -= _cost(key, entry)
         self.evictions[reason] += 1
         self.change_feed.notify(key)

@@ -40,6 +40,15 @@ class Ack:
         return self._etag
 
 
+class NotDurable(Exception):
+    """A write was not made durable, and nothing of it is left; it may be made in another class.
+
+    reason: why, a key of `writes.writer.FORCED`
+    """
+
+    reason = ""
+
+
 class Change(NamedTuple):
     """A put, or a delete (`value` None), as it was requested. `etag` is "" until it is computed.
 

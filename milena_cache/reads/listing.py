@@ -88,10 +88,11 @@ class Listings:
     async def _collect_dirty(self, writes: _Writes, bucket: str, prefix: bytes) -> None:
         """Add the dirty puts whose keys begin with `prefix`; in parts, between which the event loop runs."""
         start = cache_key(bucket, prefix)
-        remaining = iter(list(self._dirty.entries.items()))
+        remaining = iter(list(self._dirty.values()))
         while part := list(islice(remaining, COMPARED_AT_ONCE)):
             # Most entries end at the first comparison.
-            for entry_key, entry in part:
+            for entry in part:
+                entry_key = entry.key
                 if entry_key.startswith(start) and not entry.deleted:
                     of, key = split_cache_key(entry_key) if entry_key.startswith(SCHEME) else ("", entry_key)
                     if of == bucket:

@@ -127,7 +127,7 @@ class Node:
         An entry within its grace is served, and revalidated in the background. Raises FailedPrecondition if an
         acknowledged value is damaged in the journal.
         """
-        dirty = self.dirty.entries.get(target.cache_key)
+        dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             return self._reply_dirty(dirty) if dirty.belief.owned_since >= owned_since else None
         entry = self.memory.get(target.cache_key)
@@ -154,7 +154,7 @@ class Node:
 
     def size_in_memory(self, target: Object) -> int:
         """Return the length in bytes of the value in a dirty or clean entry; 0 if there is none."""
-        dirty = self.dirty.entries.get(target.cache_key)
+        dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             return dirty.size
         entry = self.memory.peek(target.cache_key)
@@ -215,7 +215,7 @@ class Node:
         The request to S3 has begun by then: it goes on if nothing awaits the result. Raises FailedPrecondition;
         awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
         """
-        dirty = self.dirty.entries.get(target.cache_key)
+        dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             if dirty.belief.owned_since < owned_since:
                 return self._read_after_revalidation(target, timeout, owned_since)
@@ -373,7 +373,7 @@ class Node:
         """As `exists`, but at once if memory has the reply."""
         entry = None
         reply = None
-        dirty = self.dirty.entries.get(target.cache_key)
+        dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
             if dirty.belief.owned_since < owned_since:
                 return self._exists_after_revalidation(target, timeout, owned_since)

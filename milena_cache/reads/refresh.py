@@ -71,7 +71,7 @@ class Refresher:
         Entries that come into memory meanwhile were read from S3 after the refresh began, and stay.
         """
         matching: list[bytes] = []
-        left = iter([*self._entries.known(), *self._dirty.entries])
+        left = iter([*self._entries.known(), *self._dirty])
         while part := list(islice(left, COMPARED_AT_ONCE)):
             matching += filter(matches, part)
             await asyncio.sleep(0)

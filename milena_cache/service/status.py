@@ -102,8 +102,8 @@ class Status:
         reasons = []
         if self.oldest > self.max_age:
             reasons.append(
-                f"write-back: {len(dirty)} acknowledged writes are not in S3, the oldest for {self.oldest:.0f} s "
-                f"(DIRTY_MAX_AGE_SECONDS is {self.max_age:g})"
+                f"write-back: {dirty.waiting} acknowledged writes are not in S3, the oldest for {self.oldest:.0f} "
+                f"s (DIRTY_MAX_AGE_SECONDS is {self.max_age:g})"
             )
         if self._journal.full:
             reasons.append("journal: its disk is full, writes go through to S3")
@@ -130,7 +130,7 @@ class Status:
     def for_routers(self) -> NodeStatus:
         """Return what is sent with each renewal of a lease, so that routers have it if this node is lost."""
         dirty = self._node.dirty
-        return NodeStatus(len(dirty), dirty.dead_letters, shortened(self.degraded()))
+        return NodeStatus(dirty.waiting, dirty.dead_letters, shortened(self.degraded()))
 
     def values(self) -> dict[str, float]:
         """Return the metrics by name: counts since the start of the process, and current sizes."""
@@ -149,7 +149,7 @@ class Status:
             "evictions": sum(memory.evictions.values()),
             "s3_requests": self._origin.total(),
             "s3_gets": self._origin.total("get"),
-            "dirty_entries": len(dirty),
+            "dirty_entries": dirty.waiting,
             "dirty_bytes": dirty.bytes,
             "dirty_limit_bytes": dirty.max_bytes,
             "dirty_oldest_seconds": self.oldest,

@@ -15,7 +15,7 @@ closes the current epoch, and the table counts the pending entries of each epoch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from milena_cache.objects.expiry import NEVER
@@ -174,12 +174,17 @@ class Dirty:
     Keys and per-entry overhead (`keeping`) are always in memory, values while there is room beside them. So
     `memory_limit` also bounds the number of entries, however small their values. The first KEEPING_FREE bytes of
     overhead are not counted, so that no entry is rejected for lack of memory while there are few.
+
+    Other modules read it by `get`, which returns the entry of a key or None, by iteration over the keys, and by
+    `values`. Every read of an object begins with `get`, so that is the method of the dictionary itself: it costs no
+    call of Python, and stays valid for the life of the table. `bytes` is 0 if and only if there is no entry.
     """
 
     def __init__(self, max_bytes: int, memory_limit: int) -> None:
         self.max_bytes = max_bytes
         self.memory_limit = memory_limit
-        self.entries: dict[bytes, DirtyEntry] = {}
+        self._entries: dict[bytes, DirtyEntry] = {}
+        self.get: Callable[[bytes], DirtyEntry | None] = self._entries.get
         self.bytes = 0
         self.puts = 0  # since the start
         self.memory_bytes = 0  # of values
@@ -192,14 +197,24 @@ class Dirty:
         self._pending: dict[int, int] = {}
 
     def __len__(self) -> int:
-        """Return the number of entries that wait for their upload; dead letters do not count."""
-        return len(self.entries) - self.dead_letters
+        """Return the number of entries, dead letters included."""
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the keys, in no particular order."""
+        return iter(self._entries)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self.entries
+        return key in self._entries
 
-    def get(self, key: bytes) -> DirtyEntry | None:
-        return self.entries.get(key)
+    def values(self) -> Collection[DirtyEntry]:
+        """Return the entries, in no particular order."""
+        return self._entries.values()
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait to be uploaded; dead letters do not."""
+        return len(self._entries) - self.dead_letters
 
     def has_room(self, cost: int, keeping: int) -> bool:
         """Return True if entries of `cost` bytes in all, `keeping` of them overhead, may be added."""
@@ -219,7 +234,7 @@ class Dirty:
         self.puts += 1
         if entry.journaled and not self.fits_in_memory(entry.in_memory):
             entry.value = None
-        old = self.entries.get(entry.key)
+        old = self._entries.get(entry.key)
         if old is None:
             entry.upload = UploadState(entry.acknowledged_at, self._flush_epoch)
         else:
@@ -227,14 +242,14 @@ class Dirty:
             entry.belief = entry.belief.replacing(old.belief, deleted=old.deleted, dead=old.dead is not None)
             upload = entry.upload = old.upload
             if old.dead is not None:
-                del self.entries[entry.key]  # entries are in the order of `upload.since`, which is set anew
+                del self._entries[entry.key]  # entries are in the order of `upload.since`, which is set anew
                 upload.since, upload.failures = entry.acknowledged_at, 0
                 upload.flush_epoch = self._flush_epoch
                 # An upload in flight is of the old entry: its success must not count as one of `entry`.
                 upload.next_flush_epoch = self._flush_epoch if upload.uploading else None
             elif upload.uploading and upload.next_flush_epoch is None:
                 upload.next_flush_epoch = self._flush_epoch
-        self.entries[entry.key] = entry
+        self._entries[entry.key] = entry
         self._count(entry)
         return old
 
@@ -257,7 +272,7 @@ class Dirty:
 
     def pop(self, entry: DirtyEntry) -> None:
         """Remove an entry that is in S3, or that an operator dropped."""
-        del self.entries[entry.key]
+        del self._entries[entry.key]
         self._uncount(entry)
 
     def kill(self, entry: DirtyEntry, reason: str, at: float, *, damaged: bool = False) -> None:
@@ -296,8 +311,8 @@ class Dirty:
 
     def _move_last(self, entry: DirtyEntry) -> None:
         """Move `entry` to the end of the table, which is in the order of `upload.since`."""
-        del self.entries[entry.key]
-        self.entries[entry.key] = entry
+        del self._entries[entry.key]
+        self._entries[entry.key] = entry
 
     def _count(self, entry: DirtyEntry) -> None:
         self.bytes += entry.cost
@@ -331,7 +346,7 @@ class Dirty:
 
     def dead(self) -> Iterator[DirtyEntry]:
         """Yield the dead letters."""
-        return (entry for entry in self.entries.values() if entry.dead is not None)
+        return (entry for entry in self._entries.values() if entry.dead is not None)
 
     def checkpoint(self) -> int:
         """Close the current flush epoch, and return its number."""
@@ -344,6 +359,6 @@ class Dirty:
 
     def oldest_since(self, now: float) -> float:
         """Return the monotonic time at which the oldest write not in S3 was acknowledged; `now` without one."""
-        self._requeued = {key for key in self._requeued if key in self.entries and not self.entries[key].dead}
-        first = next((entry.upload.since for entry in self.entries.values() if not entry.dead), now)
-        return min((first, *(self.entries[key].upload.since for key in self._requeued)))
+        self._requeued = {key for key in self._requeued if key in self._entries and not self._entries[key].dead}
+        first = next((entry.upload.since for entry in self._entries.values() if not entry.dead), now)
+        return min((first, *(self._entries[key].upload.since for key in self._requeued)))

@@ -5,8 +5,8 @@ bucket and key in S3, a value that is only in the journal, the time of day for a
 writes and uploads call it.
 
 Invariant: an entry is removed only by `retire`, when S3 has its version or a later one, or when an operator drops
-it. Until then its records stay in the journal. An entry that S3 rejects permanently, or whose record is damaged,
-stays as a dead letter.
+it, and by `replace`, when a later write takes its place. Until then its records stay. An entry that S3 rejects
+permanently, or whose record is damaged, stays as a dead letter.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.failing import Failing
 from milena_cache.writeback.flush import FlushWaiters
+from milena_cache.writeback.releases import Releases
 from milena_common.api.errors import FailedPrecondition
 from milena_common.runtime.log_limiter import LogLimiter
 
@@ -37,6 +38,7 @@ class DirtyWrites:
         self,
         dirty: Dirty,
         journal: Journal[DirtyEntry],
+        releases: Releases,
         entries: Entries,
         buckets: Buckets,
         clock: CorrectedClock,
@@ -45,6 +47,7 @@ class DirtyWrites:
     ) -> None:
         self._dirty = dirty
         self._journal = journal
+        self._releases = releases
         self._entries = entries
         self._buckets = buckets
         self._clock = clock
@@ -95,7 +98,19 @@ class DirtyWrites:
             entry.etag = etag_of(self.value(entry))
         return entry.etag
 
-    # ---- removal
+    # ---- replacement and removal
+
+    def replace(self, entry: DirtyEntry) -> None:
+        """Make `entry` its key's newest write, and release the records of the one whose place it takes."""
+        old = self._dirty.replace(entry)
+        if old is not None:
+            records = list(old.records())
+            if not entry.journaled and records:
+                # `entry` has no record. The last record before it stays, so that after a crash the key has the last
+                # write that was acknowledged as durable, and not an older object of S3.
+                entry.shadowed_seq = records.pop()
+            for seq in records:
+                self._releases.release(seq, entry.key)
 
     def retire(self, entry: DirtyEntry) -> None:
         """Remove an entry and its records, because S3 has its version or a later one, or an operator dropped it.
@@ -105,7 +120,7 @@ class DirtyWrites:
         self._dirty.pop(entry)
         self._failing.clear(entry.key)
         for seq in entry.records():
-            self._journal.remove(seq, entry.key)
+            self._releases.release(seq, entry.key)
         self._flush_waiters.progress(entry.key)
 
     def mark_dead(self, entry: DirtyEntry, reason: str, *, damaged: bool = False) -> None:

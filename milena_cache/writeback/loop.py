@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
 
-from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import entry_of
 from milena_cache.objects.expiry import NEVER
@@ -35,6 +34,7 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.failing import STUCK_RETRY_SECONDS, STUCK_TRIES, Failing
 from milena_cache.writeback.flush import FlushWaiters
 from milena_cache.writeback.recent_uploads import RecentUploads
+from milena_cache.writeback.releases import Releases
 from milena_cache.writeback.upload_load import UploadLoad
 from milena_cache.writeback.uploads.alarm import Alarm
 from milena_cache.writeback.uploads.queue import QueuedUpload, UploadQueue
@@ -71,7 +71,7 @@ class WriteBack:
         self,
         dirty: Dirty,
         dirty_writes: DirtyWrites,
-        journal: Journal[DirtyEntry],
+        releases: Releases,
         uploader: Uploader,
         entries: Entries,
         s3_locks: KeyLocks,
@@ -95,7 +95,7 @@ class WriteBack:
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self._dirty = dirty
         self._dirty_writes = dirty_writes
-        self._journal = journal
+        self._releases = releases
         self._uploader = uploader
         self._entries = entries
         self._s3_locks = s3_locks
@@ -225,7 +225,7 @@ class WriteBack:
             if entry.dead:
                 return
             if self._dirty_writes.is_gone(entry) and entry.deleted and not self._may_be_in_s3(entry):
-                await self._journal.has_let_go(key)
+                await self._releases.has_released(key)
                 if self._dirty.get(key) is entry:  # else a newer write came during the await, and is queued
                     self.results["expired"] += 1
                     self._dirty_writes.retire(entry)
@@ -268,7 +268,7 @@ class WriteBack:
                     # S3 stores no version for a delete. If a record of an earlier put were still in the file when
                     # this entry and its record are gone, a crash would replay that put, find nothing later in S3,
                     # and upload it: the deleted object would be back.
-                    await self._journal.has_let_go(key)
+                    await self._releases.has_released(key)
                 self._uploaded(write, self._newest(key), result)
         self._flush_waiters.progress(key)
 
@@ -315,7 +315,7 @@ class WriteBack:
         self.last_success = self._clock.wall()
         self._failing.succeeded(entry.key, now)
         if self._throttle.succeeded(entry.key):
-            log.info("S3 accepts writes again: %d dirty writes wait for their upload", len(self._dirty))
+            log.info("S3 accepts writes again: %d dirty writes wait for their upload", self._dirty.waiting)
         self._dirty.upload_finished(entry, succeeded=True, now=now)
         self.wrote(entry.key, entry.belief.owned_since)
         entry.upload.failures = 0
@@ -364,5 +364,5 @@ class WriteBack:
         if fault.of_object:
             return False
         if self._throttle.failed(now, key):
-            log.warning("S3 does not accept writes: %s; %d dirty writes wait", failure, len(self._dirty))
+            log.warning("S3 does not accept writes: %s; %d dirty writes wait", failure, self._dirty.waiting)
         return True

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from milena_cache.journal.group_commit import Journal
 from milena_cache.objects.expiry import NEVER, is_expired
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.runtime.clock import Clock
@@ -30,7 +31,12 @@ class Replay(NamedTuple):
 
 
 async def replay(
-    journal: Journal[DirtyEntry], dirty: Dirty, writeback: WriteBack, clock: Clock, directory: str
+    journal: Journal[DirtyEntry],
+    dirty: Dirty,
+    dirty_writes: DirtyWrites,
+    writeback: WriteBack,
+    clock: Clock,
+    directory: str,
 ) -> Replay:
     """Fill `dirty` from `journal` and queue its entries in `writeback`; to be awaited before requests are served.
 
@@ -57,9 +63,7 @@ async def replay(
             expires_at=record.expires_at or NEVER,
         )
         records += 1
-        old = dirty.replace(entry)
-        for seq in old.records() if old is not None else ():
-            journal.remove(seq, entry.key)
+        dirty_writes.replace(entry)
         if found.damage:
             dirty.kill(entry, f"damaged: the journal record: {found.damage}", wall, damaged=True)
         elif found.rejection:
@@ -71,14 +75,14 @@ async def replay(
         if clock.now() - logged_at >= PROGRESS_SECONDS:
             logged_at = clock.now()
             log.info("replaying the journal: %d records so far", records)
-    for entry in dirty.entries.values():
+    for entry in dirty.values():
         writeback.acknowledged(entry)
     result = Replay(records, clock.now() - started)
     log.info(
         "journal %s replayed in %.3g s: %d writes to upload, %d dead letters, %d damaged records",
         directory,
         result.seconds,
-        len(dirty),
+        dirty.waiting,
         dirty.dead_letters,
         journal.quarantined + dirty.damaged,
     )

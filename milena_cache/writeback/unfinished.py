@@ -69,7 +69,7 @@ class FailedWrites:
 
     def unfinished(self) -> list[str]:
         """Return a line, with the reason, for each of the first `MAX_NAMED` keys not in S3; failed ones first."""
-        dirty = self._dirty.entries
+        dirty = self._dirty
         entries = sorted(
             islice(dirty.values(), 10_000),
             key=lambda entry: not (entry.dead or self._failing.get(entry.key) is not None),

@@ -1,23 +1,24 @@
-"""Coordination. Journaled append: turns a write into a dirty entry, through the journal or in memory only.
+"""Coordination. Journaled append: turns a write into a dirty entry, once it is durable or in memory only.
 
-Records enter the journal in the order of `append`, and their dirty entries are made in the same order when their
-commit is durable (`_appended`). So a write that is not durable yet is never served: if the commit failed after a
-read had returned it, that read would have shown a value that the node does not have.
+What makes a write durable is behind `durable`. Records are appended in order, and their dirty entries are made in
+the same order when they are reported as durable (`_appended`). So a write that is not durable yet is never served:
+if the commit failed after a read had returned it, that read would have shown a value that the node does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from milena_cache.journal.group_commit import Journal
-from milena_cache.journal.record import Record, encode
+from milena_cache.journal.record import Record
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.version import UNKNOWN, Base
 from milena_cache.objects.write_request import ENTRY_OVERHEAD, Ack, Change
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
+from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.loop import WriteBack
 from milena_cache.writeback.uploads.s3_belief import S3Belief
+from milena_cache.writes.durable import Durable
 from milena_common.api.durability import BACK, MEMORY
 from milena_common.runtime.clock import Clock
 
@@ -27,16 +28,18 @@ class JournaledWrites:
 
     def __init__(
         self,
-        journal: Journal[DirtyEntry],
+        durable: Durable[DirtyEntry],
         dirty: Dirty,
+        dirty_writes: DirtyWrites,
         writeback: WriteBack,
         entries: Entries,
         clock: Clock,
         acknowledged: dict[str, int],
     ) -> None:
         self.draining = False
-        self._journal = journal
+        self._durable = durable
         self._dirty = dirty
+        self._dirty_writes = dirty_writes
         self._writeback = writeback
         self._entries = entries
         self._clock = clock
@@ -53,16 +56,14 @@ class JournaledWrites:
         return key in self._last
 
     async def wait_for_commit(self) -> None:
-        """Return after the next commit of the journal, whether it succeeded or not."""
-        await self._journal.wait_commit()
+        """Return after the next commit, whether it succeeded or not."""
+        await self._durable.wait_commit()
 
     def rejection(self, change: Change) -> str:
         """Return why the change cannot enter the journal, one of `writer.FORCED`; "" if it can."""
         if self.draining:
             return "draining"
-        if self._journal.full:
-            return "journal_full"
-        return "" if self._has_room(change) else "dirty_limit"
+        return self._durable.rejection() or ("" if self._has_room(change) else "dirty_limit")
 
     def _has_room(self, change: Change) -> bool:
         size = len(change.value or b"")
@@ -77,33 +78,30 @@ class JournaledWrites:
     def append(self, change: Change, base: Base, timeout: float) -> asyncio.Future[None]:
         """Write the change to the journal; the future is done when it is durable and its dirty entry is made.
 
-        The future raises JournalFull, DeadlineExceeded after `timeout` seconds, or JournalFailed; the call itself
-        raises JournalFailed if the journal has failed already.
+        Raises as `Durable.append` does.
         """
         entry = self._entry(change, base, journaled=True)
         key = entry.key
-        old = self._dirty.entries.get(key)
+        old = self._dirty.get(key)
         base = entry.belief.base if old is None else old.belief.base
         if key in self._last:
             old = self._last[key]
         if old is not None:
             entry.belief = entry.belief.behind(old.belief, deleted=old.deleted)
         belief = entry.belief
-        raw = encode(
-            Record(
-                key,
-                entry.version,
-                change.value,
-                base,
-                belief.conditional,
-                belief.owned_since,
-                self._clock.wall(),
-                entry.expires_at,
-                # The record has no field for a second ETag; the two differ only after a conflict.
-                isinstance(base, str) and same_etag(base, belief.keeps),
-            )
+        record = Record(
+            key,
+            entry.version,
+            change.value,
+            base,
+            belief.conditional,
+            belief.owned_since,
+            self._clock.wall(),
+            entry.expires_at,
+            # The record has no field for a second ETag; the two differ only after a conflict.
+            isinstance(base, str) and same_etag(base, belief.keeps),
         )
-        future = self._journal.write(entry.version.seq, raw, entry, self._appended, timeout)
+        future = self._durable.append(record, entry, self._appended, timeout)
         self._bytes += entry.cost
         self._keeping += entry.keeping
         self._last[key] = entry
@@ -130,7 +128,7 @@ class JournaledWrites:
         This is the usual case for a busy key in the class `memory`, and the reason why the class is fast. Returns
         False, with nothing changed, if the key's newest write is anything else.
         """
-        entry = self._dirty.entries.get(key)
+        entry = self._dirty.get(key)
         if entry is None or not entry.overwritable(owned_since) or key in self._last or self.draining:
             return False
         more = len(value) - entry.size
@@ -139,7 +137,7 @@ class JournaledWrites:
         ):
             return False
         self._entries.fence_reads(key)
-        self._dirty.revalue(entry, value, self._journal.next_version(owned_since))
+        self._dirty.revalue(entry, value, self._durable.next_version(owned_since))
         self._entries.change_feed.notify(key)
         self._acknowledged[MEMORY] += 1
         return True
@@ -148,7 +146,7 @@ class JournaledWrites:
         value = change.value
         return DirtyEntry(
             change.target.cache_key,
-            self._journal.next_version(change.owned_since),
+            self._durable.next_version(change.owned_since),
             value,
             0 if value is None else len(value),
             self._belief(change, base),
@@ -162,7 +160,7 @@ class JournaledWrites:
     def _belief(self, change: Change, base: Base) -> S3Belief:
         owned_since, conditional, keeps = change.owned_since, change.conditional, change.keeps
         maybe_absent = False
-        if base is UNKNOWN and change.target.cache_key not in self._dirty.entries:
+        if base is UNKNOWN and self._dirty.get(change.target.cache_key) is None:
             base, maybe_absent = self._entries.base(change.target.cache_key, owned_since)
         if base is not UNKNOWN or maybe_absent or conditional or keeps:
             return S3Belief(base, owned_since, maybe_absent, conditional=conditional, keeps=keeps)
@@ -172,13 +170,5 @@ class JournaledWrites:
 
     def _is_dirty(self, entry: DirtyEntry) -> None:
         self._entries.invalidate(entry.key)
-        old = self._dirty.replace(entry)
-        if old is not None:
-            records = list(old.records())
-            if not entry.journaled and records:
-                # `entry` has no record. The last record before it stays, so that after a crash the key has the last
-                # write that was acknowledged as durable, and not an older object of S3.
-                entry.shadowed_seq = records.pop()
-            for seq in records:
-                self._journal.remove(seq, entry.key)
+        self._dirty_writes.replace(entry)
         self._writeback.acknowledged(entry)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import entry_of
 from milena_cache.objects.object_store import OriginFailure
@@ -26,6 +25,7 @@ from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_cache.writeback.uploads.upload import Conflict, Policy, Uploader, UploadOutcome, UploadResult, Write
+from milena_cache.writes.durable import Durable
 from milena_common.api.durability import THROUGH
 from milena_common.api.errors import ConditionFailed, Unavailable
 from milena_common.runtime.clock import Clock
@@ -43,7 +43,7 @@ class WriteThrough:
     def __init__(
         self,
         uploader: Uploader,
-        journal: Journal[DirtyEntry],
+        durable: Durable[DirtyEntry],
         dirty: Dirty,
         dirty_writes: DirtyWrites,
         s3_locks: KeyLocks,
@@ -58,7 +58,7 @@ class WriteThrough:
         # Called as `WriteBack.wrote` is.
         self.wrote: Callable[[bytes, int], Awaitable[None] | None] = lambda key, owned_since: None
         self._uploader = uploader
-        self._journal = journal
+        self._durable = durable
         self._dirty = dirty
         self._dirty_writes = dirty_writes
         self._s3_locks = s3_locks
@@ -125,46 +125,32 @@ class WriteThrough:
         timeout = self._put_timeout if put else max(0.0, deadline - self._clock.now())
         try:
             async with asyncio.timeout(timeout):
-                return await self._journal.has_let_go(key) or put
+                return await self._durable.has_released(key) or put
         except TimeoutError:
             return put
 
     def _prepare(self, change: Change, base: Base, decided: bool) -> Write:
         key = change.target.cache_key
         entry = self._dirty.get(key)
-        version = self._journal.next_version(change.owned_since)
-        policy: Policy | None = "fail" if change.conditional else None
-        strict = change.conditional and not decided
-        known = entry.belief if entry is not None else None
+        version = self._durable.next_version(change.owned_since)
+        owned_since, conditional = change.owned_since, change.conditional
+        strict = conditional and not decided
         indeterminate = maybe_absent = False
         if strict:
             base = change.if_match or ABSENT
             # S3 also compares with the ETag of an expired object that it still holds, and the caller must not match
             # that: unless memory has the ETag as the current one, the upload looks first.
-            indeterminate = (
-                bool(change.if_match) and self._entries.current(key, change.owned_since) != change.if_match
-            )
-        elif known is not None:
-            base, indeterminate, maybe_absent = known.base, known.indeterminate, known.maybe_absent
-        elif base is UNKNOWN:
-            base, maybe_absent = self._entries.base(key, change.owned_since)
-        return Write(
-            change.target.ref,
-            version,
-            change.value,
-            S3Belief(
-                base,
-                change.owned_since,
-                maybe_absent,
-                indeterminate,
-                change.conditional,
-                # If the dirty write below is a new object, this one is new too, and no attributes are preserved.
-                keeps=change.keeps if known is None or known.keeps else "",
-            ),
-            policy,
-            strict,
-            change.expires_at,
-        )
+            indeterminate = bool(change.if_match) and self._entries.current(key, owned_since) != change.if_match
+        elif entry is None and base is UNKNOWN:
+            base, maybe_absent = self._entries.base(key, owned_since)
+        belief = S3Belief(base, owned_since, maybe_absent, indeterminate, conditional, change.keeps)
+        if entry is not None and not strict:
+            # S3 holds what it holds under the dirty write, whose attempts may have happened without a response: a
+            # delete of ours that S3 may have carried out is not a deletion by another writer. If the dirty write is
+            # a new object, this one is new too, and no attributes are preserved.
+            belief = belief.replacing(entry.belief, deleted=entry.deleted, dead=entry.dead is not None)
+        policy: Policy | None = "fail" if conditional else None
+        return Write(change.target.ref, version, change.value, belief, policy, strict, change.expires_at)
 
     async def _attempts(self, write: Write, deadline: float) -> UploadResult:
         failures = 0

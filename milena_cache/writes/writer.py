@@ -24,20 +24,20 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from milena_cache.journal.commit import JournalFull
-from milena_cache.journal.group_commit import Journal
 from milena_cache.memory.entries import Entries
 from milena_cache.objects.expiry import NEVER, is_expired, to_the_millisecond
+from milena_cache.objects.lineage import Lineages
 from milena_cache.objects.names import Object
 from milena_cache.objects.object_store import OriginFailure
 from milena_cache.objects.version import ABSENT, UNKNOWN, Base
-from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, etag_of
+from milena_cache.objects.write_request import LARGE_BYTES, Ack, Change, NotDurable, etag_of
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.expired_objects import ExpiredObjectReaper
 from milena_cache.writeback.loop import WriteBack
+from milena_cache.writes.durable import Durable
 from milena_cache.writes.journaled import JournaledWrites
 from milena_cache.writes.ownership_revalidation import OwnershipRevalidation
 from milena_cache.writes.write_through import WriteThrough
@@ -50,7 +50,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FORCED = ("dirty_limit", "journal_full", "draining")
+# Why a write that asks for less has to go through S3: the label in metrics, and the text in errors.
+FORCED = {
+    "dirty_limit": "the dirty entries have reached DIRTY_MAX_BYTES or DIRTY_MEMORY_BYTES",
+    "journal_full": "the journal's disk is full",
+    "draining": "the node is stopping",
+}
 
 
 class Writes:
@@ -64,7 +69,8 @@ class Writes:
         *,
         origin: Origin,
         write_through: WriteThrough,
-        journal: Journal[DirtyEntry],
+        durable: Durable[DirtyEntry],
+        lineages: Lineages,
         dirty: Dirty,
         dirty_writes: DirtyWrites,
         s3_locks: KeyLocks,
@@ -77,9 +83,7 @@ class Writes:
         self.acknowledged: dict[str, int] = dict.fromkeys(DURABILITIES, 0)
         self.forced = dict.fromkeys(FORCED, 0)
         self.reaper = ExpiredObjectReaper(origin, write_through.conditions, dirty, entries, s3_locks, clock)
-        self._revalidation = OwnershipRevalidation(
-            origin, dirty, dirty_writes, s3_locks, entries, clock, journal.lineages
-        )
+        self._revalidation = OwnershipRevalidation(origin, dirty, dirty_writes, s3_locks, entries, clock, lineages)
         self._origin = origin
         self._write_through = write_through
         self._dirty = dirty
@@ -90,7 +94,9 @@ class Writes:
         self.keeps_in_memory = mode == MEMORY
         self._max_value_bytes = max_value_bytes
         self._write_locks = KeyLocks()
-        self._journaled = JournaledWrites(journal, dirty, writeback, entries, clock, self.acknowledged)
+        self._journaled = JournaledWrites(
+            durable, dirty, dirty_writes, writeback, entries, clock, self.acknowledged
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -175,7 +181,7 @@ class Writes:
         self, acked: asyncio.Future[Ack], change: Change, timeout: float, appending: asyncio.Future[None]
     ) -> None:
         error = appending.exception()
-        if isinstance(error, JournalFull):
+        if isinstance(error, NotDurable):
             self._begin_in_turn(change, BACK, timeout).add_done_callback(partial(_pass_on, acked))
         elif acked.done():
             pass  # its caller cancelled it
@@ -193,7 +199,7 @@ class Writes:
         if appending is not None:
             try:
                 await appending
-            except JournalFull:
+            except NotDurable:
                 pass
             else:
                 return Ack(BACK, change.etag, change.value)
@@ -315,8 +321,8 @@ class Writes:
             if not reason:
                 try:
                     await self._journaled.append(change, base, max(0.0, deadline - self._clock.now()))
-                except JournalFull:
-                    reason = "journal_full"
+                except NotDurable as error:
+                    reason = error.reason
                 else:
                     return Ack(BACK, change.etag, change.value)
         if reason:
@@ -387,9 +393,4 @@ def _pass_on(acked: asyncio.Future[Ack], task: asyncio.Task[Ack]) -> None:
 
 def _because(error: MilenaError, reason: str) -> MilenaError:
     """Return `error` with the reason why a write of a weaker class had to go through to S3."""
-    why = {
-        "dirty_limit": "the dirty entries have reached DIRTY_MAX_BYTES or DIRTY_MEMORY_BYTES",
-        "journal_full": "the journal's disk is full",
-        "draining": "the node is stopping",
-    }
-    return type(error)(f"{error}; the write had to go through S3, because {why[reason]}") if reason else error
+    return type(error)(f"{error}; the write had to go through S3, because {FORCED[reason]}") if reason else error

@@ -62,10 +62,10 @@ async def test_what_is_written_while_one_that_has_ended_goes_stays(durability: D
         await settle()
     t.disk.gate.clear()  # so the first one's record stays, and the upload waits for its going
     await t.clock.advance(3)
-    assert len(t.dirty.entries) == 1
+    assert len(t.dirty) == 1
     second = begin(t, b"2", durability)
     t.disk.gate.set()
     await t.journal.sync_barrier()
     await settle()
-    assert t.dirty.bytes == sum(entry.cost for entry in t.dirty.entries.values())
+    assert t.dirty.bytes == sum(entry.cost for entry in t.dirty.values())
     await the_second_stays(t, second)

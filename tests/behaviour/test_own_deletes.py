@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from milena_cache.objects.object_store import Fault, Ref
+from milena_common.api.durability import DURABILITIES, Durability
 from tests.cache.rig import NodeUnderTest
 from tests.support.fake_clock import settle
 
@@ -25,16 +28,19 @@ async def is_uploaded(t: NodeUnderTest, value: bytes) -> None:
     assert t.s3_has("k") == value
 
 
-async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
-    t = await started()
-
-    def lose_answer(operation: str, ref: Ref) -> Fault | None:
+def lose_the_answer_to_a_delete(t: NodeUnderTest, *, after_effect: bool = True) -> None:
+    def lose(operation: str, ref: Ref) -> Fault | None:
         if operation == "delete":
             t.store.refuse = None
-            t.store.fail(Fault.INCOMPLETE, after_effect=True)
+            t.store.fail(Fault.INCOMPLETE, after_effect=after_effect)
         return None
 
-    t.store.refuse = lose_answer
+    t.store.refuse = lose
+
+
+async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
+    t = await started()
+    lose_the_answer_to_a_delete(t)
     t.store.write_gate.clear()
     await t.delete("k")
     await t.clock.advance(1)
@@ -78,3 +84,17 @@ async def test_a_put_that_a_delete_through_was_about_to_replace_and_a_crash() ->
     deleting.cancel()
     t.store.write_gate.set()
     await is_uploaded(crashed, b"2")
+
+
+@pytest.mark.parametrize("after_effect", [True, False])
+@pytest.mark.parametrize("durability", DURABILITIES)
+async def test_a_put_that_must_create_over_a_delete_whose_answer_was_lost(
+    durability: Durability, after_effect: bool
+) -> None:
+    t = await started()
+    lose_the_answer_to_a_delete(t, after_effect=after_effect)
+    await t.delete("k")
+    await t.clock.advance(1)
+    assert t.s3_has("k") == (None if after_effect else b"1")
+    await t.put("k", b"2", if_none_match="*", durability=durability)
+    await is_uploaded(t, b"2")

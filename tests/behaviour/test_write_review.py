@@ -30,7 +30,7 @@ async def started(**options: object) -> NodeUnderTest:
 
 def damage(t: NodeUnderTest, key: str) -> None:
     """Flip the last byte of the value in the journal."""
-    entry = t.dirty.entries[key.encode()]
+    entry = t.dirty.get(key.encode())
     for contents in (t.disk.committed, t.disk.open):
         raw = contents.records[entry.version.seq]
         contents.records[entry.version.seq] = raw[:-1] + bytes([raw[-1] ^ 1])
@@ -512,7 +512,7 @@ async def main():
             futures.append(journal.write(version.seq, raw, version.seq, ended, 5.0))
         await asyncio.gather(*futures, return_exceptions=True)
     for seq in kept:  # write-back has brought everything to S3
-        journal.remove(seq, b"key")
+        journal.release(seq, b"key")
     for _ in range(600):
         if not journal.full:
             break

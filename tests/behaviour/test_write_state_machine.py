@@ -352,11 +352,11 @@ class WriteMachine(RuleBasedStateMachine):
         if not hasattr(self, "t"):
             return
         dirty = self.t.dirty
-        entries = dirty.entries.values()
+        entries = dirty.values()
         assert dirty.bytes == sum(entry.cost for entry in entries)
         assert dirty.memory_bytes == sum(entry.in_memory for entry in entries)
         assert dirty.dead_letters == sum(bool(entry.dead) for entry in entries)
-        assert dirty.pending_before(10**9) == len(dirty)
+        assert dirty.pending_before(10**9) == dirty.waiting
         assert all(seq in self.t.disk.committed.records for entry in entries for seq in entry.records()), (
             "what is acknowledged is on the disk"
         )
@@ -375,7 +375,7 @@ class WriteMachine(RuleBasedStateMachine):
             assert self.run(self.t.another().outcome(key))[1] in truth.allowed
         assert len(self.t.dirty) == 0
         self.run(self.t.journal.sync_barrier())
-        kept = {seq for entry in self.t.dirty.entries.values() for seq in entry.records()}
+        kept = {seq for entry in self.t.dirty.values() for seq in entry.records()}
         assert set(self.t.disk.committed.records) == kept, "no record is left behind"
         self.run(self.t.stop())
         self.loop.close()

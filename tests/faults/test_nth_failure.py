@@ -163,7 +163,7 @@ class Script:
             self.history.told(key, (await self.node.get(key)).entry.value, mark, "a read after the crash")
         await self.node.parts.dead_letters.retry(None)
         await self.node.clock.advance(60)
-        assert len(self.node.dirty.entries) == 0
+        assert len(self.node.dirty) == 0
         for key in self.KEYS:
             self.history.told(key, self.node.s3_has(key), self.history.mark(key), "S3")
 

@@ -79,8 +79,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/writeback/recovery.py",
-                "        old = dirty.replace(entry)\n",
-                "        if entry.key in dirty:\n            continue\n        old = dirty.replace(entry)\n",
+                "        dirty_writes.replace(entry)\n",
+                "        if entry.key in dirty:\n            continue\n        dirty_writes.replace(entry)\n",
             ),
         ),
         (f"{ORDER}::test_of_two_records_of_a_key_the_later_one_counts", MACHINE, KILLS),
@@ -105,7 +105,7 @@ BUGS: tuple[Bug, ...] = (
                 "            self._dirty.upload_began(entry)\n",
                 "            self._dirty.upload_began(entry)\n"
                 "            for seq in entry.records():\n"
-                "                self._journal.remove(seq, key)\n",
+                "                self._releases.release(seq, key)\n",
             ),
         ),
         (f"{ORDER}::test_a_record_stays_until_s3_has_its_write", MACHINE, KILLS),
@@ -257,7 +257,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a write in the class memory takes out the record below it",
-        (Change("milena_cache/writes/journaled.py", "entry.shadowed_seq = records.pop()", "pass"),),
+        (Change("milena_cache/writeback/dirty_writes.py", "entry.shadowed_seq = records.pop()", "pass"),),
         (f"{ORDER}::test_a_write_in_the_class_memory_does_not_take_out_the_record_below_it", MACHINE, STOP),
     ),
     Bug(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from milena_cache.journal import group_commit as journal_module
 from milena_cache.journal import lmdb_disk as journal_lmdb
-from milena_cache.journal.commit import JournalFailed, JournalFull
+from milena_cache.journal.commit import JournalFailed, JournalFull, QueuedWrite
+from milena_cache.journal.commit_counts import CommitCounts
 from milena_cache.journal.disk import DiskFailed, DiskFull
 from milena_cache.journal.group_commit import DEFER_SECONDS, PROBE_SECONDS, Journal
 from milena_cache.journal.lmdb_disk import LmdbDisk
@@ -54,16 +56,20 @@ class Under:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.disk = LoggingDisk()
-        self.journal: Journal[int] = Journal(self.disk, self.clock)
+        self.counts = CommitCounts()
+        self.seen: list[list[int]] = []
+        self.journal: Journal[int] = Journal(self.disk, self.clock, observers=(self.counts, self))
         self.ended: list[tuple[int, bool]] = []
         self.first = 0
+        self.observing_fails: Exception | None = None
 
     async def start(self) -> Under:
         async for found in self.journal.replay():
             raise AssertionError(found)
         self.first = self.journal.versions.seq
         self.disk.log.clear()
-        self.disk.commits = self.journal.commits = 0
+        self.disk.commits = self.counts.commits = 0
+        self.seen.clear()
         return self
 
     def write(self, number: int, size: int = 10, timeout: float = 60.0) -> asyncio.Future[None]:
@@ -71,8 +77,8 @@ class Under:
         raw = bytes(size)
         return self.journal.write(self.first + number, raw, number, lambda *told: self.ended.append(told), timeout)
 
-    def remove(self, number: int) -> None:
-        self.journal.remove(self.first + number, b"key")
+    def release(self, number: int) -> None:
+        self.journal.release(self.first + number, b"key")
 
     def log(self) -> list[str]:
         """What was asked of the disk since the last time."""
@@ -81,6 +87,16 @@ class Under:
         return [
             " ".join([verb, *(str(int(number) - self.first) for number in numbers)]) for verb, *numbers in words
         ]
+
+    def committed(self, batch: Sequence[QueuedWrite[Any]], seconds: float) -> None:
+        """As an observer of the commits; raises as `observing_fails` says."""
+        del seconds
+        numbers = [write.token for write in batch]
+        assert not set(numbers) & {number for number, _ in self.ended}, "seen before they are acknowledged"
+        assert set(numbers) <= set(self.kept()), "and when they are durable"
+        self.seen.append(numbers)
+        if self.observing_fails is not None:
+            raise self.observing_fails
 
     def leave_room(self, size: int) -> None:
         """From now on the disk has room for so many bytes more than there are."""
@@ -101,6 +117,39 @@ async def under() -> Under:
 # ---- together, in order, and not before
 
 
+async def test_an_observer_sees_every_commit_once_in_order_and_before_its_writes_are_acknowledged(
+    under: Under,
+) -> None:
+    under.disk.gate.clear()
+    under.write(1)
+    await settle()
+    futures = [under.write(2), under.write(3)]
+    assert under.seen == []
+    under.disk.gate.set()
+    await asyncio.gather(*futures)
+    under.release(1)
+    await under.journal.sync_barrier()
+    assert under.seen == [[1], [2, 3], []]
+    assert (under.counts.commits, under.counts.writes.total) == (3, 3)
+
+
+async def test_an_observer_sees_no_commit_that_was_not_made(under: Under) -> None:
+    under.leave_room(0)
+    with pytest.raises(JournalFull):
+        await under.write(1)
+    assert (under.seen, under.counts.commits) == ([], 0)
+
+
+async def test_an_observer_that_fails_keeps_no_write_from_its_acknowledgement(
+    under: Under, caplog: pytest.LogCaptureFixture
+) -> None:
+    under.observing_fails = RuntimeError("no room in the archive")
+    await under.write(1)
+    await under.write(2)
+    assert under.ended == [(1, True), (2, True)]
+    assert "no room in the archive" in caplog.text
+
+
 async def test_a_write_is_told_after_its_commit_and_no_timer_delays_it(under: Under) -> None:
     under.disk.gate.clear()
     future = under.write(1)
@@ -116,7 +165,7 @@ async def test_writes_of_one_round_of_the_loop_share_a_commit(under: Under) -> N
     await asyncio.gather(*(under.write(number) for number in range(1, 21)))
     assert under.log() == [*(f"put {number}" for number in range(1, 21)), "commit"]
     assert under.ended == [(number, True) for number in range(1, 21)]
-    assert under.journal.commits == 1
+    assert under.counts.commits == 1
 
 
 async def test_all_that_waits_when_a_commit_ends_shares_the_next(under: Under) -> None:
@@ -168,7 +217,7 @@ async def test_writes_that_come_in_a_stream_are_all_told_in_order(under: Under) 
     await asyncio.gather(*(caller() for _ in range(64)))
     assert under.ended == [(number, True) for number in range(1, 2001)]
     assert under.kept() == list(range(1, 2001))
-    assert under.journal.commits < 200
+    assert under.counts.commits < 200
 
 
 # ---- chores
@@ -178,12 +227,12 @@ async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) 
     await asyncio.gather(under.write(1), under.write(2), under.write(3))
     under.log()
     for number in (3, 1, 2):
-        under.remove(number)
+        under.release(number)
         await under.clock.advance(DEFER_SECONDS / 4)
     assert under.log() == []
     await under.clock.advance(DEFER_SECONDS)
     assert under.log() == ["remove 3", "remove 1", "remove 2", "commit"]
-    under.remove(4)
+    under.release(4)
     await under.clock.advance(DEFER_SECONDS)
     assert under.log() == ["remove 4", "commit"]
 
@@ -191,9 +240,9 @@ async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) 
 async def test_chores_ride_with_a_write_and_are_in_the_file_no_later(under: Under) -> None:
     await under.write(1)
     under.log()
-    under.remove(1)
+    under.release(1)
     future = under.write(2)
-    under.remove(99)
+    under.release(99)
     await future
     assert under.log() == ["remove 1", "remove 99", "put 2", "commit"]
     await under.clock.advance(10)
@@ -204,7 +253,7 @@ async def test_chores_that_come_during_a_commit_go_with_the_next(under: Under) -
     under.disk.gate.clear()
     first = under.write(1)
     await settle()
-    under.remove(1)
+    under.release(1)
     second = under.write(2)
     await settle()
     under.disk.gate.set()
@@ -213,18 +262,18 @@ async def test_chores_that_come_during_a_commit_go_with_the_next(under: Under) -
 
 
 async def test_a_key_is_let_go_when_its_records_are_out_of_the_file(under: Under) -> None:
-    assert await under.journal.has_let_go(b"key")
+    assert await under.journal.has_released(b"key")
     await under.write(1)
-    under.remove(1)
-    assert await under.journal.has_let_go(b"key")
+    under.release(1)
+    assert await under.journal.has_released(b"key")
     assert under.kept() == []
     under.disk.gate.clear()
-    under.remove(2)
-    under.remove(3)
-    asking = asyncio.create_task(under.journal.has_let_go(b"key"))
+    under.release(2)
+    under.release(3)
+    asking = asyncio.create_task(under.journal.has_released(b"key"))
     await settle()
     assert not asking.done()
-    assert await under.journal.has_let_go(b"another")
+    assert await under.journal.has_released(b"another")
     under.disk.gate.set()
     assert await asking
 
@@ -232,26 +281,26 @@ async def test_a_key_is_let_go_when_its_records_are_out_of_the_file(under: Under
 async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under) -> None:
     await under.write(1)
     under.disk.capacity = 0
-    under.remove(1)
-    assert not await under.journal.has_let_go(b"key")
-    asking = asyncio.create_task(under.journal.has_let_go(b"key"))
+    under.release(1)
+    assert not await under.journal.has_released(b"key")
+    asking = asyncio.create_task(under.journal.has_released(b"key"))
     await under.clock.advance(PROBE_SECONDS)
     assert not await asking
     under.disk.capacity = None
     await under.clock.advance(PROBE_SECONDS)
-    assert await under.journal.has_let_go(b"key")
-    under.remove(2)
+    assert await under.journal.has_released(b"key")
+    under.release(2)
     under.disk.failure = DiskFailed("Input/output error")
-    assert not await under.journal.has_let_go(b"key")
-    assert not await under.journal.has_let_go(b"key"), "also not when it is asked afterwards"
+    assert not await under.journal.has_released(b"key")
+    assert not await under.journal.has_released(b"key"), "also not when it is asked afterwards"
 
 
 async def test_settled_leaves_nothing_waiting(under: Under) -> None:
     under.write(1)
-    under.remove(7)
+    under.release(7)
     await under.journal.sync_barrier()
     assert under.kept() == [1]
-    under.remove(1)
+    under.release(1)
     await under.journal.sync_barrier()
     assert under.kept() == []
     await under.journal.sync_barrier()
@@ -333,7 +382,7 @@ async def test_the_real_disk_is_full_until_records_are_taken_out_of_it(
             await journal.wait_commit()
             assert journal.full
         for seq in written:
-            journal.remove(seq, b"key")
+            journal.release(seq, b"key")
         while journal.full:
             await journal.wait_commit()
         await journal.sync_barrier()
@@ -357,10 +406,10 @@ async def test_a_value_that_never_fits_does_not_make_the_disk_full_for_others(un
 async def test_chores_of_a_commit_that_did_not_fit_are_done_later_in_their_order(under: Under) -> None:
     await asyncio.gather(under.write(1), under.write(2))
     under.disk.capacity = 0
-    under.remove(1)
+    under.release(1)
     with pytest.raises(JournalFull):
         await under.write(3)
-    under.remove(2)
+    under.release(2)
     await under.clock.advance(PROBE_SECONDS * 2)
     assert under.kept() == [1, 2]
     under.log()
@@ -401,7 +450,7 @@ async def test_settled_and_close_do_not_wait_until_there_is_room(under: Under) -
     under.disk.capacity = 0
     with pytest.raises(JournalFull):
         await under.write(1)
-    under.remove(1)
+    under.release(1)
     for asked in (under.journal.sync_barrier(), under.journal.close()):
         asking = asyncio.create_task(asked)
         await under.clock.advance(PROBE_SECONDS)
@@ -424,7 +473,7 @@ async def check_failed(under: Under, futures: list[asyncio.Future[None]], error:
     under.log()
     with pytest.raises(JournalFailed):
         await under.write(99)
-    under.remove(1)
+    under.release(1)
     await under.journal.sync_barrier()
     await under.clock.advance(PROBE_SECONDS * 3)
     assert under.log() == [], "what is on the disk cannot be known"
@@ -501,7 +550,7 @@ async def test_close_commits_what_waits(under: Under) -> None:
     future = under.write(1)
     await settle()
     under.write(2)
-    under.remove(1)
+    under.release(1)
     closing = asyncio.create_task(under.journal.close())
     await settle()
     assert not closing.done()

@@ -249,13 +249,13 @@ class DirtyMachine(RuleBasedStateMachine):
     @invariant()
     def the_counts_are_the_sums(self) -> None:
         costs = {key: len(key) + known.size + ENTRY_OVERHEAD for key, known in self.model.items()}
-        assert self.dirty.entries.keys() == self.model.keys()
+        assert set(self.dirty) == self.model.keys()
         assert self.dirty.bytes == sum(costs.values())
         assert self.dirty.memory_bytes == sum(known.held for known in self.model.values())
         assert self.dirty.dead_letters == len(list(self.dirty.dead())) == len(self.dead_ones())
         assert self.dirty.dead_bytes == sum(costs[key] for key in self.dead_ones())
         assert self.dirty.damaged == sum(known.damaged for known in self.model.values())
-        assert len(self.dirty) == len(self.model) - len(self.dead_ones())
+        assert (len(self.dirty), self.dirty.waiting) == (len(self.model), len(self.model) - len(self.dead_ones()))
 
     @invariant()
     def what_is_left_and_how_old_it_is(self) -> None:

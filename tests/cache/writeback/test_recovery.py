@@ -93,7 +93,7 @@ async def test_what_a_record_says_is_what_the_entry_knows() -> None:
         ),
         delay=1000.0,
     )
-    known, absent, unknown = (t.dirty.entries[key] for key in (b"known", b"absent", b"unknown"))
+    known, absent, unknown = (t.dirty.get(key) for key in (b"known", b"absent", b"unknown"))
     assert (known.belief.base, known.belief.conditional, known.size) == (base, True, 1)
     assert (absent.belief.base, absent.belief.conditional, absent.deleted) == (ABSENT, False, False)
     assert (unknown.belief.base, unknown.deleted, unknown.size) == (UNKNOWN, True, 0)
@@ -121,7 +121,7 @@ async def test_a_write_is_as_old_as_when_it_was_acknowledged() -> None:
 async def test_new_writes_are_later_than_all_that_was_found() -> None:
     t = await started(disk_with(record(10**9, "k", b"v")), clock=FakeClock(wall=1.0), delay=1000.0)
     await t.put("k", b"new")
-    assert t.dirty.entries[b"k"].version > Version(EPOCH, FIRST + 10**9)
+    assert t.dirty.get(b"k").version > Version(EPOCH, FIRST + 10**9)
     t = await t.crash()
     assert await t.outcome("k") == ("hit", b"new")
 
@@ -137,7 +137,7 @@ async def test_more_than_the_limit_is_taken_and_what_comes_then_goes_through() -
 async def test_an_empty_journal_is_replayed_to_nothing() -> None:
     t = NodeUnderTest(mode="back")
     found = await t.start()
-    assert (found.records, len(t.dirty.entries), t.journal.quarantined) == (0, 0, 0)
+    assert (found.records, len(t.dirty), t.journal.quarantined) == (0, 0, 0)
 
 
 async def test_pages_of_records_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ async def test_a_damaged_value_can_be_dropped() -> None:
     assert (await t.get("k")).entry.value == b"older"
     t = await t.crash()
     assert (await t.get("k")).entry.value == b"older"
-    assert len(t.dirty.entries) == 0
+    assert len(t.dirty) == 0
 
 
 @pytest.mark.parametrize("durability", ["back", "through", "memory"])
@@ -257,7 +257,7 @@ async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.Lo
     assert f"journal record {FIRST + 2}: its head or key is damaged" in caplog.text
     assert f"journal record {FIRST + 3}: has 30 bytes, less than its head" in caplog.text
     assert "2 writes to upload, 0 dead letters, 2 damaged records" in caplog.text
-    assert sorted(t.dirty.entries) == [b"k1", b"k4"]
+    assert sorted(t.dirty) == [b"k1", b"k4"]
     assert sorted(t.disk.committed.quarantined) == [FIRST + 2, FIRST + 3]
     await t.clock.advance(5)
     assert {ref.key: value for ref, value in t.store.objects.items()} == {"k1": b"1", "k4": b"4"}
@@ -329,7 +329,7 @@ async def write_journal(directory: Path) -> list[int]:
     await t.start()
     for number in range(RECORDS_WRITTEN):
         await t.put(f"key{number}", value_of(number))
-    seqs = [entry.version.seq for entry in t.dirty.entries.values()]
+    seqs = [entry.version.seq for entry in t.dirty.values()]
     await t.stop()
     return seqs
 

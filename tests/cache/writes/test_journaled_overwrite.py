@@ -24,7 +24,7 @@ def overwritten(t: NodeUnderTest, value: bytes, owned_since: int = 0) -> bool:
 
 
 def budgets_are_exact(t: NodeUnderTest) -> None:
-    entries = t.dirty.entries.values()
+    entries = t.dirty.values()
     assert t.dirty.bytes == sum(entry.cost for entry in entries)
     assert t.dirty.memory_bytes == sum(len(entry.value or b"") for entry in entries)
     assert t.dirty.pending_before(10**9) == len(t.dirty)

@@ -64,7 +64,7 @@ async def main(directory: Path) -> int:
                 raise error
             if first:
                 tell(f"remove {first - 2}")
-                journal.remove(FIRST + first - 2, b"key")
+                journal.release(FIRST + first - 2, b"key")
     except JournalFailed:
         pass
     await journal.close()

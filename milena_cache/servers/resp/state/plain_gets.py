@@ -26,7 +26,8 @@ class PlainGets:
     def __init__(
         self, memory: Memory, dirty: Dirty, ownership: Ownership, freshness: Freshness, reads: ReadCounts
     ) -> None:
-        self._memory = memory
+        self._find, self._touch = memory.lookup
+        self._find_dirty = dirty.get
         self._dirty = dirty
         self._ownership = ownership
         # The shortest ttl that the jitter leaves any key: a younger entry is fresh without its key being hashed.
@@ -38,9 +39,8 @@ class PlainGets:
 
         `now` is monotonic seconds. Ends before the values exceed `max_bytes` bytes together, except with the first.
         """
-        entries = self._memory.entries
-        get, used = entries.get, entries.move_to_end
-        dirty = self._dirty.entries
+        find, touch, find_dirty = self._find, self._touch, self._find_dirty
+        any_dirty = self._dirty.bytes
         since = self._ownership.since
         everything_since = since[0] if self._ownership.single else None
         oldest = now - self._surely_fresh
@@ -50,7 +50,7 @@ class PlainGets:
             owned_since = everything_since if everything_since is not None else since[slot_of(key)]
             if owned_since < 0:
                 break
-            written = dirty.get(key) if dirty else None
+            written = find_dirty(key) if any_dirty else None
             if written is not None:
                 value = written.value
                 if (
@@ -60,7 +60,7 @@ class PlainGets:
                 ):
                     break
             else:
-                entry = get(key)
+                entry = find(key)
                 if (
                     entry is None
                     or entry.checked_at <= oldest
@@ -69,7 +69,7 @@ class PlainGets:
                 ):
                     break
                 value = entry.value
-                used(key)
+                touch(key)
             if value is None or (size := len(value)) >= LARGE:
                 break
             served += size

@@ -156,7 +156,7 @@ def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
 def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Return the number of entries and dirty entries in memory: only S3 could count the bucket."""
     del session, argv
-    return len(context.node.memory) + len(context.node.dirty.entries)
+    return len(context.node.memory) + len(context.node.dirty)
 
 
 @COMMANDS.command(
@@ -169,7 +169,7 @@ def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Return a key that the node has in memory, chosen by the clock; None if there is none."""
     del session, argv
     node = context.node
-    for held in (node.dirty.entries, node.memory):
+    for held in (node.dirty, node.memory):
         start = int(context.clock.now() * 1e6) % max(1, min(len(held), _CHOICE))
         for key in (*islice(held, start, start + _CHOICE), *islice(held, start)):
             if _is_there(context, key):
@@ -182,7 +182,7 @@ def _is_there(context: Context, key: bytes) -> bool:
     node = context.node
     if context.ownership.since[slot_of(key)] < 0:
         return False
-    dirty = node.dirty.entries.get(key)
+    dirty = node.dirty.get(key)
     if dirty is not None:
         return not node.dirty_writes.is_gone(dirty)
     entry = node.memory.peek(key)

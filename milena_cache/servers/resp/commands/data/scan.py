@@ -76,11 +76,11 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
     page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
     since = context.ownership.since
-    entries = context.node.dirty.entries
+    dirty_entry = context.node.dirty.get
     keys = []
     for info in page.objects:
         entry_key = cache_key("", info.key.encode())
-        dirty = entries.get(entry_key)
+        dirty = dirty_entry(entry_key)
         # A listing shows objects whose delete is of an earlier start or ownership; a GET of this node does not.
         if dirty is not None and context.node.dirty_writes.is_gone(dirty):
             continue

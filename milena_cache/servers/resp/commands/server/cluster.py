@@ -150,9 +150,7 @@ def keyslot(context: Context, session: Session, argv: list[bytes]) -> int:
 )
 async def countkeysinslot(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(
-        await _held(
-            context, _slot(argv[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty.entries)
-        )
+        await _held(context, _slot(argv[2], "ERR Invalid slot"), len(context.node.memory) + len(context.node.dirty))
     )
 
 
@@ -174,7 +172,7 @@ async def getkeysinslot(context: Context, session: Session, argv: list[bytes]) -
 
 async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
     """Return at most `limit` keys of the slot that this node has in memory, clean or dirty."""
-    memory, dirty = context.node.memory, context.node.dirty.entries
+    memory, dirty = context.node.memory, context.node.dirty
     keys = [*memory, *(key for key in dirty if key not in memory)]
     found: list[bytes] = []
     for start in range(0, len(keys), STEP):

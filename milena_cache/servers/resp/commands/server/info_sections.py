@@ -246,7 +246,7 @@ def cluster(context: Context) -> Fields:
 
 
 def keyspace(context: Context) -> Fields:
-    held = len(context.node.memory) + len(context.node.dirty.entries)
+    held = len(context.node.memory) + len(context.node.dirty)
     return {"db0": f"keys={held},expires=0,avg_ttl=0"} if held else {}
 
 

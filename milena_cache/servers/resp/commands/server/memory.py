@@ -46,7 +46,7 @@ def usage(context: Context, session: Session, argv: list[bytes]) -> Any:
         raise CommandError(SYNTAX)
     target, _ = context.place(argv[2])
     key = target.cache_key
-    entry, dirty = context.node.memory.peek(key), context.node.dirty.entries.get(key)
+    entry, dirty = context.node.memory.peek(key), context.node.dirty.get(key)
     if dirty is not None:
         return None if dirty.deleted else dirty.cost
     return None if entry is None or entry.value is None else len(key) + entry.size + ENTRY_OVERHEAD
@@ -60,7 +60,7 @@ def usage(context: Context, session: Session, argv: list[bytes]) -> Any:
 )
 def stats(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     memory, dirty, used = context.node.memory, context.node.dirty, context.facts.usage()
-    keys = len(memory) + len(dirty.entries)
+    keys = len(memory) + len(dirty)
     held = memory.bytes + dirty.memory_bytes
     overhead = ENTRY_OVERHEAD * len(memory)
     waiting = sum(client.unread + client.unsent for client in context.clients.by_id.values())

@@ -87,7 +87,7 @@ async def in_doubt(d: ServerUnderTest) -> None:
 
 async def damaged(d: ServerUnderTest) -> None:
     await put(d)
-    d.t.dirty.kill(d.t.dirty.entries[b"k"], "damaged", 0.0, damaged=True)
+    d.t.dirty.kill(d.t.dirty.get(b"k"), "damaged", 0.0, damaged=True)
 
 
 async def forgotten(d: ServerUnderTest) -> None:

@@ -1,0 +1,50 @@
+"""Coordination. The seam to what makes a write durable before it is acknowledged.
+
+    class     durable by
+    back      a `Durable`: today the record in this node's journal (`journal.group_commit.Journal`)
+    memory    nothing
+    through   S3, which has the write itself (`write_through`)
+
+The writes know this Protocol alone, so an implementation may ask for more than one journal before a write is done,
+and its callers stay as they are. Where a write cannot be made durable, `rejection` or NotDurable has it go through
+S3 instead, and an error of the API refuses it. `tests/contracts/test_durable.py` holds implementations to this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from milena_cache.journal.record import Record
+from milena_cache.objects.version import Version
+from milena_cache.writeback.releases import Releases
+
+T = TypeVar("T")
+
+
+class Durable(Releases, Protocol[T]):
+    """Makes writes durable. `T` is what a write is known as to its caller."""
+
+    def rejection(self) -> str:
+        """Return why no write can be made durable now, as NotDurable's `reason`; "" if it can be tried."""
+
+    def next_version(self, owned_since: int) -> Version:
+        """Return the version of a write that begins now, greater than all before, whatever its class."""
+
+    def append(
+        self, record: Record, token: T, on_done: Callable[[T, bool], None], timeout: float
+    ) -> asyncio.Future[None]:
+        """Make `record` durable; records are appended in the order of their versions.
+
+        `on_done(token, durable)` is called once for each, in the order of the appends, and before anything that
+        waits for the future runs: so a durable write is a dirty entry before its caller or a reader goes on, also
+        if its caller has given up.
+
+        The future raises NotDurable if nothing of the write is left; DeadlineExceeded after `timeout` seconds, when
+        `on_done` is still to come; Unavailable if the implementation fails for good, when a restart may find the
+        write durable. Raises Unavailable itself if that has happened before.
+        """
+
+    async def wait_commit(self) -> None:
+        """Return when some of the appended writes are done."""
