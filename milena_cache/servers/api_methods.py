@@ -31,6 +31,7 @@ class ApiMethods:
     serialized response. Raises MilenaError.
 
     address: the node's, for responses
+    by_word: the methods by name, as the Redis protocol has it
     believes_owner: True if a request without `owned_since` is served in any case; False if this node's own ring
         decides whether it owns the object
     """
@@ -41,6 +42,7 @@ class ApiMethods:
         self._address = address
         self._unstated = 0 if believes_owner else None
         self._methods: Mapping[str, Named] = served_by_node({**handlers_of(self), INVALIDATE: self.invalidate})
+        self.by_word = {name.encode(): named for name, named in self._methods.items()}
 
     def methods(self) -> Mapping[str, Named]:
         """Return the methods by name."""
@@ -48,7 +50,8 @@ class ApiMethods:
 
     def admit_object(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest) -> Place:
         """Admit a request on one object, and return its place. Raises RateLimited, and as `Requests.place` does."""
-        self._requests.admit()
+        if self._requests.limiter.rate:
+            self._requests.admit()
         return self._requests.place(request.bucket, request.key, request.owned_since or self._unstated)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:

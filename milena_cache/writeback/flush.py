@@ -52,12 +52,23 @@ class FlushWaiters:
     async def wait_flushed(self, keys: Iterable[bytes] | None, timeout: float) -> Flushed:
         """Have the entries that are dirty now uploaded without delay, and wait for them at most `timeout` seconds.
 
-        `keys`: the cache keys to wait for; None for all. A timeout is not an error: see `Flushed.remaining`.
+        With a `timeout` of 0 they are only counted. `keys`: the cache keys to wait for; None for all. A timeout is
+        not an error: see `Flushed.remaining`.
         """
         chosen = None if keys is None else set(keys)
         flush_epoch = self._dirty.checkpoint()
         waiter = _Waiter(flush_epoch, None if chosen is None else self._pending_before(chosen, flush_epoch))
         before = self._number_pending(waiter)
+        if timeout > 0:  # else nothing is to be uploaded early: DRAIN_SECONDS=0 leaves all writes in the journal
+            await self._wait(waiter, timeout)
+        pending = self._number_pending(waiter)
+        if chosen is None:
+            return Flushed(pending, self._dirty.dead_letters, max(0, before - pending))
+        entries = (self._dirty.get(key) for key in chosen)
+        failed = sum(1 for entry in entries if entry is not None and entry.dead)
+        return Flushed(pending, failed, max(0, before - pending))
+
+    async def _wait(self, waiter: _Waiter, timeout: float) -> None:
         self._waiters.append(waiter)
         self._hurry()
         try:
@@ -68,12 +79,6 @@ class FlushWaiters:
                         await waiter.done.wait()
         finally:
             self._waiters.remove(waiter)
-        pending = self._number_pending(waiter)
-        if chosen is None:
-            return Flushed(pending, self._dirty.dead_letters, max(0, before - pending))
-        entries = (self._dirty.get(key) for key in chosen)
-        failed = sum(1 for entry in entries if entry is not None and entry.dead)
-        return Flushed(pending, failed, max(0, before - pending))
 
     def progress(self, key: bytes) -> None:
         """Check the waiters, because the entry of `key` was uploaded, removed or made a dead letter."""

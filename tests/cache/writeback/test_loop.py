@@ -30,3 +30,14 @@ async def test_a_value_that_is_read_back_from_the_journal_is_in_flight_while_it_
         await settle()
     assert t.budget.used == 0
     await t.stop()
+
+
+async def test_a_flush_without_time_uploads_nothing_early() -> None:
+    t = NodeUnderTest(mode="back", delay=60)
+    await t.start()
+    await t.put("k", b"v")
+    assert (await t.flush(timeout=0)).remaining == 1
+    await t.clock.advance(1)
+    assert t.s3_has("k") is None
+    assert (await t.flush()).flushed == 1
+    await t.stop()

@@ -20,10 +20,11 @@ from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaErr
 from milena_common.api.methods import GET, METHODS
 
 # What the methods on one object do to it, for the ordering of commands.
-_ACCESS: Final[Mapping[str, Access]] = {
-    method.name: "modify" if method.writes else "read" for method in METHODS if method.to_owner
+_ACCESS: Final[Mapping[bytes, Access]] = {
+    method.name.encode(): "modify" if method.writes else "read" for method in METHODS if method.to_owner
 }
-_OPERATIONS: Final = {method.name: method.operation for method in METHODS if method.node}
+_OPERATIONS: Final = {method.name.encode(): method.operation for method in METHODS if method.node}
+_GET: Final = GET.name.encode()
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
@@ -32,11 +33,10 @@ COMMANDS = CommandTable[Context]()
 
 def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
     """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
-    name = argv[1].decode(errors="replace") if len(argv) == 4 else ""
-    access = _ACCESS.get(name)
+    access = _ACCESS.get(argv[1]) if len(argv) == 4 else None
     if access is None:
         return "none", []
-    _, message, _ = context.api.methods()[name]
+    _, message, _ = context.api.by_word[argv[1]]
     try:
         request: Any = message.FromString(argv[3])
         key = context.buckets.resolve(request.bucket, request.key).cache_key
@@ -47,8 +47,7 @@ def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
 
 def operation_of(argv: list[bytes]) -> str:
     """Return the operation under which a call is counted."""
-    name = argv[1].decode(errors="replace") if len(argv) > 1 else ""
-    return _OPERATIONS.get(name, "other")
+    return _OPERATIONS.get(argv[1], "other") if len(argv) > 1 else "other"
 
 
 @COMMANDS.command(
@@ -64,10 +63,10 @@ def operation_of(argv: list[bytes]) -> str:
 def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Call a method: `MILENA.CALL method timeout_ms request`. Raises InvalidRequest, and as the methods do."""
     api = context.api
-    name = argv[1].decode(errors="replace")
-    named = api.methods().get(name)
+    named = api.by_word.get(argv[1])
     if named is None:
-        raise InvalidRequest(f"method: got {name[:80]!r}; allowed: {', '.join(api.methods())}")
+        name = argv[1][:80].decode(errors="replace")
+        raise InvalidRequest(f"method: got {name!r}; allowed: {', '.join(api.methods())}")
     _, message, method = named
     seconds = _timeout_ms(argv[2]) / 1000 - session.waited
     if seconds <= 0:
@@ -75,10 +74,10 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
             f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
         )
     try:
-        request = message.FromString(argv[3])
+        request: Any = message.FromString(argv[3])
     except DecodeError:
-        raise InvalidRequest(f"request: is not an encoded {name}Request") from None
-    if name != GET.name:
+        raise InvalidRequest(f"request: is not an encoded {message.__name__}") from None
+    if argv[1] != _GET:
         return method(request, seconds)
     place = api.admit_object(request)
     if session.tracking:
@@ -87,6 +86,9 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 def _timeout_ms(word: bytes) -> int:
+    # Most words are such, and cost no error text.
+    if word.isdigit() and len(word) < 8 and (milliseconds := int(word)):
+        return milliseconds
     error = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
     milliseconds = integer(word, error)
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:

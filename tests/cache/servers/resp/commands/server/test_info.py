@@ -144,7 +144,7 @@ def test_no_growth_before_there_are_two_samples() -> None:
     assert figures.per_second("x") == 0.0
     figures.sample(3.0, {"x": 15})
     assert figures.per_second("x") == 5.0
-    figures.reset({"x": 15})
+    figures.restart({"x": 15})
     assert figures.per_second("x") == 0.0
     assert figures.since_reset({"x": 16, "y": 1}) == {"x": 1, "y": 1}
 
