@@ -34,6 +34,8 @@ from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
+from milena_cache.reads.cluster_listing import ClusterListings
+from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.api_methods import OPERATIONS, ApiMethods, Named
 from milena_cache.servers.grpc.methods import SERVICE, grpc_methods
@@ -81,6 +83,7 @@ class NodeParts:
     origin: Origin
     memory: Memory
     dirty: Dirty
+    dirty_writes: DirtyWrites
     journal: Journal[DirtyEntry]
     uploader: Uploader
     s3_locks: KeyLocks  # held by whatever writes a key in S3
@@ -114,6 +117,8 @@ class Servers:
     requests: Requests
     ownership: Ownership
     identity: NodeIdentity
+    peers: Peers
+    peer_listings: PeerListings
     resp: RespServer
     grpc_methods: Mapping[str, Named]
 
@@ -122,7 +127,6 @@ class Servers:
 class Membership:
     """The parts that keep a node in each router's ring, and its ownership of slots consistent with its peers."""
 
-    peers: Peers
     late_writes: LateWriteInvalidation
     registrations: Sequence[Registration]
     ring_watches: Sequence[AsyncRingWatch]
@@ -247,6 +251,7 @@ def build(
         origin=origin,
         memory=memory,
         dirty=dirty,
+        dirty_writes=dirty_writes,
         journal=journal,
         uploader=uploader,
         s3_locks=s3_locks,
@@ -312,8 +317,11 @@ def build_servers(
     status.concerns += [parts.conditions, s3_watch]
     ownership = Ownership(address)
     limiter = TokenBucket(config.rate_limit, clock.now())
+    peers = Peers(ownership.identity_at)
+    peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
     requests = Requests(
         parts.node,
+        ClusterListings(ownership, peers, config.buckets, clock),
         parts.flush_waiters,
         parts.failed_writes,
         config.buckets,
@@ -328,6 +336,7 @@ def build_servers(
         buckets=config.buckets,
         ownership=ownership,
         requests=requests,
+        peer_listings=peer_listings,
         api=ApiMethods(requests, status, address, believes_owner=False),
         status=status,
         calls=calls,
@@ -337,7 +346,9 @@ def build_servers(
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock)
-    return Servers(calls, bucket_check, s3_watch, status, requests, ownership, identity, resp, methods)
+    return Servers(
+        calls, bucket_check, s3_watch, status, requests, ownership, identity, peers, peer_listings, resp, methods
+    )
 
 
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
@@ -365,8 +376,7 @@ def build_membership(
 ) -> Membership:
     """Return the parts that join the ring of each of `routers` as the node with this `identity`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
-    peers = Peers(ownership.identity_at)
-    late_writes = LateWriteInvalidation(ownership, peers.invalidate, parts.clock)
+    late_writes = LateWriteInvalidation(ownership, servers.peers.invalidate, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
@@ -404,4 +414,4 @@ def build_membership(
                 on_disconnected=registration.hurry,
             )
         )
-    return Membership(peers, late_writes, status.registrations, ring_watches)
+    return Membership(late_writes, status.registrations, ring_watches)

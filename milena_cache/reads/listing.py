@@ -2,7 +2,7 @@
 
 A page is merged with the dirty entries, and with the uploads that finished while the page was requested
 (`recent_uploads` has the interleaving): a key whose delete was acknowledged before the listing began is in no page.
-Deletes of other nodes are visible once S3 has them.
+`cluster_listing` does the same for the deletes of other nodes.
 """
 
 from __future__ import annotations
@@ -62,10 +62,13 @@ class Listings:
                     return Page(found, page.cursor)
 
     def _is_deleted(self, bucket: str, key: str, listing: Listing) -> bool:
-        """True if this node has deleted an object that S3 has listed."""
-        entry_key = cache_key(bucket, key.encode())
-        dirty = self._dirty.get(entry_key)
-        if dirty is not None:
-            # A delete from before a restart or under an earlier ownership may be older than another node's put.
-            return not dirty.belief.late and self._dirty_writes.is_gone(dirty)
-        return listing.state(entry_key) is False
+        return is_deleted(cache_key(bucket, key.encode()), self._dirty, self._dirty_writes, listing)
+
+
+def is_deleted(key: bytes, dirty: Dirty, dirty_writes: DirtyWrites, listing: Listing) -> bool:
+    """True if this node has deleted the object of a cache key that S3 has in its page of `listing`."""
+    entry = dirty.get(key)
+    if entry is not None:
+        # A delete from before a restart or under an earlier ownership may be older than another node's put.
+        return not entry.belief.late and dirty_writes.is_gone(entry)
+    return listing.state(key) is False

@@ -21,6 +21,7 @@ from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
+from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.writeback.flush import Flushed, FlushWaiters
@@ -74,6 +75,7 @@ class Requests:
     def __init__(
         self,
         node: Node,
+        listings: ClusterListings,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
         buckets: Buckets,
@@ -87,6 +89,7 @@ class Requests:
         self.received_bytes = 0  # of values, in puts
         self.sent_bytes = 0  # of values, in gets
         self._node = node
+        self._listings = listings
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
         self._buckets = buckets
@@ -216,8 +219,15 @@ class Requests:
     def list_page(
         self, bucket: str, prefix: bytes, cursor: str, limit: int, remaining: float | None
     ) -> Coroutine[Any, Any, Page]:
-        """Return a page of at most `limit` keys (0: as many as a page may have). Raises as `Node.list` does."""
-        return self._node.list(bucket, prefix, cursor, min(limit or MAX_LIST, MAX_LIST), self._timeout(remaining))
+        """Return a page of at most `limit` keys (0: as many as a page may have), without what any node has deleted.
+
+        Raises as `ClusterListings.page` and `Node.list` do.
+        """
+
+        def list_page(timeout: float) -> Coroutine[Any, Any, Page]:
+            return self._node.list(bucket, prefix, cursor, min(limit or MAX_LIST, MAX_LIST), timeout)
+
+        return self._listings.page(bucket, list_page, self._timeout(remaining))
 
     # ---- for operators and other nodes
 

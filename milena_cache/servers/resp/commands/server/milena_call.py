@@ -30,7 +30,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     if named is None:
         raise InvalidRequest(f"method: got {name[:80]!r}; allowed: {', '.join(api.methods())}")
     _, message, method = named
-    seconds = _timeout_ms(argv[2]) / 1000 - session.waited
+    seconds = timeout_ms(argv[2]) / 1000 - session.waited
     if seconds <= 0:
         raise DeadlineExceeded(
             f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
@@ -47,7 +47,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     return api.get_at(request, place, seconds)
 
 
-def _timeout_ms(word: bytes) -> int:
+def timeout_ms(word: bytes) -> int:
     error = f"ERR timeout_ms: got {word[:80].decode(errors='replace')!r}; allowed: 1 to {MAX_TIMEOUT_MS}"
     milliseconds = integer(word, error)
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
