@@ -31,7 +31,7 @@ async def test_what_any_node_has_deleted_is_listed_by_no_port(
     left = sorted(set(KEYS) - DELETED)
     with Milena(cluster.address) as m:
         m.delete_many(DELETED)
-        assert all(node.metrics().value("milena_dirty_entries") > 0 for node in cluster.nodes)
+        assert all(node.metrics().value("milena_writeback_dirty_entries") > 0 for node in cluster.nodes)
         assert [info.key for info in m.scan("list/")] == left
     async with AsyncMilena(cluster.address) as am:
         assert [info.key async for info in am.scan("list/")] == left
