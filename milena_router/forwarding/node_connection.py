@@ -79,10 +79,8 @@ class GrpcNodeConnection:
                 kind = NodeUnreachable if (error.details() or "").startswith(_NO_CONNECTION) else NodeLost
                 raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise NodeLost(f"did not respond within {timeout:.3g} s") from None
             if is_shed(error.code(), error.details()):
-                raise Overloaded("the node has more calls than it can begin; nothing was done") from None
-            if error.code() is grpc.StatusCode.CANCELLED:
-                raise NodeLost(f"or a proxy before it broke off the call: {error.details()}") from None
                 raise Overloaded("the node has more calls than it can begin; nothing was done") from None
             if error.code() is grpc.StatusCode.CANCELLED:
                 raise NodeLost(f"or a proxy before it broke off the call: {error.details()}") from None
