@@ -96,7 +96,7 @@ async def test_a_defect_of_the_node_is_no_lost_node(node: Node, connection: Grpc
 
 
 async def test_a_call_that_a_proxy_breaks_off_may_have_been_done() -> None:
-    """It is no overload of the node: that has other details, see tests/common/rpc/test_shed_calls.py."""
+    """It is no overload of the node: that has other details, see tests/common/rpc/test_channel_shed_calls.py."""
 
     async def cancelled(_: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         await context.abort(grpc.StatusCode.CANCELLED, "reset by a proxy")
