@@ -83,7 +83,7 @@ class ClusterUnderTest:
     def owner_address(self, key: str) -> str:
         return owner_of(slot_of(key.encode()))
 
-    async def listed(self, at: str = NODES[0], bucket: str = "", timeout: float = 5.0) -> list[str]:
+    async def listed(self, at: str = NODES[0], bucket: str = "", timeout: float = 60.0) -> list[str]:
         t = self.nodes[at]
         listings = ClusterListings(self.ownership[at], self, t.buckets, t.clock)
         page = await listings.page(bucket, lambda left: t.node.list(bucket, b"", "", 1000, left), timeout)

@@ -172,7 +172,7 @@ async def test_an_answer_that_grpc_has_dropped_and_one_that_is_empty(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     dropping = GrpcNodeConnection(f"127.0.0.1:{port}")
-    with pytest.raises(NodeLost, match="did not answer"):
+    with pytest.raises(NodeLost, match="did not respond"):
         await dropping.call("Get", REQUEST, SOON)
     await dropping.close(0)
     await server.stop(0)
