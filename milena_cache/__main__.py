@@ -26,7 +26,7 @@ from milena_cache.journal.group_commit import Journal
 from milena_cache.journal.identity import JournalIdentity, record_node
 from milena_cache.journal.lmdb_disk import LmdbDisk
 from milena_cache.journal.trial import trial
-from milena_cache.membership.registration import Identity
+from milena_cache.membership.coordinator import NodeDescription
 from milena_cache.objects.lineage import LINEAGE_DIGITS
 from milena_cache.origin.clients.boto3_session import make_session
 from milena_cache.origin.clock_watch import watch_clock
@@ -101,7 +101,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         resp_listens = await resp.start(config.resp)
         resp_address = advertised_resp(resp_listens, parse_address(advertised))
     metrics = await ops.start(config.metrics, "METRICS_PORT")
-    member = Identity(
+    member = NodeDescription(
         address=advertised,
         node_id=identity.node_id,
         weight=config.weight,
@@ -134,7 +134,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
     background = [asyncio.create_task(each) for each in work]
     background += [asyncio.create_task(each.run()) for each in membership.registrations]
     # A node that has left continues to watch the ring, so that it can redirect late requests to the new owners.
-    watching = [asyncio.create_task(each.run()) for each in membership.ring_watches]
+    watching = [asyncio.create_task(each.follow_ring()) for each in membership.registrations]
     try:
         await _either(stop, journal.failed)
         await server.set_serving(False)
@@ -142,7 +142,7 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
             await _drain(parts.writes, parts.flush_waiters, journal, config.drain)
         for task in background:
             task.cancel()
-        await asyncio.gather(*(each.leave(LEAVE_SECONDS) for each in membership.registrations))
+        await asyncio.gather(*(each.leave_ring(LEAVE_SECONDS) for each in membership.registrations))
         await asyncio.sleep(LINGER_SECONDS)
         await asyncio.gather(server.stop(STOP_GRACE_SECONDS), resp.stop(STOP_GRACE_SECONDS))
         undone = await parts.writes.finish(FINISH_SECONDS)
@@ -153,8 +153,8 @@ async def serve(config: Config, stop: asyncio.Event) -> int:
         for task in (*background, *watching):
             task.cancel()
         await writeback.stop()
-        await membership.late_writes.stop()
-        servers.peer_listings.stop()
+        await membership.late_writes.cancel()
+        servers.peer_listings.cancel()
         await servers.peers.close()
         await asyncio.gather(*(each.close() for each in membership.registrations))
         await parts.origin.close()

@@ -17,11 +17,13 @@ from prometheus_client import CollectorRegistry
 from milena_cache.configuration.config import Config
 from milena_cache.journal.disk import Disk
 from milena_cache.journal.group_commit import Journal
+from milena_cache.membership.coordinator import NodeDescription
 from milena_cache.membership.identity import NodeIdentity
 from milena_cache.membership.late_writes import LateWriteInvalidation
 from milena_cache.membership.ownership import Ownership
 from milena_cache.membership.peers import Peers
-from milena_cache.membership.registration import Identity, Registration
+from milena_cache.membership.registration import Registration
+from milena_cache.membership.router_coordinator import RouterCoordinator
 from milena_cache.memory.entries import Entries
 from milena_cache.memory.lru import Memory
 from milena_cache.memory.single_flight import SingleFlight
@@ -37,8 +39,8 @@ from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import FetchResult, Node
-from milena_cache.servers.api_methods import OPERATIONS, ApiMethods, Named
-from milena_cache.servers.grpc.methods import SERVICE, grpc_methods
+from milena_cache.servers.api_methods import ApiMethods, Named
+from milena_cache.servers.grpc.methods import grpc_methods
 from milena_cache.servers.resp.assembly import resp_server
 from milena_cache.servers.resp.server import RespServer
 from milena_cache.service.requests import Requests
@@ -58,8 +60,8 @@ from milena_cache.writeback.uploads.throttle import UploadThrottle
 from milena_cache.writeback.uploads.upload import Uploader
 from milena_cache.writes.write_through import PUT_TIMEOUT, WriteThrough
 from milena_cache.writes.writer import Writes
+from milena_common.api.methods import NODE_OPERATIONS, NODE_SERVICE
 from milena_common.cluster.slot_map import SlotMap
-from milena_common.cluster.slot_map_watch import AsyncRingWatch
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.token_bucket import TokenBucket
 from milena_common.metrics.call_counts import CallCounts
@@ -67,9 +69,6 @@ from milena_common.network.addresses import Address
 from milena_common.rpc.channel import AsyncGrpcTransport
 from milena_common.rpc.server import GrpcServer
 from milena_common.runtime.key_locks import KeyLocks
-
-# Seconds between retries: a router with DIRECT_ACCESS=false sends the ring only to a node that has joined.
-RING_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +128,6 @@ class Membership:
 
     late_writes: LateWriteInvalidation
     registrations: Sequence[Registration]
-    ring_watches: Sequence[AsyncRingWatch]
 
 
 def build(
@@ -282,7 +280,9 @@ def node_identity(config: Config, parts: NodeParts, node_id: str) -> NodeIdentit
 
 def grpc_server(config: Config, parts: NodeParts, identity: NodeIdentity) -> GrpcServer:
     """Return the gRPC server, not listening yet and without methods. Needs a running loop."""
-    return GrpcServer(SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check)
+    return GrpcServer(
+        NODE_SERVICE, config.max_value_bytes, parts.budget, config.request_timeout, check=identity.check
+    )
 
 
 def build_servers(
@@ -299,7 +299,7 @@ def build_servers(
     responds.
     """
     clock, bucket = parts.clock, config.buckets.default
-    calls = CallCounts((*OPERATIONS, "other"))
+    calls = CallCounts((*NODE_OPERATIONS, "other"))
     bucket_check = BucketCheck(parts.origin, bucket, clock, parts.rng, probes)
     status = Status(
         parts.node,
@@ -372,11 +372,11 @@ def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> Co
 
 
 def build_membership(
-    parts: NodeParts, servers: Servers, identity: Identity, routers: Sequence[Address]
+    parts: NodeParts, servers: Servers, member: NodeDescription, routers: Sequence[Address]
 ) -> Membership:
-    """Return the parts that join the ring of each of `routers` as the node with this `identity`."""
+    """Return the parts that join the ring of each of `routers` as the node `member`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
-    late_writes = LateWriteInvalidation(ownership, servers.peers.invalidate, parts.clock)
+    late_writes = LateWriteInvalidation(ownership, servers.peers.invalidate_at, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     def ring_changed(slot_map: SlotMap) -> None:
@@ -388,30 +388,19 @@ def build_membership(
             late_writes.ring_changed()
             servers.resp.ring_changed()
 
-    ring_watches = []
     for router in routers:
         connection = AsyncGrpcTransport(str(router))
+        coordinator = RouterCoordinator(str(router), connection, member.node_id, parts.clock, parts.rng)
         registration = Registration(
-            str(router),
-            connection,
-            identity,
+            coordinator,
+            member,
             parts.clock,
             parts.rng,
             lambda: journal.versions.epoch,
             lambda: ownership.slot_map,
+            ring_changed,
             servers.identity,
             status.for_routers,
         )
         status.registrations.append(registration)
-        ring_watches.append(
-            AsyncRingWatch(
-                connection,
-                parts.clock,
-                parts.rng,
-                ring_changed,
-                node_id=identity.node_id,
-                rejected_pause=RING_PAUSE_SECONDS,
-                on_disconnected=registration.hurry,
-            )
-        )
-    return Membership(late_writes, status.registrations, ring_watches)
+    return Membership(late_writes, status.registrations)

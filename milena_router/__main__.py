@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 
+from milena_common.api.methods import ROUTER_OPERATIONS, ROUTER_SERVICE
 from milena_common.cluster.missing_node import MAX_REASONS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.memory_limit import memory_limit
@@ -27,7 +28,7 @@ from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.recovery import Recovery
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
-from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
+from milena_router.service import MAX_LEASES, RouterService
 
 log = logging.getLogger("milena_router")
 
@@ -47,15 +48,15 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     watchers = RingWatchers(membership, config.direct_access, config.max_value_bytes)
 
     def ring_changed(change: Change) -> None:
-        forwarder.ring_changed(change)
-        watchers.ring_changed()
+        forwarder.member_changed(change)
+        watchers.wake_watchers()
 
     leases = Leases(membership, clock, ring_changed)
     limiter = TokenBucket(config.rate_limit, clock.now())
     service = RouterService(config, leases, forwarder, limiter, clock, budget)
-    calls = CallCounts(OPERATIONS)
+    calls = CallCounts(ROUTER_OPERATIONS)
     server = GrpcServer(
-        "router_server.Router", config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
+        ROUTER_SERVICE, config.max_value_bytes, budget, config.request_timeout, MAX_WATCHERS, MAX_LEASES
     )
 
     def not_ready() -> list[str]:
@@ -77,7 +78,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         await stop.wait()
         await server.set_serving(False)
         await asyncio.sleep(LAME_DUCK_SECONDS)
-        watchers.stop()
+        watchers.end_streams()
         await server.stop(STOP_GRACE_SECONDS)
     finally:
         expiry.cancel()

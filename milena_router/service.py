@@ -12,6 +12,22 @@ from collections.abc import Iterable, Mapping
 from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
+from milena_common.api.methods import (
+    DELETE,
+    GET,
+    JOIN,
+    KEEP_LEASE,
+    LEAVE,
+    LIST,
+    NODES,
+    OWNER,
+    PUT,
+    STATS,
+    ApiMethod,
+    handlers_of,
+    served_by_node,
+    served_by_router,
+)
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_assignment import Member
@@ -28,13 +44,6 @@ from milena_router.forwarding.refresh import refresh
 from milena_router.forwarding.writeback import WriteBack
 from milena_router.ring.known_ring import MAX_ADDRESS, MAX_ID, MAX_WEIGHT, knowledge, node_status
 from milena_router.ring.leases import Leases
-
-OPERATIONS = (
-    *("get", "put", "delete", "list"),
-    *("join", "leave", "nodes", "owner", "stats"),
-    *("flush", "list_dead_letters", "resolve_dead_letters", "refresh"),
-    "watch_ring",
-)
 
 # Addresses that a member may report; the router keeps them.
 MAX_ADDRESSES = 16
@@ -64,25 +73,19 @@ class RouterService:
 
     def methods(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """Return the service's methods, for a `GrpcServer`."""
-        return {
-            "Get": ("get", pb.GetRequest, self.get),
-            "Put": ("put", cache_pb.PutRequest, self.put),
-            "Delete": ("delete", pb.DeleteRequest, self.delete),
-            "List": ("list", pb.ListRequest, self.list),
-            "Join": ("join", pb.JoinRequest, self.join),
-            "Leave": ("leave", pb.LeaveRequest, self.leave),
-            "Nodes": ("nodes", pb.NodesRequest, self.nodes),
-            "Owner": ("owner", pb.OwnerRequest, self.owner),
-            "Stats": ("stats", pb.StatsRequest, self.stats),
-            "Flush": ("flush", pb.FlushRequest, self.flush),
-            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
-            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
-            "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
+        handlers: Mapping[ApiMethod, Method] = {
+            **handlers_of(self),
+            JOIN: self.join,
+            LEAVE: self.leave,
+            NODES: self.nodes,
+            OWNER: self.owner,
         }
+        # A Put is parsed as the node's message, which it becomes without a copy of the value.
+        return {**served_by_router(handlers), **served_by_node({PUT: self.put})}
 
     def exchanges(self) -> Mapping[str, tuple[str, type[Message], Method]]:
         """Return the methods that are called for each request of a stream, for a `GrpcServer`."""
-        return {"KeepLease": ("join", pb.JoinRequest, self.join)}
+        return served_by_router({KEEP_LEASE: self.join})
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -102,7 +105,7 @@ class RouterService:
             ).SerializeToString()
 
         deadline = self._clock.now() + timeout
-        response = await self._forwarder.read("Get", key, build, timeout)
+        response = await self._forwarder.read_at_owner(GET.name, key, build, timeout)
         held = None
         # A large value is requested when there is room for it. In rare cases it has grown meanwhile: then once
         # more.
@@ -111,7 +114,7 @@ class RouterService:
             if COPIES * size > held.held:
                 await held.take(COPIES * size - held.held, time_for_room(deadline - self._clock.now()))
             max_bytes = size
-            response = await self._forwarder.read("Get", key, build, deadline - self._clock.now(), size)
+            response = await self._forwarder.read_at_owner(GET.name, key, build, deadline - self._clock.now(), size)
         if held is not None or len(response) > 2 * SMALL_BYTES:
             (held or CallBytes(self._budget)).set_total(COPIES * len(response))
         return response
@@ -131,7 +134,7 @@ class RouterService:
             request.owned_since = owned_since
             return request.SerializeToString()
 
-        return await self._forwarder.write("Put", key, build, _invalidate_request(request), timeout)
+        return await self._forwarder.write_at_owner(PUT.name, key, build, _invalidate_request(request), timeout)
 
     async def delete(self, request: pb.DeleteRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -150,7 +153,7 @@ class RouterService:
                 if_match=request.if_match,
             ).SerializeToString()
 
-        return await self._forwarder.write("Delete", key, build, _invalidate_request(request), timeout)
+        return await self._forwarder.write_at_owner(DELETE.name, key, build, _invalidate_request(request), timeout)
 
     async def list(self, request: pb.ListRequest, remaining: float | None) -> bytes:
         timeout = self._admit(remaining)
@@ -158,7 +161,7 @@ class RouterService:
             timeout = await self._leases.published(timeout)
         # Any node can list, since listings come from S3; choosing it by the prefix distributes the load.
         serialized = request.SerializeToString()
-        return await self._forwarder.read("List", request.prefix, lambda _: serialized, timeout)
+        return await self._forwarder.read_at_owner(LIST.name, request.prefix, lambda _: serialized, timeout)
 
     async def join(self, request: pb.JoinRequest, _: float | None) -> bytes:
         address = _node_address(request.address)
@@ -260,7 +263,7 @@ class RouterService:
 
     async def _stats_of(self, address: str, timeout: float) -> pb.NodeStats:
         try:
-            response = await self._forwarder.request(address, "Stats", b"", timeout)
+            response = await self._forwarder.request(address, STATS.name, b"", timeout)
         except MilenaError as error:
             return pb.NodeStats(address=address, error=str(error))
         stats = cache_pb.StatsResponse.FromString(response)
@@ -271,7 +274,7 @@ class RouterService:
     def _admit(self, remaining: float | None) -> float:
         """Return the request's timeout in seconds. Raises RateLimited."""
         # Not a coroutine, since most requests do not wait here.
-        wait = self._limiter.take(self._clock.now())
+        wait = self._limiter.take_tokens(self._clock.now())
         if wait:
             raise over_limit("the router's", self._limiter.rate, wait)
         return self._timeout(remaining)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,12 @@ from hypothesis import settings
 # so that a failure there is about the change at hand; elsewhere they are new each time.
 settings.register_profile("milena", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("milena")
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C also in a shell's background job: it ignores it, as children would, and tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")

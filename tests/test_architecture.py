@@ -92,6 +92,7 @@ LIBRARIES = {
     "click": ["milena_client.cli.*"],
     "dotenv": ["milena_common.process.run", "milena_client.cli.local.up"],
     "google": [
+        "milena_common.api.methods",
         "milena_common.cluster.slot_map_watch",
         "milena_common.resp.*",
         "milena_common.rpc.*",
@@ -100,6 +101,7 @@ LIBRARIES = {
     ],
     "grpc": [
         "milena_common.rpc.channel",
+        "milena_common.rpc.opening",
         "milena_common.rpc.server",
         "milena_common.rpc.status",
         "milena_router.forwarding.node_connection",
@@ -409,6 +411,35 @@ def test_a_node_is_wired_in_one_module() -> None:
                             yield f"{path.relative_to(ROOT)}:{line} makes a {name}"
 
     complaints(found())
+
+
+# What opens, accepts or binds a connection, and the modules that do: what holds for all connections, encryption for
+# example, is added there and nowhere else.
+OPENS = {
+    "socket": {"milena_common.network.connecting", "milena_common.network.listening"},
+    "create_connection": {"milena_common.network.connecting"},
+    "open_connection": {"milena_common.resp.link"},  # the one of `milena_common.network.connecting`
+    "create_server": {"milena_common.network.listening"},
+    "connect_accepted_socket": {"milena_common.network.spare_listener"},
+    "start_server": set(),
+    "wrap_socket": set(),
+    "insecure_channel": {"milena_common.rpc.opening"},
+    "secure_channel": set(),
+    "add_insecure_port": {"milena_common.rpc.opening"},
+    "add_secure_port": set(),
+}
+# These send nothing to Milena: they find a free port, and the address of the interface that leads to the router.
+OPEN_NONE = {"milena_client.cli.local.ports", "milena_cache.configuration.advertised"}
+
+
+def test_connections_are_opened_in_one_place_for_each_kind() -> None:
+    opening = {
+        (name, module.name)
+        for module in modules().values()
+        for _, name in calls_of(module.tree)
+        if name in OPENS and module.name not in OPEN_NONE
+    }
+    assert opening == {(name, module) for name, places in OPENS.items() for module in places}
 
 
 def test_what_is_done_for_callers_knows_no_protocol() -> None:

@@ -3,15 +3,18 @@
 - `STANDARD` is the table: what is not used, and what is in its place. A definition is a class, function, method,
   parameter, attribute, variable, module, import alias, RPC, message, field or metric.
 - `ALLOWED` lists identifiers that have such a word in another sense, with the reason. An entry that nothing needs
-  any more fails the test, like one of `UNFINISHED`, the list of what is still to be renamed.
+  any more fails the test.
 - A name that many classes define cannot be searched for: at most `MAX_CLASSES` classes define a method of one name,
-  unless they implement one Protocol.
+  unless they implement one Protocol, or follow a convention of Python or a library (`CONVENTIONS`).
 """
 
 from __future__ import annotations
 
 import ast
+import asyncio
+import io
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
@@ -125,32 +128,15 @@ ALLOWED = {
     "milena_resp_refused_connections": "a metric that documents name",
 }
 
-# What is still to be renamed, as `path: identifier`. The list only shrinks.
-UNFINISHED = frozenset(
-    each.strip()
-    for each in """
-milena_client/testing/memory_cluster.py: answer
-""".splitlines()
-    if each
-)
-
-# Methods of one name that more than `MAX_CLASSES` classes define.
-COMMON_METHODS = {
-    **dict.fromkeys(("start", "run", "stop", "close", "wait"), "the life of a part, from its start to its end"),
-    **dict.fromkeys(("begin", "end"), "the ends of a span that is counted"),
-    **dict.fromkeys(("add", "remove", "take", "reset"), "what containers and counters have"),
-    **dict.fromkeys(("connection_made", "data_received"), "of asyncio.Protocol"),
-    **dict.fromkeys(
-        ("put", "delete", "flush", "leave", "invalidate"), "methods of the API, at every stage of a request"
-    ),
-    "ring_changed": "the listener of the ring, in every part that depends on it",
-    "current": "the newest that is known, of what changes by itself",
-    "drop": "as the command `milena writeback drop`, and of near caches",
-    "failed": "counts a failure, or lists failed writes",
-    "joined": "whether a node is in a ring, or that it has come there",
-    "lost": "that a connection or a node is gone",
-    "metadata": "what is kept beside values",
-    "read": "of streams and records",
+# Methods that more than `MAX_CLASSES` classes define, and a class of Python whose convention they follow.
+CONVENTIONS: dict[str, type] = {
+    "start": threading.Thread,
+    "run": threading.Thread,
+    "wait": threading.Event,
+    "close": io.IOBase,
+    "add": set,
+    "connection_made": asyncio.Protocol,
+    "data_received": asyncio.Protocol,
 }
 
 SPECIAL = re.compile(r"__\w+__")
@@ -234,7 +220,7 @@ def test_identifiers_have_the_standard_words() -> None:
     complaints(
         f"{path}: {name}: {', '.join(f'{word} → {STANDARD[word]}' for word in forbidden(name))}"
         for path, name in found()
-        if name not in ALLOWED and f"{path}: {name}" not in UNFINISHED
+        if name not in ALLOWED
     )
 
 
@@ -250,9 +236,8 @@ def test_the_lists_of_exceptions_have_nothing_that_is_not_needed() -> None:
     defined = set(found())
     names = {name for _, name in defined} | {*metrics(), *proto_names()}
     complaints(name for name in ALLOWED if name not in names)
-    complaints(each for each in UNFINISHED if tuple(each.split(": ")) not in defined)
     methods = defining_classes()
-    complaints(name for name in COMMON_METHODS if len(methods[name]) <= MAX_CLASSES)
+    complaints(name for name in CONVENTIONS if len(methods[name]) <= MAX_CLASSES)
 
 
 def is_protocol(node: ast.ClassDef) -> bool:
@@ -261,10 +246,9 @@ def is_protocol(node: ast.ClassDef) -> bool:
 
 @cache
 def defining_classes() -> dict[str, list[str]]:
-    """The classes that define a method, by the method's name, without those that only have what a Protocol asks.
+    """The classes that define a method, by the method's name, without Protocols and what they require.
 
-    Classes whose public methods include all those of one Protocol that has this method implement it, and count once
-    together with it.
+    A class implements a Protocol if its public methods include all those of the Protocol.
     """
     classes = [
         (f"{path}: {node.name}", node)
@@ -280,15 +264,19 @@ def defining_classes() -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for name, node in classes:
         implemented = {method for protocol in protocols if protocol <= methods[name] for method in protocol}
-        for method in methods[name] - (set() if is_protocol(node) else implemented):
+        for method in set() if is_protocol(node) else methods[name] - implemented:
             if not SPECIAL.fullmatch(method) and not method.startswith("_"):
                 found[method].append(name)
     return found
+
+
+def test_a_convention_has_the_method() -> None:
+    complaints(f"{kind}: {name}" for name, kind in CONVENTIONS.items() if not hasattr(kind, name))
 
 
 def test_a_name_of_a_method_finds_what_it_means() -> None:
     complaints(
         f"{method}: {', '.join(classes)}"
         for method, classes in defining_classes().items()
-        if len(classes) > MAX_CLASSES and method not in COMMON_METHODS
+        if len(classes) > MAX_CLASSES and method not in CONVENTIONS
     )

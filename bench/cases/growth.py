@@ -18,7 +18,7 @@ from bench.nodes.cached_objects import SMALL, key, node
 from bench.nodes.node_parts import BUCKETS
 from bench.workload.load import one_after_another
 from milena_cache.reads.reader import Node
-from milena_cache.servers.grpc.methods import SERVICE
+from milena_common.api.methods import GET
 from milena_common.api.pb import cache_server_pb2 as pb
 
 SMALLEST, LARGEST = 1_000, 1_000_000
@@ -73,7 +73,7 @@ def _hits_through_grpc(fixtures: Fixtures) -> Iterator[Sequence[Variant]]:
 
 def _calls(channel: grpc.Channel, size: int, seconds: float) -> Callable[[], Samples]:
     get: grpc.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse] = channel.unary_unary(
-        f"/{SERVICE}/Get", pb.GetRequest.SerializeToString, pb.GetResponse.FromString
+        GET.node_path, pb.GetRequest.SerializeToString, pb.GetResponse.FromString
     )
 
     def call() -> None:

@@ -56,7 +56,7 @@ def _with_server(fixtures: Fixtures, backlog: int) -> Samples:
 async def _hits(node: Server, seconds: float) -> Samples:
     keys = cycle(_HOT_KEYS)
     async with NodeServer(node.address) as server:
-        await asyncio.gather(*(server.put(key, bytes(VALUE_BYTES), THROUGH) for key in _HOT_KEYS))
+        await asyncio.gather(*(server.put_object(key, bytes(VALUE_BYTES), THROUGH) for key in _HOT_KEYS))
 
         async def call() -> None:
             assert (await server.get(next(keys))).outcome == "hit"

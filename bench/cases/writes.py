@@ -43,7 +43,7 @@ def _with_server(fixtures: Fixtures, callers: int) -> Variant:
         async with NodeServer(address) as server:
 
             async def call() -> None:
-                assert (await server.put(*new_object(), BACK)).durability == BACK
+                assert (await server.put_object(*new_object(), BACK)).durability == BACK
 
             return await _flushed(server, call, callers, fixtures.scale.seconds)
 
@@ -70,7 +70,7 @@ async def _flushed(
 ) -> Samples:
     """Return the samples of writing; the rest is uploaded before the next variant starts."""
     samples = await with_callers(call, callers, seconds)
-    await server.flush()
+    await server.wait_flushed()
     del samples["calls"]
     return samples
 

@@ -8,7 +8,7 @@ from typing import Self
 
 import grpc
 
-from milena_cache.servers.grpc.methods import SERVICE
+from milena_common.api.methods import FLUSH, GET, PUT
 from milena_common.api.pb import cache_server_pb2 as pb
 
 _CALL_SECONDS = 5
@@ -20,7 +20,7 @@ def flush(address: str) -> None:
 
     async def wait() -> None:
         async with NodeServer(address) as server:
-            await server.flush()
+            await server.wait_flushed()
 
     asyncio.run(wait())
 
@@ -32,25 +32,25 @@ class NodeServer:
         self._channel = grpc.aio.insecure_channel(address)
         self._get: grpc.aio.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse]
         self._get = self._channel.unary_unary(
-            f"/{SERVICE}/Get", pb.GetRequest.SerializeToString, pb.GetResponse.FromString
+            GET.node_path, pb.GetRequest.SerializeToString, pb.GetResponse.FromString
         )
         self._put: grpc.aio.UnaryUnaryMultiCallable[pb.PutRequest, pb.PutResponse]
         self._put = self._channel.unary_unary(
-            f"/{SERVICE}/Put", pb.PutRequest.SerializeToString, pb.PutResponse.FromString
+            PUT.node_path, pb.PutRequest.SerializeToString, pb.PutResponse.FromString
         )
         self._flush: grpc.aio.UnaryUnaryMultiCallable[pb.FlushRequest, pb.FlushResponse]
         self._flush = self._channel.unary_unary(
-            f"/{SERVICE}/Flush", pb.FlushRequest.SerializeToString, pb.FlushResponse.FromString
+            FLUSH.node_path, pb.FlushRequest.SerializeToString, pb.FlushResponse.FromString
         )
 
     async def get(self, key: bytes) -> pb.GetResponse:
         return await self._get(pb.GetRequest(key=key), timeout=_CALL_SECONDS)
 
-    async def put(self, key: bytes, value: bytes, durability: str) -> pb.PutResponse:
+    async def put_object(self, key: bytes, value: bytes, durability: str) -> pb.PutResponse:
         request = pb.PutRequest(key=key, value=value, durability=durability)
         return await self._put(request, timeout=_CALL_SECONDS)
 
-    async def flush(self) -> None:
+    async def wait_flushed(self) -> None:
         """Return when S3 has all acknowledged writes."""
         response = await self._flush(pb.FlushRequest(), timeout=_FLUSH_SECONDS)
         assert not response.remaining, f"{response.remaining} writes did not reach S3"

@@ -22,6 +22,7 @@ from pathlib import Path
 import grpc
 
 from bench.peers.stub_process import StubProcess
+from milena_common.api.methods import GET, PUT
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.rpc.options import REQUEST_BYTES, channel_options
 from tests.support.cluster import Cluster
@@ -43,7 +44,7 @@ def memory(server: Server, field: str) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0)
 
 
-def call(address: str, service: str, case: str, number: int, size: int, seconds: float) -> str:
+def call(address: str, through_router: bool, case: str, number: int, size: int, seconds: float) -> str:
     """Make one call and return its status."""
     put = case.startswith("put")
     key = f"{case}-{number}".encode()
@@ -53,8 +54,9 @@ def call(address: str, service: str, case: str, number: int, size: int, seconds:
     options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options=options) as channel:
         try:
-            method = channel.unary_unary(f"/{service}/{'Put' if put else 'Get'}")
-            method(data, timeout=seconds, metadata=metadata)
+            method = PUT if put else GET
+            path = method.router_path if through_router else method.node_path
+            channel.unary_unary(path)(data, timeout=seconds, metadata=metadata)
         except grpc.RpcError as error:
             return str(error.code().name)
         return "OK"
@@ -93,12 +95,12 @@ def burst(case: str, through_router: bool, count: int, size: int, seconds: float
                 router: SLACK * (memory(router, "VmRSS") + IN_FLIGHT),
                 node: SLACK * (memory(node, "VmRSS") + LRU + DIRTY + IN_FLIGHT),
             }
-            address, service = (
-                (router.address, "router_server.Router") if through_router else (node.address, "cache_server.Cache")
-            )
+            address = router.address if through_router else node.address
             with ThreadPoolExecutor(count) as callers:
                 responses = Counter(
-                    callers.map(lambda number: call(address, service, case, number, size, seconds), range(count))
+                    callers.map(
+                        lambda number: call(address, through_router, case, number, size, seconds), range(count)
+                    )
                 )
             print(f"{case} {'through the router' if through_router else 'at the node'}: {dict(responses)}")
             fine = True

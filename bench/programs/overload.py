@@ -33,6 +33,7 @@ from bench.cores import apart
 from bench.peers.stub_process import StubProcess
 from bench.programs.memory_bursts import memory
 from milena_client import Milena
+from milena_common.api.methods import GET
 from tests.support.cluster import Cluster
 
 BUCKET = "bench"
@@ -134,7 +135,7 @@ _HEADER_TABLE_SIZE, _MAX_CONCURRENT_STREAMS, _INITIAL_WINDOW_SIZE = 1, 3, 4
 _CANCEL = 8
 _REQUEST_HEADERS = b"\x83\x86" + b"".join(  # POST, http
     (
-        _literal(b":path", b"/router_server.Router/Get"),
+        _literal(b":path", GET.router_path.encode()),
         _literal(b":authority", b"localhost"),
         _literal(b"content-type", b"application/grpc"),
         _literal(b"te", b"trailers"),

@@ -17,6 +17,7 @@ from bench.case import Samples
 from bench.child import run_and_print
 from bench.workload.hot_keys import HOT_KEYS
 from bench.workload.load import with_callers
+from milena_common.api.methods import GET
 from milena_common.api.pb import router_server_pb2 as pb
 
 _CALL_SECONDS = 5
@@ -26,9 +27,7 @@ _KEYS = [key.encode() for key in HOT_KEYS[:100]]
 async def read(address: str, callers: int, seconds: float) -> Samples:
     async with grpc.aio.insecure_channel(address) as channel:
         get: grpc.aio.UnaryUnaryMultiCallable[pb.GetRequest, pb.GetResponse]
-        get = channel.unary_unary(
-            "/router_server.Router/Get", pb.GetRequest.SerializeToString, pb.GetResponse.FromString
-        )
+        get = channel.unary_unary(GET.router_path, pb.GetRequest.SerializeToString, pb.GetResponse.FromString)
         for key in _KEYS:
             assert (await get(pb.GetRequest(key=key), timeout=_CALL_SECONDS)).successful
         keys = cycle(_KEYS)

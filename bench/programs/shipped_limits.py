@@ -29,6 +29,7 @@ from pathlib import Path
 from bench.peers.stub_process import ROOT, StubProcess
 from bench.programs.raw_puts import Outcome, put_grpc, put_resp
 from milena_client import Milena
+from milena_common.api.methods import PUT
 from tests.support.ports import ReservedPort
 from tests.support.s3.moto_server import AWS_VARIABLES
 from tests.support.waiting import wait_until
@@ -76,7 +77,7 @@ class Group:
         """Return the number of processes killed for lack of memory."""
         return self._numbers("memory.oom_control" if self._v1 else "memory.events").get("oom_kill", 0)
 
-    def remove(self) -> None:
+    def remove_group(self) -> None:
         with suppress(OSError):
             self._path.rmdir()
 
@@ -129,8 +130,8 @@ def put(
     """Return the coroutine of one put at `port`."""
     if port == REDIS:
         return put_resp(HOST, number, key, size, seconds)
-    service = "router_server.Router" if port == ROUTER else "cache_server.Cache"
-    return put_grpc(HOST, number, f"/{service}/Put", key, size, seconds, announced=announced)
+    path = PUT.router_path if port == ROUTER else PUT.node_path
+    return put_grpc(HOST, number, path, key, size, seconds, announced=announced)
 
 
 def case(stack: str, port: str, count: int, size: int, huge: int, seconds: float) -> bool:

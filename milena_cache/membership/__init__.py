@@ -1,8 +1,10 @@
 """The node as a member of its cluster.
 
+- `coordinator`: the Protocol of the part of the cluster that holds the ring; `router_coordinator`: a router as one.
 - `registration`: joins the ring and renews the lease; `identity`: the cluster that the node belongs to.
 - `ownership`: the slots of this node, and the owners of the others, by the newest ring.
 - `peers`, `late_writes`: connections to other nodes; invalidation there of keys whose slot moved during a write.
 
-Invariant: the node never goes back to an older ring, and keeps the newest one while no router can be reached.
+Invariant: the node never goes back to an older ring, and keeps the newest one while no coordinator can
+be reached.
 """

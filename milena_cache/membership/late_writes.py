@@ -113,7 +113,7 @@ class LateWriteInvalidation:
                 self.notified += 1
                 return
 
-    async def stop(self) -> None:
+    async def cancel(self) -> None:
         """Cancel the invalidations in flight, at the end of the process."""
         tasks = list(self._tasks)
         for task in tasks:

@@ -14,6 +14,7 @@ from typing import Any
 
 from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost
 from milena_common.api.keys import split_cache_key
+from milena_common.api.methods import INVALIDATE
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.client_commands import call
 from milena_common.resp.encoding import command
@@ -33,11 +34,11 @@ class Peers:
         self._identity_at = identity_at
         self._links: dict[str, tuple[Identity, RespLink]] = {}
 
-    async def invalidate(self, address: str, key: bytes, timeout: float) -> None:
+    async def invalidate_at(self, address: str, key: bytes, timeout: float) -> None:
         """Have the node at `address` invalidate a cache key, within `timeout` seconds. Raises MilenaError."""
         bucket, object_key = split_cache_key(key)
         request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
-        await self._call(address, call("Invalidate", timeout, request), timeout)
+        await self._call(address, call(INVALIDATE.name, timeout, request), timeout)
 
     async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
         """Announce to the node at `address` a listing that ends within `seconds`; return its number there.
@@ -53,7 +54,7 @@ class Peers:
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float
     ) -> Sequence[bytes] | None:
-        """Return those of the listed cache keys that the node at `address` has deleted; see `PeerListings.end`.
+        """Return those of the listed cache keys that the node at `address` has deleted, see `PeerListings`.
 
         Raises MilenaError.
         """

@@ -36,7 +36,7 @@ class Entries:
 
     def keep(self, key: bytes, entry: Entry) -> bool:
         """Put `entry` into memory; False if it does not fit there."""
-        self.existence.invalidate(key)
+        self.existence.clear_known(key)
         if entry.value is None and not self._freshness.negative_ttl:
             self._memory.remove(key)
             # The reply is not kept, so no later reply can be compared with it: notify now, not at the next change.
@@ -47,7 +47,7 @@ class Entries:
     def invalidate(self, key: bytes) -> bool:
         """Drop the entry of the object, and fence its reads; True if there was an entry."""
         self._fetches.detach(key)
-        self.existence.invalidate(key)
+        self.existence.clear_known(key)
         if key in self._memory:
             self._memory.remove(key)
             return True
@@ -65,7 +65,7 @@ class Entries:
         it: a read that began while the write was in flight may have reached S3 before the write did.
         """
         self._fetches.detach(key)
-        self.existence.invalidate(key)
+        self.existence.clear_known(key)
 
     def mark_stale(self, key: bytes) -> None:
         """Have the entry revalidated before it is served again, because S3 may have changed.
@@ -73,7 +73,7 @@ class Entries:
         For a write whose outcome is unknown: the reply was lost, and S3 may hold the new object or the old one.
         Dropping the entry would lose what can be served if S3 fails; keeping its age would serve it as fresh.
         """
-        self.existence.invalidate(key)
+        self.existence.clear_known(key)
         entry = self._memory.get(key)
         if entry is None:
             return

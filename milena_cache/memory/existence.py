@@ -92,7 +92,7 @@ class Existence:
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
-    def invalidate(self, key: bytes) -> None:
+    def clear_known(self, key: bytes) -> None:
         """Drop the result, and detach the HEAD in flight."""
         if self._known:
             self._known.pop(key, None)

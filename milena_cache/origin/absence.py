@@ -30,7 +30,7 @@ class Absence:
         self._known: OrderedDict[Ref, float] = OrderedDict()
         self._asking: dict[Ref, asyncio.Task[Info | None]] = {}
 
-    def invalidate(self, ref: Ref) -> None:
+    def clear_known(self, ref: Ref) -> None:
         """Drop what is cached about the object, because it is being written."""
         self._known.pop(ref, None)
         self._asking.pop(ref, None)

@@ -250,13 +250,13 @@ class S3:
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             )
 
-        self._absence.invalidate(ref)
+        self._absence.clear_known(ref)
         try:
             etag = await self._in_its_region(ref, send)
         except OriginFailure as failure:
             raise self._logged(failure) from None
         finally:
-            self._absence.invalidate(ref)
+            self._absence.clear_known(ref)
         if value and len(value) < LARGE_BYTES and not self._etags.trusted(ref.bucket):
             self._learn(ref.bucket, value, etag)
         return etag

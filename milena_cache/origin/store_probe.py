@@ -160,7 +160,7 @@ class _Trial:
             return await self._denied(ref, found)
         return _ignored_if(await _is_accepted(self._store.put(ref, b"3", inf, if_match=WRONG_ETAG)))
 
-    async def delete(self) -> Finding:
+    async def conditional_delete(self) -> Finding:
         """Try If-Match on DELETE, with a wrong ETag and with that of a HEAD."""
         ref = self._ref("delete")
         found = await self._stored(ref)
@@ -177,7 +177,7 @@ class _Trial:
         await self._store.put(ref, b"1", inf)
         return _ignored_if(await _is_accepted(self._multipart.put_in_parts(ref, b"2", if_absent=True)))
 
-    async def metadata(self) -> Finding:
+    async def user_metadata(self) -> Finding:
         """Try user metadata, by HEAD."""
         ref = self._ref("metadata")
         await self._store.put(ref, b"1", inf, metadata=METADATA)
@@ -237,9 +237,9 @@ class _Trial:
 _TRIALS: Mapping[Capability, Callable[[_Trial], Awaitable[Finding]]] = {
     Capability.CREATE: _Trial.create,
     Capability.REPLACE: _Trial.replace,
-    Capability.DELETE: _Trial.delete,
+    Capability.DELETE: _Trial.conditional_delete,
     Capability.MULTIPART: _Trial.multipart,
-    Capability.METADATA: _Trial.metadata,
+    Capability.METADATA: _Trial.user_metadata,
     Capability.COPY: _Trial.copy,
     Capability.LISTING: _Trial.listing,
 }

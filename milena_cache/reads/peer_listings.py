@@ -1,9 +1,9 @@
 """Coordination. Listings that other nodes make: which of the keys that S3 has listed this node has deleted.
 
 Another node's page of S3's listing may be older than a delete of this node that is in S3 by the time that the page
-is compared with what is dirty here (`recent_uploads` has the interleaving). So the other node asks twice: `begin`
-before it asks S3, from which on this node notes its uploads, and `end` with the keys of the page that this node
-owns.
+is compared with what is dirty here (`recent_uploads` has the interleaving). So the other node sends two requests:
+`begin_listing` before it asks S3, from which on this node records its uploads, and `end_listing` with the keys of the
+page that this node owns.
 
     other node ── begin ── S3 asked ─────── page ── end(keys) ── merged
     this node      noting ───────────────────────────┘
@@ -65,7 +65,7 @@ class PeerListings:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, seconds: float) -> int:
+    def begin_listing(self, seconds: float) -> int:
         """Note uploads for a listing that ends within `seconds`; return its number. Raises Overloaded."""
         if len(self._open) >= MAX_LISTINGS:
             raise Overloaded(f"{MAX_LISTINGS} listings of other nodes are in flight here, and no more are allowed")
@@ -76,7 +76,7 @@ class PeerListings:
             self._expiry = asyncio.get_running_loop().create_task(self._expire())
         return self._number
 
-    def end(self, number: int, keys: Sequence[bytes]) -> Sequence[bytes] | None:
+    def end_listing(self, number: int, keys: Sequence[bytes]) -> Sequence[bytes] | None:
         """End a listing; return those of its cache keys whose delete was acknowledged here before it began.
 
         None if that is not known, and the listing has to be made again: its time is over, there were more uploads
@@ -105,7 +105,7 @@ class PeerListings:
                 await self._clock.sleep(min(each.until for each in self._open.values()) - now)
         self._expiry = None
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Cancel what waits for the end of listings, at the end of the process."""
         if self._expiry is not None:
             self._expiry.cancel()

@@ -471,7 +471,7 @@ class Node:
 
         return (await self.modify(target, decide, timeout, owned_since)).before.value is not None
 
-    def invalidate(self, target: Object) -> None:
+    def invalidate_entry(self, target: Object) -> None:
         """Drop what is known of the object, and have a dirty entry confirmed by S3, since S3 may have changed."""
         self._entries.invalidate(target.cache_key)
         self.writes.mark_unconfirmed(target.cache_key)

@@ -14,24 +14,12 @@ from milena_cache.objects.write_request import Ack
 from milena_cache.service.requests import Got, Place, Requests
 from milena_cache.service.status import Status
 from milena_common.api.keys import split_cache_key
+from milena_common.api.methods import INVALIDATE, handlers_of, served_by_node
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.rpc.server import Message, Method
 
 # The operation under which a method is counted, the class of its request, and the method.
 Named = tuple[str, type[Message], Method]
-
-OPERATIONS = (
-    "get",
-    "put",
-    "delete",
-    "list",
-    "stats",
-    "invalidate",
-    "flush",
-    "list_dead_letters",
-    "resolve_dead_letters",
-    "refresh",
-)
 
 
 class ApiMethods:
@@ -50,30 +38,19 @@ class ApiMethods:
         self._status = status
         self._address = address
         self._unstated = 0 if believes_owner else None
-        self._methods: Mapping[str, Named] = {
-            "Get": ("get", pb.GetRequest, self.get),
-            "Put": ("put", pb.PutRequest, self.put),
-            "Delete": ("delete", pb.DeleteRequest, self.delete),
-            "List": ("list", pb.ListRequest, self.list),
-            "Stats": ("stats", pb.StatsRequest, self.stats),
-            "Invalidate": ("invalidate", pb.InvalidateRequest, self.invalidate),
-            "Flush": ("flush", pb.FlushRequest, self.flush),
-            "ListDeadLetters": ("list_dead_letters", pb.ListDeadLettersRequest, self.list_dead_letters),
-            "ResolveDeadLetters": ("resolve_dead_letters", pb.ResolveDeadLettersRequest, self.resolve_dead_letters),
-            "Refresh": ("refresh", pb.RefreshRequest, self.refresh),
-        }
+        self._methods: Mapping[str, Named] = served_by_node({**handlers_of(self), INVALIDATE: self.invalidate})
 
     def methods(self) -> Mapping[str, Named]:
         """Return the methods by name."""
         return self._methods
 
-    def begin(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest) -> Place:
+    def admit_object(self, request: pb.GetRequest | pb.PutRequest | pb.DeleteRequest) -> Place:
         """Admit a request on one object, and return its place. Raises RateLimited, and as `Requests.place` does."""
         self._requests.admit()
         return self._requests.place(request.bucket, request.key, request.owned_since or self._unstated)
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
-        response = self.get_at(request, self.begin(request), remaining)
+        response = self.get_at(request, self.admit_object(request), remaining)
         return response if isinstance(response, bytes) else await response
 
     def get_at(
@@ -107,7 +84,7 @@ class ApiMethods:
 
     def put(self, request: pb.PutRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
         writing = self._requests.put(
-            self.begin(request),
+            self.admit_object(request),
             request.value,
             remaining,
             durability=request.durability,
@@ -125,7 +102,7 @@ class ApiMethods:
 
     def delete(self, request: pb.DeleteRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
         deleting = self._requests.delete(
-            self.begin(request), remaining, durability=request.durability, if_match=request.if_match
+            self.admit_object(request), remaining, durability=request.durability, if_match=request.if_match
         )
         return self._deleted(deleting)
 
@@ -154,7 +131,7 @@ class ApiMethods:
         ).SerializeToString()
 
     async def invalidate(self, request: pb.InvalidateRequest, _: float | None) -> bytes:
-        self._requests.invalidate(request.bucket, request.key)
+        self._requests.invalidate_object(request.bucket, request.key)
         return pb.InvalidateResponse(successful=True).SerializeToString()
 
     async def refresh(self, request: pb.RefreshRequest, _: float | None) -> bytes:

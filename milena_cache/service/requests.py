@@ -3,7 +3,7 @@
 A server decodes a request, calls the methods here, and encodes what they return. Identity, ownership, rate limit
 and counts are decided here, once for all protocols:
 
-- `check_identity`: the connection is meant for this node.
+- `check_identity`: the connection is meant for this node; `authenticate`: in whose name its requests are made.
 - `admit`: the rate of requests is within RATE_LIMIT.
 - `place`: the object of a request, and the epoch since which this node owns it.
 
@@ -24,6 +24,7 @@ from milena_cache.objects.write_request import Ack
 from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
+from milena_cache.service.principals import Principal, named
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
 from milena_common.api.durability import check_condition, check_durability
@@ -107,9 +108,16 @@ class Requests:
         """
         self.identity.check(meant)
 
+    def authenticate(self, name: bytes) -> Principal | None:
+        """Return the principal called `name`, for a connection that names one; None if there is none.
+
+        It is asked once for a connection, which keeps it. gRPC calls name no principal.
+        """
+        return named(name)
+
     def admit(self) -> None:
         """Take a token of the rate limit for a request on an object. Raises RateLimited."""
-        if self.limiter.rate and (wait := self.limiter.take(self._clock.now())):
+        if self.limiter.rate and (wait := self.limiter.take_tokens(self._clock.now())):
             raise over_limit("this node's", self.limiter.rate, wait)
 
     def place(self, bucket: str, key: bytes, owned_since: int | None = None) -> Place:
@@ -231,9 +239,9 @@ class Requests:
 
     # ---- for operators and other nodes
 
-    def invalidate(self, bucket: str, key: bytes) -> None:
-        """Drop what is known of the object; see `Node.invalidate`."""
-        self._node.invalidate(self._buckets.resolve(bucket, key))
+    def invalidate_object(self, bucket: str, key: bytes) -> None:
+        """Drop what is known of the object; see `Node.invalidate_entry`."""
+        self._node.invalidate_entry(self._buckets.resolve(bucket, key))
 
     async def refresh(self, bucket: str, keys: Sequence[bytes], prefix: bytes) -> Refreshed:
         """Drop the clean entries of `keys`; without any, of all keys that begin with `prefix`."""

@@ -35,7 +35,7 @@ class Concern(Protocol):
 class Status:
     """The status of one node.
 
-    registrations: one for each router
+    registrations: one for each coordinator
     ring_epoch: returns the newest ring's epoch, 0 if none is known; None for a node that needs no ring
     concerns: further parts whose reasons are reported
     max_age: seconds after which an acknowledged write that is not in S3 makes the node degraded
@@ -71,7 +71,7 @@ class Status:
 
     @property
     def joined(self) -> bool:
-        """True if the node is in the ring of at least one router."""
+        """True if the node is in the ring of at least one coordinator."""
         return any(each.joined for each in self.registrations)
 
     def not_ready(self) -> list[str]:

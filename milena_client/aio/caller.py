@@ -45,6 +45,6 @@ class AsyncCaller:
                     operation.method, operation.request, call.remaining(clock.now())
                 )
             except MilenaError as error:
-                call.failed(error, clock.now())
+                call.attempt_failed(error, clock.now())
             else:
                 return call.succeeded(response)

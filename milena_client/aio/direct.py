@@ -35,6 +35,7 @@ from milena_client.core.limits import (
 from milena_client.core.near_cache import NearCache
 from milena_client.core.routing import Routes
 from milena_common.api.errors import FailedPrecondition, Moved, NodeLost, NoNodes
+from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import AsyncRingWatch, AsyncStreams
 from milena_common.resp import client_commands as resp_wire
@@ -96,7 +97,7 @@ class AsyncDirectTransport:
         if self._near is not None:
             self._near.forked()
         self._begin_anew()
-        self._home.leave()
+        self._home.leave_loop()
 
     def _link(self, address: str, identity: Identity) -> RespLink:
         who = f"node {address} " if address else ""
@@ -176,12 +177,12 @@ class AsyncDirectTransport:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
-        return resp_wire.decode_response(method, await stream.call(command, remaining, lasting=method != "Get"))
+        return resp_wire.decode_response(method, await stream.call(command, remaining, lasting=method != GET.name))
 
     def _ring_changed(self, slot_map: SlotMap) -> None:
         gone = self._routes.update(slot_map)
         if self._feed is not None:
-            self._feed.ring_changed(gone)
+            self._feed.nodes_gone(gone)
         for link in gone:
             task = asyncio.create_task(self._leave(link))
             self._leaving[task] = link

@@ -45,7 +45,7 @@ class AsyncNearCacheFeed:
         self._links.discard(link)
         self._near.lost(link)
 
-    def ring_changed(self, gone: Iterable[RespLink]) -> None:
+    def nodes_gone(self, gone: Iterable[RespLink]) -> None:
         """Clear the near cache for a new ring, in which the nodes of `gone` are not any more."""
         for link in gone:
             self.lost(link)

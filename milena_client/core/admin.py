@@ -13,6 +13,7 @@ from typing import Literal
 from milena_client.core.operations import Operation
 from milena_client.core.values import Key, encode_key, key_list
 from milena_common.api.errors import InvalidRequest
+from milena_common.api.methods import LEAVE, LIST_DEAD_LETTERS, NODES, OWNER, REFRESH, RESOLVE_DEAD_LETTERS, STATS
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
 
@@ -169,24 +170,26 @@ def _last_count(node: Node | None, error: str) -> str:
 
 def list_nodes() -> Operation[RingView]:
     """Return the operation that reads the ring."""
-    return Operation("Nodes", pb.NodesRequest(), _read_nodes, True, "nodes")
+    return Operation(NODES.name, pb.NodesRequest(), _read_nodes, NODES.repeatable, "nodes")
 
 
 def find_owner(key: Key, bucket: str) -> Operation[Ownership]:
     """Return the operation that reads which node owns `key`. Raises InvalidRequest for what is no key."""
     encoded = encode_key(key)
-    return Operation("Owner", pb.OwnerRequest(key=encoded, bucket=bucket), _read_owner, True, "owner", encoded)
+    return Operation(
+        OWNER.name, pb.OwnerRequest(key=encoded, bucket=bucket), _read_owner, OWNER.repeatable, "owner", encoded
+    )
 
 
 def read_stats() -> Operation[list[NodeStats]]:
     """Return the operation that reads the counts of all nodes."""
-    return Operation("Stats", pb.StatsRequest(), _read_stats, True, "stats")
+    return Operation(STATS.name, pb.StatsRequest(), _read_stats, STATS.repeatable, "stats")
 
 
 def remove_node(address: str, forget: bool) -> Operation[bool]:
     """Return the operation that takes a node out of the ring; with `forget`, that writes off a missing one."""
     request = pb.LeaveRequest(address=address, forget=forget)
-    return Operation("Leave", request, _read_left, True, "leave", address.encode())
+    return Operation(LEAVE.name, request, _read_left, LEAVE.repeatable, "leave", address.encode())
 
 
 def refresh(keys: Iterable[Key], prefix: Key | None, bucket: str) -> Operation[Refreshed]:
@@ -199,14 +202,20 @@ def refresh(keys: Iterable[Key], prefix: Key | None, bucket: str) -> Operation[R
         raise InvalidRequest("keys, prefix: refresh needs one of them")
     below = prefix.encode() if isinstance(prefix, str) else prefix or b""
     request = pb.RefreshRequest(keys=encoded, bucket=bucket, prefix=below)
-    return Operation("Refresh", request, _read_refreshed, True, "refresh")
+    return Operation(REFRESH.name, request, _read_refreshed, REFRESH.repeatable, "refresh")
 
 
 def list_dead_letters(limit: int) -> Operation[DeadLetters]:
     """Return the operation that lists at most `limit` dead letters. Raises InvalidRequest for a limit below 1."""
     if not 0 < limit < 2**32:
         raise InvalidRequest(f"limit: got {limit}; allowed are 1 and more")
-    return Operation("ListDeadLetters", pb.ListDeadLettersRequest(limit=limit), _read_failed, True, "failed")
+    return Operation(
+        LIST_DEAD_LETTERS.name,
+        pb.ListDeadLettersRequest(limit=limit),
+        _read_failed,
+        LIST_DEAD_LETTERS.repeatable,
+        "failed",
+    )
 
 
 def resolve_dead_letters(
@@ -223,7 +232,7 @@ def resolve_dead_letters(
         action=action, keys=encoded, bucket="" if everything else bucket, all=everything
     )
     # A repeated drop could also delete a write that has failed in between.
-    return Operation("ResolveDeadLetters", request, _read_resolved, action == "retry", action)
+    return Operation(RESOLVE_DEAD_LETTERS.name, request, _read_resolved, action == "retry", action)
 
 
 def _read_nodes(response: pb.NodesResponse) -> RingView:

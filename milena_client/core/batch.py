@@ -143,7 +143,7 @@ class Window(Generic[KeyT, A]):
         """Let `call`, which was in flight and failed with `error`, wait for its next attempt, or end it."""
         key = self._in_flight.pop(call)
         try:
-            call.failed(error, now)
+            call.attempt_failed(error, now)
         except MilenaError as final:
             self.outcomes.add_failure(key, final)
         else:

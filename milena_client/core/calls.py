@@ -98,13 +98,13 @@ class Call(Generic[A]):
         else:
             self.deadline = first.began + timeout
             self.pause = 0.0
-            self.failed(first.error, now)
+            self.attempt_failed(first.error, now)
 
     def remaining(self, now: float) -> float:
         """Return the seconds that an attempt at `now` may take."""
         return max(self.deadline - now, MIN_ATTEMPT_SECONDS)
 
-    def failed(self, error: MilenaError, now: float) -> None:
+    def attempt_failed(self, error: MilenaError, now: float) -> None:
         """Set `pause` after an attempt that failed with `error`. Raises MilenaError if it was the last one."""
         if self._attempts is None:
             self._attempts = self._retries.attempts(repeatable=self.operation.repeatable, deadline=self.deadline)

@@ -19,6 +19,6 @@ def apply_push(message: Sequence[Any], near: NearCache) -> None:
     """
     if message[0] == b"invalidate":
         keys = message[1]
-        near.invalidate(None if keys is None else [split_cache_key(key)[1] for key in keys])
+        near.invalidate_keys(None if keys is None else [split_cache_key(key)[1] for key in keys])
     elif message[0] == b"tracking-redir-broken":
-        near.invalidate(None)
+        near.invalidate_keys(None)

@@ -223,7 +223,7 @@ class NearCache:
 
     # Dropping.
 
-    def drop(self, keys: Iterable[Key]) -> None:
+    def drop_keys(self, keys: Iterable[Key]) -> None:
         """Drop `keys`, which this client has written or deleted, or may have."""
         with self._lock:
             for key in keys:
@@ -231,7 +231,7 @@ class NearCache:
                 if encoded is not None:
                     self._drop(encoded)
 
-    def invalidate(self, keys: Iterable[bytes] | None) -> None:
+    def invalidate_keys(self, keys: Iterable[bytes] | None) -> None:
         """Drop `keys`, which a node reports as changed; None: any key may have changed."""
         if keys is None:
             self.clear()

@@ -33,6 +33,7 @@ from milena_common.api.errors import (
     KeyNotFound,
 )
 from milena_common.api.keys import MAX_VALUE_BYTES
+from milena_common.api.methods import DELETE, FLUSH, GET, LIST, PUT
 from milena_common.api.pb import router_server_pb2 as pb
 
 A = TypeVar("A")
@@ -67,20 +68,24 @@ class Operation(Generic[A]):
 def get(key: Key, bucket: str) -> Operation[bytes | None]:
     """Return the operation that reads a value. Raises InvalidRequest, as all below."""
     encoded = encode_key(key)
-    return Operation("Get", pb.GetRequest(key=encoded, bucket=bucket), _read_value, True, "get", encoded)
+    return Operation(
+        GET.name, pb.GetRequest(key=encoded, bucket=bucket), _read_value, GET.repeatable, "get", encoded
+    )
 
 
 def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
     """Return the operation that reads a value with what is known about it."""
     encoded = encode_key(key)
-    return Operation("Get", pb.GetRequest(key=encoded, bucket=bucket), _read_entry, True, "get", encoded)
+    return Operation(
+        GET.name, pb.GetRequest(key=encoded, bucket=bucket), _read_entry, GET.repeatable, "get", encoded
+    )
 
 
 def exists(key: Key, bucket: str) -> Operation[bool]:
     """Return the operation that looks whether there is an object `key`."""
     encoded = encode_key(key)
     request = pb.GetRequest(key=encoded, bucket=bucket, metadata_only=True)
-    return Operation("Get", request, _read_exists, True, "exists", encoded)
+    return Operation(GET.name, request, _read_exists, GET.repeatable, "exists", encoded)
 
 
 def put(
@@ -105,7 +110,7 @@ def put(
         if_none_match=if_none_match,
         ttl_ms=encode_ttl(ttl),
     )
-    return Operation("Put", request, _read_written, False, "set", encoded)
+    return Operation(PUT.name, request, _read_written, PUT.repeatable, "set", encoded)
 
 
 def delete(
@@ -117,7 +122,7 @@ def delete(
     request = pb.DeleteRequest(
         key=encoded, bucket=bucket, durability=check_durability(durability or ""), if_match=if_match
     )
-    return Operation("Delete", request, _read_deleted, False, "delete", encoded)
+    return Operation(DELETE.name, request, _read_deleted, DELETE.repeatable, "delete", encoded)
 
 
 def _check_condition(if_match: str | None, if_none_match: str | None) -> None:
@@ -143,14 +148,14 @@ def scan(prefix: Key, bucket: str, cursor: str) -> Operation[Page]:
     """Return the operation that reads the page of a listing that begins at `cursor`."""
     encoded = encode_prefix(prefix)
     request = pb.ListRequest(prefix=encoded, bucket=bucket, cursor=cursor)
-    return Operation("List", request, _read_page, True, "scan", encoded)
+    return Operation(LIST.name, request, _read_page, LIST.repeatable, "scan", encoded)
 
 
 def flush(keys: Iterable[Key] = (), bucket: str = "") -> Operation[Flushed]:
     """Return the operation that waits for the writes of `keys`; without keys, for all, in all buckets."""
     encoded = [encode_key(key) for key in keys]
     request = pb.FlushRequest(keys=encoded, bucket=bucket if encoded else "")
-    return Operation("Flush", request, _read_flushed, True, "flush")
+    return Operation(FLUSH.name, request, _read_flushed, FLUSH.repeatable, "flush")
 
 
 def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[None]:
@@ -168,7 +173,7 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
         if response.remaining:
             raise DeadlineExceeded(f"wait_durable: {response.remaining} writes are not in S3 after {timeout:g} s")
 
-    return Operation("Flush", flushing.request, read, True, "wait_durable")
+    return Operation(FLUSH.name, flushing.request, read, FLUSH.repeatable, "wait_durable")
 
 
 def not_found(key: Key) -> KeyNotFound:

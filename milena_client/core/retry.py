@@ -86,7 +86,7 @@ class RetryBudget:
         if self._tokens < self._max_tokens:
             self._tokens = min(self._max_tokens, self._tokens + self._refund)
 
-    def take(self) -> bool:
+    def take_token(self) -> bool:
         """Take one token; False if there is none left."""
         if self._tokens < 1.0:
             return False
@@ -138,6 +138,6 @@ class Attempts:
         elif isinstance(error, Overloaded):
             # At random after the hint, or all callers that were rejected together would come back together.
             delay += error.retry_after
-        if now + delay >= self.deadline or not (rate_limited or self._budget.take()):
+        if now + delay >= self.deadline or not (rate_limited or self._budget.take_token()):
             return None
         return delay

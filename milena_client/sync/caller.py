@@ -41,6 +41,6 @@ class Caller:
             try:
                 response = self.transport.call(operation.method, operation.request, call.remaining(clock.now()))
             except MilenaError as error:
-                call.failed(error, clock.now())
+                call.attempt_failed(error, clock.now())
             else:
                 return call.succeeded(response)

@@ -255,7 +255,7 @@ class Milena(ItemAccess):
     def _wrote(self, keys: Iterable[Key]) -> None:
         """Drop `keys` from the near cache: they were written, or may have been."""
         if self._near is not None:
-            self._near.drop(keys)
+            self._near.drop_keys(keys)
 
     def exists(self, key: Key, *, timeout: float | None = None) -> bool:
         """Return True if there is an object `key`. Its value is not transferred."""

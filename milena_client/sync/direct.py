@@ -23,6 +23,7 @@ from milena_client.core.routing import Routes
 from milena_client.sync.node import RespNode
 from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import FailedPrecondition, MilenaError, Moved, NodeLost, NodeUnreachable, NoNodes
+from milena_common.api.methods import GET
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.cluster.slot_map_watch import RingWatch, Streams
 from milena_common.resp import client_commands as resp_wire
@@ -293,7 +294,7 @@ class DirectTransport:
             return None
         remaining = max(deadline - self._clock.now(), MIN_REQUEST_SECONDS)
         command = resp_wire.call(method, remaining, request.SerializeToString())
-        connection.lasting = method != "Get"
+        connection.lasting = method != GET.name
         if connection.closed:
             return None
         try:

@@ -11,7 +11,6 @@ A node that does not reply to a ping within the bound counts as lost, as one who
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ import hiredis
 from milena_client.core.invalidations import apply_push
 from milena_client.core.near_cache import BOUND_SECONDS, PING_SECONDS, NearCache
 from milena_common.api.errors import MilenaError, NodeLost, WrongNode
+from milena_common.network.stream import Stream
 from milena_common.resp.client_commands import error_of
 from milena_common.resp.encoding import command
 
@@ -32,23 +32,22 @@ _NOT_ENOUGH: Final = object()
 
 
 class NearCacheFeed:
-    """The connection to a node that receives invalidations, and its thread once it is started.
+    """A connection that receives invalidations over `stream`, which it closes, and its thread once it is started.
 
     - `handshake`: the commands that begin it; the reply to the first one has the connection's id.
-    - `connect_timeout`: in seconds.
+    - `handshake_timeout`: the seconds for each reply.
     - `on_lost`: called when it has ended, before `near` is cleared, so that no thread reads on a connection whose
       invalidations go nowhere and has its value kept after that.
     - `follow`: what a connection has to send so that the node tracks its reads.
 
-    Raises NodeLost if the connection cannot be made, WrongNode if another node is there.
+    Raises NodeLost if the handshake fails, WrongNode if another node is there.
     """
 
     def __init__(
         self,
-        family: int,
-        address: Any,
+        stream: Stream,
         handshake: Sequence[bytes],
-        connect_timeout: float,
+        handshake_timeout: float,
         near: NearCache,
         on_lost: Callable[[NearCacheFeed], None],
     ) -> None:
@@ -58,20 +57,21 @@ class NearCacheFeed:
         self._reader = hiredis.Reader(
             replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
         )
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._stream = stream
         self._connected_at = near.now()
         try:
-            self._socket.settimeout(connect_timeout)
-            self._socket.connect(address)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.sendall(b"".join(handshake))
+            stream.set_limit(handshake_timeout)
+            self._send(b"".join(handshake))
             replies = [self._next_success() for _ in handshake]
             number = int(replies[0][b"id"])
         except WrongNode:
-            self._socket.close()
+            self._stream.close()
             raise
+        except BlockingIOError:
+            self._stream.close()
+            raise NodeLost(f"cannot be tracked: no reply within {handshake_timeout:g} s") from None
         except (OSError, hiredis.HiredisError, MilenaError, LookupError, TypeError, ValueError) as error:
-            self._socket.close()
+            self._stream.close()
             raise NodeLost(f"cannot be tracked: {error}") from None
         self.follow = command(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % number)
 
@@ -86,8 +86,13 @@ class NearCacheFeed:
             self._receive()
         return reply
 
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[self._stream.send_some(view) :]
+
     def _receive(self) -> None:
-        data = self._socket.recv(_READ_BYTES)
+        data = self._stream.recv(_READ_BYTES)
         if not data:
             raise ConnectionError("closed by the node")
         self._reader.feed(data)
@@ -104,7 +109,7 @@ class NearCacheFeed:
         finally:
             self._on_lost(self)
             self._near.lost(self)
-            self._socket.close()
+            self._stream.close()
 
     def _receive_all(self) -> None:
         now = self._near.now
@@ -115,12 +120,12 @@ class NearCacheFeed:
                 if self._pings and now() - self._pings[0] >= BOUND_SECONDS:
                     return
                 self._pings.append(now())
-                self._socket.settimeout(BOUND_SECONDS)
-                self._socket.sendall(_PING)
+                self._stream.set_limit(BOUND_SECONDS)
+                self._send(_PING)
                 ping_at = now() + PING_SECONDS
                 continue
-            self._socket.settimeout(left)
-            with suppress(TimeoutError):
+            self._stream.set_limit(left)
+            with suppress(BlockingIOError):
                 self._receive()
             while (reply := self._reader.gets()) is not _NOT_ENOUGH:
                 if isinstance(reply, hiredis.PushNotification):
@@ -128,11 +133,10 @@ class NearCacheFeed:
                 else:
                     self._near.confirmed(self, self._pings.popleft())
 
-    def drop(self) -> None:
-        """Close the socket in a process that was forked; the connection is the parent's, and goes on there."""
-        self._socket.close()
+    def close_after_fork(self) -> None:
+        """Close the stream in a process that was forked; the connection is the parent's, and goes on there."""
+        self._stream.close()
 
     def close(self) -> None:
         """End the connection; its thread ends then."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._stream.shutdown()

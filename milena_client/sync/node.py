@@ -8,14 +8,10 @@ connections with it.
 
 from __future__ import annotations
 
-# `getaddrinfo` imports it at its first use. A process that is forked while another thread does that never has it.
-import encodings.idna  # noqa: F401
 import logging
 import random
-import socket
 import threading
 from time import monotonic
-from typing import Any
 from weakref import WeakSet
 
 from milena_client.core.limits import CONNECT_SECONDS
@@ -23,7 +19,8 @@ from milena_client.core.near_cache import NearCache
 from milena_client.sync.near_cache_feed import NearCacheFeed
 from milena_client.sync.socket import RespSocket
 from milena_common.api.errors import NodeLost, WrongNode
-from milena_common.network.addresses import parse_address
+from milena_common.network.connecting import Endpoint, open_stream, resolve
+from milena_common.network.stream import Stream
 from milena_common.process.distribution import installed_version
 from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
@@ -65,7 +62,7 @@ class RespNode:
         self._commands = handshake(name, installed_version(), identity)
         self._lock = threading.Lock()
         self._sockets: WeakSet[RespSocket] = WeakSet()
-        self._endpoint: tuple[int, Any] | None = None  # where it was reached
+        self._endpoint: Endpoint | None = None  # where it was reached
         self._probing = False
         self._failures = 0
         self._probe_at = 0.0
@@ -97,7 +94,7 @@ class RespNode:
         if endpoint is None:
             return None
         try:
-            connection = self._connect(*endpoint, min(timeout, CONNECT_SECONDS), feed)
+            connection = self._connect(endpoint, min(timeout, CONNECT_SECONDS), feed)
         except (NodeLost, WrongNode) as error:
             self._endpoint = None
             self._failed(error)
@@ -112,9 +109,15 @@ class RespNode:
         self._of_thread.socket = connection
         return connection
 
-    def _connect(self, family: int, address: Any, timeout: float, feed: NearCacheFeed | None = None) -> RespSocket:
+    def _connect(self, endpoint: Endpoint, timeout: float, feed: NearCacheFeed | None = None) -> RespSocket:
         commands = (*self._commands, feed.follow) if feed is not None else self._commands
-        return RespSocket(family, address, commands, timeout, self._error_prefix)
+        return RespSocket(self._open_stream(endpoint, timeout), commands, timeout, self._error_prefix)
+
+    def _open_stream(self, endpoint: Endpoint, timeout: float) -> Stream:
+        try:
+            return open_stream(endpoint, timeout)
+        except OSError as error:
+            raise NodeLost(f"{self._error_prefix}cannot be reached: {error}") from None
 
     def _failed(self, error: Exception | None = None) -> None:
         if isinstance(error, WrongNode) and not self._failures:
@@ -136,11 +139,10 @@ class RespNode:
 
     def _probe(self) -> None:
         try:
-            host, port = parse_address(self.address)
             error: Exception = NodeLost("no address")
-            for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            for endpoint in resolve(self.address):
                 try:
-                    self._probe_address(family, address)
+                    self._probe_endpoint(endpoint)
                 except (NodeLost, WrongNode) as problem:
                     error = problem
                 else:
@@ -152,16 +154,17 @@ class RespNode:
         finally:
             self._probing = False
 
-    def _probe_address(self, family: int, address: Any) -> None:
-        """Connect to `address`, and keep it as the endpoint; with a near cache, start its feed.
+    def _probe_endpoint(self, endpoint: Endpoint) -> None:
+        """Connect to `endpoint`, and keep it; with a near cache, start its feed.
 
         Raises NodeLost if the node cannot be reached there, WrongNode if another node is there.
         """
         feed, fresh = self._feed, None
         if self._near is None or feed is not None:
-            self._connect(family, address, CONNECT_SECONDS, feed).close()
+            self._connect(endpoint, CONNECT_SECONDS, feed).close()
         else:
-            fresh = NearCacheFeed(family, address, self._commands, CONNECT_SECONDS, self._near, self._feed_lost)
+            stream = self._open_stream(endpoint, CONNECT_SECONDS)
+            fresh = NearCacheFeed(stream, self._commands, CONNECT_SECONDS, self._near, self._feed_lost)
         with self._lock:
             if fresh is not None and self._near is not None:
                 self._feed = feed = fresh
@@ -171,7 +174,7 @@ class RespNode:
                 if self._closed:
                     fresh.close()
             if self._feed is feed:
-                self._endpoint = (family, address)
+                self._endpoint = endpoint
 
     def _feed_lost(self, feed: NearCacheFeed) -> None:
         """Stop using the connections whose invalidations went to `feed`, which has ended."""
@@ -197,7 +200,7 @@ class RespNode:
         self._sockets = WeakSet()
         self._probing = False
         if self._feed is not None:
-            self._feed.drop()
+            self._feed.close_after_fork()
             self._feed = None
 
     def leave(self, *, lasting: bool = False) -> None:

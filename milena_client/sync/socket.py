@@ -1,8 +1,8 @@
 """Shell. One blocking connection to a node in the Redis protocol, for one thread.
 
-Sending a GET and reading its value are two system calls, and little more: the time limit is the socket's own
-(SO_RCVTIMEO; Python's would poll before each call), and a plain value is parsed here. All other replies go through
-hiredis. A large value is received into the object that is returned, as far as possible.
+Sending a GET and reading its value are two system calls, and little more: the time limit is that of the stream,
+which is set only when it changes, and a plain value is parsed here. All other replies go through hiredis. A large
+value is received into the object that is returned, as far as possible.
 
 A reply that was not read to its end would be taken for that of the next command. So whatever interrupts a read,
 Ctrl-C too, ends the connection.
@@ -11,39 +11,36 @@ Ctrl-C too, ends the connection.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, cast
 
 import hiredis
 
 from milena_common.api.errors import DeadlineExceeded, MilenaError, NodeLost, WrongNode
+from milena_common.network.stream import Stream
 from milena_common.resp.client_commands import Deferred, error_of
 
 _READ_BYTES = 64 * 1024
 # Beyond this, commands are sent one by one: a copy would cost more.
 _JOIN_BYTES = 256 * 1024
 _DOLLAR = ord("$")
-# The socket's limit may be so much longer than the time that is left: setting it costs two system calls.
+# The stream's limit may be so much longer than the time that is left: setting it costs two system calls.
 _NEARLY = 1.05
-_PEEK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _NOT_ENOUGH: Final = object()
 
 
 class RespSocket:
-    """A connection to `address` (as `socket.connect` takes it).
+    """A connection over `stream`, which it closes.
 
     - `handshake`: the commands that begin it, and must succeed.
-    - `connect_timeout`: in seconds, the handshake included.
+    - `handshake_timeout`: the seconds for their replies.
     - `error_prefix`: begins the text of every error.
     - `closed`: True once it must not be used any more.
     - `lasting`: True while a call is in flight that must not be broken off.
     - `process`: the id of the process that made it.
 
-    Raises NodeLost if it cannot be made, WrongNode if another node is there.
+    Raises NodeLost if the handshake fails, WrongNode if another node is there.
     """
 
     __slots__ = (
@@ -55,7 +52,7 @@ class RespSocket:
         "_reader",
         "_recv",
         "_send",
-        "_socket",
+        "_stream",
         "_timeout",
         "closed",
         "lasting",
@@ -63,8 +60,12 @@ class RespSocket:
     )
 
     def __init__(
-        self, family: int, address: Any, handshake: Sequence[bytes], connect_timeout: float, error_prefix: str
+        self, stream: Stream, handshake: Sequence[bytes], handshake_timeout: float, error_prefix: str
     ) -> None:
+        self._stream = stream
+        # Looking them up for each call would cost more than the call itself has of Python.
+        self._recv = stream.recv
+        self._send = stream.send_some
         self._error_prefix = error_prefix
         self.closed = False
         self.lasting = False
@@ -76,18 +77,7 @@ class RespSocket:
             replyError=cast("Callable[[str], Exception]", error_of), notEnoughData=_NOT_ENOUGH
         )
         try:
-            self._socket = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise NodeLost(f"{error_prefix}cannot be reached: {error}") from None
-        self._recv = self._socket.recv
-        self._send = self._socket.send
-        try:
-            self._socket.settimeout(connect_timeout)
-            self._socket.connect(address)
-            self._socket.settimeout(None)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self.send(handshake, connect_timeout)
+            self.send(handshake, handshake_timeout)
             for reply in self.receive(len(handshake)):
                 if isinstance(reply, Exception):
                     raise reply
@@ -133,12 +123,7 @@ class RespSocket:
 
     def peer_closed(self) -> bool:
         """Return True if the node has ended the connection, as far as can be seen without waiting."""
-        try:
-            return not self._recv(1, _PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
+        return self._stream.peer_closed()
 
     def send(self, commands: Sequence[bytes], timeout: float) -> None:
         """Send `commands`; `receive` must follow, which returns their replies within `timeout` seconds.
@@ -159,7 +144,7 @@ class RespSocket:
     def _send_rest(self, command: bytes, sent: int) -> None:
         """Send `command` from the byte `sent` on, within the time that is left.
 
-        The socket's limit is for each system call alone, and a node may take a few bytes in each.
+        The stream's limit is for each call alone, and a node may take a few bytes in each.
         """
         view = memoryview(command)
         while sent < len(command):
@@ -216,45 +201,41 @@ class RespSocket:
         return self._pushed.pop(number)
 
     def _receive_more(self) -> None:
-        self._reader.feed(self._receive(_READ_BYTES))
+        self._reader.feed(self._receive(_READ_BYTES, self._recv))
 
     def _receive_large(self, data: bytes, start: int, missing: int) -> bytes:
         """Return the value that begins in `data` at `start`; `missing` bytes are to come, its line end included."""
         parts: list[bytes | memoryview] = [memoryview(data)[start:]]
         while missing:
             # The line end is received by itself, so that it need not be cut off by copying.
-            part = self._receive(missing - 2 if missing > 2 else missing, socket.MSG_WAITALL)
+            part = self._receive(missing - 2 if missing > 2 else missing, self._stream.recv_full)
             if missing > 2:
                 parts.append(part)
             missing -= len(part)
         return b"".join(parts)
 
-    def _receive(self, size: int, flags: int = 0) -> bytes:
+    def _receive(self, size: int, recv: Callable[[int], bytes]) -> bytes:
         """Return some bytes within the time that is left; when none is left, what has come until then.
 
         With a limit for each read alone, a node that sends a byte now and then would be waited for without end.
         """
         left = self._deadline - monotonic()
         if left <= 0:
-            flags = socket.MSG_DONTWAIT
+            recv = self._stream.recv_ready
         elif self._limit > _NEARLY * left:
             self._set_limit(left)
-        data = self._recv(size, flags)
+        data = recv(size)
         if not data:
             raise ConnectionError("closed by the node")
         return data
 
     def _set_limit(self, seconds: float) -> None:
-        """Set how long the system lets a thread wait to send or to receive."""
+        """Set how long the stream lets this thread wait to send or to receive."""
         self._limit = seconds
-        whole = int(seconds)
-        # Zero would mean no limit.
-        span = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1_000_000)))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+        self._stream.set_limit(seconds)
 
     def _translated(self, error: BaseException) -> BaseException:
-        """Return the MilenaError that `error` of the socket or the parser means; others as they are."""
+        """Return the MilenaError that `error` of the stream or the parser means; others as they are."""
         if isinstance(error, BlockingIOError):
             return DeadlineExceeded(f"{self._error_prefix}did not respond within {self._timeout:.3g} s")
         if isinstance(error, MilenaError):
@@ -276,15 +257,12 @@ class RespSocket:
             return
         if self.process != os.getpid():
             return  # it belongs to the parent, for which a shutdown would end it too
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._stream.shutdown()
 
     def close(self) -> None:
         """End the connection, for this process."""
         self.closed = True
-        self._socket.close()
+        self._stream.close()
 
     def __del__(self) -> None:
-        # The thread that had it has ended.
-        with suppress(AttributeError):  # the socket could not be made
-            self._socket.close()
+        self._stream.close()  # the thread that had it has ended

@@ -68,12 +68,12 @@ class MemoryTransport:
         self.cluster = cluster
 
     def call(self, method: str, request: Message, timeout: float) -> Message:
-        return self.cluster.answer(method, request)
+        return self.cluster.respond(method, request)
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
         try:
-            future.set_result(self.cluster.answer(method, request))
+            future.set_result(self.cluster.respond(method, request))
         except MilenaError as error:
             future.set_exception(error)
         return future
@@ -89,7 +89,7 @@ class AsyncMemoryTransport:
         self.cluster = cluster
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        return self.cluster.answer(method, request)
+        return self.cluster.respond(method, request)
 
     async def close(self) -> None:
         self.cluster.closed = True

@@ -5,7 +5,6 @@ It checks keys and conditions as a router and its nodes do, so that a program th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from hashlib import md5
 from math import ceil
@@ -17,6 +16,21 @@ from milena_client.core.values import KeyT, Value, encode_key, encode_value
 from milena_common.api.durability import BACK, check_condition, check_durability
 from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_key
+from milena_common.api.methods import (
+    DELETE,
+    FLUSH,
+    GET,
+    LEAVE,
+    LIST,
+    LIST_DEAD_LETTERS,
+    NODES,
+    OWNER,
+    PUT,
+    REFRESH,
+    RESOLVE_DEAD_LETTERS,
+    STATS,
+    ApiMethod,
+)
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slots import SLOTS, slot_of
 
@@ -41,6 +55,21 @@ class MemoryCluster:
         self._failures_left: int | None = 0
         self._members = [NODE]
         self.closed = False
+        handlers: Mapping[ApiMethod, Callable[[Any], Message]] = {
+            GET: self._get,
+            PUT: self._put,
+            DELETE: self._delete,
+            LIST: self._list,
+            LEAVE: self._leave,
+            NODES: self._nodes,
+            OWNER: self._owner,
+            STATS: self._stats,
+            FLUSH: self._flush,
+            LIST_DEAD_LETTERS: self._list_dead_letters,
+            RESOLVE_DEAD_LETTERS: self._resolve_dead_letters,
+            REFRESH: self._refresh,
+        }
+        self._methods = {method.name: handler for method, handler in handlers.items()}
 
     def add(self, objects: Mapping[KeyT, Value]) -> None:
         """Put objects into the default bucket without writing them through the cache: their first get misses."""
@@ -51,7 +80,7 @@ class MemoryCluster:
         """Fail the next `times` calls, all if None."""
         self._failure, self._failures_left = error, times
 
-    def answer(self, method: str, request: Any) -> Message:
+    def respond(self, method: str, request: Any) -> Message:
         """Return the response that the router would give. Raises MilenaError as it would."""
         if self.closed:
             raise FailedPrecondition("this client is closed")
@@ -59,9 +88,8 @@ class MemoryCluster:
             if self._failures_left is not None:
                 self._failures_left -= 1
             raise self._failure
-        handler = getattr(self, re.sub("(?=[A-Z])", "_", method).lower())
-        answer: Message = handler(request)
-        return answer
+        response: Message = self._methods[method](request)
+        return response
 
     def _bucket(self, name: str) -> tuple[str, dict[bytes, bytes]]:
         canonical = canonical_bucket(name, "")

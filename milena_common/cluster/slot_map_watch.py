@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from milena_common.api.errors import FailedPrecondition, MilenaError
+from milena_common.api.methods import WATCH_RING
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_map import SlotMap
 from milena_common.runtime.backoff import Backoff
@@ -144,7 +145,7 @@ class AsyncRingWatch:
         while True:
             why: Exception | None = None
             try:
-                async with aclosing(self._connection.watch("WatchRing", self._request)) as updates:
+                async with aclosing(self._connection.watch(WATCH_RING.name, self._request)) as updates:
                     async for update in updates:
                         self._following.received(update)
             except (MilenaError, ValueError) as error:
@@ -202,7 +203,7 @@ class RingWatch:
         while not self._closed.is_set():
             why: Exception | None = None
             try:
-                with closing(self._connection.watch("WatchRing", pb.WatchRingRequest())) as updates:
+                with closing(self._connection.watch(WATCH_RING.name, pb.WatchRingRequest())) as updates:
                     for update in updates:
                         self._following.received(update)
             except (MilenaError, ValueError) as error:

@@ -23,7 +23,7 @@ class TokenBucket:
         self._tokens = self._burst
         self._filled_at = now
 
-    def take(self, now: float, n: int = 1) -> float:
+    def take_tokens(self, now: float, n: int = 1) -> float:
         """Take `n` tokens at once and return 0, or none and return the seconds until there are enough.
 
         More tokens than a burst are taken when the bucket is full; later requests wait until that debt is refilled.

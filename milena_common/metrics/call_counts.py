@@ -22,7 +22,7 @@ class OperationCounts:
         self.errors: dict[str, int] = {}
         self.durations = Histogram()
 
-    def failed(self, code: str) -> None:
+    def count_error(self, code: str) -> None:
         self.errors[code] = self.errors.get(code, 0) + 1
 
 

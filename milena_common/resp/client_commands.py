@@ -23,7 +23,7 @@ from milena_common.api.errors import (
     Unavailable,
 )
 from milena_common.api.keys import MAX_KEY_BYTES
-from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.api.methods import METHODS
 from milena_common.resp.encoding import command
 from milena_common.resp.errors import from_resp
 from milena_common.resp.identity import Identity
@@ -37,10 +37,9 @@ _DEFERRED: Final = "DEFERRED "
 # Stands for the result of an attempt that was not made.
 NOT_SENT: Final = Unavailable("not sent")
 
+# The responses of the methods that a client may send to the owner of a key.
 RESPONSES: Final[Mapping[str, type[Message]]] = {
-    "Get": pb.GetResponse,
-    "Put": pb.PutResponse,
-    "Delete": pb.DeleteResponse,
+    method.name: method.router.response for method in METHODS if method.to_owner and method.router
 }
 
 

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from milena_common.api.errors import MilenaError, NodeLost, WrongNode
-from milena_common.network.addresses import parse_address
+from milena_common.network.connecting import open_connection
 from milena_common.process.distribution import installed_version
 from milena_common.resp.client_commands import handshake
 from milena_common.resp.identity import ANY, Identity
@@ -104,10 +104,7 @@ class RespLink:
     async def _connect(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                host, port = parse_address(self.address)
-                _, stream = await asyncio.get_running_loop().create_connection(
-                    lambda: RespStream(self, self._timeout, self._who), host, port
-                )
+                stream = await open_connection(lambda: RespStream(self, self._timeout, self._who), self.address)
                 await self._greet(stream)
         except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
             reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -17,38 +17,13 @@ import grpc
 from google.protobuf.message import Message
 
 from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Overloaded, Unavailable
-from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.rpc.options import LARGE_REQUESTS, MAX_PENDING_SECONDS, REQUEST_BYTES, channel_options
+from milena_common.api.methods import LARGE_REQUESTS, METHODS, UNARY_OF_EXCHANGE
+from milena_common.rpc.opening import open_async_channel, open_channel
+from milena_common.rpc.options import MAX_PENDING_SECONDS, REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
 from milena_common.runtime.patched import reject_patched
-
-_METHODS: Mapping[str, tuple[type[Message], type[Message]]] = {
-    "Get": (pb.GetRequest, pb.GetResponse),
-    "Put": (pb.PutRequest, pb.PutResponse),
-    "Delete": (pb.DeleteRequest, pb.DeleteResponse),
-    "List": (pb.ListRequest, pb.ListResponse),
-    "Join": (pb.JoinRequest, pb.JoinResponse),
-    "Leave": (pb.LeaveRequest, pb.LeaveResponse),
-    "Nodes": (pb.NodesRequest, pb.NodesResponse),
-    "Owner": (pb.OwnerRequest, pb.OwnerResponse),
-    "Stats": (pb.StatsRequest, pb.StatsResponse),
-    "Flush": (pb.FlushRequest, pb.FlushResponse),
-    "ListDeadLetters": (pb.ListDeadLettersRequest, pb.ListDeadLettersResponse),
-    "ResolveDeadLetters": (pb.ResolveDeadLettersRequest, pb.ResolveDeadLettersResponse),
-    "Refresh": (pb.RefreshRequest, pb.RefreshResponse),
-}
-
-# Calls that are made one after the other on a stream that stays open, and the method that a router without the
-# stream has for them.
-_EXCHANGES: Mapping[str, tuple[type[Message], type[Message], str]] = {
-    "KeepLease": (pb.JoinRequest, pb.JoinResponse, "Join"),
-}
-
-_STREAMS: Mapping[str, tuple[type[Message], type[Message]]] = {
-    "WatchRing": (pb.WatchRingRequest, pb.RingUpdate),
-}
 
 _CLOSED = "this client is closed"
 
@@ -64,22 +39,15 @@ def _announced(request: Message) -> tuple[bytes, tuple[tuple[str, str], ...]]:
 
 
 def _methods(channel: Any) -> dict[str, Any]:
-    kinds = ((channel.unary_unary, _METHODS), (channel.unary_stream, _STREAMS))
+    kinds = {"unary": channel.unary_unary, "stream": channel.unary_stream, "exchange": channel.stream_stream}
     return {
-        name: make(
-            f"/router_server.Router/{name}",
-            request_serializer=None if name in LARGE_REQUESTS else request.SerializeToString,
-            response_deserializer=response.FromString,
+        method.name: kinds[method.form](
+            method.router_path,
+            request_serializer=None if method.large_request else method.router.request.SerializeToString,
+            response_deserializer=method.router.response.FromString,
         )
-        for make, methods in kinds
-        for name, (request, response) in methods.items()
-    } | {
-        name: channel.stream_stream(
-            f"/router_server.Router/{name}",
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
-        )
-        for name, (request, response, _) in _EXCHANGES.items()
+        for method in METHODS
+        if method.router
     }
 
 
@@ -160,7 +128,7 @@ class GrpcTransport:
         with self._connecting:
             if self._channel is None:
                 reject_patched(sys.modules)  # may have happened since the start
-                self._channel = grpc.insecure_channel(self._address, options=channel_options())
+                self._channel = open_channel(self._address)
                 self._methods = _methods(self._channel)
         return self._methods
 
@@ -274,7 +242,7 @@ class AsyncGrpcTransport:
     def forked(self) -> None:
         leak((self._channel, self._methods, self._streams, self._exchanges))
         self._begin_anew()
-        self._home.leave()
+        self._home.leave_loop()
 
     async def call(self, method: str, request: Message, timeout: float) -> Message:
         if self._channel is None or not self._home.here():
@@ -317,7 +285,7 @@ class AsyncGrpcTransport:
                         response = await stream.read()
                     except grpc.aio.AioRpcError as error:
                         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                            return await self.call(_EXCHANGES[method][2], request, timeout)
+                            return await self.call(UNARY_OF_EXCHANGE[method], request, timeout)
                         if error.code() is grpc.StatusCode.INTERNAL and not is_response(error.trailing_metadata()):
                             raise self._finished(method) from None  # the stream ended while the request was written
                         raise
@@ -391,5 +359,5 @@ class AsyncGrpcTransport:
         self._home.adopt()
         reject_patched(sys.modules)
         use_grpc()
-        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        self._channel = open_async_channel(self._address)
         self._methods = _methods(self._channel)

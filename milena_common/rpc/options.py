@@ -9,10 +9,9 @@ Options = list[tuple[str, int]]
 # The transport accepts messages up to this size even where values must be smaller, so that Milena's own error, with
 # both sizes, rejects them.
 SMALLEST_FRAME_LIMIT = 64 * 2**20
-# Methods of router and node whose requests have a value, or any number of keys.
-LARGE_REQUESTS = frozenset(("Put", "Flush", "ResolveDeadLetters"))
-# Metadata of a call of these: the size of the serialized message in bytes. The server takes that from its budget
-# before it receives the request, and rejects one that is too large without receiving it.
+# Metadata of a call with a large request (`ApiMethod.large_request`): the size of the serialized message in bytes.
+# The server takes that from its budget before it receives the request, and rejects one that is too large without
+# receiving it.
 REQUEST_BYTES = "milena-size"
 # Under overload, calls queue inside gRPC before they start: an event loop starts one per iteration. Two bounds keep
 # that queue short, each at a fraction of the cost of a step of Python. gRPC ends calls that waited longer than

@@ -27,13 +27,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 
 from milena_common.api.errors import DeadlineExceeded, InternalError, InvalidRequest, MilenaError, Moved, Overloaded
+from milena_common.api.methods import LARGE_REQUESTS
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, ENVELOPE_BYTES, SMALL_BYTES, CallBytes
 from milena_common.metrics.call_counts import CallCounts, OperationCounts
 from milena_common.network.addresses import Address
 from milena_common.network.listening import CannotListen, check_free
 from milena_common.resp.identity import METADATA, Identity
-from milena_common.rpc.options import LARGE_REQUESTS, server_options
+from milena_common.rpc.opening import bind_port
+from milena_common.rpc.options import server_options
 from milena_common.rpc.receive import Receive
 from milena_common.rpc.status import to_grpc
 from milena_common.runtime.deadlines import time_for_room
@@ -93,7 +95,7 @@ def _handler(
                 remaining = _remaining(context)
             return await method(_parse(request, received), remaining)
         except asyncio.CancelledError:
-            counts.failed("cancelled")
+            counts.count_error("cancelled")
             raise
         except Exception as error:
             problem = error
@@ -130,7 +132,7 @@ def _large_handler(
             del received
             return await working
         except asyncio.CancelledError:
-            counts.failed("cancelled")
+            counts.count_error("cancelled")
             raise
         except Exception as error:
             problem = error
@@ -171,7 +173,7 @@ def _stream_handler(
         except asyncio.CancelledError:
             # A stream that is open until its caller goes ends this way.
             if not responded:
-                counts.failed("cancelled")
+                counts.count_error("cancelled")
             raise
         except Exception as error:
             problem = error
@@ -264,7 +266,7 @@ def _reject(problem: Exception, context: grpc.aio.ServicerContext[Any, Any], cou
     if isinstance(problem, Moved):
         counts.moved += 1
     else:
-        counts.failed(status.name.lower())
+        counts.count_error(status.name.lower())
     details = details.encode(errors="replace")[:MAX_DETAILS_BYTES].decode(errors="ignore")
     # Not `context.abort`: gRPC keeps the error that it raises, whose frames keep the call's context. That cycle
     # lasts until the garbage collector runs, for minutes, and the call counts for MAX_CALLS_PER_CONNECTION until
@@ -357,7 +359,7 @@ class GrpcServer:
         """Bind the port, and return the address with the real one. Raises CannotListen, naming `variable`."""
         check_free(address, variable)
         try:
-            port = self._server.add_insecure_port(str(address))
+            port = bind_port(self._server, address)
         except RuntimeError as error:
             raise CannotListen(f"{variable}: cannot listen on {address}: {error}") from None
         return Address(address.host, port)

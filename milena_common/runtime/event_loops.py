@@ -57,7 +57,7 @@ class Home:
         self.is_running = loop.is_running
         self.thread = get_ident()
 
-    def leave(self) -> None:
+    def leave_loop(self) -> None:
         """Unbind, as in a forked process, where the parent's loop can never run."""
         self._loop = None
         self.is_running = _never

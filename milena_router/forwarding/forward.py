@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from milena_common.api.errors import NodeLost, NoNodes, WrongNode
+from milena_common.api.methods import INVALIDATE
 from milena_common.cluster.slot_assignment import Member, Owner
 from milena_common.resp.identity import Identity
 from milena_common.runtime.clock import Clock
@@ -57,7 +58,7 @@ class Forwarder:
         self._closing: set[asyncio.Task[None]] = set()
         self._warn_again: dict[str, float] = {}
 
-    async def read(
+    async def read_at_owner(
         self, method: str, cache_key: bytes, build: Callable[[int], bytes], timeout: float, response_bytes: int = 0
     ) -> bytes:
         """Return the owner's response to `build(owned_since)`, within `timeout` seconds; see `NodeConnection.call`.
@@ -72,7 +73,7 @@ class Forwarder:
                 raise
             return (await self._request_owner(cache_key, method, build, deadline, response_bytes))[0]
 
-    async def write(
+    async def write_at_owner(
         self,
         method: str,
         cache_key: bytes,
@@ -84,7 +85,7 @@ class Forwarder:
         deadline = self._clock.now() + inner(timeout)
         response, owner = await self._request_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
-            await self._call(newer, "Invalidate", lambda _: invalidate, deadline)
+            await self._call(newer, INVALIDATE.name, lambda _: invalidate, deadline)
             owner = newer
         return response
 
@@ -127,7 +128,7 @@ class Forwarder:
         """Return the response of the node at `address`. Raises as `NodeConnection.call` does."""
         return await self._connection(address).call(method, request, timeout)
 
-    def ring_changed(self, change: Change) -> None:
+    def member_changed(self, change: Change) -> None:
         """Close the connection to a node that left, and reconnect to one that joined again."""
         self._warn_again.pop(change.address, None)
         gone = [self._connections.pop(change.address, None)]

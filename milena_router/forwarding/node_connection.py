@@ -13,15 +13,17 @@ from typing import Final, Protocol
 import grpc
 
 from milena_common.api.errors import InternalError, NodeLost, NodeUnreachable, Overloaded
+from milena_common.api.methods import LARGE_REQUESTS, METHODS, NODE_SERVICE
 from milena_common.resp import client_commands
 from milena_common.resp.identity import ANY, Identity
 from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
-from milena_common.rpc.options import LARGE_REQUESTS, REQUEST_BYTES, channel_options
+from milena_common.rpc.opening import open_async_channel
+from milena_common.rpc.options import REQUEST_BYTES
 from milena_common.rpc.status import from_grpc, is_response, is_shed
 
 # The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
-FAST: Final = frozenset(("Get", "Put", "Delete", "Invalidate"))
+FAST: Final = frozenset(method.name for method in METHODS if method.over_resp)
 # Requests and responses above this many bytes go over gRPC. In the Redis protocol, with commands in order on one
 # connection, a large request would delay all others for that node while it is sent, and while the node has no room
 # for it; and when its caller gives up, the bytes passed to the connection would still have to be sent. Meanwhile
@@ -57,14 +59,14 @@ class GrpcNodeConnection:
     def __init__(self, address: str, identity: Identity = ANY) -> None:
         # gRPC converts any other sequence to a Metadata at each call, by ten Python calls.
         self._metadata = grpc.aio.Metadata(*(identity.metadata() if identity != ANY else ()))
-        self._channel = grpc.aio.insecure_channel(address, options=channel_options())
+        self._channel = open_async_channel(address)
         self._methods: dict[str, grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     async def call(self, method: str, request: bytes, timeout: float, response_bytes: int = 0) -> bytes:
         stub = self._methods.get(method)
         if stub is None:
             # Without serializers gRPC passes bytes through.
-            stub = self._channel.unary_unary(f"/cache_server.Cache/{method}")
+            stub = self._channel.unary_unary(f"/{NODE_SERVICE}/{method}")
             self._methods[method] = stub
         metadata = self._metadata
         if method in LARGE_REQUESTS:

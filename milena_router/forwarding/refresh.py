@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from milena_common.api.errors import InvalidRequest, NoNodes
 from milena_common.api.keys import MAX_KEY_BYTES, cache_key
+from milena_common.api.methods import REFRESH
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_assignment import Ring
 from milena_router.forwarding.forward import Forwarder
@@ -38,7 +39,7 @@ async def refresh(
         requests = dict.fromkeys((member.address for member in ring.members), request.SerializeToString())
     parts = [
         pb.RefreshResponse.FromString(response)
-        for response in await request_each(forwarder, "Refresh", requests, timeout)
+        for response in await request_each(forwarder, REFRESH.name, requests, timeout)
     ]
     return pb.RefreshResponse(
         refreshed=sum(part.refreshed for part in parts), dirty=sum(part.dirty for part in parts)

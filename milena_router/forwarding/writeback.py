@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from milena_common.api.errors import InvalidRequest, NodeLost, NoNodes
+from milena_common.api.methods import FLUSH, LIST_DEAD_LETTERS, RESOLVE_DEAD_LETTERS
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slot_assignment import Ring
 from milena_common.runtime.deadlines import inner
@@ -36,7 +37,7 @@ class WriteBack:
 
     async def flush(self, request: pb.FlushRequest, timeout: float) -> pb.FlushResponse:
         """Wait until the requested writes are in S3, or the timeout ends; return the sums over the nodes."""
-        responses = await self._request_all("Flush", request.SerializeToString(), timeout)
+        responses = await self._request_all(FLUSH.name, request.SerializeToString(), timeout)
         parts = [pb.FlushResponse.FromString(response) for response in responses]
         return pb.FlushResponse(
             remaining=sum(part.remaining for part in parts),
@@ -50,7 +51,7 @@ class WriteBack:
         """Return the dead letters of all nodes, the oldest failure first."""
         limit = min(request.limit or FAILED, MAX_FAILED)
         responses = await self._request_all(
-            "ListDeadLetters", pb.ListDeadLettersRequest(limit=limit).SerializeToString(), timeout
+            LIST_DEAD_LETTERS.name, pb.ListDeadLettersRequest(limit=limit).SerializeToString(), timeout
         )
         parts = [pb.ListDeadLettersResponse.FromString(response) for response in responses]
         writes = sorted((write for part in parts for write in part.writes), key=lambda write: write.failed_at)
@@ -64,7 +65,7 @@ class WriteBack:
             raise InvalidRequest(f"action: got {request.action[:80]!r}; allowed: {', '.join(ACTIONS)}")
         if request.all == bool(request.keys):
             raise InvalidRequest("keys, all: allowed is one of them: some keys, or all failed writes")
-        responses = await self._request_all("ResolveDeadLetters", request.SerializeToString(), timeout)
+        responses = await self._request_all(RESOLVE_DEAD_LETTERS.name, request.SerializeToString(), timeout)
         return pb.ResolveDeadLettersResponse(
             resolved=sum(pb.ResolveDeadLettersResponse.FromString(response).resolved for response in responses)
         )

@@ -72,7 +72,7 @@ class Leases:
             known = self.membership.withdraw(address, node_id, self._clock.wall(), node_status)
             self._recover()
             return known
-        change = self.membership.leave(address, node_id, self._clock.wall(), node_status)
+        change = self.membership.remove_member(address, node_id, self._clock.wall(), node_status)
         if change:
             self._announce(change)
         return change is not None

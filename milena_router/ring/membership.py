@@ -152,7 +152,7 @@ class Membership:
         before, lease.member = lease.member, member
         if before.journal_id and member.journal_id and before.journal_id != member.journal_id:
             reason = "a node with another journal is in its place"
-            self.missing.lost(before, lease.node_status, self._members(), wall, reason)
+            self.missing.add_lost(before, lease.node_status, self._members(), wall, reason)
         lease.node_status = node_status
         self.missing.returned(member)
 
@@ -163,7 +163,7 @@ class Membership:
         """Remove the record of the missing node at `address`; None if there is none. Members are not affected."""
         return self._changed("Forget", address, "written off", 0, wall) if self.missing.write_off(address) else None
 
-    def leave(
+    def remove_member(
         self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None
     ) -> Change | None:
         """Remove the node at `address`; None if there is none, or it has another id than `node_id` (if given).
@@ -185,7 +185,7 @@ class Membership:
         last = node_status or (None if node_id else lease.node_status)
         if last is not None and last.has_writes:
             reason = "left with acknowledged writes" if node_status else "taken out of the ring by hand"
-            self.missing.lost(lease.member, last, self._members(), wall, reason)
+            self.missing.add_lost(lease.member, last, self._members(), wall, reason)
 
     def expire(self, now: float, wall: float) -> list[Change]:
         """Remove the nodes with expired leases. To be called several times per lease."""
@@ -198,7 +198,7 @@ class Membership:
         over = [address for address, lease in self.leases.items() if lease.until <= now]
         gone = [self.leases.pop(address) for address in over]
         for lease in gone:
-            self.missing.lost(lease.member, lease.node_status, self._members(), wall, "lease expired")
+            self.missing.add_lost(lease.member, lease.node_status, self._members(), wall, "lease expired")
         if self.recovery is not None:
             if not self.leases:
                 self.recovery.emptied()
@@ -238,7 +238,7 @@ class Membership:
             self._replace(lease, member, node_status, wall)
             lease.default_bucket, lease.cluster_id = default_bucket, known.cluster_id
         self.ring.compute_scores(member)
-        recovery.joined(member, known, seen_epoch, now)
+        recovery.member_joined(member, known, seen_epoch, now)
 
     def withdraw(self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None) -> bool:
         """Record during recovery that a node leaves, as `leave` does later; return True if it was known."""
@@ -280,7 +280,7 @@ class Membership:
             self.missing.restore(recovered.last.missing, members.values())
         for member in self.ring.members:
             if member.address not in members and not recovery.has_withdrawn(member):
-                self.missing.lost(member, None, members.values(), wall, NOT_BACK)
+                self.missing.add_lost(member, None, members.values(), wall, NOT_BACK)
         differences = _differences(self.ring.members, members)
         if recovered.last is not None and not differences and not recovered.superseded:
             # Members as they joined: fields that others do not see, such as the metrics port, may differ.

@@ -33,7 +33,7 @@ class MissingNodes:
     def all(self) -> tuple[MissingNode, ...]:
         return tuple(self._nodes)
 
-    def lost(
+    def add_lost(
         self, member: Member, node_status: NodeStatus | None, present: Collection[Member], wall: float, reason: str
     ) -> None:
         """Record `member`, which is gone, unless its journal is at one of the `present` members.

@@ -115,7 +115,7 @@ class Recovery:
         self._gone: set[tuple[str, str]] = set()  # address and process id of nodes that left
         self._first_join: float | None = None
 
-    def joined(self, member: Member, known: Knowledge, seen_epoch: int, now: float) -> None:
+    def member_joined(self, member: Member, known: Knowledge, seen_epoch: int, now: float) -> None:
         """Record a Join or a renewal."""
         if self._first_join is None:
             self._first_join = now

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 
 from milena_common.api.errors import FailedPrecondition
+from milena_common.api.methods import WATCH_RING, served_by_router
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.missing_node import MissingNode
 from milena_common.cluster.slot_assignment import Member, Ring
@@ -40,7 +41,7 @@ class RingWatchers:
 
     def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
         """Return the router's streams, for a `GrpcServer`."""
-        return {"WatchRing": ("watch_ring", pb.WatchRingRequest, self.watch)}
+        return served_by_router({WATCH_RING: self.watch})
 
     async def watch(self, request: pb.WatchRingRequest, _: float | None) -> AsyncGenerator[bytes, None]:
         """Yield serialized updates until `stop`.
@@ -63,12 +64,12 @@ class RingWatchers:
         finally:
             self.open -= 1
 
-    def ring_changed(self) -> None:
+    def wake_watchers(self) -> None:
         """Wake all watchers: there is a new ring."""
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def stop(self) -> None:
+    def end_streams(self) -> None:
         """End every stream."""
         self._stopped = True
         self._changed.set()

@@ -513,7 +513,7 @@ async def main():
         await asyncio.gather(*futures, return_exceptions=True)
     for seq in kept:  # write-back has brought everything to S3
         journal.remove(seq, b"key")
-    for _ in range(60):
+    for _ in range(600):
         if not journal.full:
             break
         await asyncio.sleep(0.05)
@@ -530,7 +530,7 @@ def on_a_full_disk(size: int, limit: int, directory: Path) -> str:
         [sys.executable, "-c", ON_A_FULL_DISK, str(size), str(limit), str(directory)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     return done.stdout + done.stderr[-2000:]

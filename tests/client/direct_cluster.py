@@ -45,7 +45,7 @@ class DirectCluster:
 
     def answer(self, method: str, request: Any) -> Message:
         with self._lock:
-            return self._cluster.answer(method, request)
+            return self._cluster.respond(method, request)
 
     def __enter__(self) -> DirectCluster:
         self.give_slots(*self.nodes)

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from milena_common.api.errors import MilenaError
+from milena_common.api.methods import JOIN, METHODS, ROUTER_SERVICE, WATCH_RING
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.rpc.options import server_options
 from milena_common.rpc.status import to_grpc
@@ -18,25 +19,18 @@ from milena_common.rpc.status import to_grpc
 Answer = Callable[[str, Any, grpc.ServicerContext], Message]
 Watch = Callable[[grpc.ServicerContext], Iterator[pb.RingUpdate]]
 
-METHODS = (
-    "Get",
-    "Put",
-    "Delete",
-    "List",
-    "Leave",
-    "Nodes",
-    "Owner",
-    "Stats",
-    "Flush",
-    "ListDeadLetters",
-    "ResolveDeadLetters",
-    "Refresh",
-)
+# All that clients call.
+UNARY = tuple(method.name for method in METHODS if method.router and method.form == "unary" and method is not JOIN)
+
+
+# Not the second after which a real server ends a call that it could not start: that is for overload, and on a busy
+# machine these threads may not run for as long.
+OPTIONS = [*{**dict(server_options(64 * 2**20)), "grpc.server_max_unrequested_time_in_server": 60}.items()]
 
 
 @contextmanager
 def router(
-    answer: Answer, methods: tuple[str, ...] = METHODS, port: int = 0, watch: Watch | None = None
+    answer: Answer, methods: tuple[str, ...] = UNARY, port: int = 0, watch: Watch | None = None
 ) -> Iterator[str]:
     """Serve `methods` of the router's API with `answer`; gives the address. Port 0 is any free one.
 
@@ -69,15 +63,15 @@ def router(
         )
 
     with ThreadPoolExecutor(8) as pool:
-        server = grpc.server(pool, options=server_options(64 * 2**20))
+        server = grpc.server(pool, options=OPTIONS)
         handlers = {method: handler(method) for method in methods}
         if watch is not None:
-            handlers["WatchRing"] = grpc.unary_stream_rpc_method_handler(
+            handlers[WATCH_RING.name] = grpc.unary_stream_rpc_method_handler(
                 stream,
                 request_deserializer=pb.WatchRingRequest.FromString,
                 response_serializer=pb.RingUpdate.SerializeToString,
             )
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("router_server.Router", handlers),))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(ROUTER_SERVICE, handlers),))
         port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         try:

@@ -9,16 +9,14 @@ from milena_client.core.values import Flushed
 from milena_client.testing import FakeClock, MemoryTransport
 from milena_client.testing.memory_cluster import NODE, MemoryCluster
 from milena_common.api.errors import InvalidRequest, NodeLost
-from milena_common.api.pb import router_server_pb2
 from milena_common.api.pb import router_server_pb2 as pb
-from milena_common.rpc.channel import _EXCHANGES, _METHODS, _STREAMS
 from tests.client.router import router
 from tests.client.scripted import Answer, Script, ScriptedTransport
 
 
 def test_what_operators_ask() -> None:
     cluster = MemoryCluster(lambda: 0.0)
-    with router(lambda method, request, _: cluster.answer(method, request)) as address, Admin(address) as admin:
+    with router(lambda method, request, _: cluster.respond(method, request)) as address, Admin(address) as admin:
         view = admin.nodes()
         assert (view.epoch, [node.address for node in view.nodes], view.nodes[0].slots) == (1, [NODE], 16384)
         owner = admin.owner("123456789")
@@ -129,12 +127,3 @@ def test_what_keeps_a_cluster_from_being_healthy() -> None:
         [well, NodeStats("b:1", {}, "bucket x: 404", ""), NodeStats("c:1", {}, "", "cannot be reached")]
     )
     assert found == ["node b:1: bucket x: 404", "node c:1: cannot be reached"]
-
-
-def test_every_method_of_the_router_can_be_called_with_its_messages() -> None:
-    exchanges = {name: messages for name, (*messages, _) in _EXCHANGES.items()}
-    known = {**_METHODS, **_STREAMS, **exchanges}
-    methods = router_server_pb2.DESCRIPTOR.services_by_name["Router"].methods
-    assert set(known) == {method.name for method in methods}
-    for method in methods:
-        assert [kind.DESCRIPTOR for kind in known[method.name]] == [method.input_type, method.output_type]

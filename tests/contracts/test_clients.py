@@ -55,7 +55,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
 
         def answer(method: str, request: Any, _: Any) -> Any:
             with lock:
-                return cluster.answer(method, request)
+                return cluster.respond(method, request)
 
         with router(answer) as address:
             if request.param == "sync":
@@ -197,7 +197,7 @@ def test_text_values_are_refused(client: Any) -> None:
 @pytest.mark.parametrize("kind", ["real", "fake"])
 def test_as_a_mapping(kind: str) -> None:
     cluster = MemoryCluster(lambda: 0.0)
-    with router(lambda method, request, _: cluster.answer(method, request)) as address:
+    with router(lambda method, request, _: cluster.respond(method, request)) as address:
         client = Milena(address) if kind == "real" else FakeMilena()
         with client as m:
             m["k"] = b"v"
@@ -218,7 +218,7 @@ def test_one_client_serves_many_threads() -> None:
 
     def answer(method: str, request: Any, _: Any) -> Any:
         with lock:
-            return cluster.answer(method, request)
+            return cluster.respond(method, request)
 
     wrong: list[str] = []
     with router(answer) as address, Milena(address) as client:
@@ -241,7 +241,7 @@ def test_one_client_serves_many_threads() -> None:
 def test_two_buckets_are_two_worlds() -> None:
     cluster = MemoryCluster(lambda: 0.0)
     with (
-        router(lambda method, request, _: cluster.answer(method, request)) as address,
+        router(lambda method, request, _: cluster.respond(method, request)) as address,
         Milena(address) as default,
         Milena.from_url(f"milena://{address}/logs") as logs,
     ):

@@ -450,7 +450,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         "a deferred answer comes before the word of it",
-        (Change("milena_cache/servers/resp/commands/connection/client.py", "        behind_all=True,\n", ""),),
+        (Change("milena_cache/servers/resp/commands/connection/client.py", "    behind_all=True,\n", ""),),
         (
             "tests/cache/servers/resp/test_connection_order.py::test_a_deferred_answer_does_not_come_before_the_word_of_it",
         ),

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from milena_common.api.errors import MilenaError
+from milena_common.api.methods import ROUTER_OPERATIONS
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.api.pb import router_server_pb2_grpc as pb_grpc
@@ -25,7 +26,7 @@ from milena_router.forwarding.forward import Forwarder
 from milena_router.ring.leases import Leases
 from milena_router.ring.membership import Change, Membership
 from milena_router.ring.watch_streams import MAX_WATCHERS, RingWatchers
-from milena_router.service import MAX_LEASES, OPERATIONS, RouterService
+from milena_router.service import MAX_LEASES, RouterService
 from tests.router.fake_nodes import FakeNodes
 from tests.support.fake_clock import FakeClock
 
@@ -45,8 +46,8 @@ class Router:
         self.watchers = RingWatchers(membership, direct_access)
 
         def ring_changed(change: Change) -> None:
-            self.forwarder.ring_changed(change)
-            self.watchers.ring_changed()
+            self.forwarder.member_changed(change)
+            self.watchers.wake_watchers()
 
         self.leases = Leases(membership, self.clock, ring_changed)
         self.limiter = TokenBucket(rate_limit, self.clock.now())
@@ -54,7 +55,7 @@ class Router:
         self.service = RouterService(
             self.config, self.leases, self.forwarder, self.limiter, self.clock, self.budget
         )
-        self.calls = CallCounts(OPERATIONS)
+        self.calls = CallCounts(ROUTER_OPERATIONS)
         self.address: Address
         self.stub: pb_grpc.RouterStub
         self.door = GrpcServer("router_server.Router", MAX_VALUE_BYTES, self.budget, 5, MAX_WATCHERS, MAX_LEASES)
@@ -88,7 +89,7 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
             router.stub = pb_grpc.RouterStub(router.channel)
             yield router
     finally:
-        router.watchers.stop()
+        router.watchers.end_streams()
         await router.door.stop(0)
 
 

@@ -32,11 +32,17 @@ class FakeRespNode:
 
     `says`: bytes in place of the answer to a command, or None for the usual one. `defers`: which commands are
     answered only with `release`. `silent`: commands are read, and never answered. `received` are all commands but
-    the greetings.
+    the greetings. `accepted` makes the connection that is used of one that was accepted; it must not wait.
     """
 
-    def __init__(self, answer: Answer, port: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        port: int = 0,
+        accepted: Callable[[socket.socket], socket.socket] = lambda connection: connection,
+    ) -> None:
         self._answer = answer
+        self._accepted = accepted
         self.says: Callable[[Words], bytes | None] = lambda words: None
         self.defers: Callable[[Words], bool] = lambda words: False
         self.silent = False
@@ -62,7 +68,7 @@ class FakeRespNode:
     def _accept(self) -> None:
         while True:
             try:
-                connection, _ = self._server.accept()
+                connection = self._accepted(self._server.accept()[0])
             except OSError:
                 return
             with self._lock:
@@ -138,7 +144,8 @@ class FakeRespNode:
         with self._lock:
             held, self.held = self.held, []
         for connection, number, words in reversed(held):
-            connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(words)))
+            with suppress(OSError):  # its client has gone
+                connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(words)))
 
     def push(self, message: bytes) -> None:
         """Send `message` to all connections."""

@@ -22,7 +22,7 @@ from tests.stack.files import MONITORING, load_yaml
 from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

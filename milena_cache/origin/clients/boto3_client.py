@@ -120,7 +120,7 @@ class Boto3Store:
 
         region = self.region(ref.bucket)
         try:
-            held = await self._credentials.current()
+            held = await self._credentials.obtain()
         except CredentialsUnavailable as error:
             raise OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", str(error)) from None
 

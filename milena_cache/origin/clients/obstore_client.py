@@ -90,7 +90,7 @@ class ObstoreStore:
         self._regions: LRUCache[str, str] = LRUCache(MAX_BUCKETS)
 
     async def _provide(self) -> S3Credential:
-        held = await self._credentials.current()
+        held = await self._credentials.obtain()
         # obstore requests new ones OBSTORE_AHEAD_SECONDS before this timestamp: at `renew_at`.
         must_head = None if held.renew_at is None else held.renew_at + OBSTORE_AHEAD_SECONDS
         return {

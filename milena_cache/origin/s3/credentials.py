@@ -73,7 +73,7 @@ class Credentials:
         if settings.credentials is not None:
             self._remember(settings.credentials.secret_key, settings.credentials.token)
 
-    async def current(self) -> Held:
+    async def obtain(self) -> Held:
         """Return valid credentials. Raises CredentialsUnavailable."""
         async with self._renewal:
             held = self._held

@@ -29,7 +29,7 @@ class BudgetedGet:
 
     async def get(self, request: pb.GetRequest, remaining: float | None) -> bytes:
         """Return the response as `ApiMethods.get` does. Raises Overloaded too, if it finds no room in time."""
-        place = self._api.begin(request)
+        place = self._api.admit_object(request)
         size = 0 if request.metadata_only else self._requests.size_in_memory(place)
         held = None
         if size > SMALL_BYTES:

@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from milena_cache.servers.api_methods import ApiMethods, Named
 from milena_cache.servers.grpc.budgeted_get import BudgetedGet
 from milena_cache.service.requests import Requests
-from milena_common.api.pb import cache_server_pb2 as pb
+from milena_common.api.methods import GET, served_by_node
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.clock import Clock
-
-SERVICE = "cache_server.Cache"
 
 
 def grpc_methods(api: ApiMethods, requests: Requests, budget: ByteBudget, clock: Clock) -> Mapping[str, Named]:
     """Return the methods for a `GrpcServer`. `budget`: the process's bytes in flight."""
-    return {**api.methods(), "Get": ("get", pb.GetRequest, BudgetedGet(api, requests, budget, clock).get)}
+    return {**api.methods(), **served_by_node({GET: BudgetedGet(api, requests, budget, clock).get})}

@@ -99,20 +99,20 @@ class Connection(asyncio.Protocol):
         clients = self._context.clients
         if len(clients) >= self._context.config.resp_max_connections:
             clients.rejected += 1
-            self._out.end()
+            self._out.discard()
             self._transport.write(error_line("ERR max number of clients reached"))
             self._transport.close()
             return
         clients.by_id[self._number] = self
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._out.end()
+        self._out.discard()
         self._commands.clear()
         self._running.lost()
-        self._in_flight.end()
+        self._in_flight.release_all()
         self._context.clients.remove(self)
         self._overload.caught_up(self._number)
-        self._context.tracking.stop(self._number)
+        self._context.tracking.stop_tracking(self._number)
 
     def pause_writing(self) -> None:
         self._out.writable = False
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
             if argv is not None:
                 is_short = len(argv) == 3 and argv[0] == self._short_set
                 if is_short and self._overwrites.overwrite(session, argv[1], argv[2], now, out.parts):
-                    out.flush()
+                    out.write_out()
                 else:
                     self._run_one(argv, now)
                 return
@@ -241,14 +241,14 @@ class Connection(asyncio.Protocol):
             self.session.commands += number
             counted.calls += number
             counted.seconds += took
-            self._out.flush()
+            self._out.write_out()
             if number == len(keys):
                 return True
             keys = keys[number:]
             if self._is_behind():
                 break
             self._running.run([GET, keys[0]])
-            self._out.flush()
+            self._out.write_out()
             del keys[0]
             now = self._running.at
             if now >= until or not keys or not self._is_plain():
@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
         self._working = True  # `finish`, called by the command, must not close the connection before its reply
         try:
             if running.in_flight.number:
-                begun = running.begin(argv)
+                begun = running.begin_or_park(argv)
             else:
                 running.run(argv)
                 begun = True
@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
             self._working = False
         if begun and commands:  # the command may have closed the connection, which clears them
             commands.popleft()
-        self._out.flush()
+        self._out.write_out()
         if commands or self.session.closing:
             self._work()
         elif running.in_flight.bytes >= SMALL or self._in_flight.counted:
@@ -295,7 +295,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._working = False
             self.session.waited = 0.0
-        self._out.flush()
+        self._out.write_out()
         if self._out.lost:
             return
         if goes_on and self._running.ready:
@@ -336,12 +336,17 @@ class Connection(asyncio.Protocol):
                 short = is_short and self._is_plain()
                 if short and (done := overwrite(session, argv[1], argv[2], running.at, parts)):
                     running.at = done
-                elif running.in_flight.full or session.closing or self._is_behind() or not running.begin(argv):
+                elif (
+                    running.in_flight.full
+                    or session.closing
+                    or self._is_behind()
+                    or not running.begin_or_park(argv)
+                ):
                     return False
                 if commands:  # the command may have closed the connection, which clears them
                     commands.popleft()
                 if len(parts) > _MAX_PIECES:
-                    self._out.flush()
+                    self._out.write_out()
                 if running.at >= until:
                     return bool(commands) or reader.more
             if not reader.more or self._broken or session.closing or self._is_behind():
@@ -365,7 +370,7 @@ class Connection(asyncio.Protocol):
         """Go on after the reply to a command that waited: flush it, and enqueue what may begin now."""
         if self._out.lost or self._working:
             return
-        self._out.flush()
+        self._out.write_out()
         if self._running.ready or self._commands or self._reader.more or self._in_flight.counted:
             self._schedule()
         elif self.session.closing or self._no_more:
@@ -411,7 +416,7 @@ class Connection(asyncio.Protocol):
             return
         self._out.add_message(message)
         if not self._working:
-            self._out.flush()
+            self._out.write_out()
 
     @property
     def unsent(self) -> int:
@@ -438,7 +443,7 @@ class Connection(asyncio.Protocol):
         """Close the connection now; unsent bytes are dropped."""
         if not self._out.lost:
             self._context.clients.disconnects[reason] += 1
-            self._out.end()
+            self._out.discard()
         self._transport.abort()
 
     def _close(self) -> None:
@@ -449,7 +454,7 @@ class Connection(asyncio.Protocol):
         if self._broken:
             self._context.clients.disconnects["protocol"] += 1
             self._transport.write(error_line(f"ERR {self._broken}"))
-        self._out.end()
+        self._out.discard()
         self.session.closing = True
         # The transport stays open until the client has read all: the server's sweep disconnects it if it does not.
         self._context.clients.slow.add(self._number)

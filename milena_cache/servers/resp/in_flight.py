@@ -110,7 +110,7 @@ class InFlight:
             self.since = 0.0
             end(size, future)
 
-    def end(self) -> None:
+    def release_all(self) -> None:
         """Release all bytes, and stop waiting."""
         self.cancel()
         self.hold(0)

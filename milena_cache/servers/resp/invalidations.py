@@ -136,7 +136,7 @@ class Invalidations:
         A client may redirect to itself: that is how a RESP2 client with a single connection gets its invalidations.
         """
         gathered: dict[int, tuple[InvalidatedKeys, bool]] = {}
-        for number, keys in self._tracking.take().items():
+        for number, keys in self._tracking.take_invalidated().items():
             follower = self._tracking.of(number)
             if follower is None or number not in self._clients.by_id:
                 continue

@@ -39,7 +39,7 @@ class OutputBuffer:
         self._session = session
         transport.set_write_buffer_limits(high=_UNCOUNTED)
 
-    def flush(self) -> None:
+    def write_out(self) -> None:
         """Write the parts to the transport, in one call."""
         parts = self.parts
         if not parts:
@@ -53,12 +53,12 @@ class OutputBuffer:
     def add(self, reply: Reply) -> None:
         """Append a reply to `parts`; a large one is written at once, without being copied into them."""
         if len(reply) > 1 and isinstance(reply, Large):
-            self.flush()
+            self.write_out()
             self._send(reply)
             return
         self.parts.extend(reply)
         if len(reply) > 1 and sum(map(len, reply)) >= LARGE:
-            self.flush()
+            self.write_out()
 
     def _send(self, reply: Reply) -> None:
         if not self.lost:
@@ -91,7 +91,7 @@ class OutputBuffer:
         while self._ready and self.writable:
             self._send(self._ready.popleft())
 
-    def end(self) -> None:
+    def discard(self) -> None:
         """Drop what waits; nothing is sent any more."""
         self.lost = True
         self._ready.clear()

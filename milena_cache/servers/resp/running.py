@@ -75,7 +75,7 @@ class Running:
         """True if parked commands may be ready to begin."""
         return bool(self._busy.freed)
 
-    def begin(self, argv: list[bytes]) -> bool:
+    def begin_or_park(self, argv: list[bytes]) -> bool:
         """Begin or park a command; False if it must wait for those before it."""
         if self.in_flight.number:
             command = find(self._context.commands, argv)

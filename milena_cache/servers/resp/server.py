@@ -79,9 +79,10 @@ class RespServer:
                 stalled[number] = sweeps
                 continue
             log.warning(
-                "a client does not read its replies, %d bytes are unsent: disconnected; addr=%s name=%r",
+                "a client does not read its replies, %d bytes are unsent: disconnected; addr=%s user=%s name=%r",
                 unsent,
                 client.session.addr,
+                client.session.principal.name,
                 client.session.name,
             )
             client.disconnect("output")

@@ -32,4 +32,4 @@ def _unknown(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 # Stands in for every command that is not in the registry.
-UNKNOWN = Command("", _unknown, -1)
+UNKNOWN = Command("", _unknown, arity=-1)

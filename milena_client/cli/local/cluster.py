@@ -210,7 +210,7 @@ class LocalCluster:
     def _start_s3(self) -> None:
         """Start the embedded S3; retry on another port if another program has taken its port."""
         for attempt in range(_ATTEMPTS):
-            port = self._ports.take(9000)
+            port = self._ports.take_port(9000)
             self.s3_endpoint = f"http://{HOST}:{port}"
             self._moto = self._spawn("s3", ["moto.server", "-H", HOST, "-p", str(port)], {})
             try:
@@ -245,8 +245,8 @@ class LocalCluster:
 
     def _launch(self, name: str, module: str, number: int, environment: Mapping[str, str]) -> Member:
         """Start node `number`, from 1, or the router, number 0, which has no RESP server, on reserved ports."""
-        port, ops = self._ports.take(_GRPC + number), self._ports.take(_OPS + number)
-        redis = f"{HOST}:{self._ports.take(_REDIS + number)}" if number else ""
+        port, ops = self._ports.take_port(_GRPC + number), self._ports.take_port(_OPS + number)
+        redis = f"{HOST}:{self._ports.take_port(_REDIS + number)}" if number else ""
         own = {"LISTEN_ADDR": f"{HOST}:{port}", "METRICS_PORT": str(ops), "RESP_ADDR": redis}
         style = {"LOG_FORMAT": self._environ.get("LOG_FORMAT") or "text"}
         process = self._spawn(name, [module], {**environment, **own, **style})

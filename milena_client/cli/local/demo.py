@@ -21,6 +21,7 @@ from milena_client.cli.local.ports import port_of
 from milena_client.cli.local.s3 import DEFAULT_BUCKET, S3Choice, s3_client
 from milena_client.cli.local.up import log_directory, require_local_packages, stopped_by_signals, watch
 from milena_client.cli.terminal.failures import FAILED, printable
+from milena_common.api.methods import GET
 
 _NODES = 3
 
@@ -132,7 +133,7 @@ The cluster stays up until Ctrl-C. From another terminal:
 
   any gRPC client, with proto/router_server.proto (keys are bytes, so base64 here)
     grpcurl -plaintext -import-path proto -proto router_server.proto \\
-      -d '{{"key": "{key64}"}}' {router} router_server.Router/Get
+      -d '{{"key": "{key64}"}}' {router} {GET.router_path[1:]}
 
   the S3 API: objects are plain objects
     AWS_ACCESS_KEY_ID=milena AWS_SECRET_ACCESS_KEY=milena-local AWS_REGION=us-east-1 \\

@@ -20,7 +20,7 @@ class Ports:
     def __init__(self) -> None:
         self._held: list[socket.socket] = []
 
-    def take(self, preferred: int) -> int:
+    def take_port(self, preferred: int) -> int:
         """Reserve and return a port on which no process listens. Raises OSError if none can be found."""
         port = preferred
         for _ in range(_ATTEMPTS):

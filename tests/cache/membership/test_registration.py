@@ -6,94 +6,60 @@ import asyncio
 import logging
 
 import pytest
-from google.protobuf.message import Message
 
+from milena_cache.membership.coordinator import NodeDescription, Renewal
 from milena_cache.membership.identity import NodeIdentity
-from milena_cache.membership.registration import LOG_AGAIN_SECONDS, Identity, Registration
+from milena_cache.membership.registration import LOG_AGAIN_SECONDS, Registration
 from milena_cache.objects.object_store import Fault
 from milena_cache.origin.bucket_check import BucketCheck
-from milena_common.api.errors import FailedPrecondition, MilenaError, Unavailable
-from milena_common.api.pb import router_server_pb2 as pb
+from milena_common.api.errors import FailedPrecondition, Unavailable
 from milena_common.cluster.missing_node import NodeStatus
-from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
+from milena_common.cluster.slot_map import SlotMap
 from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_coordinator import FakeCoordinator, FakeRing
 from tests.support.s3.memory_store import MemoryStore
 
 LEASE = 6.0
-
-
-class FakeRouter:
-    """A router, behind an `AsyncTransport`, that answers as it is told."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self.joins: list[tuple[float, pb.JoinRequest]] = []
-        self.left: list[str] = []
-        self.problem: MilenaError | None = None
-        self.epoch = 7
-        self.cluster_id = "c1"
-        self.asks = False
-        self._clock = clock
-
-    async def call(self, method: str, request: Message, timeout: float) -> Message:
-        if isinstance(request, pb.JoinRequest):
-            copied = pb.JoinRequest()
-            copied.CopyFrom(request)
-            self.joins.append((self._clock.now(), copied))
-        if self.problem:
-            raise self.problem
-        if isinstance(request, pb.LeaveRequest):
-            self.left.append(request.address)
-            return pb.LeaveResponse(successful=True)
-        return pb.JoinResponse(
-            successful=True,
-            lease_seconds=LEASE,
-            epoch=self.epoch,
-            ring_size=3,
-            cluster_id=self.cluster_id,
-            send_ring=self.asks and not (isinstance(request, pb.JoinRequest) and request.HasField("last_ring")),
-        )
-
-    async def exchange(self, method: str, request: Message, timeout: float) -> Message:
-        return await self.call(method, request, timeout)
-
-    async def close(self) -> None:
-        pass
+NODE = NodeDescription("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket", "journal-1")
 
 
 class Rig:
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.router = FakeRouter(self.clock)
-        identity = Identity("n1:50051", "id", 2.0, {"ops": "n1:9091"}, "bucket", "journal-1")
+        self.coordinator = FakeCoordinator(FakeRing(self.clock, LEASE))
         self.ring = SlotMap.empty()
+        self.followed: list[SlotMap] = []
         self.kept: list[str] = []
         self.report = NodeStatus(3, 1, ("journal: its disk is full",))
         self.cluster = NodeIdentity("bucket", "id", keep=self.kept.append)
         self.registration = Registration(
-            "r:50050",
-            self.router,
-            identity,
+            self.coordinator,
+            NODE,
             self.clock,
             lambda: 1.0,
             lambda: 7,
             lambda: self.ring,
+            self.followed.append,
             self.cluster,
             lambda: self.report,
         )
         self.task = asyncio.create_task(self.registration.run())
+
+    @property
+    def renewals(self) -> list[tuple[float, Renewal]]:
+        return self.coordinator.renewals
 
 
 async def test_a_node_joins_with_all_it_is_and_renews_every_third_of_the_lease() -> None:
     rig = Rig()
     await settle()
     assert rig.registration.joined
-    request = rig.router.joins[0][1]
-    assert (request.address, request.node_id, request.weight) == ("n1:50051", "id", 2.0)
-    assert (dict(request.addresses), request.default_bucket) == ({"ops": "n1:9091"}, "bucket")
+    first = rig.renewals[0][1]
+    assert (first.node, first.status, first.seen_epoch) == (NODE, rig.report, 7)
     await rig.clock.advance(LEASE)
-    at = [when - rig.router.joins[0][0] for when, _ in rig.router.joins]
+    at = [when - rig.renewals[0][0] for when, _ in rig.renewals]
     assert at == [0, LEASE / 3, 2 * LEASE / 3, LEASE]
-    assert rig.router.joins[-1][1].epoch == 7, "it tells the newest epoch that it has seen"
+    assert rig.renewals[-1][1].seen_epoch == 8, "it reports the newest epoch that it has seen, which is the ring's"
     rig.task.cancel()
 
 
@@ -102,54 +68,64 @@ async def test_an_absent_router_is_tried_for_ever_and_logged_once_a_minute(
 ) -> None:
     caplog.set_level(logging.INFO)
     rig = Rig()
-    rig.router.problem = Unavailable("connection refused")
+    rig.coordinator.problem = Unavailable("connection refused")
     await rig.clock.advance(LOG_AGAIN_SECONDS - 5)
     lines = [record.getMessage() for record in caplog.records if "Failed to join router" in record.getMessage()]
     assert len(lines) == 1
     assert "r:50050" in lines[0]
     assert "connection refused" in lines[0]
-    assert len(rig.router.joins) > 20
+    assert len(rig.renewals) > 20
     assert not rig.registration.joined
-    rig.router.problem = None
+    rig.coordinator.problem = None
     await rig.clock.advance(3)
     assert rig.registration.joined
     assert "answers again" in caplog.text
     rig.task.cancel()
 
 
-async def test_a_router_that_asks_gets_the_ring_once_and_at_once() -> None:
+async def test_a_lost_coordinator_gets_a_renewal_at_once_with_the_newest_ring() -> None:
     rig = Rig()
+    following = asyncio.create_task(rig.registration.follow_ring())
     await settle()
-    node = MapNode("n1:50051", "n1:6379", "id")
-    rig.ring = SlotMap(9, "bucket", (node,), (MapRange(0, 16383, node, 4),), "c1")
-    rig.cluster.ring_changed("c1")
-    rig.router.asks = True
-    rig.registration.hurry()
+    assert [ring.epoch for ring in rig.followed] == [8]
+    rig.ring = rig.followed[-1]
+    rig.cluster.ring_changed(rig.ring.cluster_id)
+    rig.coordinator.on_disconnected()
     await settle()
-    assert rig.clock.now() == rig.router.joins[0][0], "it does not wait for the renewal"
-    first, second = (request for _, request in rig.router.joins[1:])
-    assert (first.cluster_id, first.ring_epoch, first.HasField("last_ring")) == ("c1", 9, False)
-    assert SlotMap.from_update(second.last_ring.ring).ranges == rig.ring.ranges
-    assert second.last_ring.lease_seconds == LEASE
-    rig.router.asks = False
-    await rig.clock.advance(LEASE / 3)
-    assert not rig.router.joins[-1][1].HasField("last_ring"), "renewals stay small"
+    at, again = rig.renewals[-1]
+    assert len(rig.renewals) == 2
+    assert at == rig.renewals[0][0], "it does not wait until the renewal is due"
+    assert (again.ring, again.ring_epoch, again.cluster_id) == (rig.ring, 8, "c1")
+    assert again.longest_lease == LEASE
+    following.cancel()
     rig.task.cancel()
 
 
-async def test_a_node_that_knows_no_ring_says_so() -> None:
+async def test_a_node_that_knows_no_ring_reports_that() -> None:
     rig = Rig()
-    rig.router.epoch = 0
     await settle()
-    assert (rig.router.joins[0][1].ring_epoch, rig.router.joins[0][1].cluster_id) == (0, "")
+    first = rig.renewals[0][1]
+    assert (first.ring_epoch, first.ring.epoch, first.cluster_id, first.longest_lease) == (0, 0, "", 0.0)
     assert rig.kept == ["c1"], "the journal keeps the cluster's id"
+    rig.task.cancel()
+
+
+async def test_a_lease_is_counted_from_its_request_however_late_the_reply_comes() -> None:
+    rig = Rig()
+    rig.coordinator.reply_seconds = LEASE - 1
+    await settle()
+    await rig.clock.advance(LEASE - 1)
+    assert rig.registration.joined
+    rig.coordinator.problem = Unavailable("gone")
+    await rig.clock.advance(1)
+    assert not rig.registration.joined
     rig.task.cancel()
 
 
 async def test_a_lease_that_is_not_renewed_ends_on_the_nodes_own_clock() -> None:
     rig = Rig()
     await settle()
-    rig.router.problem = FailedPrecondition("default_bucket: another one")
+    rig.coordinator.problem = FailedPrecondition("default_bucket: another one")
     await rig.clock.advance(LEASE - 0.1)
     assert rig.registration.joined
     await rig.clock.advance(0.2)
@@ -161,16 +137,16 @@ async def test_leaving_tells_the_router_and_a_deaf_router_is_no_obstacle(caplog:
     rig = Rig()
     await settle()
     rig.task.cancel()
-    await rig.registration.leave(1.0)
-    assert rig.router.left == ["n1:50051"]
+    await rig.registration.leave_ring(1.0)
+    assert rig.coordinator.left == [NODE]
     assert not rig.registration.joined
-    await rig.registration.leave(1.0)
-    assert rig.router.left == ["n1:50051"], "one leave is enough"
+    await rig.registration.leave_ring(1.0)
+    assert rig.coordinator.left == [NODE], "one leave is enough"
     again = Rig()
     await settle()
     again.task.cancel()
-    again.router.problem = Unavailable("gone")
-    await again.registration.leave(1.0)
+    again.coordinator.problem = Unavailable("gone")
+    await again.registration.leave_ring(1.0)
     assert "could not leave router" in caplog.text
 
 

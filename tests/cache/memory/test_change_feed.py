@@ -91,7 +91,7 @@ async def test_every_way_to_another_answer_is_told() -> None:
     await settle()
     await t.put("k", b"four")
     tells()
-    t.node.invalidate(t.object("k"))
+    t.node.invalidate_entry(t.object("k"))
     assert tells(), "forgotten"
     await t.get("k")
     await t.get("a")
@@ -310,7 +310,7 @@ class ChangesMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def forget(self, key: str) -> None:
-        self.t.node.invalidate(self.t.object(key))
+        self.t.node.invalidate_entry(self.t.object(key))
 
     @rule(seconds=st.sampled_from([0.3, 1.0, 6.0, 105.0, 130.0, 170.0]))
     def time_passes(self, seconds: float) -> None:

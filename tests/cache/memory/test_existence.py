@@ -111,7 +111,7 @@ async def test_an_invalidation_ends_what_a_head_said() -> None:
     t.in_s3("k", b"12345")
     await exists(t)
     t.in_s3("k", None)
-    t.node.invalidate(t.object("k"))
+    t.node.invalidate_entry(t.object("k"))
     assert await exists(t) == ("miss", None)
 
 

@@ -122,7 +122,7 @@ async def test_a_request_whose_credentials_have_expired_is_made_once_more_with_n
     source = Rotating(settings)
     store = S3(source.credentials, settings, FakeClock(), negative_ttl=0)
     ref = Ref(bucket, key)
-    await source.credentials.current()
+    await source.credentials.obtain()
     s3_proxy.inject(
         Answer(400, "ExpiredToken", "The provided token has expired."),
         where=lambda request: "Credential=KEY1/" in request.fields.get("authorization", ""),

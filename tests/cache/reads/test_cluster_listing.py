@@ -64,18 +64,18 @@ class ClusterUnderTest:
         for t in self.nodes.values():
             await t.stop()
         for each in self.peers.values():
-            each.stop()
+            each.cancel()
 
     async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
         if (error := self.failing.get(address)) is not None:
             raise error
-        return self.peers[address].begin(seconds)
+        return self.peers[address].begin_listing(seconds)
 
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float
     ) -> Sequence[bytes] | None:
         assert timeout > 0
-        return self.peers[address].end(number, keys)
+        return self.peers[address].end_listing(number, keys)
 
     def owner(self, key: str) -> NodeUnderTest:
         return self.nodes[self.owner_address(key)]
@@ -274,16 +274,16 @@ async def test_more_uploads_at_another_node_than_it_notes_have_s3_asked_again(
 async def test_a_listing_whose_node_does_not_come_back_is_forgotten_when_its_time_is_over() -> None:
     async with ClusterUnderTest() as cluster:
         t, peers = cluster.nodes[NODES[1]], cluster.peers["resp-" + NODES[1]]
-        numbers = [peers.begin(2.0), peers.begin(MAX_SECONDS * 100)]
+        numbers = [peers.begin_listing(2.0), peers.begin_listing(MAX_SECONDS * 100)]
         await t.delete("k", durability="through")
         assert (len(peers), len(t.node.recent)) == (2, 1)
         await cluster.clock.advance(2.0)
         assert len(peers) == 1
-        assert peers.end(numbers[0], []) is None, "what it has noted is not complete any more"
+        assert peers.end_listing(numbers[0], []) is None, "what it has noted is not complete any more"
         await cluster.clock.advance(MAX_SECONDS)
         assert (len(peers), len(t.node.recent)) == (0, 0)
-        number = peers.begin(1.0)
-        assert peers.end(number, []) == []
+        number = peers.begin_listing(1.0)
+        assert peers.end_listing(number, []) == []
 
 
 async def test_only_so_many_listings_are_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,12 +291,12 @@ async def test_only_so_many_listings_are_noted_at_once(monkeypatch: pytest.Monke
     monkeypatch.setattr(peer_listings, "MAX_KEYS", 2)
     async with ClusterUnderTest() as cluster:
         peers = cluster.peers["resp-" + NODES[1]]
-        peers.begin(5.0)
-        number = peers.begin(5.0)
+        peers.begin_listing(5.0)
+        number = peers.begin_listing(5.0)
         with pytest.raises(Overloaded):
-            peers.begin(5.0)
+            peers.begin_listing(5.0)
         with pytest.raises(InvalidRequest, match="keys: got 3"):
-            peers.end(number, [b"a", b"b", b"c"])
+            peers.end_listing(number, [b"a", b"b", b"c"])
 
 
 steps = st.lists(

@@ -126,7 +126,7 @@ async def test_what_is_from_an_earlier_ownership_or_in_doubt_is_not_taken_over()
     await t.put("k", b"1", owned_since=3)
     assert not overwritten(t, b"2", owned_since=5)
     assert overwritten(t, b"2", owned_since=3)
-    t.node.invalidate(t.object("k"))
+    t.node.invalidate_entry(t.object("k"))
     assert not overwritten(t, b"3", owned_since=3)
     await t.stop()
 

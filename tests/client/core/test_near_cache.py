@@ -111,7 +111,7 @@ def test_a_key_may_be_spelled_as_str_and_as_bytes_and_one_message_is_about_both(
     t.keep("ö", b"1")
     t.keep("ö".encode(), b"1")
     assert len(t.near) == 2
-    t.near.invalidate(["ö".encode()])
+    t.near.invalidate_keys(["ö".encode()])
     assert t.near.get("ö") is None
     assert t.near.get("ö".encode()) is None
     assert t.near.bytes == 0
@@ -123,7 +123,7 @@ def test_keys_that_are_none_are_left_to_the_call_that_follows() -> None:
     for key in (["list"], 7, None, "\ud800"):
         assert t.near.get(key) is None  # type: ignore[arg-type]
         assert t.read(key, lambda: b"v") == b"v"  # type: ignore[arg-type]
-        t.near.drop((key,))  # type: ignore[arg-type]
+        t.near.drop_keys((key,))  # type: ignore[arg-type]
     assert len(t.near) == 0
 
 
@@ -163,9 +163,9 @@ def test_a_lost_connection_takes_everything_along_and_also_reads_under_way() -> 
 def test_what_a_read_brings_is_not_kept_if_the_key_changed_meanwhile() -> None:
     t = NearUnderTest()
     for speaks_against in (
-        lambda: t.near.invalidate([b"k"]),
-        lambda: t.near.invalidate(None),
-        lambda: t.near.drop(("k",)),
+        lambda: t.near.invalidate_keys([b"k"]),
+        lambda: t.near.invalidate_keys(None),
+        lambda: t.near.drop_keys(("k",)),
         t.near.clear,
     ):
         mark = t.near.begin_read("k")
@@ -206,7 +206,7 @@ def test_reads_of_one_key_do_not_disturb_each_other() -> None:
     t.near.end_read("k", second, b"v")
     assert t.near.get("k") == b"v"
     third = t.near.begin_read("k")
-    t.near.invalidate([b"k"])
+    t.near.invalidate_keys([b"k"])
     fourth = t.near.begin_read("k")
     t.near.end_read("k", third, b"new")
     assert t.near.get("k") is None
@@ -280,7 +280,7 @@ def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
             if t.near.get(key) is None:
                 t.read(key, key.encode)
             if turn % 5 == 0:
-                t.near.invalidate([key.encode()])
+                t.near.invalidate_keys([key.encode()])
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
@@ -322,7 +322,7 @@ def test_wherever_it_is_interrupted_it_goes_on_and_drops_what_it_is_told_of() ->
         t.keep("a", b"1")
         t.keep(b"a", b"1")
         t.keep("e", b"1")
-        t.near.invalidate([b"b"])
+        t.near.invalidate_keys([b"b"])
         t.keep("c", b"2")
         t.near.clear()
 
@@ -332,7 +332,7 @@ def test_wherever_it_is_interrupted_it_goes_on_and_drops_what_it_is_told_of() ->
             t.keep(key, b"1")
         came_so_far = interrupted(at, lambda: work(t))
         for key in ("a", "b", "c", "d", "e"):
-            t.near.invalidate([key.encode()])
+            t.near.invalidate_keys([key.encode()])
             assert t.near.get(key) is t.near.get(key.encode()) is None, at
         t.advance(100)
         t.keep("z", b"3")  # may find that there is less room than there is, and sets it right
@@ -433,14 +433,14 @@ class ReadsAndMessages(RuleBasedStateMachine):
     @rule(key=keys)
     def this_client_writes(self, key: Key) -> None:
         self.somebody_writes(key)
-        self.near.drop((key,))
+        self.near.drop_keys((key,))
         self.known[filed(key)] = self.versions[filed(key)]
 
     @precondition(lambda self: self.messages)
     @rule()
     def a_message_comes(self) -> None:
         key, version = self.messages.pop(0)
-        self.near.invalidate([key])
+        self.near.invalidate_keys([key])
         self.known[key] = max(self.known[key], version)
 
     @rule()

@@ -101,12 +101,12 @@ def test_successes_fill_the_budget_and_no_more() -> None:
     budget = RetryBudget(POLICY)
     for _ in range(1000):
         budget.refund_success()
-    assert sum(budget.take() for _ in range(1000)) == 10
+    assert sum(budget.take_token() for _ in range(1000)) == 10
 
 
 def test_a_rate_limit_costs_no_token() -> None:
     budget = RetryBudget(POLICY)
-    while budget.take():
+    while budget.take_token():
         pass
     assert attempts(budget=budget).next_delay(RateLimited("", 0.1), 0.0) is not None
 

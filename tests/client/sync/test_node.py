@@ -16,6 +16,7 @@ from milena_client.sync.node import RespNode
 from milena_client.sync.socket import RespSocket
 from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.errors import DeadlineExceeded, NodeLost, OriginUnavailable
+from milena_common.network.connecting import Endpoint, open_stream
 from milena_common.resp.client_commands import call, get, mget
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.ports import ReservedPort
@@ -34,7 +35,7 @@ VALUES = {
 def node() -> Iterator[FakeRespNode]:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add(VALUES)
-    node = FakeRespNode(cluster.answer)
+    node = FakeRespNode(cluster.respond)
     yield node
     node.close()
 
@@ -89,7 +90,7 @@ def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
         thread.start()
-        connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
+        connection = RespSocket(open_stream(Endpoint(server.family, server.getsockname()), LONG), (), LONG, "")
         for _, _, meant in plan:
             assert connection.exchange(get(b"k"), LONG) == meant
         connection.close()
@@ -155,7 +156,7 @@ def test_a_drip_of_bytes_does_not_make_a_call_longer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve)
         thread.start()
-        connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
+        connection = RespSocket(open_stream(Endpoint(server.family, server.getsockname()), LONG), (), LONG, "")
         with pytest.raises(DeadlineExceeded):
             connection.exchange(get(b"k"), 0.2)
         gone.set()
@@ -176,7 +177,7 @@ def test_a_node_that_takes_a_little_at_a_time_does_not_make_a_call_longer(many: 
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         thread = threading.Thread(target=serve)
         thread.start()
-        connection = RespSocket(server.family, server.getsockname(), (), LONG, "")
+        connection = RespSocket(open_stream(Endpoint(server.family, server.getsockname()), LONG), (), LONG, "")
         large = call("Put", 0.2, b"x" * 30_000_000)
         with pytest.raises(DeadlineExceeded):
             connection.send([large], 0.2) if many else connection.exchange(large, 0.2)

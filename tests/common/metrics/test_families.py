@@ -61,9 +61,9 @@ def test_counts_of_calls_add_up() -> None:
     calls = CallCounts(("get", "put"))
     calls["get"].requests += 2
     calls["put"].requests += 1
-    calls["get"].failed("unavailable")
-    calls["get"].failed("unavailable")
-    calls["put"].failed("internal")
+    calls["get"].count_error("unavailable")
+    calls["get"].count_error("unavailable")
+    calls["put"].count_error("internal")
     assert calls.requests == 3
     assert calls.errors == 3
     assert calls["get"].errors == {"unavailable": 2}

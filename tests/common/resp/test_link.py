@@ -51,7 +51,7 @@ class Told:
 def node() -> Any:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add({"k": b"v", "big": b"x" * 5_000_000})
-    node = FakeRespNode(cluster.answer)
+    node = FakeRespNode(cluster.respond)
     yield node
     node.close()
 
@@ -111,7 +111,7 @@ async def test_a_node_that_is_not_there_is_tried_again_beside() -> None:
         link = RespLink(nobody.address, timeout=LONG, who="node a:1 ")
         assert await link.open(LONG) is None
         assert str(link.error).startswith("node a:1 cannot be reached: ")
-        node = FakeRespNode(MemoryCluster(lambda: 0.0).answer, nobody.number)
+        node = FakeRespNode(MemoryCluster(lambda: 0.0).respond, nobody.number)
         for _ in range(int(LONG / 0.01)):
             if await link.open(LONG) is not None:
                 break

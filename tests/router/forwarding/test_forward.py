@@ -30,7 +30,7 @@ class Rig:
         self.nodes = FakeNodes(self.clock, str.encode)
         membership = Membership(LEASE, self.clock.now())
         self.forwarder = Forwarder(membership, self.nodes.connect, self.clock)
-        self.leases = Leases(membership, self.clock, self.forwarder.ring_changed)
+        self.leases = Leases(membership, self.clock, self.forwarder.member_changed)
         for address in addresses:
             self.leases.join(Member(address), "b", 0)
 
@@ -55,8 +55,8 @@ class Rig:
         self, *, read: bool = True, timeout: float = 5.0, build: Callable[[int], bytes] = lambda _: b"request"
     ) -> asyncio.Task[bytes]:
         if read:
-            return asyncio.create_task(self.forwarder.read("Get", KEY, build, timeout))
-        return asyncio.create_task(self.forwarder.write("Put", KEY, build, b"forget it", timeout))
+            return asyncio.create_task(self.forwarder.read_at_owner("Get", KEY, build, timeout))
+        return asyncio.create_task(self.forwarder.write_at_owner("Put", KEY, build, b"forget it", timeout))
 
     def move(self) -> None:
         """Let nodes join until another one owns KEY."""

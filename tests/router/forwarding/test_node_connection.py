@@ -240,7 +240,7 @@ async def test_a_caller_that_gives_up_is_cancelled(node: Node, connection: GrpcN
 
 @pytest.fixture
 def door() -> Iterator[FakeRespNode]:
-    door = FakeRespNode(MemoryCluster(lambda: 0.0).answer)
+    door = FakeRespNode(MemoryCluster(lambda: 0.0).respond)
     yield door
     door.close()
 

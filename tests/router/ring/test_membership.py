@@ -65,7 +65,7 @@ def test_a_lease_that_ends_takes_the_node_out(membership: Membership) -> None:
 def test_leaving(membership: Membership) -> None:
     join(membership, A)
     join(membership, B)
-    change = membership.leave(A.address, "", WALL)
+    change = membership.remove_member(A.address, "", WALL)
     assert change == Change("Leave", A.address, "left", membership.ring)
     assert membership.ring.members == (B,)
 
@@ -73,7 +73,7 @@ def test_leaving(membership: Membership) -> None:
 def test_leaving_without_being_there_changes_nothing(membership: Membership) -> None:
     join(membership, A)
     ring = membership.ring
-    assert membership.leave(B.address, "", WALL) is None
+    assert membership.remove_member(B.address, "", WALL) is None
     assert membership.ring is ring
 
 
@@ -137,8 +137,8 @@ def test_a_join_without_an_id_renews_and_changes_nothing(membership: Membership)
 def test_a_process_that_stops_late_does_not_take_out_its_successor(membership: Membership) -> None:
     join(membership, A)
     join(membership, Member(A.address, "successor"))
-    assert membership.leave(A.address, A.node_id, WALL) is None
-    assert membership.leave(A.address, "successor", WALL) is not None
+    assert membership.remove_member(A.address, A.node_id, WALL) is None
+    assert membership.remove_member(A.address, "successor", WALL) is not None
 
 
 def test_the_ring_takes_no_more_than_its_most(membership: Membership, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_an_empty_or_lone_ring_may_change_its_bucket(membership: Membership) -> 
     membership.join(A, "photos", 0, 0.0, WALL)
     membership.join(A, "videos", 0, 1.0, WALL)
     assert membership.default_bucket == "videos"
-    membership.leave(A.address, "", WALL)
+    membership.remove_member(A.address, "", WALL)
     assert membership.join(B, "music", 0, 2.0, WALL)
     assert membership.default_bucket == "music"
 
@@ -275,7 +275,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(address=ADDRESSES)
     def leave(self, address: str) -> None:
-        change = self.membership.leave(address, "", self.wall)
+        change = self.membership.remove_member(address, "", self.wall)
         assert (change is not None) == (address in self.expected)
         self.expected.pop(address, None)
 

@@ -41,27 +41,27 @@ def test_a_node_without_reports_is_missing_with_an_unknown_number(router: Router
 
 
 def test_a_node_that_hands_over_is_not_missing(router: Router) -> None:
-    router.membership.leave(B.address, B.node_id, WALL, NOTHING)
+    router.membership.remove_member(B.address, B.node_id, WALL, NOTHING)
     assert router.missing == []
 
 
 def test_a_node_that_takes_writes_along_is_missing(router: Router) -> None:
-    router.membership.leave(B.address, B.node_id, WALL, NodeStatus(4))
+    router.membership.remove_member(B.address, B.node_id, WALL, NodeStatus(4))
     assert router.missing == [("b:1", 4, 0, "left with acknowledged writes")]
-    router.membership.leave(A.address, A.node_id, WALL, NodeStatus(0, 1))
+    router.membership.remove_member(A.address, A.node_id, WALL, NodeStatus(0, 1))
     assert router.missing[1] == ("a:1", 0, 1, "left with acknowledged writes")
 
 
 def test_taking_out_a_lost_node_by_hand_does_not_forget_its_writes(router: Router) -> None:
-    router.membership.leave(B.address, "", WALL)
+    router.membership.remove_member(B.address, "", WALL)
     assert router.missing == [("b:1", 9, 2, "taken out of the ring by hand")]
-    router.membership.leave(A.address, "", WALL)
+    router.membership.remove_member(A.address, "", WALL)
     assert len(router.missing) == 1, "it had none"
 
 
 def test_clients_of_the_old_protocol_leave_as_before(router: Router) -> None:
     router.join(Member("d:1"), None)
-    router.membership.leave("d:1", "", WALL)
+    router.membership.remove_member("d:1", "", WALL)
     assert router.missing == []
 
 
@@ -193,7 +193,7 @@ def test_the_memory_is_bounded_and_those_with_the_fewest_writes_go_first() -> No
     for number in range(MAX_MISSING + 40):
         member = Member(f"n{number}:1", journal_id=f"j{number}")
         dirty = 0 if number % 5 == 0 else None if number % 5 == 1 else number
-        missing.lost(member, None if dirty is None else NodeStatus(dirty), [], WALL + number, "lease expired")
+        missing.add_lost(member, None if dirty is None else NodeStatus(dirty), [], WALL + number, "lease expired")
     assert len(missing) == MAX_MISSING
     kept = missing.all()
     assert [node.since for node in kept] == sorted(node.since for node in kept)
@@ -203,8 +203,8 @@ def test_the_memory_is_bounded_and_those_with_the_fewest_writes_go_first() -> No
 
 def test_a_node_that_is_lost_twice_is_remembered_once() -> None:
     missing = MissingNodes()
-    missing.lost(A, WRITES, [], WALL, "lease expired")
-    missing.lost(replace(A, address="moved:1"), NOTHING, [], WALL + 9, "lease expired")
+    missing.add_lost(A, WRITES, [], WALL, "lease expired")
+    missing.add_lost(replace(A, address="moved:1"), NOTHING, [], WALL + 9, "lease expired")
     assert missing.all() == (MissingNode("moved:1", "id-a", "journal-a", 0, 0, WALL + 9, "lease expired"),)
 
 

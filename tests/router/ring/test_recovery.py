@@ -337,7 +337,7 @@ async def test_watchers_get_nothing_before_the_ring_is_known() -> None:
     clock = FakeClock()
     membership = Membership(LEASE, clock.now(), Recovery(LEASE, WAIT))
     watchers = RingWatchers(membership, direct_access=False)
-    leases = Leases(membership, clock, lambda _: watchers.ring_changed())
+    leases = Leases(membership, clock, lambda _: watchers.wake_watchers())
     updates = watchers.watch(pb.WatchRingRequest(node_id=A.node_id), None)
     first = asyncio.ensure_future(anext(updates))
     await settle()

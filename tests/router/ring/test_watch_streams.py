@@ -133,12 +133,12 @@ async def test_a_slow_reader_gets_the_newest_ring_only() -> None:
     await anext(updates)
     for number in range(5):
         membership.ring = membership.ring.with_members([Member(f"n{number}:1")], membership.ring.epoch + 1)
-        watching.ring_changed()
+        watching.wake_watchers()
     assert pb.RingUpdate.FromString(await anext(updates)).epoch == 5
     waiting = asyncio.ensure_future(anext(updates, None))
     await settle()
     assert not waiting.done()
-    watching.stop()
+    watching.end_streams()
     assert await waiting is None
 
 
@@ -171,7 +171,7 @@ async def test_watchers_that_go_are_forgotten(router: Router) -> None:
 async def test_streams_end_when_the_router_stops(router: Router) -> None:
     call = watch(router)
     await following(call)
-    router.watchers.stop()
+    router.watchers.end_streams()
     assert await call.read() == grpc.aio.EOF
     assert await call.code() is grpc.StatusCode.OK
     assert router.watchers.open == 0

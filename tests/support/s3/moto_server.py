@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import Process, ProcessEnded
+from tests.support.processes import READY_SECONDS, Process, ProcessEnded
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class MotoServer:
         arguments = ("-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port.number))
         self.process = Process("moto", arguments, AWS_VARIABLES, directory)
         try:
-            wait_until("moto listens", self._listens, timeout=30)
+            wait_until("moto listens", self._listens, READY_SECONDS)
         except BaseException:
             self.close()
             raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import ProcessEnded
+from tests.support.processes import READY_SECONDS, ProcessEnded
 from tests.support.s3.moto_server import AWS_VARIABLES, s3_client
 from tests.support.waiting import wait_until
 
@@ -46,7 +46,7 @@ class RcloneServer:
                 stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
-            wait_until("rclone listens", self._listens, timeout=30)
+            wait_until("rclone listens", self._listens, READY_SECONDS)
         except BaseException:
             self.close()
             raise

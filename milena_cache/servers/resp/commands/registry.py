@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from milena_cache.servers.resp.commands.connection import client, handshake, subscriptions, transactions
+from milena_cache.servers.resp.commands.connection import acl, client, handshake, subscriptions, transactions
 from milena_cache.servers.resp.commands.connection import client_tracking as tracking_commands
 from milena_cache.servers.resp.commands.connection import milena_hello as identity
 from milena_cache.servers.resp.commands.data import expiry, keyspace, scan, strings
@@ -26,6 +26,7 @@ MODULES = (
     keyspace,
     expiry,
     scan,
+    acl,
     call,
     client,
     cluster,

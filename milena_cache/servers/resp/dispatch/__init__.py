@@ -1,7 +1,7 @@
 """The description of a command, and what is decided before it runs.
 
-- `command`: name, arity, keys, handler; `subcommands`: of CLIENT, CONFIG and the like; `session`: the state of one
-  connection.
+- `command`: name, arity, keys, handler; `command_table`: the decorator that describes one.
+- `subcommands`: of CLIENT, CONFIG and the like; `session`: the state of one connection.
 - `admission`: commands that are rejected before anything is done; `command_ordering`: commands that may be in
   flight together.
 - `glob`: patterns as Redis has them.

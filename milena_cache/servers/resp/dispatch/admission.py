@@ -13,9 +13,6 @@ from milena_common.api.errors import Overloaded
 
 NO_TRANSACTIONS: Final = "transactions are not supported"
 
-# These end the state in which the commands of a transaction are rejected.
-TRANSACTION_END: Final = frozenset(("exec", "discard", "reset", "quit"))
-
 # Milliseconds that a client should wait after a rejection for overload.
 RETRY_AFTER_MS: Final = 500
 
@@ -31,7 +28,7 @@ def check_keys(keys: list[bytes]) -> None:
 
 def check_transaction(session: Session, command: Command[Any]) -> None:
     """Raise CommandError for a command between MULTI and EXEC or DISCARD, and have EXEC report it."""
-    if command.name not in TRANSACTION_END:
+    if not command.allowed_in_transaction:
         session.transaction_rejected = True
         raise CommandError(
             f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is refused; nothing was done"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from milena_cache.servers.resp.dispatch.session import Session
 
@@ -23,6 +23,14 @@ Handler = Callable[[C, Session, list[bytes]], Any | Awaitable[Any]]
 # What a command does to its keys, for the order in which the commands of one connection take effect.
 Access = Literal["none", "read", "write", "modify"]
 Operation = Literal["get", "put", "delete", "list", "refresh", "other"]
+
+# Positions of the first and last key among the arguments (negative: from the end), and the step between keys.
+KeyPositions = tuple[int, int, int]
+NO_KEYS: Final = (0, 0, 0)
+ONE_KEY: Final = (1, 1, 1)
+ALL_KEYS: Final = (1, -1, 1)
+KEYS_WITH_VALUES: Final = (1, -1, 2)
+KEY_OF_SUBCOMMAND: Final = (2, 2, 1)
 
 
 class CommandError(Exception):
@@ -41,22 +49,26 @@ class Command(Generic[C]):
     handler: see `Handler`
     arity: the number of arguments with the name; negative: the minimum
     access: what it does to its keys
-    keys: positions of the first and last key (negative: from the end), and the step between keys; first 0: no keys
+    keys: see `KeyPositions`; of a command with subcommands those of its subcommands
     operation: the label under which it is counted
-    flags, categories, group, summary, since, complexity: for COMMAND INFO and COMMAND DOCS
+    flags: further ones than those that follow from `access`
+    categories: without the `@`; further ones than those that follow from the flags
+    group, summary, since, complexity: for COMMAND DOCS
     usage: the arguments as HELP shows them, `<key> [SAMPLES <count>]`
     subcommands: its subcommands
     alone: returns True for arguments with which its access is `modify`, whatever `access` is
     labelled: returns the operation for its arguments, if that depends on them
     about: returns access and cache keys for its arguments, if none of these is a key (MILENA.CALL)
     behind_all: True if it begins only when every command before it has its reply
+    allowed_in_transaction: True if it is carried out between MULTI and EXEC, where others are rejected
+    while_subscribed: True if a RESP2 connection with a subscription may send it
     """
 
     name: str
     handler: Handler[C]
     arity: int
     access: Access = "none"
-    keys: tuple[int, int, int] = (0, 0, 0)
+    keys: KeyPositions = NO_KEYS
     operation: Operation = "other"
     flags: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
@@ -70,6 +82,8 @@ class Command(Generic[C]):
     labelled: Callable[[list[bytes]], str] | None = None
     about: Callable[[C, list[bytes]], tuple[Access, list[bytes]]] | None = None
     behind_all: bool = False
+    allowed_in_transaction: bool = False
+    while_subscribed: bool = False
 
     def access_of(self, argv: list[bytes]) -> Access:
         """Return what the command does to its keys with these arguments."""

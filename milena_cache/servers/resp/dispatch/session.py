@@ -5,6 +5,7 @@ RESET brings it back to that of a new connection, but for identity and counts. I
 
 from __future__ import annotations
 
+from milena_cache.service.principals import DEFAULT
 from milena_common.resp.encoding import RESP2, RESP3
 
 
@@ -18,6 +19,7 @@ class Session:
     received, sent: bytes
     closing: True if it closes after the reply to the present command
     waited: seconds since the bytes of the command that begins now were read; 0 if they were read just now
+    principal: in whose name its requests are made (AUTH, HELLO)
     protocol: RESP2 or RESP3
     name, lib_name, lib_ver: as given by CLIENT SETNAME and CLIENT SETINFO
     deferring: True if replies that have to wait come later, as pushes (CLIENT DEFER)
@@ -46,6 +48,7 @@ class Session:
         "name",
         "no_evict",
         "no_touch",
+        "principal",
         "protocol",
         "received",
         "sent",
@@ -71,6 +74,7 @@ class Session:
 
     def reset(self) -> None:
         """Set what RESET sets, as for a new connection."""
+        self.principal = DEFAULT
         self.protocol = RESP2
         self.name = ""
         self.lib_name = ""

@@ -54,7 +54,7 @@ def _help(command: Command[C], subcommands: list[Command[C]]) -> Command[C]:
     return Command(
         f"{command.name}|help",
         lambda context, session, argv: lines,
-        2,
+        arity=2,
         flags=("loading", "stale"),
         group=command.group,
         summary="Returns helpful text about the subcommands.",

@@ -178,7 +178,7 @@ class Tracking:
                 self._prefixes.setdefault(prefix, set()).add(session.id)
         session.tracking = self.active = True
 
-    def stop(self, client: int) -> None:
+    def stop_tracking(self, client: int) -> None:
         """Stop tracking for a client; without any client left the table is cleared."""
         follower = self._followers.pop(client, None)
         if follower is None:
@@ -328,7 +328,7 @@ class Tracking:
         if not self._pending:
             self.wake()
 
-    def take(self) -> dict[int, InvalidatedKeys]:
+    def take_invalidated(self) -> dict[int, InvalidatedKeys]:
         """Return the collected notifications by client id, and begin anew."""
         pending, self._pending = self._pending, {}
         return pending

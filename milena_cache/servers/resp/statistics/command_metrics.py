@@ -65,7 +65,7 @@ class CommandMetrics:
         if isinstance(error, Moved):
             counts.moved += 1
         else:
-            counts.failed(code)
+            counts.count_error(code)
         counted = self._stats[name]
         if begun:
             counted.failed += 1

@@ -34,6 +34,6 @@ class Rates:
     def since_reset(self, counts: Mapping[str, int]) -> dict[str, int]:
         return {name: count - self._baseline.get(name, 0) for name, count in counts.items()}
 
-    def reset(self, counts: Mapping[str, int]) -> None:
+    def restart(self, counts: Mapping[str, int]) -> None:
         self._baseline = counts
         self._samples.clear()

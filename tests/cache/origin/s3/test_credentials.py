@@ -48,7 +48,7 @@ class Source:
         return found
 
     async def key(self) -> str:
-        return (await self.credentials.current()).access_key
+        return (await self.credentials.obtain()).access_key
 
 
 async def test_credentials_that_do_not_expire_are_fetched_once() -> None:
@@ -61,7 +61,7 @@ async def test_credentials_that_do_not_expire_are_fetched_once() -> None:
 @pytest.mark.parametrize(("life", "until"), [(75.0, 56.0), (3600.0, 3600.0 - RENEW_AHEAD_SECONDS - 1)])
 async def test_temporary_ones_are_renewed_ahead_of_their_real_end(life: float, until: float) -> None:
     source = Source(life)
-    held = await source.credentials.current()
+    held = await source.credentials.obtain()
     assert held.expires_at == source.wall + life
     source.wall += until
     assert await source.key() == "KEY1"
@@ -113,7 +113,7 @@ async def test_lasting_credentials_are_not_fetched_anew() -> None:
 async def test_credentials_are_stripped_and_those_that_no_request_can_carry_are_refused() -> None:
     source = Source(None)
     source.token = " a-token-that-is-long\n"
-    assert (await source.credentials.current()).token == "a-token-that-is-long"
+    assert (await source.credentials.obtain()).token == "a-token-that-is-long"
     source = Source(None)
     source.token = "a-token\nof-two-lines"
     with pytest.raises(CredentialsUnavailable) as caught:

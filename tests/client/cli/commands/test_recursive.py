@@ -244,11 +244,11 @@ def on_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
 def test_rm_recursive_asks_on_a_terminal_with_a_count_and_a_key(answer: bytes, exit_code: int, left: int) -> None:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add({f"p/{number}": b"12" for number in range(3)})
-    with router(lambda method, request, _: cluster.answer(method, request)) as address:
+    with router(lambda method, request, _: cluster.respond(method, request)) as address:
         code, said = on_terminal(answer, "rm", "p/", "-r", "--url", f"milena://{address}?direct=false")
     assert code == exit_code
     assert "Delete 3 objects, 6 B, whose keys begin with 'p/' (the first is 'p/0'), in S3 too? [y/N]" in said
-    listing = cluster.answer("List", pb.ListRequest())
+    listing = cluster.respond("List", pb.ListRequest())
     assert isinstance(listing, pb.ListResponse)
     assert len(listing.objects) == left
 
@@ -260,7 +260,7 @@ def test_the_question_does_not_wait_for_a_long_listing() -> None:
 
     def answer(method: str, request: Any, _: Any) -> Message:
         pages.append(method)
-        return cluster.answer(method, request)
+        return cluster.respond(method, request)
 
     with router(answer) as address:
         code, said = on_terminal(b"n\n", "rm", "p/", "-r", "--url", f"milena://{address}?direct=false")

@@ -130,18 +130,18 @@ def test_ports_that_are_taken_are_no_obstacle() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         wanted = taken.getsockname()[1]
-        assert ports.take(wanted) != wanted
-    assert ports.take(wanted) == wanted
-    assert ports.take(wanted) != wanted
+        assert ports.take_port(wanted) != wanted
+    assert ports.take_port(wanted) == wanted
+    assert ports.take_port(wanted) != wanted
     ports.close()
 
 
 def test_a_port_that_another_cluster_has_chosen_is_not_free_although_nobody_listens_yet() -> None:
     ours, theirs = Ports(), Ports()
-    wanted = ours.take(free_port())
-    assert theirs.take(wanted) != wanted
+    wanted = ours.take_port(free_port())
+    assert theirs.take_port(wanted) != wanted
     ours.close()
-    assert theirs.take(wanted) == wanted
+    assert theirs.take_port(wanted) == wanted
     theirs.close()
 
 
@@ -149,11 +149,11 @@ def test_a_reservation_ends_with_its_process() -> None:
     wanted = free_port()
     program = (
         f"import os; from milena_client.cli.local.ports import Ports; "
-        f"ports = Ports(); ports.take({wanted}); os._exit(1)"
+        f"ports = Ports(); ports.take_port({wanted}); os._exit(1)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
     ports = Ports()
-    assert ports.take(wanted) == wanted
+    assert ports.take_port(wanted) == wanted
     ports.close()
 
 

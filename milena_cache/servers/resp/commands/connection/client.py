@@ -5,16 +5,19 @@ CLIENT LIST and KILL are in modules of their own, CLIENT TRACKING and its relati
 
 from __future__ import annotations
 
-from typing import Any
-
 from milena_cache.servers.resp.commands.connection.client_kill import kill
 from milena_cache.servers.resp.commands.connection.client_list import info, list_
 from milena_cache.servers.resp.commands.connection.handshake import printable
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, Handler, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler, wrong_form
+from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
+
+COMMANDS = CommandTable[Context](
+    categories=("connection",), group="connection", flags=("noscript", "loading", "stale")
+)
 
 
 def on_or_off(word: bytes) -> bool:
@@ -24,19 +27,53 @@ def on_or_off(word: bytes) -> bool:
     return word.upper() == b"ON"
 
 
+COMMANDS.parent(
+    "client",
+    group="connection",
+    since="2.4.0",
+    summary="A container for client commands.",
+)
+
+
+@COMMANDS.command(
+    "client|id",
+    arity=2,
+    since="5.0.0",
+    summary="Returns the unique client ID of the connection.",
+)
 def identity(context: Context, session: Session, argv: list[bytes]) -> int:
     return session.id
 
 
+@COMMANDS.command(
+    "client|getname",
+    arity=2,
+    since="2.6.9",
+    summary="Returns the name of the connection.",
+)
 def getname(context: Context, session: Session, argv: list[bytes]) -> str | None:
     return session.name or None
 
 
+@COMMANDS.command(
+    "client|setname",
+    arity=3,
+    since="2.6.9",
+    usage="<name>",
+    summary="Sets the connection name.",
+)
 def setname(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.name = printable(argv[2], "Client names")
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "client|setinfo",
+    arity=4,
+    since="7.2.0",
+    usage="(LIB-NAME|LIB-VER) <value>",
+    summary="Sets information specific to the client.",
+)
 def setinfo(context: Context, session: Session, argv: list[bytes]) -> Raw:
     match argv[2].upper():
         case b"LIB-NAME":
@@ -48,24 +85,68 @@ def setinfo(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return Raw(OK)
 
 
+COMMANDS.command(
+    "client|list",
+    arity=-2,
+    flags=("noscript", "loading", "stale", "admin"),
+    since="2.4.0",
+    complexity="O(N) where N is the number of client connections",
+    usage="[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <id> ...]",
+    summary="Lists open connections.",
+)(list_)
+
+
+COMMANDS.command(
+    "client|info",
+    arity=2,
+    since="6.2.0",
+    summary="Returns information about the connection.",
+)(info)
+
+
+COMMANDS.command(
+    "client|kill",
+    arity=-3,
+    flags=("noscript", "loading", "stale", "admin"),
+    since="2.4.0",
+    complexity="O(N) where N is the number of client connections",
+    usage="<ip:port> | <option> <value> [<option> <value> ...]: ID, ADDR, LADDR, TYPE, USER, MAXAGE, SKIPME",
+    summary="Terminates open connections.",
+)(kill)
+
+
+@COMMANDS.command(
+    "client|no-evict",
+    arity=3,
+    flags=("noscript", "loading", "stale", "admin"),
+    since="7.0.0",
+    usage="(ON|OFF)",
+    summary="Has no effect: no client is ever evicted.",
+)
 def no_evict(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.no_evict = on_or_off(argv[2])
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "client|no-touch",
+    arity=3,
+    since="7.2.0",
+    usage="(ON|OFF)",
+    summary="Has no effect: reads always count for the order of eviction.",
+)
 def no_touch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.no_touch = on_or_off(argv[2])
     return Raw(OK)
 
 
-def defer(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    deferring = on_or_off(argv[2])
-    if deferring and not session.resp3:
-        raise CommandError("ERR CLIENT DEFER needs RESP3, because replies come as pushes: send HELLO 3 first")
-    session.deferring = deferring
-    return Raw(OK)
-
-
+@COMMANDS.command(
+    "client|reply",
+    arity=3,
+    since="3.2.0",
+    usage="(ON|OFF|SKIP)",
+    summary="Instructs the server whether to reply to commands.",
+)
 def reply(context: Context, session: Session, argv: list[bytes]) -> Raw:
     match argv[2].upper():
         case b"ON":
@@ -80,6 +161,14 @@ def reply(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "client|unblock",
+    arity=-3,
+    flags=("noscript", "loading", "stale", "admin"),
+    since="5.0.0",
+    usage="<client-id> [TIMEOUT|ERROR]",
+    summary="Returns 0: no command here blocks its client.",
+)
 def unblock(context: Context, session: Session, argv: list[bytes]) -> int:
     if len(argv) > 4:
         raise wrong_form("client", argv[1])
@@ -89,61 +178,17 @@ def unblock(context: Context, session: Session, argv: list[bytes]) -> int:
     return 0  # no command here blocks its client
 
 
-def _subcommand(
-    name: str, handler: Handler[Context], arity: int, since: str, usage: str, summary: str, *flags: str, **more: Any
-) -> Command[Context]:
-    return Command(
-        f"client|{name}",
-        handler,
-        arity,
-        flags=("noscript", "loading", "stale", *flags),
-        categories=("@connection",),
-        group="connection",
-        since=since,
-        usage=usage,
-        summary=summary,
-        **more,
-    )
-
-
-_ALL = "O(N) where N is the number of client connections"
-_KILL = "<ip:port> | <option> <value> [<option> <value> ...]: ID, ADDR, LADDR, TYPE, USER, MAXAGE, SKIPME"
-_LIST = "[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <id> ...]"
-
-COMMANDS = (
-    Command(
-        "client", no_handler, -2, group="connection", since="2.4.0", summary="A container for client commands."
-    ),
-    _subcommand("id", identity, 2, "5.0.0", "", "Returns the unique client ID of the connection."),
-    _subcommand("getname", getname, 2, "2.6.9", "", "Returns the name of the connection."),
-    _subcommand("setname", setname, 3, "2.6.9", "<name>", "Sets the connection name."),
-    _subcommand(
-        "setinfo", setinfo, 4, "7.2.0", "(LIB-NAME|LIB-VER) <value>", "Sets information specific to the client."
-    ),
-    _subcommand("list", list_, -2, "2.4.0", _LIST, "Lists open connections.", "admin", complexity=_ALL),
-    _subcommand("info", info, 2, "6.2.0", "", "Returns information about the connection."),
-    _subcommand("kill", kill, -3, "2.4.0", _KILL, "Terminates open connections.", "admin", complexity=_ALL),
-    _subcommand("no-evict", no_evict, 3, "7.0.0", "(ON|OFF)", "Has no effect: no client is ever evicted.", "admin"),
-    _subcommand(
-        "no-touch", no_touch, 3, "7.2.0", "(ON|OFF)", "Has no effect: reads always count for the order of eviction."
-    ),
-    _subcommand("reply", reply, 3, "3.2.0", "(ON|OFF|SKIP)", "Instructs the server whether to reply to commands."),
-    _subcommand(
-        "unblock",
-        unblock,
-        -3,
-        "5.0.0",
-        "<client-id> [TIMEOUT|ERROR]",
-        "Returns 0: no command here blocks its client.",
-        "admin",
-    ),
-    _subcommand(
-        "defer",
-        defer,
-        3,
-        "7.4.0",
-        "(ON|OFF)",
-        "Milena's own: replies that have to wait come later, as pushes, and hold up no others.",
-        behind_all=True,
-    ),
+@COMMANDS.command(
+    "client|defer",
+    arity=3,
+    since="7.4.0",
+    usage="(ON|OFF)",
+    summary="Milena's own: replies that have to wait come later, as pushes, and hold up no others.",
+    behind_all=True,
 )
+def defer(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    deferring = on_or_off(argv[2])
+    if deferring and not session.resp3:
+        raise CommandError("ERR CLIENT DEFER needs RESP3, because replies come as pushes: send HELLO 3 first")
+    session.deferring = deferring
+    return Raw(OK)

@@ -65,7 +65,7 @@ def line(context: Context, client: Client) -> str:
         "tot-mem": unsent + unread,
         "events": "r",
         "cmd": session.last_command or "NULL",
-        "user": "default",
+        "user": session.principal.name,
         "redir": follower.options.redirect if follower else -1,
         "resp": session.protocol,
         "lib-name": session.lib_name,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import NOT_AN_INTEGER, SYNTAX, Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import NOT_AN_INTEGER, SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.tracking import Follower, Options
@@ -16,6 +17,19 @@ from milena_common.resp.encoding import OK, Raw
 _DIFFERENT = "before disabling tracking for this client, and then re-enabling it with a different mode."
 
 
+COMMANDS = CommandTable[Context](
+    categories=("slow", "connection"), group="connection", flags=("noscript", "loading", "stale")
+)
+
+
+@COMMANDS.command(
+    "client|tracking",
+    arity=-3,
+    since="6.0.0",
+    complexity="O(1). Some options may introduce additional complexity.",
+    usage="ON|OFF [REDIRECT <id>] [BCAST] [PREFIX <prefix> ...] [OPTIN] [OPTOUT] [NOLOOP]",
+    summary="Enable or disable server assisted client side caching support",
+)
 def tracking(context: Context, session: Session, argv: list[bytes]) -> Any:
     options = _options(context, argv)
     match argv[2].upper():
@@ -23,7 +37,7 @@ def tracking(context: Context, session: Session, argv: list[bytes]) -> Any:
             _check(context.tracking.of(session.id), options)
             context.tracking.follow(session, options)
         case b"OFF":
-            context.tracking.stop(session.id)
+            context.tracking.stop_tracking(session.id)
         case _:
             raise CommandError(SYNTAX)
     return Raw(OK)
@@ -92,6 +106,13 @@ def _check_apart(prefix: bytes, other: bytes, which: str) -> None:
         )
 
 
+@COMMANDS.command(
+    "client|caching",
+    arity=3,
+    since="6.0.0",
+    usage="YES|NO",
+    summary="Instruct the server about tracking or not keys in the next request",
+)
 def caching(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     if follower is None:
@@ -112,12 +133,12 @@ def caching(context: Context, session: Session, argv: list[bytes]) -> Any:
     return Raw(OK)
 
 
-def getredir(context: Context, session: Session, argv: list[bytes]) -> Any:
-    del argv
-    follower = context.tracking.of(session.id)
-    return -1 if follower is None else follower.options.redirect
-
-
+@COMMANDS.command(
+    "client|trackinginfo",
+    arity=2,
+    since="6.2.0",
+    summary="Return information about server assisted client side caching for the current connection",
+)
 def trackinginfo(context: Context, session: Session, argv: list[bytes]) -> Any:
     follower = context.tracking.of(session.id)
     flags = _flags(follower, session)
@@ -145,48 +166,13 @@ def _flags(follower: Follower | None, session: Session) -> list[str]:
     ]
 
 
-COMMANDS = (
-    Command(
-        "client|tracking",
-        tracking,
-        -3,
-        flags=("noscript", "loading", "stale"),
-        categories=("@slow", "@connection"),
-        group="connection",
-        usage="ON|OFF [REDIRECT <id>] [BCAST] [PREFIX <prefix> ...] [OPTIN] [OPTOUT] [NOLOOP]",
-        summary="Enable or disable server assisted client side caching support",
-        since="6.0.0",
-        complexity="O(1). Some options may introduce additional complexity.",
-    ),
-    Command(
-        "client|caching",
-        caching,
-        3,
-        flags=("noscript", "loading", "stale"),
-        categories=("@slow", "@connection"),
-        group="connection",
-        usage="YES|NO",
-        summary="Instruct the server about tracking or not keys in the next request",
-        since="6.0.0",
-    ),
-    Command(
-        "client|trackinginfo",
-        trackinginfo,
-        2,
-        flags=("noscript", "loading", "stale"),
-        categories=("@slow", "@connection"),
-        group="connection",
-        summary="Return information about server assisted client side caching for the current connection",
-        since="6.2.0",
-    ),
-    Command(
-        "client|getredir",
-        getredir,
-        2,
-        flags=("noscript", "loading", "stale"),
-        categories=("@slow", "@connection"),
-        group="connection",
-        summary="Get tracking notifications redirection client ID if any",
-        since="6.0.0",
-    ),
+@COMMANDS.command(
+    "client|getredir",
+    arity=2,
+    since="6.0.0",
+    summary="Get tracking notifications redirection client ID if any",
 )
+def getredir(context: Context, session: Session, argv: list[bytes]) -> Any:
+    del argv
+    follower = context.tracking.of(session.id)
+    return -1 if follower is None else follower.options.redirect

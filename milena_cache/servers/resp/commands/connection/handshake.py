@@ -1,27 +1,30 @@
 """Pure. The commands with which a connection begins and ends: HELLO, AUTH, PING, QUIT and the like.
 
-There are no users and no passwords: access is limited by the network. AUTH replies as a Redis without a password
-does.
+There are no passwords: access is limited by the network. AUTH replies as a Redis without a password does.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
+from milena_cache.service.principals import Principal
 from milena_common.resp.encoding import OK, RESP2, RESP3, Raw, Simple
 
 # The version of Redis that is reported. Clients decide by it which commands they may use.
 REDIS_VERSION = "7.4.0"
-USER = b"default"
 
 NO_PASSWORD = (
     "ERR AUTH <password> called without any password configured for the default user. "
     "Are you sure your configuration is correct?"
 )
 WRONG_USER = "WRONGPASS invalid username-password pair or user is disabled."
+
+
+COMMANDS = CommandTable[Context](categories=("connection",), group="connection")
 
 
 def printable(word: bytes, what: str) -> str:
@@ -31,6 +34,13 @@ def printable(word: bytes, what: str) -> str:
     return word.decode()
 
 
+@COMMANDS.command(
+    "ping",
+    arity=-1,
+    flags=("fast",),
+    summary="Returns the server's liveliness response.",
+    while_subscribed=True,
+)
 def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > 2:
         raise CommandError("ERR wrong number of arguments for 'ping' command")
@@ -40,22 +50,36 @@ def ping(context: Context, session: Session, argv: list[bytes]) -> Any:
     return argv[1] if len(argv) == 2 else Simple("PONG")
 
 
+@COMMANDS.command(
+    "echo",
+    arity=2,
+    flags=("loading", "stale", "fast"),
+    summary="Returns the given string.",
+)
 def echo(context: Context, session: Session, argv: list[bytes]) -> bytes:
     return argv[1]
 
 
+@COMMANDS.command(
+    "hello",
+    arity=-1,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    since="6.0.0",
+    summary="Handshakes with the Redis server.",
+    behind_all=True,
+)
 def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     protocol = session.protocol
     if len(argv) > 1:
         protocol = integer(argv[1], "ERR Protocol version is not an integer or out of range")
         if protocol not in (RESP2, RESP3):
             raise CommandError("NOPROTO unsupported protocol version")
-    name = None
+    name, principal = None, session.principal
     at = 2
     while at < len(argv):
         match argv[at].upper():
             case b"AUTH" if len(argv) > at + 2:
-                _check_user(argv[at + 1])
+                principal = _authenticated(context, argv[at + 1])
                 at += 3
             case b"SETNAME" if len(argv) > at + 1:
                 name = printable(argv[at + 1], "Client names")
@@ -66,6 +90,7 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
                 raise CommandError(f"ERR Syntax error in HELLO option '{shown}'")
     if name is not None:
         session.name = name
+    session.principal = principal
     session.protocol = protocol
     if protocol == RESP2:
         session.deferring = False
@@ -80,105 +105,64 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
     }
 
 
+@COMMANDS.command(
+    "auth",
+    arity=-2,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    summary="Authenticates the connection.",
+)
 def auth(context: Context, session: Session, argv: list[bytes]) -> Raw:
     if len(argv) > 3:
         raise CommandError(SYNTAX)
     if len(argv) == 2:
         raise CommandError(NO_PASSWORD)
-    _check_user(argv[1])
+    session.principal = _authenticated(context, argv[1])
     return Raw(OK)
 
 
-def _check_user(name: bytes) -> None:
-    if name != USER:
+def _authenticated(context: Context, name: bytes) -> Principal:
+    principal = context.requests.authenticate(name)
+    if principal is None:
         raise CommandError(WRONG_USER)
+    return principal
 
 
+@COMMANDS.command(
+    "select",
+    arity=2,
+    flags=("loading", "stale", "fast"),
+    summary="Changes the selected database.",
+)
 def select(context: Context, session: Session, argv: list[bytes]) -> Raw:
     if integer(argv[1]) != 0:
         raise CommandError("ERR SELECT is not allowed in cluster mode")
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "quit",
+    arity=-1,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    summary="Closes the connection.",
+    allowed_in_transaction=True,
+    while_subscribed=True,
+)
 def quit_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     session.closing = True
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "reset",
+    arity=1,
+    flags=("noscript", "loading", "stale", "fast", "no_auth", "allow_busy"),
+    since="6.2.0",
+    summary="Resets the connection.",
+    behind_all=True,
+    allowed_in_transaction=True,
+    while_subscribed=True,
+)
 def reset(context: Context, session: Session, argv: list[bytes]) -> Simple:
-    context.tracking.stop(session.id)
+    context.tracking.stop_tracking(session.id)
     session.reset()
     return Simple("RESET")
-
-
-_FLAGS = ("noscript", "loading", "stale", "fast")
-_CONNECTION = ("@connection",)
-COMMANDS = (
-    Command(
-        "ping",
-        ping,
-        -1,
-        flags=("fast",),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Returns the server's liveliness response.",
-    ),
-    Command(
-        "echo",
-        echo,
-        2,
-        flags=("loading", "stale", "fast"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Returns the given string.",
-    ),
-    Command(
-        "hello",
-        hello,
-        -1,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        since="6.0.0",
-        summary="Handshakes with the Redis server.",
-        behind_all=True,
-    ),
-    Command(
-        "auth",
-        auth,
-        -2,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Authenticates the connection.",
-    ),
-    Command(
-        "select",
-        select,
-        2,
-        flags=("loading", "stale", "fast"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Changes the selected database.",
-    ),
-    Command(
-        "quit",
-        quit_,
-        -1,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        summary="Closes the connection.",
-    ),
-    Command(
-        "reset",
-        reset,
-        1,
-        flags=(*_FLAGS, "no_auth", "allow_busy"),
-        categories=_CONNECTION,
-        group="connection",
-        since="6.2.0",
-        summary="Resets the connection.",
-        behind_all=True,
-    ),
-)

@@ -6,13 +6,24 @@ writes would be acknowledged by a node of another cluster or bucket.
 
 from __future__ import annotations
 
-from milena_cache.servers.resp.dispatch.command import Command
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 from milena_common.resp.identity import Identity
 
+COMMANDS = CommandTable[Context]()
 
+
+@COMMANDS.command(
+    "milena.hello",
+    arity=4,
+    flags=("noscript", "loading", "stale", "fast"),
+    categories=("connection",),
+    group="connection",
+    since="7.0.0",
+    summary="Rejects the connection unless it is for this cluster, bucket and node.",
+)
 def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Check `MILENA.HELLO cluster bucket node`, where "" is not compared. Raises WrongNode.
 
@@ -26,17 +37,3 @@ def hello(context: Context, session: Session, argv: list[bytes]) -> Raw:
         session.closing = True
         raise
     return Raw(OK)
-
-
-COMMANDS = (
-    Command(
-        "milena.hello",
-        hello,
-        4,
-        flags=("noscript", "loading", "stale", "fast"),
-        categories=("@connection",),
-        group="connection",
-        since="7.0.0",
-        summary="Rejects the connection unless it is for this cluster, bucket and node.",
-    ),
-)

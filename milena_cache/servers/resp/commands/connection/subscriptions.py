@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Raw, bulk, null, push
@@ -22,24 +23,22 @@ NO_OTHER: Final = (
     f"ERR the only channel is {CHANNEL.decode()}, for the invalidations of CLIENT TRACKING ON REDIRECT; "
     "there is no other publish/subscribe"
 )
-_ALLOWED: Final = frozenset(
-    (
-        "subscribe",
-        "unsubscribe",
-        "psubscribe",
-        "punsubscribe",
-        "ssubscribe",
-        "sunsubscribe",
-        "ping",
-        "quit",
-        "reset",
-    )
+
+
+COMMANDS = CommandTable[Context](
+    categories=("pubsub", "slow"),
+    group="pubsub",
+    flags=("pubsub", "noscript", "loading", "stale"),
+    complexity="O(N) where N is the number of channels",
+    # They change the messages that may come between the replies before them.
+    behind_all=True,
+    while_subscribed=True,
 )
 
 
 def check_subscriber(session: Session, command: Command[Context]) -> None:
     """Raise CommandError for a command that a RESP2 connection with a subscription must not send."""
-    if session.subscribed and not session.resp3 and command.name not in _ALLOWED:
+    if session.subscribed and not session.resp3 and not command.while_subscribed:
         raise CommandError(
             f"ERR Can't execute '{command.name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are "
             "allowed in this context"
@@ -53,6 +52,12 @@ def message(session: Session, kind: bytes, *elements: bytes) -> bytes:
     return b"*%d\r\n%b%b" % (1 + len(elements), bulk(kind), b"".join(elements))
 
 
+@COMMANDS.command(
+    "subscribe",
+    arity=-2,
+    since="2.0.0",
+    summary="Listens for messages of __redis__:invalidate; there is no other channel.",
+)
 def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Subscribe to the channel, with one message for each name. Raises CommandError for any other channel."""
     if any(name != CHANNEL for name in argv[1:]):
@@ -61,6 +66,12 @@ def subscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return Raw(message(session, b"subscribe", bulk(CHANNEL), b":1\r\n") * (len(argv) - 1))
 
 
+@COMMANDS.command(
+    "unsubscribe",
+    arity=-1,
+    since="2.0.0",
+    summary="Stops listening to messages of channels.",
+)
 def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Unsubscribe from the named channels, or from all, with one message for each."""
     names = argv[1:]
@@ -76,52 +87,49 @@ def unsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return Raw(b"".join(parts))
 
 
-def reject_command(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Raise CommandError for patterns and shard channels, which would never get a message."""
+@COMMANDS.command(
+    "psubscribe",
+    arity=-2,
+    since="2.0.0",
+    summary="Is rejected: there are no channels that a pattern could match.",
+)
+def psubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
     raise CommandError(NO_OTHER)
 
 
-def unsubscribe_none(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    """Return the messages for patterns and shard channels, of which there are no subscriptions."""
+@COMMANDS.command(
+    "punsubscribe",
+    arity=-1,
+    since="2.0.0",
+    summary="Replies that there is no such subscription.",
+)
+def punsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    return _unsubscribed(session, argv, int(session.subscribed))
+
+
+@COMMANDS.command(
+    "ssubscribe",
+    arity=-2,
+    since="7.0.0",
+    summary="Is rejected: there are no shard channels.",
+)
+def ssubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    raise CommandError(NO_OTHER)
+
+
+@COMMANDS.command(
+    "sunsubscribe",
+    arity=-1,
+    since="7.0.0",
+    summary="Replies that there is no such subscription.",
+)
+def sunsubscribe(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    return _unsubscribed(session, argv, 0)
+
+
+def _unsubscribed(session: Session, argv: list[bytes], remaining: int) -> Raw:
+    """Return the messages for names of which there are no subscriptions, while there are `remaining` others."""
     kind = argv[0].lower()
-    count = b":%d\r\n" % (session.subscribed if kind == b"punsubscribe" else 0)
+    count = b":%d\r\n" % remaining
     names = [bulk(name) for name in argv[1:]] or [null(session.protocol)]
     return Raw(b"".join(message(session, kind, name, count) for name in names))
-
-
-_FLAGS = ("pubsub", "noscript", "loading", "stale")
-COMMANDS = tuple(
-    Command(
-        name,
-        handler,
-        arity,
-        flags=_FLAGS,
-        categories=("@pubsub", "@slow"),
-        group="pubsub",
-        since=since,
-        summary=summary,
-        complexity="O(N) where N is the number of channels",
-        # It changes the messages that may come between the replies before it.
-        behind_all=True,
-    )
-    for name, handler, arity, since, summary in (
-        (
-            "subscribe",
-            subscribe,
-            -2,
-            "2.0.0",
-            "Listens for messages of __redis__:invalidate; there is no other channel.",
-        ),
-        ("unsubscribe", unsubscribe, -1, "2.0.0", "Stops listening to messages of channels."),
-        (
-            "psubscribe",
-            reject_command,
-            -2,
-            "2.0.0",
-            "Is rejected: there are no channels that a pattern could match.",
-        ),
-        ("punsubscribe", unsubscribe_none, -1, "2.0.0", "Replies that there is no such subscription."),
-        ("ssubscribe", reject_command, -2, "7.0.0", "Is rejected: there are no shard channels."),
-        ("sunsubscribe", unsubscribe_none, -1, "7.0.0", "Replies that there is no such subscription."),
-    )
-)

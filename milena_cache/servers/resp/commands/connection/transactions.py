@@ -13,7 +13,8 @@ ioredis's only one, would be rejected.
 from __future__ import annotations
 
 from milena_cache.servers.resp.dispatch.admission import NO_TRANSACTIONS
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import ALL_KEYS, CommandError
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
@@ -21,12 +22,30 @@ from milena_common.resp.encoding import OK, Raw
 _EMPTY_ARRAY = Raw(b"*0\r\n")
 
 
+COMMANDS = CommandTable[Context](categories=("transaction",), group="transactions")
+
+
+@COMMANDS.command(
+    "multi",
+    arity=1,
+    flags=("noscript", "loading", "stale", "fast", "allow_busy"),
+    since="1.2.0",
+    summary="Begins a transaction, of which every command is rejected: there are no transactions yet.",
+)
 def multi(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Begin a transaction, in which every command is rejected up to EXEC or DISCARD."""
     session.in_transaction = True
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "exec",
+    arity=1,
+    flags=("noscript", "loading", "stale"),
+    since="1.2.0",
+    summary="Ends a transaction, of which nothing is carried out.",
+    allowed_in_transaction=True,
+)
 def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction; return an empty array if it had no command.
 
@@ -41,6 +60,14 @@ def exec_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return _EMPTY_ARRAY
 
 
+@COMMANDS.command(
+    "discard",
+    arity=1,
+    flags=("noscript", "loading", "stale", "fast", "allow_busy"),
+    since="2.0.0",
+    summary="Ends a transaction, of which nothing is carried out.",
+    allowed_in_transaction=True,
+)
 def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """End the transaction. Raises CommandError if there is none."""
     if not session.in_transaction:
@@ -49,68 +76,26 @@ def discard(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "watch",
+    arity=-2,
+    keys=ALL_KEYS,
+    flags=("noscript", "loading", "stale", "fast", "allow_busy"),
+    since="2.2.0",
+    summary="Is rejected: there are no transactions.",
+)
 def watch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Raise CommandError: without transactions WATCH would promise a check that never happens."""
     raise CommandError(f"ERR {NO_TRANSACTIONS}, so there is nothing that WATCH could guard")
 
 
+@COMMANDS.command(
+    "unwatch",
+    arity=1,
+    flags=("noscript", "loading", "stale", "fast", "allow_busy"),
+    since="2.2.0",
+    summary="Has no effect: no key is watched.",
+)
 def unwatch(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Return OK: no key is watched."""
     return Raw(OK)
-
-
-_FLAGS = ("noscript", "loading", "stale", "fast", "allow_busy")
-_CATEGORIES = ("@transaction",)
-COMMANDS = (
-    Command(
-        "multi",
-        multi,
-        1,
-        flags=_FLAGS,
-        categories=_CATEGORIES,
-        group="transactions",
-        since="1.2.0",
-        summary="Begins a transaction, of which every command is rejected: there are no transactions yet.",
-    ),
-    Command(
-        "exec",
-        exec_,
-        1,
-        flags=("noscript", "loading", "stale"),
-        categories=_CATEGORIES,
-        group="transactions",
-        since="1.2.0",
-        summary="Ends a transaction, of which nothing is carried out.",
-    ),
-    Command(
-        "discard",
-        discard,
-        1,
-        flags=_FLAGS,
-        categories=_CATEGORIES,
-        group="transactions",
-        since="2.0.0",
-        summary="Ends a transaction, of which nothing is carried out.",
-    ),
-    Command(
-        "watch",
-        watch,
-        -2,
-        keys=(1, -1, 1),
-        flags=_FLAGS,
-        categories=_CATEGORIES,
-        group="transactions",
-        since="2.2.0",
-        summary="Is rejected: there are no transactions.",
-    ),
-    Command(
-        "unwatch",
-        unwatch,
-        1,
-        flags=_FLAGS,
-        categories=_CATEGORIES,
-        group="transactions",
-        since="2.2.0",
-        summary="Has no effect: no key is watched.",
-    ),
-)

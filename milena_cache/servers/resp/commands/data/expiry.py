@@ -6,16 +6,17 @@ writes the object anew, by an atomic read-modify-write.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from milena_cache.memory.lru import Entry
 from milena_cache.objects.names import Object
 from milena_cache.reads.read_modify_write import DELETE, KEEP, Decide, NewValue, Otherwise
 from milena_cache.servers.resp.commands.data.reading import look
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp, expiry_in_ms
-from milena_cache.servers.resp.dispatch.command import Command, CommandError, Handler
+from milena_cache.servers.resp.dispatch.command import ONE_KEY, CommandError, Handler
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 
@@ -23,8 +24,11 @@ from milena_cache.servers.resp.state.context import Context
 _NO_KEY, _NO_EXPIRY = -2, -1
 
 
-def _telling(make: Callable[[int, int], int]) -> Handler[Context]:
-    """Return a handler that replies with `make(expiry, now)`, both in milliseconds since 1970."""
+COMMANDS = CommandTable[Context](keys=ONE_KEY, flags=("fast",), categories=("keyspace",))
+
+
+def _reply_of_expiry(make: Callable[[int, int], int]) -> Handler[Context]:
+    """Return a handler that replies with `make(expires_at, now)`, both in milliseconds since 1970."""
 
     def handler(context: Context, session: Session, argv: list[bytes]) -> Any:
         def convert(entry: Entry, _: int) -> int:
@@ -39,6 +43,57 @@ def _telling(make: Callable[[int, int], int]) -> Handler[Context]:
 
 def _in_seconds(milliseconds: int) -> int:
     return (milliseconds + 500) // 1000
+
+
+@COMMANDS.command(
+    "ttl",
+    arity=2,
+    access="read",
+    operation="get",
+    summary="Returns the expiration time in seconds of a key.",
+)
+@_reply_of_expiry
+def ttl(expires_at: int, now: int) -> int:
+    return _in_seconds(max(0, expires_at - now))
+
+
+@COMMANDS.command(
+    "pttl",
+    arity=2,
+    access="read",
+    operation="get",
+    since="2.6.0",
+    summary="Returns the expiration time in milliseconds of a key.",
+)
+@_reply_of_expiry
+def pttl(expires_at: int, now: int) -> int:
+    return max(0, expires_at - now)
+
+
+@COMMANDS.command(
+    "expiretime",
+    arity=2,
+    access="read",
+    operation="get",
+    since="7.0.0",
+    summary="Returns the expiration time of a key as a Unix timestamp.",
+)
+@_reply_of_expiry
+def expiretime(expires_at: int, now: int) -> int:
+    return _in_seconds(expires_at)
+
+
+@COMMANDS.command(
+    "pexpiretime",
+    arity=2,
+    access="read",
+    operation="get",
+    since="7.0.0",
+    summary="Returns the expiration time of a key as a Unix milliseconds timestamp.",
+)
+@_reply_of_expiry
+def pexpiretime(expires_at: int, now: int) -> int:
+    return expires_at
 
 
 @dataclass(slots=True)
@@ -88,27 +143,80 @@ def conditions(argv: list[bytes]) -> _Conditions:
     return found
 
 
-def _expire_command(name: str, *, seconds: bool, absolute: bool) -> Handler[Context]:
-    """Return the handler of EXPIRE, PEXPIRE, EXPIREAT or PEXPIREAT."""
+def _expire(context: Context, argv: list[bytes], name: str, *, seconds: bool, absolute: bool) -> Awaitable[int]:
+    """Change the expiry of a key as the command `name` does.
 
-    def handler(context: Context, session: Session, argv: list[bytes]) -> Any:
-        del session
-        wished = conditions(argv[3:])
-        now_ms = as_ms(context.clock.wall())
-        expires_ms = expiry_in_ms(argv[2], name, now_ms, seconds=seconds, absolute=absolute, positive=False)
-        expires_at = as_timestamp(expires_ms)
-        target, owned_since = context.place(argv[1])
+    `seconds`: the time is in seconds, not milliseconds; `absolute`: it counts from 1970, not from now.
+    """
+    wished = conditions(argv[3:])
+    now_ms = as_ms(context.clock.wall())
+    expires_ms = expiry_in_ms(argv[2], name, now_ms, seconds=seconds, absolute=absolute, positive=False)
+    expires_at = as_timestamp(expires_ms)
+    target, owned_since = context.place(argv[1])
 
-        def decide(entry: Entry) -> NewValue | Otherwise:
-            if entry.value is None or not wished.allow(entry.expires_at, expires_at):
-                return KEEP
-            return NewValue(entry.value, expires_at, only_expiry=True) if expires_ms > now_ms else DELETE
+    def decide(entry: Entry) -> NewValue | Otherwise:
+        if entry.value is None or not wished.allow(entry.expires_at, expires_at):
+            return KEEP
+        return NewValue(entry.value, expires_at, only_expiry=True) if expires_ms > now_ms else DELETE
 
-        return _modify(context, target, owned_since, decide)
-
-    return handler
+    return _modify(context, target, owned_since, decide)
 
 
+@COMMANDS.command(
+    "expire",
+    arity=-3,
+    access="modify",
+    operation="put",
+    summary="Sets the expiration time of a key in seconds.",
+)
+def expire(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return _expire(context, argv, "expire", seconds=True, absolute=False)
+
+
+@COMMANDS.command(
+    "pexpire",
+    arity=-3,
+    access="modify",
+    operation="put",
+    since="2.6.0",
+    summary="Sets the expiration time of a key in milliseconds.",
+)
+def pexpire(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return _expire(context, argv, "pexpire", seconds=False, absolute=False)
+
+
+@COMMANDS.command(
+    "expireat",
+    arity=-3,
+    access="modify",
+    operation="put",
+    since="1.2.0",
+    summary="Sets the expiration time of a key to a Unix timestamp.",
+)
+def expireat(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return _expire(context, argv, "expireat", seconds=True, absolute=True)
+
+
+@COMMANDS.command(
+    "pexpireat",
+    arity=-3,
+    access="modify",
+    operation="put",
+    since="2.6.0",
+    summary="Sets the expiration time of a key to a Unix milliseconds timestamp.",
+)
+def pexpireat(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return _expire(context, argv, "pexpireat", seconds=False, absolute=True)
+
+
+@COMMANDS.command(
+    "persist",
+    arity=2,
+    access="modify",
+    operation="put",
+    since="2.2.0",
+    summary="Removes the expiration time of a key.",
+)
 def persist(context: Context, session: Session, argv: list[bytes]) -> Any:
     del session
     target, owned_since = context.place(argv[1])
@@ -124,92 +232,3 @@ def persist(context: Context, session: Session, argv: list[bytes]) -> Any:
 async def _modify(context: Context, target: Object, owned_since: int, decide: Decide) -> int:
     """Return 1 if something was changed, else 0."""
     return int((await context.node.modify(target, decide, context.timeout, owned_since)).ack is not None)
-
-
-def _reader(name: str, handler: Handler[Context], summary: str, since: str) -> Command[Context]:
-    return Command(
-        name,
-        handler,
-        2,
-        "read",
-        (1, 1, 1),
-        "get",
-        ("readonly", "fast"),
-        ("keyspace",),
-        summary=summary,
-        since=since,
-    )
-
-
-def _writer(
-    name: str, handler: Handler[Context], arity: Literal[2, -3], summary: str, since: str
-) -> Command[Context]:
-    return Command(
-        name,
-        handler,
-        arity,
-        "modify",
-        (1, 1, 1),
-        "put",
-        ("write", "fast"),
-        ("keyspace",),
-        summary=summary,
-        since=since,
-    )
-
-
-COMMANDS = (
-    _reader(
-        "ttl",
-        _telling(lambda expires_at, now: _in_seconds(max(0, expires_at - now))),
-        "Returns the expiration time in seconds of a key.",
-        "1.0.0",
-    ),
-    _reader(
-        "pttl",
-        _telling(lambda expires_at, now: max(0, expires_at - now)),
-        "Returns the expiration time in milliseconds of a key.",
-        "2.6.0",
-    ),
-    _reader(
-        "expiretime",
-        _telling(lambda expires_at, _: _in_seconds(expires_at)),
-        "Returns the expiration time of a key as a Unix timestamp.",
-        "7.0.0",
-    ),
-    _reader(
-        "pexpiretime",
-        _telling(lambda expires_at, _: expires_at),
-        "Returns the expiration time of a key as a Unix milliseconds timestamp.",
-        "7.0.0",
-    ),
-    _writer(
-        "expire",
-        _expire_command("expire", seconds=True, absolute=False),
-        -3,
-        "Sets the expiration time of a key in seconds.",
-        "1.0.0",
-    ),
-    _writer(
-        "pexpire",
-        _expire_command("pexpire", seconds=False, absolute=False),
-        -3,
-        "Sets the expiration time of a key in milliseconds.",
-        "2.6.0",
-    ),
-    _writer(
-        "expireat",
-        _expire_command("expireat", seconds=True, absolute=True),
-        -3,
-        "Sets the expiration time of a key to a Unix timestamp.",
-        "1.2.0",
-    ),
-    _writer(
-        "pexpireat",
-        _expire_command("pexpireat", seconds=False, absolute=True),
-        -3,
-        "Sets the expiration time of a key to a Unix milliseconds timestamp.",
-        "2.6.0",
-    ),
-    _writer("persist", persist, 2, "Removes the expiration time of a key.", "2.2.0"),
-)

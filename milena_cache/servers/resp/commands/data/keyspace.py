@@ -21,9 +21,15 @@ from milena_cache.servers.resp.commands.data.reading import (
     read,
 )
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import (
+    ALL_KEYS,
+    KEY_OF_SUBCOMMAND,
+    ONE_KEY,
+    CommandError,
+    integer,
+)
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
 from milena_common.cluster.slots import slot_of
@@ -36,22 +42,29 @@ _EMBEDDED = 44
 _MAX_DIGITS = 20
 
 
-def exists(context: Context, session: Session, argv: list[bytes]) -> Any:
-    if len(argv) > MAX_KEYS_AT_ONCE:
-        return _exists_many(context, session, argv[1:])
-    there = exist(context, places(context, session, argv[1:]))
-    return sum(there) if isinstance(there, list) else _number(there)
+COMMANDS = CommandTable[Context](categories=("keyspace",))
 
 
-async def _exists_many(context: Context, session: Session, keys: list[bytes]) -> int:
-    there = exist(context, await place_all(context, session, keys, reading=True))
-    return sum(there if isinstance(there, list) else await there)
-
-
-async def _number(there: Awaitable[list[bool]]) -> int:
-    return sum(await there)
-
-
+@COMMANDS.command(
+    "unlink",
+    arity=-2,
+    access="modify",
+    keys=ALL_KEYS,
+    operation="delete",
+    flags=("fast",),
+    since="4.0.0",
+    complexity="O(N) where N is the number of keys.",
+    summary="Deletes one or more keys.",
+)
+@COMMANDS.command(
+    "del",
+    arity=-2,
+    access="modify",
+    keys=ALL_KEYS,
+    operation="delete",
+    complexity="O(N) where N is the number of keys.",
+    summary="Deletes one or more keys.",
+)
 def delete(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > MAX_KEYS_AT_ONCE:
         return _delete_many(context, session, argv[1:])
@@ -83,16 +96,75 @@ async def _delete_after(context: Context, targets: list[Place], there: Awaitable
     return reply if isinstance(reply, int) else await reply
 
 
+@COMMANDS.command(
+    "touch",
+    arity=-2,
+    access="read",
+    keys=ALL_KEYS,
+    operation="get",
+    flags=("fast",),
+    since="3.2.1",
+    complexity="O(N) where N is the number of keys.",
+    summary="Returns the number of existing keys out of those specified.",
+)
+@COMMANDS.command(
+    "exists",
+    arity=-2,
+    access="read",
+    keys=ALL_KEYS,
+    operation="get",
+    flags=("fast",),
+    complexity="O(N) where N is the number of keys.",
+    summary="Determines whether one or more keys exist.",
+)
+def exists(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) > MAX_KEYS_AT_ONCE:
+        return _exists_many(context, session, argv[1:])
+    there = exist(context, places(context, session, argv[1:]))
+    return sum(there) if isinstance(there, list) else _number(there)
+
+
+async def _exists_many(context: Context, session: Session, keys: list[bytes]) -> int:
+    there = exist(context, await place_all(context, session, keys, reading=True))
+    return sum(there if isinstance(there, list) else await there)
+
+
+async def _number(there: Awaitable[list[bool]]) -> int:
+    return sum(await there)
+
+
+@COMMANDS.command(
+    "type",
+    arity=2,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    flags=("fast",),
+    summary="Determines the type of value stored at a key.",
+)
 def type_(context: Context, session: Session, argv: list[bytes]) -> Any:
     return look(context, session, argv[1], lambda entry, _: Simple("none" if entry.value is None else "string"))
 
 
+@COMMANDS.command(
+    "dbsize",
+    arity=1,
+    flags=("readonly", "fast"),
+    group="server",
+    summary="Returns the number of keys that this node holds in memory.",
+)
 def dbsize(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Return the number of entries and dirty entries in memory: only S3 could count the bucket."""
     del session, argv
     return len(context.node.memory) + len(context.node.dirty.entries)
 
 
+@COMMANDS.command(
+    "randomkey",
+    arity=1,
+    flags=("readonly",),
+    summary="Returns a key that this node holds in memory.",
+)
 def randomkey(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Return a key that the node has in memory, chosen by the clock; None if there is none."""
     del session, argv
@@ -117,6 +189,25 @@ def _is_there(context: Context, key: bytes) -> bool:
     return entry is not None and entry.value is not None and not is_expired(entry.expires_at, context.clock.wall())
 
 
+COMMANDS.parent(
+    "object",
+    access="read",
+    keys=KEY_OF_SUBCOMMAND,
+    since="2.2.3",
+    complexity="Depends on subcommand.",
+    summary="A container for object introspection commands.",
+)
+
+
+@COMMANDS.command(
+    "object|encoding",
+    arity=3,
+    access="read",
+    keys=KEY_OF_SUBCOMMAND,
+    since="2.2.3",
+    usage="<key>",
+    summary="Returns the encoding that Redis would use for the value: int, embstr or raw.",
+)
 def encoding(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Reply with the encoding that Redis would use for the value."""
     return read(context, session, argv[2], lambda entry: None if entry.value is None else encoded_as(entry.value))
@@ -134,6 +225,15 @@ def encoded_as(value: bytes) -> bytes:
     return b"embstr" if len(value) <= _EMBEDDED else b"raw"
 
 
+@COMMANDS.command(
+    "object|freq",
+    arity=3,
+    access="read",
+    keys=KEY_OF_SUBCOMMAND,
+    since="4.0.0",
+    usage="<key>",
+    summary="Is rejected for keys that exist: their reads are not counted.",
+)
 def freq(context: Context, session: Session, argv: list[bytes]) -> Any:
     def not_supported(entry: Entry, _: int) -> None:
         if entry.value is not None:
@@ -145,138 +245,15 @@ def freq(context: Context, session: Session, argv: list[bytes]) -> Any:
     return look(context, session, argv[2], not_supported)
 
 
+@COMMANDS.command(
+    "object|idletime",
+    arity=3,
+    access="read",
+    keys=KEY_OF_SUBCOMMAND,
+    since="2.2.3",
+    usage="<key>",
+    summary="Returns 0 for keys that exist: the time of their last read is not recorded.",
+)
 def idletime(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Reply 0 for a key that exists: the time of its last read is not recorded."""
     return look(context, session, argv[2], lambda entry, _: None if entry.value is None else 0)
-
-
-_READ = ("readonly", "fast")
-_KEYSPACE = ("keyspace",)
-_ALL = "O(N) where N is the number of keys."
-
-COMMANDS = (
-    Command(
-        "del",
-        delete,
-        -2,
-        "modify",
-        (1, -1, 1),
-        "delete",
-        ("write",),
-        _KEYSPACE,
-        summary="Deletes one or more keys.",
-        complexity=_ALL,
-    ),
-    Command(
-        "unlink",
-        delete,
-        -2,
-        "modify",
-        (1, -1, 1),
-        "delete",
-        ("write", "fast"),
-        _KEYSPACE,
-        summary="Deletes one or more keys.",
-        since="4.0.0",
-        complexity=_ALL,
-    ),
-    Command(
-        "exists",
-        exists,
-        -2,
-        "read",
-        (1, -1, 1),
-        "get",
-        _READ,
-        _KEYSPACE,
-        summary="Determines whether one or more keys exist.",
-        complexity=_ALL,
-    ),
-    Command(
-        "touch",
-        exists,
-        -2,
-        "read",
-        (1, -1, 1),
-        "get",
-        _READ,
-        _KEYSPACE,
-        summary="Returns the number of existing keys out of those specified.",
-        since="3.2.1",
-        complexity=_ALL,
-    ),
-    Command(
-        "type",
-        type_,
-        2,
-        "read",
-        (1, 1, 1),
-        "get",
-        _READ,
-        _KEYSPACE,
-        summary="Determines the type of value stored at a key.",
-    ),
-    Command(
-        "dbsize",
-        dbsize,
-        1,
-        flags=_READ,
-        categories=_KEYSPACE,
-        group="server",
-        summary="Returns the number of keys that this node holds in memory.",
-    ),
-    Command(
-        "randomkey",
-        randomkey,
-        1,
-        flags=("readonly",),
-        categories=_KEYSPACE,
-        summary="Returns a key that this node holds in memory.",
-    ),
-    Command(
-        "object",
-        no_handler,
-        -2,
-        "read",
-        (2, 2, 1),
-        summary="A container for object introspection commands.",
-        since="2.2.3",
-        complexity="Depends on subcommand.",
-    ),
-    Command(
-        "object|encoding",
-        encoding,
-        3,
-        "read",
-        (2, 2, 1),
-        flags=("readonly",),
-        categories=_KEYSPACE,
-        summary="Returns the encoding that Redis would use for the value: int, embstr or raw.",
-        since="2.2.3",
-        usage="<key>",
-    ),
-    Command(
-        "object|freq",
-        freq,
-        3,
-        "read",
-        (2, 2, 1),
-        flags=("readonly",),
-        categories=_KEYSPACE,
-        summary="Is rejected for keys that exist: their reads are not counted.",
-        since="4.0.0",
-        usage="<key>",
-    ),
-    Command(
-        "object|idletime",
-        idletime,
-        3,
-        "read",
-        (2, 2, 1),
-        flags=("readonly",),
-        categories=_KEYSPACE,
-        summary="Returns 0 for keys that exist: the time of their last read is not recorded.",
-        since="2.2.3",
-        usage="<key>",
-    ),
-)

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.objects.object_store import Page
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -34,6 +35,19 @@ _BEGINNING = Place(b"", "", b"")
 _SCHEME = b"s3://"
 
 
+COMMANDS = CommandTable[Context]()
+
+
+@COMMANDS.command(
+    "scan",
+    arity=-2,
+    operation="list",
+    flags=("readonly",),
+    categories=("keyspace", "read", "slow"),
+    since="2.8.0",
+    complexity="O(1) for every call. O(N) for a complete iteration.",
+    summary="Iterates over the keys of the default bucket that this node owns.",
+)
 def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
     del session
     cursor = _cursor(argv[1])
@@ -131,18 +145,3 @@ def _cursor(word: bytes) -> int:
     if not word.isdigit() or int(word[:21]) >= 2**64:
         raise CommandError("ERR invalid cursor")
     return int(word)
-
-
-COMMANDS = (
-    Command(
-        "scan",
-        scan,
-        -2,
-        operation="list",
-        flags=("readonly",),
-        categories=("keyspace", "read", "slow"),
-        summary="Iterates over the keys of the default bucket that this node owns.",
-        since="2.8.0",
-        complexity="O(1) for every call. O(N) for a complete iteration.",
-    ),
-)

@@ -25,38 +25,38 @@ from milena_cache.servers.resp.commands.data.reading import (
 from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
 from milena_cache.servers.resp.commands.data.writing import write_all
-from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer, wrong_arity
+from milena_cache.servers.resp.dispatch.command import (
+    ALL_KEYS,
+    KEYS_WITH_VALUES,
+    ONE_KEY,
+    CommandError,
+    integer,
+    wrong_arity,
+)
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 
+COMMANDS = CommandTable[Context](group="string", categories=("string",))
 
+
+@COMMANDS.command(
+    "get",
+    arity=2,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    flags=("fast",),
+    summary="Returns the string value of a key.",
+)
 def get(context: Context, session: Session, argv: list[bytes]) -> Any:
     target, owned_since = context.place(argv[1])
     if session.tracking:
         context.tracking.track(session.id, target.cache_key)
     return context.node.read(target, context.timeout, owned_since)
-
-
-def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
-    return look(context, session, argv[1], lambda _, size: size)
-
-
-def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
-    start, end = integer(argv[2]), integer(argv[3])
-    return read(context, session, argv[1], lambda entry: part_of(entry.value or b"", start, end))
-
-
-def part_of(value: bytes, start: int, end: int) -> bytes:
-    """Return the bytes from `start` to `end`, both included; negative positions count from the end."""
-    size = len(value)
-    if start < 0 and end < 0 and start > end:
-        return b""
-    start = max(0, start + size if start < 0 else start)
-    end = max(0, end + size if end < 0 else end)
-    return value[start : end + 1]
 
 
 class _Room:
@@ -66,7 +66,7 @@ class _Room:
         self._limit = limit
         self._remaining = limit
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Take `size` bytes. Raises CommandError if fewer are left."""
         self._remaining -= size
         if self._remaining < 0:
@@ -75,6 +75,16 @@ class _Room:
             )
 
 
+@COMMANDS.command(
+    "mget",
+    arity=-2,
+    access="read",
+    keys=ALL_KEYS,
+    operation="get",
+    flags=("fast",),
+    complexity="O(N) where N is the number of keys to retrieve.",
+    summary="Returns the string values of one or more keys.",
+)
 def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
     keys = argv[1:]
     limit = max(context.config.resp_output_bytes, context.config.max_value_bytes)
@@ -88,7 +98,7 @@ def mget(context: Context, session: Session, argv: list[bytes]) -> Any:
         number = context.plain_gets.serve(keys, context.clock.now(), parts, limit)
     if number == len(keys):
         return Pieces((b"*%d\r\n" % number, *parts))
-    room.take(sum(map(len, parts)))
+    room.reserve(sum(map(len, parts)))
 
     others = _values(context, places(context, session, keys[number:]), room, missing)
     parts.insert(0, b"*%d\r\n" % len(keys))
@@ -101,7 +111,7 @@ def _values(
     """Return the encoded values of `targets`, or an awaitable of them."""
 
     def encoded(value: bytes | None) -> bytes:
-        room.take(len(value or b""))
+        room.reserve(len(value or b""))
         return missing if value is None else bulk(value)
 
     def known(place: Place) -> bytes | None:
@@ -126,29 +136,120 @@ async def _and_others(parts: list[bytes], others: Awaitable[list[bytes]]) -> Pie
     return Pieces((*parts, *await others))
 
 
-def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
-    if len(argv) % 2 == 0:
-        raise wrong_arity("mset")
-    for value in argv[2::2]:
-        check_value_size(len(value), context.config.max_value_bytes)
-    if len(argv) > 2 * MAX_KEYS_AT_ONCE:
-        return _mset_many(context, session, argv)
-    return _mset(context, places(context, session, argv[1::2], reading=False), argv)
+@COMMANDS.command(
+    "getex",
+    arity=-2,
+    access="modify",
+    keys=ONE_KEY,
+    operation="get",
+    flags=("fast",),
+    since="6.2.0",
+    summary="Returns the string value of a key after setting its expiration time.",
+)
+def getex(context: Context, session: Session, argv: list[bytes]) -> Any:
+    options = getex_options(argv)
+    if not options.expiry_option and not options.persist:
+        return get(context, session, argv)
+    target, owned_since = context.place(argv[1])
+
+    def decide(entry: Entry) -> NewValue | Otherwise:
+        if entry.value is None:
+            return KEEP
+        now_ms = _now_ms(context)
+        expires_ms = options.expires_ms("getex", now_ms) if options.expiry_option else 0
+        if not expires_ms:
+            return NewValue(entry.value, only_expiry=True) if entry.expires_at else KEEP
+        return NewValue(entry.value, as_timestamp(expires_ms), only_expiry=True) if expires_ms > now_ms else DELETE
+
+    return _before(context, target, owned_since, decide)
 
 
-async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    reply = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
-    return reply if isinstance(reply, Raw) else await reply
+@COMMANDS.command(
+    "getdel",
+    arity=2,
+    access="modify",
+    keys=ONE_KEY,
+    operation="delete",
+    flags=("fast",),
+    since="6.2.0",
+    summary="Returns the string value of a key after deleting the key.",
+)
+def getdel(context: Context, session: Session, argv: list[bytes]) -> Any:
+    target, owned_since = context.place(argv[1])
+    return _before(context, target, owned_since, lambda entry: DELETE)
 
 
-def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:
-    writes = (
-        Change(place, value, owned_since=owned_since)
-        for (place, owned_since), value in zip(targets, argv[2::2], strict=True)
-    )
-    return write_all(context, writes, Raw(OK))
+async def _before(context: Context, target: Object, owned_since: int, decide: Decide) -> bytes | None:
+    return (await context.node.modify(target, decide, context.timeout, owned_since, counted=True)).before.value
 
 
+def _now_ms(context: Context) -> int:
+    return as_ms(context.clock.wall())
+
+
+@COMMANDS.command(
+    "strlen",
+    arity=2,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    flags=("fast",),
+    since="2.2.0",
+    summary="Returns the length of a string value.",
+)
+def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
+    return look(context, session, argv[1], lambda _, size: size)
+
+
+@COMMANDS.command(
+    "substr",
+    arity=4,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    complexity="O(N) where N is the length of the returned string.",
+    summary="Returns a substring of the string stored at a key.",
+)
+@COMMANDS.command(
+    "getrange",
+    arity=4,
+    access="read",
+    keys=ONE_KEY,
+    operation="get",
+    since="2.4.0",
+    complexity="O(N) where N is the length of the returned string.",
+    summary="Returns a substring of the string stored at a key.",
+)
+def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
+    start, end = integer(argv[2]), integer(argv[3])
+    return read(context, session, argv[1], lambda entry: part_of(entry.value or b"", start, end))
+
+
+def part_of(value: bytes, start: int, end: int) -> bytes:
+    """Return the bytes from `start` to `end`, both included; negative positions count from the end."""
+    size = len(value)
+    if start < 0 and end < 0 and start > end:
+        return b""
+    start = max(0, start + size if start < 0 else start)
+    end = max(0, end + size if end < 0 else end)
+    return value[start : end + 1]
+
+
+def is_modifying(argv: list[bytes]) -> bool:
+    """True if the effect or the reply of a SET depends on the existing object."""
+    return len(argv) > 3 and not DEPENDS.isdisjoint(word.upper() for word in argv[3:])
+
+
+@COMMANDS.command(
+    "set",
+    arity=-3,
+    access="write",
+    keys=ONE_KEY,
+    operation="put",
+    flags=("denyoom",),
+    summary="Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
+    alone=is_modifying,
+)
 def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
     if context.node.writes.keeps_in_memory and len(argv) == 3 and not session.tracking:
         since = context.ownership.mine_since(argv[1])
@@ -163,11 +264,6 @@ def set_(context: Context, session: Session, argv: list[bytes]) -> Any:
         return _set_if(context, options, target, owned_since, value, expires_at)
     change = Change(target, value, owned_since=owned_since, expires_at=expires_at)
     return context.node.writes.begin(change, options.durability, context.timeout)
-
-
-def is_modifying(argv: list[bytes]) -> bool:
-    """True if the effect or the reply of a SET depends on the existing object."""
-    return len(argv) > 3 and not DEPENDS.isdisjoint(word.upper() for word in argv[3:])
 
 
 async def _set_if(
@@ -201,147 +297,35 @@ async def _set_if(
     return Raw(OK) if allowed(before) else None
 
 
-def getdel(context: Context, session: Session, argv: list[bytes]) -> Any:
-    target, owned_since = context.place(argv[1])
-    return _before(context, target, owned_since, lambda entry: DELETE)
-
-
-def getex(context: Context, session: Session, argv: list[bytes]) -> Any:
-    options = getex_options(argv)
-    if not options.expiry_option and not options.persist:
-        return get(context, session, argv)
-    target, owned_since = context.place(argv[1])
-
-    def decide(entry: Entry) -> NewValue | Otherwise:
-        if entry.value is None:
-            return KEEP
-        now_ms = _now_ms(context)
-        expires_ms = options.expires_ms("getex", now_ms) if options.expiry_option else 0
-        if not expires_ms:
-            return NewValue(entry.value, only_expiry=True) if entry.expires_at else KEEP
-        return NewValue(entry.value, as_timestamp(expires_ms), only_expiry=True) if expires_ms > now_ms else DELETE
-
-    return _before(context, target, owned_since, decide)
-
-
-async def _before(context: Context, target: Object, owned_since: int, decide: Decide) -> bytes | None:
-    return (await context.node.modify(target, decide, context.timeout, owned_since, counted=True)).before.value
-
-
-def _now_ms(context: Context) -> int:
-    return as_ms(context.clock.wall())
-
-
-_READ = ("readonly", "fast")
-_STRING = ("string",)
-
-COMMANDS = (
-    Command(
-        "get",
-        get,
-        2,
-        "read",
-        (1, 1, 1),
-        "get",
-        _READ,
-        _STRING,
-        "string",
-        "Returns the string value of a key.",
-    ),
-    Command(
-        "mget",
-        mget,
-        -2,
-        "read",
-        (1, -1, 1),
-        "get",
-        _READ,
-        _STRING,
-        "string",
-        "Returns the string values of one or more keys.",
-        complexity="O(N) where N is the number of keys to retrieve.",
-    ),
-    Command(
-        "getex",
-        getex,
-        -2,
-        "modify",
-        (1, 1, 1),
-        "get",
-        ("write", "fast"),
-        _STRING,
-        "string",
-        "Returns the string value of a key after setting its expiration time.",
-        "6.2.0",
-    ),
-    Command(
-        "getdel",
-        getdel,
-        2,
-        "modify",
-        (1, 1, 1),
-        "delete",
-        ("write", "fast"),
-        _STRING,
-        "string",
-        "Returns the string value of a key after deleting the key.",
-        "6.2.0",
-    ),
-    Command(
-        "strlen",
-        strlen,
-        2,
-        "read",
-        (1, 1, 1),
-        "get",
-        _READ,
-        _STRING,
-        "string",
-        "Returns the length of a string value.",
-        "2.2.0",
-    ),
-    *(
-        Command(
-            name,
-            getrange,
-            4,
-            "read",
-            (1, 1, 1),
-            "get",
-            ("readonly",),
-            _STRING,
-            "string",
-            "Returns a substring of the string stored at a key.",
-            since,
-            "O(N) where N is the length of the returned string.",
-        )
-        for name, since in (("getrange", "2.4.0"), ("substr", "1.0.0"))
-    ),
-    Command(
-        "set",
-        set_,
-        -3,
-        "write",
-        (1, 1, 1),
-        "put",
-        ("write", "denyoom"),
-        _STRING,
-        "string",
-        "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
-        alone=is_modifying,
-    ),
-    Command(
-        "mset",
-        mset,
-        -3,
-        "modify",
-        (1, -1, 2),
-        "put",
-        ("write", "denyoom"),
-        _STRING,
-        "string",
-        "Creates or modifies the string values of one or more keys.",
-        "1.0.1",
-        "O(N) where N is the number of keys to set.",
-    ),
+@COMMANDS.command(
+    "mset",
+    arity=-3,
+    access="modify",
+    keys=KEYS_WITH_VALUES,
+    operation="put",
+    flags=("denyoom",),
+    since="1.0.1",
+    complexity="O(N) where N is the number of keys to set.",
+    summary="Creates or modifies the string values of one or more keys.",
 )
+def mset(context: Context, session: Session, argv: list[bytes]) -> Any:
+    if len(argv) % 2 == 0:
+        raise wrong_arity("mset")
+    for value in argv[2::2]:
+        check_value_size(len(value), context.config.max_value_bytes)
+    if len(argv) > 2 * MAX_KEYS_AT_ONCE:
+        return _mset_many(context, session, argv)
+    return _mset(context, places(context, session, argv[1::2], reading=False), argv)
+
+
+async def _mset_many(context: Context, session: Session, argv: list[bytes]) -> Raw:
+    reply = _mset(context, await place_all(context, session, argv[1::2], reading=False), argv)
+    return reply if isinstance(reply, Raw) else await reply
+
+
+def _mset(context: Context, targets: list[Place], argv: list[bytes]) -> Any:
+    writes = (
+        Change(place, value, owned_since=owned_since)
+        for (place, owned_since), value in zip(targets, argv[2::2], strict=True)
+    )
+    return write_all(context, writes, Raw(OK))

@@ -10,9 +10,9 @@ from hashlib import sha1
 from itertools import islice
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError, Handler, integer
+from milena_cache.servers.resp.dispatch.command import CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.cluster.slots import SLOTS, slot_of
 from milena_common.resp.encoding import Raw, Verbatim
@@ -22,6 +22,24 @@ STEP = 2000
 MAX_COUNT = 2**63
 
 
+COMMANDS = CommandTable[Context](group="cluster")
+
+
+COMMANDS.parent(
+    "cluster",
+    group="cluster",
+    since="3.0.0",
+    summary="A container for cluster commands.",
+)
+
+
+@COMMANDS.command(
+    "cluster|info",
+    arity=2,
+    flags=("stale", "loading"),
+    since="3.0.0",
+    summary="Returns information about the state of a node.",
+)
 def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     ring = context.ring.members(context.ownership)
     assigned = sum(last - first + 1 for node, _ in ring for first, last in node.ranges)
@@ -43,6 +61,13 @@ def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     return Verbatim("".join(f"{name}:{value}\r\n" for name, value in fields.items()))
 
 
+@COMMANDS.command(
+    "cluster|myid",
+    arity=2,
+    flags=("stale", "loading"),
+    since="3.0.0",
+    summary="Returns the ID of a node.",
+)
 def my_id(context: Context, session: Session, argv: list[bytes]) -> str:
     me = context.ownership.me
     return next(
@@ -51,14 +76,35 @@ def my_id(context: Context, session: Session, argv: list[bytes]) -> str:
     )
 
 
+@COMMANDS.command(
+    "cluster|nodes",
+    arity=2,
+    flags=("stale", "loading"),
+    since="3.0.0",
+    summary="Returns the cluster configuration for a node.",
+)
 def nodes(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     return Verbatim(context.ring.nodes(context.ownership))
 
 
+@COMMANDS.command(
+    "cluster|slots",
+    arity=2,
+    flags=("stale", "loading"),
+    since="3.0.0",
+    summary="Returns the mapping of cluster slots to nodes.",
+)
 def slots(context: Context, session: Session, argv: list[bytes]) -> Raw:
     return context.ring.slots(context.ownership)
 
 
+@COMMANDS.command(
+    "cluster|shards",
+    arity=2,
+    flags=("stale", "loading"),
+    since="7.0.0",
+    summary="Returns the mapping of cluster slots to shards.",
+)
 def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     ring = context.ring
     return [
@@ -82,10 +128,26 @@ def shards(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     ]
 
 
+@COMMANDS.command(
+    "cluster|keyslot",
+    arity=3,
+    flags=("stale",),
+    since="3.0.0",
+    usage="<key>",
+    summary="Returns the hash slot for a key.",
+)
 def keyslot(context: Context, session: Session, argv: list[bytes]) -> int:
     return slot_of(argv[2])
 
 
+@COMMANDS.command(
+    "cluster|countkeysinslot",
+    arity=3,
+    flags=("stale",),
+    since="3.0.0",
+    usage="<slot>",
+    summary="Returns how many keys of a slot this node holds.",
+)
 async def countkeysinslot(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(
         await _held(
@@ -94,6 +156,14 @@ async def countkeysinslot(context: Context, session: Session, argv: list[bytes])
     )
 
 
+@COMMANDS.command(
+    "cluster|getkeysinslot",
+    arity=4,
+    flags=("stale",),
+    since="3.0.0",
+    usage="<slot> <count>",
+    summary="Returns keys of a slot that this node holds.",
+)
 async def getkeysinslot(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
     limit = integer(argv[3])
     slot = _slot(argv[2], "ERR Invalid slot or number of keys")
@@ -120,6 +190,14 @@ async def _held(context: Context, slot: int, limit: int) -> list[bytes]:
     return found[:limit]
 
 
+@COMMANDS.command(
+    "cluster|replicas",
+    arity=3,
+    flags=("stale",),
+    since="5.0.0",
+    usage="<node-id>",
+    summary="Returns nothing: there are no replicas.",
+)
 def replicas(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     name = argv[2].decode(errors="replace")
     if all(node.id != name for node, _ in context.ring.members(context.ownership)):
@@ -127,6 +205,13 @@ def replicas(context: Context, session: Session, argv: list[bytes]) -> list[Any]
     return []
 
 
+@COMMANDS.command(
+    "cluster|links",
+    arity=2,
+    flags=("stale", "loading"),
+    since="7.0.0",
+    summary="Returns nothing: there is no cluster bus between nodes.",
+)
 def links(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return []
 
@@ -136,37 +221,3 @@ def _slot(word: bytes, error: str) -> int:
     if not 0 <= slot < SLOTS:
         raise CommandError(error)
     return slot
-
-
-def _subcommand(
-    name: str, handler: Handler[Context], arity: int, since: str, usage: str, summary: str
-) -> Command[Context]:
-    return Command(
-        f"cluster|{name}",
-        handler,
-        arity,
-        flags=("stale", "loading") if arity == 2 else ("stale",),
-        group="cluster",
-        since=since,
-        usage=usage,
-        summary=summary,
-    )
-
-
-COMMANDS = (
-    Command("cluster", no_handler, -2, group="cluster", since="3.0.0", summary="A container for cluster commands."),
-    _subcommand("info", info, 2, "3.0.0", "", "Returns information about the state of a node."),
-    _subcommand("myid", my_id, 2, "3.0.0", "", "Returns the ID of a node."),
-    _subcommand("nodes", nodes, 2, "3.0.0", "", "Returns the cluster configuration for a node."),
-    _subcommand("slots", slots, 2, "3.0.0", "", "Returns the mapping of cluster slots to nodes."),
-    _subcommand("shards", shards, 2, "7.0.0", "", "Returns the mapping of cluster slots to shards."),
-    _subcommand("keyslot", keyslot, 3, "3.0.0", "<key>", "Returns the hash slot for a key."),
-    _subcommand(
-        "countkeysinslot", countkeysinslot, 3, "3.0.0", "<slot>", "Returns how many keys of a slot this node holds."
-    ),
-    _subcommand(
-        "getkeysinslot", getkeysinslot, 4, "3.0.0", "<slot> <count>", "Returns keys of a slot that this node holds."
-    ),
-    _subcommand("replicas", replicas, 3, "5.0.0", "<node-id>", "Returns nothing: there are no replicas."),
-    _subcommand("links", links, 2, "7.0.0", "", "Returns nothing: there is no cluster bus between nodes."),
-)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from milena_cache.servers.resp.dispatch.command import SYNTAX, Access, Command, CommandError
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.dispatch.subcommands import find
@@ -26,6 +27,9 @@ OF_ACCESS: dict[Access, tuple[tuple[str, ...], tuple[str, ...]]] = {
 OF_FLAG = {"readonly": ("read",), "write": ("write",), "admin": ("admin", "dangerous"), "fast": ("fast",)}
 
 
+COMMANDS = CommandTable[Context](flags=("loading", "stale"), categories=("connection",), group="server")
+
+
 def flags_of(command: Command[Context]) -> list[str]:
     given = () if command.subcommands else OF_ACCESS[command.access][0]
     return list(dict.fromkeys((*given, *command.flags)))
@@ -35,8 +39,7 @@ def categories_of(command: Command[Context]) -> list[str]:
     flags = flags_of(command)
     implied = [category for flag in flags for category in OF_FLAG.get(flag, ())]
     speed = () if "fast" in flags else ("slow",)
-    named = [category.removeprefix("@") for category in command.categories]
-    return [f"@{category}" for category in dict.fromkeys((*implied, *named, *speed))]
+    return [f"@{category}" for category in dict.fromkeys((*implied, *command.categories, *speed))]
 
 
 def described(command: Command[Context]) -> list[Any]:
@@ -92,26 +95,63 @@ def _named(context: Context, argv: Iterable[bytes]) -> Iterator[tuple[bytes, Com
     return ((word, by_name.get(word.lower())) for word in argv)
 
 
+@COMMANDS.command(
+    "command",
+    arity=-1,
+    since="2.8.13",
+    complexity="O(N) where N is the total number of commands",
+    summary="Returns detailed information about all commands.",
+)
 def command(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return [described(each) for each in context.commands.values()]
 
 
+@COMMANDS.command(
+    "command|count",
+    arity=2,
+    since="2.8.13",
+    summary="Returns a count of commands.",
+)
 def count(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(context.commands)
 
 
+@COMMANDS.command(
+    "command|info",
+    arity=-2,
+    since="2.8.13",
+    complexity="O(N) where N is the number of commands to look up",
+    usage="[<command-name> ...]",
+    summary="Returns information about one, multiple or all commands.",
+)
 def info(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     if len(argv) == 2:
         return command(context, session, argv)
     return [described(each) if each else None for _, each in _named(context, argv[2:])]
 
 
+@COMMANDS.command(
+    "command|docs",
+    arity=-2,
+    since="7.0.0",
+    complexity="O(N) where N is the number of commands to look up",
+    usage="[<command-name> ...]",
+    summary="Returns documentary information about one, multiple or all commands.",
+)
 def docs(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     if len(argv) == 2:
         return {each.name: documented(each) for each in context.commands.values()}
     return {each.name: documented(each) for _, each in _named(context, argv[2:]) if each}
 
 
+@COMMANDS.command(
+    "command|getkeys",
+    arity=-4,
+    since="2.8.13",
+    complexity="O(N) where N is the number of arguments to the command",
+    usage="<full-command>",
+    summary="Extracts the key names from an arbitrary command.",
+)
 def getkeys(context: Context, session: Session, argv: list[bytes]) -> list[bytes]:
     requested = argv[2:]
     found = find(context.commands, requested)
@@ -124,6 +164,14 @@ def getkeys(context: Context, session: Session, argv: list[bytes]) -> list[bytes
     return found.keys_in(requested)
 
 
+@COMMANDS.command(
+    "command|list",
+    arity=-2,
+    since="7.0.0",
+    complexity="O(N) where N is the total number of commands",
+    usage="[FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",
+    summary="Returns a list of command names.",
+)
 def list_(context: Context, session: Session, argv: list[bytes]) -> list[str]:
     chosen: Callable[[Command[Context]], bool]
     match [word.upper() for word in argv[2:4]]:
@@ -140,78 +188,3 @@ def list_(context: Context, session: Session, argv: list[bytes]) -> list[str]:
         case _:
             raise CommandError(SYNTAX)
     return [each.name for each in _every(context) if chosen(each)]
-
-
-_FLAGS = ("loading", "stale")
-_CONNECTION = ("@connection",)
-COMMANDS = (
-    Command(
-        "command",
-        command,
-        -1,
-        flags=_FLAGS,
-        categories=_CONNECTION,
-        group="server",
-        since="2.8.13",
-        complexity="O(N) where N is the total number of commands",
-        summary="Returns detailed information about all commands.",
-    ),
-    Command(
-        "command|count",
-        count,
-        2,
-        flags=_FLAGS,
-        categories=_CONNECTION,
-        group="server",
-        since="2.8.13",
-        summary="Returns a count of commands.",
-    ),
-    Command(
-        "command|info",
-        info,
-        -2,
-        flags=_FLAGS,
-        categories=_CONNECTION,
-        group="server",
-        since="2.8.13",
-        complexity="O(N) where N is the number of commands to look up",
-        usage="[<command-name> ...]",
-        summary="Returns information about one, multiple or all commands.",
-    ),
-    Command(
-        "command|docs",
-        docs,
-        -2,
-        flags=_FLAGS,
-        categories=_CONNECTION,
-        group="server",
-        since="7.0.0",
-        complexity="O(N) where N is the number of commands to look up",
-        usage="[<command-name> ...]",
-        summary="Returns documentary information about one, multiple or all commands.",
-    ),
-    Command(
-        "command|getkeys",
-        getkeys,
-        -4,
-        flags=_FLAGS,
-        categories=_CONNECTION,
-        group="server",
-        since="2.8.13",
-        complexity="O(N) where N is the number of arguments to the command",
-        usage="<full-command>",
-        summary="Extracts the key names from an arbitrary command.",
-    ),
-    Command(
-        "command|list",
-        list_,
-        -2,
-        flags=_FLAGS,
-        categories=_CONNECTION,
-        group="server",
-        since="7.0.0",
-        complexity="O(N) where N is the total number of commands",
-        usage="[FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",
-        summary="Returns a list of command names.",
-    ),
-)

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from milena_cache.servers.resp.commands.server.info_sections import POLICY, totals
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import MAX_ENTRIES
 from milena_common.resp.encoding import OK, Raw
 
 GREATEST = 2**63 - 1
+
+
+COMMANDS = CommandTable[Context](flags=("admin", "noscript", "loading", "stale"), group="server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,22 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
+COMMANDS.parent(
+    "config",
+    group="server",
+    since="2.0.0",
+    summary="A container for configuration commands.",
+)
+
+
+@COMMANDS.command(
+    "config|get",
+    arity=-3,
+    since="2.0.0",
+    complexity="O(N) when N is the number of configuration parameters provided",
+    usage="<pattern> [<pattern> ...]",
+    summary="Returns the effective values of configuration parameters.",
+)
 def get(context: Context, session: Session, argv: list[bytes]) -> dict[str, str]:
     patterns = [Glob(word.lower()) for word in argv[2:]]
     return {
@@ -103,6 +122,14 @@ def get(context: Context, session: Session, argv: list[bytes]) -> dict[str, str]
     }
 
 
+@COMMANDS.command(
+    "config|set",
+    arity=-4,
+    since="2.0.0",
+    complexity="O(N) when N is the number of configuration parameters provided",
+    usage="<directive> <value> [<directive> <value> ...]",
+    summary="Sets configuration parameters until the node stops.",
+)
 def set_(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Make all of the changes, or none. Raises CommandError."""
     if len(argv) % 2:
@@ -132,59 +159,23 @@ def _failed(name: str, reason: str) -> CommandError:
     return CommandError(f"ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")
 
 
+@COMMANDS.command(
+    "config|resetstat",
+    arity=2,
+    since="2.0.0",
+    summary="Resets the statistics that INFO shows.",
+)
 def resetstat(context: Context, session: Session, argv: list[bytes]) -> Raw:
-    context.rates.reset(totals(context))
+    context.rates.restart(totals(context))
     context.stats.reset()
     return Raw(OK)
 
 
+@COMMANDS.command(
+    "config|rewrite",
+    arity=2,
+    since="2.8.0",
+    summary="Returns an error: the configuration is the environment.",
+)
 def rewrite(context: Context, session: Session, argv: list[bytes]) -> Any:
     raise CommandError("ERR The server is running without a config file")
-
-
-_ADMIN = ("admin", "noscript", "loading", "stale")
-COMMANDS = (
-    Command(
-        "config", no_handler, -2, group="server", since="2.0.0", summary="A container for configuration commands."
-    ),
-    Command(
-        "config|get",
-        get,
-        -3,
-        flags=_ADMIN,
-        group="server",
-        since="2.0.0",
-        complexity="O(N) when N is the number of configuration parameters provided",
-        usage="<pattern> [<pattern> ...]",
-        summary="Returns the effective values of configuration parameters.",
-    ),
-    Command(
-        "config|set",
-        set_,
-        -4,
-        flags=_ADMIN,
-        group="server",
-        since="2.0.0",
-        complexity="O(N) when N is the number of configuration parameters provided",
-        usage="<directive> <value> [<directive> <value> ...]",
-        summary="Sets configuration parameters until the node stops.",
-    ),
-    Command(
-        "config|resetstat",
-        resetstat,
-        2,
-        flags=_ADMIN,
-        group="server",
-        since="2.0.0",
-        summary="Resets the statistics that INFO shows.",
-    ),
-    Command(
-        "config|rewrite",
-        rewrite,
-        2,
-        flags=_ADMIN,
-        group="server",
-        since="2.8.0",
-        summary="Returns an error: the configuration is the environment.",
-    ),
-)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from milena_cache.servers.resp.commands.server.info_sections import DEFAULT, SECTIONS
-from milena_cache.servers.resp.dispatch.command import Command
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
@@ -11,6 +11,17 @@ from milena_common.resp.encoding import Verbatim
 EVERYTHING = ("all", "everything")
 
 
+COMMANDS = CommandTable[Context]()
+
+
+@COMMANDS.command(
+    "info",
+    arity=-1,
+    flags=("loading", "stale"),
+    categories=("dangerous",),
+    group="server",
+    summary="Returns information and statistics about the server.",
+)
 def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     requested = {word.decode(errors="replace").lower() for word in argv[1:]} or {"default"}
     texts = []
@@ -23,16 +34,3 @@ def info(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
             fields = "".join(f"{field}:{value}\r\n" for field, value in section(context).items())
             texts.append(f"# {name}\r\n{fields}")
     return Verbatim("\r\n".join(texts))
-
-
-COMMANDS = (
-    Command(
-        "info",
-        info,
-        -1,
-        flags=("loading", "stale"),
-        categories=("@dangerous",),
-        group="server",
-        summary="Returns information and statistics about the server.",
-    ),
-)

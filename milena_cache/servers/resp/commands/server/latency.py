@@ -8,29 +8,67 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import CommandError
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import Verbatim
 
 COMMAND = "command"
 
 
+COMMANDS = CommandTable[Context](flags=("admin", "noscript", "loading", "stale"), group="server")
+
+
+COMMANDS.parent(
+    "latency",
+    group="server",
+    since="2.8.13",
+    summary="A container for latency diagnostics.",
+)
+
+
+@COMMANDS.command(
+    "latency|latest",
+    arity=2,
+    since="2.8.13",
+    summary="Returns the latest latency samples for all events.",
+)
 def latest(context: Context, session: Session, argv: list[bytes]) -> Any:
     monitor = context.slow.latency
     return [[COMMAND, *monitor.samples[-1], monitor.longest]] if monitor.samples else []
 
 
+@COMMANDS.command(
+    "latency|history",
+    arity=3,
+    since="2.8.13",
+    usage="<event>",
+    summary="Returns timestamp-latency samples for an event.",
+)
 def history(context: Context, session: Session, argv: list[bytes]) -> Any:
     return list(context.slow.latency.samples) if argv[2].lower() == COMMAND.encode() else []
 
 
+@COMMANDS.command(
+    "latency|reset",
+    arity=-2,
+    since="2.8.13",
+    usage="[<event> ...]",
+    summary="Resets the latency data for one or more events.",
+)
 def reset(context: Context, session: Session, argv: list[bytes]) -> int:
     names = [word.lower() for word in argv[2:]] or [COMMAND.encode()]
     return int(COMMAND.encode() in names and context.slow.latency.reset())
 
 
+@COMMANDS.command(
+    "latency|graph",
+    arity=3,
+    since="2.8.13",
+    usage="<event>",
+    summary="Returns a latency graph for an event.",
+)
 def graph(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     """Return a text graph with a bar for each sample. Raises CommandError if there are none."""
     monitor = context.slow.latency
@@ -48,6 +86,12 @@ def graph(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     return Verbatim("\n".join(lines) + "\n")
 
 
+@COMMANDS.command(
+    "latency|doctor",
+    arity=2,
+    since="2.8.13",
+    summary="Returns a human-readable latency analysis report.",
+)
 def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     monitor = context.slow.latency
     if not monitor.threshold:
@@ -66,59 +110,3 @@ def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     )
     reasons = context.status.degraded()
     return Verbatim(said + "".join(f"{reason}\n" for reason in reasons))
-
-
-ADMIN = ("admin", "noscript", "loading", "stale")
-COMMANDS = (
-    Command(
-        "latency", no_handler, -2, group="server", since="2.8.13", summary="A container for latency diagnostics."
-    ),
-    Command(
-        "latency|latest",
-        latest,
-        2,
-        flags=ADMIN,
-        group="server",
-        since="2.8.13",
-        summary="Returns the latest latency samples for all events.",
-    ),
-    Command(
-        "latency|history",
-        history,
-        3,
-        flags=ADMIN,
-        group="server",
-        since="2.8.13",
-        usage="<event>",
-        summary="Returns timestamp-latency samples for an event.",
-    ),
-    Command(
-        "latency|reset",
-        reset,
-        -2,
-        flags=ADMIN,
-        group="server",
-        since="2.8.13",
-        usage="[<event> ...]",
-        summary="Resets the latency data for one or more events.",
-    ),
-    Command(
-        "latency|graph",
-        graph,
-        3,
-        flags=ADMIN,
-        group="server",
-        since="2.8.13",
-        usage="<event>",
-        summary="Returns a latency graph for an event.",
-    ),
-    Command(
-        "latency|doctor",
-        doctor,
-        2,
-        flags=ADMIN,
-        group="server",
-        since="2.8.13",
-        summary="Returns a human-readable latency analysis report.",
-    ),
-)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from milena_cache.memory.lru import ENTRY_OVERHEAD
-from milena_cache.servers.resp.dispatch.command import SYNTAX, Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import KEY_OF_SUBCOMMAND, SYNTAX, CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw, Verbatim
 
@@ -18,6 +18,28 @@ from milena_common.resp.encoding import OK, Raw, Verbatim
 FULL = 0.95
 
 
+COMMANDS = CommandTable[Context](group="server")
+
+
+COMMANDS.parent(
+    "memory",
+    access="read",
+    keys=KEY_OF_SUBCOMMAND,
+    group="server",
+    since="4.0.0",
+    summary="A container for memory diagnostics commands.",
+)
+
+
+@COMMANDS.command(
+    "memory|usage",
+    arity=-3,
+    access="read",
+    keys=KEY_OF_SUBCOMMAND,
+    since="4.0.0",
+    usage="<key> [SAMPLES <count>]",
+    summary="Returns the bytes that this node holds for a key.",
+)
 def usage(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Return the bytes of the key's entry or dirty entry; None if there is none, or the object does not exist."""
     if len(argv) > 3 and (len(argv) != 5 or argv[3].upper() != b"SAMPLES" or integer(argv[4]) < 0):
@@ -30,6 +52,12 @@ def usage(context: Context, session: Session, argv: list[bytes]) -> Any:
     return None if entry is None or entry.value is None else len(key) + entry.size + ENTRY_OVERHEAD
 
 
+@COMMANDS.command(
+    "memory|stats",
+    arity=2,
+    since="4.0.0",
+    summary="Returns details about memory usage.",
+)
 def stats(context: Context, session: Session, argv: list[bytes]) -> dict[str, Any]:
     memory, dirty, used = context.node.memory, context.node.dirty, context.facts.usage()
     keys = len(memory) + len(dirty.entries)
@@ -59,6 +87,12 @@ def stats(context: Context, session: Session, argv: list[bytes]) -> dict[str, An
     }
 
 
+@COMMANDS.command(
+    "memory|doctor",
+    arity=2,
+    since="4.0.0",
+    summary="Returns a memory problems report.",
+)
 def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     memory, used = context.node.memory, context.facts.usage()
     findings = []
@@ -76,56 +110,12 @@ def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
     return Verbatim("".join(f"{finding}\n" for finding in findings or ["Nothing to complain of."]))
 
 
+@COMMANDS.command(
+    "memory|purge",
+    arity=2,
+    since="4.0.0",
+    summary="Has no effect: what is freed is free at once.",
+)
 def purge(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Return OK: there is nothing to release."""
     return Raw(OK)
-
-
-COMMANDS = (
-    Command(
-        "memory",
-        no_handler,
-        -2,
-        "read",
-        (2, 2, 1),
-        group="server",
-        since="4.0.0",
-        summary="A container for memory diagnostics commands.",
-    ),
-    Command(
-        "memory|usage",
-        usage,
-        -3,
-        "read",
-        (2, 2, 1),
-        flags=("readonly",),
-        group="server",
-        since="4.0.0",
-        usage="<key> [SAMPLES <count>]",
-        summary="Returns the bytes that this node holds for a key.",
-    ),
-    Command(
-        "memory|stats",
-        stats,
-        2,
-        group="server",
-        since="4.0.0",
-        summary="Returns details about memory usage.",
-    ),
-    Command(
-        "memory|doctor",
-        doctor,
-        2,
-        group="server",
-        since="4.0.0",
-        summary="Returns a memory problems report.",
-    ),
-    Command(
-        "memory|purge",
-        purge,
-        2,
-        group="server",
-        since="4.0.0",
-        summary="Has no effect: what is freed is free at once.",
-    ),
-)

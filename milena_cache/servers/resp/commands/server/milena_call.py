@@ -7,21 +7,60 @@ that their meaning is too.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from milena_cache.servers.api_methods import OPERATIONS
-from milena_cache.servers.resp.dispatch.command import Access, Command, integer
+from milena_cache.servers.resp.dispatch.command import Access, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.api.errors import DeadlineExceeded, InvalidRequest, MilenaError
+from milena_common.api.methods import GET, METHODS
 
-# Methods on one object, for the ordering of commands.
-OWNED = frozenset(("Get", "Put", "Delete"))
+# What the methods on one object do to it, for the ordering of commands.
+_ACCESS: Final[Mapping[str, Access]] = {
+    method.name: "modify" if method.writes else "read" for method in METHODS if method.to_owner
+}
+_OPERATIONS: Final = {method.name: method.operation for method in METHODS if method.node}
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
+COMMANDS = CommandTable[Context]()
+
+
+def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
+    """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
+    name = argv[1].decode(errors="replace") if len(argv) == 4 else ""
+    access = _ACCESS.get(name)
+    if access is None:
+        return "none", []
+    _, message, _ = context.api.methods()[name]
+    try:
+        request: Any = message.FromString(argv[3])
+        key = context.buckets.resolve(request.bucket, request.key).cache_key
+    except (DecodeError, MilenaError):
+        return "none", []
+    return access, [key]
+
+
+def operation_of(argv: list[bytes]) -> str:
+    """Return the operation under which a call is counted."""
+    name = argv[1].decode(errors="replace") if len(argv) > 1 else ""
+    return _OPERATIONS.get(name, "other")
+
+
+@COMMANDS.command(
+    "milena.call",
+    arity=4,
+    flags=("write", "denyoom"),
+    since="7.0.0",
+    complexity="Depends on the method.",
+    summary="Calls a method of the node's own API.",
+    labelled=operation_of,
+    about=about,
+)
 def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     """Call a method: `MILENA.CALL method timeout_ms request`. Raises InvalidRequest, and as the methods do."""
     api = context.api
@@ -39,9 +78,9 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         request = message.FromString(argv[3])
     except DecodeError:
         raise InvalidRequest(f"request: is not an encoded {name}Request") from None
-    if name != "Get":
+    if name != GET.name:
         return method(request, seconds)
-    place = api.begin(request)
+    place = api.admit_object(request)
     if session.tracking:
         context.tracking.track(session.id, place[0].cache_key)
     return api.get_at(request, place, seconds)
@@ -53,38 +92,3 @@ def timeout_ms(word: bytes) -> int:
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
         raise InvalidRequest(error.removeprefix("ERR "))
     return milliseconds
-
-
-def about(context: Context, argv: list[bytes]) -> tuple[Access, list[bytes]]:
-    """Return what a call does to its object, and the object's cache key; "none" if it is not on one object."""
-    name = argv[1].decode(errors="replace") if len(argv) == 4 else ""
-    if name not in OWNED:
-        return "none", []
-    _, message, _ = context.api.methods()[name]
-    try:
-        request: Any = message.FromString(argv[3])
-        key = context.buckets.resolve(request.bucket, request.key).cache_key
-    except (DecodeError, MilenaError):
-        return "none", []
-    return "read" if name == "Get" else "modify", [key]
-
-
-def operation_of(argv: list[bytes]) -> str:
-    """Return the operation under which a call is counted."""
-    name = argv[1].decode(errors="replace").lower() if len(argv) > 1 else ""
-    return name if name in OPERATIONS else "other"
-
-
-COMMANDS = (
-    Command(
-        "milena.call",
-        call,
-        4,
-        flags=("write", "denyoom"),
-        summary="Calls a method of the node's own API.",
-        complexity="Depends on the method.",
-        since="7.0.0",
-        labelled=operation_of,
-        about=about,
-    ),
-)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError
+from milena_cache.servers.resp.dispatch.command import CommandError
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
@@ -17,20 +17,79 @@ from milena_common.resp.encoding import OK, Raw
 MAX_SLEEP_SECONDS = 60.0
 
 
+COMMANDS = CommandTable[Context](group="server")
+
+
+@COMMANDS.command(
+    "time",
+    arity=1,
+    flags=("loading", "stale", "fast"),
+    since="2.6.0",
+    summary="Returns the server time.",
+)
 def time(context: Context, session: Session, argv: list[bytes]) -> list[str]:
     microseconds = int(context.clock.wall() * 1e6)
     return [str(microseconds // 10**6), str(microseconds % 10**6)]
 
 
+@COMMANDS.command(
+    "role",
+    arity=1,
+    flags=("noscript", "loading", "stale", "fast"),
+    categories=("admin", "dangerous"),
+    since="2.8.12",
+    summary="Returns the replication role.",
+)
 def role(context: Context, session: Session, argv: list[bytes]) -> list[Any]:
     return ["master", 0, []]
 
 
+@COMMANDS.command(
+    "readwrite",
+    arity=1,
+    flags=("fast",),
+    categories=("connection",),
+    group="cluster",
+    since="3.0.0",
+    summary="Has no effect: a node serves its own slots only, and there are no replicas.",
+)
+@COMMANDS.command(
+    "readonly",
+    arity=1,
+    flags=("fast",),
+    categories=("connection",),
+    group="cluster",
+    since="3.0.0",
+    summary="Has no effect: a node serves its own slots only, and there are no replicas.",
+)
+@COMMANDS.command(
+    "asking",
+    arity=1,
+    flags=("fast",),
+    categories=("connection",),
+    group="cluster",
+    since="3.0.0",
+    summary="Has no effect: a node serves its own slots only, and there are no replicas.",
+)
 def accepted(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Return OK: the command makes no difference, since every node serves its own slots only."""
     return Raw(OK)
 
 
+COMMANDS.parent(
+    "debug",
+    group="server",
+    summary="A container for debugging commands.",
+)
+
+
+@COMMANDS.command(
+    "debug|sleep",
+    arity=3,
+    flags=("admin", "noscript", "loading", "stale"),
+    usage="<seconds>",
+    summary="Replies after so many seconds; only later replies on this connection wait for it.",
+)
 def sleep(context: Context, session: Session, argv: list[bytes]) -> Any:
     try:
         seconds = float(argv[2])
@@ -44,50 +103,3 @@ def sleep(context: Context, session: Session, argv: list[bytes]) -> Any:
 async def _after(context: Context, seconds: float) -> Raw:
     await context.clock.sleep(max(0.0, seconds))
     return Raw(OK)
-
-
-_CLUSTER = ("fast",)
-COMMANDS = (
-    Command(
-        "time",
-        time,
-        1,
-        flags=("loading", "stale", "fast"),
-        group="server",
-        since="2.6.0",
-        summary="Returns the server time.",
-    ),
-    Command(
-        "role",
-        role,
-        1,
-        flags=("noscript", "loading", "stale", "fast"),
-        categories=("@admin", "@dangerous"),
-        group="server",
-        since="2.8.12",
-        summary="Returns the replication role.",
-    ),
-    *(
-        Command(
-            name,
-            accepted,
-            1,
-            flags=_CLUSTER,
-            categories=("@connection",),
-            group="cluster",
-            since="3.0.0",
-            summary="Has no effect: a node serves its own slots only, and there are no replicas.",
-        )
-        for name in ("asking", "readonly", "readwrite")
-    ),
-    Command("debug", no_handler, -2, group="server", summary="A container for debugging commands."),
-    Command(
-        "debug|sleep",
-        sleep,
-        3,
-        flags=("admin", "noscript", "loading", "stale"),
-        group="server",
-        usage="<seconds>",
-        summary="Replies after so many seconds; only later replies on this connection wait for it.",
-    ),
-)

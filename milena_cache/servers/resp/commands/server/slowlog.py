@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from milena_cache.servers.resp.dispatch.command import Command, CommandError, integer
+from milena_cache.servers.resp.dispatch.command import CommandError, integer
+from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
-from milena_cache.servers.resp.dispatch.subcommands import no_handler, wrong_form
+from milena_cache.servers.resp.dispatch.subcommands import wrong_form
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.statistics.slow_log import SlowCommand
 from milena_common.resp.encoding import OK, Pieces, Raw, encode
@@ -25,6 +26,25 @@ DEFAULT_COUNT = 10
 NO_COUNT = "ERR count should be greater than or equal to -1"
 
 
+COMMANDS = CommandTable[Context](flags=("admin", "loading", "stale"), group="server")
+
+
+COMMANDS.parent(
+    "slowlog",
+    group="server",
+    since="2.2.12",
+    summary="A container for slow log commands.",
+)
+
+
+@COMMANDS.command(
+    "slowlog|get",
+    arity=-2,
+    since="2.2.12",
+    complexity="O(N) where N is the number of entries returned",
+    usage="[<count>]",
+    summary="Returns the newest entries: id, time, microseconds, arguments, address and name of the client.",
+)
 def get(context: Context, session: Session, argv: list[bytes]) -> Any:
     if len(argv) > 3:
         raise wrong_form("slowlog", argv[1])
@@ -43,48 +63,23 @@ async def _in_parts(found: list[SlowCommand], protocol: int) -> Pieces:
     return Pieces(pieces)
 
 
+@COMMANDS.command(
+    "slowlog|len",
+    arity=2,
+    since="2.2.12",
+    summary="Returns the number of entries in the slow log.",
+)
 def length(context: Context, session: Session, argv: list[bytes]) -> int:
     return len(context.slow.log)
 
 
+@COMMANDS.command(
+    "slowlog|reset",
+    arity=2,
+    since="2.2.12",
+    complexity="O(N) where N is the number of entries in the slowlog",
+    summary="Clears all entries from the slow log.",
+)
 def reset(context: Context, session: Session, argv: list[bytes]) -> Raw:
     context.slow.log.clear()
     return Raw(OK)
-
-
-ADMIN = ("admin", "loading", "stale")
-COMMANDS = (
-    Command(
-        "slowlog", no_handler, -2, group="server", since="2.2.12", summary="A container for slow log commands."
-    ),
-    Command(
-        "slowlog|get",
-        get,
-        -2,
-        flags=ADMIN,
-        group="server",
-        since="2.2.12",
-        complexity="O(N) where N is the number of entries returned",
-        usage="[<count>]",
-        summary="Returns the newest entries: id, time, microseconds, arguments, address and name of the client.",
-    ),
-    Command(
-        "slowlog|len",
-        length,
-        2,
-        flags=ADMIN,
-        group="server",
-        since="2.2.12",
-        summary="Returns the number of entries in the slow log.",
-    ),
-    Command(
-        "slowlog|reset",
-        reset,
-        2,
-        flags=ADMIN,
-        group="server",
-        since="2.2.12",
-        complexity="O(N) where N is the number of entries in the slowlog",
-        summary="Clears all entries from the slow log.",
-    ),
-)

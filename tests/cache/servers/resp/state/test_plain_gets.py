@@ -92,7 +92,7 @@ async def damaged(d: ServerUnderTest) -> None:
 
 async def forgotten(d: ServerUnderTest) -> None:
     await put(d)
-    d.t.node.invalidate(d.t.object("k"))
+    d.t.node.invalidate_entry(d.t.object("k"))
 
 
 async def large(d: ServerUnderTest) -> None:

@@ -27,7 +27,9 @@ def following(tracking: Tracking, number: int, **options: Any) -> Session:
 
 
 def told(tracking: Tracking) -> dict[int, list[bytes] | None]:
-    return {client: None if keys is EVERYTHING else list(keys) for client, keys in tracking.take().items()}
+    return {
+        client: None if keys is EVERYTHING else list(keys) for client, keys in tracking.take_invalidated().items()
+    }
 
 
 def test_a_reader_is_told_of_the_next_change_and_of_no_other() -> None:
@@ -117,13 +119,13 @@ def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -
     tracking.track(1, b"k")
     tracking.changed(b"k")
     tracking.track(1, b"k")
-    tracking.stop(1)
+    tracking.stop_tracking(1)
     assert told(tracking) == {2: [b"k"]}
     assert not one.tracking
     assert two.tracking
     assert tracking.active
-    tracking.stop(2)
-    tracking.stop(2)
+    tracking.stop_tracking(2)
+    tracking.stop_tracking(2)
     assert not tracking.active
     assert tracking.keys == tracking.prefixes == tracking.clients == 0
 
@@ -331,7 +333,7 @@ class ReadersAndWriters(RuleBasedStateMachine):
 
     @rule()
     def a_step_of_the_loop_ends(self) -> None:
-        for number, told in self.tracking.take().items():
+        for number, told in self.tracking.take_invalidated().items():
             kept = self.clients[number - 1].kept
             for key in list(kept) if told is EVERYTHING else told:
                 kept.pop(key, None)

@@ -14,7 +14,7 @@ async def test_the_deleted_keys_of_a_listing_are_returned_once() -> None:
     end = (b"MILENA.LISTING", b"END", b"%d" % number, b"a", b"b")
     assert parsed(client.now(*end)) == [b"a"]
     assert parsed(client.now(*end)) is None
-    server.servers.peer_listings.stop()
+    server.servers.peer_listings.cancel()
     await server.t.stop()
 
 

@@ -1,0 +1,119 @@
+"""Shell. Opens connections to the Redis protocol's servers: for threads (`open_stream`) and for event loops
+(`open_connection`).
+
+All such connections of clients, routers and nodes are opened here, so that what holds for every connection is
+decided once: no delay of small packets, and keepalive, by which the system finds out that a silent peer has
+vanished. (gRPC opens its own: `milena_common.rpc.opening`.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+# `getaddrinfo` imports it at its first use. A process that is forked while another thread does that never has it.
+import encodings.idna  # noqa: F401
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeVar
+
+from milena_common.network.addresses import parse_address
+from milena_common.network.stream import Stream
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+_PEEK: Final = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
+
+class Endpoint(NamedTuple):
+    """One of the addresses that a server's name has.
+
+    family: as `socket.socket` takes it
+    sockaddr: as `socket.connect` takes it
+    """
+
+    family: int
+    sockaddr: Any
+
+
+def resolve(address: str) -> list[Endpoint]:
+    """Return the endpoints of `address`, host:port; may take long. Raises OSError, or ValueError if it is none."""
+    host, port = parse_address(address)
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [Endpoint(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+def open_stream(endpoint: Endpoint, timeout: float) -> Stream:
+    """Return a connection to `endpoint`, made within `timeout` seconds. Raises OSError."""
+    connecting = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    try:
+        connecting.settimeout(timeout)
+        connecting.connect(endpoint.sockaddr)
+        connecting.settimeout(None)
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _keep_alive(connecting)
+    except BaseException:
+        connecting.close()
+        raise
+    return PlainStream(connecting)
+
+
+async def open_connection(protocol: Callable[[], P], address: str) -> P:
+    """Return the protocol of a new connection to `address`, host:port. Raises OSError, or ValueError if it is none.
+
+    The caller bounds the time.
+    """
+    host, port = parse_address(address)
+    # The loop sets TCP_NODELAY by itself.
+    transport, opened = await asyncio.get_running_loop().create_connection(protocol, host, port)
+    with suppress(OSError):  # the peer has ended it already, which the protocol is notified of
+        _keep_alive(transport.get_extra_info("socket"))
+    return opened
+
+
+def _keep_alive(connected: socket.socket) -> None:
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class PlainStream:
+    """A `Stream` over a connected TCP socket, without encryption.
+
+    The limit is the socket's own (SO_RCVTIMEO, SO_SNDTIMEO): with Python's every call would poll first.
+    """
+
+    __slots__ = ("_socket", "recv", "send_some")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        # The socket's own methods, with no Python frame between: each call of them is one system call.
+        self.send_some: Callable[[bytes | memoryview], int] = connected.send
+        self.recv: Callable[[int], bytes] = connected.recv
+
+    def set_limit(self, seconds: float) -> None:
+        whole = int(seconds)
+        # Zero would mean no limit.
+        span = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1_000_000)))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+
+    def recv_full(self, size: int) -> bytes:
+        return self._socket.recv(size, socket.MSG_WAITALL)
+
+    def recv_ready(self, max_bytes: int) -> bytes:
+        return self._socket.recv(max_bytes, socket.MSG_DONTWAIT)
+
+    def peer_closed(self) -> bool:
+        try:
+            return not self._socket.recv(1, _PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def shutdown(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,27 @@
+"""Shell. Opens gRPC channels and ports: the one place that says how they are secured, which today is not at all.
+
+Options are those of `milena_common.rpc.options`. A caller that may run in a forked process, or in one whose
+standard library is patched, checks that before (`milena_common.runtime`).
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from milena_common.network.addresses import Address
+from milena_common.rpc.options import channel_options
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """Return a channel to `address`, host:port, for threads. It connects at the first call."""
+    return grpc.insecure_channel(address, options=channel_options())
+
+
+def open_async_channel(address: str) -> grpc.aio.Channel:
+    """Return a channel to `address`, host:port, for the running event loop. It connects at the first call."""
+    return grpc.aio.insecure_channel(address, options=channel_options())
+
+
+def bind_port(server: grpc.aio.Server, address: Address) -> int:
+    """Bind `address` for `server`, and return the real port. Raises RuntimeError if it cannot be bound."""
+    return server.add_insecure_port(str(address))
