@@ -54,7 +54,7 @@ class Peers:
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float
     ) -> Sequence[bytes] | None:
-        """Return those of the listed cache keys that the node at `address` has deleted, see `PeerListings`.
+        """Return those of the listed cache keys that the node at `address` has deleted.
 
         Raises MilenaError.
         """
