@@ -2,8 +2,8 @@
 
 Another node's page of S3's listing may be older than a delete of this node that is in S3 by the time that the page
 is compared with what is dirty here (`recent_uploads` has the interleaving). So the other node sends two requests:
-`begin_listing` before it asks S3, from which on this node records its uploads, and `end_listing` with the keys of the
-page that this node owns.
+`begin_listing` before it asks S3, from which on this node records its uploads, and `end_listing` with the keys of
+the page that this node owns.
 
     other node ── begin ── S3 asked ─────── page ── end(keys) ── merged
     this node      noting ───────────────────────────┘
