@@ -37,6 +37,7 @@ from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
 from milena_cache.reads.cluster_listing import ClusterListings
+from milena_cache.reads.part_reads import PartReads
 from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.api_methods import ApiMethods, Named
@@ -96,6 +97,7 @@ class NodeParts:
     write_through: WriteThrough
     writes: Writes
     node: Node
+    part_reads: PartReads
 
     async def replay(self, directory: str) -> Replay:
         """Replay the journal into the dirty table; to be called before serving. `directory` is for messages.
@@ -263,6 +265,7 @@ def build(
         write_through=write_through,
         writes=writes,
         node=node,
+        part_reads=PartReads(node, origin, entries.existence, config.max_value_bytes),
     )
 
 
@@ -322,6 +325,7 @@ def build_servers(
     requests = Requests(
         parts.node,
         ClusterListings(ownership, peers, config.buckets, clock),
+        parts.part_reads,
         parts.flush_waiters,
         parts.failed_writes,
         config.buckets,

@@ -17,7 +17,7 @@ from milena_client.aio.client import AsyncMilena
 from milena_client.cached import cached
 from milena_client.core.near_cache import NearCache
 from milena_client.core.retry import RetryPolicy
-from milena_client.core.values import Entry, Flushed, ObjectInfo, Written
+from milena_client.core.values import CommonPrefix, Entry, Flushed, ObjectInfo, Written
 from milena_client.sync.client import Milena
 from milena_common.api.errors import (
     AccessDenied,
@@ -36,6 +36,7 @@ from milena_common.api.errors import (
     NoNodes,
     OriginUnavailable,
     Overloaded,
+    RangeNotSatisfiable,
     RateLimited,
     Unavailable,
     WrongNode,
@@ -45,6 +46,7 @@ __all__ = [
     "AccessDenied",
     "AsyncMilena",
     "BatchError",
+    "CommonPrefix",
     "ConditionFailed",
     "ConfigError",
     "DeadlineExceeded",
@@ -64,6 +66,7 @@ __all__ = [
     "ObjectInfo",
     "OriginUnavailable",
     "Overloaded",
+    "RangeNotSatisfiable",
     "RateLimited",
     "RetryPolicy",
     "Unavailable",

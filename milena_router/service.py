@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import InvalidRequest, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_bucket, check_key, check_value_size
@@ -92,7 +93,8 @@ class RouterService:
         if self._leases.recovering:
             timeout = await self._leases.published(timeout)
         key = self._file(request.bucket, request.key)
-
+        check_condition(request.if_match, "")
+        byte_range = ByteRange(request.offset, request.length)
         max_bytes = 0 if request.metadata_only else SMALL_BYTES
 
         def build(owned_since: int) -> bytes:
@@ -102,6 +104,9 @@ class RouterService:
                 owned_since=owned_since,
                 metadata_only=request.metadata_only,
                 max_bytes=max_bytes,
+                offset=byte_range.offset,
+                length=byte_range.length,
+                if_match=request.if_match,
             ).SerializeToString()
 
         deadline = self._clock.now() + timeout
@@ -110,6 +115,7 @@ class RouterService:
         # A large value is requested when there is room for it. In rare cases it has grown meanwhile: then once
         # more.
         while size := omitted_bytes(response):
+            size = byte_range.max_bytes(size)
             held = held or CallBytes(self._budget)
             if COPIES * size > held.held:
                 await held.take(COPIES * size - held.held, time_for_room(deadline - self._clock.now()))

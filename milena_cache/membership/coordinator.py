@@ -103,7 +103,7 @@ class Coordinator(Protocol):
         any other error the node may or may not have become a member.
         """
 
-    async def leave(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
+    async def leave_ring(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
         """Give the lease back, within `timeout` seconds; nothing happens if another process has the address.
 
         Raises MilenaError.

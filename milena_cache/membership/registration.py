@@ -150,7 +150,7 @@ class Registration:
             return
         self._join_sent = False
         try:
-            await self._coordinator.leave(self._node, self._status(), timeout)
+            await self._coordinator.leave_ring(self._node, self._status(), timeout)
             log.info("left router %s", self.router)
         except MilenaError as error:
             log.warning("could not leave router %s, whose lease will expire by itself: %s", self.router, error)

@@ -76,7 +76,7 @@ class RouterCoordinator:
         seconds = response.lease_seconds or UNLIMITED_LEASE_SECONDS
         return Lease(seconds, sent_at, response.epoch, response.ring_size, response.cluster_id)
 
-    async def leave(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
+    async def leave_ring(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
         request = pb.LeaveRequest(
             address=node.address,
             node_id=node.node_id,

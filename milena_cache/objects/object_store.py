@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from milena_common.api import errors
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import MilenaError
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
@@ -32,16 +33,18 @@ class Ref(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An object's whole value, and its ETag as S3 spells it, quotes included.
+    """An object's value, or a part of it, and the object's ETag as S3 spells it, quotes included.
 
-    `metadata` is the user metadata (`x-amz-meta-…`), names in lower case. `opaque_etag`: the store reports that the
-    object is encrypted so that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where unknown.
+    `size`: bytes in the whole object if a part was requested; None: `value` is all of it. `metadata` is the user
+    metadata (`x-amz-meta-…`), names in lower case. `opaque_etag`: the store reports that the object is encrypted so
+    that its ETag is not the value's MD5 (SSE-KMS, SSE-C); False also where unknown.
     """
 
     value: bytes
     etag: str
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA, compare=False)
     opaque_etag: bool = field(default=False, compare=False)
+    size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +68,31 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Part of a listing, and the cursor for the next part: "" after the last."""
+    """Part of a listing, and the cursor for the next part: "" after the last.
+
+    `prefixes`: the common prefixes of a listing with a delimiter, each for all keys that begin with it. Objects and
+    prefixes are each in the order of their bytes, and the listing as a whole is in the order of both together.
+    """
 
     objects: Sequence[Info]
     cursor: str
+    prefixes: Sequence[str] = ()
 
     def without_prefix(self, prefix: str) -> Page:
-        """Return this page with `prefix` removed from every key."""
-        return Page([replace(info, key=info.key.removeprefix(prefix)) for info in self.objects], self.cursor)
+        """Return this page with `prefix` removed from every key and common prefix."""
+        return Page(
+            [replace(info, key=info.key.removeprefix(prefix)) for info in self.objects],
+            self.cursor,
+            [common.removeprefix(prefix) for common in self.prefixes],
+        )
 
 
 class Absent(Enum):
-    """The reason why a GET returned no value."""
+    """The reason why a GET returned no value. BEYOND_END: the object has none of the bytes of the range."""
 
     MISSING = "missing"
     NOT_MODIFIED = "not modified"
+    BEYOND_END = "beyond end"
 
 
 class Fault(Enum):
@@ -166,24 +179,47 @@ def ignore() -> None:
 class Readable(Protocol):
     """The read operations of S3. Every method may raise OriginFailure."""
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+    ) -> Stored | Absent:
         """Return the whole object; with `if_none_match`, NOT_MODIFIED if its ETag is that one.
 
-        Raises FailedPrecondition, without reading the body, if the object has more than `max_bytes`.
+        `byte_range`, with an offset of at least 0 and a length of at least 1: only these bytes, as far as the
+        object has them; BEYOND_END if it has none of them. With `if_match` only of the object with that ETag:
+        otherwise the failure is CHANGED, so that parts of two versions are never taken for one object.
+
+        Raises TooLarge, without reading the body, if what was requested has more than `max_bytes`.
         """
 
     async def head(self, ref: Ref) -> Info | None:
         """Return the object without its value; None if it is absent according to S3's own error code."""
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        """Return at most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes."""
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+        """Return at most `limit` objects whose key begins with `prefix`, in the order of their keys' bytes.
+
+        With `delimiter`, keys that have it after `prefix` are replaced by their common prefix, which ends with its
+        first occurrence; `limit` counts common prefixes too.
+        """
 
 
 class ObjectStore(Readable, Protocol):
     """The operations of S3 that the node needs. Every method may raise OriginFailure."""
 
     async def get(
-        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+        began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
         """Do `Readable.get`; `began` is called in the event loop when the response headers have arrived."""
 
@@ -231,6 +267,27 @@ class ObjectStore(Readable, Protocol):
         """Close connections and threads."""
 
 
-def too_large(ref: Ref, size: int, max_bytes: int) -> MilenaError:
-    """Return the error for an object over MAX_VALUE_BYTES."""
-    return errors.FailedPrecondition(f"{ref} has {size} bytes; allowed are at most {max_bytes} (MAX_VALUE_BYTES)")
+class TooLarge(errors.FailedPrecondition):
+    """A value of more than MAX_VALUE_BYTES was requested; its headers have arrived, its body was not read.
+
+    `found`: the object according to the headers, where `get` was to read all of it; None otherwise. Its
+    `last_modified` is 0.
+    """
+
+    found: Info | None = None
+
+
+def too_large(
+    ref: Ref, size: int, max_bytes: int, etag: str = "", metadata: Mapping[str, str] = NO_METADATA
+) -> TooLarge:
+    """Return the error for an object of `size` bytes, over MAX_VALUE_BYTES."""
+    error = TooLarge(f"{ref} has {size} bytes; allowed are at most {max_bytes} (MAX_VALUE_BYTES)")
+    error.found = Info(ref.key, size, etag, 0.0, metadata)
+    return error
+
+
+def part_too_large(ref: Ref, part: ByteRange, max_bytes: int) -> TooLarge:
+    """Return the error for a part of more bytes than MAX_VALUE_BYTES."""
+    return TooLarge(
+        f"length: the range has {part.length} bytes of {ref}; allowed are at most {max_bytes} (MAX_VALUE_BYTES)"
+    )

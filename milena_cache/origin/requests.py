@@ -30,6 +30,7 @@ from milena_cache.objects.object_store import (
     Stored,
     ignore,
 )
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import MilenaError, OriginUnavailable
 from milena_common.metrics.histogram import Histogram
 from milena_common.runtime.backoff import Backoff
@@ -219,11 +220,26 @@ class Origin:
             places.release()
             raise OriginFailure(Fault.CONNECT, operation, ref, "not sent: its caller gave up", "local")
 
-    async def get(self, ref: Ref, *, if_none_match: str = "", max_bytes: int) -> Stored | Absent:
+    async def get(
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+    ) -> Stored | Absent:
         response = await self._attempts(
             "get",
             ref,
-            lambda store, began: store.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began),
+            lambda store, began: store.get(
+                ref,
+                if_none_match=if_none_match,
+                if_match=if_match,
+                byte_range=byte_range,
+                max_bytes=max_bytes,
+                began=began,
+            ),
             _code_of_get,
         )
         if isinstance(response, Stored):
@@ -306,9 +322,9 @@ class Origin:
             deadline=deadline,
         )
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
         return await self._attempts(
-            "list", Ref(bucket, prefix), lambda store, _: store.list(bucket, prefix, cursor, limit)
+            "list", Ref(bucket, prefix), lambda store, _: store.list(bucket, prefix, cursor, limit, delimiter)
         )
 
     async def check_bucket(self, bucket: str) -> None:
@@ -332,14 +348,17 @@ async def _first_response(first: asyncio.Task[T], second: asyncio.Task[T]) -> tu
                 return task.result(), task
 
 
+_CODES_OF_ABSENT = {Absent.MISSING: "404", Absent.NOT_MODIFIED: "304", Absent.BEYOND_END: "416"}
+
+
 def _code_of_head(response: Info | None) -> str:
     return "200" if response else "404"
 
 
 def _code_of_get(response: Stored | Absent) -> str:
     if isinstance(response, Stored):
-        return "200"
-    return "304" if response is Absent.NOT_MODIFIED else "404"
+        return "200" if response.size is None else "206"
+    return _CODES_OF_ABSENT[response]
 
 
 async def within(asking: Awaitable[T], timeout: float, what: str) -> T:

@@ -12,8 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from hashlib import md5
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from milena_cache.objects.etags import same_etag
 from milena_cache.objects.object_store import (
     NO_ATTRIBUTES,
     NO_METADATA,
@@ -34,6 +35,7 @@ from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.digest import Md5Etags, md5_named_by
 from milena_cache.origin.s3.responses import REGION_LOOKUP_CODES
 from milena_cache.origin.s3.settings import S3Settings
+from milena_common.api.byte_range import ByteRange
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.runtime.clock import Clock
 
@@ -59,6 +61,27 @@ MAX_KINDS = 100
 DAMAGED = "damaged value"
 # The key of a nonexistent object, which the start check reads.
 CHECK_KEY = ".milena-check/no-such-object"
+
+
+class _Get(NamedTuple):
+    """The arguments of a get, for either client."""
+
+    if_none_match: str
+    if_match: str
+    byte_range: ByteRange | None
+    max_bytes: int
+    began: Callable[[], None]
+
+    async def by(self, store: ObstoreStore | Boto3Store, ref: Ref) -> Stored | Absent:
+        """Return the response to `store`."""
+        return await store.get(
+            ref,
+            if_none_match=self.if_none_match,
+            if_match=self.if_match,
+            byte_range=self.byte_range,
+            max_bytes=self.max_bytes,
+            began=self.began,
+        )
 
 
 class S3:
@@ -106,21 +129,31 @@ class S3:
     # ---- reading
 
     async def get(
-        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+        began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
+        got: Stored | Absent | None = None
+        request = _Get(if_none_match, if_match, byte_range, max_bytes, began)
         if self._reads_fast(ref):
-            got = await self._noticed(
-                self._fast_read("get", ref, lambda: self._fast_get(ref, if_none_match, max_bytes, began))
-            )
-            if got is not None:
-                return got
+            got = await self._noticed(self._fast_read("get", ref, lambda: self._fast_get(ref, request)))
+        if got is None:
 
-        async def read() -> Stored | Absent:
-            return await self.thorough.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
+            async def read() -> Stored | Absent:
+                return await request.by(self.thorough, ref)
 
-        got = await self._noticed(self._in_its_region(ref, read))
-        if isinstance(got, Stored) and not await self._is_whole(ref, got):
-            raise self._damaged(ref, got)
+            got = await self._noticed(self._in_its_region(ref, read))
+            if isinstance(got, Stored) and not await self._is_whole(ref, got):
+                raise self._damaged(ref, got)
+        # Some stores accept the condition and ignore it.
+        if if_match and isinstance(got, Stored) and not same_etag(got.etag, if_match):
+            text = f"the object's ETag is {got.etag or 'not reported'}, not {if_match}"
+            raise OriginFailure(Fault.CHANGED, "get", ref, "another version", "200", text)
         return got
 
     def _reads_fast(self, ref: Ref) -> bool:
@@ -130,10 +163,8 @@ class S3:
                 return False
         return exact(ref.key)
 
-    async def _fast_get(
-        self, ref: Ref, if_none_match: str, max_bytes: int, began: Callable[[], None]
-    ) -> Stored | Absent:
-        got = await self._fast.get(ref, if_none_match=if_none_match, max_bytes=max_bytes, began=began)
+    async def _fast_get(self, ref: Ref, request: _Get) -> Stored | Absent:
+        got = await request.by(self._fast, ref)
         if isinstance(got, Absent):
             return got
         # Without an ETag it may be any 2xx response of a gateway.
@@ -142,7 +173,7 @@ class S3:
         if await self._is_whole(ref, got):
             return got
         # Damaged in transit, or encrypted with a key: boto3 exposes the headers that distinguish these.
-        again = await self._counted("get", self.thorough.get(ref, max_bytes=max_bytes))
+        again = await self._counted("get", request._replace(if_none_match="").by(self.thorough, ref))
         if isinstance(again, Stored) and not await self._is_whole(ref, again):
             raise self._damaged(ref, again)
         return again
@@ -162,8 +193,10 @@ class S3:
         return found
 
     async def _is_whole(self, ref: Ref, got: Stored) -> bool:
-        """Return False if the value is known to differ from its ETag."""
+        """Return False if the value is known to differ from its ETag, which is that of the whole object."""
         bucket, value = ref.bucket, got.value
+        if got.size is not None and got.size != len(value):
+            return True
         if got.opaque_etag:
             self._etags.is_opaque(got.etag)
             return True
@@ -217,10 +250,10 @@ class S3:
     async def _inquire(self, ref: Ref) -> Info | None:
         return await self._in_its_region(ref, lambda: self._counted("get", self.thorough.inquire(ref)))
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
         ref = Ref(bucket, prefix)
         return await self._noticed(
-            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit))
+            self._in_its_region(ref, lambda: self.thorough.list(bucket, prefix, cursor, limit, delimiter))
         )
 
     # ---- writing

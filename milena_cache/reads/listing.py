@@ -1,21 +1,36 @@
-"""Coordination. Pages of S3's listing, without the objects that this node has deleted.
+"""Coordination. Pages of S3's listing, with the writes and without the objects that this node has changed since.
 
 A page is merged with the dirty entries, and with the uploads that finished while the page was requested
-(`recent_uploads` has the interleaving): a key whose delete was acknowledged before the listing began is in no page.
-`cluster_listing` does the same for the deletes of other nodes.
+(`recent_uploads` has the interleaving). So the writes and deletes that this node acknowledged before the listing
+began are in it; puts of other nodes once S3 has them, and their deletes by `cluster_listing`.
+
+The dirty entries are taken *before* S3 is asked. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
+entry of k is uploaded and removed; (3) the page arrives, and k is in neither. Deletes have the same gap the other
+way round, which `recent_uploads` closes.
+
+A common prefix that S3 lists stays until S3 has the delete of its last key: whether there are others is not known
+here.
 """
 
 from __future__ import annotations
 
+import asyncio
+from heapq import nsmallest
+from itertools import islice
+
 from milena_cache.objects.names import Buckets
-from milena_cache.objects.object_store import Page, Readable
+from milena_cache.objects.object_store import Info, Page, Readable
 from milena_cache.origin.requests import within
-from milena_cache.writeback.dirty_table import Dirty
+from milena_cache.reads.merged_page import decode_cursor, merge, name_of
+from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.dirty_writes import DirtyWrites
 from milena_cache.writeback.recent_uploads import Listing, RecentUploads
 from milena_common.api.errors import InvalidRequest
-from milena_common.api.keys import MAX_KEY_BYTES, cache_key
+from milena_common.api.keys import MAX_KEY_BYTES, SCHEME, cache_key, split_cache_key
 from milena_common.runtime.clock import Clock
+
+# Dirty entries that are looked at in one step of the event loop: about 1 ms of work.
+COMPARED_AT_ONCE = 2048
 
 
 class Listings:
@@ -37,29 +52,64 @@ class Listings:
         self._recent = recent
         self._clock = clock
 
-    async def page(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
+    async def page(
+        self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float, delimiter: bytes = b""
+    ) -> Page:
         """Return a page of the bucket's keys, without S3_PREFIX, within `timeout` seconds.
 
-        A page may have fewer objects than `limit`, or none, although more follow. Raises InvalidRequest,
-        AccessDenied, OriginUnavailable.
+        With `delimiter`, keys that have it behind `prefix` are replaced by their common prefix. A page may have
+        fewer names than `limit`, or none, although more follow. Raises InvalidRequest, AccessDenied,
+        OriginUnavailable.
         """
         name = self._buckets.canonical(bucket)
-        if len(prefix) > MAX_KEY_BYTES or 0 in prefix:
-            raise InvalidRequest(f"prefix: allowed are at most {MAX_KEY_BYTES} bytes of UTF-8 without NUL")
+        shown, separator = _text("prefix", prefix), _text("delimiter", delimiter)
+        position = decode_cursor(cursor)
         hidden = self._buckets.prefix_of(name)
-        try:
-            full_prefix = hidden + prefix.decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest("prefix: is not UTF-8; keys are UTF-8") from None
         deadline = self._clock.now() + timeout
         while True:
             with self._recent.listing() as listing:
-                asking = self._store.list(name or self._buckets.default, full_prefix, cursor, limit)
+                before = _Writes(shown, separator, position.last, limit)
+                await self._collect_dirty(before, name, prefix)
+                asking = self._store.list(
+                    name or self._buckets.default, hidden + shown, position.cursor, limit, separator
+                )
                 page = await within(asking, max(0.0, deadline - self._clock.now()), "S3 list")
-                if listing.complete:
-                    page = page.without_prefix(hidden) if hidden else page
-                    found = [info for info in page.objects if not self._is_deleted(name, info.key, listing)]
-                    return Page(found, page.cursor)
+                if not listing.complete:
+                    continue
+                page = page.without_prefix(hidden) if hidden else page
+                deleted = frozenset(info.key for info in page.objects if self._is_deleted(name, info.key, listing))
+                written: dict[str, Info | None] = {}
+                for listed_as, puts in before.names.items():
+                    found = (self._written(key, entry, listing) for key, entry in puts)
+                    if (info := next(filter(None, found), None)) is not None:
+                        written[listed_as] = info if listed_as == info.key else None
+                return merge(page, deleted, written, position, limit, before.until)
+
+    async def _collect_dirty(self, writes: _Writes, bucket: str, prefix: bytes) -> None:
+        """Add the dirty puts whose keys begin with `prefix`; in parts, between which the event loop runs."""
+        start = cache_key(bucket, prefix)
+        remaining = iter(list(self._dirty.entries.items()))
+        while part := list(islice(remaining, COMPARED_AT_ONCE)):
+            # Most entries end at the first comparison.
+            for entry_key, entry in part:
+                if entry_key.startswith(start) and not entry.deleted:
+                    of, key = split_cache_key(entry_key) if entry_key.startswith(SCHEME) else ("", entry_key)
+                    if of == bucket:
+                        writes.add(key.decode(), entry)
+            writes.shrink()
+            if len(part) == COMPARED_AT_ONCE:
+                await asyncio.sleep(0)
+
+    def _written(self, key: str, entry: DirtyEntry, listing: Listing) -> Info | None:
+        """Return an object that was dirty before S3 was asked, as it is now; None if it does not exist any more."""
+        now = self._dirty.get(entry.key)
+        if now is None and listing.state(entry.key) is False:
+            return None
+        if now is not None and self._dirty_writes.is_gone(now):
+            return None
+        entry = now or entry
+        age = max(0.0, self._clock.now() - entry.acknowledged_at)
+        return Info(key, entry.size, entry.etag, self._clock.wall() - age)
 
     def _is_deleted(self, bucket: str, key: str, listing: Listing) -> bool:
         return is_deleted(cache_key(bucket, key.encode()), self._dirty, self._dirty_writes, listing)
@@ -72,3 +122,41 @@ def is_deleted(key: bytes, dirty: Dirty, dirty_writes: DirtyWrites, listing: Lis
         # A delete from before a restart or under an earlier ownership may be older than another node's put.
         return not entry.belief.late and dirty_writes.is_gone(entry)
     return listing.state(key) is False
+
+
+class _Writes:
+    """The dirty puts that one page may list, by the name under which it does: the first ones behind `last`.
+
+    A page has at most `limit` names, so that no more are kept. `until`: the last name that is kept if others were
+    dropped; None if all are here.
+    """
+
+    def __init__(self, prefix: str, delimiter: str, last: str, limit: int) -> None:
+        self.names: dict[str, list[tuple[str, DirtyEntry]]] = {}
+        self.until: str | None = None
+        self._prefix = prefix
+        self._delimiter = delimiter
+        self._last = last
+        self._limit = limit
+
+    def add(self, key: str, entry: DirtyEntry) -> None:
+        name = name_of(key, self._prefix, self._delimiter)
+        if name > self._last and (self.until is None or name <= self.until):
+            self.names.setdefault(name, []).append((key, entry))
+
+    def shrink(self) -> None:
+        """Drop the names that cannot be on the page."""
+        if len(self.names) > self._limit:
+            names = nsmallest(self._limit, self.names)
+            self.names = {name: self.names[name] for name in names}
+            self.until = names[-1]
+
+
+def _text(field: str, value: bytes) -> str:
+    """Return a prefix or delimiter as text. Raises InvalidRequest."""
+    if len(value) > MAX_KEY_BYTES or 0 in value:
+        raise InvalidRequest(f"{field}: allowed are at most {MAX_KEY_BYTES} bytes of UTF-8 without NUL")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{field}: is not UTF-8; keys are UTF-8") from None

@@ -33,7 +33,7 @@ from milena_cache.memory.single_flight import SharedCall, SingleFlight
 from milena_cache.objects.etags import same_etag
 from milena_cache.objects.expiry import NEVER, expiry_of, is_expired, to_the_millisecond
 from milena_cache.objects.names import Buckets, Object
-from milena_cache.objects.object_store import Absent, Page, Readable, Ref, Stored
+from milena_cache.objects.object_store import Absent, Page, Readable, Ref, Stored, TooLarge
 from milena_cache.objects.read_outcomes import ReadCounts
 from milena_cache.reads.listing import Listings
 from milena_cache.reads.read_modify_write import KEEP, Decide, Modified, NewValue, Otherwise, modify
@@ -302,7 +302,14 @@ class Node:
             if window is Window.GONE or cached.value is None or self._is_expired(cached):
                 cached = None
         requested_at = self.clock.now()
-        got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
+        try:
+            got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
+        except TooLarge as large:
+            if call.attached and (found := large.found) is not None:
+                # So that reads of its parts, see `part_reads`, need not find that out again.
+                expires_at = expiry_of(found.metadata, target.ref)
+                self._remember_size(target, found.size, found.etag, expires_at, requested_at, owned_since)
+            raise
         # The age counts from the request, not from the reply: S3 may have changed while the reply was on its way.
         outcome = "changed" if cached else "miss"
         if isinstance(got, Absent):
@@ -325,7 +332,14 @@ class Node:
             call.attached = False
             if not self._entries.keep(target.cache_key, entry):
                 outcome = "bypass"
+                self._remember_size(target, entry.size, entry.etag, entry.expires_at, requested_at, owned_since)
         return FetchResult(outcome, entry)
+
+    def _remember_size(
+        self, target: Object, size: int, etag: str, expires_at: float, checked_at: float, owned_since: int
+    ) -> None:
+        """Keep what the headers of an object said that is too large for memory, as after a HEAD."""
+        self._existence.keep(target.cache_key, Known(size, etag, expires_at, checked_at, owned_since))
 
     async def _request(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
         """Return what S3 holds, with the entry's own value object if the object has not changed."""
@@ -476,9 +490,11 @@ class Node:
         self._entries.invalidate(target.cache_key)
         self.writes.mark_unconfirmed(target.cache_key)
 
-    async def list(self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float) -> Page:
+    async def list(
+        self, bucket: str, prefix: bytes, cursor: str, limit: int, timeout: float, delimiter: bytes = b""
+    ) -> Page:
         """Return a page of the bucket's keys, without the node's S3_PREFIX. Raises as `Listings.page` does."""
-        return await self._listings.page(bucket, prefix, cursor, limit, timeout)
+        return await self._listings.page(bucket, prefix, cursor, limit, timeout, delimiter)
 
     async def finish(self) -> None:
         """Cancel the reads in flight, at the end of the process."""

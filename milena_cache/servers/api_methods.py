@@ -13,6 +13,8 @@ from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.service.requests import Got, Place, Requests
 from milena_cache.service.status import Status
+from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE, handlers_of, served_by_node
 from milena_common.api.pb import cache_server_pb2 as pb
@@ -57,7 +59,19 @@ class ApiMethods:
         self, request: pb.GetRequest, place: Place, remaining: float | None
     ) -> bytes | Coroutine[Any, Any, bytes]:
         """Return the response to a Get that has begun, or an awaitable of it if the object is not in memory."""
-        got = self._requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
+        requests = self._requests
+        if request.offset or request.length or request.if_match:
+            if request.metadata_only:
+                raise InvalidRequest("offset, length, if_match: allowed are none of them with metadata_only")
+            got = requests.get_part(
+                place,
+                remaining,
+                ByteRange(request.offset, request.length),
+                if_match=request.if_match,
+                max_bytes=request.max_bytes,
+            )
+        else:
+            got = requests.get(place, remaining, metadata_only=request.metadata_only, max_bytes=request.max_bytes)
         return self._got(got) if isinstance(got, Got) else self._fetched(got)
 
     async def _fetched(self, fetching: Awaitable[Got]) -> bytes:
@@ -112,7 +126,14 @@ class ApiMethods:
 
     def list(self, request: pb.ListRequest, remaining: float | None) -> Coroutine[Any, Any, bytes]:
         self._requests.admit()
-        listing = self._requests.list_page(request.bucket, request.prefix, request.cursor, request.limit, remaining)
+        listing = self._requests.list_page(
+            request.bucket,
+            request.prefix,
+            request.cursor,
+            request.limit,
+            remaining,
+            delimiter=request.delimiter,
+        )
         return self._listed(listing)
 
     async def _listed(self, listing: Awaitable[Page]) -> bytes:
@@ -121,7 +142,8 @@ class ApiMethods:
             pb.ObjectInfo(key=info.key.encode(), size=info.size, etag=info.etag, last_modified=info.last_modified)
             for info in page.objects
         ]
-        return pb.ListResponse(objects=objects, cursor=page.cursor).SerializeToString()
+        prefixes = [prefix.encode() for prefix in page.prefixes]
+        return pb.ListResponse(objects=objects, cursor=page.cursor, prefixes=prefixes).SerializeToString()
 
     async def stats(self, _: pb.StatsRequest, __: float | None) -> bytes:
         return pb.StatsResponse(

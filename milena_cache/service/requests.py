@@ -22,11 +22,13 @@ from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
 from milena_cache.reads.cluster_listing import ClusterListings
+from milena_cache.reads.part_reads import Part, PartReads, RangeOf
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
 from milena_cache.service.principals import Principal, named
 from milena_cache.writeback.flush import Flushed, FlushWaiters
 from milena_cache.writeback.unfinished import FailedWrite, FailedWrites
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import check_condition, check_durability
 from milena_common.api.errors import InvalidRequest
 from milena_common.limits.token_bucket import TokenBucket, over_limit
@@ -45,9 +47,9 @@ class Got(NamedTuple):
 
     outcome: one of `read_outcomes`
     exists: True if the object exists
-    value: b"" if only metadata was requested, or if it is `omitted`
+    value: of a part if only that was requested; b"" if only metadata was, or if it is `omitted`
     omitted: True if the value is larger than the caller takes, and remains in memory
-    size: bytes in the value, even if it is left out
+    size: bytes in the whole value, also if it or a part of it is left out
     etag: as S3 spells it, quotes included; "" if not known
     age: seconds since S3 last confirmed it
     dirty: True if it was acknowledged and is not in S3 yet
@@ -77,6 +79,7 @@ class Requests:
         self,
         node: Node,
         listings: ClusterListings,
+        parts: PartReads,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
         buckets: Buckets,
@@ -91,6 +94,7 @@ class Requests:
         self.sent_bytes = 0  # of values, in gets
         self._node = node
         self._listings = listings
+        self._parts = parts
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
         self._buckets = buckets
@@ -149,6 +153,32 @@ class Requests:
             return self._described(*found) if isinstance(found, tuple) else self._found(found)
         reply = self._node.read(target, timeout, owned_since)
         return self._got(reply, max_bytes) if isinstance(reply, Reply) else self._fetched(reply, max_bytes)
+
+    def get_part(
+        self, place: Place, remaining: float | None, byte_range: ByteRange, *, if_match: str, max_bytes: int = 0
+    ) -> Got | Coroutine[Any, Any, Got]:
+        """Return a part of the object as `get` does. Raises as `PartReads.read_part` does."""
+        check_condition(if_match, "")
+        part = self.part(place, byte_range.within, remaining, if_match)
+        return self._got_part(part, max_bytes) if isinstance(part, Part) else self._fetched_part(part, max_bytes)
+
+    def part(
+        self, place: Place, range_of: RangeOf, remaining: float | None = None, if_match: str = ""
+    ) -> Part | Coroutine[Any, Any, Part]:
+        """Return the range of the object, or an awaitable of it. Raises as `PartReads.read_part` does."""
+        target, owned_since = place
+        return self._parts.read_part(target, range_of, self._timeout(remaining), owned_since, if_match)
+
+    async def _fetched_part(self, reading: Awaitable[Part], max_bytes: int) -> Got:
+        return self._got_part(await reading, max_bytes)
+
+    def _got_part(self, part: Part, max_bytes: int) -> Got:
+        (outcome, entry, age, dirty), value, size = part
+        if omitted := 0 < max_bytes < len(value) and outcome != "bypass":
+            value = b""
+        self.sent_bytes += len(value)
+        ttl_ms = self._ttl_ms(entry.expires_at)
+        return Got(outcome, entry.value is not None, value, omitted, size, entry.etag, age, dirty, ttl_ms)
 
     async def _found(self, looking: Awaitable[tuple[Reply, int]]) -> Got:
         return self._described(*await looking)
@@ -225,15 +255,16 @@ class Requests:
         )
 
     def list_page(
-        self, bucket: str, prefix: bytes, cursor: str, limit: int, remaining: float | None
+        self, bucket: str, prefix: bytes, cursor: str, limit: int, remaining: float | None, *, delimiter: bytes
     ) -> Coroutine[Any, Any, Page]:
-        """Return a page of at most `limit` keys (0: as many as a page may have), without what any node has deleted.
+        """Return a page of at most `limit` keys and common prefixes (0: as many as a page may have).
 
-        Raises as `ClusterListings.page` and `Node.list` do.
+        It is without what any node has deleted. Raises as `ClusterListings.page` and `Node.list` do.
         """
+        limit = min(limit or MAX_LIST, MAX_LIST)
 
         def list_page(timeout: float) -> Coroutine[Any, Any, Page]:
-            return self._node.list(bucket, prefix, cursor, min(limit or MAX_LIST, MAX_LIST), timeout)
+            return self._node.list(bucket, prefix, cursor, limit, timeout, delimiter)
 
         return self._listings.page(bucket, list_page, self._timeout(remaining))
 

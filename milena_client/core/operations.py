@@ -13,17 +13,20 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 
 from milena_client.core.values import (
+    CommonPrefix,
     Entry,
     Flushed,
     Key,
     ObjectInfo,
     Value,
     Written,
+    encode_delimiter,
     encode_key,
     encode_prefix,
     encode_ttl,
     encode_value,
 )
+from milena_common.api.byte_range import checked_range
 from milena_common.api.durability import Durability, check_condition, check_durability
 from milena_common.api.errors import (
     DeadlineExceeded,
@@ -79,6 +82,27 @@ def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
     return Operation(
         GET.name, pb.GetRequest(key=encoded, bucket=bucket), _read_entry, GET.repeatable, "get", encoded
     )
+
+
+def get_range(
+    key: Key, offset: int, length: int | None, bucket: str, if_match: str | None
+) -> Operation[Entry | None]:
+    """Return the operation that reads a part of a value, with what is known about the object."""
+    encoded = encode_key(key)
+    byte_range = checked_range(offset, length)
+    _check_condition(if_match, None)
+    request = pb.GetRequest(
+        key=encoded, bucket=bucket, offset=byte_range.offset, length=byte_range.length, if_match=if_match
+    )
+
+    def read(response: pb.GetResponse) -> Entry | None:
+        # A server that does not know ranges sends the whole value.
+        part = byte_range.max_bytes(response.size)
+        if len(response.value) > part:
+            raise FailedPrecondition("get_range: this router or node does not know ranges yet; upgrade it")
+        return _read_entry(response)
+
+    return Operation(GET.name, request, read, GET.repeatable, "get_range", encoded)
 
 
 def exists(key: Key, bucket: str) -> Operation[bool]:
@@ -138,10 +162,16 @@ def _check_condition(if_match: str | None, if_none_match: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Part of a listing; `cursor` begins the next part and is "" at the end."""
+    """Part of a listing, in the order of its names; `cursor` begins the next part and is "" at the end."""
 
     objects: list[ObjectInfo]
+    prefixes: list[CommonPrefix]
     cursor: str
+
+    def names(self) -> list[ObjectInfo | CommonPrefix]:
+        """Return objects and common prefixes in the order of their names."""
+        names: list[ObjectInfo | CommonPrefix] = [*self.objects, *self.prefixes]
+        return sorted(names, key=lambda name: name.prefix if isinstance(name, CommonPrefix) else name.key)
 
 
 def scan(prefix: Key, bucket: str, cursor: str) -> Operation[Page]:
@@ -149,6 +179,13 @@ def scan(prefix: Key, bucket: str, cursor: str) -> Operation[Page]:
     encoded = encode_prefix(prefix)
     request = pb.ListRequest(prefix=encoded, bucket=bucket, cursor=cursor)
     return Operation(LIST.name, request, _read_page, LIST.repeatable, "scan", encoded)
+
+
+def scan_level(prefix: Key, delimiter: Key, bucket: str, cursor: str) -> Operation[Page]:
+    """Return the operation that reads a page of one level of keys: those without `delimiter` behind `prefix`."""
+    encoded = encode_prefix(prefix)
+    request = pb.ListRequest(prefix=encoded, bucket=bucket, cursor=cursor, delimiter=encode_delimiter(delimiter))
+    return Operation(LIST.name, request, _read_page, LIST.repeatable, "scan_level", encoded)
 
 
 def flush(keys: Iterable[Key] = (), bucket: str = "") -> Operation[Flushed]:
@@ -225,4 +262,4 @@ def _read_flushed(response: pb.FlushResponse) -> Flushed:
 
 def _read_page(response: pb.ListResponse) -> Page:
     objects = [ObjectInfo(item.key.decode(), item.size, item.etag, item.last_modified) for item in response.objects]
-    return Page(objects, response.cursor)
+    return Page(objects, [CommonPrefix(prefix.decode()) for prefix in response.prefixes], response.cursor)

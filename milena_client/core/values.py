@@ -13,7 +13,14 @@ from typing import TypeAlias, TypeVar
 
 from milena_client.core.url import MAX_TIMEOUT
 from milena_common.api.errors import InvalidRequest
-from milena_common.api.keys import DEFAULT_BUCKET, MAX_VALUE_BYTES, check_bucket, check_key, check_value_size
+from milena_common.api.keys import (
+    DEFAULT_BUCKET,
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    check_bucket,
+    check_key,
+    check_value_size,
+)
 
 Key: TypeAlias = str | bytes
 Value: TypeAlias = bytes | bytearray | memoryview
@@ -28,14 +35,14 @@ MAX_TTL = 100 * 366 * 86_400.0
 class Entry:
     """A value and what is known about it.
 
-    - `value`: the bytes.
+    - `value`: the bytes; of `get_range` those of the part.
     - `etag`: the ETag, quotes included; "" if it is not known yet.
     - `age`: seconds since S3 last confirmed the node's entry.
     - `outcome`: how the read was served: "hit", "stale" (older than TTL_SECONDS, renewed meanwhile), "stale_error"
       (S3 fails), "miss", "revalidated" (S3 confirmed it), "changed", "coalesced" (with a read that was in flight),
       "bypass" (too large to keep).
     - `node`: the address of the node that replied.
-    - `size`: bytes of the value.
+    - `size`: bytes of the whole value, also if `value` is a part of it.
     - `dirty`: True if it was acknowledged and S3 does not have it yet.
     - `ttl`: seconds that the object will still exist; None: it stays.
     """
@@ -95,6 +102,16 @@ class ObjectInfo:
     last_modified: float
 
 
+@dataclass(frozen=True, slots=True)
+class CommonPrefix:
+    """What `scan_level` lists in place of all keys that begin with it, as a folder stands for what is in it.
+
+    - `prefix`: the beginning of the keys, up to and with the delimiter.
+    """
+
+    prefix: str
+
+
 def encode_key(key: Key) -> bytes:
     """Return the bytes of `key` (a str is UTF-8). Raises InvalidRequest for a key that S3 would reject."""
     encoded = _utf8(key, "key")
@@ -107,6 +124,14 @@ def encode_prefix(prefix: Key) -> bytes:
     encoded = _utf8(prefix, "prefix")
     if encoded:
         check_key(encoded)
+    return encoded
+
+
+def encode_delimiter(delimiter: Key) -> bytes:
+    """Return the bytes of a delimiter, of which there must be some. Raises InvalidRequest."""
+    encoded = _utf8(delimiter, "delimiter")
+    if not 0 < len(encoded) <= MAX_KEY_BYTES or 0 in encoded:
+        raise InvalidRequest(f"delimiter: has {len(encoded)} bytes; allowed are 1 to {MAX_KEY_BYTES} without NUL")
     return encoded
 
 

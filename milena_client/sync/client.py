@@ -22,6 +22,7 @@ from milena_client.core.options import CLIENT, Options, reduced
 from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 from milena_client.core.url import DEFAULT_ADDRESS, Target, as_target, from_environment, parse_url
 from milena_client.core.values import (
+    CommonPrefix,
     Entry,
     Flushed,
     Key,
@@ -200,6 +201,28 @@ class Milena(ItemAccess):
             self._near.observed(key, None if entry is None else entry.value)
         return entry
 
+    def get_range(
+        self,
+        key: Key,
+        offset: int,
+        length: int | None = None,
+        *,
+        if_match: str | None = None,
+        timeout: float | None = None,
+    ) -> Entry | None:
+        """Return `length` bytes of the value of `key` from `offset` on; None if there is no such object.
+
+        - `offset`: of the first byte, from 0 on; a negative one counts from the end, -100 being the last 100 bytes.
+        - `length`: at most so many bytes, fewer at the end of the object; None: all up to the end.
+        - `if_match`: read only the object with this ETag, quotes included, such as that of an earlier part: else
+          ConditionFailed is raised, so that parts of two versions are never put together.
+
+        The entry's `size` is that of the whole value. An object over MAX_VALUE_BYTES, which `get` refuses, is read
+        from S3 by range, and is not kept by the node. The near cache is not used. Raises RangeNotSatisfiable if the
+        object has none of these bytes, FailedPrecondition if they are more than MAX_VALUE_BYTES.
+        """
+        return self._run(operations.get_range(key, offset, length, self._bucket, if_match), timeout)
+
     def set(
         self,
         key: Key,
@@ -359,13 +382,31 @@ class Milena(ItemAccess):
     def scan(self, prefix: Key = "", *, timeout: float | None = None) -> Iterator[ObjectInfo]:
         """Iterate over the objects whose keys begin with `prefix`, in the order of their keys, as S3 lists them.
 
-        A write that S3 does not have yet is not listed. Objects come a page at a time, and `timeout` seconds are
-        for one page. Raises InvalidRequest for a prefix that is no UTF-8.
+        A write that S3 does not have yet may be missing: the node that lists adds its own ones only, and `flush`
+        waits for all. Objects come a page at a time, and `timeout` seconds are for one page. Raises InvalidRequest
+        for a prefix that is no UTF-8.
         """
         cursor = ""
         while True:
             page = self._run(operations.scan(prefix, self._bucket, cursor), timeout)
             for item in page.objects:
+                yield item
+            cursor = page.cursor
+            if not cursor:
+                return
+
+    def scan_level(
+        self, prefix: Key = "", delimiter: Key = "/", *, timeout: float | None = None
+    ) -> Iterator[ObjectInfo | CommonPrefix]:
+        """Iterate over one level of the keys that begin with `prefix`, as over a folder, in the order of names.
+
+        Keys that have `delimiter` behind the prefix are not listed one by one: a `CommonPrefix` stands for all that
+        begin with it. It may be listed for a moment after its last key was deleted. Else as `scan`.
+        """
+        cursor = ""
+        while True:
+            page = self._run(operations.scan_level(prefix, delimiter, self._bucket, cursor), timeout)
+            for item in page.names():
                 yield item
             cursor = page.cursor
             if not cursor:

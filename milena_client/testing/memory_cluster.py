@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from milena_client.core.values import KeyT, Value, encode_key, encode_value
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.durability import BACK, check_condition, check_durability
 from milena_common.api.errors import ConditionFailed, FailedPrecondition, MilenaError
 from milena_common.api.keys import cache_key, canonical_bucket, check_key
@@ -115,9 +116,11 @@ class MemoryCluster:
         since = self._cached.setdefault(entry_key, self._now())
         if value is None:
             return pb.GetResponse(successful=False, outcome="negative_hit" if hit else "miss", node=NODE)
+        _check_conditions(value, request.if_match, "")
+        part = b"" if request.metadata_only else ByteRange(request.offset, request.length).of(value)
         return pb.GetResponse(
             successful=True,
-            value=b"" if request.metadata_only else value,
+            value=part,
             outcome="hit" if hit else "miss",
             age_seconds=self._now() - since,
             etag=etag_of(value),
@@ -154,12 +157,22 @@ class MemoryCluster:
     def _list(self, request: pb.ListRequest) -> pb.ListResponse:
         bucket, objects = self._bucket(request.bucket)
         after = request.cursor.encode()
-        existing = [key for key in [*objects] if self._existing(bucket, key) is not None]
-        keys = sorted(key for key in existing if key.startswith(request.prefix) and key > after)
-        page = keys[: request.limit or _PAGE]
+        names = {
+            key if at < 0 else key[: at + len(request.delimiter)]: at >= 0
+            for key in [*objects]
+            if self._existing(bucket, key) is not None and key.startswith(request.prefix)
+            for at in [key.find(request.delimiter, len(request.prefix)) if request.delimiter else -1]
+        }
+        following = sorted(name for name in names if name > after)
+        page = following[: request.limit or _PAGE]
         return pb.ListResponse(
-            objects=[pb.ObjectInfo(key=key, size=len(objects[key]), etag=etag_of(objects[key])) for key in page],
-            cursor=page[-1].decode() if len(page) < len(keys) else "",
+            objects=[
+                pb.ObjectInfo(key=key, size=len(objects[key]), etag=etag_of(objects[key]))
+                for key in page
+                if not names[key]
+            ],
+            prefixes=[name for name in page if names[name]],
+            cursor=page[-1].decode() if len(page) < len(following) else "",
         )
 
     def _nodes(self, _: pb.NodesRequest) -> pb.NodesResponse:

@@ -2,6 +2,7 @@
 
     MilenaError
     ├── InvalidRequest      ValueError        INVALID_ARGUMENT      ERR
+    │   └── RangeNotSatisfiable                                     RANGE
     ├── ConfigError         ValueError        (exit 2)              CONFIG
     ├── AccessDenied        PermissionError   PERMISSION_DENIED     NOPERM
     ├── RateLimited                           RESOURCE_EXHAUSTED    RATELIMIT
@@ -60,6 +61,12 @@ class InvalidRequest(MilenaError, ValueError):
     """A field of the request is outside its allowed range; repeating the request cannot succeed."""
 
     code = "ERR"
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """The range of bytes begins behind the end of the object, or ends before its beginning."""
+
+    code = "RANGE"
 
 
 class ConfigError(MilenaError, ValueError):

@@ -39,6 +39,7 @@ FAILED = admin.FailedWrite("k", "", "put", 3, "v1", "AccessDenied", 1.5, "10.0.0
 VALUES: tuple[Any, ...] = (
     milena_client.Entry(b"v", '"e"', 1.5, "hit", "10.0.0.1:50051", 1, False, 2.0),
     milena_client.Flushed(1, 2, 3),
+    milena_client.CommonPrefix("a/"),
     milena_client.ObjectInfo("k", 1, '"e"', 1.5),
     milena_client.RetryPolicy(first=0.1, max_delay=2.0, tokens=3.0, refund=0.5),
     WRITTEN,

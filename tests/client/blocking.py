@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from milena_client import AsyncMilena, ObjectInfo
+from milena_client import AsyncMilena, CommonPrefix, ObjectInfo
 
 
 class Blocking:
@@ -27,5 +27,11 @@ class Blocking:
     def scan(self, *args: Any) -> list[ObjectInfo]:
         async def collect() -> list[ObjectInfo]:
             return [item async for item in self._client.scan(*args)]
+
+        return self._runner.run(collect())
+
+    def scan_level(self, *args: Any, **more: Any) -> list[ObjectInfo | CommonPrefix]:
+        async def collect() -> list[ObjectInfo | CommonPrefix]:
+            return [item async for item in self._client.scan_level(*args, **more)]
 
         return self._runner.run(collect())

@@ -13,6 +13,7 @@ import pytest
 
 from milena_client import (
     AsyncMilena,
+    CommonPrefix,
     ConditionFailed,
     Entry,
     Flushed,
@@ -20,6 +21,7 @@ from milena_client import (
     KeyNotFound,
     Milena,
     ObjectInfo,
+    RangeNotSatisfiable,
     Written,
 )
 from milena_client.testing import FakeAsyncMilena, FakeMilena
@@ -180,6 +182,38 @@ def test_scan_goes_over_all_pages_in_order(client: Any) -> None:
     assert list(client.scan("b")) == [ObjectInfo("b", 5, etag_of(b"12345"), 0.0)]
     assert len(list(client.scan())) == 1501
     assert list(client.scan("c")) == []
+
+
+def test_one_level_of_keys(client: Any) -> None:
+    client.set_many({f"p/{number:04}/x": b"x" for number in range(1100)})
+    client.set_many({"p": b"1", "p/0000": b"12", "p/z": b"123", "q-1": b"", "q-2": b""})
+    level = list(client.scan_level("p/"))
+    assert level[0] == ObjectInfo("p/0000", 2, etag_of(b"12"), 0.0)
+    assert level[1:-1] == [CommonPrefix(f"p/{number:04}/") for number in range(1100)]
+    assert level[-1] == ObjectInfo("p/z", 3, etag_of(b"123"), 0.0)
+    assert list(client.scan_level(delimiter="-"))[-1] == CommonPrefix("q-")
+    assert list(client.scan_level("none/")) == []
+    for delimiter in ("", "x" * 1025, "\0"):
+        with pytest.raises(InvalidRequest, match="delimiter"):
+            list(client.scan_level("p/", delimiter))
+
+
+def test_a_part_of_a_value(client: Any) -> None:
+    etag = client.set("k", b"0123456789").etag
+    entry = client.get_range("k", 2, 3)
+    assert (entry.value, entry.size, entry.etag) == (b"234", 10, etag)
+    for offset, length, expected in ((0, None, b"0123456789"), (7, None, b"789"), (-2, None, b"89"), (-5, 2, b"56"),
+                                     (8, 100, b"89")):  # fmt: skip
+        assert client.get_range("k", offset, length, if_match=etag).value == expected
+    assert client.get_range("none", 0, 1) is None
+    with pytest.raises(RangeNotSatisfiable, match="10 bytes"):
+        client.get_range("k", 10, 1)
+    with pytest.raises(ConditionFailed):
+        client.get_range("k", 0, 1, if_match='"other"')
+    with pytest.raises(InvalidRequest, match="length: got 0"):
+        client.get_range("k", 0, 0)
+    with pytest.raises(InvalidRequest, match="offset: got"):
+        client.get_range("k", 2**63)
 
 
 @pytest.mark.parametrize("key", ["", "a\0b", "x" * 1025, b"\xff", "\ud800"])

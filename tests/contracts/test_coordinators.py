@@ -170,7 +170,7 @@ async def test_every_member_sees_each_change_in_order(holder: Holder) -> None:
         await settle()
         assert members(rings[-1]) == members_of(A, B)
         assert lease.ring_size == 2
-        await second.leave(B, CLEAN, 1.0)
+        await second.leave_ring(B, CLEAN, 1.0)
         await settle()
         assert members(rings[-1]) == members_of(A)
         epochs = [ring.epoch for ring in rings]
@@ -226,11 +226,11 @@ async def test_leaving_gives_back_only_the_own_lease(holder: Holder) -> None:
     await old.renew(renewal(A))
     await new.renew(renewal(restarted))
     async with following(new) as rings:
-        await old.leave(A, CLEAN, 1.0)
+        await old.leave_ring(A, CLEAN, 1.0)
         await settle()
         assert members(rings[-1]) == members_of(restarted)
-        await new.leave(restarted, CLEAN, 1.0)
-        await new.leave(restarted, CLEAN, 1.0)
+        await new.leave_ring(restarted, CLEAN, 1.0)
+        await new.leave_ring(restarted, CLEAN, 1.0)
 
 
 async def test_a_node_of_another_bucket_or_cluster_gets_no_lease(holder: Holder) -> None:

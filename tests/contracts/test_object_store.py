@@ -24,6 +24,7 @@ from milena_cache.objects.object_store import (
     OriginFailure,
     Ref,
     Stored,
+    TooLarge,
     ignore,
 )
 from milena_cache.origin.clients.boto3_client import Boto3Store
@@ -33,6 +34,7 @@ from milena_cache.origin.s3.clock import S3Clock
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import S3
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
 from tests.support.s3.fault_proxy import FaultProxy
@@ -90,9 +92,18 @@ class Unhurried(Origin):
         await super().delete(ref, give_up_at, if_match=if_match)
 
     async def get(
-        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+        began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
-        answer = await super().get(ref, if_none_match=if_none_match, max_bytes=max_bytes)
+        answer = await super().get(
+            ref, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range, max_bytes=max_bytes
+        )
         began()
         return answer
 
@@ -301,6 +312,64 @@ async def test_an_object_over_the_limit_is_refused_with_both_sizes(store: Object
         await store.get(ref, max_bytes=99)
 
 
+@pytest.mark.parametrize("key", ["k", "a//b"])
+@pytest.mark.parametrize(
+    ("byte_range", "part"),
+    [((0, 1), b"0"), ((0, 10), b"0123456789"), ((3, 4), b"3456"), ((9, 1), b"9"), ((8, 2**40), b"89")],
+)
+async def test_a_range_is_read_with_the_size_of_the_whole(
+    store: ObjectStore, bucket: str, key: str, byte_range: tuple[int, int], part: bytes
+) -> None:
+    ref = Ref(bucket, key)
+    etag = await store.put(ref, b"0123456789", metadata={"n": "1"})
+    got = await store.get(ref, byte_range=ByteRange(*byte_range), if_match=etag, max_bytes=10)
+    assert got == Stored(part, etag, size=10)
+    assert isinstance(got, Stored)
+    assert dict(got.metadata) == {"n": "1"}
+
+
+@pytest.mark.parametrize("key", ["k", "a//b"])
+async def test_a_range_behind_the_end_is_an_answer_of_its_own(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    assert await store.get(ref, byte_range=ByteRange(0, 5), max_bytes=MIB) is Absent.MISSING
+    for value, offset in ((b"12345", 5), (b"12345", 100), (b"", 0)):
+        await store.put(ref, value)
+        assert await store.get(ref, byte_range=ByteRange(offset, 5), max_bytes=MIB) is Absent.BEYOND_END
+
+
+@pytest.mark.parametrize("key", ["k", "a//b"])
+async def test_a_range_of_another_version_is_refused(store: ObjectStore, bucket: str, key: str) -> None:
+    ref = Ref(bucket, key)
+    first = await store.put(ref, b"0123456789")
+    second = await store.put(ref, b"abcdefghij")
+    got = await store.get(ref, byte_range=ByteRange(2, 3), if_match=second, max_bytes=MIB)
+    assert got == Stored(b"cde", second, size=10)
+    if isinstance(store, Boto3Store):
+        return  # the two clients together look at the ETag of what came, too
+    for byte_range in (ByteRange(2, 3), ByteRange(0, 10), None):
+        with pytest.raises(OriginFailure) as caught:
+            await store.get(ref, byte_range=byte_range, if_match=first, max_bytes=MIB)
+        assert caught.value.fault is Fault.CHANGED
+
+
+async def test_the_limit_of_a_range_is_about_its_own_bytes(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"x" * 100)
+    assert await store.get(ref, byte_range=ByteRange(90, 99), max_bytes=10) == Stored(b"x" * 10, etag, size=100)
+    with pytest.raises(FailedPrecondition, match=r"length.*11 bytes.*10 "):
+        await store.get(ref, byte_range=ByteRange(5, 11), max_bytes=10)
+
+
+async def test_an_object_over_the_limit_is_described(store: ObjectStore, bucket: str) -> None:
+    ref = Ref(bucket, "k")
+    etag = await store.put(ref, b"x" * 100, metadata={"n": "1"})
+    with pytest.raises(TooLarge) as caught:
+        await store.get(ref, max_bytes=99)
+    found = caught.value.found
+    assert found is not None
+    assert (found.size, found.etag, dict(found.metadata)) == (100, etag, {"n": "1"})
+
+
 @pytest.mark.parametrize("key", ORDINARY_KEYS + ODD_KEYS)
 async def test_every_key_is_exact(store: ObjectStore, bucket: str, key: str, s3: S3Client) -> None:
     value = key.encode()
@@ -333,6 +402,47 @@ async def test_listing_pages_in_the_order_of_keys(store: ObjectStore, bucket: st
             break
     assert found == ["b/1", "b/2", "b/3 x", "b/😀"]
     assert (await store.list(bucket, "none", "", 3)).objects == []
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [
+            ("", "/", 1),
+            ("", "/", 2),
+            ("", "/", 1000),
+            ("b/", "/", 2),
+            ("b", "/", 1),
+            ("b", "/", 3),
+            ("none", "/", 2),
+        ],
+        [("", " x", 2), ("", "b/", 3)],
+    ],
+    ids=["slash", "other delimiters"],
+)
+async def test_a_delimiter_makes_one_of_all_keys_below_it(
+    store: ObjectStore, bucket: str, cases: list[tuple[str, str, int]]
+) -> None:
+    keys = ["a", "b/1", "b/3 x", "b/4/5", "b/😀/6", "b/😀/7", "b0", "c/d/e"]
+    for key in keys:
+        await store.put(Ref(bucket, key), b"12")
+    for prefix, delimiter, limit in cases:
+        expected: list[str] = []
+        for key in sorted(key for key in keys if key.startswith(prefix)):
+            at = key.find(delimiter, len(prefix))
+            name = key if at < 0 else f"{key[: at + len(delimiter)]} PRE"
+            expected += [name] if name not in expected else []
+        found: list[str] = []
+        cursor = ""
+        while True:
+            page = await store.list(bucket, prefix, cursor, limit, delimiter)
+            names = [info.key for info in page.objects] + [f"{each} PRE" for each in page.prefixes]
+            assert len(names) <= limit
+            found += sorted(names)
+            cursor = page.cursor
+            if not cursor:
+                break
+        assert found == expected, (prefix, delimiter, limit)
 
 
 async def test_a_missing_bucket_is_not_a_missing_object(store: ObjectStore, bucket: str) -> None:

@@ -13,7 +13,7 @@ from milena_common.api.errors import MilenaError
 from milena_common.api.pb import cache_server_pb2 as cache_pb
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slots import SLOTS, slot_of
-from milena_common.limits.call_bytes import COPIES
+from milena_common.limits.call_bytes import COPIES, SMALL_BYTES
 from milena_common.runtime.deadlines import inner
 from tests.router.rig import MAX_VALUE_BYTES, SOON, Router, found, running_router
 from tests.support.waiting import eventually
@@ -434,3 +434,31 @@ async def test_a_large_value_without_room_is_rejected_and_never_fetched(joined: 
     with pytest.raises(grpc.aio.AioRpcError):
         await joined.stub.Get(pb.GetRequest(key=b"k"), timeout=0.2)
     assert len(joined.asked()) == 1
+
+
+async def test_a_part_of_a_large_value_takes_room_for_its_own_bytes(joined: Router) -> None:
+    owner = owner_of(joined, b"k")
+    part = bytes(100_000)
+    asked: list[tuple[int, int, str, int]] = []
+
+    def answer(_: str, request: bytes) -> bytes:
+        get = cache_pb.GetRequest.FromString(request)
+        asked.append((get.offset, get.length, get.if_match, get.max_bytes))
+        if len(part) <= get.max_bytes:
+            return found(part, owner)
+        return cache_pb.GetResponse(
+            successful=True, outcome="hit", node=owner, size=300_000, omitted=True
+        ).SerializeToString()
+
+    joined.nodes[owner].answer = answer
+    request = pb.GetRequest(key=b"k", offset=-200_000, length=100_000, if_match='"e"')
+    assert (await joined.stub.Get(request, timeout=SOON)).value == part
+    assert asked == [(-200_000, 100_000, '"e"', SMALL_BYTES), (-200_000, 100_000, '"e"', 100_000)]
+    assert joined.nodes[owner].announced == [0, 100_000]
+    await eventually(lambda: joined.budget.used == 0)
+
+
+async def test_a_condition_of_a_read_that_can_never_hold_is_refused_by_its_name(joined: Router) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="if_match"):
+        await joined.stub.Get(pb.GetRequest(key=b"k", if_match="\n"), timeout=SOON)
+    assert joined.asked() == []

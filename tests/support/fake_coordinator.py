@@ -103,7 +103,7 @@ class FakeCoordinator:
         current = self.ring.current
         return Lease(self.ring.lease_seconds, sent_at, current.epoch, len(current.nodes), self.ring.cluster_id)
 
-    async def leave(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
+    async def leave_ring(self, node: NodeDescription, status: NodeStatus, timeout: float) -> None:
         self._check()
         self.left.append(node)
         self.ring.leave(node)

@@ -28,6 +28,7 @@ from milena_cache.objects.object_store import (
     Ref,
     Stored,
     ignore,
+    part_too_large,
     too_large,
 )
 from milena_cache.origin.clients.boto3_bodies import has_body_end, read_all, size_by_reading
@@ -37,8 +38,10 @@ from milena_cache.origin.s3.attributes import attributes_of, sendable
 from milena_cache.origin.s3.clock import S3Clock, date_of
 from milena_cache.origin.s3.credentials import Credentials, CredentialsUnavailable, Held
 from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
+from milena_cache.origin.s3.ranges import range_header, whole_size
 from milena_cache.origin.s3.responses import error_document, is_error_document, meaning
 from milena_cache.origin.s3.settings import S3Settings
+from milena_common.api.byte_range import ByteRange
 from milena_common.limits.byte_budget import ByteBudget
 
 if TYPE_CHECKING:
@@ -111,7 +114,13 @@ class Boto3Store:
             self._clock.observed(date, self._response.requested_at, time.monotonic())
 
     async def _call(
-        self, operation: str, ref: Ref, work: Callable[[S3Client], T], *, conditional: bool = False
+        self,
+        operation: str,
+        ref: Ref,
+        work: Callable[[S3Client], T],
+        *,
+        conditional: bool = False,
+        ranged: bool = False,
     ) -> T | Absent:
         """Run `work` on a thread; return its result, or an Absent by S3's error code.
 
@@ -134,7 +143,7 @@ class Boto3Store:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, run)
         except Exception as error:
-            said = judge(operation, ref, error, conditional=conditional)
+            said = judge(operation, ref, error, conditional=conditional, ranged=ranged)
             if said is None:
                 raise
             if isinstance(said, Absent):
@@ -149,32 +158,58 @@ class Boto3Store:
         assert not isinstance(done, Absent)
         return done
 
-    def _check(self, operation: str, ref: Ref, response: Any) -> None:
-        """Raise OriginFailure if a 2xx response to a read is not from S3; headers may be missing."""
+    def _check(self, operation: str, ref: Ref, response: Any, *, partial: bool = False) -> None:
+        """Raise OriginFailure if a 2xx response to a read is not from S3; headers may be missing.
+
+        `partial`: the response has a part of the object, as was requested.
+        """
         made_by = response["ResponseMetadata"]
         status, headers = made_by["HTTPStatusCode"], made_by["HTTPHeaders"]
         has_id = "x-amz-request-id" in headers
         stranger = "ETag" not in response and self._gives_request_ids and not has_id
-        if status != 200 or stranger:
+        if status != (206 if partial else 200) or stranger:
             raise OriginFailure(Fault.UNEXPECTED, operation, ref, f"HTTP {status}, not from S3", str(status))
         self._gives_request_ids = self._gives_request_ids or has_id
 
     async def get(
-        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+        began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
         loop = asyncio.get_running_loop()
+        conditional, ranged = bool(if_none_match or if_match), byte_range is not None
 
         def begin(client: S3Client) -> tuple[S3Client, Any]:
-            condition: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
-            response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **condition)
+            options: Any = {"IfNoneMatch": if_none_match} if if_none_match else {}
+            if if_match:
+                options["IfMatch"] = if_match
+            if byte_range is not None:
+                options["Range"] = range_header(byte_range)
+            response: Any = client.get_object(Bucket=ref.bucket, Key=ref.key, **options)
             loop.call_soon_threadsafe(began)
-            self._check("get", ref, response)
+            self._check("get", ref, response, partial=ranged and _status(response) == 206)
             return client, response
 
-        if isinstance(begun := await self._call("get", ref, begin, conditional=bool(if_none_match)), Absent):
+        begun = await self._call("get", ref, begin, conditional=conditional, ranged=ranged)
+        if isinstance(begun, Absent):
             return begun
         client, response = begun
         body, length, etag = response["Body"], response.get("ContentLength"), response.get("ETag", "")
+        # The size of the whole object, if the response has a part of it. A store may ignore the range; another one
+        # sends the part with status 200.
+        whole = None
+        content_range = response.get("ContentRange", "")
+        if byte_range is not None and (content_range or _status(response) == 206):
+            whole = whole_size(byte_range, content_range)
+            length = None if whole is None else byte_range.within(whole).length
+            if whole is None or response.get("ContentLength", length) != length:
+                body.close()
+                raise OriginFailure(Fault.UNEXPECTED, "get", ref, "another range than the requested one", "206")
 
         def read(_: S3Client) -> Stored:
             size = length
@@ -188,13 +223,18 @@ class Boto3Store:
                 code = error_document(value.decode(errors="replace")).code
                 said = meaning("get", 200, code)
                 raise OriginFailure(said if isinstance(said, Fault) else Fault.UNEXPECTED, "get", ref, code, "200")
-            return Stored(value, etag, _own(response["Metadata"]), _has_opaque_etag(response))
+            return Stored(value, etag, _own(response["Metadata"]), _has_opaque_etag(response), whole)
 
         try:
             if length is not None and length > max_bytes:
-                raise too_large(ref, length, max_bytes)
+                if byte_range is not None:
+                    raise part_too_large(ref, byte_range._replace(length=length), max_bytes)
+                raise too_large(ref, length, max_bytes, etag, _own(response["Metadata"]))
             async with fetch_bytes(self._budget, max_bytes if length is None else length, self._settings.timeout):
-                return await self._call("get", ref, read, conditional=bool(if_none_match))
+                got = await self._call("get", ref, read, conditional=conditional)
+                if byte_range is None or whole is not None or isinstance(got, Absent):
+                    return got
+                return _part(got, byte_range)
         except BaseException:
             body.close()
             raise
@@ -318,10 +358,12 @@ class Boto3Store:
 
         await self._call("delete", ref, work, conditional=bool(if_match))
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
         def work(client: S3Client) -> Page:
-            after: Any = {"ContinuationToken": cursor} if cursor else {}
-            response = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **after)
+            options: Any = {"ContinuationToken": cursor} if cursor else {}
+            if delimiter:
+                options["Delimiter"] = delimiter
+            response = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=limit, **options)
             # A listing that does not even name the bucket is not S3's XML.
             if "Name" not in response and "KeyCount" not in response and "IsTruncated" not in response:
                 raise OriginFailure(Fault.UNEXPECTED, "list", Ref(bucket, prefix), "no listing", "200")
@@ -329,7 +371,8 @@ class Boto3Store:
                 Info(item["Key"], item["Size"], item.get("ETag", ""), _seconds(item.get("LastModified")))
                 for item in response.get("Contents", [])
             ]
-            return Page(objects, response.get("NextContinuationToken", ""))
+            prefixes = [item["Prefix"] for item in response.get("CommonPrefixes", [])]
+            return Page(objects, response.get("NextContinuationToken", ""), prefixes)
 
         return await self._write("list", Ref(bucket, prefix), work)
 
@@ -373,6 +416,18 @@ def _copy_condition(client: S3Client, ref: Ref, metadata: Mapping[str, str]) -> 
     if not sendable(metadata).items() <= _own(found["Metadata"]).items():
         raise OriginFailure(Fault.UNEXPECTED, "copy", ref, "no ETag", "200")
     return found.get("ETag", "")
+
+
+def _status(response: Any) -> int:
+    return int(response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def _part(whole: Stored, byte_range: ByteRange) -> Stored | Absent:
+    """Return the part of an object that a store has sent as a whole."""
+    size = len(whole.value)
+    if byte_range.offset >= size:
+        return Absent.BEYOND_END
+    return replace(whole, value=byte_range.of(whole.value), size=size)
 
 
 def _own(metadata: Mapping[str, str]) -> Mapping[str, str]:

@@ -43,14 +43,14 @@ def region_of(error: botocore_errors.ClientError) -> str:
 
 
 def judge(
-    operation: str, ref: Ref, error: Exception, *, conditional: bool = False
+    operation: str, ref: Ref, error: Exception, *, conditional: bool = False, ranged: bool = False
 ) -> OriginFailure | Absent | None:
     """Return the meaning of `error`, raised by boto3 for a request about `ref`; None if it is not one of boto3's.
 
-    `conditional`: the request carried a condition.
+    `conditional`, `ranged`: the request carried a condition, a range.
     """
     if isinstance(error, botocore_errors.ClientError):
-        return _from_response(operation, ref, error, conditional)
+        return _from_response(operation, ref, error, conditional, ranged)
     if _is_out_of_files(error):
         return out_of_files(operation, ref)
     if isinstance(error, ResponseParserError):
@@ -83,10 +83,10 @@ def _is_out_of_files(error: BaseException) -> bool:
 
 
 def _from_response(
-    operation: str, ref: Ref, error: botocore_errors.ClientError, conditional: bool
+    operation: str, ref: Ref, error: botocore_errors.ClientError, conditional: bool, ranged: bool
 ) -> OriginFailure | Absent:
     status, code = status_of(error), code_of(error)
-    said = meaning(operation, status, code, conditional=conditional)
+    said = meaning(operation, status, code, conditional=conditional, ranged=ranged)
     if isinstance(said, Absent):
         return said
     text = str(error.response.get("Error", {}).get("Message", ""))[:300]

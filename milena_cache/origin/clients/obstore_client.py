@@ -28,12 +28,14 @@ from milena_cache.objects.object_store import (
     Ref,
     Stored,
     ignore,
+    part_too_large,
     too_large,
 )
 from milena_cache.origin.clients.obstore_errors import UNUSED_PROXY, is_local, judge, unreadable
 from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.fetch_bytes import UNBOUNDED, fetch_bytes
 from milena_cache.origin.s3.settings import S3Settings
+from milena_common.api.byte_range import ByteRange
 from milena_common.limits.byte_budget import ByteBudget
 
 if TYPE_CHECKING:
@@ -162,26 +164,45 @@ class ObstoreStore:
             self._stores.pop((bucket, writes), None)
 
     async def get(
-        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+        began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
         """See `ObjectStore`; raises Unreadable for a response that obstore cannot parse."""
         options: GetOptions = {"if_none_match": if_none_match} if if_none_match else {}
+        if if_match:
+            options["if_match"] = if_match
+        if byte_range is not None:
+            options["range"] = (byte_range.offset, byte_range.offset + byte_range.length)
         try:
             response = await obstore.get_async(self._store(ref.bucket), ref.key, options=options)
             began()
-            size = response.meta["size"]
-            if size > max_bytes:
-                raise too_large(ref, size, max_bytes)
+            whole = size = response.meta["size"]
+            if byte_range is not None:
+                # obstore has compared the response's range with the requested one, cut at the end of the object.
+                size = response.range[1] - response.range[0]
+                if size > max_bytes:
+                    raise part_too_large(ref, ByteRange(byte_range.offset, size), max_bytes)
+            elif size > max_bytes:
+                etag, metadata = response.meta["e_tag"] or "", _own(response.attributes)
+                raise too_large(ref, size, max_bytes, etag, metadata)
             async with fetch_bytes(self._budget, size, self._settings.timeout):
                 body: Bytes = await response.bytes_async()
         except (BaseError, FileNotFoundError) as error:
-            said = _judge("get", ref, error, conditional=bool(if_none_match))
+            conditional, ranged = bool(if_none_match or if_match), byte_range is not None
+            said = _judge("get", ref, error, conditional=conditional, ranged=ranged)
             if isinstance(said, Absent):
                 return said
             raise said from None
         if len(body) != size:
             raise OriginFailure(Fault.INCOMPLETE, "get", ref, f"{len(body)} of {size} bytes", "incomplete")
-        return Stored(body.to_bytes(), response.meta["e_tag"] or "", _own(response.attributes))
+        etag, metadata = response.meta["e_tag"] or "", _own(response.attributes)
+        return Stored(body.to_bytes(), etag, metadata, size=None if byte_range is None else whole)
 
     async def head(self, ref: Ref) -> Info | None:
         """See `ObjectStore`; raises Unreadable for a response that obstore cannot parse."""
@@ -255,11 +276,11 @@ def _own(attributes: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _judge(
-    operation: str, ref: Ref, error: Exception, *, conditional: bool = False
+    operation: str, ref: Ref, error: Exception, *, conditional: bool = False, ranged: bool = False
 ) -> OriginFailure | Unreadable | Absent:
     if unreadable(error):
         return Unreadable(str(ref))
     if isinstance(error, UnauthenticatedError) and is_local(error):
         text = str(error).split("\n")[0][:300]
         return OriginFailure(Fault.ACCOUNT, operation, ref, "NoCredentials", "local", text)
-    return judge(operation, ref, error, conditional=conditional)
+    return judge(operation, ref, error, conditional=conditional, ranged=ranged)

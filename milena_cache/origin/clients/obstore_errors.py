@@ -34,7 +34,8 @@ _REDIRECT = re.compile(
 )
 _NOT_DELETED = re.compile(r'^    source: DeleteFailed \{\n.*\n +code: "(.*)",\n +message: "(.*)",$', re.M)
 _UNREADABLE = re.compile(
-    r"^    source: (?:Invalid(?:Metadata|CacheControl|Content\w+) \{|Header \{\n +source: MissingContentLength,)$",
+    r"^    source: (?:Invalid(?:Metadata|CacheControl|Content\w+) \{|Header \{\n +source: MissingContentLength,"
+    r"|NotPartial,|NoContentRange,|ParseContentRange \{|UnexpectedRange \{)$",
     re.M,
 )
 # A 2xx response that is not S3's.
@@ -60,24 +61,27 @@ _STATUS_OF_DELETE = {
 def unreadable(error: Exception) -> bool:
     """True if there was a response that obstore cannot parse, or does not expose.
 
-    Its headers have text beyond ASCII or no Content-Length, or it is a redirect without a target or to another
-    host, whose code and region obstore does not report. S3 has not done a request that it redirects.
+    Its headers have text beyond ASCII or no Content-Length, it is not the part of the object that was requested, or
+    it is a redirect without a target or to another host, whose code and region obstore does not report. S3 has not
+    done a request that it redirects.
     """
     dump = str(error).partition(_DUMP)[2]
     return _UNREADABLE.search(dump) is not None or _REDIRECT.search(dump) is not None
 
 
-def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = False) -> OriginFailure | Absent:
+def judge(
+    operation: str, ref: Ref, error: Exception, *, conditional: bool = False, ranged: bool = False
+) -> OriginFailure | Absent:
     """Return the meaning of `error`, raised by obstore for a request about `ref`.
 
-    `conditional`: the request carried a condition.
+    `conditional`, `ranged`: the request carried a condition, a range.
     """
     summary, _, dump = str(error).partition(_DUMP)
     not_deleted = _NOT_DELETED.search(dump)
     if not_deleted:
         code, message = not_deleted.groups()
         status = _STATUS_OF_DELETE.get(code, 400)
-        return _from_response(operation, ref, status, ErrorDocument(code, message, ""), conditional)
+        return _from_response(operation, ref, status, ErrorDocument(code, message, ""), conditional, ranged)
     # The key may be any text, so it must not be parsed as a part of the message.
     summary = summary.replace(f"location {ref.key} ", "", 1).replace(f"for path {ref.key}:", "", 1)
     responded = _RESPONSE.search(summary)
@@ -89,7 +93,7 @@ def judge(operation: str, ref: Ref, error: Exception, *, conditional: bool = Fal
             if responded[1]
             else _STATUS_OF_DELETE.get(document.code, 400 if operation == "delete" else 200)
         )
-        return _from_response(operation, ref, status, document, conditional)
+        return _from_response(operation, ref, status, document, conditional, ranged)
     if _NOT_S3S.search(dump):
         text = summary.partition(": ")[2][:200]
         return OriginFailure(Fault.UNEXPECTED, operation, ref, "a response that is not S3's", "200", text)
@@ -110,9 +114,9 @@ def is_local(error: Exception) -> bool:
 
 
 def _from_response(
-    operation: str, ref: Ref, status: int, document: ErrorDocument, conditional: bool
+    operation: str, ref: Ref, status: int, document: ErrorDocument, conditional: bool, ranged: bool
 ) -> OriginFailure | Absent:
-    said = meaning(operation, status, document.code, conditional=conditional)
+    said = meaning(operation, status, document.code, conditional=conditional, ranged=ranged)
     if isinstance(said, Absent):
         return said
     code = document.code or f"HTTP {status}"

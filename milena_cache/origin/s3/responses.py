@@ -6,6 +6,7 @@ counts only with the error code that S3 sends with it in its XML document.
 
     absent               NoSuchKey to a read or a delete
     not modified         304, to a GET with a condition (it has no body, so it carries no code)
+    beyond the end       416 with InvalidRange, to a GET with a range
     condition failed     PreconditionFailed, or NoSuchKey to a write with a condition
     conflict             ConditionalRequestConflict, OperationAborted
     rejected, one object AccessDenied, EntityTooLarge, KeyTooLongError, …: the explicit list `OBJECT_CODES`
@@ -135,12 +136,14 @@ _FAULTS: dict[str, Fault] = {
 _ABSENT_TO = ("get", "head", "delete")
 
 
-def meaning(operation: str, status: int, code: str, *, conditional: bool = False) -> Fault | Absent:
+def meaning(
+    operation: str, status: int, code: str, *, conditional: bool = False, ranged: bool = False
+) -> Fault | Absent:
     """Return the meaning of an unsuccessful response.
 
     `code` is S3's error code, "" where the response has no S3 error document. `status` is the HTTP status, of the
     whole response where the code is that of one key in the response to a DeleteObjects. `conditional`: the request
-    had If-Match or If-None-Match.
+    had If-Match or If-None-Match. `ranged`: it had a Range.
     """
     if code == "NoSuchKey":
         if operation in _ABSENT_TO:
@@ -148,6 +151,8 @@ def meaning(operation: str, status: int, code: str, *, conditional: bool = False
         return Fault.CHANGED if conditional else Fault.UNEXPECTED
     if code == "PreconditionFailed":
         return Fault.CHANGED if conditional else Fault.UNEXPECTED
+    if code == "InvalidRange" and status == 416 and ranged:
+        return Absent.BEYOND_END
     known = _FAULTS.get(code)
     if known is not None:
         return known

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.service.requests import Requests
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.limits.byte_budget import ByteBudget
 from milena_common.limits.call_bytes import COPIES, SMALL_BYTES, CallBytes
@@ -31,6 +32,8 @@ class BudgetedGet:
         """Return the response as `ApiMethods.get` does. Raises Overloaded too, if it finds no room in time."""
         place = self._api.admit_object(request)
         size = 0 if request.metadata_only else self._requests.size_in_memory(place)
+        if size > SMALL_BYTES and (request.offset or request.length):
+            size = ByteRange(request.offset, request.length).max_bytes(size)
         held = None
         if size > SMALL_BYTES:
             began = self._clock.now()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ from milena_client.cli.terminal.output import (
 )
 from milena_client.cli.terminal.session import Session, cluster_options
 from milena_client.core.operations import not_found
-from milena_client.core.values import Written, encode_prefix, encode_ttl
+from milena_client.core.values import CommonPrefix, ObjectInfo, Written, encode_prefix, encode_ttl
 from milena_client.sync.client import Milena
 from milena_common.api.durability import ANY_OBJECT, DURABILITIES, Durability
 
@@ -68,9 +69,35 @@ _DURABILITY = click.option(
 _IF_MATCH = click.option("--if-match", metavar="ETAG", help="Only the object with this ETag, quotes included.")
 
 
+def _range(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int | None] | None:
+    """Return offset and length of a range as in HTTP: "0-99", "100-", or "-100"."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{0,18})-(\d{0,18})", value)
+    first, last = (match[1], match[2]) if match else ("", "")
+    if first and not last:
+        return int(first), None
+    if last and not first and int(last):
+        return -int(last), None
+    if first and last and int(first) <= int(last):
+        return int(first), int(last) - int(first) + 1
+    raise click.BadParameter(
+        f"got {value!r}; allowed: FIRST-LAST such as 0-99, FIRST- for all from there, -N for the last N bytes",
+        ctx,
+        param,
+    )
+
+
 @click.command()
 @click.argument("keys", nargs=-1, metavar="KEY|PREFIX")
 @click.option("-f", "--file", type=click.Path(path_type=Path), help="Write the value to this file, not to stdout.")
+@click.option(
+    "--range",
+    "byte_range",
+    metavar="FIRST-LAST",
+    callback=_range,
+    help="Only these bytes, the first being 0: 0-99, or 100- for all from there, or -100 for the last 100.",
+)
 @click.option("--many", is_flag=True, help="Get several keys: those given, or one a line on stdin.")
 @click.option("-r", "--recursive", is_flag=True, help="Get all objects whose keys begin with PREFIX.")
 @click.option(
@@ -89,6 +116,7 @@ def get(
     session: Session,
     keys: tuple[str, ...],
     file: Path | None,
+    byte_range: tuple[int, int | None] | None,
     many: bool,
     recursive: bool,
     directory: Path | None,
@@ -105,6 +133,8 @@ def get(
     gives the numbers of objects, bytes and seconds in a sentence, -o json in a document; raw is a line for each
     object: key, bytes, file.
     """
+    if byte_range is not None and (many or recursive):
+        raise click.UsageError("--range goes with one KEY")
     if many and recursive:
         raise click.UsageError("--many takes keys and --recursive a prefix: one of them")
     if recursive:
@@ -118,12 +148,12 @@ def get(
         ctx.exit(_get_many(session, list(keys or _lines_of_stdin()), directory))
     if len(keys) != 1 or directory is not None:
         raise click.UsageError("get takes one KEY; for several: get --many KEY... --to DIR")
-    _get_one(session, keys[0], file)
+    _get_one(session, keys[0], file, byte_range)
 
 
-def _get_one(session: Session, key: str, file: Path | None) -> None:
+def _get_one(session: Session, key: str, file: Path | None, byte_range: tuple[int, int | None] | None) -> None:
     with session.client() as client:
-        entry = client.get_entry(key)
+        entry = client.get_entry(key) if byte_range is None else client.get_range(key, *byte_range)
     if entry is None:
         _hint_prefix(key, "get", "--recursive --to DIR")
         raise not_found(key)
@@ -315,28 +345,45 @@ def rm(
 
 @click.command()
 @click.argument("prefix", default="")
+@click.option("-r", "--recursive", is_flag=True, help="List all objects whose keys begin with PREFIX.")
 @cluster_options
 @click.pass_obj
-def ls(session: Session, prefix: str) -> None:
-    """List the objects whose keys begin with PREFIX, as S3 has them.
+def ls(session: Session, prefix: str, recursive: bool) -> None:
+    """List the objects whose keys begin with PREFIX, as S3 has them, one level at a time.
 
-    raw is one key a line; json an array; table shows time (UTC), size and key.
+    Keys with a slash behind PREFIX are listed as the beginning that they have in common, up to and with that slash:
+    ls docs/ lists docs/a.md, and docs/images/ for everything below that.
+
+    raw is one key a line; json an array, with "prefix" in place of "key" for such a beginning; table shows time
+    (UTC), size and key, or PRE.
     """
     with session.client() as client:
+        items: Iterator[ObjectInfo | CommonPrefix] = client.scan(prefix) if recursive else client.scan_level(prefix)
         if session.format == "json":
-            _list_json(client, prefix)
+            _list_json(items)
             return
-        for item in client.scan(prefix):
+        for item in items:
+            name = item.prefix if isinstance(item, CommonPrefix) else item.key
             if session.format == "raw":
-                click.echo(item.key.encode())
+                click.echo(name.encode())
+            elif isinstance(item, CommonPrefix):
+                click.echo(f"{'PRE':>{_WIDTH_BEFORE_KEY}}  {printable(name)}")
             else:
-                click.echo(f"{show_time(item.last_modified)}  {show_bytes(item.size):>9}  {printable(item.key)}")
+                click.echo(f"{show_time(item.last_modified)}  {show_bytes(item.size):>9}  {printable(name)}")
 
 
-def _list_json(client: Milena, prefix: str) -> None:
+# The characters of time and size in the table of `ls`.
+_WIDTH_BEFORE_KEY = len(show_time(0.0)) + 2 + 9
+
+
+def _list_json(items: Iterator[ObjectInfo | CommonPrefix]) -> None:
     separator = "[\n"
-    for item in client.scan(prefix):
-        row = {"key": item.key, "size": item.size, "etag": item.etag, "last_modified": item.last_modified}
+    for item in items:
+        row: Row
+        if isinstance(item, CommonPrefix):
+            row = {"prefix": item.prefix}
+        else:
+            row = {"key": item.key, "size": item.size, "etag": item.etag, "last_modified": item.last_modified}
         click.echo((separator + json.dumps(row, ensure_ascii=False)).encode(), nl=False)
         separator = ",\n"
     click.echo("[]" if separator == "[\n" else "\n]")

@@ -90,14 +90,20 @@ class LeaveResponse(_message.Message):
     def __init__(self, successful: bool = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("key", "bucket", "metadata_only")
+    __slots__ = ("key", "bucket", "metadata_only", "offset", "length", "if_match")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     METADATA_ONLY_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    IF_MATCH_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     bucket: str
     metadata_only: bool
-    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ...) -> None: ...
+    offset: int
+    length: int
+    if_match: str
+    def __init__(self, key: _Optional[bytes] = ..., bucket: _Optional[str] = ..., metadata_only: bool = ..., offset: _Optional[int] = ..., length: _Optional[int] = ..., if_match: _Optional[str] = ...) -> None: ...
 
 class GetResponse(_message.Message):
     __slots__ = ("successful", "value", "outcome", "age_seconds", "etag", "node", "size", "dirty", "ttl_ms", "omitted")
@@ -176,24 +182,28 @@ class DeleteResponse(_message.Message):
     def __init__(self, successful: bool = ..., node: _Optional[str] = ..., durability: _Optional[str] = ...) -> None: ...
 
 class ListRequest(_message.Message):
-    __slots__ = ("prefix", "bucket", "cursor", "limit")
+    __slots__ = ("prefix", "bucket", "cursor", "limit", "delimiter")
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DELIMITER_FIELD_NUMBER: _ClassVar[int]
     prefix: bytes
     bucket: str
     cursor: str
     limit: int
-    def __init__(self, prefix: _Optional[bytes] = ..., bucket: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    delimiter: bytes
+    def __init__(self, prefix: _Optional[bytes] = ..., bucket: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., delimiter: _Optional[bytes] = ...) -> None: ...
 
 class ListResponse(_message.Message):
-    __slots__ = ("objects", "cursor")
+    __slots__ = ("objects", "cursor", "prefixes")
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    PREFIXES_FIELD_NUMBER: _ClassVar[int]
     objects: _containers.RepeatedCompositeFieldContainer[ObjectInfo]
     cursor: str
-    def __init__(self, objects: _Optional[_Iterable[_Union[ObjectInfo, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+    prefixes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, objects: _Optional[_Iterable[_Union[ObjectInfo, _Mapping]]] = ..., cursor: _Optional[str] = ..., prefixes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ObjectInfo(_message.Message):
     __slots__ = ("key", "size", "etag", "last_modified")

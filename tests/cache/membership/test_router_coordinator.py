@@ -117,7 +117,7 @@ async def test_a_router_without_leases_is_renewed_as_often_as_others() -> None:
 
 async def test_leaving_reports_the_writes_that_the_node_takes_along() -> None:
     _, router, coordinator = connected()
-    await coordinator.leave(NODE, STATUS, 1.0)
+    await coordinator.leave_ring(NODE, STATUS, 1.0)
     assert router.sent == [
         ("Leave", pb.LeaveRequest(address="n1:50051", node_id="id", dirty_entries=3, dead_letters=1))
     ]

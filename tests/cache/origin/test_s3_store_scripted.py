@@ -12,6 +12,7 @@ from milena_cache.origin.s3.credentials import Credentials
 from milena_cache.origin.s3.digest import ENOUGH
 from milena_cache.origin.s3.settings import S3Settings
 from milena_cache.origin.s3_store import LARGE_BYTES, S3, UNREADABLE_IN_A_ROW
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
 from tests.support.s3.faults import Request
@@ -483,3 +484,89 @@ async def test_puts_of_a_bucket_that_begins_to_encrypt_with_a_key_are_looked_at_
     for _ in range(ENOUGH + 5):
         assert await store.put(Ref("bucket", "k"), b"v") == ETAG
     assert server.asked.count("HEAD") == ENOUGH
+
+
+# ---- ranges
+
+
+def part_of(request: Request, value: bytes, content_range: str = "", status: int = 206) -> Scripted:
+    headers = {**KNOWN, "ETag": etag_of(b"hello")}
+    return answer(status, value, {**headers, "Content-Range": content_range} if content_range else headers)
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_part_of_an_object_is_not_compared_with_the_etag_of_the_whole(
+    key: str, store: S3, server: ScriptedS3
+) -> None:
+    await learn(store, server)
+    server.answer = lambda request: part_of(request, b"ell", "bytes 1-3/5")
+    for _ in range(2):
+        got = await store.get(
+            Ref("bucket", key), byte_range=ByteRange(1, 3), if_match=etag_of(b"hello"), max_bytes=3
+        )
+        assert got == Stored(b"ell", etag_of(b"hello"), size=5)
+    fields = server.requests[-1].fields
+    assert (fields["range"], fields["if-match"]) == ("bytes=1-3", etag_of(b"hello"))
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("status", [200, 206])
+@pytest.mark.parametrize(
+    ("value", "content_range"),
+    [
+        (b"hel", "bytes 0-2/5"), (b"ello", "bytes 1-4/5"), (b"el", "bytes 1-2/5"), (b"ell", "bytes 1-3/*"),
+        (b"ell", "bytes 1-3"), (b"el", "bytes 1-3/5"), (b"", "bytes */5"),
+    ],
+)  # fmt: skip
+async def test_another_part_than_the_requested_one_is_not_believed(
+    value: bytes, content_range: str, status: int, key: str, store: S3, server: ScriptedS3
+) -> None:
+    server.answer = lambda request: part_of(request, value, content_range, status)
+    failure = await failure_of(store.get(Ref("bucket", key), byte_range=ByteRange(1, 3), max_bytes=MIB))
+    assert failure.fault in (Fault.UNEXPECTED, Fault.INCOMPLETE)
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_part_that_does_not_say_which_it_is_is_not_believed(
+    key: str, store: S3, server: ScriptedS3
+) -> None:
+    server.answer = lambda request: part_of(request, b"ell")
+    failure = await failure_of(store.get(Ref("bucket", key), byte_range=ByteRange(1, 3), max_bytes=MIB))
+    assert failure.fault is Fault.UNEXPECTED
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_store_that_ignores_ranges_is_cut_from(key: str, store: S3, server: ScriptedS3) -> None:
+    server.answer = lambda request: held(b"hello")
+    ref = Ref("bucket", key)
+    assert await store.get(ref, byte_range=ByteRange(1, 3), max_bytes=5) == Stored(
+        b"ell", etag_of(b"hello"), size=5
+    )
+    assert await store.get(ref, byte_range=ByteRange(5, 3), max_bytes=5) is Absent.BEYOND_END
+    with pytest.raises(FailedPrecondition):
+        await store.get(ref, byte_range=ByteRange(1, 3), max_bytes=4)
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_the_end_of_an_object_is_believed_with_s3s_code_alone(
+    key: str, store: S3, server: ScriptedS3
+) -> None:
+    ref = Ref("bucket", key)
+    server.answer = lambda request: error(416, "InvalidRange")
+    assert await store.get(ref, byte_range=ByteRange(9, 3), max_bytes=MIB) is Absent.BEYOND_END
+    assert (await failure_of(store.get(ref, max_bytes=MIB))).fault is Fault.UNEXPECTED
+    for said in (html(416), error(416, "SomethingElse"), error(400, "InvalidRange")):
+        server.answer = lambda request, said=said: said
+        failure = await failure_of(store.get(ref, byte_range=ByteRange(9, 3), max_bytes=MIB))
+        assert failure.fault is Fault.UNEXPECTED
+
+
+@pytest.mark.parametrize("key", KEYS)
+async def test_a_store_that_ignores_conditions_gives_no_part_of_another_version(
+    key: str, store: S3, server: ScriptedS3
+) -> None:
+    server.answer = lambda request: part_of(request, b"ell", "bytes 1-3/5")
+    failure = await failure_of(
+        store.get(Ref("bucket", key), byte_range=ByteRange(1, 3), if_match='"other"', max_bytes=MIB)
+    )
+    assert failure.fault is Fault.CHANGED

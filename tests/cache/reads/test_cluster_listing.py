@@ -102,9 +102,9 @@ class Gates:
         self._list = cluster.store.list
         cluster.store.list = self.list  # type: ignore[method-assign]
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
         await self._gate()
-        page = await self._list(bucket, prefix, cursor, limit)
+        page = await self._list(bucket, prefix, cursor, limit, delimiter)
         await self._gate()
         return page
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from milena_cache.objects.names import Buckets
 from milena_cache.objects.object_store import Fault, Page
+from milena_cache.reads.listing import COMPARED_AT_ONCE
 from milena_cache.writeback import recent_uploads
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_common.api.durability import Durability
-from milena_common.api.errors import OriginUnavailable
+from milena_common.api.errors import InvalidRequest, OriginUnavailable
 from tests.cache.rig import BUCKET, NodeUnderTest
 from tests.support.fake_clock import settle
 
@@ -22,6 +23,19 @@ async def started(**options: object) -> NodeUnderTest:
     t = NodeUnderTest(**{"mode": "back", **options})  # type: ignore[arg-type]
     await t.start()
     return t
+
+
+async def levels(t: NodeUnderTest, prefix: bytes = b"", limit: int = 1000) -> list[str]:
+    """One level of the listing, all pages of it, common prefixes marked."""
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = await t.node.list("", prefix, cursor, limit, 5.0, b"/")
+        assert len(page.objects) + len(page.prefixes) <= limit
+        found += sorted([*(info.key for info in page.objects), *(f"{each} PRE" for each in page.prefixes)])
+        cursor = page.cursor
+        if not cursor:
+            return found
 
 
 async def listed(t: NodeUnderTest, bucket: str = "") -> list[str]:
@@ -37,8 +51,8 @@ class ListsThenWaits:
         self._list = t.store.list
         t.store.list = self.list  # type: ignore[method-assign]
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        page = await self._list(bucket, prefix, cursor, limit)
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+        page = await self._list(bucket, prefix, cursor, limit, delimiter)
         self.looked.set()
         await self.gate.wait()
         return page
@@ -51,6 +65,71 @@ async def test_a_dirty_delete_is_not_listed() -> None:
     await t.delete("a")
     assert await listed(t) == ["b"]
     await t.stop()
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+async def test_a_dirty_put_is_listed_and_makes_its_common_prefix_appear(limit: int) -> None:
+    t = await started(delay=1000.0, buckets=Buckets(BUCKET, "team/"))
+    for key in ("team/a", "team/d/1", "elsewhere"):
+        t.in_s3(key, b"v")
+    for key in ("a", "b", "c/1", "c/2/3", "d/2", "e", "z/1"):
+        await t.put(key, b"12345")
+    assert await levels(t, limit=limit) == ["a", "b", "c/ PRE", "d/ PRE", "e", "z/ PRE"]
+    assert await levels(t, b"c/", limit=limit) == ["c/1", "c/2/ PRE"]
+    assert await levels(t, b"none", limit=limit) == []
+    await t.flush()
+    assert await levels(t, limit=limit) == ["a", "b", "c/ PRE", "d/ PRE", "e", "z/ PRE"]
+    await t.stop()
+
+
+async def test_more_dirty_puts_than_are_looked_at_in_one_step_are_listed_page_by_page() -> None:
+    t = await started(mode="memory", delay=1000.0, dirty_max_bytes=10**8, dirty_memory_bytes=10**8)
+    number = 2 * COMPARED_AT_ONCE + 10
+    for each in range(number):
+        await t.put(f"{each * 7919 % number:05}", b"v")
+    t.in_s3("00003x", b"v")
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = await t.node.list("", b"", cursor, 1000, 5.0)
+        assert len(page.objects) <= 1000
+        found += [info.key for info in page.objects]
+        cursor = page.cursor
+        if not cursor:
+            break
+    assert found == sorted([*(f"{each:05}" for each in range(number)), "00003x"])
+    await t.stop()
+
+
+async def test_an_object_is_listed_with_the_size_that_a_read_finds() -> None:
+    t = await started(delay=1000.0)
+    t.in_s3("a", b"1")
+    await t.put("a", b"12345")
+    await t.put("b", b"123")
+    page = await t.node.list("", b"", "", 10, 5.0)
+    assert [(info.key, info.size) for info in page.objects] == [("a", 5), ("b", 3)]
+    assert all(abs(info.last_modified - t.clock.wall()) < 1 for info in page.objects)
+    await t.stop()
+
+
+async def test_the_common_prefix_of_a_key_that_was_deleted_stays_until_s3_has_the_delete() -> None:
+    t = await started(delay=1000.0)
+    for key in ("a/1", "b/1", "b/2"):
+        t.in_s3(key, b"v")
+    for key in ("a/1", "b/1"):
+        await t.delete(key)
+    assert await levels(t) == ["a/ PRE", "b/ PRE"]
+    assert await levels(t, b"a/") == []
+    await t.flush()
+    assert await levels(t) == ["b/ PRE"]
+    await t.stop()
+
+
+@pytest.mark.parametrize(("delimiter", "what"), [(b"\xff", "is not UTF-8"), (b"x" * 1025, "1024"), (b"\0", "NUL")])
+async def test_a_delimiter_that_no_key_can_have_is_refused_by_its_name(delimiter: bytes, what: str) -> None:
+    t = NodeUnderTest()
+    with pytest.raises(InvalidRequest, match=f"delimiter: .*{what}"):
+        await t.node.list("", b"", "", 10, 1, delimiter)
 
 
 @pytest.mark.parametrize("durability", ["back", "memory", "through"])

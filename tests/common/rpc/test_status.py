@@ -15,6 +15,7 @@ StatusCode = grpc.StatusCode
 
 STATUSES = {
     errors.InvalidRequest: StatusCode.INVALID_ARGUMENT,
+    errors.RangeNotSatisfiable: StatusCode.INVALID_ARGUMENT,
     errors.AccessDenied: StatusCode.PERMISSION_DENIED,
     errors.RateLimited: StatusCode.RESOURCE_EXHAUSTED,
     errors.Overloaded: StatusCode.RESOURCE_EXHAUSTED,

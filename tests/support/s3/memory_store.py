@@ -20,8 +20,10 @@ from milena_cache.objects.object_store import (
     Ref,
     Stored,
     ignore,
+    part_too_large,
     too_large,
 )
+from milena_common.api.byte_range import ByteRange
 
 
 def etag_of(value: bytes) -> str:
@@ -137,7 +139,14 @@ class MemoryStore:
         return None
 
     async def get(
-        self, ref: Ref, *, if_none_match: str = "", max_bytes: int, began: Callable[[], None] = ignore
+        self,
+        ref: Ref,
+        *,
+        if_none_match: str = "",
+        if_match: str = "",
+        byte_range: ByteRange | None = None,
+        max_bytes: int,
+        began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
         await self._enter("get", ref)
         began()
@@ -145,10 +154,19 @@ class MemoryStore:
         await self.read_gate.wait()
         if value is None:
             return Absent.MISSING
+        if if_match and if_match != etag_of(value):
+            raise _failure(Fault.CHANGED, "get", ref)
         if if_none_match == etag_of(value):
             return Absent.NOT_MODIFIED
+        if byte_range is not None:
+            if byte_range.offset >= len(value):
+                return Absent.BEYOND_END
+            part = byte_range.within(len(value))
+            if part.length > max_bytes:
+                raise part_too_large(ref, part, max_bytes)
+            return Stored(byte_range.of(bytes(value)), etag_of(value), metadata_of(value), size=len(value))
         if len(value) > max_bytes:
-            raise too_large(ref, len(value), max_bytes)
+            raise too_large(ref, len(value), max_bytes, etag_of(value), metadata_of(value))
         return Stored(bytes(value), etag_of(value), metadata_of(value))
 
     def _meets(self, condition: str, ref: Ref, holds: bool) -> None:
@@ -224,19 +242,20 @@ class MemoryStore:
         if failure:
             raise failure
 
-    async def list(self, bucket: str, prefix: str, cursor: str, limit: int) -> Page:
+    async def list(self, bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
         await self._enter("list", Ref(bucket, prefix))
-        keys = sorted(
-            (ref.key for ref in self.objects if ref.bucket == bucket and ref.key.startswith(prefix)),
-            key=str.encode,
-        )
-        rest = [key for key in keys if key.encode() > cursor.encode()]
+        keys = {ref.key for ref in self.objects if ref.bucket == bucket and ref.key.startswith(prefix)}
+        common = {key: _common_prefix(key, prefix, delimiter) for key in keys}
+        rest = sorted((name for name in {common[key] or key for key in keys} if name > cursor), key=str.encode)
+        prefixes = set(common.values())
         page = [
             Info(key, len(value), etag_of(value), 0.0)
             for key in rest[:limit]
+            if key not in prefixes
             for value in [self._value(bucket, key)]
         ]
-        return Page(page, rest[limit - 1] if len(rest) > limit else "")
+        cursor = rest[limit - 1] if len(rest) > limit else ""
+        return Page(page, cursor, [name for name in rest[:limit] if name in prefixes])
 
     def _value(self, bucket: str, key: str) -> bytes:
         return self.objects[Ref(bucket, key)]
@@ -249,6 +268,12 @@ class MemoryStore:
 
     async def close(self) -> None:
         pass
+
+
+def _common_prefix(key: str, prefix: str, delimiter: str) -> str:
+    """The common prefix that stands for `key` in a listing; "" if the key itself is listed."""
+    at = key.find(delimiter, len(prefix)) if delimiter else -1
+    return key[: at + len(delimiter)] if at >= 0 else ""
 
 
 def _failure(fault: Fault, operation: str, ref: Ref) -> OriginFailure:

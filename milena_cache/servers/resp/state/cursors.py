@@ -1,4 +1,4 @@
-"""Pure. The positions of scans by number: SCAN's cursors are numbers, S3's are strings.
+"""Pure. The positions of scans by number: SCAN's cursors are numbers, those of listings are strings.
 
 A cursor may be used several times, so that a call whose reply was lost can be repeated. Cursors expire SECONDS
 after their last use; beyond MAX_CURSORS the one that was used longest ago goes first.
@@ -17,13 +17,11 @@ class Place(NamedTuple):
     """The position at which a scan goes on.
 
     prefix: the prefix of the listing
-    cursor: S3's cursor for the next page
-    last: the last key of the page before, behind which the next one begins
+    cursor: the listing's cursor for the next page
     """
 
     prefix: bytes
     cursor: str
-    last: bytes
 
 
 class Cursors:

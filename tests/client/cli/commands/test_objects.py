@@ -181,10 +181,11 @@ def test_put_a_directory_and_list_it(run: Run) -> None:
     Path("src/loop").symlink_to(".")
     result = run("put", "src", "--prefix", "p/")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert run("ls", "p/").stdout.split() == ["p/d/e/two", "p/d/one", "p/link", "p/top"]
+    assert run("ls", "p/", "--recursive").stdout.split() == ["p/d/e/two", "p/d/one", "p/link", "p/top"]
+    assert run("ls", "p/").stdout.split() == ["p/d/", "p/link", "p/top"]
     assert run("get", "p/d/e/two").stdout == "d/e/two"
     assert run("rm", "p/d/one", "p/top", "p/not-there").exit_code == 0
-    assert run("ls").stdout.split() == ["p/d/e/two", "p/link"]
+    assert run("ls", "-r").stdout.split() == ["p/d/e/two", "p/link"]
 
 
 def test_put_a_directory_reports_each_failure_and_goes_on(run: Run) -> None:
@@ -208,6 +209,45 @@ def test_ls_in_its_forms(run: Run, cluster: MemoryCluster) -> None:
     assert "b\\nold" in table
     assert "5 B" in table
     assert table.startswith("1970-01-01 00:00:00")
+
+
+def test_ls_shows_one_level_in_its_forms(run: Run, cluster: MemoryCluster) -> None:
+    cluster.add({"docs/a.md": b"12", "docs/x/1": b"", "docs/x/2": b"", "docs.txt": b"1"})
+    assert run("ls").stdout == "docs.txt\ndocs/\n"
+    assert run("ls", "docs").stdout == "docs.txt\ndocs/\n"
+    assert run("ls", "docs/").stdout == "docs/a.md\ndocs/x/\n"
+    listed = json.loads(run("ls", "docs/", "-o", "json").stdout)
+    assert [item.get("key") or item["prefix"] for item in listed] == ["docs/a.md", "docs/x/"]
+    assert listed[1] == {"prefix": "docs/x/"}
+    lines = run("ls", "docs/", "-o", "table").stdout.splitlines()
+    assert lines[0].index("docs/a.md") == lines[1].index("docs/x/")
+    assert lines[1].split() == ["PRE", "docs/x/"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("0-2", b"012"), ("3-3", b"3"), ("7-", b"789"), ("-2", b"89"), ("8-100", b"89")]
+)
+def test_get_of_a_range(run: Run, cluster: MemoryCluster, given: str, expected: bytes) -> None:
+    cluster.add({"k": b"0123456789"})
+    assert run("get", "k", "--range", given).stdout_bytes == expected
+    assert run("get", "k", "--range", given, "-f", "out").exit_code == 0
+    assert Path("out").read_bytes() == expected
+    assert json.loads(run("get", "k", "--range", given, "-o", "json").stdout)["size"] == 10
+
+
+@pytest.mark.parametrize("given", ["", "-", "5", "3-2", "-0", "a-b", "0-1,3-4", "0x1-2"])
+def test_a_range_that_is_none_is_a_mistake_in_the_arguments(run: Run, given: str) -> None:
+    result = run("get", "k", "--range", given)
+    assert result.exit_code == 2
+    assert "allowed: FIRST-LAST" in result.stderr
+
+
+def test_a_range_behind_the_end_is_an_error(run: Run, cluster: MemoryCluster) -> None:
+    cluster.add({"k": b"0123456789"})
+    result = run("get", "k", "--range", "10-")
+    assert result.exit_code != 0
+    assert result.stdout == ""
+    assert "none of the object's 10 bytes" in result.stderr
 
 
 def test_ls_of_nothing(run: Run) -> None:

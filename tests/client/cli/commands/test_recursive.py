@@ -224,7 +224,7 @@ def test_rm_recursive_wants_yes_where_it_cannot_ask(run: Run, cluster: MemoryClu
     result = run("rm", "p/", "-r", input="y\n")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "wants --yes" in result.stderr
-    assert run("ls").stdout == "p/a\n"
+    assert run("ls", "-r").stdout == "p/a\n"
 
 
 def on_terminal(answer: bytes, *arguments: str) -> tuple[int, str]:
@@ -299,7 +299,7 @@ def test_failures_of_rm_are_listed_and_the_others_go_on(
     result = run("rm", "p/", "-ry", "-o", "table")
     assert (result.exit_code, result.stdout) == (3, "rm: 2 objects, 0.0 s, 1 failed\n")
     assert "milena: p/1: node n:1 is gone" in result.stderr
-    assert run("ls").stdout == "p/1\n"
+    assert run("ls", "-r").stdout == "p/1\n"
 
 
 def test_a_listing_that_fails_half_way_tells_what_was_done(

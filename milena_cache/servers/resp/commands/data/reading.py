@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from milena_cache.memory.lru import Entry
+from milena_cache.reads.part_reads import Part, RangeOf
 from milena_cache.reads.reader import Reply as ReadReply
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
@@ -53,6 +54,19 @@ def read(context: Context, session: Session, key: bytes, convert: Callable[[Entr
 
 async def _read(reading: Awaitable[ReadReply], convert: Callable[[Entry], Any]) -> Any:
     return convert((await reading).entry)
+
+
+def read_part(context: Context, session: Session, key: bytes, range_of: RangeOf) -> Any:
+    """Return the bytes that `range_of` selects of a key's value, b"" if there is none, or an awaitable of them.
+
+    Raises as `look` does.
+    """
+    part = context.requests.part(_place(context, session, key), range_of, context.timeout)
+    return part.value if isinstance(part, Part) else _part(part)
+
+
+async def _part(reading: Awaitable[Part]) -> bytes:
+    return (await reading).value
 
 
 def _place(context: Context, session: Session, key: bytes) -> Place:

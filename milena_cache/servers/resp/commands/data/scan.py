@@ -1,36 +1,28 @@
-"""Coordination. SCAN: the keys of the default bucket that this node owns, as S3 lists them, page by page.
+"""Coordination. SCAN: the keys of the default bucket that this node owns, page by page.
 
-The dirty entries are merged into S3's listing: objects that are not there yet, and deletes of objects that still
-are. A page covers the keys after the last one of the page before, up to its own last one, in the order of their
-bytes; so every key is returned once, whatever is uploaded meanwhile.
-
-The dirty keys are taken *before* S3 is asked. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
-entry of k is uploaded and removed; (3) the page arrives, and k is in neither. Deletes have the same gap the other
-way round, which `recent_uploads` closes.
-
-Each node returns its own keys. An expired object is returned until its expiry is noticed.
+The pages are those of `reads.listing`: what S3 lists, merged with the writes that it does not have yet, in the
+order of the keys' bytes and each key once. Each node returns its own keys. An expired object is returned until its
+expiry is noticed.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from milena_cache.objects.object_store import Page
 from milena_cache.servers.resp.dispatch.command import SYNTAX, CommandError, integer
 from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.glob import Glob
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.servers.resp.state.cursors import Place
-from milena_cache.writeback.recent_uploads import Listing
-from milena_common.api.keys import MAX_KEY_BYTES, cache_key, split_cache_key
+from milena_common.api.keys import MAX_KEY_BYTES, cache_key
 from milena_common.cluster.slots import slot_of
 
 # COUNT is a hint: fewer keys in one request to S3 would only cost time, and S3 returns no more.
 MIN_KEYS, MAX_KEYS = 100, 1000
 DEFAULT_COUNT = 10
 
-_BEGINNING = Place(b"", "", b"")
+_BEGINNING = Place(b"", "")
 # Prefix of the spelling of keys that would otherwise be taken for keys of another bucket.
 _SCHEME = b"s3://"
 
@@ -82,47 +74,22 @@ def scan(context: Context, session: Session, argv: list[bytes]) -> Any:
 
 
 async def _page(context: Context, place: Place, glob: Glob, limit: int) -> list[Any]:
-    while True:
-        with context.node.recent.listing() as listing:
-            before = _dirty(context, place)
-            page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
-            if listing.complete:
-                return _merged(context, place, glob, page, before, listing)
-
-
-def _merged(
-    context: Context, place: Place, glob: Glob, page: Page, before: list[bytes], listing: Listing
-) -> list[Any]:
-    """Return the reply: the keys of `page`, and those dirty `before` S3 was asked, if they exist now."""
-    listed = [info.key.encode() for info in page.objects]
-    end = listed[-1] if listed else place.last
-    found = {*listed, *before}
-    if page.cursor:
-        found = {key for key in found if key <= end}
+    page = await context.node.list("", place.prefix, place.cursor, limit, context.timeout)
     since = context.ownership.since
     entries = context.node.dirty.entries
     keys = []
-    for key in sorted(found):
-        entry_key = cache_key("", key)
+    for info in page.objects:
+        entry_key = cache_key("", info.key.encode())
         dirty = entries.get(entry_key)
-        if context.node.dirty_writes.is_gone(dirty) if dirty is not None else listing.state(entry_key) is False:
+        # A listing shows objects whose delete is of an earlier start or ownership; a GET of this node does not.
+        if dirty is not None and context.node.dirty_writes.is_gone(dirty):
             continue
         if since[slot_of(entry_key)] >= 0 and glob.matches(entry_key):
             keys.append(entry_key)
     if not page.cursor:
         return [b"0", keys]
-    number = context.cursors.add(Place(place.prefix, page.cursor, end), context.clock.now())
+    number = context.cursors.add(Place(place.prefix, page.cursor), context.clock.now())
     return [b"%d" % number, keys]
-
-
-def _dirty(context: Context, place: Place) -> list[bytes]:
-    """Return the dirty keys that are not deletes and come after the last key of the page before."""
-    keys = []
-    for entry_key, entry in context.node.dirty.entries.items():
-        bucket, key = split_cache_key(entry_key)
-        if not bucket and key > place.last and key.startswith(place.prefix) and not entry.deleted:
-            keys.append(key)
-    return keys
 
 
 def listed_prefix(literal: bytes) -> bytes:

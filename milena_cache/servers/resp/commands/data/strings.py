@@ -20,7 +20,7 @@ from milena_cache.servers.resp.commands.data.reading import (
     look,
     place_all,
     places,
-    read,
+    read_part,
 )
 from milena_cache.servers.resp.commands.data.set_options import DEPENDS, Options, getex_options, set_options
 from milena_cache.servers.resp.commands.data.timestamps import as_ms, as_timestamp
@@ -37,6 +37,7 @@ from milena_cache.servers.resp.dispatch.command_table import CommandTable
 from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_cache.service.requests import Place
+from milena_common.api.byte_range import ByteRange
 from milena_common.api.keys import check_value_size
 from milena_common.resp.encoding import OK, Pieces, Raw, bulk, null
 
@@ -222,17 +223,19 @@ def strlen(context: Context, session: Session, argv: list[bytes]) -> Any:
 )
 def getrange(context: Context, session: Session, argv: list[bytes]) -> Any:
     start, end = integer(argv[2]), integer(argv[3])
-    return read(context, session, argv[1], lambda entry: part_of(entry.value or b"", start, end))
+    return read_part(context, session, argv[1], lambda size: part_of(size, start, end))
 
 
-def part_of(value: bytes, start: int, end: int) -> bytes:
-    """Return the bytes from `start` to `end`, both included; negative positions count from the end."""
-    size = len(value)
+def part_of(size: int, start: int, end: int) -> ByteRange:
+    """Return the bytes from `start` to `end`, both included, of a value of `size` bytes; of length 0 for none.
+
+    Negative positions count from the end of the value.
+    """
     if start < 0 and end < 0 and start > end:
-        return b""
+        return ByteRange(0, 0)
     start = max(0, start + size if start < 0 else start)
-    end = max(0, end + size if end < 0 else end)
-    return value[start : end + 1]
+    end = min(size - 1, max(0, end + size if end < 0 else end))
+    return ByteRange(start, end - start + 1) if start <= end else ByteRange(0, 0)
 
 
 def is_modifying(argv: list[bytes]) -> bool:

@@ -6,7 +6,7 @@ from milena_cache.servers.resp.state.cursors import MAX_CURSORS, SECONDS, Cursor
 
 
 def place(name: str) -> Place:
-    return Place(b"", name, name.encode())
+    return Place(b"", name)
 
 
 def test_a_number_gives_its_place_as_often_as_it_is_asked() -> None:

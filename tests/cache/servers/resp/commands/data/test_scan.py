@@ -83,8 +83,8 @@ async def test_a_key_that_is_uploaded_while_s3_is_asked_is_not_missed() -> None:
     await client.value(b"SET", b"k", b"v")
     listing = door.t.store.list
 
-    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        page = await listing(bucket, prefix, cursor, limit)
+    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+        page = await listing(bucket, prefix, cursor, limit, delimiter)
         await door.t.flush()
         return page
 
@@ -182,8 +182,8 @@ async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_told() -> None
     await client.value(b"DEL", b"k0001")
     listing = door.t.store.list
 
-    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        page = await listing(bucket, prefix, cursor, limit)
+    async def list_then_upload(bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+        page = await listing(bucket, prefix, cursor, limit, delimiter)
         await door.t.delete("dirty", owned_since=1)
         await door.t.flush()
         return page
@@ -202,8 +202,8 @@ async def test_a_key_that_is_deleted_and_written_anew_while_s3_is_asked_is_told(
     await client.value(b"DEL", b"k0001")
     listing = door.t.store.list
 
-    async def list_then_write(bucket: str, prefix: str, cursor: str, limit: int) -> Page:
-        page = await listing(bucket, prefix, cursor, limit)
+    async def list_then_write(bucket: str, prefix: str, cursor: str, limit: int, delimiter: str = "") -> Page:
+        page = await listing(bucket, prefix, cursor, limit, delimiter)
         await door.t.flush()
         await door.t.put("k0001", b"new", owned_since=1)
         await door.t.flush()

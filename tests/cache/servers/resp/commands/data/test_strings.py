@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import hiredis
 import pytest
 
+from milena_cache.servers.resp.commands.data.strings import part_of
 from milena_common.cluster.slots import slot_of
 from milena_common.resp.encoding import command
 from tests.cache.servers.resp.rig import ME, ServerUnderTest, parsed, ring
@@ -31,6 +33,31 @@ async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
     assert client.now(b"TTL", b"k") == b":-1\r\n"
     assert client.now(b"OBJECT", b"ENCODING", b"k") == b"$6\r\nembstr\r\n"
     assert len(door.t.store.calls) == calls
+
+
+def test_a_range_of_positions_covers_what_redis_answers() -> None:
+    value = b"012345"
+    for size, start, end in itertools.product(range(len(value) + 1), range(-9, 10), range(-9, 10)):
+        # Redis's getrangeCommand, in its own steps.
+        first = max(0, start + size if start < 0 else start)
+        last = min(size - 1, max(0, end + size if end < 0 else end))
+        empty = (start < 0 and end < 0 and start > end) or first > last or size == 0
+        offset, length = part_of(size, start, end)
+        assert value[:size][offset : offset + length] == (b"" if empty else value[first : last + 1])
+
+
+async def test_a_range_of_a_value_that_is_too_large_to_be_read_whole_is_read_alone() -> None:
+    door = ServerUnderTest(max_value_bytes=50)
+    client = door.connect()
+    value = bytes(range(48, 123))
+    door.t.in_s3("k", value)
+    assert str(await client.value(b"GET", b"k")).startswith("PRECONDITION ")
+    for start, end in ((0, 9), (-10, -1), (70, 200), (5, -60)):
+        expected = value[start : end + 1 or None]
+        assert await client.value(b"GETRANGE", b"k", b"%d" % start, b"%d" % end) == expected
+    assert await client.value(b"GETRANGE", b"k", b"100", b"200") == b""
+    assert str(await client.value(b"GETRANGE", b"k", b"0", b"-1")).startswith("PRECONDITION length: ")
+    assert await client.value(b"GETRANGE", b"absent", b"0", b"-1") == b""
 
 
 async def test_a_missing_value_is_null_in_the_protocol_of_the_connection() -> None:

@@ -52,6 +52,48 @@ async def test_a_hit_is_answered_at_once() -> None:
     assert (answer.value, answer.size) == (b"", 1)
 
 
+async def test_a_part_is_answered_with_the_size_of_the_whole() -> None:
+    door = ServerUnderTest()
+    client = door.connect()
+    await door.warm(client, "k", b"0123456789")
+    part = pb.GetRequest(key=b"k", offset=-4, length=3)
+    answer = pb.GetResponse.FromString(parsed(client.now(*argv("Get", part))))
+    assert (answer.value, answer.size, answer.outcome) == (b"678", 10, "hit")
+    assert (await got(client, b"k", offset=7, if_match=answer.etag)).value == b"789"
+    left_out = await got(client, b"k", offset=2, max_bytes=7)
+    assert (left_out.value, left_out.size, left_out.omitted) == (b"", 10, True)
+    assert (await got(client, b"k", offset=2, length=7, max_bytes=7)).value == b"2345678"
+    assert not (await got(client, b"absent", offset=2, if_match=answer.etag)).successful
+    for more, error in (
+        ({"offset": 10}, "RANGE offset: "),
+        ({"if_match": '"other"'}, "CONDITION if_match: "),
+        ({"if_match": "\n"}, "ERR if_match: "),
+        ({"offset": 1, "metadata_only": True}, "ERR offset, length, if_match: "),
+    ):
+        refused = await client.value(*argv("Get", pb.GetRequest(key=b"k", **more)))
+        assert str(refused).startswith(error)
+
+
+async def test_one_level_of_keys_is_listed_with_what_is_dirty() -> None:
+    door = ServerUnderTest(mode="memory", delay=1000)
+    await door.t.start()
+    client = door.connect()
+    door.t.in_s3("a/1", b"v")
+    await client.value(b"SET", b"b/1", b"v")
+    await client.value(b"SET", b"c", b"v")
+    names: list[bytes] = []
+    cursor = ""
+    for _ in range(3):
+        request = pb.ListRequest(delimiter=b"/", limit=1, cursor=cursor)
+        page = pb.ListResponse.FromString(await client.value(*argv("List", request)))
+        names += [*(each.key for each in page.objects), *page.prefixes]
+        cursor = page.cursor
+    assert (names, cursor) == ([b"a/", b"b/", b"c"], "")
+    refused = await client.value(*argv("List", pb.ListRequest(cursor="x")))
+    assert str(refused).startswith("ERR cursor: ")
+    await door.t.stop()
+
+
 async def test_the_router_s_messages_are_taken_too() -> None:
     door = ServerUnderTest()
     client = door.connect()

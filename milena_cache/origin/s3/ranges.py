@@ -1,0 +1,29 @@
+"""Pure. The headers of a request for a part of an object, and what a response to it has.
+
+A response is believed only if it fits what was requested: bytes of another place would be served as those of this
+one. Some stores ignore a range and answer 200 with the whole object; `rclone serve s3` answers 200 with the part,
+so that only the `Content-Range` tells the two apart.
+"""
+
+from __future__ import annotations
+
+import re
+
+from milena_common.api.byte_range import ByteRange
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
+
+
+def range_header(part: ByteRange) -> str:
+    """Return the `Range` of a request for `part`, whose offset is at least 0 and whose length is at least 1."""
+    return f"bytes={part.offset}-{part.offset + part.length - 1}"
+
+
+def whole_size(part: ByteRange, content_range: str) -> int | None:
+    """Return the bytes in the whole object by the `Content-Range` of a response; None if it does not fit `part`."""
+    match = _CONTENT_RANGE.fullmatch(content_range)
+    if match is None:
+        return None
+    first, last, size = map(int, match.groups())
+    fits = first == part.offset < size and last == min(part.offset + part.length, size) - 1
+    return size if fits else None

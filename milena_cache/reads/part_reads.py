@@ -1,0 +1,206 @@
+"""Coordination. Reads of parts of objects: a slice of what memory has, or a range of an object in S3.
+
+A part of an object that memory may keep is cut from the whole one, which is read as any other read does and kept.
+An object over MAX_VALUE_BYTES, or over the whole memory, is read by range and nothing of it is kept, but for its
+size and ETag: then the next part takes one request.
+
+A range is resolved by the size of the object and requested with the ETag that came with that size. Otherwise: (1) a
+HEAD finds 100 bytes, and the last 10 are requested; (2) the object is replaced by one of 200 bytes; (3) the bytes
+from 90 to 99 of that one are returned as its end. If S3 has another object by then, its size is looked up anew.
+
+Reads that start after an acknowledged write see it: a dirty entry comes first, a write drops the remembered size,
+and a part that was in flight is neither kept nor shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
+
+from milena_cache.memory.existence import Existence, Known
+from milena_cache.memory.lru import Entry
+from milena_cache.objects.etags import same_etag
+from milena_cache.objects.expiry import expiry_of, is_expired
+from milena_cache.objects.names import Object
+from milena_cache.objects.object_store import Absent, Readable, TooLarge, part_too_large
+from milena_cache.objects.read_outcomes import HITS
+from milena_cache.origin.requests import within
+from milena_cache.reads.reader import Node, Reply
+from milena_common.api.byte_range import ByteRange
+from milena_common.api.errors import ConditionFailed, MilenaError, OriginUnavailable, RangeNotSatisfiable
+
+# How often an object may change under one read of a part of it.
+MAX_CHANGES = 3
+
+# Returns the bytes to read of an object of a size: offset from the beginning, and exact length. Raises
+# RangeNotSatisfiable.
+RangeOf = Callable[[int], ByteRange]
+
+
+class Part(NamedTuple):
+    """A part of an object.
+
+    reply: of the read; its entry's value is b"" for an object in S3 of which only a part was read
+    value: the bytes; b"" if the object does not exist
+    size: bytes in the whole object; 0 if it does not exist
+    """
+
+    reply: Reply
+    value: bytes
+    size: int
+
+
+class PartReads:
+    """The reads of parts of one node, each counted once in its `reads`. `max_value_bytes`: MAX_VALUE_BYTES."""
+
+    def __init__(self, node: Node, store: Readable, existence: Existence, max_value_bytes: int) -> None:
+        self._node = node
+        self._store = store
+        self._existence = existence
+        self._clock = node.clock
+        self._max_value_bytes = max_value_bytes
+        self._max_kept_bytes = min(max_value_bytes, node.memory.max_bytes)
+
+    def read_part(
+        self, target: Object, range_of: RangeOf, timeout: float, owned_since: int = 0, if_match: str = ""
+    ) -> Part | Coroutine[Any, Any, Part]:
+        """Return the part if memory has the object, else an awaitable that has it within `timeout` seconds.
+
+        With `if_match` only of the object with that ETag: otherwise, if there is one, raises ConditionFailed.
+        Raises RangeNotSatisfiable, FailedPrecondition for a part over MAX_VALUE_BYTES, and as `Node.read` does.
+        """
+        known = self._known_large(target.cache_key, owned_since)
+        reading = None if known is not None else self._node.uncounted.read(target, timeout, owned_since)
+        if isinstance(reading, Reply):
+            return self._from_memory(reading, range_of, if_match)
+        return self._read(target, range_of, timeout, owned_since, if_match, known, reading)
+
+    def _known_large(self, key: bytes, owned_since: int) -> Known | None:
+        """Return what is known of an object that is too large for memory; None: read it as any other."""
+        if key in self._node.dirty or key in self._node.memory:
+            return None
+        known = self._existence.get(key, owned_since)
+        return known if known is not None and (known.size or 0) > self._max_kept_bytes else None
+
+    def _from_memory(self, reply: Reply, range_of: RangeOf, if_match: str) -> Part:
+        """Return the part of a whole object, and count the read."""
+        value = reply.entry.value
+        if value is None:
+            self._count(reply.outcome, 0)
+            return Part(reply, b"", 0)
+        try:
+            if if_match and not same_etag(reply.entry.etag, if_match):
+                raise _other_version(reply.entry.etag, if_match)
+            start, length = range_of(len(value))
+        except MilenaError:
+            self._count(reply.outcome, 0 if reply.outcome in HITS else len(value))
+            raise
+        self._count(reply.outcome, length if reply.outcome in HITS else len(value))
+        part = value if length == len(value) else value[start : start + length]
+        return Part(reply, part, len(value))
+
+    def _count(self, outcome: str, size: int) -> None:
+        reads = self._node.reads
+        reads.outcomes[outcome] += 1
+        if outcome in HITS:
+            reads.hit_bytes += size
+        else:
+            reads.miss_bytes += size
+
+    async def _read(
+        self,
+        target: Object,
+        range_of: RangeOf,
+        timeout: float,
+        owned_since: int,
+        if_match: str,
+        known: Known | None,
+        reading: Awaitable[Reply] | None,
+    ) -> Part:
+        """Return the part, of the object that is `known` or else that `reading` finds."""
+        node = self._node
+        deadline = self._clock.now() + timeout
+        for _ in range(MAX_CHANGES):
+            remembered = known is not None
+            if known is None:
+                try:
+                    known, reply = await self._whole(target, reading, deadline, owned_since)
+                except MilenaError:
+                    self._count("error", 0)
+                    raise
+                if reply is not None:
+                    return self._from_memory(reply, range_of, if_match)
+            assert known is not None
+            try:
+                part = await self._from_s3(target, range_of, deadline, owned_since, if_match, known)
+            except (RangeNotSatisfiable, ConditionFailed):
+                # What is remembered may be older than the object that the caller knows.
+                if not remembered:
+                    self._count("bypass", 0)
+                    raise
+                part = None
+            except MilenaError:
+                self._count("error", 0)
+                raise
+            if part is not None:
+                self._count(part.reply.outcome, len(part.value))
+                node.change_feed.notify(target.cache_key)  # there is no entry to compare a later reply with
+                return part
+            self._existence.clear_known(target.cache_key)
+            known, reading = None, None
+        self._count("error", 0)
+        raise OriginUnavailable(f"{target.ref}: was replaced {MAX_CHANGES} times while a part of it was read")
+
+    async def _whole(
+        self, target: Object, reading: Awaitable[Reply] | None, deadline: float, owned_since: int
+    ) -> tuple[Known | None, Reply | None]:
+        """Read the whole object, or only its size and ETag if it is over MAX_VALUE_BYTES."""
+        sent_at = self._clock.now()
+        try:
+            if reading is None:
+                found = self._node.uncounted.read(target, max(0.0, deadline - sent_at), owned_since)
+                return None, found if isinstance(found, Reply) else await found
+            return None, await reading
+        except TooLarge as large:
+            info = large.found
+            if info is None:
+                raise
+            return Known(info.size, info.etag, expiry_of(info.metadata, target.ref), sent_at, owned_since), None
+
+    async def _from_s3(
+        self, target: Object, range_of: RangeOf, deadline: float, owned_since: int, if_match: str, known: Known
+    ) -> Part | None:
+        """Return the part of the object that is `known`; None if S3 has another one."""
+        size = known.size or 0
+        if is_expired(known.expires_at, self._clock.wall()):
+            self._node.writes.reaper.noticed(target, owned_since)
+            return self._missing(owned_since)
+        if if_match and not same_etag(known.etag, if_match):
+            raise _other_version(known.etag, if_match)
+        part = range_of(size)
+        if part.length > self._max_value_bytes:
+            raise part_too_large(target.ref, part, self._max_value_bytes)
+        value = b""
+        if part.length:
+            request = self._store.get(
+                target.ref, byte_range=part, if_match=known.etag, max_bytes=self._max_value_bytes
+            )
+            try:
+                got = await within(request, max(0.0, deadline - self._clock.now()), f"S3 get of {target.ref}")
+            except ConditionFailed:
+                return None
+            if got is Absent.MISSING:
+                self._existence.clear_known(target.cache_key)
+                return self._missing(owned_since)
+            if isinstance(got, Absent) or got.size != size:
+                return None  # a store without ETags, or one that ignores conditions
+            value = got.value
+        age = max(0.0, self._clock.now() - known.checked_at) if not value else 0.0
+        return Part(Reply("bypass", known.stand_in(), age), value, size)
+
+    def _missing(self, owned_since: int) -> Part:
+        return Part(Reply("miss", Entry(None, "", self._clock.now(), owned_since), 0.0), b"", 0)
+
+
+def _other_version(etag: str, if_match: str) -> ConditionFailed:
+    return ConditionFailed(f"if_match: the object's ETag is {etag or 'not known'}, not {if_match}")
