@@ -38,7 +38,9 @@ from milena_cache.origin.conditions import Conditions
 from milena_cache.origin.health_probe import S3Watch
 from milena_cache.origin.requests import Origin
 from milena_cache.origin.s3.clock import CorrectedClock
+from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import PartReads
+from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import FetchResult, Node
 from milena_cache.servers.api_methods import ApiMethods, Named
 from milena_cache.servers.grpc.methods import grpc_methods
@@ -120,6 +122,8 @@ class Servers:
     requests: Requests
     ownership: Ownership
     identity: NodeIdentity
+    peers: Peers
+    peer_listings: PeerListings
     resp: RespServer
     grpc_methods: Mapping[str, Named]
 
@@ -128,7 +132,6 @@ class Servers:
 class Membership:
     """The parts that keep a node in each router's ring, and its ownership of slots consistent with its peers."""
 
-    peers: Peers
     late_writes: LateWriteInvalidation
     registrations: Sequence[Registration]
 
@@ -326,8 +329,11 @@ def build_servers(
     status.concerns += [parts.conditions, s3_watch]
     ownership = Ownership(address)
     limiter = TokenBucket(config.rate_limit, clock.now())
+    peers = Peers(ownership.identity_at)
+    peer_listings = PeerListings(parts.dirty, parts.dirty_writes, parts.node.recent, ownership, clock)
     requests = Requests(
         parts.node,
+        ClusterListings(ownership, peers, config.buckets, clock),
         parts.part_reads,
         parts.flush_waiters,
         parts.failed_writes,
@@ -343,6 +349,7 @@ def build_servers(
         buckets=config.buckets,
         ownership=ownership,
         requests=requests,
+        peer_listings=peer_listings,
         api=ApiMethods(requests, status, address, believes_owner=False),
         status=status,
         calls=calls,
@@ -352,7 +359,9 @@ def build_servers(
     # Over gRPC a router, or another node, may leave out since when this node owns the object.
     api = ApiMethods(requests, status, address, believes_owner=True)
     methods = grpc_methods(api, requests, parts.budget, clock)
-    return Servers(calls, bucket_check, s3_watch, status, requests, ownership, identity, resp, methods)
+    return Servers(
+        calls, bucket_check, s3_watch, status, requests, ownership, identity, peers, peer_listings, resp, methods
+    )
 
 
 def metrics_registry(parts: NodeParts, servers: Servers, replayed: Replay) -> CollectorRegistry:
@@ -381,8 +390,7 @@ def build_membership(
 ) -> Membership:
     """Return the parts that join the ring of each of `routers` as the node `member`."""
     ownership, journal, status = servers.ownership, parts.journal, servers.status
-    peers = Peers(ownership.identity_at)
-    late_writes = LateWriteInvalidation(ownership, peers.invalidate_at, parts.clock)
+    late_writes = LateWriteInvalidation(ownership, servers.peers.invalidate_at, parts.clock)
     parts.writeback.wrote = parts.write_through.wrote = late_writes.wrote
 
     before = stored_ring.from_text(journal.disk.metadata().get(stored_ring.NAME, ""))
@@ -419,4 +427,4 @@ def build_membership(
             status.for_routers,
         )
         status.registrations.append(registration)
-    return Membership(peers, late_writes, status.registrations)
+    return Membership(late_writes, status.registrations)

@@ -1,5 +1,5 @@
-"""Coordination. Connections from this node to the RESP servers of other nodes, over which it invalidates keys
-there.
+"""Coordination. Connections from this node to the RESP servers of other nodes: over them it invalidates keys there,
+and asks which of the keys that S3 has listed they have deleted.
 
 A connection begins with the identity of the node that the ring has at the address. When the ring has another
 process there, the connection is replaced, so that no request reaches a process for which it was not meant.
@@ -8,13 +8,16 @@ process there, the connection is replaced, so that no request reaches a process 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import ceil
+from typing import Any
 
-from milena_common.api.errors import FailedPrecondition, NodeLost
+from milena_common.api.errors import FailedPrecondition, InternalError, NodeLost
 from milena_common.api.keys import split_cache_key
 from milena_common.api.methods import INVALIDATE
 from milena_common.api.pb import cache_server_pb2 as pb
 from milena_common.resp.client_commands import call
+from milena_common.resp.encoding import command
 from milena_common.resp.identity import Identity
 from milena_common.resp.link import RespLink
 
@@ -33,21 +36,50 @@ class Peers:
 
     async def invalidate_at(self, address: str, key: bytes, timeout: float) -> None:
         """Have the node at `address` invalidate a cache key, within `timeout` seconds. Raises MilenaError."""
+        bucket, object_key = split_cache_key(key)
+        request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
+        await self._call(address, call(INVALIDATE.name, timeout, request), timeout)
+
+    async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
+        """Announce to the node at `address` a listing that ends within `seconds`; return its number there.
+
+        Raises MilenaError.
+        """
+        milliseconds = b"%d" % max(1, ceil(seconds * 1000))
+        number = await self._call(address, command(b"MILENA.LISTING", b"BEGIN", milliseconds), timeout)
+        if not isinstance(number, int):
+            raise InternalError(f"node {address}: its reply to MILENA.LISTING BEGIN is no number: {number!r:.80}")
+        return number
+
+    async def end_listing(
+        self, address: str, number: int, keys: Sequence[bytes], timeout: float
+    ) -> Sequence[bytes] | None:
+        """Return those of the listed cache keys that the node at `address` has deleted.
+
+        Raises MilenaError.
+        """
+        deleted = await self._call(address, command(b"MILENA.LISTING", b"END", b"%d" % number, *keys), timeout)
+        if deleted is not None and not isinstance(deleted, list):
+            raise InternalError(f"node {address}: its reply to MILENA.LISTING END is no array: {deleted!r:.80}")
+        return deleted
+
+    async def _call(self, address: str, sent: bytes, timeout: float) -> Any:
+        """Return the reply of the node at `address` to a command. Raises MilenaError."""
         identity = self._identity_at(address)
         known, link = self._links.get(address, (identity, None))
         if link is None or known != identity:
-            if link is not None:
-                await link.close(0, NodeLost(f"node {address} is another one now"))
             link = RespLink(
                 address, timeout=TIMEOUT_SECONDS, identity=identity, who=f"node {address} ", name="milena-node"
             )
+            # Registered before the old one is closed, which waits: another call must not make a second one then.
+            replaced = self._links.get(address)
             self._links[address] = identity, link
+            if replaced is not None:
+                await replaced[1].close(0, NodeLost(f"node {address} is another one now"))
         stream = await link.open(timeout)
         if stream is None:
             raise link.error or NodeLost(f"node {address} cannot be reached")
-        bucket, object_key = split_cache_key(key)
-        request = pb.InvalidateRequest(key=object_key, bucket=bucket).SerializeToString()
-        await stream.call(call(INVALIDATE.name, timeout, request), timeout)
+        return await stream.call(sent, timeout)
 
     async def close(self) -> None:
         error = FailedPrecondition("the node stops")

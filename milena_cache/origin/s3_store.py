@@ -271,11 +271,14 @@ class S3:
         async def send() -> str:
             if exact(ref.key) and not attributes:
                 try:
-                    return await self._fast.put(
+                    etag = await self._fast.put(
                         ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata
                     )
                 except Unreadable:
                     pass  # redirected, and not done; boto3 exposes the target
+                else:
+                    await self._verify_put(ref, value, etag)
+                    return etag
             return await self.thorough.put(
                 ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata, attributes=attributes
             )
@@ -290,6 +293,25 @@ class S3:
         if value and len(value) < LARGE_BYTES and not self._etags.trusted(ref.bucket):
             self._learn(ref.bucket, value, etag)
         return etag
+
+    async def _verify_put(self, ref: Ref, value: bytes, etag: str) -> None:
+        """Raise OriginFailure if `etag`, which obstore returned for a put, is not that of a stored object.
+
+        obstore follows a 303 to the same host by a GET, without the value, and takes the ETag of any page for S3's.
+        boto3, which follows nothing, looks at the object if the ETag is not the value's MD5. Where ETags are not
+        MD5s, the two cannot be told apart.
+        """
+        if not value or not self._etags.verifies_puts(ref.bucket):
+            return
+        digest = _md5(value) if len(value) < LARGE_BYTES else await asyncio.to_thread(_md5, value)
+        if digest == md5_named_by(etag):
+            self._etags.put_agreed(ref.bucket)
+            return
+        found = await self._counted("head", self.thorough.head_alone(ref))
+        if found is None or found.etag != etag:
+            text = f"the answer has the ETag {etag or 'none'}, and the object has not"
+            raise OriginFailure(Fault.UNEXPECTED, "put", ref, "another's answer", "200", text)
+        self._etags.put_differed(ref.bucket)
 
     def _learn(self, bucket: str, value: bytes, etag: str) -> None:
         if self._etags.worth_a_look(bucket, etag):

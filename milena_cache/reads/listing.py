@@ -2,7 +2,7 @@
 
 A page is merged with the dirty entries, and with the uploads that finished while the page was requested
 (`recent_uploads` has the interleaving). So the writes and deletes that this node acknowledged before the listing
-began are in it; those of other nodes once S3 has them.
+began are in it; puts of other nodes once S3 has them, and their deletes by `cluster_listing`.
 
 The dirty entries are taken *before* S3 is asked. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
 entry of k is uploaded and removed; (3) the page arrives, and k is in neither. Deletes have the same gap the other
@@ -113,13 +113,16 @@ class Listings:
         return Info(key, entry.size, entry.etag, self._clock.wall() - age)
 
     def _is_deleted(self, bucket: str, key: str, listing: Listing) -> bool:
-        """True if this node has deleted an object that S3 has listed."""
-        entry_key = cache_key(bucket, key.encode())
-        dirty = self._dirty.get(entry_key)
-        if dirty is not None:
-            # A delete from before a restart or under an earlier ownership may be older than another node's put.
-            return not dirty.belief.late and self._dirty_writes.is_gone(dirty)
-        return listing.state(entry_key) is False
+        return is_deleted(cache_key(bucket, key.encode()), self._dirty, self._dirty_writes, listing)
+
+
+def is_deleted(key: bytes, dirty: Dirty, dirty_writes: DirtyWrites, listing: Listing) -> bool:
+    """True if this node has deleted the object of a cache key that S3 has in its page of `listing`."""
+    entry = dirty.get(key)
+    if entry is not None:
+        # A delete from before a restart or under an earlier ownership may be older than another node's put.
+        return not entry.belief.late and dirty_writes.is_gone(entry)
+    return listing.state(key) is False
 
 
 class _Writes:

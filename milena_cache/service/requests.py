@@ -21,6 +21,7 @@ from milena_cache.objects.expiry import NEVER, expires_after, remaining_ms
 from milena_cache.objects.names import Buckets, Object
 from milena_cache.objects.object_store import Page
 from milena_cache.objects.write_request import Ack
+from milena_cache.reads.cluster_listing import ClusterListings
 from milena_cache.reads.part_reads import Part, PartReads, RangeOf
 from milena_cache.reads.reader import Node, Reply
 from milena_cache.reads.refresh import Refreshed
@@ -77,6 +78,7 @@ class Requests:
     def __init__(
         self,
         node: Node,
+        listings: ClusterListings,
         parts: PartReads,
         flush_waiters: FlushWaiters,
         failed_writes: FailedWrites,
@@ -91,6 +93,7 @@ class Requests:
         self.received_bytes = 0  # of values, in puts
         self.sent_bytes = 0  # of values, in gets
         self._node = node
+        self._listings = listings
         self._parts = parts
         self._flush_waiters = flush_waiters
         self._failed_writes = failed_writes
@@ -256,10 +259,14 @@ class Requests:
     ) -> Coroutine[Any, Any, Page]:
         """Return a page of at most `limit` keys and common prefixes (0: as many as a page may have).
 
-        Raises as `Node.list` does.
+        It is without what any node has deleted. Raises as `ClusterListings.page` and `Node.list` do.
         """
         limit = min(limit or MAX_LIST, MAX_LIST)
-        return self._node.list(bucket, prefix, cursor, limit, self._timeout(remaining), delimiter)
+
+        def list_page(timeout: float) -> Coroutine[Any, Any, Page]:
+            return self._node.list(bucket, prefix, cursor, limit, timeout, delimiter)
+
+        return self._listings.page(bucket, list_page, self._timeout(remaining))
 
     # ---- for operators and other nodes
 

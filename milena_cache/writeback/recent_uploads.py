@@ -50,14 +50,23 @@ class RecentUploads:
     @contextmanager
     def listing(self) -> Iterator[Listing]:
         """Record uploads while the context is open: from before the request to S3 until the page is merged."""
-        listing = Listing(self._number, self._uploads)
-        self._listings.append(listing)
+        listing = self.open()
         try:
             yield listing
         finally:
-            self._listings.remove(listing)
-            if not self._listings:
-                self._uploads.clear()
+            self.close(listing)
+
+    def open(self) -> Listing:
+        """Record uploads for a listing from now on, until `close`."""
+        listing = Listing(self._number, self._uploads)
+        self._listings.append(listing)
+        return listing
+
+    def close(self, listing: Listing) -> None:
+        """End the record for `listing`."""
+        self._listings.remove(listing)
+        if not self._listings:
+            self._uploads.clear()
 
     def add(self, key: bytes, *, exists: bool) -> None:
         """Record that a put (`exists`) or a delete of this cache key reached S3."""

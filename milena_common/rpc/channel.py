@@ -16,11 +16,11 @@ from typing import Any, cast
 import grpc
 from google.protobuf.message import Message
 
-from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Unavailable
+from milena_common.api.errors import DeadlineExceeded, FailedPrecondition, MilenaError, Overloaded, Unavailable
 from milena_common.api.methods import LARGE_REQUESTS, METHODS, UNARY_OF_EXCHANGE
 from milena_common.rpc.opening import open_async_channel, open_channel
-from milena_common.rpc.options import REQUEST_BYTES
-from milena_common.rpc.status import from_grpc, is_response
+from milena_common.rpc.options import MAX_PENDING_SECONDS, REQUEST_BYTES
+from milena_common.rpc.status import from_grpc, is_response, is_shed
 from milena_common.runtime.event_loops import Home
 from milena_common.runtime.forks import leak, survive_forks, use_grpc
 from milena_common.runtime.patched import reject_patched
@@ -82,6 +82,12 @@ class _Router:
             if status is grpc.StatusCode.CANCELLED:
                 if self.closed:
                     return FailedPrecondition(_CLOSED)
+                if is_shed(status, details):
+                    return Overloaded(
+                        f"the router at {self._address} is overloaded: the call waited {MAX_PENDING_SECONDS} s and "
+                        "was not begun, so nothing was done. Make fewer calls at once, let clients go straight to "
+                        "the nodes (DIRECT_ACCESS), or have the router reject what is too much (RATE_LIMIT)"
+                    )
                 return Unavailable(f"the router at {self._address}, or a proxy before it, broke off the call")
             if status is grpc.StatusCode.UNIMPLEMENTED:
                 return FailedPrecondition(f"the server at {self._address} has no method Router/{method}")

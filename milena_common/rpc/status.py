@@ -87,6 +87,15 @@ def from_grpc(
     return kind(text)
 
 
+def is_shed(status: grpc.StatusCode, details: str | None) -> bool:
+    """True if the server's gRPC ended a call that had waited MAX_PENDING_SECONDS to begin: nothing was done.
+
+    Its details are this word alone. A call that has begun never ends so: if its server stops, it is UNAVAILABLE.
+    What a proxy breaks off has other details, and may have been done.
+    """
+    return status is grpc.StatusCode.CANCELLED and details == "CANCELLED"
+
+
 def _milliseconds(text: str | bytes | None) -> int:
     """Return the number; 0 for an invalid one, since the peer may be any program."""
     return int(text) if text is not None and len(text) < 10 and text.isdigit() else 0

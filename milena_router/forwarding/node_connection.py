@@ -20,7 +20,7 @@ from milena_common.resp.link import RespLink
 from milena_common.resp.stream import NoReply
 from milena_common.rpc.opening import open_async_channel
 from milena_common.rpc.options import REQUEST_BYTES
-from milena_common.rpc.status import from_grpc, is_response
+from milena_common.rpc.status import from_grpc, is_response, is_shed
 
 # The methods that use the Redis protocol, where a call costs router and node a tenth of one over gRPC.
 FAST: Final = frozenset(method.name for method in METHODS if method.over_resp)
@@ -82,10 +82,10 @@ class GrpcNodeConnection:
                 raise kind(f"cannot be reached: {error.details()}") from None
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NodeLost(f"did not respond within {timeout:.3g} s") from None
-            if error.code() is grpc.StatusCode.CANCELLED:
-                # Set by the node's gRPC, which ends calls that waited too long to start. A started call that ends
-                # with the node is UNAVAILABLE.
+            if is_shed(error.code(), error.details()):
                 raise Overloaded("the node has more calls than it can begin; nothing was done") from None
+            if error.code() is grpc.StatusCode.CANCELLED:
+                raise NodeLost(f"or a proxy before it broke off the call: {error.details()}") from None
             raise from_grpc(error.code(), error.details(), error.trailing_metadata()) from None
         except grpc.aio.UsageError:
             raise NodeLost("left the ring") from None

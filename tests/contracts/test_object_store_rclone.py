@@ -73,14 +73,34 @@ def s3(rclone: RcloneServer) -> S3Client:
     return rclone.client
 
 
-def made_store(rclone: RcloneServer) -> S3:
+def made_settings(rclone: RcloneServer) -> S3Settings:
+    """Settings with more patience than any answer takes on a busy machine."""
+    return S3Settings(REGION, rclone.endpoint_url, timeout=20, connect_timeout=20)
+
+
+def made_credentials(settings: S3Settings) -> Credentials:
     session = boto3.Session(
         aws_access_key_id=AWS_VARIABLES["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=AWS_VARIABLES["AWS_SECRET_ACCESS_KEY"],
         region_name=REGION,
     )
-    settings = S3Settings(REGION, rclone.endpoint_url, timeout=20, connect_timeout=20)
-    return S3(Credentials(settings, lambda: session), settings, SystemClock(), 0)
+    return Credentials(settings, lambda: session)
+
+
+# Those of tests/cache/conftest.py are for moto.
+@pytest.fixture(name="settings")
+def settings_(rclone: RcloneServer) -> S3Settings:
+    return made_settings(rclone)
+
+
+@pytest.fixture(name="credentials")
+def credentials_(settings: S3Settings) -> Credentials:
+    return made_credentials(settings)
+
+
+def made_store(rclone: RcloneServer) -> S3:
+    settings = made_settings(rclone)
+    return S3(made_credentials(settings), settings, SystemClock(), 0)
 
 
 @pytest.fixture(scope="module")

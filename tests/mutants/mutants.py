@@ -343,8 +343,8 @@ BUGS: tuple[Bug, ...] = (
         (
             Change(
                 "milena_cache/origin/s3/clock.py",
-                "return wall if there is None or abs(wall - there) <= MAX_SKEW_SECONDS else there",
-                "return wall",
+                "            return wall\n        return there",
+                "            return wall\n        return wall",
             ),
         ),
         (f"{S3_CLOCK}::test_what_is_dirty_is_not_given_up", MACHINE),

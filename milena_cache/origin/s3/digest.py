@@ -34,6 +34,7 @@ class Md5Etags:
         self._agreed: OrderedDict[str, None] = OrderedDict()
         self._differed: OrderedDict[str, set[str]] = OrderedDict()
         self._opaque: OrderedDict[str, None] = OrderedDict()
+        self._other_puts: OrderedDict[str, int] = OrderedDict()
 
     def trusted(self, bucket: str) -> bool:
         """True if ETags of this bucket have been observed to be MD5s."""
@@ -59,6 +60,23 @@ class Md5Etags:
         self._differed.setdefault(bucket, set()).add(etag)
         if len(self._differed) > MAX_BUCKETS:
             self._differed.popitem(last=False)
+
+    def verifies_puts(self, bucket: str) -> bool:
+        """True if the ETag that a put returned should be compared with the value's MD5."""
+        return bucket in self._agreed and self._other_puts.get(bucket, 0) < ENOUGH
+
+    def put_agreed(self, bucket: str) -> None:
+        """Record that the ETag of a put was the value's MD5."""
+        self._other_puts.pop(bucket, None)
+
+    def put_differed(self, bucket: str) -> None:
+        """Record that the ETag of a put was not the value's MD5, and the store's nevertheless.
+
+        After `ENOUGH` in a row, puts are not verified: the bucket has begun to encrypt with a key.
+        """
+        self._other_puts[bucket] = self._other_puts.pop(bucket, 0) + 1
+        if len(self._other_puts) > MAX_BUCKETS:
+            self._other_puts.popitem(last=False)
 
     def is_opaque(self, etag: str) -> None:
         """Record that the store reports an object with this ETag as encrypted, so that it is no MD5."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from milena_cache.configuration.config import Config
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
+from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
 from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.commands.registry import command_registry
@@ -49,6 +50,7 @@ def resp_server(
     buckets: Buckets,
     ownership: Ownership,
     requests: Requests,
+    peer_listings: PeerListings,
     api: ApiMethods,
     status: Status,
     calls: CallCounts,
@@ -73,6 +75,7 @@ def resp_server(
         buckets=buckets,
         ownership=ownership,
         requests=requests,
+        peer_listings=peer_listings,
         api=api,
         status=status,
         calls=calls,

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from google.protobuf.message import Message
 
-from milena_common.api.errors import MilenaError, RateLimited, Unavailable
+from milena_common.api.errors import MilenaError, Overloaded, RateLimited, Unavailable
 from milena_common.rpc.transport import Transport
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ class ReportingTransport:
                     return
                 self._limited = True
                 line = f"{error}; waiting for it (RATE_LIMIT of the router and of the nodes)"
-            elif isinstance(error, Unavailable):
+            elif isinstance(error, Unavailable | Overloaded):
                 if self._repeating or mine.failures < REPEATED:
                     return
                 self._repeating = True

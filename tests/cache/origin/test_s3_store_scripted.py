@@ -9,8 +9,9 @@ import pytest
 
 from milena_cache.objects.object_store import Absent, Fault, Info, OriginFailure, Ref, Stored
 from milena_cache.origin.s3.credentials import Credentials
+from milena_cache.origin.s3.digest import ENOUGH
 from milena_cache.origin.s3.settings import S3Settings
-from milena_cache.origin.s3_store import S3, UNREADABLE_IN_A_ROW
+from milena_cache.origin.s3_store import LARGE_BYTES, S3, UNREADABLE_IN_A_ROW
 from milena_common.api.byte_range import ByteRange
 from milena_common.api.errors import FailedPrecondition
 from tests.support.fake_clock import FakeClock
@@ -384,7 +385,7 @@ async def test_the_region_of_a_bucket_is_learnt_once(
     refusal: str, key: str, store: S3, server: ScriptedS3, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref = Ref("bucket", key)
-    put = answer(200, b"", KNOWN)
+    put = answer(200, b"", {**KNOWN, "ETag": etag_of(b"v")})
     server.answer = lambda request: in_ireland(
         request, REFUSALS[refusal], put if request.method == "PUT" else held(b"hello")
     )
@@ -392,7 +393,7 @@ async def test_the_region_of_a_bucket_is_learnt_once(
     server.requests.clear()
     for _ in range(3):
         assert await store.get(ref, max_bytes=MIB) == Stored(b"hello", etag_of(b"hello"))
-        assert await store.put(ref, b"v", if_absent=True) == '"x"'
+        assert await store.put(ref, b"v", if_absent=True) == etag_of(b"v")
     assert len(server.asked) == 6
     assert caplog.text.count("eu-west-1") == 1
 
@@ -450,6 +451,39 @@ async def test_a_redirect_without_an_end_is_reported_as_one(location: str, store
     for operation, call in calls_of(store, Ref("bucket", "k")).items():
         failure = await failure_of(call())
         assert (failure.fault, failure.status) == (Fault.UNEXPECTED, "307"), operation
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_put_that_is_redirected_on_the_same_host_is_not_done(
+    status: int, size: int, key: str, store: S3, server: ScriptedS3
+) -> None:
+    """obstore follows a 303 by a GET, and any page with an ETag would count as the answer to the put."""
+    await learn(store, server)
+
+    def said(request: Request) -> Scripted:
+        if request.key == "login":
+            return answer(200, b"<html>", {**KNOWN, "ETag": '"5f3a-1"'})
+        if request.method == "HEAD":
+            return answer(404, b"")
+        return answer(status, b"", {"Location": "/bucket/login"})
+
+    server.answer = said
+    failure = await failure_of(store.put(Ref("bucket", key), b"v" * size))
+    assert failure.fault is Fault.UNEXPECTED
+    assert failure.ambiguous, "the next attempt looks first"
+
+
+async def test_puts_of_a_bucket_that_begins_to_encrypt_with_a_key_are_looked_at_a_few_times(
+    store: S3, server: ScriptedS3
+) -> None:
+    await learn(store, server)
+    server.answer = lambda request: answer(200, b"", {**KNOWN, "ETag": ETAG})
+    server.requests.clear()
+    for _ in range(ENOUGH + 5):
+        assert await store.put(Ref("bucket", "k"), b"v") == ETAG
+    assert server.asked.count("HEAD") == ENOUGH
 
 
 # ---- ranges

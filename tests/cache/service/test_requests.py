@@ -77,8 +77,8 @@ async def test_a_page_has_no_more_keys_than_a_page_may_have() -> None:
     for number in range(MAX_LIST + 5):
         server.t.in_s3(f"k{number:04}", b"v")
     for limit in (0, MAX_LIST + 5):
-        assert len((await server.requests.list_page("", b"", "", limit, None)).objects) == MAX_LIST
-    assert len((await server.requests.list_page("", b"", "", 3, None)).objects) == 3
+        assert len((await server.requests.list_page("", b"", "", limit, None, delimiter=b"")).objects) == MAX_LIST
+    assert len((await server.requests.list_page("", b"", "", 3, None, delimiter=b"")).objects) == 3
 
 
 @pytest.mark.parametrize(

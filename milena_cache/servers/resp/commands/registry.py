@@ -16,6 +16,7 @@ from milena_cache.servers.resp.commands.server import cluster, command_docs, inf
 from milena_cache.servers.resp.commands.server import config as config_commands
 from milena_cache.servers.resp.commands.server import memory as memory_commands
 from milena_cache.servers.resp.commands.server import milena_call as call
+from milena_cache.servers.resp.commands.server import milena_listing as listing
 from milena_cache.servers.resp.dispatch.command import Command
 from milena_cache.servers.resp.dispatch.subcommands import assembled
 from milena_cache.servers.resp.state.context import Context
@@ -35,6 +36,7 @@ MODULES = (
     identity,
     info,
     latency,
+    listing,
     memory_commands,
     refreshing,
     server,

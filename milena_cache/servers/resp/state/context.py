@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from milena_cache.configuration.config import Config
 from milena_cache.membership.ownership import Ownership
 from milena_cache.objects.names import Buckets
+from milena_cache.reads.peer_listings import PeerListings
 from milena_cache.reads.reader import Node
 from milena_cache.servers.api_methods import ApiMethods
 from milena_cache.servers.resp.dispatch.command import Access, Command, CommandError
@@ -45,6 +46,7 @@ class Context:
     buckets: the names of the buckets that are served
     ownership: the newest ring
     requests, api: the API methods, independent of a protocol and over protobuf
+    peer_listings: the listings of other nodes
     status: reasons not to be ready, and metrics by name
     calls: counts and durations by operation, for the metrics
     tracking: the table of tracked keys
@@ -70,6 +72,7 @@ class Context:
     buckets: Buckets
     ownership: Ownership
     requests: Requests
+    peer_listings: PeerListings
     api: ApiMethods
     status: Status
     calls: CallCounts

@@ -68,7 +68,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
         name = argv[1][:80].decode(errors="replace")
         raise InvalidRequest(f"method: got {name!r}; allowed: {', '.join(api.methods())}")
     _, message, method = named
-    seconds = _timeout_ms(argv[2]) / 1000 - session.waited
+    seconds = timeout_ms(argv[2]) / 1000 - session.waited
     if seconds <= 0:
         raise DeadlineExceeded(
             f"the call waited for {session.waited:.1f} s, longer than its timeout; nothing was done"
@@ -85,7 +85,7 @@ def call(context: Context, session: Session, argv: list[bytes]) -> Any:
     return api.get_at(request, place, seconds)
 
 
-def _timeout_ms(word: bytes) -> int:
+def timeout_ms(word: bytes) -> int:
     # Most words are such, and cost no error text.
     if word.isdigit() and len(word) < 8 and (milliseconds := int(word)):
         return milliseconds

@@ -1,0 +1,153 @@
+"""Coordination. Pages of a bucket, without the objects that any node of the ring has deleted.
+
+S3's page has what it had when S3 looked. What the nodes have deleted since, or have deleted and not uploaded, each
+key's owner knows:
+
+1. Every other node is told that a listing begins (`peer_listings`).
+2. S3 is asked, and this node's own deletes are taken out (`listing`).
+3. The owners of the page's keys return those that they have deleted: one request for each node.
+
+Both requests are as small as the page, whatever is dirty. If an owner does not know, because a slot has moved or it
+has noted too many uploads, the page is requested again.
+
+An owner that cannot be asked fails the page: without its word, a key whose delete it has acknowledged may be shown.
+Nodes without a RESP server, and nodes of a release without MILENA.LISTING, cannot say, and their deletes are
+listed until S3 has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
+
+from milena_cache.membership.ownership import Ownership
+from milena_cache.objects.names import Buckets
+from milena_cache.objects.object_store import Page
+from milena_common.api.errors import InvalidRequest, MilenaError, Unavailable
+from milena_common.api.keys import cache_key
+from milena_common.cluster.slots import slot_of
+from milena_common.runtime.clock import Clock
+
+# Pause before another attempt, seconds: longer than a ring takes to reach all nodes, usually.
+PAUSE_SECONDS = 0.05
+
+# Timeout of one request to another node, seconds.
+REPLY_SECONDS = 2.0
+
+T = TypeVar("T")
+
+# Returns a page within a timeout in seconds, as `Node.list` does.
+ListPage = Callable[[float], Coroutine[Any, Any, Page]]
+
+
+class Peers(Protocol):
+    """The other nodes, by the addresses of their RESP servers."""
+
+    async def begin_listing(self, address: str, seconds: float, timeout: float) -> int:
+        """Return the number there of a listing that ends within `seconds`. Raises MilenaError."""
+
+    async def end_listing(
+        self, address: str, number: int, keys: Sequence[bytes], timeout: float
+    ) -> Sequence[bytes] | None:
+        """Return those of `keys` that the node has deleted; None if it does not know. Raises MilenaError."""
+
+
+class ClusterListings:
+    """The listings that one node makes for its callers."""
+
+    def __init__(self, ownership: Ownership, peers: Peers, buckets: Buckets, clock: Clock) -> None:
+        self._ownership = ownership
+        self._peers = peers
+        self._buckets = buckets
+        self._clock = clock
+
+    async def page(self, bucket: str, list_page: ListPage, timeout: float) -> Page:
+        """Return the page of `bucket` that `list_page` lists, without deleted keys, within `timeout` seconds.
+
+        Raises what `list_page` raises, and Unavailable if an owner of keys of the page cannot be asked.
+        """
+        deadline = self._clock.now() + timeout
+        name = self._buckets.canonical(bucket)
+        while True:
+            epoch = self._ownership.epoch
+            numbers = await self._begin(deadline)
+            page = await list_page(max(0.0, deadline - self._clock.now()))
+            deleted = await self._deleted(name, page, numbers, epoch, deadline)
+            if deleted is not None:
+                if not deleted:
+                    return page
+                kept = [info for info in page.objects if cache_key(name, info.key.encode()) not in deleted]
+                return replace(page, objects=kept)
+            if self._clock.now() + PAUSE_SECONDS >= deadline:
+                raise Unavailable("the owners of listed keys changed during each attempt to list them")
+            await self._clock.sleep(PAUSE_SECONDS)
+
+    async def _begin(self, deadline: float) -> Mapping[str, int | MilenaError]:
+        """Announce a listing to every other node; return its number there, or why there is none, by address."""
+        nodes = self._ownership.slot_map.nodes
+        addresses = [
+            node.resp_address for node in nodes if node.resp_address and node.address != self._ownership.me
+        ]
+        if not addresses:
+            return {}
+        remaining = max(0.0, deadline - self._clock.now())
+        timeout = min(remaining, REPLY_SECONDS)
+        calls = (_or_error(self._peers.begin_listing(address, remaining, timeout)) for address in addresses)
+        return dict(zip(addresses, await asyncio.gather(*calls), strict=True))
+
+    async def _deleted(
+        self, bucket: str, page: Page, numbers: Mapping[str, int | MilenaError], epoch: int, deadline: float
+    ) -> set[bytes] | None:
+        """Return the cache keys of `page` that other nodes have deleted; None if that is not known.
+
+        `numbers`: the listing's at the other nodes; `epoch`: of the ring at its beginning. Raises Unavailable.
+        """
+        ownership = self._ownership
+        # Nodes without a key in the page are asked too, so that they end the listing.
+        by_owner: dict[str, list[bytes]] = {
+            address: [] for address, number in numbers.items() if isinstance(number, int)
+        }
+        for info in page.objects:
+            key = cache_key(bucket, info.key.encode())
+            slot = slot_of(key)
+            owner = ownership.slot_map.targets[slot]
+            if owner.address == ownership.me:
+                if ownership.since[slot] > epoch:
+                    return None  # the owner before this node was not asked
+            elif owner.resp_address:
+                by_owner.setdefault(owner.resp_address, []).append(key)
+        if not by_owner.keys() <= numbers.keys():
+            return None  # a node that joined after the listing had begun
+        timeout = min(max(0.0, deadline - self._clock.now()), REPLY_SECONDS)
+        calls = (self._end(address, numbers[address], keys, timeout) for address, keys in by_owner.items())
+        deleted: set[bytes] = set()
+        for part in await asyncio.gather(*calls):
+            if part is None:
+                return None
+            deleted.update(part)
+        return deleted
+
+    async def _end(
+        self, address: str, number: int | MilenaError, keys: Sequence[bytes], timeout: float
+    ) -> Sequence[bytes] | None:
+        result = (
+            number
+            if isinstance(number, MilenaError)
+            else await _or_error(self._peers.end_listing(address, number, keys, timeout))
+        )
+        if isinstance(result, InvalidRequest) or not keys:
+            return ()  # a node of an earlier release, or one that is not needed
+        if isinstance(result, MilenaError):
+            raise Unavailable(
+                f"which of the listed keys the node at {address} has deleted is not known: {result}"
+            ) from None
+        return result
+
+
+async def _or_error(call: Coroutine[Any, Any, T]) -> T | MilenaError:
+    try:
+        return await call
+    except MilenaError as error:
+        return error
