@@ -113,7 +113,7 @@ def test_own_writes_and_deletes_drop_the_key(rig: Rig) -> None:
 
 def test_other_reads_speak_against_what_is_kept(rig: Rig) -> None:
     rig.keep(KEY)
-    rig.cluster.respond("Put", pb.PutRequest(key=KEY.encode(), value=b"w"))
+    rig.cluster.answer("Put", pb.PutRequest(key=KEY.encode(), value=b"w"))
     assert rig.near.get(KEY) == b"v"  # nobody has told
     assert rig.client.get_entry(KEY).value == b"w"
     assert rig.near.get(KEY) is None

@@ -15,7 +15,7 @@ from milena_client.testing.memory_cluster import MemoryCluster
 from milena_common.api.errors import FailedPrecondition
 from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.cluster.slots import SLOTS
-from tests.client.router import METHODS, router
+from tests.client.router import UNARY, router
 from tests.support.fake_resp_node import FakeRespNode
 from tests.support.waiting import wait_until
 
@@ -55,7 +55,7 @@ class DirectCluster:
             self.asked.append(method)
             return self.answer(method, request)
 
-        self.address = self._router.enter_context(router(answer, METHODS, watch=self._watch))
+        self.address = self._router.enter_context(router(answer, UNARY, watch=self._watch))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -63,7 +63,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
 def node(kind: Kind) -> Iterator[FakeRespNode]:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add(VALUES)
-    node = FakeRespNode(cluster.answer, accepted=kind.accepted)
+    node = FakeRespNode(cluster.respond, accepted=kind.accepted)
     yield node
     node.close()
 
@@ -228,7 +228,7 @@ def test_commands_leave_together_and_deferred_replies_are_waited_for(
 
 def test_a_silent_node_ends_the_exchange_by_its_timeout(node: FakeRespNode, connection: RespSocket) -> None:
     node.silent = True
-    with pytest.raises(DeadlineExceeded, match=r"node a:1 did not answer within 0\.05 s"):
+    with pytest.raises(DeadlineExceeded, match=r"node a:1 did not respond within 0\.05 s"):
         connection.exchange(get(b"k"), SHORT)
     assert connection.closed
 

@@ -337,7 +337,7 @@ def test_a_node_that_comes_back_is_called_again(rig: Rig) -> None:
     old = rig.nodes[0]
     old.close()
     client.get(FIRST)
-    new = FakeRespNode(rig.cluster.respond, int(old.address.rpartition(":")[2]))
+    new = FakeRespNode(rig.cluster.answer, int(old.address.rpartition(":")[2]))
     wait_until("it is asked", lambda: (client.get(FIRST), new.received)[1], LONG)
     new.close()
 
