@@ -157,7 +157,8 @@ class FakeRespNode:
         """Break off all connections; new ones are taken."""
         with self._lock:
             for connection in self._connections:
-                connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):  # its client has gone already
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Be gone."""
