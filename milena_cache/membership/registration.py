@@ -91,7 +91,7 @@ class Registration:
                 await self._clock.sleep(BACKOFF.delay(failures, self._rng))
             else:
                 if failures:
-                    log.info("router %s answers again after %d failed attempts", self.router, failures)
+                    log.info("router %s responds again after %d failed attempts", self.router, failures)
                 failures = 0
                 logged_at = float("-inf")
                 await self._renewal_is_due(lease / 3)

@@ -52,11 +52,11 @@ class S3Watch:
             await self._store.check_bucket(self._bucket)
         except OriginFailure as failure:
             if not self._problem:
-                log.warning("S3 does not answer: %s", failure)
+                log.warning("S3 does not respond: %s", failure)
             self._problem = str(failure)
         else:
             if self._problem:
-                log.info("S3 answers again: bucket %s can be used", self._bucket)
+                log.info("S3 responds again: bucket %s can be used", self._bucket)
             self._problem = ""
         self._failed_at = self._clock.now()
 

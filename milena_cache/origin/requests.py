@@ -366,6 +366,6 @@ async def within(asking: Awaitable[T], timeout: float, what: str) -> T:
     try:
         return await asyncio.wait_for(asking, timeout)
     except TimeoutError:
-        raise OriginUnavailable(f"{what}: no answer within {timeout:.3g} s") from None
+        raise OriginUnavailable(f"{what}: no response within {timeout:.3g} s") from None
     except OriginFailure as failure:
         raise failure.as_error() from None

@@ -198,7 +198,7 @@ class Node:
                 await self.writes.revalidate(dirty, owned_since, self.clock.now() + timeout)
         except TimeoutError:
             self.reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 head of {target.ref}: no answer within {timeout:.3g} s") from None
+            raise OriginUnavailable(f"S3 head of {target.ref}: no response within {timeout:.3g} s") from None
         except MilenaError:
             self.reads.outcomes["error"] += 1
             raise

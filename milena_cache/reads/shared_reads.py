@@ -70,10 +70,10 @@ class SharedReads:
         limit = min(timeout, self._revalidate_timeout) if has_entry else timeout
         if not await reads.wait(call, limit):
             if has_entry:
-                self._failed(target, f"no answer to a {operation} of {target.ref} within {limit:.3g} s")
+                self._failed(target, f"no response to a {operation} of {target.ref} within {limit:.3g} s")
                 return None
             self._reads.outcomes["error"] += 1
-            raise OriginUnavailable(f"S3 {operation} of {target.ref}: no answer within {timeout:.3g} s")
+            raise OriginUnavailable(f"S3 {operation} of {target.ref}: no response within {timeout:.3g} s")
         try:
             return call.outcome.result()
         except OriginFailure as failure:
@@ -116,7 +116,7 @@ class SharedReads:
             if not result.done():
                 self._reads.outcomes["error"] += 1
                 result.set_exception(
-                    OriginUnavailable(f"S3 {operation} of {target.ref}: no answer within {timeout:.3g} s")
+                    OriginUnavailable(f"S3 {operation} of {target.ref}: no response within {timeout:.3g} s")
                 )
 
         timer = loop.call_later(max(0.0, timeout), expire)
@@ -142,8 +142,8 @@ class SharedReads:
 
     def _failed(self, target: Object, what: str, *, unconnected: bool = False) -> None:
         if self._health.failed(target.cache_key, self._clock.now(), unconnected=unconnected):
-            log.warning("S3 fails for several keys, the last: %s; copies are served stale until it answers", what)
+            log.warning("S3 fails for several keys, the last: %s; entries are served stale until it responds", what)
 
     def _succeeded(self, target: Object) -> None:
         if self._health.succeeded(target.cache_key):
-            log.info("S3 answers again")
+            log.info("S3 responds again")

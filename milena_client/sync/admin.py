@@ -61,7 +61,7 @@ class Admin:
         return self._run(admin.find_owner(key, self._bucket))
 
     def stats(self) -> list[NodeStats]:
-        """Return what every node of the ring counts. One that does not answer raises nothing: it has an `error`."""
+        """Return what every node of the ring counts. One that does not respond raises nothing: it has an `error`."""
         return self._run(admin.read_stats())
 
     def leave(self, address: str, *, forget: bool = False) -> bool:
@@ -80,14 +80,14 @@ class Admin:
         """Drop the nodes' clean entries of `keys`, or of all keys that begin with `prefix`: the next read asks S3.
 
         S3 is not touched, and what is dirty is kept. Raises InvalidRequest for both, or neither, of `keys` and
-        `prefix`; Unavailable if a node that is concerned does not answer, after the others have done it.
+        `prefix`; Unavailable if a node that is concerned does not respond, after the others have done it.
         """
         return self._run(admin.refresh(keys, prefix, self._bucket))
 
     def failed(self, limit: int = 1000) -> DeadLetters:
         """Return at most `limit` dead letters and stuck writes of all nodes and buckets.
 
-        This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring does not answer.
+        This, `flush`, `retry` and `drop` raise Unavailable if a node of the ring does not respond.
         """
         return self._run(admin.list_dead_letters(limit))
 

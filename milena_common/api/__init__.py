@@ -2,6 +2,7 @@
 
 - `errors`: every error, in one tree; `durability`: the durability classes and the conditions of a write.
 - `keys`: the rules for keys and buckets, and the cache key of an object; `byte_range`: a part of an object.
+- `methods`: the table of the API's methods, from which servers, clients and the router take names and messages.
 - `pb`: the protobuf messages, generated from `proto/` by `scripts/protos`.
 
 Field numbers never change, and an error keeps its code word: both are wire formats.

@@ -1,7 +1,7 @@
 """Pure. The table of the API's methods: the one place where each is named and described.
 
-Servers, clients and the router's forwarding take names, messages and properties from here. `test_methods` holds the
-table to `proto/`, and the rest of the code to having no spelling of its own.
+Servers, clients and the router's forwarding take names, messages and properties from here. `test_methods` verifies
+that the table matches `proto/`, and that no other code spells the name of a method.
 """
 
 from __future__ import annotations

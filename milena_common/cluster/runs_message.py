@@ -1,4 +1,8 @@
-"""Pure. Runs of slots as a message: four lists of numbers, some 3 to 6 bytes a run, epochs included."""
+"""Pure. Runs of slots as a message: four lists of numbers, some 3 to 6 bytes a run, epochs included.
+
+The router sends rings in this form to followers that announce the feature `RUNS`; others get ranges with addresses.
+A message that does not cover each slot once is rejected, so that no follower adopts half of a ring.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,8 @@ def runs_message(runs: Iterable[Run], places: Mapping[str, int]) -> pb.SlotRuns:
 def read_runs(message: pb.SlotRuns, addresses: Sequence[str]) -> list[Run]:
     """Return the runs of `message` that have an owner, by its place in `addresses`.
 
-    Raises ValueError if the message does not have each of the slots once, or names a node or an epoch that there is
-    not.
+    Raises ValueError if the message does not have each of the slots once, or names a node or an epoch that is not
+    one of those given.
     """
     lengths, epochs = list(message.lengths), list(message.epochs)
     if not len(lengths) == len(message.owners) == len(message.since) or sum(lengths) != SLOTS or 0 in lengths:

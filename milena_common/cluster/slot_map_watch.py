@@ -92,6 +92,9 @@ class Following:
         slot_map = self._last = SlotMap.from_update(update, self._last)
         self._failures = 0
         self.rejected = False
+        # `_newest` is kept when a router withholds its ring and `current` becomes empty. Otherwise: (1) ring 5 is
+        # withheld; (2) the stream reconnects to a router that was restarted and still has ring 4; (3) ring 4 would
+        # be adopted. And the comparison with `current` allows ring 5 to be adopted again after that.
         if slot_map.epoch >= self._newest and slot_map.epoch != self.current.epoch:
             self._newest = slot_map.epoch
             self.current = slot_map
@@ -102,7 +105,7 @@ class Following:
         self._failures += 1
         if isinstance(why, FailedPrecondition):
             if not self.rejected:
-                log.info("the router gives no ring: %s", why)
+                log.info("the router withholds its ring: %s", why)
             self.rejected = True
             if self.current.epoch:
                 self.current = SlotMap.empty()
@@ -202,10 +205,14 @@ class RingWatch:
 
     def close(self) -> None:
         """Stop following, and end the connection."""
+        # Set first. Otherwise the thread would take the error of the closed connection for that of a router which
+        # withholds its ring, and call `on_change`.
         self._closed.set()
         self._connection.close()
+        # The lock, because `start` in another thread may have started the thread and not stored it yet.
         with self._starting:
             thread = self._thread
+        # `on_change` or a finalizer may call this in the thread itself, which cannot wait for its own end.
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

@@ -32,7 +32,7 @@ from typing import NamedTuple
 from milena_common.cluster.slot_runs import Run, owner_by_slot
 from milena_common.cluster.slots import SLOTS
 
-# Slots of one epoch are preferred if they are so large a part of what must move.
+# The slots of one epoch are moved first if they are at least this part of what must move.
 RETURNED_PART = 0.9
 
 
@@ -72,7 +72,7 @@ def shares(weights: Mapping[str, float], owned: Mapping[str, int]) -> dict[str, 
 
 
 class _Rebalancing:
-    """One computation. `owners` is the assignment with the moves applied that are found so far.
+    """One computation. `owners` is the present assignment with all moves applied that have been found so far.
 
     `lacks` and `exceeds` have, by address, how many slots a node lacks, or has above its share.
     """
@@ -99,9 +99,11 @@ class _Rebalancing:
         self.lacks[destination] -= end - first
 
     def _before(self, first: int) -> str:
+        """Return the owner of the slot before `first`; "" if there is none."""
         return self.owners[first - 1] if first else ""
 
     def _after(self, end: int) -> str:
+        """Return the owner of the slot `end`, which follows a piece; "" if there is none."""
         return self.owners[end] if end < SLOTS else ""
 
     # ---- slots without an owner
@@ -215,9 +217,11 @@ class _Rebalancing:
             self.exceeds[source] -= end - first
 
         def room() -> int:
+            """Return how many more slots may move from `source` to `destination`."""
             return min(self.exceeds[source], self.lacks[destination])
 
         def touching(piece: tuple[int, int]) -> int:
+            """Return how many ranges of the destination `piece` is beside: 0, 1 or 2."""
             return (self._before(piece[0]) == destination) + (self._after(piece[1]) == destination)
 
         # First what joins ranges of the destination: whole pieces, then a part of one. Then other whole pieces, the
@@ -225,6 +229,8 @@ class _Rebalancing:
         pieces = sorted(pieces, key=lambda piece: (-touching(piece), piece[0] - piece[1]))
         for first, end in pieces:
             beside = touching((first, end))
+            # A piece that touches and is too large is kept for its part, below. Taking pieces apart from the
+            # destination's ranges before it would use up the room, and add a range for each.
             if end - first <= room() and (beside or not kept or not touching(kept[0])):
                 take(first, end)
             else:
@@ -251,6 +257,7 @@ class _Rebalancing:
         return kept
 
     def _gives_beside(self, piece: tuple[int, int], source: str) -> bool:
+        """True if a neighbour of `piece`, other than `source`, still has slots above its share."""
         beside = (self._before(piece[0]), self._after(piece[1]))
         return any(address != source and self.exceeds.get(address) for address in beside)
 

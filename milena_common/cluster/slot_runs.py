@@ -1,4 +1,8 @@
-"""Pure. Assignments of slots as runs: adjacent slots with one owner."""
+"""Pure. Assignments of slots as runs: adjacent slots with one owner.
+
+Router, nodes and clients compute and compare rings in this form, which has as many elements as a ring has ranges,
+and not 16384. A whole assignment is a list of runs in ascending order that has every slot exactly once.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +66,7 @@ def replaced(runs: Iterable[R], changes: Iterable[R]) -> list[R]:
     waiting = sorted(changes, key=itemgetter(0), reverse=True)
     next_change = waiting[-1][0] if waiting else SLOTS
     made: list[Any] = []
-    # Most runs stay as they are: for those nothing is computed but that they cannot be joined.
+    # Most runs stay as they are; for those, only the check whether they can be joined is computed.
     last_owner, last_since = None, -1
     for run in runs:
         first, last, owner, owned_since = run

@@ -1,4 +1,7 @@
-"""Shell. The limit of file descriptors, files and connections alike, that the process may have open."""
+"""Shell. The limit of file descriptors, files and connections alike, that the process may have open.
+
+Processes raise the soft limit at their start; a node derives from it how many RESP connections it accepts.
+"""
 
 from __future__ import annotations
 

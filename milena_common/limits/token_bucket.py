@@ -1,6 +1,7 @@
 """Pure. RATE_LIMIT: a token bucket of `rate` requests a second, with a burst of one second's worth.
 
-Router and nodes take a token before any other work for a request. A rejected request learns when to come back.
+Router and nodes take a token before any other work for a request. The error of a rejected
+request has the seconds after which to repeat it.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Address(NamedTuple):
 
 
 class Port(NamedTuple):
-    """An address to listen on, the variable that sets it, and that variable's other allowed values, as text."""
+    """An address to listen on, the variable that sets it, and the variable's other allowed values as error text."""
 
     address: Address
     variable: str

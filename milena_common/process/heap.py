@@ -1,4 +1,7 @@
-"""Shell. Returns memory to the system that the allocator retains although it is free."""
+"""Shell. Returns memory to the system that the allocator retains although it is free.
+
+The process's memory limit counts retained memory too, and the budget of bytes in flight counts only live bytes.
+"""
 
 from __future__ import annotations
 

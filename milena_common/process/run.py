@@ -98,7 +98,7 @@ def run(
 def leave(code: int) -> NoReturn:
     """End the process now, after flushing its output.
 
-    A normal exit would wait for threads that wait for S3, longer than a stop may take.
+    A normal exit would wait for threads with requests to S3 in progress, longer than a stop may take.
     """
     logging.shutdown()
     sys.stdout.flush()

@@ -34,7 +34,7 @@ _HEADS: Final = tuple(b"\r\n$%d\r\n" % length for length in range(MAX_KEY_BYTES 
 _OF_ALL_KEYS: Final = (Moved, NodeLost, NoNodes, Overloaded, RateLimited)
 _DEFERRED: Final = "DEFERRED "
 
-# Stands for the result of an attempt that was not made.
+# The result of an attempt that was not made.
 NOT_SENT: Final = Unavailable("not sent")
 
 # The responses of the methods that a client may send to the owner of a key.
@@ -44,14 +44,14 @@ RESPONSES: Final[Mapping[str, type[Message]]] = {
 
 
 class Deferred(int):
-    """Stands for a deferred reply, which will arrive as a push with this number."""
+    """The placeholder of a deferred reply, which will arrive as a push with this number."""
 
 
 def handshake(name: str, version: str, identity: Identity) -> tuple[bytes, ...]:
     """Return the commands that begin a connection to the node that `identity` names.
 
     All must succeed before a key is sent. The reply to the first one has the connection's `id`; a server that is
-    not a node of Milena does not know the second one.
+    not a node of Milena rejects the second one as unknown.
     """
     return (
         command(b"HELLO", b"3"),

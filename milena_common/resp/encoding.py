@@ -47,7 +47,7 @@ class Pieces(tuple[bytes, ...]):
 
 
 class NullArray:
-    """The null that stands for an array; RESP3 has one null for all."""
+    """The null in place of an array, in RESP2; RESP3 has one null for all types."""
 
     __slots__ = ()
 

@@ -107,7 +107,7 @@ class RespLink:
                 stream = await open_connection(lambda: RespStream(self, self._timeout, self._who), self.address)
                 await self._greet(stream)
         except (OSError, ValueError, MilenaError, asyncio.CancelledError) as error:
-            reason = str(error) or f"no answer within {CONNECT_SECONDS:g} s"
+            reason = str(error) or f"no response within {CONNECT_SECONDS:g} s"
             if isinstance(error, WrongNode):
                 self.error = WrongNode(f"{self._who}is not at its address: {reason}")
                 if not self._failures:

@@ -1,6 +1,7 @@
 """Pure. Plain commands, recognized in a stream by a few calls over all the bytes at once.
 
-`CommandReader` tries it before it parses the bytes argument by argument, which costs several times as much. Input
+`CommandReader` calls these functions before it parses bytes argument by argument, which costs several times as
+much. Input
 that is not exactly repeated ``*2 $3 GET $n key``, or one ``*3 $3 SET $n key $n value``, or commands of short
 arguments without line ends in them, is left to the general parser.
 """

@@ -1,4 +1,4 @@
-"""Shell. One connection to a node in the Redis protocol, for an event loop. As fast as a Python client can be:
+"""Shell. One connection to a node in the Redis protocol, for an event loop, with as little work a call as possible:
 
 - A command is put in a list and its future in a queue; all commands of one loop iteration are sent in one write.
 - The replies of one read wake their callers, and the next write is scheduled behind them, so that the callers' next

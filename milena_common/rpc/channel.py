@@ -73,7 +73,7 @@ class _Router:
         if not is_response(metadata):
             if status is grpc.StatusCode.UNAVAILABLE:
                 # gRPC's details repeat the address in several notations; the reason is at the end.
-                reason = (details or "no answer").rsplit("remote host: ", 1)[-1][:200]
+                reason = (details or "no response").rsplit("remote host: ", 1)[-1][:200]
                 advice = f" ({self._hint})" if self._hint else ""
                 return Unavailable(
                     f"the router at {self._address} cannot be reached: {reason}. Is it running, and "

@@ -1,4 +1,4 @@
-"""Shell. Opens gRPC channels and ports: the one place that says how they are secured, which today is not at all.
+"""Shell. Opens gRPC channels and ports. How they are secured is decided here alone; today they are not encrypted.
 
 Options are those of `milena_common.rpc.options`. A caller that may run in a forked process, or in one whose
 standard library is patched, checks that before (`milena_common.runtime`).

@@ -1,4 +1,8 @@
-"""Pure. The gRPC channel and server settings of every Milena process and client, each with its reason."""
+"""Pure. The gRPC channel and server settings of every Milena process and client, each with its reason.
+
+`opening` and `server` pass them to gRPC. Where both sides of a connection have a setting, both are here, so that
+they fit together.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ MAX_CALLS_PER_CONNECTION = 256
 def channel_options() -> Options:
     """Return the options for clients of a router or node.
 
-    The server limits message sizes: it knows `MAX_VALUE_BYTES`, and names it in its error.
+    The server limits message sizes, because its configuration has MAX_VALUE_BYTES, which its error names.
     """
     return [
         ("grpc.max_receive_message_length", -1),
@@ -48,7 +52,7 @@ def channel_options() -> Options:
         ("grpc.http2.max_pings_without_data", 0),
         # A web proxy that the environment sets for other programs must not be used for these connections.
         ("grpc.enable_http_proxy", 0),
-        # Retries are Milena's own: they know the deadline, the ring and the retry budget.
+        # Milena retries by itself, considering the deadline, the ring and the retry budget.
         ("grpc.enable_retries", 0),
     ]
 

@@ -94,7 +94,7 @@ class Receive:
                 if resident_bytes() > limit:
                     raise Overloaded(
                         f"the request is too large, or too much else arrives: allowed are {self._max_bytes} bytes "
-                        f"(MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other fields), said beforehand as "
+                        f"(MAX_VALUE_BYTES and {ENVELOPE_BYTES} for the other fields), announced as "
                         f"{REQUEST_BYTES} in the metadata"
                     )
             return reading.result()

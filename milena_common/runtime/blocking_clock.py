@@ -1,4 +1,7 @@
-"""Shell. Time as a Protocol for threads, so that tests pass a fake clock and never sleep."""
+"""Shell. Time as a Protocol for threads, so that tests pass a fake clock and never sleep.
+
+The client for threads takes one; everything in an event loop takes `milena_common.runtime.clock`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Shell. Time as a Protocol for coroutines, so that tests pass a fake clock and never sleep."""
+"""Shell. Time as a Protocol for coroutines, so that tests pass a fake clock and never sleep.
+
+Durations and deadlines use the monotonic clock. The time of day is for what other processes read, such as expiries
+and epochs.
+"""
 
 from __future__ import annotations
 

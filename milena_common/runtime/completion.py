@@ -1,6 +1,6 @@
 """Coordination. Waiting a bounded time for one future, without the sets and counters of `asyncio.wait`.
 
-Every miss waits so for S3, at half the processor time.
+Every miss waits for S3 this way, which takes half the processor time of `asyncio.wait`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 async def done_within(future: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait until `future` is done, at most so many seconds; return whether it is. It is not cancelled."""
+    """Wait up to `seconds` until `future` is done; return True if it is. The future is not cancelled."""
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
 

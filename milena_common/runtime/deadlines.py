@@ -1,6 +1,6 @@
 """Pure. Divides a deadline among hops, so that the innermost one times out first.
 
-For a caller that waits 5 s the error "the node did not answer" is more useful than its own timeout. So each hop
+For a caller that waits 5 s the error "the node did not respond" is more useful than its own timeout. So each hop
 gives the next one a tenth less than it has, at least 20 and at most 250 ms less.
 """
 

@@ -1,4 +1,8 @@
-"""Pure. Bounds the log lines of one kind of event per period, and counts the suppressed ones."""
+"""Pure. Bounds the log lines of one kind of event per period, and counts the suppressed ones.
+
+An event that peers can cause at any rate must not fill the disk or hide other lines. The next line that is logged
+reports how many were suppressed.
+"""
 
 from __future__ import annotations
 

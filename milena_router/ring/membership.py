@@ -189,7 +189,7 @@ class Membership:
             self.missing.add_lost(lease.member, last, self._members(), wall, reason)
 
     def expire(self, now: float, wall: float) -> list[Change]:
-        """Remove the nodes with expired leases. To be called several times per lease."""
+        """Remove the nodes with expired leases. Call it several times per lease."""
         away, self._checked_at = now - self._checked_at, now
         if away > self.lease_seconds / 2:
             for lease in self.leases.values():
@@ -241,7 +241,7 @@ class Membership:
         recovery.member_joined(member, known, seen_epoch, now)
 
     def withdraw(self, address: str, node_id: str, wall: float, node_status: NodeStatus | None = None) -> bool:
-        """Record during recovery that a node leaves, as `leave` does later; return True if it was known."""
+        """Record during recovery that a node leaves, as `remove_member` does later; return True if it was known."""
         assert self.recovery is not None
         lease = self.leases.get(address)
         if lease is not None and node_id and lease.member.node_id not in ("", node_id):
@@ -307,7 +307,7 @@ class Membership:
 
 
 def _full() -> FailedPrecondition:
-    return FailedPrecondition(f"the ring has {MAX_MEMBERS} nodes, which is the most that it takes")
+    return FailedPrecondition(f"the ring has {MAX_MEMBERS} nodes, which is the maximum")
 
 
 def _differences(last: Collection[Member], now: dict[str, Member]) -> list[tuple[str, str, str]]:

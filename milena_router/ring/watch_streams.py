@@ -3,8 +3,8 @@
 A watcher gets the ring at once and then after each change. It gets the newest ring when it is ready for one, so a
 slow reader skips rings, and nothing is queued for it.
 
-A watcher that understands it gets the first ring of a stream in a short form, and then only what differs from the
-ring that the stream sent last. Every other watcher, of a version before, gets whole rings of ranges.
+A watcher that announces the feature gets the first ring of a stream in a short form, and then only what differs
+from the ring that the stream sent last. Watchers of the version before get whole rings of ranges.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RingWatchers:
         self._stopped = False
         self._newest: Published | None = None
         self._bases: deque[Published] = deque(maxlen=MAX_BASES)
-        # By what the watcher understands and the epoch of the ring that it has: the update to the newest ring.
+        # The update to the newest ring, by the form that the watcher reads and the epoch of the ring that it has.
         self._updates: dict[tuple[bool, int], bytes] = {}
 
     def streams(self) -> Mapping[str, tuple[str, type[Message], StreamMethod]]:
@@ -106,7 +106,7 @@ class RingWatchers:
             )
 
     def _serialized(self, short: bool, base_epoch: int) -> bytes:
-        """Return the update for a watcher that has the ring with `base_epoch`, -1: none; `short`: it takes runs.
+        """Return the update for a watcher that has the ring with `base_epoch`, -1: none; `short`: it reads runs.
 
         Cached: building one costs as much as sending it to a hundred.
         """
@@ -170,7 +170,7 @@ def short_update(published: Published, base: Published | None = None) -> pb.Ring
     nodes = {member.address: _ring_node(member) for member in ring.members}
     known: dict[str, pb.RingNode] = {}
     if base is None or not base.ring.members or not ring.members:
-        # Slots of a ring without members have no owner, and a change has no word for that.
+        # Slots of a ring without members have no owner, which a change cannot express.
         base = None
         update.runs.CopyFrom(runs_message(ring.ranges(), places))
     else:

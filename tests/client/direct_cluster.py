@@ -27,7 +27,7 @@ class DirectCluster:
     """A memory cluster behind `number` fake nodes and a router, for use in a with statement.
 
     `asked` are the methods that the router was called with, `watched` counts those who followed its ring.
-    `refuses`: it gives no ring.
+    `refuses`: it withholds its ring.
     """
 
     def __init__(self, number: int = 2, *, refuses: bool = False) -> None:

@@ -79,7 +79,7 @@ async def test_an_absent_router_is_tried_for_ever_and_logged_once_a_minute(
     rig.coordinator.problem = None
     await rig.clock.advance(3)
     assert rig.registration.joined
-    assert "answers again" in caplog.text
+    assert "responds again" in caplog.text
     rig.task.cancel()
 
 

@@ -48,11 +48,11 @@ async def test_an_idle_node_finds_out_that_s3_is_down_and_that_it_is_back(caplog
     (reason,) = rig.watch.degraded()
     assert reason.startswith("S3: no request has succeeded for 31 s: S3 bucket of s3://bucket/")
     await rig.clock.advance(10 * CHECK_AGAIN_SECONDS)
-    assert len([line for line in caplog.messages if "does not answer" in line]) == 1, "one line for one outage"
+    assert len([line for line in caplog.messages if "does not respond" in line]) == 1, "one line for one outage"
     rig.store.down = None
     await rig.clock.advance(CHECK_AGAIN_SECONDS)
     assert rig.watch.degraded() == []
-    assert "answers again" in caplog.text
+    assert "responds again" in caplog.text
     rig.task.cancel()
 
 

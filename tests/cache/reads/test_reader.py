@@ -151,7 +151,7 @@ async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
 async def test_a_cold_read_that_s3_does_not_answer_ends_within_its_time() -> None:
     t = NodeUnderTest()
     t.store.gate.clear()
-    with pytest.raises(OriginUnavailable, match=f"s3://{BUCKET}/k.*no answer within 0.01 s"):
+    with pytest.raises(OriginUnavailable, match=f"s3://{BUCKET}/k.*no response within 0.01 s"):
         await t.get("k", timeout=0.01)
     assert t.node.reads.outcomes["error"] == 1
     t.store.gate.set()

@@ -189,7 +189,7 @@ async def test_it_is_logged_once_that_the_ring_is_withheld(caplog: pytest.LogCap
         for _ in range(3):
             await rig.happens(WITHHELD)
             await rig.clock.advance(REJECTED_SECONDS)
-        assert [each.getMessage() for each in caplog.records] == [f"the router gives no ring: {WITHHELD}"]
+        assert [each.getMessage() for each in caplog.records] == [f"the router withholds its ring: {WITHHELD}"]
         await rig.happens(ring(5), WITHHELD)
         assert len(caplog.records) == 2, "it had changed in between"
 

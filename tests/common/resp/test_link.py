@@ -125,7 +125,7 @@ async def test_a_port_that_accepts_and_says_nothing_is_given_up_after_a_second()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         link = RespLink(f"127.0.0.1:{silent.getsockname()[1]}", timeout=LONG)
         assert await link.open(LONG) is None
-        assert "no answer within 1 s" in str(link.error)
+        assert "no response within 1 s" in str(link.error)
         assert await link.open(LONG) is None
         await link.close(0, NodeLost("over"))
 
