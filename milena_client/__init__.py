@@ -11,6 +11,10 @@
 
 `AsyncMilena` has the same methods for asyncio. Values are bytes; keys are str or bytes and are exactly the keys
 of the objects in the bucket. Every error is a `MilenaError`.
+
+- `sync`, `aio`: the clients for threads and event loops; `core`: the decisions of both, without I/O.
+- `cached`: the decorator `@cached`; `admin`: calls for operators; `testing`: clients without a cluster.
+- `cli`: the command line, and clusters on one machine.
 """
 
 from milena_client.aio.client import AsyncMilena

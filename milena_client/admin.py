@@ -1,6 +1,7 @@
-"""Pure. What operators import: the admin clients, and the values that they return.
+"""Pure. The public names for operators: the admin clients, and the values that they return.
 
-The clients are `Admin` for threads and `AsyncAdmin` for asyncio. The names stay here, wherever their modules are.
+The clients are `Admin` for threads and `AsyncAdmin` for asyncio. These names are stable, wherever their modules
+are.
 """
 
 from milena_client.aio.admin import AsyncAdmin

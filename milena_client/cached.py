@@ -13,11 +13,11 @@ In one process a key is computed by one caller at a time. Others wait for its re
 an exception is not kept. A caller that is cancelled or interrupted while it computes leaves that to one of the
 callers that wait. A function that requests the key that it is computing is called again: it cannot wait for itself.
 
-A cache must not take the page down: when Milena cannot be reached, the function is called and its result returned.
-That is logged, once a minute. An invalid key is still an error: InvalidRequest.
+An outage of the cache must not fail the program: when Milena cannot be reached, the function is called and its
+result returned. That is logged once a minute. An invalid key is still an error: InvalidRequest.
 
-Values are bytes unless `dumps` and `loads` say how to make bytes of them (`json.dumps`, `json.loads`). There is no
-default that does it: pickle would be one that runs any code that was put into the bucket.
+Values are bytes unless `dumps` and `loads` convert them (`json.dumps`, `json.loads`). There is no default
+conversion: the general one, pickle, would run any code that was put into the bucket.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def cached(
     - `client`: a `Milena` for a function, an `AsyncMilena` for an ``async def``.
     - `key`: a format string over the function's parameters (``"user:{id}"``), or a function of the same arguments
       that returns a key. Two sets of arguments with the same key have the same result.
-    - `ttl`: the objects end so many seconds after they were written; None: never.
+    - `ttl`: seconds from the write of a result until its object expires; None: never.
     - `dumps`, `loads`: make bytes (or str, which is encoded as UTF-8) of a result, and a result of bytes; both or
       neither. Every caller gets what went through both, the first one too. Without them results are bytes.
 
@@ -109,7 +109,7 @@ def cached(
     exception is not kept. When Milena cannot be reached, the function is called and its result returned; that is
     logged once a minute.
 
-    Raises InvalidRequest for a `ttl` or a key that can never work, TypeError for a function that does not fit the
+    Raises InvalidRequest for an invalid `ttl` or key, TypeError for a function that does not fit the
     client and for a result that is not bytes.
     """
     encode_ttl(ttl)  # better now than at every result

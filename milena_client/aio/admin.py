@@ -27,7 +27,7 @@ from milena_common.runtime.clock import Clock, SystemClock
 class AsyncAdmin:
     """The operator's calls to the router at `address`, for asyncio: the methods of `Admin`, to be awaited.
 
-    Parameters and errors are those of `Milena`. The `direct` of a URL does not matter: all calls go to the router.
+    Parameters and errors are those of `Milena`. The `direct` of a URL is ignored: all calls go to the router.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class AsyncAdmin:
         return await self._run(admin.list_nodes())
 
     async def owner(self, key: Key) -> Ownership:
-        """Return which node owns `key`. Raises InvalidRequest for a key that can never be one."""
+        """Return which node owns `key`. Raises InvalidRequest for an invalid key."""
         return await self._run(admin.find_owner(key, self._bucket))
 
     async def stats(self) -> list[NodeStats]:
-        """Return what every node of the ring counts. One that does not respond raises nothing: it has an `error`."""
+        """Return the counts of every node of the ring; those of a node that does not respond have an `error`."""
         return await self._run(admin.read_stats())
 
     async def leave(self, address: str, *, forget: bool = False) -> bool:
@@ -77,10 +77,12 @@ class AsyncAdmin:
         return await self._run(operations.flush(key_list(keys), self._bucket), timeout)
 
     async def refresh(self, keys: Iterable[Key] = (), *, prefix: Key | None = None) -> Refreshed:
-        """Drop the nodes' clean entries of `keys`, or of all keys that begin with `prefix`: the next read asks S3.
+        """Drop the nodes' clean entries of `keys`, or of all keys that begin with `prefix`: the next read goes to
+        S3.
 
         S3 is not touched, and what is dirty is kept. Raises InvalidRequest for both, or neither, of `keys` and
-        `prefix`; Unavailable if a node that is concerned does not respond, after the others have done it.
+        `prefix`; Unavailable if a node that owns some of them does not respond, after the others have dropped
+        theirs.
         """
         return await self._run(admin.refresh(keys, prefix, self._bucket))
 

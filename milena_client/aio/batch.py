@@ -44,6 +44,6 @@ async def run_batch(
         async with asyncio.TaskGroup() as group:
             for _ in range(min(BATCH_WINDOW, len(keys))):
                 group.create_task(work())
-    except ExceptionGroup as errors:  # what is wrong with an argument, as the sync batch raises it
+    except ExceptionGroup as errors:  # of an invalid argument; raised alone, as the sync batch does
         raise errors.exceptions[0] from None
     return outcomes.checked_results()

@@ -56,7 +56,7 @@ class AsyncCachedFunction:
         return call
 
     async def _find(self, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """Return the encoded result: the one that is kept, or that of a computation in flight, or its own."""
+        """Return the encoded result: the kept one, or that of a computation, in flight or new."""
         found, reachable = await self._read(key)
         while found is None:
             caller = current_caller()
@@ -64,7 +64,7 @@ class AsyncCachedFunction:
             if leads:
                 return await self._compute(computation, key, reachable, args, kwargs)
             if computation.leader == caller:
-                # The function requests the key that it is computing: it would wait for itself.
+                # The function requests the key that it is computing: joining would be waiting for itself for ever.
                 return self._codec.encoded(await self._function(*args, **kwargs))
             outcome = await computation.completion.wait()
             if isinstance(outcome, Exception):

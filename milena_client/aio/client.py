@@ -54,25 +54,25 @@ class AsyncMilena:
     It belongs to the event loop of its first call, and to the next loop when that one is closed. A call that is
     cancelled is given up; a write may have happened then.
 
-    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. What the
-      arguments below give wins over what the URL says.
+    - `address`: where the router is, "host:port" or "host" (port 50050), or a URL as for `from_url`. The
+      arguments below take precedence over the URL.
     - `bucket`: the name of the bucket; "" is the URL's, or else the one that the nodes serve by default.
     - `timeout`: how many seconds a call has in all, retries included; None: the URL's, or else 10. Every method
       takes one of its own.
     - `retry`: how failed calls are tried again.
     - `direct`: True: calls go straight to the node that owns the key if the ring is known and the node can be
-      reached, and else through the router. False: always through the router. None: as the URL says, or else True.
+      reached, and else through the router. False: always through the router. None: the URL's, or else True.
     - `near_cache`: keeps values in this process. What is read straight from a node, without a `timeout` of its own,
       goes into it.
     - `transport`, `clock`: stand in for network and time in tests.
-    - `note`: is added to the message when the router cannot be reached.
+    - `note`: a text that is added to the error when the router cannot be reached.
 
-    Nothing is connected before the first call. Raises InvalidRequest for an address, bucket or timeout that can
-    never work, ConfigError for a URL that is wrong.
+    Nothing is connected before the first call. Raises InvalidRequest for an invalid address, bucket or
+    timeout, ConfigError for an invalid URL.
 
-    Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for what can never work,
-    Unavailable and DeadlineExceeded for what may work later, RateLimited, Overloaded, AccessDenied. A `timeout` of
-    None is the client's. The attributes `address` and `options` are what the client was made of.
+    Keys are str or bytes, values bytes. All methods raise MilenaError: InvalidRequest for a request that can never
+    succeed, Unavailable and DeadlineExceeded for one that may succeed later, RateLimited, Overloaded, AccessDenied.
+    A `timeout` of None is the client's. The attributes `address` and `options` are the constructor's arguments.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class AsyncMilena:
         clock = clock or SystemClock()
         if near_cache is not None:
             if transport is not None or not direct:
-                raise InvalidRequest("near_cache: needs direct access to the nodes, which tell it of changes")
+                raise InvalidRequest("near_cache: needs direct access to the nodes, which notify it of changes")
             near_cache.claim()
         if transport is None:
             transport = AsyncGrpcTransport(address, note)
@@ -123,8 +123,8 @@ class AsyncMilena:
     ) -> Self:
         """Return the client that `url` describes: ``milena://host:50050/bucket?timeout=1s&direct=true``.
 
-        All parts but the host may be left out. `timeout`, in seconds, wins over the URL's; `retry` and `near_cache`
-        are those of the constructor. Raises ConfigError for a URL that is wrong, and names the part.
+        All parts but the host may be left out. `timeout`, in seconds, takes precedence over the URL's; `retry` and
+        `near_cache` are those of the constructor. Raises ConfigError, naming the part, for an invalid URL.
         """
         return cls._from_target(parse_url(url), timeout, retry, near_cache)
 
@@ -138,8 +138,8 @@ class AsyncMilena:
     ) -> Self:
         """Return the client that the variable MILENA_URL describes; without it milena://127.0.0.1:50050.
 
-        `timeout`, in seconds, wins over the URL's; `retry` and `near_cache` are those of the constructor. Raises
-        ConfigError for a URL that is wrong.
+        `timeout`, in seconds, takes precedence over the URL's; `retry` and `near_cache` are those of the
+        constructor. Raises ConfigError for an invalid URL.
         """
         return cls._from_target(from_environment(os.environ), timeout, retry, near_cache)
 
@@ -173,7 +173,7 @@ class AsyncMilena:
                 return kept
         first = None
         direct = self._direct
-        # The fast path sets up nothing for what may go wrong; the general path continues from what it has found.
+        # The fast path prepares no retries: after a failure the general path continues from its result.
         if direct is not None and timeout is None and not self._retries.queue.queued:
             began = self._now()
             mark = None if near is None else near.begin_read(key)
@@ -189,7 +189,9 @@ class AsyncMilena:
                 return found
             if found is None:
                 return default
-            # A connection that had ended already says nothing of the node: that was no attempt yet.
+            # NodeLost may only mean that the connection had ended before the GET was sent, which is no evidence
+            # that the node is lost. So it is not counted as an attempt, and the general path makes the first one at
+            # once.
             first = None if isinstance(found, NodeLost) else failed_attempt(began, found)
         value = await self._run(operations.get(key, self._bucket), timeout, first)
         if near is not None:
@@ -219,7 +221,7 @@ class AsyncMilena:
         - `if_match`: read only the object with this ETag, quotes included, such as that of an earlier part: else
           ConditionFailed is raised, so that parts of two versions are never put together.
 
-        The entry's `size` is that of the whole value. An object over MAX_VALUE_BYTES, which `get` refuses, is read
+        The entry's `size` is that of the whole value. An object over MAX_VALUE_BYTES, which `get` rejects, is read
         from S3 by range, and is not kept by the node. The near cache is not used. Raises RangeNotSatisfiable if the
         object has none of these bytes, FailedPrecondition if they are more than MAX_VALUE_BYTES.
         """
@@ -239,14 +241,14 @@ class AsyncMilena:
         """Write `value` to `key`, and return its ETag, the node that wrote it and the durability that was reached.
 
         - `durability`: return when the node's journal has it on disk ("back"), when S3 has it ("through"), or at
-          once ("memory": lost if the node dies within the next moments). None: as the nodes' WRITE_MODE says.
+          once ("memory": lost if the node dies before S3 has it). None: the nodes' WRITE_MODE.
         - `if_match`: write only over the object with this ETag, quotes included; `if_none_match`: "*": write only
           where there is no object. Otherwise nothing is written, and ConditionFailed is raised.
         - `ttl`: after so many seconds the object does not exist any more, for any reader; a read that finds it
           removes it from S3. None: it stays.
 
         After DeadlineExceeded or Unavailable it may or may not have been written. Raises TypeError for a value that
-        is not bytes, InvalidRequest for a key, a `ttl` or a condition that can never work.
+        is not bytes, InvalidRequest for an invalid key, `ttl` or condition.
         """
         operation = operations.put(
             key, value, self._bucket, durability, if_match, if_none_match, ttl, self._max_value_bytes
@@ -369,9 +371,8 @@ class AsyncMilena:
 
         Return how many writes reached S3, remain, and were permanently rejected by S3: of all clients and in all
         buckets. Writes that remain after `timeout` raise no error. Raises Unavailable if a node of the ring does
-        not
-        respond. Nodes that have left the ring are not included: the writes in their journals reach S3 when they are
-        back.
+        not respond. Nodes that have left the ring are not included: the writes in their journals reach S3 when they
+        are back.
         """
         return await self._run(operations.flush(), timeout)
 

@@ -1,4 +1,8 @@
-"""Coordination. How the tasks that want the result of a computation wait for it. See `core.cached_results`."""
+"""Coordination. Lets tasks of an event loop wait for the result of a computation of another task.
+
+`core.cached_results` decides which caller computes. A waiting task that is cancelled cancels nothing for the
+others.
+"""
 
 from __future__ import annotations
 

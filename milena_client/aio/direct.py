@@ -1,17 +1,18 @@
 """Coordination. Sends calls straight to the nodes that own their keys, for an event loop.
 
-Calls go through the router where there is no other way: for what is not about one key, while no ring is known
-(also because the router does not give its ring), and for nodes that cannot be reached from here. Which of these it
-is needs no configuration: a node that cannot be connected to is tried again in the background, while its calls go
-through the router. So is a node that is not the one which the ring has at its address: it rejects the handshake
-before a key is sent, and the ring that has it right will follow.
+Calls go through the router where there is no other way: calls that are not about one key, calls while no ring is
+known (or the router withholds it), and calls to nodes that cannot be reached from here. This needs no
+configuration: connections to a node that cannot be reached are retried in the background, while its calls go
+through the router. The same holds if another process is at the node's address: it rejects the handshake before a
+key is sent, and a newer ring will follow.
 
-A node that does not own a key says which node does. That redirect is followed once. If the second node disagrees,
-the router decides, and the ring over which the two disagree follows. What a node did not do because it has no ring
-itself goes through the router at once too.
+A node that does not own a key replies with the owner. That redirect is followed once. If the second node redirects
+too, the rings of the two differ, and the router decides. A request that a node did not serve because it has no ring
+goes through the router at once.
 
-Reads that wait for a node are ended when it leaves the ring, and tried again; writes are not, since a node that
-leaves finishes what it has received, and a write that may have been made must not be made again.
+Reads that wait for a node fail when it leaves the ring, and are repeated. Writes are not: (1) a node receives a
+write and leaves the ring; (2) it finishes what it has received, this write included; (3) a repeated write at the
+new owner could overwrite what another client has written since.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from milena_common.runtime.forks import leak, survive_forks
 
 
 class AsyncRouter(AsyncTransport, AsyncStreams, Protocol):
-    """What is used of a connection to the router."""
+    """The part of a connection to the router that is used here: calls, and following its ring."""
 
 
 class AsyncDirectTransport:
@@ -58,7 +59,7 @@ class AsyncDirectTransport:
     - `bucket`: that of the keys of `request_value` and `request_values`.
     - `timeout`: the seconds for their replies.
     - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
-    - `near`: the near cache to clear when what it holds may be wrong.
+    - `near`: the near cache, which is cleared when its values may be outdated.
     """
 
     def __init__(

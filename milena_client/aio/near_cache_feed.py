@@ -1,8 +1,8 @@
 """Coordination. Receives invalidations for the near cache of a client with an event loop.
 
-The connections that carry the calls are read all the time, so what they read is tracked on them (CLIENT TRACKING
-ON), and the node's pushes come between the replies, in their order. All that is needed beside is a ping to each
-node from time to time, which shows that it is there: a value is returned only while that is known.
+The event loop reads the connections of the calls continuously, so reads are tracked on these connections themselves
+(CLIENT TRACKING ON), and the node's pushes come between the replies, in the order of its changes. In addition each
+node is pinged periodically: a value is returned only while every node has replied recently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PING: Final = command(b"PING")
 
 
 class AsyncNearCacheFeed:
-    """Follows the connections of one client that its near cache `near` depends on."""
+    """Receives the events of one client's connections, and keeps its near cache `near` correct."""
 
     def __init__(self, near: NearCache, clock: Clock) -> None:
         self._near = near
@@ -34,19 +34,21 @@ class AsyncNearCacheFeed:
         self._task: asyncio.Task[None] | None = None
 
     def opened(self, link: RespLink, sent_at: float) -> None:
-        """Take in a new connection, whose handshake was sent at `sent_at`, monotonic seconds."""
+        """Add a new connection, whose handshake, tracking included, was sent at `sent_at`, monotonic seconds."""
         self._links.add(link)
         self._near.confirmed(link, sent_at)
         if self._task is None:
             self._task = asyncio.create_task(self._ping_all())
 
     def lost(self, link: RespLink) -> None:
-        """Take in that the connection of `link` has ended."""
+        """Remove the connection of `link`, which has ended, and clear the near cache."""
         self._links.discard(link)
         self._near.lost(link)
 
     def nodes_gone(self, gone: Iterable[RespLink]) -> None:
-        """Clear the near cache for a new ring, in which the nodes of `gone` are not any more."""
+        """Clear the near cache for a new ring, which has the nodes of `gone` no longer."""
+        # Links of nodes that left are removed although their connections are still open: they are not pinged any
+        # more, and a source without pings would keep every value from being returned.
         for link in gone:
             self.lost(link)
         self._near.clear()
@@ -66,8 +68,9 @@ class AsyncNearCacheFeed:
         sent_at = self._near.now()
         try:
             await stream.call(_PING, BOUND_SECONDS)
-            # The link may have been lost while the reply was awaited. Confirming it then would make it a source
-            # for ever, of which no reply comes: no value would be returned any more.
+            # (1) The reply arrives, and the connection ends in the same iteration of the loop; (2) `lost` removes
+            # the link; (3) this task runs. Confirming the link now would make it a source again, of which no reply
+            # will ever come: no value would be returned any more.
             if link in self._links:
                 self._near.confirmed(link, sent_at)
         except MilenaError:

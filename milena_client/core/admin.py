@@ -147,9 +147,9 @@ class Refreshed:
 
 
 def problems(stats: list[NodeStats], nodes: Iterable[Node] = ()) -> list[str]:
-    """Return what is wrong with the nodes of `stats`, a line each; none if all are ready and none is degraded.
+    """Return the problems of the nodes of `stats`, a line each; none if all are ready and none is degraded.
 
-    `nodes` have what those reported last that do not respond now.
+    `nodes`: for nodes that do not respond, their last reports.
     """
     found = [] if stats else ["the ring has no node"]
     reported = {node.address: node for node in nodes}
@@ -162,7 +162,7 @@ def problems(stats: list[NodeStats], nodes: Iterable[Node] = ()) -> list[str]:
 
 
 def _last_count(node: Node | None, error: str) -> str:
-    """Return what a node that does not respond has reported last."""
+    """Return the last reported count of writes of a node that does not respond, as text; "" if there is none."""
     if not error or node is None or node.dirty_entries is None:
         return ""
     return f"; it last reported {node.dirty_entries + node.dead_letters} acknowledged writes not in S3"
@@ -174,7 +174,7 @@ def list_nodes() -> Operation[RingView]:
 
 
 def find_owner(key: Key, bucket: str) -> Operation[Ownership]:
-    """Return the operation that reads which node owns `key`. Raises InvalidRequest for what is no key."""
+    """Return the operation that reads which node owns `key`. Raises InvalidRequest for an invalid key."""
     encoded = encode_key(key)
     return Operation(
         OWNER.name, pb.OwnerRequest(key=encoded, bucket=bucket), _read_owner, OWNER.repeatable, "owner", encoded

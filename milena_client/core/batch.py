@@ -1,7 +1,7 @@
-"""Pure. A batch of operations: which calls may be sent now, and what came of each key.
+"""Pure. A batch of operations: which calls may be sent now, and the result of each key.
 
-`Window` decides, with time as an argument; `milena_client.sync.batch` sends what it says. The async batch
-(`milena_client.aio.batch`) has one task for each place in the window, and needs only `Outcomes`.
+`Window` decides, with time as an argument; `milena_client.sync.batch` sends the calls that it returns. The async
+batch (`milena_client.aio.batch`) has one task for each place in the window, and needs only `Outcomes`.
 
 A call that waits for its next attempt keeps its place in the window. So when the router limits the rate or a node
 is lost, few new calls begin, and each of them still has its whole time: a batch goes as fast as the cluster lets
@@ -29,7 +29,7 @@ _PLAIN = {bytes, type(None)}
 
 
 class Outcomes(Generic[KeyT, A]):
-    """The results and the failures of a batch, by key as the caller spelled it."""
+    """The results and failures of a batch, by key as the caller spelled it."""
 
     def __init__(self, results: dict[KeyT, A]) -> None:
         self.results = results
@@ -57,9 +57,9 @@ class FirstAttempts(Generic[KeyT, A]):
     failed: dict[KeyT, FailedAttempt] = field(default_factory=dict)
 
     def add(self, keys: list[KeyT], found: list[Any], began: float) -> list[KeyT]:
-        """Take in what was `found` for each of `keys`, requested at `began`; return those that still need a call.
+        """Add the results `found` for `keys`, requested at `began`; return the keys that still need a call.
 
-        Found is a result, or an exception: how the attempt failed.
+        An element of `found` is a result, or the exception with which the attempt failed.
         """
         self.results = dict(zip(keys, found, strict=True))
         if set(map(type, found)) <= _PLAIN:
@@ -77,7 +77,7 @@ class Window(Generic[KeyT, A]):
 
     Each call has `timeout` seconds (None: those of `retries`) from its own begin. Operations are built as the
     window comes to their keys, so that a batch of large values is not held twice. Raises InvalidRequest for a
-    timeout that cannot be waited for.
+    timeout that is not allowed.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""Coordination. What `@cached` needs for threads and for an event loop alike: keys, bytes, and shared computations.
+"""Coordination. The parts of `@cached` that are the same for threads and event loops: keys, bytes, shared
+computations.
 
-In one process a key is computed by one caller at a time, its *leader*; the others wait for what it comes to: a
-result, an exception, or neither (ABANDONED), and then one of them leads the next computation. How a caller waits is
-not decided here: `milena_client.sync.completion` and `milena_client.aio.completion` do that.
+In one process a key is computed by one caller at a time, its *leader*; the others wait for its outcome: a result,
+an exception, or neither (ABANDONED), after which one of them leads the next computation. Callers wait by
+`milena_client.sync.completion` or `milena_client.aio.completion`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Abandoned:
 
 ABANDONED: Final = Abandoned()
 
-# What a computation comes to: an encoded result, the exception of the function, or neither.
+# The outcome of a computation: an encoded result, the exception of the function, or neither.
 Outcome = bytes | Exception | Abandoned
 
 
@@ -57,7 +58,7 @@ class Codec:
         self.loads: Loads = loads if loads is not None else _identity
 
     def encoded(self, result: Any) -> bytes:
-        """Return `result` as bytes. Raises TypeError for what is not bytes, or does not become bytes."""
+        """Return `result` as bytes. Raises TypeError unless it is bytes, or `dumps` makes bytes or str of it."""
         if self._dumps is None:
             return encode_value(result)
         dumped = self._dumps(result)
@@ -110,7 +111,7 @@ class UnavailableLog:
 class Computation(Generic[C]):
     """A computation in flight.
 
-    - `completion`: what the callers wait on that want its result.
+    - `completion`: the object on which the other callers wait for its outcome.
     - `leader`: the thread or the task that computes.
     - `stale`: its result is not to be kept, since the key was invalidated after it began.
     """
@@ -150,15 +151,15 @@ class Computations(Generic[C]):
     def end(self, key: Key, computation: Computation[C]) -> None:
         """Take `computation` out. After that, not before, its completion is finished.
 
-        The other way round, a caller that is woken because it was abandoned would join it again, and find it
-        abandoned again.
+        In the other order: (1) the completion is finished as abandoned; (2) a caller that waited wakes, and joins
+        the same computation again; (3) it finds it abandoned again, and so on.
         """
         with self._lock:
             if self._by_key.get(key) is computation:
                 del self._by_key[key]
 
     def mark_stale(self, key: Key) -> None:
-        """Let the computation of `key` not be kept, nor be joined by callers that come later."""
+        """Mark the computation of `key`: its result is not kept, and later callers do not join it."""
         with self._lock:
             computation = self._by_key.pop(key, None)
             if computation is not None:

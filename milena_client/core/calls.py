@@ -1,8 +1,8 @@
 """Pure. The course of one call: its deadline, its attempts, and the error with which it ends.
 
-`Call` decides, and does no I/O: `milena_client.aio.caller`, its sync twin and the batches make the attempts, say
-what came of each and at what time, and wait for `pause`. A call that succeeds at once sets up nothing
-for retrying. Every pause ends before the deadline, and an operation is repeated only where `core.retry` allows it.
+`Call` decides, and does no I/O: `milena_client.aio.caller`, its sync twin and the batches make the attempts, report
+the result and time of each, and wait for `pause`. A call that succeeds at its first attempt allocates no state for
+retries. Every pause ends before the deadline, and an operation is repeated only where `core.retry` allows it.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class FailedAttempt:
 
 
 def failed_attempt(began: float, found: object) -> FailedAttempt | None:
-    """Return the attempt that the fast path made at `began` and that came to `found`.
+    """Return the attempt that the fast path made at `began`, with the result `found`.
 
-    None if nothing was tried, or certainly nothing done: after Moved and NoNodes the general path finds another
-    node, or the router, at once.
+    None if there was no attempt, or certainly nothing was done: after Moved and NoNodes the general path finds
+    another node, or the router, at once.
     """
     if not isinstance(found, MilenaError) or found is NOT_SENT or isinstance(found, Moved | NoNodes):
         return None
@@ -74,7 +74,7 @@ class Call(Generic[A]):
 
     With `first` it begins with what follows that attempt: its time counts from there. All times are seconds on one
     monotonic clock. `pause` is how many seconds to wait before the next attempt. Raises InvalidRequest for a
-    timeout that cannot be waited for, and as `failed` if `first` was the last attempt.
+    timeout that is not allowed, and as `attempt_failed` does if `first` was the last attempt.
     """
 
     __slots__ = ("_attempts", "_retries", "_timeout", "deadline", "operation", "pause")
@@ -118,6 +118,6 @@ class Call(Generic[A]):
         self.pause = pause
 
     def succeeded(self, response: Any) -> A:
-        """Return what the operation reads from `response`. Raises MilenaError for one that is no success."""
+        """Return the operation's result from `response`. Raises MilenaError if the response reports a failure."""
         self._retries.budget.refund_success()
         return self.operation.read(response)

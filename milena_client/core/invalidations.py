@@ -1,6 +1,6 @@
 """Pure. Applies what a node pushes to the near cache, in the order in which it was pushed.
 
-The feeds of both clients call it. A push that it does not know is no error: nodes push other things too.
+The feeds of both clients call it. Pushes of an unknown kind are ignored: nodes push other messages too.
 """
 
 from __future__ import annotations

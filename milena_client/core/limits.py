@@ -10,11 +10,11 @@ from typing import Final
 # Twice a node's lease (LEASE_SECONDS): a node that dies holds its slots until its lease is over, and then the calls
 # for their keys still have time with the next owner.
 DEFAULT_TIMEOUT: Final = 10.0
-# Until S3 has all dirty writes: that takes as long as S3 takes.
+# Until S3 has all dirty writes; how long that takes depends on S3.
 FLUSH_TIMEOUT: Final = 60.0
-# What an attempt is given at least: a transport does not take a deadline that has passed.
+# The minimum timeout of an attempt: a transport accepts no deadline that has passed.
 MIN_ATTEMPT_SECONDS: Final = 0.001
-# The same for a command to a node. Less could not be answered over a network.
+# The same for a command to a node. No reply could arrive in less time over a network.
 MIN_REQUEST_SECONDS: Final = 0.005
 
 # Calls of one batch that are in flight or wait for their next attempt.

@@ -1,21 +1,21 @@
 """Coordination. The near cache: values kept in this process, so that reading them again sends nothing.
 
-An LRU, bounded in bytes and in age. The nodes keep it right, which push an invalidation for every change of a key
-that this client has read (`near_cache_feed` of `milena_client.aio` and `milena_client.sync`), and so do the
-client's own writes. Four rules keep a value from being returned when it is not the object's any more:
+An LRU, bounded in bytes and in age. The nodes push an invalidation for every change of a key that this client has
+read (`near_cache_feed` of `milena_client.aio` and `milena_client.sync`), and the client drops the keys that it
+writes. Four rules keep a value from being returned when it is not the object's any more:
 
 1. A read that brings a value to be kept leaves a mark before it is sent. Every invalidation of the key takes the
    mark away, and a value whose mark is gone is not kept. Without that: a read is sent, the node replies with the
    old value and then pushes the invalidation for a write; the push is handled first, finds no entry, and the reply
-   then stores the old value, of whose change the node has reported already and will not report again.
-2. The nodes, *sources* here, are pinged all the time. A value is returned only while each of them has replied to a
-   ping that was sent at most BOUND_SECONDS ago: so long the loss of a push can go unnoticed. The clock decides that
-   at each hit, and not a thread that may be late.
+   then stores the old value, whose change the node has reported already and will not report again.
+2. The nodes, *sources* here, are pinged periodically. A value is returned only while each of them has replied to a
+   ping that was sent at most BOUND_SECONDS ago: a lost push can go unnoticed for that long at most. Each hit
+   compares with the clock; a thread that clears the cache after the bound could be late.
 3. When the connection to a source breaks, all entries and all marks go: pushes may have been lost with it.
 4. When the ring changes, all entries and marks go: the changes of a slot are reported by its new owner from now on,
-   which does not know what this client has read from the old one.
+   which has no record of what this client has read from the old one.
 
-What does not exist is not kept: programs read what does not exist when they wait for it.
+The absence of an object is not kept: programs that wait for an object read its key until it exists.
 
 A hit takes no lock. It may overlap with the change that makes it wrong, as any read in flight may. Ctrl-C may come
 between any two steps of a change, and what it leaves must be harmless: a key without an entry, never an entry whose
@@ -34,7 +34,7 @@ from milena_common.api.errors import InvalidRequest
 from milena_common.runtime.blocking_clock import BlockingSystemClock
 
 PING_SECONDS = 1.0
-# Above PING_SECONDS: the rest is for a ping and its reply.
+# Greater than PING_SECONDS by the time that a ping and its reply may take.
 BOUND_SECONDS = 3.0
 
 # Bytes of an entry beside those of its key and its value: objects, and places in three dictionaries.
@@ -46,7 +46,7 @@ class ReadMark:
 
     - `bytes`: the key.
     - `began`: when the first of them began, in monotonic seconds: the age of the entry counts from there.
-    - `found`: the value that those which have ended have found; None: none has.
+    - `found`: the value that the ended ones have found; None: none has ended.
     - `readers`: how many have not ended.
     """
 
@@ -60,16 +60,16 @@ class ReadMark:
 
 
 class NearCache:
-    """Values in the memory of this process, for one client, dropped when a node says that they changed.
+    """Values in the memory of this process, for one client, dropped when a node reports that they changed.
 
     - `max_bytes`: bound of all entries, in bytes: keys, values and 500 bytes for each.
     - `max_age`: for how many seconds a value is kept at most.
     - `now`: stands in for time in tests.
 
-    Its attributes `hits` and `misses` count lookups, `invalidations` counts keys that a node said had changed, kept
-    or not, and `bytes` is what the entries take now. A program makes one, gives it to a client and reads these; the
-    methods not listed here are for the client. Thread-safe. Raises InvalidRequest for
-    bounds that are not more than 0.
+    Its attributes `hits` and `misses` count lookups, `invalidations` counts keys that a node reported as changed,
+    kept or not, and `bytes` is the present size of the entries. A program makes one, gives it to a client and reads
+    these; the methods not listed here are for the client. Thread-safe. Raises InvalidRequest for bounds that are
+    not more than 0.
     """
 
     def __init__(
@@ -138,6 +138,8 @@ class NearCache:
             return None
         now = self._now()
         with self._lock:
+            # An entry's age counts from its mark. A read that shared a mark as old as `max_age` would bring an
+            # entry that is expired at once, and under constant overlapping reads nothing would ever be kept.
             mark = self._marks.get(encoded)
             if mark is None or mark.began + self.max_age <= now:
                 mark = self._marks[encoded] = ReadMark(encoded, now)
@@ -159,7 +161,10 @@ class NearCache:
                     self._store(key, mark, found)
 
     def observed(self, key: Key, value: bytes | None) -> None:
-        """Take in the value that a read without a mark has found; None: there is no such object."""
+        """Compare with the value that a read without a mark has found, and drop the key if they differ.
+
+        None: there is no such object.
+        """
         encoded = _encoded(key)
         if encoded is not None:
             with self._lock:
@@ -200,6 +205,8 @@ class NearCache:
                 self._spellings[encoded] = others
             else:
                 self._spellings.pop(encoded, None)
+        # An interruption between a change of the entries and of the sum leaves a wrong sum. It is corrected here,
+        # or it would shrink the cache for good.
         if not self._entries:
             self.bytes = 0
 
@@ -265,8 +272,8 @@ class NearCache:
     def confirmed(self, source: Hashable, sent_at: float) -> None:
         """Trust `source` from `sent_at` on, monotonic seconds: it has replied to a ping that was sent then.
 
-        The first reply makes it one of the sources. The time is that of the ping, and not of the reply: what the
-        node pushed before the ping arrived has arrived here, of later pushes nothing is known.
+        The first reply makes it one of the sources. The time is that of the ping, and not of the reply: what
+        the node pushed before the ping reached it has arrived here; later pushes may be lost.
         """
         with self._lock:
             self._sources[source] = sent_at

@@ -48,7 +48,7 @@ class Operation(Generic[A]):
 
     - `method`: its name in the API, such as "Get".
     - `request`: the message to send.
-    - `read`: makes the result of the response, or raises MilenaError.
+    - `read`: returns the result that a response has, or raises MilenaError.
     - `repeatable`: True if making the call twice does no harm, even if the first one arrived.
     - `name`, `subject`: for messages: "get", b"the key".
     """
@@ -64,7 +64,7 @@ class Operation(Generic[A]):
         return f"{self.name} {self.subject.decode(errors='replace')!r}" if self.subject else self.name
 
     def timed_out(self, seconds: float, error: DeadlineExceeded) -> DeadlineExceeded:
-        """Return `error` with what was not finished, and within how many seconds."""
+        """Return `error` with the name of this operation, and the `seconds` within which it was not finished."""
         return DeadlineExceeded(f"{self}: not finished within {seconds:g} s ({error})")
 
 
@@ -77,7 +77,7 @@ def get(key: Key, bucket: str) -> Operation[bytes | None]:
 
 
 def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
-    """Return the operation that reads a value with what is known about it."""
+    """Return the operation that reads a value with its ETag, age and other metadata."""
     encoded = encode_key(key)
     return Operation(
         GET.name, pb.GetRequest(key=encoded, bucket=bucket), _read_entry, GET.repeatable, "get", encoded
@@ -87,7 +87,7 @@ def get_entry(key: Key, bucket: str) -> Operation[Entry | None]:
 def get_range(
     key: Key, offset: int, length: int | None, bucket: str, if_match: str | None
 ) -> Operation[Entry | None]:
-    """Return the operation that reads a part of a value, with what is known about the object."""
+    """Return the operation that reads a part of a value, with the object's metadata."""
     encoded = encode_key(key)
     byte_range = checked_range(offset, length)
     _check_condition(if_match, None)
@@ -96,17 +96,17 @@ def get_range(
     )
 
     def read(response: pb.GetResponse) -> Entry | None:
-        # A server that does not know ranges sends the whole value.
+        # A server of a version without ranges sends the whole value.
         part = byte_range.max_bytes(response.size)
         if len(response.value) > part:
-            raise FailedPrecondition("get_range: this router or node does not know ranges yet; upgrade it")
+            raise FailedPrecondition("get_range: this router or node does not support ranges yet; upgrade it")
         return _read_entry(response)
 
     return Operation(GET.name, request, read, GET.repeatable, "get_range", encoded)
 
 
 def exists(key: Key, bucket: str) -> Operation[bool]:
-    """Return the operation that looks whether there is an object `key`."""
+    """Return the operation that determines whether there is an object `key`."""
     encoded = encode_key(key)
     request = pb.GetRequest(key=encoded, bucket=bucket, metadata_only=True)
     return Operation(GET.name, request, _read_exists, GET.repeatable, "exists", encoded)
@@ -150,7 +150,7 @@ def delete(
 
 
 def _check_condition(if_match: str | None, if_none_match: str | None) -> None:
-    """Raise InvalidRequest for conditions that can never work.
+    """Raise InvalidRequest for invalid conditions.
 
     An empty one is an error too: a condition that is empty by mistake must not become a write without one.
     """
@@ -214,7 +214,7 @@ def wait_durable(keys: Sequence[Key], bucket: str, timeout: float) -> Operation[
 
 
 def not_found(key: Key) -> KeyNotFound:
-    """Return the error that says that there is no object `key`."""
+    """Return the error for a `key` without an object."""
     return KeyNotFound(f"there is no key {key!r}")
 
 

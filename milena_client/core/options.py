@@ -32,9 +32,9 @@ class Options:
 
 
 def reduced(client: Any, address: str, options: Options, names: tuple[str, ...]) -> tuple[Callable[..., Any], Any]:
-    """Return what `client.__reduce__` has to: its class, called with `address` and the options `names`.
+    """Return the value of `client.__reduce__`: its class, called with `address` and the options `names`.
 
-    Raises TypeError for a client whose network or time are replaced: only the process that made those has them.
+    Raises TypeError for a client whose network or time are replaced: the replacements exist in one process only.
     """
     if options.replaced:
         raise TypeError(f"a {type(client).__name__} with a transport or clock of its own cannot be pickled")

@@ -1,10 +1,9 @@
 """Pure. How the calls of one client share a rate limit: they queue.
 
 A router over its limit returns the time of the next free request, and the same time to all concurrent callers. If
-all of them came back then, one would get through, and some would lose until their deadline. So a client assigns
-start
-times: each rejected call gets the next one, a spacing after the last, and while there are start times to
-come, new calls queue behind them.
+all of them came back then, one would be admitted, and some would be rejected until their deadline. So a client
+assigns start times: each rejected call gets the next one, a spacing after the last, and while start times are in
+the future, new calls queue behind them.
 
 The right spacing is not known, and other clients take part of the rate. So it begins with the time that the router
 returned, grows when calls are rejected at their start times (once for all start times that have been given, since
@@ -20,7 +19,7 @@ _SHRINKING = 0.998
 class RateLimitQueue:
     """The queue of one client. Times are seconds on one monotonic clock. Its length is bounded by the deadlines.
 
-    `queued`: whether calls may be waiting for their start times.
+    `queued`: True if calls may be waiting for their start times.
 
     Takes no lock. Two threads that come at once may get the same start time; the router rejects one of them then.
     """

@@ -13,11 +13,11 @@ could overwrite what another client has written between the two.
 **The budget.** Retries help against a lost packet and hurt in an outage, when every call would be made many
 times. So all calls of a client share a number of tokens: a retry takes one, a success gives a tenth of one
 back; with none left, failures are final at once. (gRPC's retry throttling, gRFC A6.) A rate limit costs none:
-the router has said that the request is welcome later, it answers these at next to no cost, and the calls of a
-client queue (`milena_client.core.rate_limit_queue`).
+the router has named the time at which the request is admitted, rejecting it costs next to nothing, and the calls of
+a client queue (`milena_client.core.rate_limit_queue`).
 
-Every pause must end before the call's deadline. If it would not, the error that caused it is raised: it says more
-than "timed out".
+Every pause must end before the call's deadline. If it would not, the error that caused it is raised, which is
+more useful than "timed out".
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RetryPolicy:
 DEFAULT_RETRY = RetryPolicy()
 
 
-# With these, the node or the router has certainly not done anything.
+# Errors with which the node or the router has certainly not done anything.
 _NOTHING_DONE = (Overloaded, NoNodes, NodeUnreachable, Moved, WrongNode)
 
 
@@ -136,7 +136,8 @@ class Attempts:
         if isinstance(error, RateLimited):
             delay = max(delay, self._queue.rejected(error.retry_after, now, was_queued=self._failures > 1))
         elif isinstance(error, Overloaded):
-            # At random after the hint, or all callers that were rejected together would come back together.
+            # A random delay after the hint: otherwise all callers that were rejected together would come back
+            # together.
             delay += error.retry_after
         if now + delay >= self.deadline or not (rate_limited or self._budget.take_token()):
             return None

@@ -1,8 +1,8 @@
-"""Pure. Which node owns a key in the newest ring: from a key, or a request about one, to the way to its owner.
+"""Pure. Routes a key, or a request about one, to its owner in the newest ring.
 
-`by_slot` has a way for each slot, so that a look-up is the CRC of the key and one index. Slots without an owner, or
-whose owner does not speak the Redis protocol, have the way `nowhere`; so have all slots while no ring is known.
-A way stays the same object from ring to ring while its node does, so that its connections are kept.
+A *way* is the caller's object for the connections to one node. `by_slot` has the way of each slot, so that a
+look-up is the CRC of the key and one index. Slots without an owner, or whose owner has no RESP server, have the way
+`nowhere`; so have all slots while no ring is known. A node keeps its way from ring to ring, and so its connections.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Routes(Generic[W]):
         self.update(self._map)
 
     def update(self, slot_map: SlotMap) -> list[W]:
-        """Take over `slot_map`; return the ways to nodes that are not in it any more."""
+        """Adopt `slot_map`; return the ways to nodes that are not in it any more."""
         self._map = slot_map
         self.max_value_bytes = slot_map.max_value_bytes or self.max_value_bytes
         bucket = canonical_bucket(self._bucket, slot_map.default_bucket)
@@ -76,7 +76,8 @@ class Routes(Generic[W]):
         for node in slot_map.nodes:
             if node.resp_address:
                 place = (node.resp_address, self._identity(node.node_id))
-                # A node that only a MOVED has named has proved its cluster and bucket, which is enough.
+                # The handshake of a node that only a MOVED has named has verified its cluster and bucket, which is
+                # enough.
                 ways[place] = (
                     self._ways.get(place) or self._redirects.pop(node.resp_address, None) or self._make(*place)
                 )

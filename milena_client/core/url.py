@@ -1,8 +1,8 @@
-"""Pure. Parses the URL that says where the cluster is: ``milena://host:50050/bucket?timeout=1s``.
+"""Pure. Parses the URL of a cluster: ``milena://host:50050/bucket?timeout=1s``.
 
 One string holds everything that differs between a laptop and production, so that it fits in one environment
-variable. Anything in a URL that is not known here is rejected: a mistyped parameter must not be ignored.
-No error repeats the URL, which may have a password in it by mistake.
+variable. Unknown parts of a URL are rejected: a mistyped parameter must not be ignored. No error repeats the URL,
+which may have a password in it by mistake.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a URL says.
+    """The content of a URL.
 
     - `address`: host:port of the router.
     - `bucket`: its name; "" is the default one.
     - `timeout`: in seconds; None if the URL has none.
-    - `note`: where the address came from, for the message when it cannot be reached.
+    - `note`: the source of the address, for the error when it cannot be reached.
     - `direct`: True if nodes may be called without the router between.
     """
 
@@ -52,9 +52,9 @@ class Target:
 
 
 def as_target(address: str) -> Target:
-    """Return what a client's `address` says: a milena:// URL, or host:port, or host with the default port.
+    """Return the target of a client's `address`: a milena:// URL, or host:port, or host with the default port.
 
-    Raises ConfigError for a URL that is wrong, InvalidRequest for an address that is.
+    Raises ConfigError for an invalid URL, InvalidRequest for another invalid address.
     """
     if address.startswith(SCHEME):
         return parse_url(address)
@@ -75,7 +75,7 @@ def _with_port(host: str) -> str:
 def parse_duration(text: str) -> float:
     """Return the seconds in ``500ms``, ``1.5s``, ``2m`` or ``1.5`` (seconds).
 
-    Raises ValueError, which says what is allowed.
+    Raises ValueError with the allowed forms.
     """
     match = _DURATION.fullmatch(text)
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
@@ -85,7 +85,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_url(url: str) -> Target:
-    """Return what `url` says. Raises ConfigError, which names the part and what is allowed."""
+    """Return the target of `url`. Raises ConfigError, naming the invalid part and the allowed values."""
     try:
         return _parse(url)
     except (ValueError, InvalidRequest) as error:
@@ -123,9 +123,9 @@ def _parse(url: str) -> Target:
 
 
 def from_environment(environ: Mapping[str, str]) -> Target:
-    """Return what MILENA_URL says; without it, or if it is empty, the router's default address on this machine.
+    """Return the target of MILENA_URL; without it, or if it is empty, the router's default address on this machine.
 
-    Raises ConfigError for a URL that is wrong.
+    Raises ConfigError for an invalid URL.
     """
     url = environ.get(VARIABLE, "").strip()
     if not url:

@@ -1,4 +1,4 @@
-"""Pure. What goes into the client and what comes out: keys, values, and what is known about them.
+"""Pure. The arguments and results of the client: keys, values, and the metadata of objects.
 
 Arguments are checked here, before anything is sent, with errors that name the argument. Results are immutable, and
 can be pickled.
@@ -33,7 +33,7 @@ MAX_TTL = 100 * 366 * 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value and what is known about it.
+    """A value and its metadata.
 
     - `value`: the bytes; of `get_range` those of the part.
     - `etag`: the ETag, quotes included; "" if it is not known yet.
@@ -104,7 +104,7 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class CommonPrefix:
-    """What `scan_level` lists in place of all keys that begin with it, as a folder stands for what is in it.
+    """An element of `scan_level` in place of all keys that begin with it, as a folder in place of its content.
 
     - `prefix`: the beginning of the keys, up to and with the delimiter.
     """
@@ -128,7 +128,7 @@ def encode_prefix(prefix: Key) -> bytes:
 
 
 def encode_delimiter(delimiter: Key) -> bytes:
-    """Return the bytes of a delimiter, of which there must be some. Raises InvalidRequest."""
+    """Return the bytes of a delimiter, at least one. Raises InvalidRequest."""
     encoded = _utf8(delimiter, "delimiter")
     if not 0 < len(encoded) <= MAX_KEY_BYTES or 0 in encoded:
         raise InvalidRequest(f"delimiter: has {len(encoded)} bytes; allowed are 1 to {MAX_KEY_BYTES} without NUL")
@@ -193,7 +193,7 @@ def checked_bucket(bucket: str) -> str:
 
 
 def checked_timeout(seconds: float) -> float:
-    """Return `seconds` if they are a time that can be waited for. Raises InvalidRequest."""
+    """Return `seconds` if that is an allowed timeout. Raises InvalidRequest."""
     if not 0 < seconds <= MAX_TIMEOUT:
         raise InvalidRequest(f"timeout: {seconds!r} is not more than 0 and at most {MAX_TIMEOUT:g} seconds")
     return seconds

@@ -24,7 +24,7 @@ from milena_common.api.errors import MilenaError
 
 A = TypeVar("A")
 
-# Ctrl-C that comes just before a thread begins to wait is noticed when the wait ends.
+# Bound of one wait: Ctrl-C that comes just before a thread begins to wait is handled when the wait ends.
 SIGNAL_SECONDS = 1.0
 
 
@@ -55,7 +55,7 @@ def run_batch(
                 started[future] = call
                 future.add_done_callback(finished.put)
             if len(rest) < len(due):
-                continue  # some have ended at once, so there is room again
+                continue  # some calls have ended already, so the window has room again
             pause = window.seconds_until_due(clock.now())
             if started:
                 try:

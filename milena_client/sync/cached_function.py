@@ -56,7 +56,7 @@ class CachedFunction:
         return call
 
     def _find(self, key: Key, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """Return the encoded result: the one that is kept, or that of a computation in flight, or its own."""
+        """Return the encoded result: the kept one, or that of a computation, in flight or new."""
         found, reachable = self._read(key)
         while found is None:
             caller = current_caller()
@@ -64,7 +64,7 @@ class CachedFunction:
             if leads:
                 return self._compute(computation, key, reachable, args, kwargs)
             if computation.leader == caller:
-                # The function requests the key that it is computing: it would wait for itself.
+                # The function requests the key that it is computing: joining would be waiting for itself for ever.
                 return self._codec.encoded(self._function(*args, **kwargs))
             outcome = computation.completion.wait()
             if isinstance(outcome, Exception):

@@ -1,4 +1,7 @@
-"""Shell. How the threads that want the result of a computation wait for it. See `core.cached_results`."""
+"""Shell. Lets threads wait for the result of a computation of another thread.
+
+`core.cached_results` decides which caller computes.
+"""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class DirectTransport:
     - `bucket`: that of the keys of `request_value` and `request_values`.
     - `timeout`: the seconds for their replies.
     - `rng`: gives numbers in [0, 1), for the pauses between attempts to follow the ring.
-    - `near`: the near cache to clear when what it holds may be wrong.
+    - `near`: the near cache, which is cleared when its values may be outdated.
     """
 
     def __init__(
@@ -148,8 +148,9 @@ class DirectTransport:
             return found
         parts = self._routes.by_owner(cache_keys, MAX_MGET_KEYS)
         while parts:
-            # One command for each owner is in flight at a time. Nothing is read while commands are sent, so with
-            # more of them, a node that waits for its replies to be read would stop reading, and both would wait.
+            # One command for each owner is in flight at a time, since nothing is read while commands are sent. With
+            # more: (1) the node's replies fill the buffers, because nothing reads them; (2) the node stops reading;
+            # (3) this thread waits to send, and neither side goes on.
             sent: dict[RespSocket, tuple[list[bytes], Sequence[int]]] = {}
             rest = []
             for node, part, places in parts:
@@ -283,8 +284,8 @@ class DirectTransport:
             if response is not None:
                 return response
         raise NodeUnreachable(
-            "the owner of this key cannot be reached, and no node that was known when this process was forked says "
-            "that it has another one"
+            "the owner of this key cannot be reached, and no node that was known when this process was forked "
+            "names another owner"
         )
 
     def _call_node(self, node: RespNode, method: str, request: Message, deadline: float) -> Message | None:
@@ -339,7 +340,9 @@ class DirectTransport:
         with self._updating:
             gone = self._routes.update(slot_map) if not self._closed else []
             if self._near is not None:
-                self._near.clear()  # what it holds from now on comes from the new owners
+                # After the update: a read that begins between the two goes to the new owner. Cleared before it, a
+                # read of the old owner could begin and be kept in between, and no node would report its changes.
+                self._near.clear()
         if gone:
             timer = threading.Timer(LAST_REPLIES_SECONDS, _leave, (gone,))
             timer.daemon = True

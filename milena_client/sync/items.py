@@ -1,4 +1,4 @@
-"""Coordination. A client for threads as a mapping: what `cache[key]` and its kin mean, in terms of its methods.
+"""Coordination. A client for threads as a mapping: defines `cache[key]` and the other operators by its methods.
 
 Only the sync client has it: operators cannot be awaited. It adds no behaviour of its own.
 """
@@ -45,5 +45,5 @@ class ItemAccess:
         """Return what `exists` returns."""
         return self.exists(key)
 
-    # Without this, `for key in client` would ask for the keys 0, 1, 2, … by __getitem__.
+    # Without this, `for key in client` would request the keys 0, 1, 2, … by __getitem__.
     __iter__ = None

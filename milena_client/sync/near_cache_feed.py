@@ -1,6 +1,6 @@
 """Shell. Receives invalidations from one node, for the near cache of a client for threads.
 
-A thread does not read from its connection between its calls, so pushes would lie there unread. They are redirected
+A thread does not read from its connection between its calls, so pushes on it would stay unread. They are redirected
 instead (CLIENT TRACKING ON REDIRECT) to one connection for each node, which a thread of its own reads. The node
 reports only keys that this client has read, once for each read: the cost is bounded by what the client reads. (In
 BCAST mode the node would report everything that any client writes.) The node remembers those keys within its
@@ -107,6 +107,9 @@ class NearCacheFeed:
             with suppress(OSError, hiredis.HiredisError, IndexError):
                 self._receive_all()
         finally:
+            # In this order. Otherwise: (1) the near cache is cleared; (2) a thread reads on a connection whose
+            # invalidations were sent here, and its value is kept; (3) the connection is retired, and the value
+            # stays although no node reports its changes.
             self._on_lost(self)
             self._near.lost(self)
             self._stream.close()
@@ -131,6 +134,7 @@ class NearCacheFeed:
                 if isinstance(reply, hiredis.PushNotification):
                     apply_push(reply, self._near)
                 else:
+                    # Only pings are sent here, so any other reply is that to the oldest one.
                     self._near.confirmed(self, self._pings.popleft())
 
     def close_after_fork(self) -> None:

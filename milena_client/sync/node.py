@@ -2,8 +2,8 @@
 
 No call waits for a node that cannot be reached, or for the resolution of its name. A thread in the background
 probes whether it can be reached: at first use, and after a connection could not be made, with growing pauses.
-Until it has found an address, callers get no connection, and take the router. A thread that ends takes its
-connections with it.
+Until it has found an address, callers get no connection, and use the router. The connections of a thread are closed
+when it ends.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _OfThread(threading.local):
 class RespNode:
     """The node at `address`, host:port for the Redis protocol. Thread-safe, and usable in a forked process.
 
-    - `identity`: the node that must be there; another one rejects each connection before it is used.
+    - `identity`: the expected node; another one rejects each connection before it is used.
     - `error_prefix`: begins the text of every error.
     - `name`: what the connections are called in the node's lists.
     - `near`: the near cache for which the node tracks what is read; None: there is none.
@@ -100,8 +100,9 @@ class RespNode:
             self._failed(error)
             return None
         with self._lock:
-            # Another feed, or none, has taken the place of the one to which the node redirects what this connection
-            # reads. Invalidations of its reads would go nowhere.
+            # (1) This connection was made, its invalidations redirected to `feed`; (2) that feed was lost, and
+            # `_retire_sockets` did not find this connection, which was not in the set yet. Used now, invalidations
+            # of its reads would go nowhere.
             if self._closed or feed is not self._feed:
                 connection.close()
                 return None
@@ -126,7 +127,7 @@ class RespNode:
         self._probe_at = monotonic() + BACKOFF.delay(self._failures, random.random)
 
     def _start_probe(self) -> None:
-        """Start a thread that finds out whether the node can be reached, unless one runs or it is too early."""
+        """Start a thread that determines whether the node can be reached, unless one runs or it is too early."""
         with self._lock:
             if self._probing or self._closed or monotonic() < self._probe_at:
                 return
@@ -167,6 +168,9 @@ class RespNode:
             fresh = NearCacheFeed(stream, self._commands, CONNECT_SECONDS, self._near, self._feed_lost)
         with self._lock:
             if fresh is not None and self._near is not None:
+                # In this order: connections without this feed are retired before the cache is cleared, so that no
+                # read over one of them is kept after that. The feed becomes a source last: earlier, values that it
+                # does not cover could be returned.
                 self._feed = feed = fresh
                 self._retire_sockets()
                 self._near.clear()
@@ -189,7 +193,7 @@ class RespNode:
             connection.closed = True
 
     def forked(self) -> None:
-        """Forget what belongs to the process from which this one was forked: connections, threads, their locks.
+        """Drop what belongs to the process from which this one was forked: connections, threads, their locks.
 
         Sockets are closed, and not shut down: the parent's connections go on, and end when the parent ends them.
         """

@@ -4,8 +4,8 @@ Sending a GET and reading its value are two system calls, and little more: the t
 which is set only when it changes, and a plain value is parsed here. All other replies go through hiredis. A large
 value is received into the object that is returned, as far as possible.
 
-A reply that was not read to its end would be taken for that of the next command. So whatever interrupts a read,
-Ctrl-C too, ends the connection.
+A reply that was not read to its end would be taken for that of the next command. So any interruption of a read,
+Ctrl-C included, closes the connection.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class RespSocket:
         return b"".join(parts)
 
     def _receive(self, size: int, recv: Callable[[int], bytes]) -> bytes:
-        """Return some bytes within the time that is left; when none is left, what has come until then.
+        """Return some bytes within the remaining time; if none remains, those that have arrived already.
 
         With a limit for each read alone, a node that sends a byte now and then would be waited for without end.
         """

@@ -1,7 +1,8 @@
 """Coordination. Test doubles: the real clients over a cluster that is a dict in memory.
 
 Keys, values, errors, retries and batches behave as in production, because everything but the transport is the
-code of production; only no time passes while a retry waits. In a test suite:
+production code, except that the pause before a retry takes no time. `memory_cluster` has the responses. In a test
+suite:
 
     pytest_plugins = ["milena_client.testing"]          # in conftest.py
 
