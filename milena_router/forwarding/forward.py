@@ -81,7 +81,10 @@ class Forwarder:
         invalidate: bytes,
         timeout: float,
     ) -> bytes:
-        """Send a write, only once; otherwise as `read_at_owner`. `invalidate` is the request to invalidate the same key at a node."""
+        """Send a write, only once; otherwise as `read_at_owner`.
+
+        `invalidate` is the request to invalidate the same key at a node.
+        """
         deadline = self._clock.now() + inner(timeout)
         response, owner = await self._request_owner(cache_key, method, build, deadline)
         while (newer := self._membership.ring.find(cache_key)).owned_since != owner.owned_since and newer.address:
@@ -121,8 +124,7 @@ class Forwarder:
             return await connection.call(method, build(owner.owned_since), remaining, response_bytes)
         except (NodeLost, WrongNode) as error:
             self._warn(owner.address, error)
-            # Of the same class, which determines whether the node may have done it, and so whether the request may be
-            # repeated.
+            # Of the same class: that determines whether the node may have done it, and the request be repeated.
             raise type(error)(f"node {owner.address}, which owns slot {owner.slot}, {error}") from None
 
     async def request(self, address: str, method: str, request: bytes, timeout: float) -> bytes:
