@@ -1,4 +1,7 @@
-"""Pure. The cache node's configuration: parsed from the environment, with every problem reported at once."""
+"""Pure. The cache node's configuration: parsed from the environment, with every problem reported at once.
+
+Every variable has a default that works or is required, and limits that are checked here, before anything starts.
+"""
 
 from __future__ import annotations
 

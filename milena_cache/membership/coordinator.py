@@ -11,7 +11,7 @@ reply, it would outlast the coordinator's:
 3. the coordinator's 6 s are over, and another node gets the slots;
 4. for 5 s both nodes serve them.
 
-So only the implementation of a request can tell when the lease began, and it says so in what it returns.
+So only the implementation of a request can determine when the lease began: it returns that as `Lease.sent_at`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class NodeDescription:
 class Renewal:
     """A node's request to become a member of the ring, or to remain one.
 
-    node: who it is
+    node: the description of the node
     cluster_id: the cluster that it belongs to, "" if it may join any
     seen_epoch: the greatest epoch that it knows, of a ring or in the version of a write; new rings get greater ones
     ring_epoch: the greatest epoch of a ring that this process knows, 0 if none

@@ -6,9 +6,9 @@ moved.
     3. the upload of step 1 reaches S3: the new owner serves the old object until its entry is no longer fresh
 
 So every write that reached S3 is reported to `wrote`. If the slot has moved, the new owner is sent an Invalidate at
-once, and a write through is acknowledged after its reply. It is not enough to look at the ring then: this node gets
-a new ring later than the new owner may. So the writes of the last REMEMBERED_SECONDS are remembered, and checked
-again when a new ring arrives.
+once, and a write through is acknowledged after its reply. Comparing with the ring at that time is not enough: the
+new owner may receive a new ring before this node does. So the writes of the last REMEMBERED_SECONDS are remembered,
+and checked again when a new ring arrives.
 
 A dirty entry of this node is not visible to the new owner until it is in S3; see docs/consistency.md.
 """
@@ -39,7 +39,7 @@ PAUSE_SECONDS = 0.25
 
 
 class LateWriteInvalidation:
-    """The invalidations that one node owes to the new owners of slots that it has lost.
+    """The invalidations that one node sends to the new owners of slots that it has lost.
 
     `invalidate`: has the node whose RESP server is at an address drop what it has of a cache key, within a timeout
     in seconds; raises MilenaError
@@ -90,6 +90,7 @@ class LateWriteInvalidation:
 
     async def _notify_owner(self, key: bytes) -> None:
         for attempt in range(1, ATTEMPTS + 1):
+            # Looked up for each attempt: the slot may move again while this waits.
             slot = slot_of(key)
             if self._ownership.since[slot] >= 0:
                 return  # it is this node's again, and entries of an earlier ownership are revalidated anyway

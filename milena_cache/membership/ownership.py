@@ -72,6 +72,8 @@ class Ownership:
         for first, last, node, owned_since in slot_map.ranges:
             if node.address == self.me:
                 since[first : last + 1] = [owned_since] * (last + 1 - first)
+        # Nothing awaits from here on, so every request decides by the old ring or by the new one, and never by the
+        # epoch of one and the slots of the other.
         changed = since != self.since
         self.epoch = slot_map.epoch
         self.since[:] = since
@@ -119,7 +121,7 @@ class Ownership:
     def elsewhere(self, slot: int) -> Moved | NodeLost | NoNodes:
         """Return the error for a request about `slot`, which this node does not own."""
         if not self.epoch:
-            return NoNodes("no ring is known: this node has not heard from a router yet (ROUTER_ADDR)")
+            return NoNodes("no ring is known: this node has not received one from a router yet (ROUTER_ADDR)")
         owner = self._map.targets[slot]
         if not owner.address:
             return NoNodes(f"no node owns slot {slot}")

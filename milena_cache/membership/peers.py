@@ -1,5 +1,5 @@
 """Coordination. Connections from this node to the RESP servers of other nodes: over them it invalidates keys there,
-and asks which of the keys that S3 has listed they have deleted.
+and requests which of the keys that S3 has listed they have deleted.
 
 A connection begins with the identity of the node that the ring has at the address. When the ring has another
 process there, the connection is replaced, so that no request reaches a process for which it was not meant.
@@ -71,7 +71,8 @@ class Peers:
             link = RespLink(
                 address, timeout=TIMEOUT_SECONDS, identity=identity, who=f"node {address} ", name="milena-node"
             )
-            # Registered before the old one is closed, which waits: another call must not make a second one then.
+            # Registered before the old one is closed. Closing waits, and a concurrent call in that time would find
+            # the old link, and open a second new one.
             replaced = self._links.get(address)
             self._links[address] = identity, link
             if replaced is not None:

@@ -1,7 +1,7 @@
 """Coordination. Keeps the node in the ring of one coordinator: joins, renews the lease, leaves, follows the ring.
 
 It renews every third of the lease, so that two renewals may be lost before the lease expires. While the coordinator
-cannot be reached it retries with jittered backoff, without a limit; the log says so once a minute, not at each
+cannot be reached it retries with jittered backoff, without a limit, and logs that once a minute, not at each
 attempt. The log calls it a router, which is what operators run.
 """
 
@@ -46,7 +46,7 @@ class Registration:
         clock: the one by which the coordinator counts leases
         rng: random numbers from 0 to 1, for the jitter
         newest_epoch: returns the greatest epoch in the version of any write of this node
-        ring: returns the newest ring, from whichever coordinator it came, or from before this process started
+        ring: returns the newest ring, of any coordinator, or from before this process started
         ring_changed: called with each newer ring of this one
         status: returns the counts of dirty writes that go with each renewal, and with leaving
         """
@@ -105,6 +105,7 @@ class Registration:
         await self._coordinator.follow_ring(self._ring_changed, self._hurried.set)
 
     async def _renewal_is_due(self, seconds: float) -> None:
+        # A loss of the stream before the renewal that has just succeeded is no reason for another one.
         self._hurried.clear()
         due = asyncio.ensure_future(self._clock.sleep(seconds))
         hurried = asyncio.ensure_future(self._hurried.wait())

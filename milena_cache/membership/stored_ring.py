@@ -1,8 +1,9 @@
 """Pure. The newest ring as a text that the journal keeps, for a router that starts after all nodes were restarted.
 
-Which node owns which slot is state that the nodes alone have. If all of them and the router end together, a ring
-made from nothing would give slots to other nodes than those whose journals have the writes. A node that starts only
-hands this ring on when a router requests it: it serves nothing by it.
+Which node owns which slot is state that only the nodes keep. Otherwise: (1) all nodes and the router stop together;
+(2) the router makes a ring from nothing, which gives slots to other nodes than those whose journals have their
+writes; (3) the new owners serve what S3 has, older than what was acknowledged. A node that starts only sends this
+ring to a router that requests it: it serves nothing by it.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Entries:
     def current(self, key: bytes, owned_since: int) -> Base:
         """Return the state of the object that a reader would get without a request to S3.
 
-        Its ETag, ABSENT if it does not exist or has expired, UNKNOWN if S3 would be asked.
+        Its ETag, ABSENT if it does not exist or has expired, UNKNOWN if S3 would be read.
         """
         entry = self._known(key, owned_since)
         if entry is None:
@@ -119,7 +119,7 @@ class Entries:
         return entry.etag or UNKNOWN
 
     def base(self, key: bytes, owned_since: int) -> tuple[Base, bool]:
-        """Return what S3 holds as far as is known, and True if the object has an expiry, so may be absent too.
+        """Return the known state of S3, and True if the object has an expiry, so that it may be absent too.
 
         Unlike `current` this is S3's state: an expired object is there until the reaper has deleted it.
         """

@@ -14,9 +14,9 @@ Three things detach a call:
   acknowledged; (3) a reader that comes now joins the call of step 1 and gets the value from before the PUT.
 - A request with a newer `owned_since` than the call's. Otherwise: (1) a read begins; (2) the slot moves to another
   node, which acknowledges a write of the key, and back; (3) a reader joins the read of step 1.
-- A result of the call that has been kept (`Node._fetch`). Otherwise: (1) a late call has two reads, and the second
-  brings the newer version, which is kept; (2) before its success is processed and cancels the first read, the first
-  read arrives with the older version and is kept over it.
+- A result of the call that has been kept (`Node._fetch` of `milena_cache.reads.reader`). Otherwise: (1) a late call
+  has two reads, and the second brings the newer version, which is kept; (2) before its success is processed and
+  cancels the first read, the first read arrives with the older version and is kept over it.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ class SingleFlight(Generic[T]):
         call = self.by_key.get(key)
         if call is None:
             return None
+        # A request with an older `owned_since` joins: the call began under a later ownership, so its result is
+        # newer.
         if call.owned_since < owned_since:
             self.detach(key)
             return None
@@ -143,6 +145,7 @@ class SingleFlight(Generic[T]):
             return  # another read of the call may still succeed
         if self.by_key.get(call.key) is call:
             del self.by_key[call.key]
+        # Two reads may finish in the same iteration of the event loop: the first one has set the outcome.
         if call.outcome.done():
             return
         if task.cancelled():

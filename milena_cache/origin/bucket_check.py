@@ -46,7 +46,10 @@ Probe = Callable[[], Awaitable[bool]]
 
 
 class BucketCheck:
-    """The check. `problem` describes the bucket's problem; "" once it was reached and all `probes` have run."""
+    """The check of the default bucket.
+
+    `problem` describes the bucket's problem; "" once it was reached and all `probes` have run.
+    """
 
     def __init__(
         self,

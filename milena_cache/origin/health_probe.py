@@ -61,7 +61,7 @@ class S3Watch:
         self._failed_at = self._clock.now()
 
     def not_ready(self) -> list[str]:
-        """Return no reasons: a node without S3 serves its entries."""
+        """Return no reasons: a node without S3 is ready, because it serves its entries."""
         return []
 
     def degraded(self) -> list[str]:

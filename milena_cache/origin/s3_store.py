@@ -275,7 +275,7 @@ class S3:
                         ref, value, if_match=if_match, if_absent=if_absent, metadata=metadata
                     )
                 except Unreadable:
-                    pass  # redirected, and not done; boto3 exposes the target
+                    pass  # S3 has redirected the request, and not done it; boto3 exposes the target
                 else:
                     await self._verify_put(ref, value, etag)
                     return etag
@@ -309,7 +309,7 @@ class S3:
             return
         found = await self._counted("head", self.thorough.head_alone(ref))
         if found is None or found.etag != etag:
-            text = f"the answer has the ETag {etag or 'none'}, and the object has not"
+            text = f"the response has the ETag {etag or 'none'}, and the object has another one"
             raise OriginFailure(Fault.UNEXPECTED, "put", ref, "another's answer", "200", text)
         self._etags.put_differed(ref.bucket)
 
@@ -452,7 +452,7 @@ class S3:
                 if len(self._logged_at) >= MAX_KINDS:
                     self._logged_at.clear()
                 self._logged_at[kind] = now
-                log.warning("not believed, and tried again: %s (said once a minute)", failure)
+                log.warning("not a response of S3, retried: %s (logged once a minute)", failure)
         return failure
 
     def reconnect(self) -> None:

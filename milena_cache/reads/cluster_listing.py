@@ -1,18 +1,22 @@
 """Coordination. Pages of a bucket, without the objects that any node of the ring has deleted.
 
-S3's page has what it had when S3 looked. What the nodes have deleted since, or have deleted and not uploaded, each
-key's owner knows:
+S3's page shows the bucket as it was when S3 read it. The owner of each key has a record of the deletes that it has
+acknowledged, and that may be missing there:
 
-1. Every other node is told that a listing begins (`peer_listings`).
-2. S3 is asked, and this node's own deletes are taken out (`listing`).
+1. Every other node is notified that a listing begins (`peer_listings`).
+2. S3 is listed, and this node's own deletes are removed from the page (`listing`).
 3. The owners of the page's keys return those that they have deleted: one request for each node.
 
-Both requests are as small as the page, whatever is dirty. If an owner does not know, because a slot has moved or it
-has noted too many uploads, the page is requested again.
+Step 3 alone would not be enough: (1) a delete of k is acknowledged, and is dirty at k's owner; (2) S3 lists k; (3)
+the delete is uploaded, and its dirty entry removed; (4) the owner has no record of a delete, and k is shown. From
+step 1 of the list on, the owner records its uploads.
 
-An owner that cannot be asked fails the page: without its word, a key whose delete it has acknowledged may be shown.
-Nodes without a RESP server, and nodes of a release without MILENA.LISTING, cannot say, and their deletes are
-listed until S3 has them.
+Both requests are as small as the page, however many writes are dirty. If an owner cannot determine its deletes,
+because a slot has moved or it has recorded too many uploads, the page is requested again.
+
+An owner that does not respond fails the page: without its reply, a key whose delete it has acknowledged may be
+shown. Nodes without a RESP server, and nodes of a release without MILENA.LISTING, get no request, and their deletes
+are listed until S3 has them.
 """
 
 from __future__ import annotations
@@ -51,7 +55,7 @@ class Peers(Protocol):
     async def end_listing(
         self, address: str, number: int, keys: Sequence[bytes], timeout: float
     ) -> Sequence[bytes] | None:
-        """Return those of `keys` that the node has deleted; None if it does not know. Raises MilenaError."""
+        """Return those of `keys` that the node has deleted; None if that is not known. Raises MilenaError."""
 
 
 class ClusterListings:
@@ -66,7 +70,7 @@ class ClusterListings:
     async def page(self, bucket: str, list_page: ListPage, timeout: float) -> Page:
         """Return the page of `bucket` that `list_page` lists, without deleted keys, within `timeout` seconds.
 
-        Raises what `list_page` raises, and Unavailable if an owner of keys of the page cannot be asked.
+        Raises what `list_page` raises, and Unavailable if an owner of keys of the page does not respond.
         """
         deadline = self._clock.now() + timeout
         name = self._buckets.canonical(bucket)
@@ -105,7 +109,7 @@ class ClusterListings:
         `numbers`: the listing's at the other nodes; `epoch`: of the ring at its beginning. Raises Unavailable.
         """
         ownership = self._ownership
-        # Nodes without a key in the page are asked too, so that they end the listing.
+        # Nodes without a key in the page get the request too, so that they end the listing.
         by_owner: dict[str, list[bytes]] = {
             address: [] for address, number in numbers.items() if isinstance(number, int)
         }
@@ -115,11 +119,13 @@ class ClusterListings:
             owner = ownership.slot_map.targets[slot]
             if owner.address == ownership.me:
                 if ownership.since[slot] > epoch:
-                    return None  # the owner before this node was not asked
+                    # The slot came to this node during the listing. Its deletes before that are recorded at the
+                    # previous owner, which got no request for these keys.
+                    return None
             elif owner.resp_address:
                 by_owner.setdefault(owner.resp_address, []).append(key)
         if not by_owner.keys() <= numbers.keys():
-            return None  # a node that joined after the listing had begun
+            return None  # a node joined after the listing had begun, and has not recorded its uploads since
         timeout = min(max(0.0, deadline - self._clock.now()), REPLY_SECONDS)
         calls = (self._end(address, numbers[address], keys, timeout) for address, keys in by_owner.items())
         deleted: set[bytes] = set()
@@ -138,7 +144,7 @@ class ClusterListings:
             else await _or_error(self._peers.end_listing(address, number, keys, timeout))
         )
         if isinstance(result, InvalidRequest) or not keys:
-            return ()  # a node of an earlier release, or one that is not needed
+            return ()  # a node of an earlier release, or one that owns none of the keys
         if isinstance(result, MilenaError):
             raise Unavailable(
                 f"which of the listed keys the node at {address} has deleted is not known: {result}"

@@ -4,7 +4,7 @@ A page is merged with the dirty entries, and with the uploads that finished whil
 (`recent_uploads` has the interleaving). So the writes and deletes that this node acknowledged before the listing
 began are in it; puts of other nodes once S3 has them, and their deletes by `cluster_listing`.
 
-The dirty entries are taken *before* S3 is asked. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
+The dirty entries are taken *before* S3 is listed. Taken afterwards: (1) S3 lists the page, without k; (2) the dirty
 entry of k is uploaded and removed; (3) the page arrives, and k is in neither. Deletes have the same gap the other
 way round, which `recent_uploads` closes.
 
@@ -102,7 +102,7 @@ class Listings:
                 await asyncio.sleep(0)
 
     def _written(self, key: str, entry: DirtyEntry, listing: Listing) -> Info | None:
-        """Return an object that was dirty before S3 was asked, as it is now; None if it does not exist any more."""
+        """Return an object that was dirty before S3 was listed, as it is now; None if it no longer exists."""
         now = self._dirty.get(entry.key)
         if now is None and listing.state(entry.key) is False:
             return None

@@ -5,7 +5,7 @@ of S3 covers the names behind the last one of the page before, up to its own las
 that covers their name. So every name is returned once, whatever is uploaded between two pages.
 
 A page that is over the limit because of its writes is cut. The next one requests the same page of S3 again, and
-goes on behind the last name that was returned: S3 has cursors for its own pages only.
+continues behind the last name that was returned: S3 has cursors for its own pages only.
 
 The cursor for callers is S3's cursor of the page, and the last name before it.
 """

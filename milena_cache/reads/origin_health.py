@@ -1,11 +1,11 @@
 """Pure. A circuit breaker for reads of S3: readers with a servable entry do not wait for a read that will fail.
 
 S3 as a whole is *suspect* after failures of several different keys without a success in between; one success clears
-that. A single object whose reads always fail says nothing about S3: its failure is remembered for its key alone,
+that. A single object whose reads always fail is no evidence about S3: its failure is remembered for its key alone,
 and only the readers of that key are served their entry without waiting. A reader without an entry always sends its
 request: there is nothing to serve instead, and a success clears the suspicion.
 
-Background reads (probes) find out when S3 works again. Keys that are known to fail and all other keys have separate
+Background reads (probes) detect when S3 works again. Keys that are known to fail and all other keys have separate
 probe slots, one each every PROBE_SECONDS. With one slot for both: (1) an outage ends, but object X still fails; (2)
 X is read more often than all else, and its reads take every slot; (3) each probe fails, and S3 stays suspect for
 all keys.

@@ -1,8 +1,8 @@
 """Coordination. Reads of parts of objects: a slice of what memory has, or a range of an object in S3.
 
 A part of an object that memory may keep is cut from the whole one, which is read as any other read does and kept.
-An object over MAX_VALUE_BYTES, or over the whole memory, is read by range and nothing of it is kept, but for its
-size and ETag: then the next part takes one request.
+An object over MAX_VALUE_BYTES, or over the whole memory, is read by range and nothing of it is kept except its
+size and ETag, so that the next part takes one request.
 
 A range is resolved by the size of the object and requested with the ETag that came with that size. Otherwise: (1) a
 HEAD finds 100 bytes, and the last 10 are requested; (2) the object is replaced by one of 200 bytes; (3) the bytes
@@ -76,7 +76,7 @@ class PartReads:
         return self._read(target, range_of, timeout, owned_since, if_match, known, reading)
 
     def _known_large(self, key: bytes, owned_since: int) -> Known | None:
-        """Return what is known of an object that is too large for memory; None: read it as any other."""
+        """Return the size and ETag of an object that is too large for memory; None: read it as any other."""
         if key in self._node.dirty or key in self._node.memory:
             return None
         known = self._existence.get(key, owned_since)
@@ -134,7 +134,9 @@ class PartReads:
             try:
                 part = await self._from_s3(target, range_of, deadline, owned_since, if_match, known)
             except (RangeNotSatisfiable, ConditionFailed):
-                # What is remembered may be older than the object that the caller knows.
+                # (1) The size and ETag of an object are remembered; (2) another writer replaces it; (3) the caller,
+                # who has listed S3, requests the new one by its ETag, or a range that only the new one has.
+                # Rejecting that by what is remembered would be wrong, so S3 is read anew.
                 if not remembered:
                     self._count("bypass", 0)
                     raise
@@ -144,7 +146,9 @@ class PartReads:
                 raise
             if part is not None:
                 self._count(part.reply.outcome, len(part.value))
-                node.change_feed.notify(target.cache_key)  # there is no entry to compare a later reply with
+                # A near cache may keep this part, and there is no entry with which a later reply could be compared:
+                # so notify now that the key has changed.
+                node.change_feed.notify(target.cache_key)
                 return part
             self._existence.clear_known(target.cache_key)
             known, reading = None, None

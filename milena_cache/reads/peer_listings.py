@@ -2,13 +2,13 @@
 
 Another node's page of S3's listing may be older than a delete of this node that is in S3 by the time that the page
 is compared with what is dirty here (`recent_uploads` has the interleaving). So the other node sends two requests:
-`begin_listing` before it asks S3, from which on this node records its uploads, and `end_listing` with the keys of
+`begin_listing` before it lists S3, from which on this node records its uploads, and `end_listing` with the keys of
 the page that this node owns.
 
-    other node ── begin ── S3 asked ─────── page ── end(keys) ── merged
-    this node      noting ───────────────────────────┘
+    other node ── begin ── S3 listed ────── page ── end(keys) ── merged
+    this node      recording ────────────────────────┘
 
-A listing is forgotten when its time is over, whether its node asks again or not.
+A listing is dropped when its time is over, whether or not its node has sent `end_listing`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from milena_common.api.errors import InvalidRequest, Overloaded
 from milena_common.cluster.slots import slot_of
 from milena_common.runtime.clock import Clock
 
-# Maximum number of listings in flight: some 300 bytes each; the notes of uploads have their own bound.
+# Maximum number of listings in flight: some 300 bytes each; the records of uploads have their own bound.
 MAX_LISTINGS = 4096
 # Maximum number of keys in a page of a listing.
 MAX_KEYS = 1000
@@ -35,7 +35,7 @@ MAX_SECONDS = 300.0
 
 
 class _Open(NamedTuple):
-    """listing: the notes; epoch: of the ring known at its beginning; until: monotonic seconds."""
+    """listing: the record of uploads; epoch: of the ring known at its beginning; until: monotonic seconds."""
 
     listing: Listing
     epoch: int
@@ -66,7 +66,7 @@ class PeerListings:
         return len(self._open)
 
     def begin_listing(self, seconds: float) -> int:
-        """Note uploads for a listing that ends within `seconds`; return its number. Raises Overloaded."""
+        """Record uploads for a listing that ends within `seconds`; return its number. Raises Overloaded."""
         if len(self._open) >= MAX_LISTINGS:
             raise Overloaded(f"{MAX_LISTINGS} listings of other nodes are in flight here, and no more are allowed")
         self._number += 1
@@ -80,7 +80,7 @@ class PeerListings:
         """End a listing; return those of its cache keys whose delete was acknowledged here before it began.
 
         None if that is not known, and the listing has to be made again: its time is over, there were more uploads
-        than are noted, or a key's slot has not been this node's since the listing began. Raises InvalidRequest.
+        than are recorded, or a key's slot has not been this node's since the listing began. Raises InvalidRequest.
         """
         if len(keys) > MAX_KEYS:
             raise InvalidRequest(f"keys: got {len(keys)}; allowed: up to {MAX_KEYS}")
@@ -90,11 +90,13 @@ class PeerListings:
         listing, epoch, _ = opened
         since = self._ownership.since
         try:
+            # A slot that came to this node after the listing began (`since` > `epoch`): a delete by the previous
+            # owner in that time is not recorded here.
             if not listing.complete or any(not 0 <= since[slot_of(key)] <= epoch for key in keys):
                 return None
             return [key for key in keys if is_deleted(key, self._dirty, self._dirty_writes, listing)]
         finally:
-            self._recent.close(listing)  # drops the notes, if it was the last one
+            self._recent.close(listing)  # drops the records, if it was the last listing
 
     async def _expire(self) -> None:
         while self._open:
@@ -106,6 +108,6 @@ class PeerListings:
         self._expiry = None
 
     def cancel(self) -> None:
-        """Cancel what waits for the end of listings, at the end of the process."""
+        """Cancel the task that drops listings whose time is over, at the end of the process."""
         if self._expiry is not None:
             self._expiry.cancel()

@@ -122,7 +122,7 @@ class Node:
     # Reading.
 
     def lookup(self, target: Object, owned_since: int = 0) -> Reply | None:
-        """Return the reply from memory; None if S3 must be asked first. Never awaits.
+        """Return the reply from memory; None if S3 must be read first. Never awaits.
 
         An entry within its grace is served, and revalidated in the background. Raises FailedPrecondition if an
         acknowledged value is damaged in the journal.
@@ -176,7 +176,7 @@ class Node:
     def _expired(self, target: Object, cached: Entry, age: float, window: Window) -> Reply | None:
         """Return the reply for an object whose expiry has passed; None if its entry is too old to rely on.
 
-        Beyond its grace S3 is asked: the object may have been written anew, with another expiry.
+        Beyond its grace S3 is read: the object may have been written anew, with another expiry.
         """
         if window is not Window.FRESH and window is not Window.GRACE:
             return None
@@ -230,7 +230,7 @@ class Node:
     async def _read_after_revalidation(self, target: Object, timeout: float, owned_since: int) -> Reply:
         reply = await self._revalidate(target, timeout, owned_since)
         if reply is None:
-            # What was in memory before may be older than what the wait has brought.
+            # Looked up again: the revalidation may have replaced the entry.
             found = self._read_through(target, timeout, owned_since, self.memory.get(target.cache_key))
             reply = found if isinstance(found, Reply) else await found
         return reply
@@ -338,7 +338,7 @@ class Node:
     def _remember_size(
         self, target: Object, size: int, etag: str, expires_at: float, checked_at: float, owned_since: int
     ) -> None:
-        """Keep what the headers of an object said that is too large for memory, as after a HEAD."""
+        """Keep size and ETag of an object that is too large for memory, as after a HEAD."""
         self._existence.keep(target.cache_key, Known(size, etag, expires_at, checked_at, owned_since))
 
     async def _request(self, ref: Ref, cached: Entry | None, owned_since: int) -> Stored | Absent:
@@ -486,7 +486,7 @@ class Node:
         return (await self.modify(target, decide, timeout, owned_since)).before.value is not None
 
     def invalidate_entry(self, target: Object) -> None:
-        """Drop what is known of the object, and have a dirty entry confirmed by S3, since S3 may have changed."""
+        """Drop the entry and HEAD result, and have a dirty entry confirmed by S3, since S3 may have changed."""
         self._entries.invalidate(target.cache_key)
         self.writes.mark_unconfirmed(target.cache_key)
 

@@ -1,7 +1,9 @@
 """Coordination. Waits for single-flight reads of S3, and records their results for the health of S3.
 
 A reader with a servable entry waits at most REVALIDATE_TIMEOUT_SECONDS, and is served the entry if S3 fails in a
-way that may pass (stale-if-error). A refusal of S3 that concerns the object is raised.
+transient way (stale-if-error). A rejection by S3 that concerns the object is raised.
+
+A reader never cancels the shared call: it stops waiting, and the call goes on for the others.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ class SharedReads:
     def result(
         self, call: SharedCall[T], target: Object, timeout: float, operation: str, convert: Callable[[T], R]
     ) -> asyncio.Future[R]:
-        """Return what `convert` makes of the call's result within `timeout` seconds; for a reader without a copy.
+        """Return `convert(result of the call)` within `timeout` seconds; for a reader without a servable entry.
 
         A future, because a task to wait in would be a tenth of what a miss costs the node. Its exceptions are those
         that `wait` raises.
@@ -96,6 +98,8 @@ class SharedReads:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[R] = loop.create_future()
 
+        # The outcome and the timer may come in the same iteration of the event loop: each checks `result`, so that
+        # it is set, and the error counted, once.
         def finished(outcome: asyncio.Future[T]) -> None:
             timer.cancel()
             if result.done():
@@ -112,6 +116,7 @@ class SharedReads:
             self._reads.outcomes["error"] += 1
 
         def expire() -> None:
+            # Without this, readers that time out again and again would pile up callbacks on a call that hangs.
             call.outcome.remove_done_callback(finished)
             if not result.done():
                 self._reads.outcomes["error"] += 1
@@ -134,7 +139,7 @@ class SharedReads:
             if failure.fault.retryable or failure.fault is Fault.ACCOUNT:
                 self._failed(target, str(failure), unconnected=failure.fault is Fault.CONNECT)
             else:
-                # S3 works, and its refusal must reach the readers rather than be hidden behind stale entries.
+                # S3 works, and its rejection must reach the readers rather than be hidden behind stale entries.
                 self._succeeded(target)
             raise
         self._succeeded(target)

@@ -115,7 +115,7 @@ class Requests:
     def authenticate(self, name: bytes) -> Principal | None:
         """Return the principal called `name`, for a connection that names one; None if there is none.
 
-        It is asked once for a connection, which keeps it. gRPC calls name no principal.
+        Called once for each connection, which keeps the principal. gRPC calls name none.
         """
         return named(name)
 
@@ -271,7 +271,7 @@ class Requests:
     # ---- for operators and other nodes
 
     def invalidate_object(self, bucket: str, key: bytes) -> None:
-        """Drop what is known of the object; see `Node.invalidate_entry`."""
+        """Drop the node's entry of the object; see `Node.invalidate_entry`."""
         self._node.invalidate_entry(self._buckets.resolve(bucket, key))
 
     async def refresh(self, bucket: str, keys: Sequence[bytes], prefix: bytes) -> Refreshed:

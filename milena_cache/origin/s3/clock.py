@@ -109,6 +109,6 @@ class CorrectedClock:
             return []
         where = "ahead of" if skew > 0 else "behind"
         return [
-            f"clock: this machine's is {abs(skew):.0f} s {where} S3's; S3's is used, and objects that have come to "
-            "their end are not removed"
+            f"clock: this machine's is {abs(skew):.0f} s {where} S3's; S3's is used, and expired objects are not "
+            "removed"
         ]

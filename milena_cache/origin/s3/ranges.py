@@ -1,8 +1,8 @@
-"""Pure. The headers of a request for a part of an object, and what a response to it has.
+"""Pure. The headers of a request for a part of an object, and of the response.
 
-A response is believed only if it fits what was requested: bytes of another place would be served as those of this
-one. Some stores ignore a range and answer 200 with the whole object; `rclone serve s3` answers 200 with the part,
-so that only the `Content-Range` tells the two apart.
+A response is used only if it has the requested range: bytes of another range would be served in its place. Some
+stores ignore a range and return 200 with the whole object; `rclone serve s3` returns 200 with the part, so that
+only the `Content-Range` tells the two apart.
 """
 
 from __future__ import annotations

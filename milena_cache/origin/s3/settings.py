@@ -95,7 +95,7 @@ def load_s3(env: Environment) -> S3Settings:
         text = env.text(name)
         if text.lower() not in NO:
             shown = "a value" if "KEY" in name else text
-            env.problem(name, shown, "not set: only one of Milena's two clients of S3 would do as it says")
+            env.problem(name, shown, "not set: only one of Milena's two S3 clients would follow it")
     region = _region(env)
     endpoint_url = _endpoint(env)
     url = endpoint_url or f"https://{aws_host(region)}"

@@ -1,4 +1,7 @@
-"""Coordination. The methods of the gRPC server: those of `api_methods`, with a Get that waits for room first."""
+"""Coordination. The methods of the gRPC server: those of `api_methods`, with a Get that waits for room first.
+
+Other large requests wait for room in `milena_common.rpc.receive`, before they are received.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 - `server`: listens; `connection`: bytes in, replies out in order; `running`: commands that have begun.
 - `output_buffer`, `in_flight`: bounds of a connection's memory; `overwrites`: the fast path of SET;
-  `invalidations`: pushes to clients that track keys.
+  `unknown_command`: the reply to commands that do not exist or were not read; `invalidations`: pushes to clients
+  that track keys.
 - `dispatch`: the parts of a command; `statistics`, `state`: shared by all commands; `commands`: the commands.
 - `assembly`: wires all of it.
 

@@ -139,6 +139,7 @@ class Connection(asyncio.Protocol):
         session.received += len(data)
         if self._no_more or session.closing or out.lost:
             return
+        # Behind bytes that wait, no fast path may be used: its reply would overtake theirs.
         if self._commands or reader.more:
             # `pause_reading` does not recall bytes that the loop has read already. They go behind those that wait.
             reader.feed(data)
@@ -448,6 +449,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close the connection once every reply before has been handed to the transport."""
+        # With replies due, `_on_reply` or `resume_writing` leads here again.
         if self._running.in_flight.number or self._out.behind:
             self._read_on(False)
             return

@@ -1,5 +1,5 @@
-"""Coordination. Sends invalidations to the clients that track keys: one push a client in each step of the event
-loop.
+"""Coordination. Sends invalidations to the clients that track keys: one push for each client in one step of the
+event loop.
 
 What a reader gets is changed by three things: a change of the key (`milena_cache.memory.change_feed`), a change of
 the ring (the new owner of a slot accepts writes of which this node learns nothing), and time, for objects with an
@@ -93,6 +93,8 @@ class Invalidations:
         fresh = self._tracking.fresh
         looked_at = [*islice(fresh.items(), MAX_KEYS)]
         for key, sweeps in looked_at:
+            # Removed first, and added at the end again if necessary: a key that is never found must not keep the
+            # keys behind it from being looked up.
             del fresh[key]
             if not self._is_followed(key):
                 if sweeps < MAX_SWEEPS:
@@ -104,6 +106,7 @@ class Invalidations:
 
     def _is_followed(self, key: bytes) -> bool:
         """True if every change of the object will be noticed: it has an entry, and an expiry is registered."""
+        # In the order in which reads look them up: the expiry must be that of the value that readers got.
         entry = self._dirty.get(key) or self._memory.get(key)
         if entry is None:
             return False

@@ -81,6 +81,7 @@ class Running:
             command = find(self._context.commands, argv)
             if command is not None:
                 if command.behind_all:
+                    # Replies that are due would be encoded for the new protocol, or mixed with its messages.
                     return False
                 if self.pending:
                     access, keys = self._context.touched(command, argv)
@@ -172,6 +173,7 @@ class Running:
         for pending in self.pending:
             self._finish_work(pending.work)
         self.pending.clear()
+        # A new ordering without parked commands, so that none of them can begin any more.
         self._busy = CommandOrdering()
 
     def _put(self, reply: Reply, work: Work | None = None) -> None:
@@ -205,7 +207,7 @@ class Running:
             self._busy.add(*pending.touched)
         else:
             self._take_place(pending)
-        busy = self._busy
+        busy = self._busy  # as it is now: `lost` replaces it
         # A future, such as a SET has, is waited for as it is: a task around it costs a tenth of the SET.
         task = result if isinstance(result, asyncio.Future) else asyncio.get_running_loop().create_task(result)
         task.add_done_callback(lambda task: self._finished(pending, task, busy))

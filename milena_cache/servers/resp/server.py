@@ -116,8 +116,8 @@ class RespServer:
         clock = self.context.clock
         started = clock.now()
         # Closing at once would lose commands: (1) this node has left the ring; (2) a client that does not know it
-        # yet sends a command; (3) the connection is closed, and the client cannot tell if a write was done. Open a
-        # little longer, the connection replies MOVED, and the client goes to the new owner.
+        # yet sends a command; (3) the connection is closed, and it is unknown to the client whether a write was
+        # done. Open a little longer, the connection replies MOVED, and the client goes to the new owner.
         while clients.by_id and clock.now() < started + grace:
             now = clock.now()
             for client in tuple(clients.by_id.values()):

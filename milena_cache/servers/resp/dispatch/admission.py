@@ -31,7 +31,7 @@ def check_transaction(session: Session, command: Command[Any]) -> None:
     if not command.allowed_in_transaction:
         session.transaction_rejected = True
         raise CommandError(
-            f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is refused; nothing was done"
+            f"ERR {NO_TRANSACTIONS}: every command from MULTI to EXEC or DISCARD is rejected; nothing was done"
         )
 
 

@@ -51,10 +51,13 @@ class Client(Protocol):
 class Clients:
     """The open connections, and counts since the start.
 
-    by_id: the open connections by id slow: ids of those with more unsent bytes than the system's buffers take, and
-    of those closed but for these bytes accepted, rejected: connections that were given an id, and those of them
-    over the limit deferred: replies that were deferred commands, received, sent: commands and bytes of connections
-    that have closed disconnects: connections that the server closed, by reason
+    by_id: the open connections by id
+    slow: ids of those with more unsent bytes than the system's buffers take, and of those closed but for these
+    bytes
+    accepted, rejected: connections that were given an id, and those of them over the limit
+    deferred: replies that were deferred
+    commands, received, sent: commands and bytes of connections that have closed
+    disconnects: connections that the server closed, by reason
     """
 
     def __init__(self) -> None:

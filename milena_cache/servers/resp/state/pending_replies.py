@@ -1,4 +1,8 @@
-"""Pure. Pending replies: the state of a command between its beginning and its reply, and the bounds of all."""
+"""Pure. Pending replies: the state of a command between its beginning and its reply, and the bounds of all.
+
+`running` keeps them in the order of their commands. A command counts as in flight until its reply is complete, also
+while it is parked.
+"""
 
 from __future__ import annotations
 

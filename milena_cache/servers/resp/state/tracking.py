@@ -262,10 +262,14 @@ class Tracking:
             if follower is None:
                 continue
             if client == spared:
+                # It stays on the list: the exemption is for this change alone, and later ones may be of other
+                # clients.
                 if not follower.options.bcast:
                     self._keys[key] = client
                     self.fresh[key] = 0
                 continue
+            # Commands in flight may reply with the value from before this change, behind this notification: `end`
+            # repeats it.
             for work in (*self._reading.get(key, ()), *self._writing.get(key, ())):
                 if work.client == client:
                     work.changed[key] = None

@@ -1,6 +1,8 @@
 """Commands on connections: their handshake, their settings, and the list of all of them.
 
-- `handshake` (HELLO, AUTH, PING and the like), `milena_hello`, `client`, `client_list`, `client_kill`.
+- `handshake`: HELLO, AUTH, PING and the like; `acl`: ACL WHOAMI; `milena_hello`: the handshake of Milena's own
+  connections.
+- `client`, `client_list`, `client_kill`: CLIENT, its LIST and its KILL.
 - `client_tracking`, `subscriptions`: invalidations; `transactions`: rejected, with no command of one carried out.
 
 They change the session and no object. Those that change the form of replies wait for all before them

@@ -1,6 +1,6 @@
 """Pure. ACL WHOAMI: in whose name a connection makes its requests.
 
-The other subcommands of ACL change or show permissions, and there are none.
+Redis's other subcommands of ACL change or show permissions, which do not exist here.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ async def _delete_many(context: Context, session: Session, keys: list[bytes]) ->
 def _delete(context: Context, targets: list[Place], number: int) -> Any:
     """Delete all of `targets`, and return `number`, or an awaitable of it.
 
-    Keys that do not exist are deleted too: that knowledge may be some seconds old, and S3 may have the object by
-    now.
+    Keys that do not exist are deleted too: their absence may have been found some seconds ago, and S3 may have the
+    object by now.
     """
     return write_all(context, (Change(place, None, owned_since=since) for place, since in targets), number)
 

@@ -1,4 +1,7 @@
-"""Pure. INFO: selects the requested sections, and formats them as Redis does; `info_sections` has their fields."""
+"""Pure. INFO: selects the requested sections, and formats them as Redis does.
+
+`info_sections` has their fields. Unknown sections are left out, as in Redis.
+"""
 
 from __future__ import annotations
 

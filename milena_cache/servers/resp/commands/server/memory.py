@@ -1,6 +1,6 @@
 """Pure. MEMORY: the memory of single keys and of the process, in bytes, and its diagnosis.
 
-MEMORY USAGE is about this node's memory alone: S3 is never asked.
+MEMORY USAGE is about this node's memory alone: S3 is never read.
 """
 
 from __future__ import annotations
@@ -107,14 +107,14 @@ def doctor(context: Context, session: Session, argv: list[bytes]) -> Verbatim:
             f"The process uses {used.resident} bytes, and its limit is {context.facts.memory}: lower LRU_BYTES."
         )
     findings += context.status.degraded()
-    return Verbatim("".join(f"{finding}\n" for finding in findings or ["Nothing to complain of."]))
+    return Verbatim("".join(f"{finding}\n" for finding in findings or ["No problems found."]))
 
 
 @COMMANDS.command(
     "memory|purge",
     arity=2,
     since="4.0.0",
-    summary="Has no effect: what is freed is free at once.",
+    summary="Has no effect: freed memory is available at once.",
 )
 def purge(context: Context, session: Session, argv: list[bytes]) -> Raw:
     """Return OK: there is nothing to release."""

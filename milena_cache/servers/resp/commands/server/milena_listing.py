@@ -1,6 +1,6 @@
-"""Pure. MILENA.LISTING: another node lists a bucket, and asks which of the keys of its page this node has deleted.
+"""Pure. MILENA.LISTING: another node lists a bucket, and requests which keys of its page this node has deleted.
 
-`milena_cache.reads.peer_listings` says what the subcommands do. Any client may send them, and they change nothing.
+`milena_cache.reads.peer_listings` describes the subcommands. Any client may send them; they change no object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS.parent(
     categories=("keyspace",),
     since="7.0.0",
     complexity="Depends on the subcommand.",
-    summary="A container for what nodes ask each other about listings.",
+    summary="A container for requests between nodes about listings.",
 )
 
 
