@@ -361,7 +361,7 @@ async def test_an_outage_of_s3_is_a_line_when_it_begins_and_one_when_it_ends(
     t.store.down = None
     for key in "abc":
         await t.get(key)
-    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails for se", "S3 answers agai"]
+    assert [record.getMessage()[:15] for record in caplog.records] == ["S3 fails for se", "S3 responds aga"]
 
 
 async def test_one_object_that_always_fails_leaves_the_other_keys_alone(caplog: pytest.LogCaptureFixture) -> None:
