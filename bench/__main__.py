@@ -1,4 +1,7 @@
-"""Shell. ``python -m bench``: runs the cases, prints medians and ratios, writes all samples to a JSON file."""
+"""Shell. ``python -m bench``: runs the cases, prints medians and ratios, writes all samples to a JSON file.
+
+It wires cases and fixtures, for one build or for two. After Ctrl-C the finished cases are reported.
+"""
 
 from __future__ import annotations
 

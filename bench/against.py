@@ -1,4 +1,4 @@
-"""Shell. Compares this tree with another build: both do the same work in turns, and are compared pair by pair.
+"""Shell. Compares this tree with another build: both do the same work alternately, and are compared pair by pair.
 
 Each build has its own S3 stubs, router and node, and its own client and benchmark modules in the measuring
 processes. Variants of other products are omitted: they are the same for both.

@@ -20,7 +20,7 @@ Samples = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way of doing a case's work. Each call of `run` is one round."""
+    """One way of doing a case's work. Each call of `run` is one round, and returns its samples."""
 
     name: str
     run: Callable[[], Samples]

@@ -1,10 +1,10 @@
 """Writes modules of milena_client/sync from those of milena_client/aio; `--check` compares instead.
 
 Run by scripts/sync-client, as httpcore and elasticsearch-py make their sync clients. The change is of tokens:
-`async` and `await` go, and names become those of the sync twins (`AsyncFoo` becomes `Foo`, the others are in
-`NAMES`). What no rule can know, the text about threads for example, is in `MODULES`: each text there must occur
-exactly once. ruff sorts the imports and formats the result. So the result depends on the async module, on this file
-and on ruff alone.
+`async` and `await` are removed, and names become those of the sync twins (`AsyncFoo` becomes `Foo`, the others are
+in `NAMES`). Texts that no rule can derive, such as those about threads, are in `MODULES`: each must occur exactly
+once. ruff sorts the imports and formats the result. So the result depends on the async module, on this file and on
+ruff alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADER = "# Made from {source} by scripts/sync-client: change that file, and run
 # A line of each async module that its twin does not have.
 SAYS_SO = "Its sync twin is made from this file by scripts/sync-client.\n"
 
-# Names of async things and those of their sync twins, where the rule for `AsyncFoo` does not say it.
+# Names in async modules and those of their sync twins, where the rule for `AsyncFoo` does not apply.
 NAMES = {
     "AsyncIterator": "Iterator",
     "Clock": "BlockingClock",
@@ -34,17 +34,17 @@ NAMES = {
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
 }
-# Imports: modules of async things and those of their sync twins.
+# Imports: async modules and their sync twins.
 IMPORTS = {
     "milena_client.aio": "milena_client.sync",
     "milena_common.runtime.clock": "milena_common.runtime.blocking_clock",
 }
-# These keywords go, with the blank behind them.
+# Keywords that are removed, with the blank behind them.
 DROPPED = {"async", "await"}
 
 
 class Twin(NamedTuple):
-    """A module of `aio` that has a twin of the same name in `sync`, and texts of it with what they become there."""
+    """A module of `aio` that has a twin of the same name in `sync`, and pairs of its text and the twin's text."""
 
     name: str
     texts: tuple[tuple[str, str], ...]
@@ -88,7 +88,10 @@ MODULES = (
 
 
 def replace_texts(source: str, texts: tuple[tuple[str, str], ...]) -> str:
-    """Return `source` with each first text replaced by its second. Raises ValueError if one is not there once."""
+    """Return `source` with the first text of each pair replaced by the second.
+
+    Raises ValueError if the first one does not occur exactly once.
+    """
     for old, new in texts:
         if source.count(old) != 1:
             raise ValueError(f"occurs {source.count(old)} times and not once: {old!r}")
@@ -97,7 +100,7 @@ def replace_texts(source: str, texts: tuple[tuple[str, str], ...]) -> str:
 
 
 def sync_name(name: str) -> str:
-    """Return the name of the sync twin of what is called `name`."""
+    """Return the name of the sync twin of the async `name`."""
     return NAMES.get(name) or re.sub(r"^(_?)Async(?=[A-Z])", r"\1", name)
 
 
@@ -138,7 +141,7 @@ def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> 
 
 
 def ruff(arguments: list[str], path: Path, source: str) -> str:
-    """Return what ruff makes of `source`, which is to be the file `path`."""
+    """Return the output of ruff, run with `arguments` on `source` as the content of the file `path`."""
     command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", str(path), "-"]
     return subprocess.run(command, input=source, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
@@ -166,7 +169,7 @@ def main(arguments: list[str], folder: Path = SYNC) -> int:
         elif kept != made:
             name = f"{target.parent.name}/{target.name}"
             sys.stderr.writelines(difflib.unified_diff(kept.splitlines(True), made.splitlines(True), name, "made"))
-            print(f"{name} is not what its async twin makes: run scripts/sync-client", file=sys.stderr)
+            print(f"{name} differs from what its async twin generates: run scripts/sync-client", file=sys.stderr)
             status = 1
     if arguments == ["--check"] and not status:
         print("the sync client is up to date")

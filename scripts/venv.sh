@@ -4,8 +4,8 @@
 #     ensure_venv local        # or test
 #     .venv/bin/python -m …
 #
-# It makes .venv if there is none and installs this source tree into it, editable, with the extra that is asked
-# for. A second call finds its stamp and does nothing until pyproject.toml changes. Two scripts may call it at
+# It makes .venv if there is none and installs this source tree into it, editable, with the requested extra.
+# A second call finds its stamp and does nothing until pyproject.toml changes. Two scripts may call it at
 # the same time: one waits for the other.
 
 # The first of the interpreters on PATH that is new enough and able to make a virtual environment.
@@ -22,9 +22,10 @@ find_python() {
     return 1
 }
 
-# ensure_venv EXTRA: .venv exists and holds Milena with EXTRA. Needs no terminal; says what it does on stderr.
+# ensure_venv EXTRA: make .venv and install Milena with EXTRA, if necessary. Needs no terminal; prints its steps to
+# stderr.
 ensure_venv() (
-    # A subshell, so that the lock goes when the function ends, however it ends.
+    # A subshell, so that the lock is released at any end of the function.
     exec 9<pyproject.toml
     if command -v flock >/dev/null; then flock 9; fi
 
@@ -41,6 +42,6 @@ ensure_venv() (
     .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --editable ".[$extra]" \
         </dev/null || exit 1
     echo "$wanted" >".venv/.milena-$extra"
-    # What runs a cluster on one machine is part of what runs the tests.
+    # The extra `test` includes `local`.
     if [ "$extra" = test ]; then echo "$wanted" >.venv/.milena-local; fi
 )

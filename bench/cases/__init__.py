@@ -1,0 +1,8 @@
+"""The cases, by subject.
+
+- `reads`, `clients`: hits and misses through the router, and straight to a node.
+- `writes`, `writeback`: acknowledged writes, and their uploads; `resp_server`: a node's RESP server against Redis.
+- `growth`: cost and memory by the number of cached objects.
+
+Each module defines `CASES`.
+"""

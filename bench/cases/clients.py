@@ -1,4 +1,7 @@
-"""Shell. Milena's clients, with direct connections to the node, against redis-py with Redis, and boto3 with S3."""
+"""Shell. Milena's clients, with direct connections to the node, against redis-py with Redis, and boto3 with S3.
+
+Clients run in processes of their own; where a server is measured too, it has a core of its own (`bench.cores`).
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,7 @@ def _large_values(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
 
 @contextmanager
 def _cold_reads(fixtures: Fixtures) -> Iterator[Sequence[Variant | Skipped]]:
-    # boto3 has no local server with a core of its own: here all may use all cores.
+    # boto3 has no local server with a core of its own, so here all processes may use all cores.
     fixtures.stub.set_latency(0)
     arguments = (
         "bench.programs.sync_reads",

@@ -1,4 +1,8 @@
-"""Shell. The cost of a hit and the memory per object, which should not depend on the number of cached objects."""
+"""Shell. The cost of a hit and the memory per object, which should not depend on the number of cached objects.
+
+The variants of a case are numbers of objects. A target bounds the cost with the largest number by that with the
+smallest.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shell. Reads through the router: hits and misses, one after another and by many at once, against boto3."""
+"""Shell. Reads through the router: hits and misses, one after another and by many at once, against boto3.
+
+Samples include the S3 reads per call, so that a hit which is a miss is noticed.
+"""
 
 from __future__ import annotations
 

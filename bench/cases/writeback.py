@@ -1,4 +1,7 @@
-"""Shell. Write-back: its drain rate, its cost for reads, and the duration of a start with a large backlog."""
+"""Shell. Write-back: its drain rate, its cost for reads, and the duration of a start with a large backlog.
+
+Each variant begins with a journal of its own, so that the uploads of one do not run during the next.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shell. A bare client of a cache node's gRPC server, without router, ring, retries or the client library."""
+"""Shell. A bare client of a cache node's gRPC server, without router, ring, retries or the client library.
+
+The node believes the request that it owns the key, so no ring is necessary.
+"""
 
 from __future__ import annotations
 

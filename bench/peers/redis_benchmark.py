@@ -1,4 +1,7 @@
-"""Shell. redis-benchmark: Redis's own load generator, in C, on random keys of a keyspace."""
+"""Shell. redis-benchmark: Redis's own load generator, in C, on random keys of a keyspace.
+
+It runs as a process, and its CSV output is parsed. A node and a Redis server get the same load.
+"""
 
 from __future__ import annotations
 

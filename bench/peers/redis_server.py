@@ -1,4 +1,7 @@
-"""Shell. A Redis server: the peer of a node's RESP server, and with a journal that of a node's journal."""
+"""Shell. A Redis server: the peer of a node's RESP server, and with a journal that of a node's journal.
+
+It is started empty on a free port. `why_not` returns what is missing on machines without Redis.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from tests.support.ports import ReservedPort
 from tests.support.processes import Process
 
-# `Process` starts Python; this replaces it by another program.
+# `Process` starts Python; this code replaces that process by another program.
 _BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
 
 

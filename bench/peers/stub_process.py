@@ -1,4 +1,7 @@
-"""Shell. The S3 stub as a child process."""
+"""Shell. The S3 stub as a child process.
+
+It has its own process so that its work is not measured with that of the program under test.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ async def milena(address: str, work: str, callers: int, seconds: float) -> Sampl
 
 
 async def redis_py(address: str, work: str, callers: int, seconds: float) -> Samples:
-    from redis.asyncio import Redis  # without it everything else still works
+    from redis.asyncio import Redis  # imported here: redis-py is optional
 
     at = parse_address(address)
     async with Redis(host=at.host, port=at.port) as client:

@@ -23,7 +23,7 @@ from milena_common.network.addresses import parse_address
 
 
 async def redis_py(address: str, callers: int, seconds: float) -> Samples:
-    from redis.asyncio import Redis  # without it the other one still works
+    from redis.asyncio import Redis  # imported here: redis-py is optional
 
     new_object = new_objects(secrets.token_hex(4))
     at = parse_address(address)

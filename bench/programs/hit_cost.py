@@ -58,7 +58,7 @@ def _get(connection: socket.socket, command: bytes) -> None:
     connection.sendall(command)
     response = connection.recv(65536)
     head, _, rest = response.partition(b"\r\n")
-    length = int(head.removeprefix(b"$"))  # an error is no number
+    length = int(head.removeprefix(b"$"))  # raises ValueError for an error reply
     assert length >= 0, "not in memory"
     missing = length + 2 - len(rest)
     while missing:

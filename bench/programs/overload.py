@@ -261,7 +261,7 @@ class Result:
             f"offered {self.offered:8,.0f}/s  in time {self.goodput:8,.0f}/s  "
             f"p50 {percentile(seen.latencies, 0.5) * 1e3:.1f} p99 {percentile(seen.latencies, 0.99) * 1e3:.1f} ms  "
             f"generator {self.load:.0%} of a core  "
-            + (rejected and f"refused: {rejected} after p50 {percentile(seen.rejection_times, 0.5) * 1e3:.1f} ms")
+            + (rejected and f"rejected: {rejected} after p50 {percentile(seen.rejection_times, 0.5) * 1e3:.1f} ms")
         )
 
 
@@ -318,7 +318,7 @@ def measure(port: str, cluster: Cluster, connections: int, seconds: float) -> bo
         before, ring = memory(requested, "VmRSS"), router.metrics().value("milena_router_ring_epoch")
         result = uvloop.run(load(port, address, connections, times * peak, seconds))
         share = 100 * result.goodput / peak
-        late = percentile(result.seen.latencies, 0.99) > DEADLINE + 0.02  # a turn of the generator
+        late = percentile(result.seen.latencies, 0.99) > DEADLINE + 0.02  # 0.02 s: one iteration of the generator
         kept = router.metrics().value("milena_router_ring_epoch") == ring
         fine = fine and share >= bar and not late and kept
         print(

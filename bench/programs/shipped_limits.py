@@ -6,8 +6,8 @@ For each port (the router's gRPC, a node's gRPC and its Redis protocol) a router
 with the defaults, but no rate limit, each in a control group with the memory limit of that stack. Then `--count`
 puts of `--mib` MiB are sent at once, each over its own connection; over gRPC once with their size in the metadata
 and once without; and then one put of `--huge-mib` MiB without an announced size. Exit code 1 if a process ends, if
-the next small put fails, or if a rejection names no limit. S3 is a stub that keeps no large values. Needs Linux,
-root, and writable control groups of version 1 or 2.
+the next small put fails, or if a rejection does not name a limit. S3 is a stub that keeps no large values. Needs
+Linux, root, and writable control groups of version 1 or 2.
 """
 
 from __future__ import annotations

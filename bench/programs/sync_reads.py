@@ -45,7 +45,7 @@ def milena(address: str, work: str, seconds: float) -> Samples:
 
 
 def redis_py(address: str, work: str, seconds: float) -> Samples:
-    from redis import Redis  # without it everything else still works
+    from redis import Redis  # imported here: redis-py is optional
 
     at = parse_address(address)
     with Redis(host=at.host, port=at.port) as client:

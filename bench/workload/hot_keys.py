@@ -1,4 +1,7 @@
-"""Shell. Objects that are in memory before they are read, in a node and in a Redis server."""
+"""Shell. Objects that are in memory before they are read, in a node and in a Redis server.
+
+Both get the same keys and sizes: a node reads them from the S3 stub, and a Redis server gets them by SET.
+"""
 
 from __future__ import annotations
 

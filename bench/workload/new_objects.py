@@ -1,4 +1,7 @@
-"""Pure. The objects of writes: keys that were never used before, and distinct values of 1 KiB."""
+"""Pure. The objects of writes: keys that were never used before, and distinct values of 1 KiB.
+
+Making one costs next to nothing, so that the load generator does not become the bottleneck.
+"""
 
 from __future__ import annotations
 
