@@ -1,4 +1,7 @@
-"""Shell. The command `milena-cache`."""
+"""Shell. The command `milena-cache`.
+
+It imports the process only to run it, so that `--help` works without the packages of the extra `server`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Shell. A bare client of a cache node's gRPC server, without router, ring, retries or the client library.
 
-The node believes the request that it owns the key, so no ring is necessary.
+Over gRPC a node serves any key without comparing it with its ring, so no ring is necessary.
 """
 
 from __future__ import annotations

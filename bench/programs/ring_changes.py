@@ -57,7 +57,7 @@ def member(number: int, weight: float = 1.0) -> Member:
 
 
 class Results:
-    """Prints results, and remembers whether one exceeded its bound."""
+    """Prints results, and records whether one exceeded its bound."""
 
     def __init__(self) -> None:
         self.failed = False

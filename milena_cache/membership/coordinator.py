@@ -50,9 +50,10 @@ class Renewal:
 
     node: the description of the node
     cluster_id: the cluster that it belongs to, "" if it may join any
-    seen_epoch: the greatest epoch that it knows, of a ring or in the version of a write; new rings get greater ones
-    ring_epoch: the greatest epoch of a ring that this process knows, 0 if none
-    ring: the newest ring that it knows, empty if none, for a coordinator that has lost its own
+    seen_epoch: the greatest epoch that it has seen, of a ring or in the version of a write; new rings get greater
+    ones
+    ring_epoch: the greatest epoch of a ring that this process has received, 0 if none
+    ring: the newest ring that it has, empty if none, for a coordinator that has lost its own
     longest_lease: the longest lease that it was granted, in seconds, 0 if none
     status: its dirty writes, and why an operator should look at it
     """

@@ -1,4 +1,4 @@
-"""Pure. The newest ring as this node knows it: the slots that it owns, and the owners of the others.
+"""Pure. The newest ring that this node has: the slots that it owns, and the owners of the others.
 
 The ring with the greatest epoch counts, from whichever router it came. It is kept while no router can be reached,
 so that the loss of a router stops no reads or writes.
@@ -6,8 +6,8 @@ so that the loss of a router stops no reads or writes.
 For each slot the ring has the epoch since which its owner has owned it without a break, and entries are stamped
 with it (`owned_since`). "This node owns the slot" alone would not be enough to serve an entry: (1) the node keeps
 an entry; (2) the slot moves to another node, which acknowledges a write; (3) the slot moves back, and the entry of
-step 1 is older than an acknowledged write. The stamp is then smaller than the slot's new epoch, and S3 is asked
-first.
+step 1 is older than an acknowledged write. The stamp is then smaller than the slot's new epoch, and the entry is
+revalidated first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RingNode:
 
 
 class Ownership:
-    """The ring as the node at the gRPC address `me` knows it.
+    """The newest ring of the node at the gRPC address `me`.
 
     These are plain attributes, since every request reads them:
 

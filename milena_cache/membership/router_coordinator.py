@@ -3,8 +3,7 @@
 Renewals go over a stream that stays open: an overloaded router ends unary calls that wait to begin, and a renewal
 lost to that would take the node out of the ring just when it is needed.
 
-A restarted router does not know the ring and requests the one that this node holds: it is sent only then, and not
-with each renewal.
+A restarted router has no ring and requests that of this node: it is sent only then, and not with each renewal.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class RouterTransport(ExchangingTransport, AsyncStreams, Protocol):
 class RouterCoordinator:
     """A `Coordinator`: the router at `address`, host:port, reached over `connection`, which it closes.
 
-    node_id: the id of this process, by which a router knows that it may have the ring
+    node_id: the id of this process, by which a router recognizes that it may have the ring
     rng: random numbers from 0 to 1, for the pauses between attempts to follow the ring
     """
 

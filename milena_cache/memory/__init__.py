@@ -6,7 +6,7 @@
 - `change_feed`: notifies of each key whose readers may get a different reply.
 
 Readers outside of this package find entries by `Memory.get` and `peek`, and a run of hits by `Memory.lookup`; none
-of them knows how entries are stored.
+of them depends on how entries are stored.
 
 Invariant: the result of a read that began before a write of its key is neither kept nor joined after that write.
 """

@@ -45,7 +45,7 @@ class Known(NamedTuple):
     owned_since: int
 
     def stand_in(self) -> Entry:
-        """Return an entry for replies: an empty value stands for one that was not read."""
+        """Return an entry for replies, with an empty value in place of the one that was not read."""
         value = None if self.size is None else b""
         return entry_of(value, self.etag, self.checked_at, self.owned_since, self.expires_at)
 

@@ -9,7 +9,7 @@ writes have a random lineage of its journal. A journal keeps the lineages that i
 its *kin*. A version of any other lineage belongs to a foreign write.
 
 Objects written by versions without lineages carry none. They are comparable with writes of an earlier start or
-ownership, which need a look at S3: during a rolling upgrade a node without lineages may have acknowledged a later
+ownership, which need a HEAD: during a rolling upgrade a node without lineages may have acknowledged a later
 write. For all other writes they are foreign.
 """
 

@@ -298,8 +298,8 @@ class S3:
         """Raise OriginFailure if `etag`, which obstore returned for a put, is not that of a stored object.
 
         obstore follows a 303 to the same host by a GET, without the value, and takes the ETag of any page for S3's.
-        boto3, which follows nothing, looks at the object if the ETag is not the value's MD5. Where ETags are not
-        MD5s, the two cannot be told apart.
+        boto3, which follows no redirects, sends a HEAD if the ETag is not the value's MD5. Where ETags are not
+        MD5s, the two cannot be distinguished.
         """
         if not value or not self._etags.verifies_puts(ref.bucket):
             return
@@ -425,7 +425,7 @@ class S3:
     # ---- counts and logs
 
     async def _counted(self, operation: str, asking: Awaitable[T]) -> T:
-        """Count a request that the layers above this store do not see."""
+        """Count a request that is in addition to the one which the caller counts."""
         started = self._clock.now()
         code = "cancelled"
         try:

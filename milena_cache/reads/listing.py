@@ -29,7 +29,7 @@ from milena_common.api.errors import InvalidRequest
 from milena_common.api.keys import MAX_KEY_BYTES, SCHEME, cache_key, split_cache_key
 from milena_common.runtime.clock import Clock
 
-# Dirty entries that are looked at in one step of the event loop: about 1 ms of work.
+# Dirty entries that are compared in one step of the event loop: about 1 ms of work.
 COMPARED_AT_ONCE = 2048
 
 

@@ -44,7 +44,7 @@ class _KeyFailure:
 
 
 class OriginHealth:
-    """The health of S3 as one node sees it. `now` is monotonic seconds, `key` a cache key."""
+    """The health of S3 by the results of one node's requests. `now` is monotonic seconds, `key` a cache key."""
 
     def __init__(self) -> None:
         self.suspect = False

@@ -5,7 +5,7 @@
               └─ none ─▶ single-flight call ─▶ S3 ─▶ memory ──▶ miss, revalidated, changed, coalesced, bypass
                             └─ S3 fails, and there is an entry within its keep ──▶ stale_error
 
-Memory is looked up once, and the result is handed on; only the fetch looks again, since time has passed by then.
+Memory is looked up once, and the result is passed on; only the fetch looks up again, since time has passed by then.
 Puts and deletes are in `writes`.
 
 Invariants:
@@ -212,8 +212,8 @@ class Node:
     def read(self, target: Object, timeout: float, owned_since: int = 0) -> Reply | Awaitable[Reply]:
         """Return the object if memory has it, else an awaitable that has it within `timeout` seconds.
 
-        The request to S3 has begun by then: it goes on if nothing awaits the result. Raises FailedPrecondition;
-        awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
+        The request to S3 has begun by then: it continues even if the result is not awaited. Raises
+        FailedPrecondition; awaiting raises OriginUnavailable, AccessDenied or FailedPrecondition with S3's message.
         """
         dirty = self.dirty.get(target.cache_key)
         if dirty is not None:
@@ -306,7 +306,7 @@ class Node:
             got = await self._shared.observed(target, self._request(target.ref, cached, owned_since))
         except TooLarge as large:
             if call.attached and (found := large.found) is not None:
-                # So that reads of its parts, see `part_reads`, need not find that out again.
+                # So that reads of its parts, see `part_reads`, need no request for its size.
                 expires_at = expiry_of(found.metadata, target.ref)
                 self._remember_size(target, found.size, found.etag, expires_at, requested_at, owned_since)
             raise

@@ -3,7 +3,7 @@
 A reader with a servable entry waits at most REVALIDATE_TIMEOUT_SECONDS, and is served the entry if S3 fails in a
 transient way (stale-if-error). A rejection by S3 that concerns the object is raised.
 
-A reader never cancels the shared call: it stops waiting, and the call goes on for the others.
+A reader never cancels the shared call: it stops waiting, and the call continues for the others.
 """
 
 from __future__ import annotations

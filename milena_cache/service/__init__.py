@@ -4,5 +4,5 @@
 - `principals`: in whose name requests are made.
 - `status`: readiness, degradation, and metrics by name.
 
-Nothing here knows a protocol or a wire format: each method means the same over gRPC and RESP.
+Nothing here depends on a protocol or a wire format: each method means the same over gRPC and RESP.
 """

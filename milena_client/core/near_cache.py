@@ -64,7 +64,7 @@ class NearCache:
 
     - `max_bytes`: bound of all entries, in bytes: keys, values and 500 bytes for each.
     - `max_age`: for how many seconds a value is kept at most.
-    - `now`: stands in for time in tests.
+    - `now`: replaces the clock in tests.
 
     Its attributes `hits` and `misses` count lookups, `invalidations` counts keys that a node reported as changed,
     kept or not, and `bytes` is the present size of the entries. A program makes one, gives it to a client and reads
@@ -173,9 +173,9 @@ class NearCache:
     def _agrees(self, encoded: bytes, mark: ReadMark | None, value: bytes | None) -> bool:
         """Return True if `value` is all that reads have found; else drop the key.
 
-        A program that has seen a value must not get an older one next. Of two values only the node knows which is
-        the older one: a read may be overtaken by a later one on another connection, and then its older value
-        arrives last. So if another value is kept, or was found by a read that overlaps, both go.
+        A program that has seen a value must not get an older one next. Which of two values is the older one
+        can be decided by the node only: a read may be overtaken by a later one on another connection, and then its
+        older value arrives last. So if another value is kept, or was found by a read that overlaps, both go.
         """
         if value is not None and (mark is None or mark.found in (None, value)):
             spellings = self._spellings.get(encoded, ())
@@ -206,7 +206,7 @@ class NearCache:
             else:
                 self._spellings.pop(encoded, None)
         # An interruption between a change of the entries and of the sum leaves a wrong sum. It is corrected here,
-        # or it would shrink the cache for good.
+        # or it would shrink the cache permanently.
         if not self._entries:
             self.bytes = 0
 
@@ -250,7 +250,7 @@ class NearCache:
 
     def _drop(self, encoded: bytes) -> None:
         # The spellings go last. Interrupted before that, the key has spellings without entries, which the next
-        # invalidation removes; the other way round, it would have entries that no invalidation finds.
+        # invalidation removes; in the other order, it would have entries that no invalidation finds.
         self._marks.pop(encoded, None)
         for spelling in self._spellings.get(encoded, ()):
             self._remove(spelling, encoded)

@@ -19,7 +19,7 @@ from milena_client.core.retry import DEFAULT_RETRY, RetryPolicy
 class Options:
     """The keyword arguments of a client, as its constructor documents them; `timeout` is in seconds.
 
-    `replaced`: True if it was given a transport or clock that stand in for network and time.
+    `replaced`: True if it was given a transport or clock that replace network and time.
     """
 
     bucket: str

@@ -35,7 +35,7 @@ class Routes(Generic[W]):
     - `only`: the way that all slots have, if they have the same one; else None.
     - `max_value_bytes`: the largest value that the cluster takes.
 
-    Not locked: a reader in another thread sees the ring before `update` or the one after it, or, between two of its
+    Not locked: a reader in another thread uses the ring before `update` or the one after it, or, between two of its
     look-ups, both. Either is harmless: a node that does not own a slot replies with a redirect.
     """
 

@@ -62,7 +62,7 @@ class Milena(ItemAccess):
       reached, and else through the router. False: always through the router. None: the URL's, or else True.
     - `near_cache`: keeps values in this process. What is read straight from a node, without a `timeout` of its own,
       goes into it.
-    - `transport`, `clock`: stand in for network and time in tests.
+    - `transport`, `clock`: replace network and time in tests.
     - `note`: a text that is added to the error when the router cannot be reached.
 
     Nothing is connected before the first call. Raises InvalidRequest for an invalid address, bucket or
@@ -401,8 +401,8 @@ class Milena(ItemAccess):
     ) -> Iterator[ObjectInfo | CommonPrefix]:
         """Iterate over one level of the keys that begin with `prefix`, as over a folder, in the order of names.
 
-        Keys that have `delimiter` behind the prefix are not listed one by one: a `CommonPrefix` stands for all that
-        begin with it. It may be listed for a moment after its last key was deleted. Else as `scan`.
+        Keys that have `delimiter` behind the prefix are not listed one by one: a `CommonPrefix` is listed in place
+        of all that begin with it, possibly until shortly after its last key was deleted. Otherwise as `scan`.
         """
         cursor = ""
         while True:

@@ -150,7 +150,7 @@ class DirectTransport:
         while parts:
             # One command for each owner is in flight at a time, since nothing is read while commands are sent. With
             # more: (1) the node's replies fill the buffers, because nothing reads them; (2) the node stops reading;
-            # (3) this thread waits to send, and neither side goes on.
+            # (3) this thread waits to send, and neither side continues.
             sent: dict[RespSocket, tuple[list[bytes], Sequence[int]]] = {}
             rest = []
             for node, part, places in parts:
@@ -264,7 +264,7 @@ class DirectTransport:
         return self._router.call(method, request, max(deadline - self._clock.now(), MIN_REQUEST_SECONDS))
 
     def _call_any_node(self, method: str, request: Message, deadline: float) -> Message:
-        """Call any node until one owns the key or knows its owner: in a forked process, without a router.
+        """Call any node until one owns the key or names its owner: in a forked process, without a router.
 
         The ring is the one that was known at the fork. Raises FailedPrecondition if none was,
         NodeUnreachable if no node of it can be reached.

@@ -3,8 +3,8 @@
 A thread does not read from its connection between its calls, so pushes on it would stay unread. They are redirected
 instead (CLIENT TRACKING ON REDIRECT) to one connection for each node, which a thread of its own reads. The node
 reports only keys that this client has read, once for each read: the cost is bounded by what the client reads. (In
-BCAST mode the node would report everything that any client writes.) The node remembers those keys within its
-TRACKING_MAX_KEYS.
+BCAST mode the node would report everything that any client writes.) The node keeps at most TRACKING_MAX_KEYS of
+these keys.
 
 A node that does not reply to a ping within the bound counts as lost, as one whose connection breaks.
 """
@@ -138,7 +138,7 @@ class NearCacheFeed:
                     self._near.confirmed(self, self._pings.popleft())
 
     def close_after_fork(self) -> None:
-        """Close the stream in a process that was forked; the connection is the parent's, and goes on there."""
+        """Close the stream in a process that was forked; the parent's connection stays open."""
         self._stream.close()
 
     def close(self) -> None:

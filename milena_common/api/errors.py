@@ -23,7 +23,7 @@
 
 The last column is the error's code word: stable, one for each class, sent beside the status so that the
 receiver raises the same class that the sender did. Where a builtin fits, an error is one, so that
-``except TimeoutError`` works in code that does not know Milena.
+``except TimeoutError`` works in code that does not import Milena.
 """
 
 from __future__ import annotations

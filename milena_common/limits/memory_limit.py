@@ -1,8 +1,8 @@
 """Shell. The memory that this process may use: the container's limit, or the machine's memory.
 
 A limit may be set at any level above the process's control group, of a pod or a systemd slice, and the lowest of
-them applies. Inside a container the path that the kernel names may not exist, because the container sees its own
-group as the root: then the root's limit is read.
+them applies. Inside a container the path that the kernel names may not exist, because the container's own group
+is mounted as the root: then the root's limit is read.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Address(NamedTuple):
 
     @property
     def is_wildcard(self) -> bool:
-        """True if it stands for every interface of this machine, IPv4 and IPv6: to listen on, not to connect to."""
+        """True if it means every interface of this machine, IPv4 and IPv6: to listen on, not to connect to."""
         return self.host in ("0.0.0.0", "::", "")
 
     @property

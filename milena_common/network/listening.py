@@ -42,7 +42,7 @@ async def listen(
 
 
 def bind(address: Address, variable: str) -> list[socket.socket]:
-    """Return sockets bound to everything that `address` stands for, not listening yet.
+    """Return sockets bound to all interfaces and families of `address`, not listening yet.
 
     Raises CannotListen, naming `variable`.
     """

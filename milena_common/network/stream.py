@@ -42,4 +42,4 @@ class Stream(Protocol):
         """End the connection for both sides, from any thread; a call in flight returns b"" or raises OSError."""
 
     def close(self) -> None:
-        """End the connection in this process; in a forked one, its parent's goes on."""
+        """End the connection in this process; in a forked one, the parent's connection stays open."""

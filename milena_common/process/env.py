@@ -2,7 +2,7 @@
 
 An operator with three invalid variables should see all three at once, not one at each restart. So a reader
 records a problem and continues with the default; `check()` at the end raises them all. Empty and missing are the
-same, because compose files and shells cannot always tell them apart; `emptied` is for settings that can be
+same, because compose files and shells cannot always distinguish them; `emptied` is for settings that can be
 switched off.
 """
 

@@ -49,5 +49,5 @@ class Identity(NamedTuple):
         return cls(*parts)
 
 
-# For callers that know only an address.
+# For callers that have only an address.
 ANY = Identity()

@@ -2,7 +2,7 @@
 
 The status has trailing metadata: `milena-error`, the code word of the error's class, so that the receiver raises
 the same class, and can distinguish a reply of Milena ("S3 is down") from a failure of the transport ("connection
-refused"); `retry-after-ms` with a rate limit or an overload, and while a restarted router does not know the ring
+refused"); `retry-after-ms` with a rate limit or an overload, and while a restarted router has no ring
 yet; and `milena-moved`, slot and owner's address, for a key that another node owns.
 """
 

@@ -8,7 +8,7 @@ Invariants:
   in flight, that owner may have read S3 just before the write arrived there; so it invalidates the key first.
 - The caller gets a response within its deadline, even from a silent node: the node's timeout is a little shorter.
 - Each connection is for one process of one cluster, and another process at the same address rejects it. A restarted
-  node is another process until it has joined: nothing was done, so the request waits a moment for that.
+  node is another process until it has joined: nothing was done, so the request waits up to REJOIN_SECONDS for that.
 - When a node's lease expires, calls that still wait for it fail at once, so that reads go to the new owner instead
   of waiting for a process that may be gone. A node that leaves by itself finishes its calls.
 """

@@ -120,7 +120,7 @@ class Leases:
             return ""
         joined = len(self.membership.leases)
         missing = sorted(recovery.awaited(self.membership.leases))
-        waits = f"waits for {', '.join(missing[:5])}" if missing else "waits for nodes that know the last ring"
+        waits = f"waits for {', '.join(missing[:5])}" if missing else "waits for nodes that have the last ring"
         limit = f", at most {recovery.seconds_left(self._clock.now()):.1f} s more" if joined else ""
         return f"recovers the last ring: {joined} nodes have joined, it {waits}{limit}"
 

@@ -283,7 +283,7 @@ class Membership:
                 self.missing.add_lost(member, None, members.values(), wall, NOT_BACK)
         differences = _differences(self.ring.members, members)
         if recovered.last is not None and not differences and not recovered.superseded:
-            # Members as they joined: fields that others do not see, such as the metrics port, may differ.
+            # Members as they joined: fields that are not published, such as the metrics port, may differ.
             self.ring = Ring.restored(self.ring.epoch, members.values(), self.ring.ranges())
             return [Change("Join", address, "in the last ring", self.ring) for address in members]
         renewed = [address for _, address, reason in differences if reason == "restarted"]

@@ -10,11 +10,11 @@ and that ring on request. Recovery ends when
 - the leases of the missing members have certainly expired. The old router cannot have granted a lease after this
   one started, and the wait is counted from the first Join that arrives here, which is later still: a router that
   starts before its network works does not mistake that time for the nodes' silence; or
-- no node knows a ring, and the wait for a new cluster has ended.
+- no node has a ring, and the wait for a new cluster has ended.
 
 Interleavings that this avoids:
 
-- A newly added node joins first: it knows no ring, so it waits with the others.
+- A newly added node joins first: it has no ring, so it waits with the others.
 - A node reports that it holds a newer ring, and that ring is still in flight while the last missing member joins:
   recovery does not end while a requested ring is outstanding.
 - The old router replied to a Join with an epoch whose ring it could not send any more: that epoch was published,
@@ -102,7 +102,7 @@ class Recovered:
 class Recovery:
     """The reports since the start. `lease_seconds` is this router's own.
 
-    `new_cluster_seconds`: the seconds to wait when no node knows a ring.
+    `new_cluster_seconds`: the seconds to wait when no node has a ring.
     """
 
     def __init__(self, lease_seconds: float, new_cluster_seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 A node recognises a copied journal by the inode of its file, and does not start on it. Copies that keep the inode (a
 snapshot of a volume or of a machine, an image of a disk) pass that check, and so do two nodes whose copies were
-both adopted. Only the router sees both nodes.
+both adopted. Only the router has reports of both nodes.
 
 The first node stays, because it renews its lease. The interleaving that this avoids: a copy joins, gets slots, and
 its uploads overwrite writes that the original has acknowledged since. A node that returns with its own journal at

@@ -93,7 +93,8 @@ class Credentials:
     async def renew(self, generation: int) -> bool:
         """Walk the chain again, because S3 reports that the credentials of `generation` have expired.
 
-        Return False if that would return the same: they are not temporary, or they were renewed moments ago.
+        Return False if that would return the same: they are not temporary, or were renewed less than
+        RENEW_PAUSE_SECONDS ago.
         """
         if generation != self.generation:
             return True

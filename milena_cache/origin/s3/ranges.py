@@ -2,7 +2,7 @@
 
 A response is used only if it has the requested range: bytes of another range would be served in its place. Some
 stores ignore a range and return 200 with the whole object; `rclone serve s3` returns 200 with the part, so that
-only the `Content-Range` tells the two apart.
+only the `Content-Range` distinguishes the two.
 """
 
 from __future__ import annotations

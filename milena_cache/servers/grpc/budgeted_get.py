@@ -3,7 +3,7 @@
 A response is copied several times on its way out. A large one whose value is in memory takes its bytes before it is
 built. One whose value comes from S3 takes over the bytes of its fetch, which are released one step of the event
 loop later. If it waited for bytes of its own instead: (1) a fetch completes and releases its bytes; (2) a fetch
-that was queued earlier is granted them, before the response; (3) so it goes on, until all values are in memory and
+that was queued earlier is granted them, before the response; (3) this repeats, until all values are in memory and
 all responses wait for each other's bytes.
 """
 

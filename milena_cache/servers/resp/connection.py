@@ -47,7 +47,7 @@ GET = b"GET"
 SET = b"SET"
 # Bytes that a command may have beyond its values.
 _OVERHEAD_BYTES = 2**20
-# Arguments that are parsed between two looks at the clock: less than 1 ms of work.
+# Arguments that are parsed between two readings of the clock: less than 1 ms of work.
 _ARGUMENTS_AT_ONCE = 512
 _FEW = 2  # this many hits take too little time to be counted as loop time
 # Parts of replies that are joined into one write.
@@ -287,7 +287,7 @@ class Connection(asyncio.Protocol):
     def _work(self) -> None:
         """Begin the commands that may begin now, for one slice."""
         if self._working:
-            return  # called from within a command; the loop in `_go_on` goes on with what has changed
+            return  # called from within a command; the loop in `_go_on` continues with the changed state
         self._working = True
         started = self._now()
         self.session.waited = started - self._arrived if self._commands or self._reader.more else 0.0

@@ -2,7 +2,7 @@
 event loop.
 
 What a reader gets is changed by three things: a change of the key (`milena_cache.memory.change_feed`), a change of
-the ring (the new owner of a slot accepts writes of which this node learns nothing), and time, for objects with an
+the ring (the new owner of a slot accepts writes of which this node is not notified), and time, for objects with an
 expiry. Without a read no code of the node notices an expiry, so the entry of each tracked key is looked up once,
 and its expiry registered with the change feed.
 

@@ -78,7 +78,8 @@ class OutputBuffer:
         """Send a message that is not a reply, behind all replies so far.
 
         It must not overtake those in `_ready`: (1) the deferred reply to a GET waits there; (2) the key changes,
-        and its invalidation is sent past it; (3) the client gets the reply last, and caches the old value for good.
+        and its invalidation is sent past it; (3) the client gets the reply last, and caches the old value
+        permanently.
         """
         if self._ready:
             self._ready.append((message,))

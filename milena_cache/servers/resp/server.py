@@ -25,8 +25,8 @@ BACKLOG = 1024
 SWEEP_SECONDS = 1.0
 # After so many sweeps in which a client with unsent replies has read nothing, it is disconnected.
 STALLED_SWEEPS = 20
-# While stopping: the pause between two looks at the connections; a connection is closed after QUIET_SECONDS without
-# a command, and all of them after LISTEN_SECONDS.
+# While stopping: the pause between two checks of the connections; a connection is closed after QUIET_SECONDS
+# without a command, and all of them after LISTEN_SECONDS.
 STOP_PAUSE_SECONDS = 0.02
 QUIET_SECONDS = 0.3
 LISTEN_SECONDS = 2.0
@@ -115,8 +115,7 @@ class RespServer:
         clients = self.context.clients
         clock = self.context.clock
         started = clock.now()
-        # Closing at once would lose commands: (1) this node has left the ring; (2) a client that does not know it
-        # yet sends a command; (3) the connection is closed, and it is unknown to the client whether a write was
+        # Closing at once would lose commands: (1) this node has left the ring; (2) a client with an older ring sends a command; (3) the connection is closed, and it is unknown to the client whether a write was
         # done. Open a little longer, the connection replies MOVED, and the client goes to the new owner.
         while clients.by_id and clock.now() < started + grace:
             now = clock.now()

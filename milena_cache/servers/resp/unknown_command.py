@@ -1,4 +1,4 @@
-"""Pure. The command that stands in for unknown commands, and for those whose arguments were not read.
+"""Pure. The command in place of unknown commands, and of those whose arguments were not read.
 
 The parser passes a command that is too long, or for which there was no room, as one with a marker for its name, so
 that its error takes its place among the replies.
@@ -31,5 +31,5 @@ def _unknown(context: Context, session: Session, argv: list[bytes]) -> Any:
     raise CommandError(f"ERR unknown command '{name}', with args beginning with: {shown}")
 
 
-# Stands in for every command that is not in the registry.
+# In place of every command that is not in the registry.
 UNKNOWN = Command("", _unknown, arity=-1)

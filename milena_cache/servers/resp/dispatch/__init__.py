@@ -6,5 +6,5 @@
   flight together.
 - `glob`: patterns as Redis has them.
 
-Nothing here knows a particular command: what is decided follows from the fields of `Command`.
+Nothing here depends on a particular command: decisions follow from the fields of `Command`.
 """

@@ -1,6 +1,7 @@
 """Pure. Checks by which commands of any kind are rejected before they begin.
 
-A rejected command has no effect, which its error says where that matters: the client may safely repeat it.
+A rejected command has no effect. Where that matters its error says "nothing was done", and the client may safely
+repeat it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Pure. The description of a command: its name, its arguments, and its handler.
 
 Most fields are those of COMMAND INFO, so that clients find the keys of a command as they do with Redis. The same
-fields decide about slots, rate limit and ordering here: what a client sees of a command and what the server does
-cannot differ.
+fields decide about slots, rate limit and ordering here: the description that clients get of a command and what
+the server does cannot differ.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ REASONS: tuple[Reason, ...] = ("idle", "output", "protocol", "killed")
 
 
 class Client(Protocol):
-    """A connection, as the server and the commands of other connections see it."""
+    """The part of a connection that the server and the commands of other connections use."""
 
     session: Session
     stalled_at: int  # unsent bytes at the server's last sweep

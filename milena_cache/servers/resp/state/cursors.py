@@ -14,7 +14,7 @@ SECONDS = 600.0
 
 
 class Place(NamedTuple):
-    """The position at which a scan goes on.
+    """The position at which a scan continues.
 
     prefix: the prefix of the listing
     cursor: the listing's cursor for the next page

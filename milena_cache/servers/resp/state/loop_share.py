@@ -1,6 +1,6 @@
 """Coordination. Fair sharing of the event loop between the RESP connections: slices in a round-robin queue.
 
-The loop hands over a busy socket's bytes in large reads, uvloop up to 32 reads of 256,000 bytes in a row. A
+The loop delivers a busy socket's bytes in large reads, uvloop up to 32 reads of 256,000 bytes in a row. A
 connection that worked until all of its commands were done would block the loop for seconds: other clients time out,
 health checks fail, and the node's lease expires.
 
@@ -41,8 +41,8 @@ class Waits(Protocol):
 class LoopShare:
     """The queue of connections that wait for a slice. `now` returns monotonic seconds.
 
-    exhausted: True if bytes that arrive have to wait for the next round of the loop. A plain attribute, since every
-        read looks at it
+    exhausted: True if bytes that arrive have to wait for the next round of the loop. A plain attribute, since it
+        is used at every read
     """
 
     def __init__(self, now: Callable[[], float]) -> None:

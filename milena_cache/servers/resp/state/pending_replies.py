@@ -36,7 +36,7 @@ class PendingReply:
     started: when it began, monotonic seconds; of a parked command, when its bytes were read
     touched: its access and its cache keys, by which it excludes conflicting commands
     deferred: the number of its deferred reply; 0 if it is not deferred
-    muted: True if the client wants no reply
+    muted: True if the client gets no reply (CLIENT REPLY)
     work: its tracking, see `Tracking.begin`; None without tracking
     """
 

@@ -6,17 +6,17 @@ its reads are not recorded. Notifications collect by client until `take`: one me
 the event loop.
 
 Invariant: a client may be notified without need, but never too little, since a missed notification leaves a stale
-value in its cache for good. Three interleavings decide how this is done:
+value in its cache permanently. Three interleavings decide how this is done:
 
 - A read that waits for S3. A key is recorded when the read begins (`track`), not when its reply is sent: a change
   in between would find no reader. That is not enough: (1) a GET of k waits for S3; (2) k changes, and the client is
   notified, which removes it from the list; (3) the reply of the GET has the value from before the change, and the
   client caches it after the notification. So the commands in flight are kept (`begin`), and `end` notifies once
   more, behind the reply, of keys that changed in between.
-- NOLOOP, by which a client is not notified of its own changes. A change does not say which command made it; only
-  the commands in flight are known. Sparing the client while its SET is in flight would be wrong: (1) clients A and
-  B both SET k; (2) the changes come in either order, and A would miss that of B. So a command spares its client one
-  change of the key, and none while another NOLOOP command writes the same key. If the command fails, the spared
+- NOLOOP, by which a client is not notified of its own changes. A change does not name the command that made it;
+  only the commands in flight are known. Sparing the client while its SET is in flight would be wrong: (1) clients A
+  and B both SET k; (2) the changes come in either order, and A would miss that of B. So a command spares its client
+  one change of the key, and none while another NOLOOP command writes the same key. If the command fails, the spared
   change was made by another client, and `end` notifies of it. The client stays on the key's list.
 - More than `max_keys` keys. The keys that were recorded first are dropped from the table, and their clients
   notified as if they had changed: dropped without that, their later changes would not be noticed.

@@ -1,6 +1,6 @@
 """Pure. MILENA.HELLO: the handshake with which Milena's own connections name the node for which they are meant.
 
-An address may belong to another process than the ring says, after a restart or a move: without the comparison
+An address may belong to another process than the ring has there, after a restart or a move: without the comparison
 writes would be acknowledged by a node of another cluster or bucket.
 """
 

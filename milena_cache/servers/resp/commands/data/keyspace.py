@@ -1,6 +1,7 @@
 """Coordination. Commands on keys irrespective of their values: DEL, EXISTS, TYPE, DBSIZE, OBJECT and the like.
 
-Those about all keys (DBSIZE, RANDOMKEY) are about the keys that this node has in memory: only S3 knows the bucket.
+Those about all keys (DBSIZE, RANDOMKEY) are about the keys that this node has in memory: only S3 has the keys of
+the bucket.
 """
 
 from __future__ import annotations

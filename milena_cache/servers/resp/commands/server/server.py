@@ -13,7 +13,7 @@ from milena_cache.servers.resp.dispatch.session import Session
 from milena_cache.servers.resp.state.context import Context
 from milena_common.resp.encoding import OK, Raw
 
-# Bounded, because a command that sleeps goes on after its connection has closed.
+# Bounded, because a command that sleeps continues after its connection has closed.
 MAX_SLEEP_SECONDS = 60.0
 
 

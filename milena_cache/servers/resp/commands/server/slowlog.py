@@ -1,8 +1,8 @@
 """Coordination. SLOWLOG: the commands that took long, the newest first.
 
-The duration is that from the beginning of a command to its reply, so a read that waits for S3 is slow as its client
-sees it; Redis counts only the time that a command computes. Commands on the fast paths are never recorded, not even
-with a threshold of 0.
+The duration is that from the beginning of a command to its reply, so a read that waits for S3 is slow, as it is
+for its client; Redis counts only the time that a command computes. Commands on the fast paths are never recorded,
+not even with a threshold of 0.
 
 A long reply is encoded in parts, between which the event loop runs other work.
 """
