@@ -115,8 +115,9 @@ class RespServer:
         clients = self.context.clients
         clock = self.context.clock
         started = clock.now()
-        # Closing at once would lose commands: (1) this node has left the ring; (2) a client with an older ring sends a command; (3) the connection is closed, and it is unknown to the client whether a write was
-        # done. Open a little longer, the connection replies MOVED, and the client goes to the new owner.
+        # Closing at once would lose commands: (1) this node has left the ring; (2) a client with an older ring
+        # sends a command; (3) the connection is closed, and it is unknown to the client whether a write was done.
+        # Open a little longer, the connection replies MOVED, and the client goes to the new owner.
         while clients.by_id and clock.now() < started + grace:
             now = clock.now()
             for client in tuple(clients.by_id.values()):
