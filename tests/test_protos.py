@@ -91,9 +91,9 @@ def test_packages_services_and_methods(file: FileDescriptor, package: str, servi
 def test_streams() -> None:
     described = ROUTER.services_by_name["Router"].methods_by_name
     assert {name for name, method in described.items() if method.server_streaming} == set(STREAMS)
-    for name, (request, answer) in STREAMS.items():
+    for name, (request, reply) in STREAMS.items():
         assert described[name].input_type is ROUTER.message_types_by_name[request]
-        assert described[name].output_type is ROUTER.message_types_by_name[answer]
+        assert described[name].output_type is ROUTER.message_types_by_name[reply]
         assert described[name].client_streaming == (name == "KeepLease")
 
 
@@ -138,5 +138,5 @@ def test_what_an_existing_client_sends_is_read() -> None:
     assert (put.key, put.bucket, put.value) == (b"k", "default", b"abc")
     join = router_server_pb2.JoinRequest.FromString(b"\x0a\x0chttp://a:1/x"[:14])
     assert join.address == "http://a:1/x"
-    answer = cache_server_pb2.GetResponse(successful=True, value=b"abc").SerializeToString()
-    assert answer == b"\x08\x01\x12\x03abc"
+    reply = cache_server_pb2.GetResponse(successful=True, value=b"abc").SerializeToString()
+    assert reply == b"\x08\x01\x12\x03abc"

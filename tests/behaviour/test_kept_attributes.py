@@ -12,7 +12,7 @@ from milena_cache.origin.conditions import State
 from milena_cache.reads.read_modify_write import NewValue
 from milena_common.api.durability import DURABILITIES, Durability
 from milena_common.api.errors import ConditionFailed, FailedPrecondition
-from tests.cache.rig import BUCKET, NodeUnderTest
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
 from tests.support.conditions import made_conditions
 from tests.support.s3.memory_store import MemoryStore, WithMetadata
 

@@ -18,7 +18,7 @@ from milena_cache.objects.lineage import (
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.version import Version, lineage_of, stamp
 from milena_common.api.errors import ConditionFailed, OriginUnavailable
-from tests.cache.rig import BUCKET, LINEAGE, OTHER_LINEAGE, NodeUnderTest
+from tests.cache.node_under_test import BUCKET, LINEAGE, OTHER_LINEAGE, NodeUnderTest
 from tests.support.s3.memory_store import WithMetadata, etag_of, metadata_of
 
 REF = Ref(BUCKET, "k")

@@ -9,8 +9,8 @@ import pytest
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_common.api.errors import FailedPrecondition
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(**options: object) -> NodeUnderTest:
@@ -27,7 +27,7 @@ async def test_a_key_has_one_upload_at_a_time() -> None:
     await t.put("k", b"2")
     await t.clock.advance(2)
     through = asyncio.create_task(t.put("k", b"3", durability="through"))
-    await settle()
+    await run_ready_tasks()
     await t.clock.advance(2)
     assert t.store.calls == [("put", "k")], "the others wait for the first"
     t.store.gate.set()
@@ -115,7 +115,7 @@ async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -
         return Fault.DENIED if operation == "put" and ref.key == "bad" else None
 
     t = await started()
-    t.store.refuse = denied
+    t.store.reject = denied
     await t.put("bad", b"v")
     await t.put("good", b"v")
     await t.clock.advance(30)
@@ -125,7 +125,7 @@ async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -
     assert await t.outcome("bad") == ("hit", b"v")
     await t.clock.advance(30)
     assert t.s3_has("bad") is None
-    t.store.refuse = None
+    t.store.reject = None
     assert await t.parts.dead_letters.retry(None) == 1
     await t.clock.advance(30)
     assert t.s3_has("bad") == b"v"
@@ -163,7 +163,7 @@ async def test_a_flush_returns_when_s3_has_what_was_dirty() -> None:
     await t.put("k", b"v")
     t.store.gate.clear()
     flushing = asyncio.create_task(t.flush())
-    await settle()
+    await run_ready_tasks()
     assert not flushing.done()
     t.store.gate.set()
     assert (await flushing).remaining == 0

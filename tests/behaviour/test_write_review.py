@@ -16,8 +16,8 @@ from milena_cache.objects.version import UNKNOWN, Version, stamp
 from milena_cache.writeback.dirty_table import Dirty, DirtyEntry
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 from milena_common.api.errors import DeadlineExceeded, MilenaError, Unavailable
-from tests.cache.rig import BUCKET, LINEAGE, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, LINEAGE, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.memory_disk import Contents, MemoryDisk
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
@@ -116,7 +116,7 @@ async def test_a_read_is_not_older_than_what_was_acknowledged_before_it_when_a_p
     await t.put("k", b"1", owned_since=5)
     t.store.gate.clear()
     reader = asyncio.create_task(t.get("k", owned_since=10))
-    await settle()
+    await run_ready_tasks()
     await t.put("k", b"2", owned_since=5)
     t.store.gate.set()
     assert (await reader).entry.value in (b"1", b"2")
@@ -125,7 +125,7 @@ async def test_a_read_is_not_older_than_what_was_acknowledged_before_it_when_a_p
 async def test_a_dead_letter_answers_reads_after_a_restart() -> None:
     """What makes it a dead letter, a 403 for the key, also makes the look fail that a read waits for."""
     t = await started()
-    t.store.refuse = lambda operation, ref: Fault.DENIED if ref.key == "k" else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "k" else None
     await t.put("k", b"v")
     await t.flush()
     assert t.dirty.dead_letters == 1
@@ -149,7 +149,7 @@ async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_pro
     t.disk.gate.clear()
     await t.clock.advance(1)  # the probe is under way
     deleting = asyncio.create_task(t.delete("j", durability="through"))
-    await settle()
+    await run_ready_tasks()
     acknowledged = deleting.done() and deleting.exception() is None
     t = await t.crash()
     await t.clock.advance(5)
@@ -164,13 +164,13 @@ async def test_flush_returns_when_a_write_through_took_the_place_of_the_entry() 
     await t.put("k", b"1")
     t.store.gate.clear()
     writer = asyncio.create_task(t.put("k", b"2", durability="through"))
-    await settle()
+    await run_ready_tasks()
     one = asyncio.create_task(t.flush("k", timeout=1.0))
     every = asyncio.create_task(t.flush(timeout=1.0))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await writer
-    await settle()
+    await run_ready_tasks()
     assert len(t.dirty) == 0
     assert every.done(), "everything is in S3"
     assert one.done()
@@ -182,9 +182,9 @@ async def test_flush_of_a_key_tells_the_truth_after_a_write_through_of_it() -> N
     await t.put("k", b"1")
     t.store.gate.clear()
     writer = asyncio.create_task(t.put("k", b"2", durability="through"))
-    await settle()
+    await run_ready_tasks()
     one = asyncio.create_task(t.flush("k", timeout=0.1))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await writer
     assert (await one).remaining == 0
@@ -198,9 +198,9 @@ async def test_flush_returns_when_a_look_found_a_later_version() -> None:
     t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     t.store.gate.clear()
     reader = asyncio.create_task(t.get("k", owned_since=10))
-    await settle()
+    await run_ready_tasks()
     flushing = asyncio.create_task(t.flush("k", timeout=0.1))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await reader
     assert (await flushing).remaining == 0
@@ -212,9 +212,9 @@ async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(
     t = await started()
     t.disk.gate.clear()
     writer = asyncio.create_task(t.put("k", b"1"))
-    await settle()
+    await run_ready_tasks()
     writer.cancel()
-    await settle()
+    await run_ready_tasks()
     waits = 0
     real = asyncio.wait
 
@@ -226,7 +226,7 @@ async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(
     monkeypatch.setattr(asyncio, "wait", counted)
     through = asyncio.create_task(t.put("k", b"2", durability="through"))
     for _ in range(20):
-        await settle()
+        await run_ready_tasks()
     t.disk.gate.set()
     await through
     assert waits < 10, waits
@@ -281,14 +281,14 @@ async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_
             await t.put(f"k{n % 5}", b"%d" % n)
 
     writers = [asyncio.create_task(writer()) for _ in range(3)]
-    await settle()
-    settled = asyncio.create_task(t.parts.dead_letters.retry(None))
+    await run_ready_tasks()
+    synced = asyncio.create_task(t.parts.dead_letters.retry(None))
     for _ in range(40):
-        await settle()
-    done = settled.done()
+        await run_ready_tasks()
+    done = synced.done()
     going = False
     await asyncio.gather(*writers)
-    await settled
+    await synced
     assert done, "the commits since then hold everything that was asked for"
 
 
@@ -329,7 +329,7 @@ async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dea
 
 async def test_the_oldest_write_is_found_after_a_dead_letter_was_revived() -> None:
     t = await started(delay=0.0)
-    t.store.refuse = lambda operation, ref: Fault.DENIED if ref.key == "a" else Fault.CONNECT
+    t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "a" else Fault.CONNECT
     await t.put("a", b"v")
     await t.clock.advance(100)
     assert t.dirty.dead_letters == 1
@@ -403,7 +403,7 @@ async def test_chores_alone_wait_for_company() -> None:
     before = t.disk.commits
     for n in range(10):
         await t.put("k", b"%d" % n)
-        await settle()  # the answer travels
+        await run_ready_tasks()  # the answer travels
     assert t.disk.commits - before <= 11
 
 
@@ -589,6 +589,6 @@ async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
     await t.clock.advance(11)  # the backlog is being uploaded, 400 a second
     began = len(t.dirty)
     assert began > 1000
-    settled = asyncio.create_task(t.journal.sync_barrier())
+    synced = asyncio.create_task(t.journal.sync_barrier())
     await t.clock.advance(1)
-    assert settled.done(), f"{began} were dirty, {len(t.dirty)} are"
+    assert synced.done(), f"{began} were dirty, {len(t.dirty)} are"

@@ -25,8 +25,8 @@ from milena_cache.objects.version import Version, stamp
 from milena_cache.reads.read_modify_write import DELETE, KEEP, NewValue, Otherwise
 from milena_cache.writeback.uploads.s3_belief import UNCONFIRMED
 from milena_common.api.errors import ConditionFailed, MilenaError
-from tests.cache.rig import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import BUCKET, FRESHNESS, LINEAGE, OTHER_LINEAGE, NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Truth:
 
 
 # Seconds, real ones: a delete waits for room in the journal, which nobody makes here meanwhile.
-PATIENCE = 0.1
+TIMEOUT = 0.1
 
 
 class WriteMachine(RuleBasedStateMachine):
@@ -129,7 +129,7 @@ class WriteMachine(RuleBasedStateMachine):
         expires_at = self.expires_after(seconds)
         try:
             if value is None:
-                ack = self.run(t.delete(key, durability=durability, timeout=PATIENCE, **condition))
+                ack = self.run(t.delete(key, durability=durability, timeout=TIMEOUT, **condition))
             else:
                 ack = self.run(t.put(key, value, durability=durability, expires_at=expires_at, **condition))
         except ConditionFailed:
@@ -186,7 +186,7 @@ class WriteMachine(RuleBasedStateMachine):
         before = truth.all
         failing = t.store.failing
         try:
-            ack = self.run(t.modify(key, decide, durability=durability, timeout=PATIENCE)).ack
+            ack = self.run(t.modify(key, decide, durability=durability, timeout=TIMEOUT)).ack
         except MilenaError:
             # A journal that was full stays so until its next probe; another writer may be in conflict.
             assert failing or t.disk.capacity is not None or t.journal.full or self.foreign
@@ -230,7 +230,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.run(self.t.clock.advance(seconds))
 
     @rule()
-    def copies_expire(self) -> None:
+    def entries_expire(self) -> None:
         self.run(self.t.clock.advance(FRESHNESS.ttl + FRESHNESS.grace + FRESHNESS.keep))
 
     @rule(after_effect=st.booleans(), fault=st.sampled_from(PASSING), times=st.integers(1, 3))
@@ -324,7 +324,7 @@ class WriteMachine(RuleBasedStateMachine):
         async def overlap() -> None:
             self.t.disk.gate.clear()
             writer = asyncio.create_task(self.t.put(key, value))
-            await settle()
+            await run_ready_tasks()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
             self.t = await self.t.crash()
@@ -348,7 +348,7 @@ class WriteMachine(RuleBasedStateMachine):
         assert (await waiting).remaining == 0
 
     @invariant()
-    def books_are_right(self) -> None:
+    def the_accounts_are_right(self) -> None:
         if not hasattr(self, "t"):
             return
         dirty = self.t.dirty
@@ -371,7 +371,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.t.disk.capacity = None
         self.run(self.flushed())
         for key, truth in self.keys.items():
-            assert self.t.s3_tells(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
+            assert self.t.s3_reports(key) in truth.allowed, (key, self.t.s3_has(key), truth.allowed)
             assert self.run(self.t.another().outcome(key))[1] in truth.allowed
         assert len(self.t.dirty) == 0
         self.run(self.t.journal.sync_barrier())

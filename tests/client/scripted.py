@@ -11,7 +11,7 @@ from milena_client.testing import FakeAsyncClock, FakeClock
 from milena_common.api.errors import MilenaError
 from milena_common.api.pb import router_server_pb2 as pb
 
-Answer = Message | MilenaError
+Reply = Message | MilenaError
 FOUND = pb.GetResponse(successful=True, value=b"v")
 WRITTEN = pb.PutResponse(successful=True, etag='"e"', node="n:1", durability="back")
 
@@ -19,9 +19,9 @@ WRITTEN = pb.PutResponse(successful=True, etag='"e"', node="n:1", durability="ba
 class Script:
     """Answers in order, each after `seconds`; the last one for ever."""
 
-    def __init__(self, clock: FakeClock | FakeAsyncClock, *answers: Answer, seconds: float = 0.0) -> None:
+    def __init__(self, clock: FakeClock | FakeAsyncClock, *replies: Reply, seconds: float = 0.0) -> None:
         self.clock = clock
-        self.answers = list(answers)
+        self.replies = list(replies)
         self.seconds = seconds
         self.timeouts: list[float] = []
         self.requests: list[Message] = []
@@ -30,10 +30,10 @@ class Script:
         self.requests.append(request)
         self.timeouts.append(timeout)
         self.clock.time += self.seconds
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, MilenaError):
-            raise answer
-        return answer
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if isinstance(reply, MilenaError):
+            raise reply
+        return reply
 
 
 class ScriptedTransport:

@@ -11,7 +11,7 @@ from milena_client.testing.memory_cluster import NODE, MemoryCluster
 from milena_common.api.errors import InvalidRequest, NodeLost
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.client.router import router
-from tests.client.scripted import Answer, Script, ScriptedTransport
+from tests.client.scripted import Reply, Script, ScriptedTransport
 
 
 def test_what_operators_ask() -> None:
@@ -46,9 +46,9 @@ LETTERS = pb.ListDeadLettersResponse(
 )
 
 
-def admin(*answers: Answer, bucket: str = "") -> tuple[Admin, Script]:
+def admin(*replies: Reply, bucket: str = "") -> tuple[Admin, Script]:
     clock = FakeClock()
-    script = Script(clock, *answers)
+    script = Script(clock, *replies)
     return Admin(bucket=bucket, transport=ScriptedTransport(script), clock=clock), script
 
 
@@ -73,14 +73,14 @@ def test_dead_letters_are_settled_by_key_or_all() -> None:
     ]
 
 
-@pytest.mark.parametrize("settle", [Admin.retry, Admin.drop])
-def test_which_dead_letters_must_be_said(settle: Any) -> None:
+@pytest.mark.parametrize("resolve", [Admin.retry, Admin.drop])
+def test_which_dead_letters_must_be_said(resolve: Any) -> None:
     operator, script = admin(pb.ResolveDeadLettersResponse())
     for keys, everything in (((), False), (("k",), True)):
         with pytest.raises(InvalidRequest, match="keys, all"):
-            settle(operator, keys, all=everything)
+            resolve(operator, keys, all=everything)
     with pytest.raises(TypeError, match="list"):
-        settle(operator, "k")
+        resolve(operator, "k")
     assert script.requests == []
 
 

@@ -55,11 +55,11 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
             return
         cluster, lock = MemoryCluster(lambda: 0.0), threading.Lock()
 
-        def answer(method: str, request: Any, _: Any) -> Any:
+        def reply(method: str, request: Any, _: Any) -> Any:
             with lock:
                 return cluster.respond(method, request)
 
-        with router(answer) as address:
+        with router(reply) as address:
             if request.param == "sync":
                 with Milena(address) as sync_client:
                     yield sync_client
@@ -250,12 +250,12 @@ def test_as_a_mapping(kind: str) -> None:
 def test_one_client_serves_many_threads() -> None:
     cluster, lock = MemoryCluster(lambda: 0.0), threading.Lock()
 
-    def answer(method: str, request: Any, _: Any) -> Any:
+    def reply(method: str, request: Any, _: Any) -> Any:
         with lock:
             return cluster.respond(method, request)
 
     wrong: list[str] = []
-    with router(answer) as address, Milena(address) as client:
+    with router(reply) as address, Milena(address) as client:
 
         def work(name: str) -> None:
             for number in range(20):

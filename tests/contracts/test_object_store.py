@@ -57,7 +57,7 @@ class Unhurried(Origin):
         self,
         ref: Ref,
         value: bytes,
-        give_up_at: float = inf,
+        deadline: float = inf,
         *,
         if_match: str = "",
         if_absent: bool = False,
@@ -67,29 +67,29 @@ class Unhurried(Origin):
         return await super().put(
             ref,
             value,
-            give_up_at,
+            deadline,
             if_match=if_match,
             if_absent=if_absent,
             metadata=metadata,
             attributes=attributes,
         )
 
-    async def describe(self, ref: Ref, give_up_at: float = inf) -> Info | None:
-        return await super().describe(ref, give_up_at)
+    async def describe(self, ref: Ref, deadline: float = inf) -> Info | None:
+        return await super().describe(ref, deadline)
 
     async def copy(
         self,
         ref: Ref,
-        give_up_at: float = inf,
+        deadline: float = inf,
         *,
         if_match: str = "",
         metadata: Mapping[str, str],
         attributes: Mapping[str, Any],
     ) -> str:
-        return await super().copy(ref, give_up_at, if_match=if_match, metadata=metadata, attributes=attributes)
+        return await super().copy(ref, deadline, if_match=if_match, metadata=metadata, attributes=attributes)
 
-    async def delete(self, ref: Ref, give_up_at: float = inf, *, if_match: str = "") -> None:
-        await super().delete(ref, give_up_at, if_match=if_match)
+    async def delete(self, ref: Ref, deadline: float = inf, *, if_match: str = "") -> None:
+        await super().delete(ref, deadline, if_match=if_match)
 
     async def get(
         self,
@@ -101,11 +101,11 @@ class Unhurried(Origin):
         max_bytes: int,
         began: Callable[[], None] = ignore,
     ) -> Stored | Absent:
-        answer = await super().get(
+        reply = await super().get(
             ref, if_none_match=if_none_match, if_match=if_match, byte_range=byte_range, max_bytes=max_bytes
         )
         began()
-        return answer
+        return reply
 
     def reconnect(self) -> None:
         pass

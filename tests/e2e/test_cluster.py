@@ -92,8 +92,8 @@ async def test_the_async_client_does_the_same(shared_cluster: Cluster) -> None:
 def test_a_client_that_knows_only_the_first_fields_works(shared_cluster: Cluster) -> None:
     with router_stub(shared_cluster.address) as router:
         assert router.Put(pb.PutRequest(key=b"old", bucket="default", value=b"")).successful
-        answer = router.Get(pb.GetRequest(key=b"old", bucket=""))
-        assert (answer.successful, answer.value) == (True, b"")
+        reply = router.Get(pb.GetRequest(key=b"old", bucket=""))
+        assert (reply.successful, reply.value) == (True, b"")
         assert router.Delete(pb.DeleteRequest(key=b"old", bucket="default")).successful
         missing = router.Get(pb.GetRequest(key=b"old", bucket="default"))
         assert (missing.successful, missing.value) == (False, b"")
@@ -126,8 +126,8 @@ def test_the_health_service_and_every_spelling_of_the_probes(shared_cluster: Clu
                 "",
                 "cache_server.Cache" if server is not shared_cluster.router else "router_server.Router",
             ):
-                answer = health.Check(health_pb2.HealthCheckRequest(service=service))
-                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+                reply = health.Check(health_pb2.HealthCheckRequest(service=service))
+                assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: Cluster) -> None:
@@ -150,7 +150,7 @@ def test_hits_are_reads_that_did_not_ask_s3(
     (node,) = cluster.nodes
     for i in range(10):
         s3.put_object(Bucket=cluster.bucket, Key=f"k{i}", Body=b"12345")
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     with Milena(cluster.address) as m:
         for _ in range(5):
             assert len(m.get_many([f"k{i}" for i in range(10)])) == 10
@@ -172,7 +172,7 @@ def test_five_hundred_readers_of_one_cold_object_cost_one_read_of_s3(
 ) -> None:
     value = random.Random(1).randbytes(MIB)
     s3.put_object(Bucket=cluster.bucket, Key="hot", Body=value)
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     with Milena(cluster.address, timeout=60) as m, concurrent.futures.ThreadPoolExecutor(500) as pool:
         # A connection learns its limit of calls with its first answer. Calls beyond the limit that are sent before
         # are refused, and on a busy machine more of them than the retry budget allows.

@@ -26,7 +26,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3])
 
 needs_cli = pytest.mark.skipif(not shutil.which("redis-cli"), reason="redis-cli is not installed (redis-tools)")
@@ -51,10 +51,10 @@ def three(shared_cluster: Cluster) -> Iterator[Address]:
         with redis.Redis(host=at.host, port=at.port, decode_responses=True) as client:
 
             def whole(client: Any = client) -> bool:
-                told = client.execute_command("CLUSTER INFO")
-                return (told["cluster_state"], told["cluster_size"]) == ("ok", "3")
+                notified = client.execute_command("CLUSTER INFO")
+                return (notified["cluster_state"], notified["cluster_size"]) == ("ok", "3")
 
-            wait_until(f"{node.name} knows the ring of three", whole, PATIENCE_SECONDS)
+            wait_until(f"{node.name} knows the ring of three", whole, TIMEOUT_SECONDS)
     yield parse_address(shared_cluster.nodes[0].resp)
     assert shared_cluster.tracebacks() == []
 
@@ -66,7 +66,7 @@ def program(name: str, at: Address, *arguments: str, stdin: str = "") -> str:
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=TIMEOUT_SECONDS,
     )
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     return ended.stdout
@@ -105,12 +105,12 @@ def test_a_session_with_redis_cli(one: Address) -> None:
     assert written[:2] == ["OK", "one"]
     assert "proto 3" in written
     rest = "\n".join(written[written.index("role master") :])
-    for answer in (
+    for reply in (
         "OK\none\ntwo words\nERR unknown command 'nosuch', with args beginning with: 'a' ",
         "\nERR SELECT is not allowed in cluster mode\n",
         "\ndatabases 1\n2\n",
     ):
-        assert answer in rest, rest
+        assert reply in rest, rest
 
 
 @needs_cli
@@ -122,10 +122,10 @@ def test_redis_cli_knows_the_commands(one: Address) -> None:
 @needs_cli
 @pytest.mark.parametrize("protocol", ["-2", "-3"])
 def test_redis_cli_speaks_both_protocols(one: Address, protocol: str) -> None:
-    asked = [] if protocol == "-2" else [protocol]
-    assert cli(one, *asked, "PING") == "PONG\n"
-    assert f"proto\n{protocol[1:]}\n" in cli(one, *asked, "HELLO").replace("proto ", "proto\n")
-    assert "redis_version:7." in cli(one, *asked, "INFO")
+    requested = [] if protocol == "-2" else [protocol]
+    assert cli(one, *requested, "PING") == "PONG\n"
+    assert f"proto\n{protocol[1:]}\n" in cli(one, *requested, "HELLO").replace("proto ", "proto\n")
+    assert "redis_version:7." in cli(one, *requested, "INFO")
 
 
 @needs_cli
@@ -156,8 +156,8 @@ def test_redis_cli_and_a_cluster(three: Address) -> None:
     for number in range(20):
         assert cli(three, "-c", "SET", f"cluster:{number}", str(number)) == "OK\n"
     assert [cli(three, "-c", "GET", f"cluster:{n}") for n in range(20)] == [f"{n}\n" for n in range(20)]
-    refused = {cli(three, "GET", f"cluster:{number}").split()[0] for number in range(20)}
-    assert "MOVED" in refused
+    rejected = {cli(three, "GET", f"cluster:{number}").split()[0] for number in range(20)}
+    assert "MOVED" in rejected
     where = str(three)
     assert "in 3 masters." in cli(three, "--cluster", "info", where)
     checked = cli(three, "--cluster", "check", where)
@@ -251,7 +251,7 @@ def test_redis_py_hears_of_changed_keys_on_one_resp2_connection(one: Address) ->
         wait_until(
             "the key is named",
             lambda: (listener.get_message(timeout=1) or {}).get("data") == [b"heard:1"],
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
         )
 
 
@@ -310,11 +310,11 @@ def test_redis_py_caches_on_its_side(one: Address) -> None:
     ):
         writer.set("cached", "old")
         assert reader.get("cached") == "old"
-        asked = _gets(writer)
+        requested = _gets(writer)
         assert [reader.get("cached") for _ in range(10)] == ["old"] * 10
-        assert _gets(writer) == asked  # out of its own memory
+        assert _gets(writer) == requested  # out of its own memory
         writer.set("cached", "new")
-        wait_until("the reader has heard of the change", lambda: reader.get("cached") == "new", PATIENCE_SECONDS)
+        wait_until("the reader has heard of the change", lambda: reader.get("cached") == "new", TIMEOUT_SECONDS)
 
 
 def _gets(client: Any) -> int:
@@ -338,7 +338,7 @@ def test_redis_py_caches_the_keys_of_a_cluster(three: Address) -> None:
         wait_until(
             "the reader has heard of every change",
             lambda: [reader.get(key) for key in keys] == ["new"] * len(keys),
-            PATIENCE_SECONDS,
+            TIMEOUT_SECONDS,
         )
 
 
@@ -400,6 +400,6 @@ async def test_coredis_caches_on_its_side(one: Address) -> None:
         await writer.set("core:cached", "old")
         assert [await reader.get("core:cached") for _ in range(5)] == ["old"] * 5
         await writer.set("core:cached", "new")
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while await reader.get("core:cached") != "new":
                 await writer.ping()

@@ -15,7 +15,7 @@ from milena_client import Milena, MilenaError, NodeLost, RetryPolicy, Unavailabl
 from milena_common.api.durability import DURABILITIES
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import refusal, router_stub
+from tests.e2e.raw import rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.processes import Server
 from tests.support.s3.fault_proxy import FaultProxy
@@ -177,7 +177,7 @@ def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
     s3_proxy.inject(Delay(4), method="PUT", where=lambda request: request.key in keys)
     with Milena(cluster.address, timeout=15) as m, concurrent.futures.ThreadPoolExecutor(2) as pool:
         m.get_many(keys)  # a node that knows what S3 has writes in one request
-        s3_proxy.forget_requests()
+        s3_proxy.clear_requests()
         writing = pool.submit(m.set_many, dict.fromkeys(keys, b"first"))
         s3_proxy.wait_for(len(keys), "PUT")
         writing_twice = pool.submit(m.set_many, dict.fromkeys(keys, b"new"))
@@ -209,7 +209,7 @@ def test_a_frozen_node_is_named_within_the_deadline(start_cluster: StartCluster)
     node.pause()
     with router_stub(cluster.address) as router:
         started = time.monotonic()
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=1))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=1))
         assert time.monotonic() - started < 1.2
     assert status == "UNAVAILABLE"
     assert node.address in details

@@ -10,7 +10,7 @@ from mypy_boto3_s3 import S3Client
 from milena_client import AccessDenied, FailedPrecondition, Milena, OriginUnavailable, RetryPolicy
 from milena_common.api.pb import router_server_pb2 as pb
 from tests.e2e.conftest import StartCluster
-from tests.e2e.raw import refusal, router_stub
+from tests.e2e.raw import rejection, router_stub
 from tests.support.cluster import Cluster
 from tests.support.s3.fault_proxy import FaultProxy
 from tests.support.s3.faults import (
@@ -18,23 +18,23 @@ from tests.support.s3.faults import (
     INTERNAL_ERROR,
     NO_SUCH_BUCKET,
     SLOW_DOWN,
-    Answer,
     CutBody,
     Delay,
     Fault,
     Hang,
-    LoseAnswer,
     LoseRequest,
+    LoseResponse,
+    Reply,
 )
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
 # One attempt of a node waits this long for S3.
-PATIENCE = 0.4
+TIMEOUT = 0.4
 NODE = {
-    "S3_TIMEOUT_SECONDS": str(PATIENCE),
-    "S3_CONNECT_TIMEOUT_SECONDS": str(PATIENCE),
+    "S3_TIMEOUT_SECONDS": str(TIMEOUT),
+    "S3_CONNECT_TIMEOUT_SECONDS": str(TIMEOUT),
     "S3_RETRIES": "2",
     "WRITE_MODE": "through",
 }
@@ -50,11 +50,11 @@ def one(start_cluster: StartCluster, s3: S3Client) -> Cluster:
     return cluster
 
 
-REPEATED = [INTERNAL_ERROR, SLOW_DOWN, CutBody(), LoseAnswer(), Hang()]
+REPEATED = [INTERNAL_ERROR, SLOW_DOWN, CutBody(), LoseResponse(), Hang()]
 FINAL = [
     (ACCESS_DENIED, "PERMISSION_DENIED", "AccessDenied"),
     (NO_SUCH_BUCKET, "FAILED_PRECONDITION", "NoSuchBucket"),
-    (Answer(400, "InvalidArgument"), "FAILED_PRECONDITION", "InvalidArgument"),
+    (Reply(400, "InvalidArgument"), "FAILED_PRECONDITION", "InvalidArgument"),
 ]
 
 
@@ -72,10 +72,10 @@ def test_a_lasting_fault_is_unavailable_in_s3s_words_and_never_cached(
 ) -> None:
     s3_proxy.inject(fault, method="GET", key="k")
     with router_stub(one.address) as router:
-        status, details = refusal(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=5))
+        status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"k"), timeout=5))
         assert status == "UNAVAILABLE"
         assert "S3 get" in details
-        if isinstance(fault, Answer):
+        if isinstance(fault, Reply):
             assert fault.code in details
         s3_proxy.heal()
         assert router.Get(pb.GetRequest(key=b"k"), timeout=5).value == VALUE
@@ -92,8 +92,8 @@ def test_what_repeating_cannot_help_is_told_at_once(
             lambda: router.Get(pb.GetRequest(key=b"k")),
             lambda: router.Put(pb.PutRequest(key=b"k", value=b"v")),
         ):
-            assert refusal(call)[0] == status
-            assert word in refusal(call)[1]
+            assert rejection(call)[0] == status
+            assert word in rejection(call)[1]
     assert rule.applied == 4, "one attempt each"
     with (
         Milena(one.address) as m,
@@ -124,7 +124,7 @@ def test_a_write_whose_answer_was_lost_is_acknowledged_when_a_look_shows_that_s3
 ) -> None:
     with Milena(one.address) as m:
         assert m.get("k") == VALUE
-        rule = s3_proxy.inject(LoseAnswer(), method="PUT", key="k")
+        rule = s3_proxy.inject(LoseResponse(), method="PUT", key="k")
         assert m.set("k", b"new").durability == "through"
         assert m.get("k") == b"new"
     assert s3.get_object(Bucket=one.bucket, Key="k")["Body"].read() == b"new"
@@ -158,7 +158,7 @@ def test_with_s3_stopped_warm_keys_read_cold_ones_are_unavailable_and_all_heals(
         s3.put_object(Bucket=cluster.bucket, Key=key, Body=key.encode())
     with Milena(cluster.address, timeout=3) as m:
         assert len(m.get_many(keys)) == 30
-        s3_proxy.refuse()
+        s3_proxy.reject()
         outcomes = set()
 
         def all_stale() -> bool:

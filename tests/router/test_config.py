@@ -81,9 +81,9 @@ def test_metrics_are_on_the_host_of_the_door_if_not_told_otherwise() -> None:
     ],
 )
 def test_an_absurd_value_is_refused(name: str, value: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as rejected:
         load(Environment({name: value}), 2**30)
-    (problem,) = refused.value.problems
+    (problem,) = rejected.value.problems
     assert problem.startswith(f"{name}: got {value!r}; allowed: ")
 
 

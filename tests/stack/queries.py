@@ -52,9 +52,9 @@ def dashboard_queries() -> Iterator[Query]:
         if "expr" in annotation:
             yield Query(f"annotation {annotation['name']!r}", annotation["expr"])
     for variable in dashboard()["templating"]["list"]:
-        asked = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.get("definition", ""))
-        if asked:
-            yield Query(f"variable {variable['name']!r}", f"count by ({asked[2]}) ({asked[1]})")
+        requested = re.fullmatch(r"label_values\((.+), (\w+)\)", variable.get("definition", ""))
+        if requested:
+            yield Query(f"variable {variable['name']!r}", f"count by ({requested[2]}) ({requested[1]})")
 
 
 def queries() -> list[Query]:

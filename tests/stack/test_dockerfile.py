@@ -41,9 +41,9 @@ def copied_from_the_tree() -> list[str]:
     """Sources of every COPY that takes files of this repository."""
     sources = []
     for instruction in instructions():
-        words = instruction.arguments.split()
-        if instruction.name == "COPY" and not words[0].startswith("--from="):
-            sources += words[:-1]
+        operands = instruction.arguments.split()
+        if instruction.name == "COPY" and not operands[0].startswith("--from="):
+            sources += operands[:-1]
     return sources
 
 

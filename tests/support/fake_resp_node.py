@@ -21,8 +21,8 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.resp.encoding import OK, RESP3, bulk, encode, error_line, null
 from milena_common.resp.errors import to_resp
 
-Words = list[bytes]
-Answer = Callable[[str, Any], Message]
+Argv = list[bytes]
+Reply = Callable[[str, Any], Message]
 
 REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRequest}
 
@@ -37,18 +37,18 @@ class FakeRespNode:
 
     def __init__(
         self,
-        answer: Answer,
+        reply: Reply,
         port: int = 0,
         accepted: Callable[[socket.socket], socket.socket] = lambda connection: connection,
     ) -> None:
-        self._answer = answer
+        self._reply = reply
         self._accepted = accepted
-        self.says: Callable[[Words], bytes | None] = lambda words: None
-        self.defers: Callable[[Words], bool] = lambda words: False
+        self.says: Callable[[Argv], bytes | None] = lambda argv: None
+        self.defers: Callable[[Argv], bool] = lambda argv: False
         self.silent = False
-        self.received: list[Words] = []
+        self.received: list[Argv] = []
         self.greetings = 0
-        self.held: list[tuple[socket.socket, int, Words]] = []
+        self.held: list[tuple[socket.socket, int, Argv]] = []
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._server = socket.create_server(("127.0.0.1", port))
@@ -59,7 +59,7 @@ class FakeRespNode:
     @property
     def commands(self) -> list[bytes]:
         """The names of the commands that were received."""
-        return [words[0] for words in self.received]
+        return [argv[0] for argv in self.received]
 
     @property
     def connections(self) -> int:
@@ -91,38 +91,38 @@ class FakeRespNode:
         deferred = 0
         while data := connection.recv(65536):
             reader.feed(data)
-            answers: list[bytes] = []
-            held: list[tuple[socket.socket, int, Words]] = []
-            while (words := reader.gets()) is not self:
-                greets = words[0] in (b"HELLO", b"CLIENT", b"MILENA.HELLO")
+            replies: list[bytes] = []
+            held: list[tuple[socket.socket, int, Argv]] = []
+            while (argv := reader.gets()) is not self:
+                greets = argv[0] in (b"HELLO", b"CLIENT", b"MILENA.HELLO")
                 if greets:
                     self.greetings += 1
                 else:
-                    self.received.append(words)
+                    self.received.append(argv)
                 if self.silent:
                     continue
-                if not greets and self.defers(words):
+                if not greets and self.defers(argv):
                     deferred += 1
-                    held.append((connection, deferred, words))
-                    answers.append(b"-DEFERRED %d\r\n" % deferred)
+                    held.append((connection, deferred, argv))
+                    replies.append(b"-DEFERRED %d\r\n" % deferred)
                 else:
-                    answers.append(self.usual(words))
+                    replies.append(self.usual(argv))
             with self._lock:  # who has seen these answers finds what is held
-                connection.sendall(b"".join(answers))
+                connection.sendall(b"".join(replies))
                 self.held += held
 
-    def usual(self, words: Words) -> bytes:
+    def usual(self, argv: Argv) -> bytes:
         """The answer to a command, as bytes."""
-        said = self.says(words)
+        said = self.says(argv)
         if said is not None:
             return said
         try:
-            return self._usual(words)
+            return self._usual(argv)
         except MilenaError as error:
             return error_line(to_resp(error))
 
-    def _usual(self, words: Words) -> bytes:
-        match words:
+    def _usual(self, argv: Argv) -> bytes:
+        match argv:
             case [b"HELLO", *_]:
                 return encode({b"server": b"fake", b"proto": 3, b"id": 7}, RESP3)
             case [b"GET", key]:
@@ -130,22 +130,22 @@ class FakeRespNode:
             case [b"MGET", *keys]:
                 return b"*%d\r\n%b" % (len(keys), b"".join(self._get(key) for key in keys))
             case [b"MILENA.CALL", method, _, request]:
-                answer = self._answer(method.decode(), REQUESTS[method].FromString(request))
-                return bulk(answer.SerializeToString())
+                reply = self._reply(method.decode(), REQUESTS[method].FromString(request))
+                return bulk(reply.SerializeToString())
         return OK
 
-    def _get(self, filed: bytes) -> bytes:
-        bucket, key = split_cache_key(filed)
-        found: Any = self._answer("Get", pb.GetRequest(key=key, bucket=bucket))
+    def _get(self, cache_key: bytes) -> bytes:
+        bucket, key = split_cache_key(cache_key)
+        found: Any = self._reply("Get", pb.GetRequest(key=key, bucket=bucket))
         return bulk(found.value) if found.successful else null(RESP3)
 
     def release(self) -> None:
         """Answer what was held back, the last one first."""
         with self._lock:
             held, self.held = self.held, []
-        for connection, number, words in reversed(held):
+        for connection, number, argv in reversed(held):
             with suppress(OSError):  # its client has gone
-                connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(words)))
+                connection.sendall(b">3\r\n+deferred\r\n:%d\r\n%b" % (number, self.usual(argv)))
 
     def push(self, message: bytes) -> None:
         """Send `message` to all connections."""

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60.0
 
 
-class ProcessEnded(Exception):
+class ProcessExited(Exception):
     """The process ended while something was expected of it; the text has the end of its log."""
 
 
@@ -64,7 +64,7 @@ class Process:
         self._start()
 
     def _start(self) -> None:
-        self._ended = False
+        self._exited = False
         self._child = subprocess.Popen(
             [self._python, *self._arguments],
             env={"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.directory), **self._variables},
@@ -88,7 +88,7 @@ class Process:
                     self._lines.append(line.decode(errors="backslashreplace").rstrip("\n"))
                     self._wrote.notify_all()
         with self._wrote:
-            self._ended = True
+            self._exited = True
             self._wrote.notify_all()
 
     def lines(self, text: str = "") -> list[str]:
@@ -102,12 +102,12 @@ class Process:
         Raises TimeoutError, or ProcessEnded if there will be no further line.
         """
         with self._wrote:
-            self._wrote.wait_for(lambda: self._ended or len(self.lines(text)) >= number, timeout)
+            self._wrote.wait_for(lambda: self._exited or len(self.lines(text)) >= number, timeout)
             found = self.lines(text)
             if len(found) >= number:
                 return found[number - 1]
-        if self._ended:
-            raise ProcessEnded(f"{self.name} ended without writing {text!r}\n{self.log_tail()}")
+        if self._exited:
+            raise ProcessExited(f"{self.name} ended without writing {text!r}\n{self.log_tail()}")
         raise TimeoutError(f"{self.name} did not write {text!r} within {timeout} s\n{self.log_tail()}")
 
     def log_tail(self) -> str:
@@ -208,8 +208,8 @@ class Server(Process):
         connection = http.client.HTTPConnection(self.ops, timeout=timeout)
         try:
             connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
         finally:
             connection.close()
 
@@ -225,7 +225,7 @@ class Server(Process):
 
         def ready() -> bool:
             if not self.running:
-                raise ProcessEnded(f"{self.name} ended with code {self.wait()}\n{self.log_tail()}")
+                raise ProcessExited(f"{self.name} ended with code {self.wait()}\n{self.log_tail()}")
             return self.ready()
 
         try:

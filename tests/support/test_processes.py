@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import Metrics, Process, ProcessEnded
+from tests.support.processes import Metrics, Process, ProcessExited
 
 Run = Callable[..., Process]
 
@@ -36,7 +36,7 @@ def test_the_log_is_waited_for_and_kept(run: Run) -> None:
 
 
 def test_waiting_for_the_log_of_a_process_that_ends_says_what_it_wrote(run: Run) -> None:
-    with pytest.raises(ProcessEnded, match="out of paper"):
+    with pytest.raises(ProcessExited, match="out of paper"):
         run("print('out of paper')").wait_for_log("ready", timeout=30)
 
 

@@ -127,7 +127,7 @@ class ThroughEveryRing(RuleBasedStateMachine):
         self.ring = Ring.empty()
         self.history = [self.ring]
         self.ownership = Ownership("a:1")
-        self.told = self.ring
+        self.notified = self.ring
 
     def become(self, members: dict[str, Member], renewed: str | None = None) -> None:
         self.ring = self.ring.with_members(
@@ -149,19 +149,19 @@ class ThroughEveryRing(RuleBasedStateMachine):
         self.become({address: member for address, member in self.members.items() if address != f"{name}:1"})
 
     @rule(back=st.integers(0, 2))
-    def tell(self, back: int) -> None:
+    def notify(self, back: int) -> None:
         ring = self.history[-1 - min(back, len(self.history) - 1)]
         before = list(self.ownership.since)
         changed = self.ownership.update(SlotMap.from_update(ring_update(ring, "b", "c")))
         assert changed == (before != self.ownership.since)
-        if ring.epoch > self.told.epoch:
-            self.told = ring
+        if ring.epoch > self.notified.epoch:
+            self.notified = ring
 
     @invariant()
-    def it_knows_the_newest_ring_that_it_was_told_of(self) -> None:
-        assert self.ownership.epoch == self.told.epoch
+    def it_has_the_newest_ring_that_it_received(self) -> None:
+        assert self.ownership.epoch == self.notified.epoch
         for key in (b"1", b"2", b"3", b"4", b"5"):
-            slot, address, since = self.told.find(key)
+            slot, address, since = self.notified.find(key)
             if address == "a:1":
                 assert self.ownership.owned_since(key) == since
                 continue

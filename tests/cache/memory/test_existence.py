@@ -10,8 +10,8 @@ from milena_cache.memory.existence import MAX_KNOWN, Existence, Known
 from milena_cache.memory.freshness import Freshness
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import OriginUnavailable
-from tests.cache.rig import FRESHNESS, LATE, NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import FRESHNESS, LATE, NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 
 NOW = FakeClock().now()
 
@@ -29,7 +29,7 @@ async def test_callers_that_ask_about_one_cold_key_share_one_head(size: int | No
     t.store.gate.clear()
     callers = [asyncio.create_task(exists(t)) for _ in range(60)]
     await t.store.arrived("head")
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     outcomes = await asyncio.gather(*callers)
     assert t.store.count("head") == 1
@@ -123,7 +123,7 @@ async def test_a_head_that_began_before_a_write_is_neither_joined_nor_remembered
     early = asyncio.create_task(exists(t))
     await t.store.arrived("head")
     writing = asyncio.create_task(t.put("k", b"v"))
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     await writing
     await early
@@ -157,7 +157,7 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_remembered() -> None:
     t.store.fail(Fault.SERVER)
     callers = [asyncio.create_task(exists(t)) for _ in range(3)]
     await t.store.arrived("head")
-    await settle()
+    await run_ready_tasks()
     t.store.gate.set()
     results = await asyncio.gather(*callers, return_exceptions=True)
     assert all(isinstance(result, OriginUnavailable) for result in results)
@@ -183,7 +183,7 @@ async def test_what_a_head_says_while_a_get_is_in_flight_is_told_and_not_kept() 
     t.store.read_gate.clear()
     reading = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
-    await settle()
+    await run_ready_tasks()
     t.in_s3("k", None)
     assert await exists(t) == ("miss", None)
     t.store.read_gate.set()

@@ -142,18 +142,18 @@ async def test_the_reads_of_a_flight_are_bounded_and_the_last_error_is_told_when
 
 
 async def test_turns_are_taken_in_order_and_other_keys_do_not_wait() -> None:
-    turns = KeyLocks()
+    locks = KeyLocks()
     order: list[int] = []
     go = asyncio.Event()
 
     async def take(number: int) -> None:
-        async with turns.hold(b"k", 5):
+        async with locks.hold(b"k", 5):
             await go.wait()
             order.append(number)
 
     tasks = [asyncio.create_task(take(number)) for number in range(4)]
     await asyncio.sleep(0)
-    async with turns.hold(b"other", 5):
+    async with locks.hold(b"other", 5):
         pass
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)

@@ -27,9 +27,9 @@ NOW = 1_700_000_000.0
 
 
 @given(st.floats(NOW - 10**9, NOW + 10**10))
-def test_the_end_is_the_same_everywhere(moment: float) -> None:
-    end = to_the_millisecond(moment)
-    assert abs(end - moment) <= 0.000501
+def test_the_end_is_the_same_everywhere(timestamp: float) -> None:
+    end = to_the_millisecond(timestamp)
+    assert abs(end - timestamp) <= 0.000501
     assert expiry_of({**STAMP, **expires_metadata(end)}, REF) == end
     assert to_the_millisecond(end) == end
 

@@ -29,13 +29,13 @@ from tests.support.s3.faults import (
     OPERATION_ABORTED,
     PRECONDITION_FAILED,
     SLOW_DOWN,
-    Answer,
     CutBody,
     Drip,
     Hang,
-    LoseAnswer,
     LoseRequest,
+    LoseResponse,
     NotDeleted,
+    Reply,
 )
 from tests.support.s3.faults import Fault as Injected
 
@@ -71,8 +71,8 @@ FAULTS: list[tuple[Injected, Fault, str]] = [
     (ACCESS_DENIED, Fault.DENIED, "403"),
     (NO_SUCH_BUCKET, Fault.NO_BUCKET, "404"),
     (NOT_IMPLEMENTED, Fault.UNSUPPORTED, "501"),
-    (Answer(400, "InvalidArgument"), Fault.REJECTED, "400"),
-    (LoseAnswer(), Fault.INCOMPLETE, "incomplete"),
+    (Reply(400, "InvalidArgument"), Fault.REJECTED, "400"),
+    (LoseResponse(), Fault.INCOMPLETE, "incomplete"),
     (LoseRequest(), Fault.INCOMPLETE, "incomplete"),
     (Hang(), Fault.TIMEOUT, "timeout"),
 ]
@@ -91,12 +91,12 @@ async def expect(
     call: Callable[[], Awaitable[object]], proxy: FaultProxy, injected: Injected, fault: Fault, status: str
 ) -> None:
     """`call` meets `injected`, and fails with `fault` after one request."""
-    proxy.forget_requests()
+    proxy.clear_requests()
     proxy.inject(injected)
     with pytest.raises(OriginFailure) as caught:
         await call()
     assert (caught.value.fault, caught.value.status) == (fault, status)
-    if isinstance(injected, Answer):
+    if isinstance(injected, Reply):
         assert injected.code in str(caught.value)
     assert len(proxy.requests()) == 1, "the client must leave further attempts to others"
 
@@ -188,7 +188,7 @@ async def test_what_obstore_cannot_read_is_read_all_the_same(pair: S3, bucket: s
     ref = Ref(bucket, "k")
     # Unlike AWS itself, some servers answer with the bytes beyond ASCII that they were given.
     etag = await pair.put(ref, b"v", metadata={"author": "Zoë", "milena-version": "7-12"})
-    s3_proxy.forget_requests()
+    s3_proxy.clear_requests()
     assert await pair.get(ref, max_bytes=MIB) == Stored(b"v", etag)
     info = await pair.head(ref)
     assert info is not None
@@ -247,11 +247,11 @@ async def test_a_read_on_a_connection_that_died_silently_is_answered_on_another(
         hedge_after=0.05,
     )
     s3_proxy.inject(Hang(), times=1)
-    answer = await asyncio.wait_for(origin.get(Ref(bucket, key), max_bytes=MIB), 20)
-    assert isinstance(answer, Stored)
-    assert answer.value == b"v"
+    reply = await asyncio.wait_for(origin.get(Ref(bucket, key), max_bytes=MIB), 20)
+    assert isinstance(reply, Stored)
+    assert reply.value == b"v"
     s3_proxy.heal()
-    s3_proxy.refuse()  # ends the thread of boto3 that still waits
+    s3_proxy.reject()  # ends the thread of boto3 that still waits
     await origin.close()
 
 
@@ -260,9 +260,9 @@ async def test_a_slow_transfer_is_no_failure_as_long_as_bytes_move(
 ) -> None:
     await store.put(Ref(bucket, "k"), b"v" * 8)
     s3_proxy.inject(Drip(0.1), method="GET")
-    answer = await store.get(Ref(bucket, "k"), max_bytes=MIB)
-    assert isinstance(answer, Stored)
-    assert answer.value == b"v" * 8, "in more time than S3 may be silent"
+    reply = await store.get(Ref(bucket, "k"), max_bytes=MIB)
+    assert isinstance(reply, Stored)
+    assert reply.value == b"v" * 8, "in more time than S3 may be silent"
 
 
 async def test_a_refused_connection_is_told(store: Store, bucket: str, s3_proxy: FaultProxy) -> None:

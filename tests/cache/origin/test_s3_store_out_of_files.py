@@ -14,7 +14,7 @@ from milena_cache.origin.bucket_check import BucketCheck
 from milena_cache.origin.s3.responses import out_of_files
 from milena_cache.servers.resp.assembly import RESERVED_FILES, allowed_connections
 from milena_common.api.errors import OriginUnavailable
-from tests.support.fake_clock import FakeClock, settle
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.s3.memory_store import MemoryStore
 
 ROOT = Path(__file__).parents[3]
@@ -91,7 +91,7 @@ class Refusing(MemoryStore):
 async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> None:
     watch = BucketCheck(Refusing("bucket"), "bucket", FakeClock(), lambda: 1.0)
     task = asyncio.create_task(watch.run())
-    await settle()
+    await run_ready_tasks()
     assert watch.problem == f"bucket bucket cannot be used: S3 bucket of s3://bucket/: {SAID}; raise the limit"
     task.cancel()
 

@@ -20,8 +20,8 @@ from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, MilenaError, NodeLost, Overloaded, Unavailable
 from milena_common.cluster.slot_map import MapNode, MapRange, SlotMap
 from milena_common.cluster.slots import SLOTS, slot_of
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 NODES = ("127.0.0.1:1001", "127.0.0.1:2001", "127.0.0.1:3001")
 KEYS = [f"k{number}" for number in range(12)]
@@ -115,7 +115,7 @@ class Gates:
 
     async def open_next(self, at: int = 0) -> None:
         self.waiting.pop(at).set()
-        await settle()
+        await run_ready_tasks()
 
 
 async def test_a_dirty_delete_of_any_node_is_not_listed_by_any_other() -> None:
@@ -143,7 +143,7 @@ async def test_a_delete_that_another_node_uploads_while_s3_is_asked_is_not_liste
             for key in others:
                 await cluster.owner(key).delete(key, durability=durability)
         listing = asyncio.create_task(cluster.listed())
-        await settle()
+        await run_ready_tasks()
         for _ in range(looks):
             await gates.open_next()
         for key in others:
@@ -214,7 +214,7 @@ async def test_a_slot_that_moves_while_s3_is_asked_has_s3_asked_again() -> None:
         moved = next(key for key in KEYS if cluster.owner_address(key) == NODES[1])
         await cluster.owner(moved).delete(moved)
         listing = asyncio.create_task(cluster.listed())
-        await settle()
+        await run_ready_tasks()
         await gates.open_next()  # S3 has looked
         await cluster.owner(moved).flush()
         for address in NODES:
@@ -259,7 +259,7 @@ async def test_more_uploads_at_another_node_than_it_notes_have_s3_asked_again(
         theirs = [key for key in KEYS if cluster.owner_address(key) == NODES[1]]
         assert len(theirs) > 2
         listing = asyncio.create_task(cluster.listed())
-        await settle()
+        await run_ready_tasks()
         await gates.open_next()
         for key in theirs:
             await cluster.owner(key).delete(key, durability="through")
@@ -333,7 +333,7 @@ def test_whatever_the_order_no_listing_shows_what_was_deleted_before_it(course: 
                 elif what == "list":
                     assert isinstance(about, str)
                     listings.append((asyncio.create_task(cluster.listed(about, timeout=1000.0)), set(deleted)))
-                    await settle()
+                    await run_ready_tasks()
                 elif what == "open" and gates.waiting:
                     assert isinstance(about, int)
                     await gates.open_next(about % len(gates.waiting))

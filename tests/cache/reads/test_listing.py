@@ -15,8 +15,8 @@ from milena_cache.writeback import recent_uploads
 from milena_cache.writeback.recent_uploads import RecentUploads
 from milena_common.api.durability import Durability
 from milena_common.api.errors import InvalidRequest, OriginUnavailable
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(**options: object) -> NodeUnderTest:
@@ -186,7 +186,7 @@ async def test_a_delete_from_before_a_start_hides_nothing_until_s3_was_asked() -
     await t.delete("a")
     t = await t.crash()
     t.store.down = None
-    t.store.refuse = lambda operation, ref: None if operation == "list" else Fault.SERVER
+    t.store.reject = lambda operation, ref: None if operation == "list" else Fault.SERVER
     assert await listed(t) == ["a"], "another node may have written it meanwhile"
     await t.stop()
 
@@ -214,7 +214,7 @@ async def test_a_listing_that_fails_leaves_nothing_behind() -> None:
         await listed(t)
     t.store.down = None
     await t.delete("a", durability="through")
-    await settle()
+    await run_ready_tasks()
     assert len(t.node.recent) == 0
     await t.stop()
 

@@ -18,7 +18,7 @@ from milena_common.api.errors import (
     OriginUnavailable,
     RangeNotSatisfiable,
 )
-from tests.cache.rig import SOON, NodeUnderTest
+from tests.cache.node_under_test import SOON, NodeUnderTest
 from tests.support.s3.memory_store import WithMetadata, etag_of
 
 SMALL, LARGE = b"0123456789", bytes(range(200))
@@ -179,7 +179,7 @@ async def test_more_than_may_be_in_one_answer_is_refused_by_its_length() -> None
 async def test_an_object_that_changes_all_the_time_ends_in_an_error() -> None:
     t = node()
     t.in_s3("k", LARGE)
-    t.store.refuse = lambda operation, ref: t.in_s3("k", bytes([len(t.store.calls)]) + LARGE)  # type: ignore[func-returns-value]
+    t.store.reject = lambda operation, ref: t.in_s3("k", bytes([len(t.store.calls)]) + LARGE)  # type: ignore[func-returns-value]
     with pytest.raises(OriginUnavailable, match=f"replaced {MAX_CHANGES} times"):
         await part(t, 0, 5)
     assert t.node.reads.outcomes["error"] == 1

@@ -12,8 +12,8 @@ from milena_cache.objects.object_store import Fault
 from milena_cache.reads.read_modify_write import DELETE, KEEP, MAX_ROUNDS, NewValue, Otherwise
 from milena_common.api.durability import DURABILITIES, Durability
 from milena_common.api.errors import DeadlineExceeded, OriginUnavailable, Unavailable
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 CLASSES = pytest.mark.parametrize("durability", DURABILITIES)
 
@@ -60,7 +60,7 @@ async def test_other_writes_come_before_or_after_and_not_in_between(durability: 
     modifying = asyncio.create_task(t.modify("k", one_more))
     await t.store.arrived("get")
     put = asyncio.create_task(t.put("k", b"100"))
-    await settle()
+    await run_ready_tasks()
     assert not put.done()
     t.store.gate.set()
     assert (await modifying).before.value == b"1"
@@ -131,7 +131,7 @@ async def test_who_gives_up_is_told_and_what_was_begun_goes_on() -> None:
     with pytest.raises(DeadlineExceeded, match="may still take effect"):
         await t.node.modify(t.object("k"), one_more, 0.02)
     t.store.write_gate.set()
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("k") == ("hit", b"2")
     await t.stop()
 

@@ -13,11 +13,11 @@ from milena_cache.objects.object_store import Fault
 from milena_cache.reads.origin_health import PROBE_SECONDS
 from milena_cache.reads.reader import Reply
 from milena_common.api.errors import AccessDenied, FailedPrecondition, InvalidRequest, OriginUnavailable
-from tests.cache.rig import BUCKET, FRESHNESS, LATE, SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import BUCKET, FRESHNESS, LATE, SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
-async def some_turns() -> None:
+async def some_rounds() -> None:
     """Let the event loop run: what S3 answers passes through some tasks."""
     for _ in range(10):
         await asyncio.sleep(0)
@@ -70,7 +70,7 @@ async def test_in_grace_the_copy_is_served_while_s3_is_asked_once() -> None:
     assert await t.outcome("k") == ("stale", b"old")
     assert await t.outcome("k") == ("stale", b"old")
     await t.store.arrived("get", 2)
-    await some_turns()
+    await some_rounds()
     assert t.store.count("get") == 2
     assert await t.outcome("k") == ("hit", b"new")
 
@@ -127,7 +127,7 @@ async def test_a_reader_that_gives_up_cancels_nothing_for_the_others() -> None:
     leader = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
     other = asyncio.create_task(t.outcome("k"))
-    await some_turns()
+    await some_rounds()
     leader.cancel()
     await asyncio.gather(leader, return_exceptions=True)
     t.store.gate.set()
@@ -203,16 +203,16 @@ async def test_of_two_reads_of_a_late_flight_only_the_one_that_answers_first_is_
     t.store.read_gate.clear()
     first = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get")
-    await settle()
+    await run_ready_tasks()
     t.in_s3("k", b"new")
     t.clock.tick(LATE)
     second = asyncio.create_task(t.outcome("k"))
     await t.store.arrived("get", 2)
-    await settle()
+    await run_ready_tasks()
     t.store.read_gate.set()
-    told = {(await first)[1], (await second)[1]}
-    assert len(told) == 1
-    assert await t.outcome("k") == ("hit", told.pop())
+    returned = {(await first)[1], (await second)[1]}
+    assert len(returned) == 1
+    assert await t.outcome("k") == ("hit", returned.pop())
 
 
 async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() -> None:
@@ -223,16 +223,16 @@ async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() 
     t.clock.tick(120)
     assert await t.outcome("k") == ("stale_error", b"v")
     # From now on nobody waits, and S3 is asked once in a while.
-    asked = t.store.count("get")
+    requested = t.store.count("get")
     for _ in range(50):
         assert await t.outcome("k") == ("stale_error", b"v")
-    await some_turns()
-    assert t.store.count("get") == asked
+    await some_rounds()
+    assert t.store.count("get") == requested
     t.store.down = None
     t.clock.tick(PROBE_SECONDS)
     assert await t.outcome("k") == ("stale_error", b"v")
-    await t.store.arrived("get", asked + 1)
-    await some_turns()
+    await t.store.arrived("get", requested + 1)
+    await some_rounds()
     assert await t.outcome("k") == ("hit", b"v")
 
 
@@ -278,7 +278,7 @@ async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
     t.store.down = Fault.DENIED
     t.clock.tick(PROBE_SECONDS)
     assert await t.outcome("k") == ("stale_error", b"v")  # sends the probe that finds out
-    await settle()
+    await run_ready_tasks()
     with pytest.raises(AccessDenied):
         await t.get("k")
 
@@ -298,7 +298,7 @@ async def test_while_the_credentials_fail_a_copy_in_its_keep_is_served() -> None
     t.store.down = None
     t.clock.tick(PROBE_SECONDS)
     await t.get("a")
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("a") == ("hit", b"v")
 
 
@@ -372,18 +372,18 @@ async def test_one_object_that_always_fails_leaves_the_other_keys_alone(caplog: 
         await t.get(key)
     for key in ("a", "b", "c", "bad"):
         t.in_s3(key, b"new")
-    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.store.reject = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
     t.clock.tick(120)
     assert await t.outcome("bad") == ("stale_error", b"old")
     for key in "abc":
         assert await t.outcome(key) == ("changed", b"new")
         assert await t.outcome("bad") == ("stale_error", b"old")
-    await settle()
+    await run_ready_tasks()
     assert t.store.calls.count(("get", "bad")) == 2, "readers of the bad object do not wait for S3 again"
     t.clock.tick(PROBE_SECONDS)
-    t.store.refuse = None
+    t.store.reject = None
     assert await t.outcome("bad") == ("stale_error", b"old")
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("bad") == ("hit", b"new")
     assert caplog.records == []
 
@@ -393,7 +393,7 @@ async def test_the_existence_of_one_object_that_always_fails_leaves_the_other_ke
     for key in ("a", "bad"):
         t.in_s3(key, b"old")
         await t.get(key)
-    t.store.refuse = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
+    t.store.reject = lambda _, ref: Fault.SERVER if ref.key == "bad" else None
     t.clock.tick(120)
     for _ in range(3):
         reply, _ = await t.node.exists(t.object("bad"), 1)
@@ -442,7 +442,7 @@ async def test_a_miss_has_begun_when_it_is_returned_and_what_memory_has_is_retur
     t.in_s3("k", b"v")
     reading = t.node.read(t.object("k"), SOON)
     assert not isinstance(reading, Reply)
-    await settle()
+    await run_ready_tasks()
     assert [operation for operation, _ in t.store.calls] == ["get"]
     assert (await reading).outcome == "miss"
     again = t.node.read(t.object("k"), SOON)
@@ -456,5 +456,5 @@ async def test_a_miss_that_is_given_up_is_still_kept() -> None:
     reading = t.node.read(t.object("k"), SOON)
     assert isinstance(reading, asyncio.Future)
     reading.cancel()
-    await settle()
+    await run_ready_tasks()
     assert await t.outcome("k") == ("hit", b"v")

@@ -9,7 +9,7 @@ import pytest
 from milena_cache.service.requests import MAX_LIST, Got, Requests
 from milena_common.api.errors import AccessDenied, InvalidRequest, Moved, WrongNode
 from milena_common.resp.identity import Identity
-from tests.cache.servers.resp.rig import ServerUnderTest, ring
+from tests.cache.servers.resp.server_under_test import ServerUnderTest, ring
 
 OTHER = "127.0.0.1:60051"
 

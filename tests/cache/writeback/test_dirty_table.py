@@ -56,7 +56,7 @@ def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absen
 
 
 @pytest.mark.parametrize(
-    ("asked", "before", "dead", "stays"),
+    ("requested", "before", "dead", "stays"),
     [
         (True, None, False, True),
         (True, True, False, True),
@@ -67,13 +67,15 @@ def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absen
         (False, None, False, False),
     ],
 )
-def test_which_write_holds_s3_to_its_condition(asked: bool, before: bool | None, dead: bool, stays: bool) -> None:
+def test_which_write_holds_s3_to_its_condition(
+    requested: bool, before: bool | None, dead: bool, stays: bool
+) -> None:
     dirty = Dirty(MOST, MOST)
     if before is not None:
         dirty.replace(old := entry(1, conditional=before))
         if dead:
             dirty.kill(old, "refused", 0.0)
-    dirty.replace(new := entry(2, conditional=asked))
+    dirty.replace(new := entry(2, conditional=requested))
     assert new.belief.conditional is stays
 
 
@@ -127,13 +129,13 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
 
 def test_a_revived_dead_letter_starts_anew() -> None:
     dirty = Dirty(MOST, MOST)
-    dirty.replace(refused := entry(1))
-    refused.upload.failures = 3
-    dirty.kill(refused, "refused", 99.0)
-    assert (refused.dead, list(dirty.dead())) == (DeadLetter("refused", 99.0, damaged=False), [refused])
+    dirty.replace(rejected := entry(1))
+    rejected.upload.failures = 3
+    dirty.kill(rejected, "refused", 99.0)
+    assert (rejected.dead, list(dirty.dead())) == (DeadLetter("refused", 99.0, damaged=False), [rejected])
     flushed = dirty.checkpoint()
-    dirty.requeue(refused)
-    assert (refused.dead, refused.upload.failures, list(dirty.dead())) == (None, 0, [])
+    dirty.requeue(rejected)
+    assert (rejected.dead, rejected.upload.failures, list(dirty.dead())) == (None, 0, [])
     assert dirty.pending_before(flushed) == 0
     assert dirty.pending_before(dirty.checkpoint()) == 1
 
@@ -161,7 +163,7 @@ class DirtyMachine(RuleBasedStateMachine):
         self.dirty = Dirty(10_000, self.MEMORY)
         self.model: dict[bytes, Key] = {}
         self.now = 0.0
-        self.generation = self.seq = 0
+        self.epoch = self.seq = 0
 
     def live(self, *, uploading: bool) -> list[bytes]:
         return [key for key, known in self.model.items() if not known.dead and bool(known.going) == uploading]
@@ -189,7 +191,7 @@ class DirtyMachine(RuleBasedStateMachine):
         known = self.model.setdefault(key, Key())
         if known.dead:
             known = self.model[key] = Key()
-        known.writes.append([self.now, self.generation])
+        known.writes.append([self.now, self.epoch])
         known.size, known.held = size or 0, (size or 0) if fits else 0
 
     @precondition(lambda self: self.live(uploading=False))
@@ -200,22 +202,22 @@ class DirtyMachine(RuleBasedStateMachine):
         self.model[key].going = len(self.model[key].writes)
 
     @precondition(lambda self: self.live(uploading=True))
-    @rule(data=st.data(), landed=st.booleans())
-    def upload_ends(self, data: st.DataObject, landed: bool) -> None:
+    @rule(data=st.data(), succeeded=st.booleans())
+    def upload_ends(self, data: st.DataObject, succeeded: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=True)))
         known, newest = self.model[key], self.of(key)
-        self.dirty.upload_finished(newest, succeeded=landed, now=self.now)
+        self.dirty.upload_finished(newest, succeeded=succeeded, now=self.now)
         assert not newest.upload.uploading
-        if landed:
+        if succeeded:
             # The age of what is left counts from here: it came while this upload was under way.
-            known.writes = [[self.now, generation] for _, generation in known.writes[known.going :]]
+            known.writes = [[self.now, epoch] for _, epoch in known.writes[known.going :]]
             if not known.writes:
                 self.goes(key)
         known.going = 0
 
     @precondition(lambda self: self.live(uploading=False))
     @rule(data=st.data(), damaged=st.booleans())
-    def refused(self, data: st.DataObject, damaged: bool) -> None:
+    def rejected(self, data: st.DataObject, damaged: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=False)))
         self.dirty.kill(self.of(key), "refused", self.now, damaged=damaged)
         self.model[key].dead, self.model[key].damaged = True, damaged
@@ -230,7 +232,7 @@ class DirtyMachine(RuleBasedStateMachine):
         else:
             self.dirty.requeue(self.of(key))
             known.dead = False
-            known.writes = [[known.writes[0][0], self.generation]]
+            known.writes = [[known.writes[0][0], self.epoch]]
 
     @precondition(lambda self: self.live(uploading=False))
     @rule(data=st.data())
@@ -239,8 +241,8 @@ class DirtyMachine(RuleBasedStateMachine):
 
     @rule()
     def cut(self) -> None:
-        assert self.dirty.checkpoint() == self.generation
-        self.generation += 1
+        assert self.dirty.checkpoint() == self.epoch
+        self.epoch += 1
 
     @rule()
     def time_passes(self) -> None:
@@ -260,8 +262,8 @@ class DirtyMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_left_and_how_old_it_is(self) -> None:
         oldest = [known.writes[0] for known in self.model.values() if not known.dead]
-        for generation in range(self.generation + 1):
-            assert self.dirty.pending_before(generation) == sum(since <= generation for _, since in oldest)
+        for epoch in range(self.epoch + 1):
+            assert self.dirty.pending_before(epoch) == sum(since <= epoch for _, since in oldest)
         assert self.dirty.oldest_since(self.now) == min((since for since, _ in oldest), default=self.now)
 
 

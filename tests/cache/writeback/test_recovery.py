@@ -16,8 +16,8 @@ from milena_cache.journal.record import Record, encode
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.version import ABSENT, UNKNOWN, Version
 from milena_common.api.errors import AccessDenied, FailedPrecondition
-from tests.cache.rig import NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 from tests.support.memory_disk import Contents, MemoryDisk
 from tests.support.s3.memory_store import etag_of
 
@@ -290,7 +290,7 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
 
 async def test_refusals_survive_and_answer_reads() -> None:
     t = await started(MemoryDisk())
-    t.store.refuse = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "k") else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "k") else None
     await t.put("k", b"refused")
     await t.put("j", b"taken")
     await t.clock.advance(5)
@@ -305,7 +305,7 @@ async def test_refusals_survive_and_answer_reads() -> None:
         assert t.store.calls.count(("put", "k")) == 1, "not tried again by itself"
     with pytest.raises(AccessDenied):
         await t.put("k", b"through", durability="through")
-    t.store.refuse = None
+    t.store.reject = None
     assert await t.parts.dead_letters.retry(None) == 1
     t = await t.crash()
     assert t.dirty.dead_letters == 0, "taken back for good"
@@ -361,7 +361,7 @@ async def check_start(directory: Path, damage: str) -> str:
         else:
             assert (await t.get(f"key{number}")).entry.value == value_of(number), damage
     await t.clock.advance(60)
-    await settle()
+    await run_ready_tasks()
     expected = {f"key{number}": value_of(number) for number in range(RECORDS_WRITTEN)}
     if became != "whole":
         expected[f"key{CHANGED}"] = b"older"

@@ -9,8 +9,8 @@ import pytest
 from milena_cache.objects.object_store import Fault
 from milena_cache.objects.write_request import Ack, Change
 from milena_common.api.durability import Durability
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 
 
 async def started(mode: Durability = "memory", **options: object) -> NodeUnderTest:
@@ -79,7 +79,7 @@ async def test_what_is_being_uploaded_stays_as_it_is() -> None:
     assert not overwritten(t, b"2")
     await t.put("k", b"2")
     t.store.gate.set()
-    await settle()
+    await run_ready_tasks()
     assert t.s3_has("k") == b"1"
     assert (await t.get("k")).entry.value == b"2"
     await t.clock.advance(2)
@@ -108,11 +108,11 @@ async def test_a_delete_and_a_write_on_a_condition_are_decided_the_long_way() ->
 
 async def test_a_dead_letter_is_revived_the_long_way() -> None:
     t = await started()
-    t.store.refuse = lambda operation, ref: Fault.DENIED if operation == "put" else None
+    t.store.reject = lambda operation, ref: Fault.DENIED if operation == "put" else None
     await t.put("k", b"1")
     await t.clock.advance(2)
     assert t.dirty.dead_letters == 1
-    t.store.refuse = None
+    t.store.reject = None
     assert not overwritten(t, b"2")
     await t.put("k", b"2")
     await t.clock.advance(2)

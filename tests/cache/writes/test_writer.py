@@ -8,7 +8,7 @@ import pytest
 
 from milena_cache.objects.object_store import Fault
 from milena_common.api.errors import AccessDenied, DeadlineExceeded, OriginUnavailable
-from tests.cache.rig import NodeUnderTest
+from tests.cache.node_under_test import NodeUnderTest
 
 
 async def test_a_read_begun_before_a_write_never_overwrites_it() -> None:

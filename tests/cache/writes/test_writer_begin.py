@@ -11,8 +11,8 @@ from milena_cache.journal.disk import DiskFailed
 from milena_cache.objects.write_request import Ack, Change
 from milena_common.api.durability import Durability
 from milena_common.api.errors import ConditionFailed, DeadlineExceeded, InvalidRequest, MilenaError
-from tests.cache.rig import SOON, NodeUnderTest
-from tests.support.fake_clock import settle
+from tests.cache.node_under_test import SOON, NodeUnderTest
+from tests.support.fake_clock import run_ready_tasks
 from tests.support.s3.memory_store import etag_of
 
 
@@ -54,7 +54,7 @@ async def test_otherwise_when_it_is_as_safe_as_was_asked_for() -> None:
     t = await started()
     t.disk.gate.clear()
     begun = begin(t, b"v")
-    await settle()
+    await run_ready_tasks()
     assert isinstance(begun, asyncio.Future)
     assert not begun.done()
     t.disk.gate.set()
@@ -72,7 +72,7 @@ async def test_behind_a_write_of_its_key_that_waits_it_waits_in_any_class() -> N
     t.disk.gate.clear()
     first = begin(t, b"first")
     second = begin(t, b"second", "memory")
-    await settle()
+    await run_ready_tasks()
     assert isinstance(second, asyncio.Future)
     assert not second.done()
     t.disk.gate.set()
@@ -104,7 +104,7 @@ async def test_a_disk_that_does_not_answer_is_told() -> None:
     with pytest.raises(DeadlineExceeded):
         await waited_for(begin(t, b"v", timeout=0.01))
     t.disk.gate.set()
-    await settle()
+    await run_ready_tasks()
     assert (await t.get("k")).entry.value == b"v"
     await t.stop()
 
@@ -118,7 +118,7 @@ async def test_who_gives_up_cancels_nothing() -> None:
         begun.cancel()
         await t.writes.finish(SOON)
         await t.journal.sync_barrier()
-        await settle()
+        await run_ready_tasks()
         assert (await t.get("k")).entry.value == value
     await t.stop()
 
@@ -130,7 +130,7 @@ async def test_nobody_has_to_wait_for_it(caplog: pytest.LogCaptureFixture) -> No
     t.disk.failure = DiskFailed("Input/output error")
     begin(t, b"w")
     await asyncio.wait_for(t.journal.failed.wait(), SOON)
-    await settle()
+    await run_ready_tasks()
     with pytest.raises(JournalFailed):
         begin(t, b"x")
     assert "exception was never retrieved" not in caplog.text

@@ -57,7 +57,7 @@ class _RateLimited:
         self._start = now()
         self._through = 0
 
-    def _answer(self, request: Message) -> Message:
+    def _reply(self, request: Message) -> Message:
         allowed = 100 + (self._now() - self._start) * 100
         if self._through + 1 > allowed:
             raise RateLimited("slow down", (self._through + 1 - allowed) / 100)
@@ -67,12 +67,12 @@ class _RateLimited:
 
 class _RateLimitedTransport(_RateLimited):
     def call(self, method: str, request: Message, timeout: float) -> Message:
-        return self._answer(request)
+        return self._reply(request)
 
     def start(self, method: str, request: Message, timeout: float) -> Future[Message]:
         future: Future[Message] = Future()
         try:
-            future.set_result(self._answer(request))
+            future.set_result(self._reply(request))
         except RateLimited as error:
             future.set_exception(error)
         return future
@@ -83,7 +83,7 @@ class _RateLimitedTransport(_RateLimited):
 
 class _RateLimitedAsyncTransport(_RateLimited):
     async def call(self, method: str, request: Message, timeout: float) -> Message:
-        return self._answer(request)
+        return self._reply(request)
 
     async def close(self) -> None:
         pass

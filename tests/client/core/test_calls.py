@@ -35,7 +35,7 @@ from milena_common.api.pb import router_server_pb2 as pb
 from milena_common.process.env import Environment
 from milena_common.resp.client_commands import NOT_SENT
 from milena_router import config as router_config
-from tests.client.scripted import FOUND, WRITTEN, Answer, Script, ScriptedAsyncTransport, ScriptedTransport
+from tests.client.scripted import FOUND, WRITTEN, Reply, Script, ScriptedAsyncTransport, ScriptedTransport
 
 Do = Callable[..., Any]
 
@@ -44,14 +44,14 @@ Do = Callable[..., Any]
 def client(request: pytest.FixtureRequest) -> Callable[..., tuple[Do, Script]]:
     """Makes (a way to call a method, the script behind it)."""
 
-    def make(*answers: Answer, seconds: float = 0.0, timeout: float = 5.0) -> tuple[Do, Script]:
+    def make(*replies: Reply, seconds: float = 0.0, timeout: float = 5.0) -> tuple[Do, Script]:
         if request.param == "sync":
             clock = FakeClock()
-            script = Script(clock, *answers, seconds=seconds)
+            script = Script(clock, *replies, seconds=seconds)
             sync = Milena(timeout=timeout, transport=ScriptedTransport(script), clock=clock)
             return (lambda name, *args, **more: getattr(sync, name)(*args, **more)), script
         async_clock = FakeAsyncClock()
-        script = Script(async_clock, *answers, seconds=seconds)
+        script = Script(async_clock, *replies, seconds=seconds)
         client = AsyncMilena(timeout=timeout, transport=ScriptedAsyncTransport(script), clock=async_clock)
         return (lambda name, *args, **more: asyncio.run(getattr(client, name)(*args, **more))), script
 

@@ -37,15 +37,15 @@ class NearUnderTest:
     def __init__(self, max_bytes: int = 10**6, max_age: float = 30.0) -> None:
         self.clock = Clock()
         self.near = NearCache(max_bytes, max_age, now=self.clock.now)
-        self.answers()
+        self.replies()
 
-    def answers(self, node: str = "node") -> None:
+    def replies(self, node: str = "node") -> None:
         self.near.confirmed(node, self.clock.time)
 
     def advance(self, seconds: float) -> None:
         """Time passes, with the node there."""
         self.clock.time += seconds
-        self.answers()
+        self.replies()
 
     def keep(self, key: Key, value: bytes) -> None:
         assert self.read(key, lambda: value) == value
@@ -129,20 +129,20 @@ def test_keys_that_are_none_are_left_to_the_call_that_follows() -> None:
 
 def test_nothing_is_told_once_a_node_has_been_silent_for_the_bound() -> None:
     t = NearUnderTest()
-    t.answers("other")
+    t.replies("other")
     t.keep("k", b"v")
     t.clock.time += BOUND_SECONDS - 0.01
-    t.answers("other")
+    t.replies("other")
     assert t.near.get("k") == b"v"
     t.clock.time += 0.01
     assert t.near.get("k") is None
-    t.answers()  # on the same connection: every message before its answer has been heard
+    t.replies()  # on the same connection: every message before its answer has been heard
     assert t.near.get("k") == b"v"
 
 
 def test_a_lost_connection_takes_everything_along_and_also_reads_under_way() -> None:
     t = NearUnderTest()
-    t.answers("other")
+    t.replies("other")
     t.keep("k", b"v")
 
     def request() -> bytes:
@@ -369,7 +369,7 @@ KEYS: list[Key] = ["a", b"a", "b"]
 keys = st.sampled_from(KEYS)
 
 
-def filed(key: Key) -> bytes:
+def cache_key(key: Key) -> bytes:
     return key.encode() if isinstance(key, str) else key
 
 
@@ -390,7 +390,7 @@ class ReadsAndMessages(RuleBasedStateMachine):
         self.messages: list[tuple[bytes, int]] = []
         self.readings: list[Reading] = []
 
-    def _tell(self, key: bytes) -> None:
+    def _notify(self, key: bytes) -> None:
         if key in self.followed:
             self.followed.discard(key)
             self.messages.append((key, self.versions[key]))
@@ -408,33 +408,33 @@ class ReadsAndMessages(RuleBasedStateMachine):
     def reaches_the_node(self, data: st.DataObject) -> None:
         reading = self._one(data)
         if reading.version is None:
-            reading.version = self.versions[filed(reading.key)]
-            self.followed.add(filed(reading.key))
+            reading.version = self.versions[cache_key(reading.key)]
+            self.followed.add(cache_key(reading.key))
 
     @precondition(lambda self: self.readings)
     @rule(data=st.data())
-    def is_answered(self, data: st.DataObject) -> None:
+    def has_a_reply(self, data: st.DataObject) -> None:
         reading = self._one(data)
         self.readings.remove(reading)
         if reading.version is not None:
-            self.known[filed(reading.key)] = max(self.known[filed(reading.key)], reading.version)
+            self.known[cache_key(reading.key)] = max(self.known[cache_key(reading.key)], reading.version)
         self.near.end_read(reading.key, reading.mark, None if reading.version is None else b"%d" % reading.version)
 
     @rule(key=keys)
     def reads_past_it(self, key: Key) -> None:
-        version = self.known[filed(key)] = self.versions[filed(key)]
+        version = self.known[cache_key(key)] = self.versions[cache_key(key)]
         self.near.observed(key, b"%d" % version)
 
     @rule(key=keys)
-    def somebody_writes(self, key: Key) -> None:
-        self.versions[filed(key)] += 1
-        self._tell(filed(key))
+    def another_client_writes(self, key: Key) -> None:
+        self.versions[cache_key(key)] += 1
+        self._notify(cache_key(key))
 
     @rule(key=keys)
     def this_client_writes(self, key: Key) -> None:
-        self.somebody_writes(key)
+        self.another_client_writes(key)
         self.near.drop_keys((key,))
-        self.known[filed(key)] = self.versions[filed(key)]
+        self.known[cache_key(key)] = self.versions[cache_key(key)]
 
     @precondition(lambda self: self.messages)
     @rule()
@@ -449,15 +449,15 @@ class ReadsAndMessages(RuleBasedStateMachine):
         self.followed.clear()
         for reading in self.readings:
             if reading.version is None:
-                reading.version = self.versions[filed(reading.key)]  # it may have been the last thing seen
+                reading.version = self.versions[cache_key(reading.key)]  # it may have been the last thing seen
         self.near.lost("node")
         self.near.confirmed("node", self.clock.time)
         self.known = dict(self.versions)
 
     @rule(key=keys)
-    def tells_nothing_that_is_known_to_be_old(self, key: Key) -> None:
+    def returns_nothing_that_is_known_to_be_old(self, key: Key) -> None:
         value = self.near.get(key)
-        assert value is None or int(value) >= self.known[filed(key)]
+        assert value is None or int(value) >= self.known[cache_key(key)]
 
     def teardown(self) -> None:
         if hasattr(self, "near"):
@@ -465,7 +465,7 @@ class ReadsAndMessages(RuleBasedStateMachine):
                 self.a_message_comes()
             for key in KEYS:
                 value = self.near.get(key)
-                assert value is None or int(value) == self.versions[filed(key)]
+                assert value is None or int(value) == self.versions[cache_key(key)]
 
 
 TestReadsAndMessages = ReadsAndMessages.TestCase

@@ -57,15 +57,15 @@ def test_what_a_url_says(url: str, target: Target) -> None:
     ],
 )
 def test_what_is_refused_by_name(url: str, named: str) -> None:
-    with pytest.raises(ConfigError, match="milena://HOST") as refused:
+    with pytest.raises(ConfigError, match="milena://HOST") as rejected:
         parse_url(url)
-    assert named in str(refused.value)
+    assert named in str(rejected.value)
 
 
 def test_a_password_is_refused_and_not_repeated() -> None:
-    with pytest.raises(ConfigError, match="password") as refused:
+    with pytest.raises(ConfigError, match="password") as rejected:
         parse_url("milena://me:secret@host")
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(rejected.value)
 
 
 @given(st.one_of(st.text(), st.text().map("milena://{}".format), st.text().map("milena://h?timeout={}".format)))
@@ -86,19 +86,19 @@ def test_durations_in_milliseconds(count: int) -> None:
 def test_without_the_variable_it_is_this_machine(environ: dict[str, str]) -> None:
     target = from_environment(environ)
     assert target.address == "127.0.0.1:50050"
-    assert "MILENA_URL is not set" in target.note
+    assert "MILENA_URL is not set" in target.record
 
 
 def test_the_variable_is_named_when_it_is_wrong() -> None:
-    with pytest.raises(ConfigError, match=r"^MILENA_URL: ") as refused:
+    with pytest.raises(ConfigError, match=r"^MILENA_URL: ") as rejected:
         from_environment({"MILENA_URL": "http://h"})
-    assert "url:" not in str(refused.value)
+    assert "url:" not in str(rejected.value)
 
 
 def test_the_variable_is_named_when_its_address_cannot_be_reached() -> None:
     target = from_environment({"MILENA_URL": "milena://h/logs?timeout=1s"})
     assert (target.address, target.bucket, target.timeout) == ("h:50050", "logs", 1.0)
-    assert "MILENA_URL" in target.note
+    assert "MILENA_URL" in target.record
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_key_that_spells_another_buckets_object_is_not_that_object(bucket: str
 
 
 @pytest.mark.parametrize(
-    ("bucket", "key", "filed_as"),
+    ("bucket", "key", "encoded"),
     [
         ("", b"a/b", b"a/b"),
         ("other", b"a/b", b"s3://other/a/b"),
@@ -47,9 +47,9 @@ def test_a_key_that_spells_another_buckets_object_is_not_that_object(bucket: str
         ("", b"s3:/x", b"s3:/x"),
     ],
 )
-def test_cache_key_spelling(bucket: str, key: bytes, filed_as: bytes) -> None:
-    assert cache_key(bucket, key) == filed_as
-    assert split_cache_key(filed_as) == (bucket, key)
+def test_cache_key_spelling(bucket: str, key: bytes, encoded: bytes) -> None:
+    assert cache_key(bucket, key) == encoded
+    assert split_cache_key(encoded) == (bucket, key)
 
 
 @given(objects)
@@ -88,9 +88,9 @@ def test_every_key_that_s3_accepts_is_accepted(key: bytes) -> None:
     ],
 )
 def test_a_refused_key_is_told_the_rule(key: bytes, rule: str) -> None:
-    with pytest.raises(InvalidRequest, match=rule) as refused:
+    with pytest.raises(InvalidRequest, match=rule) as rejected:
         check_key(key)
-    assert str(refused.value).startswith("key: ")
+    assert str(rejected.value).startswith("key: ")
 
 
 @given(st.binary(max_size=1100))
@@ -124,9 +124,9 @@ def test_a_refused_bucket_is_told_the_rule(name: str) -> None:
 
 
 def test_a_long_bucket_name_is_not_repeated_whole() -> None:
-    with pytest.raises(InvalidRequest) as refused:
+    with pytest.raises(InvalidRequest) as rejected:
         check_bucket("x" * 100_000)
-    assert len(str(refused.value)) < 400
+    assert len(str(rejected.value)) < 400
 
 
 def test_every_spelling_of_the_default_bucket_is_one() -> None:

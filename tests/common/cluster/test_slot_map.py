@@ -46,7 +46,7 @@ def test_slots_after_the_last_range_are_nobodys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "argv"),
     [
         (update((0, 5, 0), (5, 9, 1)), "slots 5 to 9 after 5"),
         (update((5, 9, 0), (0, 4, 1)), "slots 0 to 4 after 9"),
@@ -58,8 +58,8 @@ def test_slots_after_the_last_range_are_nobodys() -> None:
         (update(nodes=(A, pb.RingNode())), "no address"),
     ],
 )
-def test_what_is_no_ring_is_refused(wrong: pb.RingUpdate, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_what_is_no_ring_is_refused(wrong: pb.RingUpdate, argv: str) -> None:
+    with pytest.raises(ValueError, match=argv):
         SlotMap.from_update(wrong)
 
 

@@ -27,7 +27,7 @@ def owners(runs: list[Run]) -> list[str]:
     return [run.address for run in runs for _ in range(run.first, run.last + 1)]
 
 
-class Changing(RuleBasedStateMachine):
+class SlotMoves(RuleBasedStateMachine):
     """A ring of 3 to 40 nodes that joins and leaves change, one or several nodes at a time."""
 
     def __init__(self) -> None:
@@ -98,8 +98,8 @@ class Changing(RuleBasedStateMachine):
         assert moves(self.runs, self.weights) == []
 
 
-Changing.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
-TestChanging = Changing.TestCase
+SlotMoves.TestCase.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
+TestSlotMoves = SlotMoves.TestCase
 
 
 def cluster_slots(runs: list[Run]) -> bytes:

@@ -33,9 +33,9 @@ class Ops:
     async def get(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, str, str]:
         async with (
             aiohttp.ClientSession() as session,
-            session.get(f"http://{self.address}{path}", headers=headers) as answer,
+            session.get(f"http://{self.address}{path}", headers=headers) as reply,
         ):
-            return answer.status, answer.headers["Content-Type"], await answer.text()
+            return reply.status, reply.headers["Content-Type"], await reply.text()
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ KEYS = st.lists(st.binary(min_size=1, max_size=1500), min_size=1, max_size=20)
 def parsed(command: bytes) -> object:
     reader = hiredis.Reader()
     reader.feed(command)
-    words = reader.gets()
+    argv = reader.gets()
     assert not reader.has_data()
-    return words
+    return argv
 
 
 @given(KEYS)

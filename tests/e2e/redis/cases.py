@@ -24,7 +24,7 @@ class Step:
     """Bytes to send as they are, and how many answers they have."""
 
     data: bytes
-    answers: int = 1
+    replies: int = 1
 
 
 @dataclass(frozen=True, slots=True)

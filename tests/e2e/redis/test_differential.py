@@ -17,7 +17,7 @@ import pytest
 from bench.peers.redis_server import RedisServer
 from tests.e2e.redis.cases import ABSENT, CASES, Case, Step
 from tests.e2e.redis.differences import ABSENT_COMMANDS, DIFFERENCES
-from tests.e2e.redis.runs import PROTOCOLS, RECORDED, Answers, recorded, run, run_all
+from tests.e2e.redis.runs import PROTOCOLS, RECORDED, Replies, recorded, run, run_all
 from tests.e2e.redis.wire import Wire, parsed
 from tests.support.cluster import Cluster
 from tests.support.s3.moto_server import MotoServer
@@ -37,7 +37,7 @@ def node(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Replies:
     """What Redis answers."""
     if shutil.which("redis-server") is None:
         return recorded()[1]
@@ -47,7 +47,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_answers_are_those_of_redis(node: str, redis: Answers, case: Case, protocol: int) -> None:
+def test_the_answers_are_those_of_redis(node: str, redis: Replies, case: Case, protocol: int) -> None:
     wrong: list[tuple[object, ...]] = []
     for step, ours, theirs in zip(case.steps, run(node, case, protocol), redis[protocol][case.name], strict=True):
         shown = text(step)
@@ -65,7 +65,7 @@ def test_the_answers_are_those_of_redis(node: str, redis: Answers, case: Case, p
 def agree(case: Case, ours: bytes, theirs: bytes) -> bool:
     """Whether that is one and the same answer."""
     if case.compare == "near":
-        numbers, others = ([int(each) for each in re.findall(rb"\d+", answer)] for answer in (ours, theirs))
+        numbers, others = ([int(each) for each in re.findall(rb"\d+", reply)] for reply in (ours, theirs))
         return re.sub(rb"\d+", b"", ours) == re.sub(rb"\d+", b"", theirs) and all(
             abs(one - other) <= NEAR for one, other in zip(numbers, others, strict=True)
         )
@@ -79,8 +79,8 @@ def text(step: Step | str) -> str:
     return step.data.decode(errors="replace") if isinstance(step, Step) else step
 
 
-def in_order(answer: Any) -> Any:
-    return sorted(map(in_order, answer), key=repr) if isinstance(answer, list) else repr(answer)
+def in_order(reply: Any) -> Any:
+    return sorted(map(in_order, reply), key=repr) if isinstance(reply, list) else repr(reply)
 
 
 def test_every_difference_is_one_of_a_case() -> None:
@@ -91,10 +91,10 @@ def test_every_difference_is_one_of_a_case() -> None:
 @pytest.mark.parametrize("line", ABSENT)
 def test_commands_that_are_not_listed_are_unknown(node: str, line: str) -> None:
     with Wire(node) as wire:
-        answer = wire.say(line)
+        reply = wire.say(line)
         name, *_ = line.split()
-        assert answer.startswith(b"-ERR unknown command '%b', with args beginning with: " % name.encode())
-        assert answer.replace(name.encode(), b"NOSUCH") == wire.say(line.replace(name, "NOSUCH"))
+        assert reply.startswith(b"-ERR unknown command '%b', with args beginning with: " % name.encode())
+        assert reply.replace(name.encode(), b"NOSUCH") == wire.say(line.replace(name, "NOSUCH"))
 
 
 def test_the_protocol_s_document_has_every_reason() -> None:
@@ -104,9 +104,9 @@ def test_the_protocol_s_document_has_every_reason() -> None:
 
 
 def test_what_was_recorded_covers_the_cases() -> None:
-    _, answers = recorded()
+    _, replies = recorded()
     assert RECORDED.exists()
     for protocol in PROTOCOLS:
-        assert {name: len(given) for name, given in answers[protocol].items()} == {
+        assert {name: len(given) for name, given in replies[protocol].items()} == {
             case.name: len(case.steps) for case in CASES
         }

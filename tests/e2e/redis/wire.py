@@ -28,19 +28,19 @@ class Wire:
 
     def say(self, line: str) -> bytes:
         """The answer to a command that is written as for redis-cli."""
-        words = split_inline(line.encode())
-        assert words is not None, line
-        return self.send(command(*words))
+        argv = split_inline(line.encode())
+        assert argv is not None, line
+        return self.send(command(*argv))
 
-    def send(self, data: bytes, answers: int = 1) -> bytes:
+    def send(self, data: bytes, replies: int = 1) -> bytes:
         """What comes back for `data`, until there are so many answers or the connection ends."""
         self._socket.sendall(data)
         reader = hiredis.Reader()
         taken = b""
         while True:
-            while answers and reader.gets() is not False:
-                answers -= 1
-            if not answers:
+            while replies and reader.gets() is not False:
+                replies -= 1
+            if not replies:
                 return taken
             try:
                 new = self._socket.recv(65536)
@@ -52,8 +52,8 @@ class Wire:
             reader.feed(new)
 
 
-def parsed(answer: bytes) -> Any:
+def parsed(reply: bytes) -> Any:
     """The first of the answers; an error is `hiredis.ReplyError`, and False if there is none."""
     reader = hiredis.Reader()
-    reader.feed(answer)
+    reader.feed(reply)
     return reader.gets()

@@ -39,11 +39,11 @@ class Wrong(NamedTuple):
     kind: Kind
     key: str
     where: str
-    told: str
+    notified: str
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.kind.value}: {self.key}: {self.where} tells {self.told}, and not {self.allowed}"
+        return f"{self.kind.value}: {self.key}: {self.where} tells {self.notified}, and not {self.allowed}"
 
 
 class _Key:
@@ -103,7 +103,7 @@ class History:
         """To be asked before a read begins, for `told`."""
         return len(self._keys[key].states) - 1
 
-    def told(self, key: str, value: bytes | None, mark: int, where: str = "a read") -> bool:
+    def notified(self, key: str, value: bytes | None, mark: int, where: str = "a read") -> bool:
         """Whether that may be told by a read that began at `mark`; if not, it is among `wrong`."""
         self.reads += 1
         one = self._keys[key]

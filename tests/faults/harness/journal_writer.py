@@ -37,7 +37,7 @@ def record(number: int) -> Record:
     return Record(b"key%d" % number, Version(1, FIRST + number), draw.randbytes(size))
 
 
-def tell(what: str) -> None:
+def notify(what: str) -> None:
     print(what, flush=True)
 
 
@@ -46,9 +46,9 @@ async def write(journal: Journal[int], number: int) -> None:
     try:
         await journal.write(seq, encode(record(number)), number, lambda _, durable: None, TIMEOUT)
     except JournalFull:
-        tell("full")
+        notify("full")
     else:
-        tell(f"ack {number}")
+        notify(f"ack {number}")
 
 
 async def main(directory: Path) -> int:
@@ -63,13 +63,13 @@ async def main(directory: Path) -> int:
             for error in filter(None, done):
                 raise error
             if first:
-                tell(f"remove {first - 2}")
+                notify(f"remove {first - 2}")
                 journal.release(FIRST + first - 2, b"key")
     except JournalFailed:
         pass
     await journal.close()
     if journal.failure:
-        tell("failed")
+        notify("failed")
         return 1
     return 0
 

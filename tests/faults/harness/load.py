@@ -111,7 +111,7 @@ class Load:
         if draw < mix.reads:
             key = random.choice(self.history.keys)
             mark = self.history.mark(key)
-            self.history.told(key, await m.get(key), mark)
+            self.history.notified(key, await m.get(key), mark)
             return
         if self._left is not None:
             self._left -= 1
@@ -134,7 +134,7 @@ async def read_all(address: str, history: History, where: str, timeout: float = 
     async def read(m: AsyncMilena, key: str) -> None:
         async with several:
             mark = history.mark(key)
-            history.told(key, await m.get(key, timeout=timeout), mark, where)
+            history.notified(key, await m.get(key, timeout=timeout), mark, where)
 
     async with AsyncMilena(address, timeout=timeout) as m:
         await asyncio.gather(*(read(m, key) for key in history.keys))

@@ -41,8 +41,8 @@ def injected(log: Path) -> int:
 @contextmanager
 def attached(process: int, inject: str, log: Path, only: Path) -> Iterator[None]:
     """Inside the block it is done to a process that runs, in all of its threads."""
-    words = [*command(inject, log, only), "-p", str(process)]
-    tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    argv = [*command(inject, log, only), "-p", str(process)]
+    tracer = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         wait_until("strace traces every thread", lambda: tracer.poll() is not None or _traced(process), 10)
         assert tracer.poll() is None, f"strace ended: {tracer.communicate()[1]}"

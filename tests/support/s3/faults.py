@@ -50,7 +50,7 @@ class Delay:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """S3 is not asked; the client is answered `status` with S3's XML naming `code`."""
 
     status: int
@@ -67,7 +67,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class NotDeleted(Answer):
+class NotDeleted(Reply):
     """S3's answer to a DeleteObjects whose first key it did not delete: `status` is 200, `code` is inside."""
 
     def body(self, request: Request) -> bytes:
@@ -96,7 +96,7 @@ class Drip:
 
 
 @dataclass(frozen=True, slots=True)
-class LoseAnswer:
+class LoseResponse:
     """S3 is asked and does what it is asked to; the connection ends before the client hears of it."""
 
 
@@ -117,17 +117,17 @@ class ShiftDate:
     seconds: float
 
 
-Fault = Delay | ShiftDate | Answer | CutBody | Drip | LoseAnswer | LoseRequest | Hang
+Fault = Delay | ShiftDate | Reply | CutBody | Drip | LoseResponse | LoseRequest | Hang
 
-INTERNAL_ERROR = Answer(500, "InternalError", "We encountered an internal error. Please try again.")
-SLOW_DOWN = Answer(503, "SlowDown", "Please reduce your request rate.")
-CONDITIONAL_CONFLICT = Answer(409, "ConditionalRequestConflict", "A conflicting operation occurred.")
-OPERATION_ABORTED = Answer(409, "OperationAborted", "A conflicting conditional operation is in progress.")
-PRECONDITION_FAILED = Answer(412, "PreconditionFailed", "At least one of the pre-conditions did not hold")
-NO_SUCH_KEY = Answer(404, "NoSuchKey", "The specified key does not exist.")
-NOT_IMPLEMENTED = Answer(501, "NotImplemented", "A header you provided implies functionality not implemented")
-ACCESS_DENIED = Answer(403, "AccessDenied", "Access Denied")
-NO_SUCH_BUCKET = Answer(404, "NoSuchBucket", "The specified bucket does not exist")
+INTERNAL_ERROR = Reply(500, "InternalError", "We encountered an internal error. Please try again.")
+SLOW_DOWN = Reply(503, "SlowDown", "Please reduce your request rate.")
+CONDITIONAL_CONFLICT = Reply(409, "ConditionalRequestConflict", "A conflicting operation occurred.")
+OPERATION_ABORTED = Reply(409, "OperationAborted", "A conflicting conditional operation is in progress.")
+PRECONDITION_FAILED = Reply(412, "PreconditionFailed", "At least one of the pre-conditions did not hold")
+NO_SUCH_KEY = Reply(404, "NoSuchKey", "The specified key does not exist.")
+NOT_IMPLEMENTED = Reply(501, "NotImplemented", "A header you provided implies functionality not implemented")
+ACCESS_DENIED = Reply(403, "AccessDenied", "Access Denied")
+NO_SUCH_BUCKET = Reply(404, "NoSuchBucket", "The specified bucket does not exist")
 
 
 @dataclass(slots=True, eq=False)

@@ -82,7 +82,7 @@ class MemoryStore:
         self.write_gate.set()
         self.down: Fault | None = None
         self.reconnects = 0
-        self.refuse: Callable[[str, Ref], Fault | None] | None = None
+        self.reject: Callable[[str, Ref], Fault | None] | None = None
         self.ignoring: set[str] = set()
         self.denying: set[str] = set()
         self.unsupporting: set[str] = set()
@@ -126,9 +126,9 @@ class MemoryStore:
         await self.gate.wait()
         if self.down is not None:
             raise _failure(self.down, operation, ref)
-        refused = self.refuse(operation, ref) if self.refuse is not None else None
-        if refused is not None:
-            raise _failure(refused, operation, ref)
+        rejected = self.reject(operation, ref) if self.reject is not None else None
+        if rejected is not None:
+            raise _failure(rejected, operation, ref)
         if self._faults:
             fault, after_effect = self._faults.popleft()
             if not after_effect or operation not in ("put", "copy", "delete"):

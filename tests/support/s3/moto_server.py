@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 
 from tests.support.ports import ReservedPort
-from tests.support.processes import READY_SECONDS, Process, ProcessEnded
+from tests.support.processes import READY_SECONDS, Process, ProcessExited
 from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class MotoServer:
 
     def _listens(self) -> bool:
         if not self.process.running:
-            raise ProcessEnded(f"moto ended with code {self.process.wait()}\n{self.process.log_tail()}")
+            raise ProcessExited(f"moto ended with code {self.process.wait()}\n{self.process.log_tail()}")
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._port.number)) == 0
 

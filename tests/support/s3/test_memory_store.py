@@ -56,7 +56,7 @@ async def test_a_condition_that_does_not_hold_has_no_effect_to_fail_after(store:
 
 
 async def test_chosen_requests_are_refused_for_good_and_use_up_no_other_failure(store: MemoryStore) -> None:
-    store.refuse = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "poison") else None
+    store.reject = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "poison") else None
     store.fail(Fault.SERVER)
     for _ in range(2):
         with pytest.raises(OriginFailure, match="DENIED"):

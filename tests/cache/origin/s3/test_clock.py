@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from milena_cache.objects.expiry import to_the_millisecond
 from milena_cache.objects.object_store import Fault, Ref
 from milena_cache.origin.s3.clock import MAX_SKEW_SECONDS, CorrectedClock, S3Clock, date_of, is_skewed
-from tests.cache.rig import BUCKET, NodeUnderTest
-from tests.support.fake_clock import FakeClock, settle
+from tests.cache.node_under_test import BUCKET, NodeUnderTest
+from tests.support.fake_clock import FakeClock, run_ready_tasks
 
 DAY = 86400.0
 WALL = 1_700_000_000.0
@@ -31,7 +31,7 @@ def in_seconds(t: NodeUnderTest, seconds: float) -> float:
 
 async def skewed(t: NodeUnderTest, seconds: float) -> None:
     t.clock.set_wall(t.clock.wall() + seconds)
-    await settle()
+    await run_ready_tasks()
 
 
 @pytest.mark.parametrize("seconds", SKEWS)
@@ -133,21 +133,21 @@ async def test_a_ttl_is_counted_from_s3s_time_where_the_clocks_do_not_agree(seco
 
 @given(
     date=st.floats(0, 4e9),
-    asked=st.floats(0, 1e6),
+    requested=st.floats(0, 1e6),
     took=st.floats(0, MAX_SKEW_SECONDS),
     later=st.floats(0, 1e6),
 )
 def test_s3s_time_is_known_from_then_on_to_within_half_the_answers_time(
-    date: float, asked: float, took: float, later: float
+    date: float, requested: float, took: float, later: float
 ) -> None:
     clock = S3Clock()
     header = float(int(date))
-    clock.observed(header, asked, asked + took)
-    told = clock.time(asked + took + later)
-    assert told is not None
+    clock.observed(header, requested, requested + took)
+    corrected = clock.time(requested + took + later)
+    assert corrected is not None
     # The answer was made at `date`, at some moment between the two.
     earliest, latest = date + later, date + took + later
-    assert earliest - took / 2 - 0.51 <= told <= latest + took / 2 + 0.51
+    assert earliest - took / 2 - 0.51 <= corrected <= latest + took / 2 + 0.51
 
 
 def test_an_answer_that_took_too_long_tells_nothing() -> None:

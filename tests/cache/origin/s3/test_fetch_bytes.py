@@ -39,7 +39,7 @@ async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed
 async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_another_fetch() -> None:
     budget = ByteBudget(COPIES * SIZE)
     used_when_the_second_began: list[int] = []
-    answered = asyncio.Event()
+    replied = asyncio.Event()
 
     async def fetch() -> None:
         async with fetch_bytes(budget, SIZE, SOON):
@@ -49,7 +49,7 @@ async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_
     async def read(fetching: asyncio.Task[None]) -> None:
         await asyncio.wait((fetching,))
         CallBytes(budget).set_total(COPIES * SIZE)
-        await answered.wait()
+        await replied.wait()
 
     first = asyncio.create_task(fetch())
     reader = asyncio.create_task(read(first))
@@ -60,7 +60,7 @@ async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_
         await asyncio.sleep(0)
     assert used_when_the_second_began == [COPIES * SIZE]
     assert not second.done()
-    answered.set()
+    replied.set()
     await asyncio.gather(reader, second)
     assert used_when_the_second_began == [COPIES * SIZE] * 2
 

@@ -8,7 +8,7 @@ import pytest
 
 from milena_common.api.errors import RateLimited
 from milena_common.api.pb import cache_server_pb2 as pb
-from tests.cache.servers.resp.rig import ServerUnderTest
+from tests.cache.servers.resp.server_under_test import ServerUnderTest
 
 LIMITED: dict[str, Any] = {
     "Put": pb.PutRequest(key=b"k", value=b"v"),
@@ -44,9 +44,9 @@ async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait(
     for _ in range(2):
         await node.call("Get")
     for name in LIMITED:
-        with pytest.raises(RateLimited, match="this node's RATE_LIMIT of 2 requests a second") as refused:
+        with pytest.raises(RateLimited, match="this node's RATE_LIMIT of 2 requests a second") as rejected:
             await node.call(name)
-        assert refused.value.retry_after == 0.5
+        assert rejected.value.retry_after == 0.5
     assert node.limiter.rejected == len(LIMITED)
     node.server.t.clock.tick(0.5)
     await node.call("Put")

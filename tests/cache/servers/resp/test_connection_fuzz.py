@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from milena_cache.servers.resp.commands.registry import command_registry
 from milena_common.resp.encoding import command
-from tests.cache.servers.resp.rig import MIB, ServerUnderTest, WireClient
+from tests.cache.servers.resp.server_under_test import MIB, ServerUnderTest, WireClient
 
 # What would wait, end the connection on purpose, or say something else each time.
 APART = {b"DEBUG", b"INFO", b"CLIENT", b"HELLO", b"QUIT", b"SLOWLOG", b"LATENCY", b"MEMORY", b"RANDOMKEY", b"TIME"}
@@ -41,18 +41,18 @@ def fuzzed(caplog: pytest.LogCaptureFixture, test: Coroutine[Any, Any, None]) ->
     assert said == []
 
 
-async def said_to(client: WireClient, pieces: list[bytes]) -> tuple[bytes, str]:
+async def replies_to(client: WireClient, pieces: list[bytes]) -> tuple[bytes, str]:
     """What a connection answers to all of it, and whether it ended."""
     for piece in pieces:
-        if client.transport.ended:
+        if client.transport.close_state:
             break
         client.send(piece)
     for _ in range(20):
         await client.idle()  # until everything that was begun is over
-    return client.take(), client.transport.ended
+    return client.take(), client.transport.close_state
 
 
-def a_door() -> ServerUnderTest:
+def a_server() -> ServerUnderTest:
     return ServerUnderTest({"RESP_OUTPUT_BYTES": "1MiB"}, max_value_bytes=1000)
 
 
@@ -67,15 +67,15 @@ def test_each_command_has_one_answer_whatever_its_arguments(
     caplog: pytest.LogCaptureFixture, sent: list[list[bytes]]
 ) -> None:
     async def test() -> None:
-        client = a_door().connect()
-        answers, _ = await said_to(client, [command(*argv) for argv in sent])
+        client = a_server().connect()
+        replies, _ = await replies_to(client, [command(*argv) for argv in sent])
         reader = hiredis.Reader()
-        reader.feed(answers)
-        answered = 0
+        reader.feed(replies)
+        replied = 0
         while reader.gets() is not False:  # not `iter(reader.gets, False)`: the answer 0 is equal to it
-            answered += 1
+            replied += 1
         # A connection that ends (QUIT, an identity that is not this node's) ends with an answer: none is left over.
-        assert answered == len(sent) or (client.transport.ended and 0 < answered < len(sent))
+        assert replied == len(sent) or (client.transport.close_state and 0 < replied < len(sent))
 
     fuzzed(caplog, test())
 
@@ -90,11 +90,11 @@ def test_the_answers_are_the_same_however_the_bytes_are_cut(
     at = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
 
     async def test() -> None:
-        whole = await said_to(a_door().connect(), [data])
+        whole = await replies_to(a_server().connect(), [data])
         cut = [data[start:end] for start, end in pairwise(at)]
-        assert await said_to(a_door().connect(), cut) == whole
+        assert await replies_to(a_server().connect(), cut) == whole
         each = [data[place : place + 1] for place in range(len(data))]
-        assert await said_to(a_door().connect(), each) == whole
+        assert await replies_to(a_server().connect(), each) == whole
 
     fuzzed(caplog, test())
 
@@ -105,9 +105,9 @@ def test_any_bytes_are_answered_or_end_the_connection(
     caplog: pytest.LogCaptureFixture, pieces: list[bytes]
 ) -> None:
     async def test() -> None:
-        door = a_door()
-        client, other = door.connect(), door.connect()
-        await said_to(client, pieces)
+        server = a_server()
+        client, other = server.connect(), server.connect()
+        await replies_to(client, pieces)
         assert client.connection.unread <= 64 * 1024 + 8 * 2000
         assert await other.value(b"SET", b"other", b"v") == b"OK"
         client.connection.connection_lost(None)
@@ -117,8 +117,8 @@ def test_any_bytes_are_answered_or_end_the_connection(
 
 
 async def test_what_is_announced_and_does_not_come_takes_no_memory() -> None:
-    door = a_door()
-    clients = [door.connect() for _ in range(100)]
+    server = a_server()
+    clients = [server.connect() for _ in range(100)]
     for client in clients:
         client.send(b"*1048576\r\n$1000\r\n")
         assert client.connection.unread == 0

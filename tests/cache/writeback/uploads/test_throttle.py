@@ -30,7 +30,7 @@ MOST = 64
 NUMBERS = count()
 
 
-def pace(most: int = MOST) -> UploadThrottle:
+def throttle(most: int = MOST) -> UploadThrottle:
     """One whose pauses are as long as they can be."""
     return UploadThrottle(most, lambda: 1.0)
 
@@ -46,9 +46,9 @@ def slots(number: int) -> UploadSlots:
     return busy
 
 
-def wait(of: UploadThrottle, now: float, under_way: int = 0) -> float:
+def wait(of: UploadThrottle, now: float, in_flight: int = 0) -> float:
     """Seconds until the next fresh upload may begin, or while S3 is down the next retry."""
-    busy = slots(under_way)
+    busy = slots(in_flight)
     return of.wait(now, busy, retry=of.down, fresh_wait=False)
 
 
@@ -59,7 +59,7 @@ def fail(of: UploadThrottle, now: float) -> bool:
 
 def down(most: int = MOST) -> UploadThrottle:
     """One for which S3 has just gone down, at 0 s."""
-    slow = pace(most)
+    slow = throttle(most)
     assert [fail(slow, 0.0) for _ in range(DOWN_AFTER)] == [False] * (DOWN_AFTER - 1) + [True]
     return slow
 
@@ -74,14 +74,14 @@ def gap(needed: UploadThrottle, now: float = 1e6) -> float:
 
 
 def test_all_places_are_free_at_the_start_and_no_more() -> None:
-    well = pace()
+    well = throttle()
     assert well.limit == MOST
     assert wait(well, 0.0, MOST - 1) == 0
     assert wait(well, 0.0, MOST) == inf
 
 
 def test_slow_down_halves_and_pauses_once_for_all_answers_to_one_pace() -> None:
-    slowed = pace()
+    slowed = throttle()
     for _ in range(10):
         slowed.throttled(100.0)
     assert slowed.limit == MOST // 2
@@ -94,7 +94,7 @@ def test_slow_down_halves_and_pauses_once_for_all_answers_to_one_pace() -> None:
 
 
 def test_however_often_s3_says_slow_down_one_upload_remains_and_the_pause_is_bounded() -> None:
-    slowed = pace()
+    slowed = throttle()
     for second in range(20):
         slowed.throttled(float(second))
     assert slowed.limit == 1
@@ -105,7 +105,7 @@ def test_however_often_s3_says_slow_down_one_upload_remains_and_the_pause_is_bou
 
 
 def test_each_round_of_successes_gives_one_more_up_to_the_full_number() -> None:
-    slowed = pace()
+    slowed = throttle()
     slowed.throttled(0.0)
     for expected in range(MOST // 2 + 1, MOST + 1):
         for _ in range(expected - 1):
@@ -117,7 +117,7 @@ def test_each_round_of_successes_gives_one_more_up_to_the_full_number() -> None:
 
 
 def test_a_success_does_not_end_a_pause_that_slow_down_asked_for_but_its_growth() -> None:
-    slowed = pace()
+    slowed = throttle()
     slowed.throttled(0.0)
     slowed.succeeded(b"good")
     assert wait(slowed, 0.0) == pytest.approx(BACKOFF.first)
@@ -141,7 +141,7 @@ def test_failures_in_a_row_mean_that_s3_is_down_and_only_the_first_time_it_is_ne
 
 
 def test_failures_with_a_success_between_them_are_not_in_a_row() -> None:
-    fair = pace()
+    fair = throttle()
     for _ in range(DOWN_AFTER):
         for _ in range(DOWN_AFTER - 1):
             assert not fail(fair, 0.0)
@@ -189,7 +189,7 @@ def test_after_down_it_takes_as_many_failures_again() -> None:
     ("share", "requests"), [(BUSY_SHARE, 1e6), (1.0, BUSY_REQUESTS), (0.0, 0.0), (1.0, 0.0), (0.0, 1e6)]
 )
 def test_a_loop_that_requests_do_not_need_is_all_for_uploads(share: float, requests: float) -> None:
-    free = pace()
+    free = throttle()
     for _ in range(100):
         free.load(share, requests, backlog=False)
     for _ in range(1000):
@@ -198,7 +198,7 @@ def test_a_loop_that_requests_do_not_need_is_all_for_uploads(share: float, reque
 
 
 def test_uploads_give_way_step_by_step_and_never_altogether() -> None:
-    needed = pace()
+    needed = throttle()
     gaps = []
     for step in range(50):
         needed.load(BUSY_SHARE + 0.01, BUSY_REQUESTS + 1, backlog=False)
@@ -209,7 +209,7 @@ def test_uploads_give_way_step_by_step_and_never_altogether() -> None:
 
 
 def test_uploads_take_the_loop_back_when_requests_are_gone() -> None:
-    needed = pace()
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=False)
     needed.load(0.1, 1e5, backlog=False)
@@ -222,15 +222,15 @@ def test_uploads_take_the_loop_back_when_requests_are_gone() -> None:
 
 
 def test_a_backlog_does_not_give_way_beyond_its_share() -> None:
-    needed = pace()
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=True)
     assert gap(needed) == pytest.approx(BACKLOG_GAP)
 
 
-@pytest.mark.parametrize(("backlog", "a_second"), [(False, 1 / MAX_GAP), (True, 1 / BACKLOG_GAP)])
-def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, a_second: float) -> None:
-    needed = pace()
+@pytest.mark.parametrize(("backlog", "per_second"), [(False, 1 / MAX_GAP), (True, 1 / BACKLOG_GAP)])
+def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, per_second: float) -> None:
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=backlog)
     begun = 0
@@ -239,12 +239,12 @@ def test_timers_of_a_millisecond_do_not_slow_it_down(backlog: bool, a_second: fl
         while wait(needed, now) == 0:
             needed.began(now, retry=False)
             begun += 1
-    assert a_second * 0.99 <= begun <= a_second * (1 + BURST_SECONDS) + 2
+    assert per_second * 0.99 <= begun <= per_second * (1 + BURST_SECONDS) + 2
 
 
 @given(st.lists(st.floats(0, 0.2), max_size=300))
 def test_a_rest_is_not_made_up_for_by_more_than_a_burst(rests: list[float]) -> None:
-    needed = pace()
+    needed = throttle()
     for _ in range(50):
         needed.load(1.0, 1e5, backlog=False)
     now, begun = 0.0, []
@@ -260,7 +260,7 @@ def test_a_rest_is_not_made_up_for_by_more_than_a_burst(rests: list[float]) -> N
 
 @pytest.mark.parametrize("keys", range(1, DOWN_KEYS))
 def test_few_keys_that_fail_are_no_failure_of_s3(keys: int) -> None:
-    fair = pace()
+    fair = throttle()
     for failure in range(100 * DOWN_AFTER):
         assert not fair.failed(0.0, b"%d" % (failure % keys))
     assert not fair.down
@@ -268,7 +268,7 @@ def test_few_keys_that_fail_are_no_failure_of_s3(keys: int) -> None:
 
 
 def test_keys_that_fail_while_others_succeed_are_no_failure_of_s3_later() -> None:
-    fair = pace()
+    fair = throttle()
     bad = [b"bad%d" % number for number in range(MAX_FAILING_KEYS)]
     for key in bad:
         fair.failed(0.0, key)
@@ -281,7 +281,7 @@ def test_keys_that_fail_while_others_succeed_are_no_failure_of_s3_later() -> Non
 
 
 def test_a_key_that_has_succeeded_again_counts_as_any_other() -> None:
-    fair = pace()
+    fair = throttle()
     keys = [b"%d" % number for number in range(DOWN_AFTER)]
     for key in keys[1:]:
         fair.failed(0.0, key)
@@ -291,7 +291,7 @@ def test_a_key_that_has_succeeded_again_counts_as_any_other() -> None:
 
 
 def test_more_keys_that_fail_than_can_be_remembered_are_a_failure_of_s3() -> None:
-    slow = pace()
+    slow = throttle()
     for number in range(3 * MAX_FAILING_KEYS):
         slow.failed(0.0, b"%d" % number)
         slow.succeeded(b"good")

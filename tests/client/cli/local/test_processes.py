@@ -209,17 +209,17 @@ def test_a_missing_package_is_one_line(package: str) -> None:
 @contextmanager
 def _hanging_router() -> Iterator[tuple[str, threading.Event]]:
     """(URL, asked): answers nothing until its caller has gone."""
-    asked = threading.Event()
+    requested = threading.Event()
 
-    def answer(method: str, request: Any, context: Any) -> Message:
+    def reply(method: str, request: Any, context: Any) -> Message:
         gone = threading.Event()
         if context.add_callback(gone.set):  # and has not gone already
-            asked.set()
+            requested.set()
             gone.wait(20)
         return pb.GetResponse()
 
-    with router(answer) as address:
-        yield f"milena://{address}?timeout=20s", asked
+    with router(reply) as address:
+        yield f"milena://{address}?timeout=20s", requested
 
 
 def _milena(*arguments: str) -> subprocess.Popen[str]:
@@ -235,9 +235,9 @@ def _milena(*arguments: str) -> subprocess.Popen[str]:
     "arguments", [["get", "k"], ["get", "--many", "k", "l", "--dir", "/nowhere"], ["writeback", "flush"]]
 )
 def test_ctrl_c_is_quiet(arguments: list[str]) -> None:
-    with _hanging_router() as (url, asked):
+    with _hanging_router() as (url, requested):
         command = _milena(*arguments, "--url", url)
-        assert asked.wait(20)
+        assert requested.wait(20)
         command.send_signal(signal.SIGINT)
         out, err = command.communicate(timeout=20)
     assert (command.returncode, out, err) == (130, "", "")
