@@ -360,7 +360,7 @@ def test_libraries_are_imported_where_the_table_says() -> None:
     )
 
 
-def test_the_table_has_nothing_that_nobody_imports() -> None:
+def test_the_table_has_no_unused_entry() -> None:
     complaints(
         f"{library}: nobody at {pattern}"
         for library, patterns in LIBRARIES.items()

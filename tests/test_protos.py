@@ -115,7 +115,7 @@ def test_the_fields_that_others_rely_on(
 @pytest.mark.parametrize(
     "name", ["Get", "Put", "Delete", "List", "Flush", "ListDeadLetters", "ResolveDeadLetters", "Refresh"]
 )
-def test_the_router_may_pass_answers_on_as_they_came(name: str) -> None:
+def test_the_router_may_pass_replies_on_unchanged(name: str) -> None:
     message = f"{name}Response"
     assert fields(ROUTER.message_types_by_name[message]) == fields(CACHE.message_types_by_name[message])
 

@@ -99,7 +99,7 @@ def test_a_forked_process_reads_and_writes_without_the_router() -> None:
         assert read(client, KEYS) == [None, b"two", b"three"], "the parent's connections are as they were"
 
 
-def test_a_forked_process_says_why_it_cannot_ask_the_router() -> None:
+def test_a_forked_process_reports_why_it_cannot_call_the_router() -> None:
     with cluster_of(3, "sync") as harness:
         client = harness.client()
 
@@ -112,7 +112,7 @@ def test_a_forked_process_says_why_it_cannot_ask_the_router() -> None:
         assert in_a_child(child) == 0
 
 
-def test_a_forked_process_follows_keys_whose_owner_is_gone_by_asking_the_other_nodes() -> None:
+def test_a_forked_process_finds_keys_whose_owner_is_gone_through_the_other_nodes() -> None:
     with cluster_of(3, "sync") as harness:
         client = harness.client()
         client.set_many({key: b"v" for key in KEYS})

@@ -156,7 +156,7 @@ async def test_of_eight_that_change_one_version_one_does() -> None:
     await t.stop()
 
 
-async def test_require_refuses_conditional_writes_and_reads_that_write_and_nothing_else() -> None:
+async def test_require_rejects_conditional_writes_and_reads_that_write_and_nothing_else() -> None:
     t = ignoring(mode="require")
     await t.start()
     ack = await t.put("k", b"v")

@@ -77,7 +77,7 @@ def harness(kind: str) -> Iterator[Harness]:
         client.close()
 
 
-def test_what_is_kept_is_read_without_asking_anybody(harness: Harness) -> None:
+def test_a_near_hit_sends_no_request(harness: Harness) -> None:
     harness.keep(KEY)
     harness.cluster.clear_requests()
     for _ in range(5):
@@ -157,7 +157,7 @@ def test_a_node_that_does_not_track_is_not_called_directly(kind: str) -> None:
         client.close()
 
 
-def test_a_closed_client_tells_nothing(harness: Harness) -> None:
+def test_a_closed_client_returns_nothing(harness: Harness) -> None:
     harness.keep(KEY)
     harness.client.close()
     with pytest.raises(FailedPrecondition):

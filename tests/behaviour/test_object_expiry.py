@@ -34,7 +34,7 @@ def in_seconds(t: NodeUnderTest, seconds: float) -> float:
 
 
 @CLASSES
-async def test_what_has_ended_is_there_for_nobody(durability: Durability) -> None:
+async def test_an_expired_object_is_absent_for_every_reader(durability: Durability) -> None:
     t = await started()
     end = in_seconds(t, 5)
     await t.put("k", b"v", durability=durability, expires_at=end)
@@ -66,7 +66,7 @@ async def test_before_its_upload_too(durability: Durability) -> None:
     await t.stop()
 
 
-async def test_a_restart_does_not_forget_the_end() -> None:
+async def test_the_expiry_survives_a_restart() -> None:
     t = await started(delay=1000)
     end = in_seconds(t, 5)
     await t.put("k", b"v", expires_at=end)
@@ -104,7 +104,7 @@ async def test_a_put_without_an_end_takes_it_away(durability: Durability) -> Non
 
 
 @CLASSES
-async def test_a_put_that_has_ended_already_is_a_delete(durability: Durability) -> None:
+async def test_a_put_that_has_expired_already_is_a_delete(durability: Durability) -> None:
     t = await started()
     await t.put("k", b"old", durability="through")
     ack = await t.put("k", b"v", durability=durability, expires_at=in_seconds(t, 0))
@@ -128,7 +128,7 @@ async def test_an_older_value_does_not_come_back() -> None:
     await t.stop()
 
 
-async def test_one_that_nobody_knows_of_neither() -> None:
+async def test_an_expired_put_over_an_unread_object_deletes_it() -> None:
     t = await started()
     t.in_s3("k", b"old")
     await t.put("k", b"new", expires_at=in_seconds(t, 0.5))
@@ -138,7 +138,7 @@ async def test_one_that_nobody_knows_of_neither() -> None:
     await t.stop()
 
 
-async def test_where_s3_has_nothing_it_is_not_asked() -> None:
+async def test_an_expired_put_over_an_absent_object_sends_no_request() -> None:
     t = await started()
     assert await t.outcome("k") == ("miss", None)
     await t.put("k", b"v", expires_at=in_seconds(t, 0.5))
@@ -167,7 +167,7 @@ async def test_an_upload_that_may_have_happened_is_undone() -> None:
 
 
 @pytest.mark.parametrize("policy", ["overwrite", "fail", "keep-both"])
-async def test_somebody_elses_object_is_not_deleted_in_its_place(policy: str) -> None:
+async def test_a_foreign_object_is_not_deleted_in_place_of_an_expired_one(policy: str) -> None:
     t = await started(policy=policy)
     t.in_s3("k", b"old")
     await t.get("k")
@@ -180,7 +180,7 @@ async def test_somebody_elses_object_is_not_deleted_in_its_place(policy: str) ->
     await t.stop()
 
 
-async def test_who_notices_the_end_has_the_object_removed_once() -> None:
+async def test_a_read_that_finds_an_expired_object_has_it_removed_once() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v", in_seconds(t, 5))
     await t.get("k")
@@ -353,7 +353,7 @@ async def test_another_owner_may_have_given_it_an_end_or_taken_it_away() -> None
     assert (await t.get("k", owned_since=3)).entry.value is None
 
 
-async def test_a_write_without_an_answer_may_have_changed_the_end() -> None:
+async def test_a_write_without_a_reply_may_have_changed_the_expiry() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k")
@@ -380,7 +380,7 @@ async def test_a_late_upload_does_not_put_its_end_in_the_place_of_a_later_one() 
     await t.stop()
 
 
-async def test_what_ended_after_it_was_written_over_is_no_conflict() -> None:
+async def test_what_expired_after_it_was_written_over_is_no_conflict() -> None:
     t = await started(policy="fail")
     await t.put("k", b"v", durability="through", expires_at=in_seconds(t, 5))
     await t.put("k", b"w")

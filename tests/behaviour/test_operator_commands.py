@@ -37,7 +37,7 @@ async def test_the_slow_log() -> None:
     assert await client.value(b"SLOWLOG", b"GET") == []
 
 
-async def test_the_slow_log_is_bounded_in_entries_words_and_bytes() -> None:
+async def test_the_slow_log_is_bounded_in_entries_arguments_and_bytes() -> None:
     server = ServerUnderTest()
     client = server.connect()
     client.now(b"CONFIG", b"SET", b"slowlog-log-slower-than", b"0", b"slowlog-max-len", b"2")
@@ -116,7 +116,7 @@ async def test_latency() -> None:
         (b"MEMORY PURGE", b"+OK\r\n"),
     ],
 )
-async def test_what_redis_answers(argv: bytes, reply: bytes) -> None:
+async def test_replies_are_those_of_redis(argv: bytes, reply: bytes) -> None:
     assert ServerUnderTest().connect().now(*argv.split()) == reply
 
 

@@ -54,7 +54,7 @@ async def test_the_first_has_just_taken_the_place_of_another_in_memory() -> None
 
 
 @pytest.mark.parametrize("durability", ["back", "memory"])
-async def test_what_is_written_while_one_that_has_ended_goes_stays(durability: Durability) -> None:
+async def test_what_is_written_while_one_that_has_expired_goes_stays(durability: Durability) -> None:
     t = await started()
     assert (await t.get("k")).entry.value is None  # so S3 need not be asked to delete it
     for seconds in (10, 0.5):

@@ -38,7 +38,7 @@ def lose_the_response_to_a_delete(t: NodeUnderTest, *, after_effect: bool = True
     t.store.reject = lose
 
 
-async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
+async def test_a_put_after_a_delete_whose_response_was_lost() -> None:
     t = await started()
     lose_the_response_to_a_delete(t)
     t.store.write_gate.clear()
@@ -49,7 +49,7 @@ async def test_a_put_after_a_delete_whose_answer_was_lost() -> None:
     await is_uploaded(t, b"2")
 
 
-async def test_a_put_while_a_delete_is_under_way_and_a_crash() -> None:
+async def test_a_put_while_a_delete_is_in_flight_and_a_crash() -> None:
     t = await started()
     t.store.write_gate.clear()
     await t.delete("k")
@@ -61,7 +61,7 @@ async def test_a_put_while_a_delete_is_under_way_and_a_crash() -> None:
     await is_uploaded(t, b"2")
 
 
-async def test_a_put_soon_after_a_delete_and_a_crash_when_the_delete_had_landed() -> None:
+async def test_a_put_soon_after_a_delete_and_a_crash_when_the_delete_had_succeeded() -> None:
     t = await started()
     t.store.write_gate.clear()
     await t.delete("k")
@@ -88,7 +88,7 @@ async def test_a_put_that_a_delete_through_was_about_to_replace_and_a_crash() ->
 
 @pytest.mark.parametrize("after_effect", [True, False])
 @pytest.mark.parametrize("durability", DURABILITIES)
-async def test_a_put_that_must_create_over_a_delete_whose_answer_was_lost(
+async def test_a_put_that_must_create_over_a_delete_whose_response_was_lost(
     durability: Durability, after_effect: bool
 ) -> None:
     t = await started()

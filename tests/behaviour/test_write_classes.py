@@ -35,7 +35,7 @@ async def test_a_write_back_is_acknowledged_from_the_journal_and_read_before_s3_
     assert t.store.count("get") == 0
 
 
-async def test_nothing_is_acknowledged_or_told_before_the_commit_ended() -> None:
+async def test_nothing_is_acknowledged_or_returned_before_the_commit_finished() -> None:
     t = await started()
     t.disk.gate.clear()
     writer = asyncio.create_task(t.put("k", b"v"))
@@ -206,7 +206,7 @@ async def test_memory_over_a_journaled_write_does_not_lose_that_one() -> None:
     assert await t.outcome("k") == ("hit", b"kept")
 
 
-async def test_at_the_limit_a_put_goes_through_and_is_refused_when_s3_is_gone() -> None:
+async def test_at_the_limit_a_put_goes_through_and_is_rejected_when_s3_is_gone() -> None:
     t = await started(dirty_max_bytes=1000, delay=100.0)
     assert (await t.put("a", b"x" * 100)).durability == "back"
     assert (await t.put("b", b"x" * 600)).durability == "through"

@@ -84,7 +84,7 @@ async def test_of_two_records_of_a_key_the_later_one_counts() -> None:
 
 @pytest.mark.parametrize("fault", [Fault.INCOMPLETE, Fault.TIMEOUT])
 @pytest.mark.parametrize("known", [False, True])
-async def test_a_lost_answer_is_no_conflict(known: bool, fault: Fault) -> None:
+async def test_a_lost_response_is_no_conflict(known: bool, fault: Fault) -> None:
     t = await started(policy="fail")
     if known:
         await t.put("k", b"1")
@@ -98,7 +98,7 @@ async def test_a_lost_answer_is_no_conflict(known: bool, fault: Fault) -> None:
     assert t.writeback.results["already"] == 1
 
 
-async def test_a_change_by_somebody_else_is_noticed() -> None:
+async def test_a_change_by_another_writer_is_noticed() -> None:
     t = await started(policy="fail")
     await t.put("k", b"1")
     await t.flush()
@@ -110,7 +110,7 @@ async def test_a_change_by_somebody_else_is_noticed() -> None:
     assert await t.outcome("k") == ("hit", b"2")
 
 
-async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -> None:
+async def test_a_write_that_s3_rejects_for_good_is_kept_and_read_until_it_is_retried() -> None:
     def denied(operation: str, ref: Ref) -> Fault | None:
         return Fault.DENIED if operation == "put" and ref.key == "bad" else None
 
@@ -132,7 +132,7 @@ async def test_what_s3_refuses_for_good_is_kept_and_read_until_it_is_retried() -
     assert len(t.dirty) == 0
 
 
-async def test_a_value_that_the_disk_has_changed_is_neither_told_nor_uploaded() -> None:
+async def test_a_value_that_the_disk_has_changed_is_neither_returned_nor_uploaded() -> None:
     t = await started()
     t.store.down = Fault.CONNECT
     await t.put("k", b"acknowledged")

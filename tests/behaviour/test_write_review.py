@@ -122,7 +122,7 @@ async def test_a_read_is_not_older_than_what_was_acknowledged_before_it_when_a_p
     assert (await reader).entry.value in (b"1", b"2")
 
 
-async def test_a_dead_letter_answers_reads_after_a_restart() -> None:
+async def test_a_dead_letter_serves_reads_after_a_restart() -> None:
     """What makes it a dead letter, a 403 for the key, also makes the look fail that a read waits for."""
     t = await started()
     t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "k" else None
@@ -136,7 +136,7 @@ async def test_a_dead_letter_answers_reads_after_a_restart() -> None:
     assert (await t.get("k")).entry.value == b"v"
 
 
-async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_probe_under_way() -> None:
+async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_probe_in_progress() -> None:
     """While the disk is full `caught_up` looks at `_chores` only, and a probe has them in its hands."""
     t = await started()
     await t.put("j", b"v")
@@ -177,7 +177,7 @@ async def test_flush_returns_when_a_write_through_took_the_place_of_the_entry() 
     assert (await one).remaining == 0
 
 
-async def test_flush_of_a_key_tells_the_truth_after_a_write_through_of_it() -> None:
+async def test_flush_of_a_key_reports_what_is_so_after_a_write_through_of_it() -> None:
     t = await started(delay=100.0)
     await t.put("k", b"1")
     t.store.gate.clear()
@@ -232,14 +232,14 @@ async def test_a_write_that_waits_for_one_whose_caller_gave_up_does_not_spin(
     assert waits < 10, waits
 
 
-async def test_put_is_answered_in_time_when_the_disk_does_not_answer() -> None:
+async def test_put_returns_in_time_when_the_disk_does_not_respond() -> None:
     t = await started()
     t.disk.gate.clear()
     with pytest.raises(DeadlineExceeded):
         await asyncio.wait_for(t.put("k", b"v", timeout=0.05), 0.5)
 
 
-async def test_put_after_the_journal_failed_is_told_so() -> None:
+async def test_put_after_the_journal_failed_raises_its_error() -> None:
     t = await started()
     t.disk.failure = DiskFailed("Input/output error")
     with pytest.raises(Unavailable):
@@ -259,7 +259,7 @@ class CannotRollBack(MemoryDisk):
         await super().roll_back()
 
 
-async def test_a_failure_to_roll_back_stops_the_node_and_tells_the_callers() -> None:
+async def test_a_failure_to_roll_back_stops_the_node_and_fails_the_callers() -> None:
     disk = CannotRollBack(Contents())
     t = await started(disk=disk)
     disk.broken = True
@@ -295,7 +295,7 @@ async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_
 # What is told wrongly.
 
 
-async def test_a_condition_is_not_refused_for_a_copy_that_s3_has_changed_since() -> None:
+async def test_a_condition_is_not_rejected_for_an_entry_that_s3_has_changed_since() -> None:
     t = await started()
     t.in_s3("k", b"1")
     await t.get("k")
@@ -327,7 +327,7 @@ async def test_the_oldest_write_is_found_behind_one_that_took_the_place_of_a_dea
     assert dirty.oldest_since(600.0) == 20.0
 
 
-async def test_the_oldest_write_is_found_after_a_dead_letter_was_revived() -> None:
+async def test_the_oldest_write_is_found_after_a_dead_letter_was_requeued() -> None:
     t = await started(delay=0.0)
     t.store.reject = lambda operation, ref: Fault.DENIED if ref.key == "a" else Fault.CONNECT
     await t.put("a", b"v")
@@ -396,7 +396,7 @@ async def test_a_put_through_does_not_need_the_journals_disk() -> None:
     assert (await t.put("k", b"through", durability="through", timeout=0.3)).durability == "through"
 
 
-async def test_chores_alone_wait_for_company() -> None:
+async def test_deferred_operations_alone_start_no_commit() -> None:
     """One caller that overwrites a key pays for two commits each time, the second for the removal alone."""
     t = await started(delay=1000.0)
     await t.put("k", b"0")
@@ -459,7 +459,7 @@ async def test_what_is_no_matter_of_one_object_makes_no_dead_letter(fault: Fault
     assert len(t.dirty) == 0
 
 
-async def test_an_answer_that_is_not_s3s_leaves_a_doubt_whether_the_write_happened() -> None:
+async def test_a_response_that_is_not_s3s_leaves_the_write_indeterminate() -> None:
     """A gateway said 200 with a page of its own: the object may be there, or not."""
     t = await started()
     t.store.fail(Fault.UNEXPECTED, after_effect=True)
@@ -469,7 +469,7 @@ async def test_an_answer_that_is_not_s3s_leaves_a_doubt_whether_the_write_happen
     assert [operation for operation, _ in t.store.calls] == ["put", "head"]
 
 
-async def test_an_outage_that_refuses_everything_does_not_log_a_line_for_every_key(
+async def test_an_outage_that_rejects_everything_does_not_log_a_line_for_every_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     t = await started(delay=0.0)

@@ -14,7 +14,7 @@ from tests.client.router import router
 from tests.client.scripted import Reply, Script, ScriptedTransport
 
 
-def test_what_operators_ask() -> None:
+def test_requests_of_operators() -> None:
     cluster = MemoryCluster(lambda: 0.0)
     with router(lambda method, request, _: cluster.respond(method, request)) as address, Admin(address) as admin:
         view = admin.nodes()
@@ -63,7 +63,7 @@ def test_dead_letters_are_listed() -> None:
             operator.failed(limit)
 
 
-def test_dead_letters_are_settled_by_key_or_all() -> None:
+def test_dead_letters_are_resolved_by_key_or_all() -> None:
     operator, script = admin(pb.ResolveDeadLettersResponse(resolved=2), bucket="logs")
     assert operator.retry(["k", b"l", "k"]) == 2
     assert operator.drop(all=True) == 2
@@ -101,7 +101,7 @@ def test_flushing_some_keys_or_everything() -> None:
     assert script.timeouts == [1.0, 60.0]
 
 
-def test_a_cluster_in_memory_has_nothing_to_settle() -> None:
+def test_a_cluster_in_memory_has_nothing_to_resolve() -> None:
     operator = Admin(transport=MemoryTransport(MemoryCluster(lambda: 0.0)))
     assert operator.failed() == DeadLetters([], 0)
     assert operator.retry(all=True) == operator.drop(["k"]) == 0

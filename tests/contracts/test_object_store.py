@@ -163,7 +163,7 @@ async def test_an_object_is_stored_read_and_removed(store: ObjectStore, bucket: 
     await store.delete(ref)
 
 
-async def test_a_conditional_get_tells_whether_the_object_changed(store: ObjectStore, bucket: str) -> None:
+async def test_a_conditional_get_says_whether_the_object_changed(store: ObjectStore, bucket: str) -> None:
     ref = Ref(bucket, "k")
     etag = await store.put(ref, b"one")
     assert await store.get(ref, if_none_match=etag, max_bytes=MIB) is Absent.NOT_MODIFIED
@@ -305,7 +305,7 @@ async def test_values_come_back_byte_for_byte(store: ObjectStore, bucket: str, s
     assert type(got.value) is bytes
 
 
-async def test_an_object_over_the_limit_is_refused_with_both_sizes(store: ObjectStore, bucket: str) -> None:
+async def test_an_object_over_the_limit_is_rejected_with_both_sizes(store: ObjectStore, bucket: str) -> None:
     ref = Ref(bucket, "k")
     await store.put(ref, b"x" * 100)
     with pytest.raises(FailedPrecondition, match=r"100 bytes.*99"):
@@ -329,7 +329,7 @@ async def test_a_range_is_read_with_the_size_of_the_whole(
 
 
 @pytest.mark.parametrize("key", ["k", "a//b"])
-async def test_a_range_behind_the_end_is_an_answer_of_its_own(store: ObjectStore, bucket: str, key: str) -> None:
+async def test_a_range_after_the_end_is_an_outcome_of_its_own(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     assert await store.get(ref, byte_range=ByteRange(0, 5), max_bytes=MIB) is Absent.MISSING
     for value, offset in ((b"12345", 5), (b"12345", 100), (b"", 0)):
@@ -338,7 +338,7 @@ async def test_a_range_behind_the_end_is_an_answer_of_its_own(store: ObjectStore
 
 
 @pytest.mark.parametrize("key", ["k", "a//b"])
-async def test_a_range_of_another_version_is_refused(store: ObjectStore, bucket: str, key: str) -> None:
+async def test_a_range_of_another_version_is_rejected(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     first = await store.put(ref, b"0123456789")
     second = await store.put(ref, b"abcdefghij")
@@ -469,7 +469,7 @@ def test_which_keys_obstore_would_alter() -> None:
 
 
 @pytest.mark.parametrize("key", ["k", "/odd/"])
-async def test_a_description_tells_the_time_at_s3(store: ObjectStore, bucket: str, key: str) -> None:
+async def test_a_description_has_the_time_at_s3(store: ObjectStore, bucket: str, key: str) -> None:
     ref = Ref(bucket, key)
     await store.put(ref, b"v")
     info = await store.describe(ref)
@@ -479,7 +479,7 @@ async def test_a_description_tells_the_time_at_s3(store: ObjectStore, bucket: st
     assert abs(info.server_date - expected) < 60
 
 
-async def test_every_answer_tells_the_time_refusals_too(
+async def test_every_response_has_the_time_rejections_too(
     credentials: Credentials, settings: S3Settings, bucket: str
 ) -> None:
     for name, clock in (("absent-bucket", S3Clock()), (bucket, S3Clock())):

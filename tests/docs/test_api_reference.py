@@ -143,7 +143,7 @@ def test_calls_say_which_errors_they_raise() -> None:
         assert expected in (inspect.getdoc(getattr(milena_client.Milena, name)) or ""), name
 
 
-def test_both_clients_document_the_same_methods_in_the_same_words() -> None:
+def test_both_clients_document_the_same_methods_in_the_same_sentences() -> None:
     sync, asynchronous = milena_client.Milena, milena_client.AsyncMilena
     assert {*methods(asynchronous)} == {*methods(sync)} - set(SPECIAL)
     for name in methods(asynchronous):

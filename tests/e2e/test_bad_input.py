@@ -39,7 +39,7 @@ def both(start_cluster: StartCluster) -> Cluster:
     return start_cluster(1, router_env=limit, node_env=limit)
 
 
-def test_keys_and_buckets_that_cannot_be_are_refused_at_both_doors(both: Cluster, s3_proxy: FaultProxy) -> None:
+def test_invalid_keys_and_buckets_are_rejected_at_both_servers(both: Cluster, s3_proxy: FaultProxy) -> None:
     s3_proxy.clear_requests()
     with router_stub(both.address) as router, cache_stub(both.nodes[0].address) as node:
         for stub, kind in ((router, pb), (node, cache_pb)):
@@ -65,7 +65,7 @@ def test_keys_and_buckets_that_cannot_be_are_refused_at_both_doors(both: Cluster
 
 
 @pytest.mark.parametrize("size", [MIB + 1, 5 * MIB, 60 * MIB])
-def test_a_value_over_the_limit_is_refused_with_both_sizes(both: Cluster, s3_proxy: FaultProxy, size: int) -> None:
+def test_a_value_over_the_limit_is_rejected_with_both_sizes(both: Cluster, s3_proxy: FaultProxy, size: int) -> None:
     s3_proxy.clear_requests()
     with router_stub(both.address) as router, cache_stub(both.nodes[0].address) as node:
         for stub, kind in ((router, pb), (node, cache_pb)):
@@ -79,7 +79,7 @@ def test_a_value_over_the_limit_is_refused_with_both_sizes(both: Cluster, s3_pro
         assert m.get("k") == bytes(MIB)
 
 
-def test_an_object_in_the_bucket_over_the_limit_is_refused(both: Cluster, s3: S3Client) -> None:
+def test_an_object_in_the_bucket_over_the_limit_is_rejected(both: Cluster, s3: S3Client) -> None:
     s3.put_object(Bucket=both.bucket, Key="big", Body=bytes(MIB + 1))
     with router_stub(both.address) as router:
         status, details = rejection(lambda: router.Get(pb.GetRequest(key=b"big")))
@@ -91,7 +91,7 @@ def test_an_object_in_the_bucket_over_the_limit_is_refused(both: Cluster, s3: S3
 @pytest.mark.parametrize(
     "address", ["", "host", "host:0", "host:99999", "ftp://host:1", "0.0.0.0:50051", "h ost:1"]
 )
-def test_an_address_that_nobody_can_call_does_not_join(shared_cluster: Cluster, address: str) -> None:
+def test_an_address_that_cannot_be_called_does_not_join(shared_cluster: Cluster, address: str) -> None:
     with router_stub(shared_cluster.address) as router:
         for call in (
             lambda: router.Join(pb.JoinRequest(address=address)),
@@ -207,7 +207,7 @@ def _send(address: str, data: bytes) -> None:
             pass  # reset: that is one way of ending a connection
 
 
-def test_silent_connections_hold_up_nobody(start_cluster: StartCluster) -> None:
+def test_silent_connections_do_not_delay_others(start_cluster: StartCluster) -> None:
     cluster = start_cluster(1)
     (node,) = cluster.nodes
     held = []

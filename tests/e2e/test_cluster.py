@@ -143,7 +143,7 @@ def test_every_metric_that_a_dashboard_or_alert_names_is_there(shared_cluster: C
     assert metrics_named() - names == set()
 
 
-def test_hits_are_reads_that_did_not_ask_s3(
+def test_hits_are_reads_without_a_request_to_s3(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     cluster = start_cluster(1)

@@ -256,7 +256,7 @@ def test_redis_py_hears_of_changed_keys_on_one_resp2_connection(one: Address) ->
 
 
 @PROTOCOLS
-def test_redis_py_asks_about_the_server(one: Address, protocol: int) -> None:
+def test_redis_py_queries_the_server(one: Address, protocol: int) -> None:
     with redis.Redis(
         host=one.host, port=one.port, protocol=protocol, decode_responses=True, client_name="test"
     ) as client:

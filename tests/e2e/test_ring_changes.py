@@ -166,7 +166,7 @@ def test_a_frozen_node_that_comes_back_serves_nothing_from_before(quick: Cluster
         assert _owned(m, keys, frozen)
 
 
-def test_writes_under_way_while_their_keys_move_are_what_is_read_afterwards(
+def test_writes_in_flight_while_their_keys_move_are_read_afterwards(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     cluster = start_cluster(1, node_env=THROUGH)
@@ -237,7 +237,7 @@ def test_an_operator_can_take_a_node_out_and_it_comes_back(quick: Cluster) -> No
         assert m.get("k") == b"v"
 
 
-def test_a_router_that_stops_on_request_answers_what_it_has(quick: Cluster) -> None:
+def test_a_router_that_stops_on_request_finishes_calls_in_flight(quick: Cluster) -> None:
     quick.router.terminate()
     assert quick.router.wait() == 0
     with Milena(quick.address, timeout=1) as m, pytest.raises(Unavailable, match=quick.address):

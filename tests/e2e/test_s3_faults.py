@@ -67,7 +67,7 @@ def test_a_passing_fault_is_not_seen_by_the_reader(one: Cluster, s3_proxy: Fault
 
 
 @pytest.mark.parametrize("fault", REPEATED, ids=str)
-def test_a_lasting_fault_is_unavailable_in_s3s_words_and_never_cached(
+def test_a_lasting_fault_is_unavailable_with_the_text_of_s3_and_never_cached(
     one: Cluster, s3_proxy: FaultProxy, fault: Fault
 ) -> None:
     s3_proxy.inject(fault, method="GET", key="k")
@@ -83,7 +83,7 @@ def test_a_lasting_fault_is_unavailable_in_s3s_words_and_never_cached(
 
 
 @pytest.mark.parametrize(("fault", "status", "word"), FINAL, ids=[word for _, _, word in FINAL])
-def test_what_repeating_cannot_help_is_told_at_once(
+def test_a_fault_that_repeating_cannot_help_is_raised_at_once(
     one: Cluster, s3_proxy: FaultProxy, fault: Fault, status: str, word: str
 ) -> None:
     rule = s3_proxy.inject(fault, key="k")
@@ -119,7 +119,7 @@ def test_a_write_is_acknowledged_only_when_s3_has_it(
     assert s3.get_object(Bucket=one.bucket, Key="k")["Body"].read() == b"newer"
 
 
-def test_a_write_whose_answer_was_lost_is_acknowledged_when_a_look_shows_that_s3_has_it(
+def test_a_write_whose_response_was_lost_is_acknowledged_when_a_head_shows_that_s3_has_it(
     one: Cluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     with Milena(one.address) as m:
@@ -132,7 +132,7 @@ def test_a_write_whose_answer_was_lost_is_acknowledged_when_a_look_shows_that_s3
     assert one.nodes[0].metrics().value("milena_writeback_conflicts_total") == 0
 
 
-def test_a_slow_s3_does_not_hold_up_readers_who_have_a_copy(
+def test_a_slow_s3_does_not_delay_readers_of_cached_entries(
     start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     fresh = {"TTL_SECONDS": "0.2", "GRACE_SECONDS": "0", "REVALIDATE_TIMEOUT_SECONDS": "0.2", "TTL_JITTER": "0"}

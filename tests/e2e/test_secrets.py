@@ -42,7 +42,7 @@ def said(cluster: Cluster) -> str:
 
 
 @pytest.mark.parametrize("way", ["S3 itself", "a proxy"])
-def test_no_planted_secret_is_in_logs_pages_metrics_or_errors(
+def test_no_configured_secret_is_in_logs_pages_metrics_or_errors(
     way: str, start_cluster: StartCluster, s3: S3Client, s3_proxy: FaultProxy
 ) -> None:
     proxy = s3_proxy.endpoint_url.replace("http://", f"http://user:{PASSWORD}@")
@@ -94,7 +94,7 @@ def test_no_planted_secret_is_in_logs_pages_metrics_or_errors(
     assert [secret for secret in SECRETS if secret in everything] == []
 
 
-def test_no_planted_secret_is_in_what_a_node_says_that_does_not_start(start_cluster: StartCluster) -> None:
+def test_no_configured_secret_is_in_the_output_of_a_node_that_does_not_start(start_cluster: StartCluster) -> None:
     cluster = start_cluster(1)
     node = cluster.add_node(
         {

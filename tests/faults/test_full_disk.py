@@ -58,7 +58,7 @@ for room in range(0, 65536, 4096):
 
 
 @pytest.mark.skipif(not full_disk.private(), reason="no tmpfs can be mounted in a namespace of the test's own")
-def test_a_first_start_on_a_full_disk_is_refused_and_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_a_first_start_on_a_full_disk_is_rejected_and_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     ran = subprocess.run(
         [*full_disk.private(), sys.executable, "-c", FIRST_START, str(tmp_path)],
         cwd=ROOT,

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("rejection", poison.REJECTIONS.values(), ids=poison.REJECTIONS)
-def test_what_s3_refuses_is_listed_read_kept_and_keeps_nobody_waiting(tmp_path: Path, rejection: Reply) -> None:
+def test_a_rejected_write_is_listed_read_kept_and_delays_no_other(tmp_path: Path, rejection: Reply) -> None:
     outcome = poison.run(tmp_path, 600, rejection)
     print_samples("poison", outcome.samples())
     assert outcome.history.wrong == []

@@ -21,7 +21,7 @@ def test_writes_go_on_and_all_of_them_are_in_s3_afterwards(tmp_path: Path, hang:
     assert outcome.dirty_entries > 100
 
 
-def test_at_the_limit_writes_are_refused_and_none_falsely_acknowledged(tmp_path: Path) -> None:
+def test_at_the_limit_writes_are_rejected_and_none_falsely_acknowledged(tmp_path: Path) -> None:
     outcome = s3_down.run(tmp_path, seconds=3, keys=400, seed=2, dirty_max="128KiB")
     print_samples("S3 away, and write-back full", outcome.samples())
     assert outcome.right

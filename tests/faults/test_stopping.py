@@ -114,7 +114,7 @@ def test_writes_of_the_class_memory_that_are_lost_are_named(start_system: StartS
     assert system.in_s3() == {"stop/back": b"b", "stop/both": b"kept"}
 
 
-def test_what_s3_refused_remains_and_does_not_hold_up_the_stop(start_system: StartSystem) -> None:
+def test_rejected_writes_remain_and_do_not_delay_the_stop(start_system: StartSystem) -> None:
     system = start_system()
     system.proxy.inject(ACCESS_DENIED, method="PUT", key="stop/7")
     with Milena(system.address) as m:
@@ -130,7 +130,7 @@ def test_what_s3_refused_remains_and_does_not_hold_up_the_stop(start_system: Sta
         assert m.get("stop/7") == VALUES["stop/7"]
 
 
-def test_after_a_kill_nothing_older_is_told_while_s3_cannot_confirm_what_was_acknowledged(
+def test_after_a_kill_nothing_older_is_returned_while_s3_cannot_confirm_what_was_acknowledged(
     start_system: StartSystem,
 ) -> None:
     system = start_system()
@@ -147,7 +147,7 @@ def test_after_a_kill_nothing_older_is_told_while_s3_cannot_confirm_what_was_ack
         assert m.get_many(VALUES) == VALUES
 
 
-def test_a_second_node_on_the_same_journal_is_told_so_and_ends_with_2(start_system: StartSystem) -> None:
+def test_another_node_on_the_same_journal_logs_it_and_exits_with_2(start_system: StartSystem) -> None:
     system = start_system()
     with Milena(system.address) as m:
         m.set_many(VALUES)

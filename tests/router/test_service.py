@@ -42,7 +42,7 @@ def owner_of(router: Router, cache_key: bytes) -> str:
 # ---- get, put, delete, list
 
 
-async def test_a_get_is_the_owners_answer_with_every_field(joined: Router) -> None:
+async def test_a_get_is_the_owners_reply_with_every_field(joined: Router) -> None:
     owner = owner_of(joined, b"a/b")
     joined.nodes[owner].reply = found(b"value", owner)
     reply = await joined.stub.Get(pb.GetRequest(key=b"a/b", metadata_only=True), timeout=SOON)
@@ -107,7 +107,7 @@ async def test_every_spelling_of_the_default_bucket_has_one_owner(joined: Router
         assert reply.node == owner_of(joined, key)
 
 
-async def test_another_buckets_object_is_filed_by_its_own_name(joined: Router) -> None:
+async def test_another_buckets_object_has_a_cache_key_of_its_own(joined: Router) -> None:
     for node in (A, B):
         joined.nodes[node].reply = found(b"", node)
     for number in range(20):
@@ -141,7 +141,7 @@ KEYS = [
 
 @pytest.mark.parametrize(("key", "rule"), KEYS)
 @pytest.mark.parametrize("kind", [pb.GetRequest, pb.PutRequest, pb.DeleteRequest, pb.OwnerRequest])
-async def test_a_bad_key_is_told_its_rule_and_reaches_no_node(
+async def test_the_error_of_a_bad_key_states_the_rule_and_it_reaches_no_node(
     joined: Router, kind: type, key: bytes, rule: str
 ) -> None:
     status, error = await joined.rejection(kind.__name__.removesuffix("Request"), kind(key=key))
@@ -152,14 +152,16 @@ async def test_a_bad_key_is_told_its_rule_and_reaches_no_node(
 
 @pytest.mark.parametrize("bucket", ["Photos", "a", "a/b", "x" * 64, "192.168.0.1", "ü" * 20])
 @pytest.mark.parametrize("kind", [pb.GetRequest, pb.PutRequest, pb.DeleteRequest, pb.OwnerRequest])
-async def test_a_bad_bucket_is_told_its_rule_and_reaches_no_node(joined: Router, kind: type, bucket: str) -> None:
+async def test_the_error_of_a_bad_bucket_states_the_rule_and_it_reaches_no_node(
+    joined: Router, kind: type, bucket: str
+) -> None:
     status, error = await joined.rejection(kind.__name__.removesuffix("Request"), kind(key=b"k", bucket=bucket))
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error).startswith("bucket: ")
     assert joined.requests_at_nodes() == []
 
 
-async def test_a_value_over_the_limit_is_told_both_sizes_and_reaches_no_node(joined: Router) -> None:
+async def test_the_error_of_a_value_over_the_limit_has_both_sizes_and_it_reaches_no_node(joined: Router) -> None:
     request = pb.PutRequest(key=b"k", value=bytes(MAX_VALUE_BYTES + 1))
     status, error = await joined.rejection("Put", request)
     assert status is StatusCode.INVALID_ARGUMENT
@@ -187,7 +189,7 @@ async def test_a_value_over_the_limit_is_told_both_sizes_and_reaches_no_node(joi
         (pb.JoinRequest(address=A, addresses={str(n): "x" for n in range(17)}), "addresses: allowed are 16"),
     ],
 )
-async def test_a_bad_join_is_told_its_rule_and_changes_nothing(
+async def test_the_error_of_a_bad_join_states_the_rule_and_it_changes_nothing(
     router: Router, request_: pb.JoinRequest, rule: str
 ) -> None:
     with pytest.raises(errors.InvalidRequest, match=f"^{rule}"):
@@ -195,7 +197,7 @@ async def test_a_bad_join_is_told_its_rule_and_changes_nothing(
     assert router.leases.ring.epoch == 0
 
 
-async def test_a_bad_leave_is_told_its_rule(router: Router) -> None:
+async def test_the_error_of_a_bad_leave_states_the_rule(router: Router) -> None:
     status, error = await router.rejection("Leave", pb.LeaveRequest(address="nowhere"))
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error).startswith("address: got 'nowhere'; allowed: ")
@@ -243,7 +245,7 @@ async def test_a_lost_node_is_unavailable_and_named_with_the_slot(joined: Router
         (errors.InternalError("a defect"), StatusCode.INTERNAL),
     ],
 )
-async def test_a_nodes_refusal_passes_on_as_it_is(
+async def test_the_rejection_of_a_node_is_passed_on_unchanged(
     joined: Router, reply: MilenaError, status: grpc.StatusCode
 ) -> None:
     joined.nodes[A].reply = joined.nodes[B].reply = reply
@@ -255,7 +257,7 @@ async def test_a_nodes_refusal_passes_on_as_it_is(
 # ---- rate limit
 
 
-async def test_over_the_limit_requests_are_refused_at_once_with_the_time_to_wait() -> None:
+async def test_over_the_limit_requests_are_rejected_at_once_with_the_time_to_wait() -> None:
     async with running_router(rate_limit=4) as router:
         await router.join(A)
         for request in (
@@ -303,7 +305,7 @@ async def test_a_limit_of_0_is_none(joined: Router) -> None:
 # ---- join and leave
 
 
-async def test_a_join_is_answered_with_lease_epoch_and_ring_size(router: Router) -> None:
+async def test_the_reply_to_a_join_has_lease_epoch_and_ring_size(router: Router) -> None:
     reply = await router.stub.Join(pb.JoinRequest(address=A), timeout=SOON)
     epoch = router.leases.ring.epoch
     assert epoch > 0
@@ -325,7 +327,7 @@ async def test_leaving_twice_is_successful_once(joined: Router) -> None:
     assert first.epoch == second.epoch == joined.leases.ring.epoch
 
 
-async def test_a_node_with_another_bucket_is_refused(joined: Router) -> None:
+async def test_a_node_with_another_bucket_is_rejected(joined: Router) -> None:
     status, error = await joined.rejection("Join", pb.JoinRequest(address="node-c:1", default_bucket="videos"))
     assert status is StatusCode.FAILED_PRECONDITION
     assert "S3_BUCKET=videos" in str(error)
@@ -341,7 +343,7 @@ async def test_a_node_is_taken_in_whatever_epoch_it_has_seen(router: Router) -> 
 # ---- showing the ring
 
 
-async def test_nodes_shows_who_is_there(router: Router) -> None:
+async def test_nodes_shows_the_members(router: Router) -> None:
     request = pb.JoinRequest(address=A, node_id="one", weight=2, addresses={"ops": "node-a:9091"})
     await router.stub.Join(request, timeout=SOON)
     router.clock.tick(2)
@@ -368,7 +370,7 @@ async def test_a_restarted_node_is_shown_as_it_is_now(joined: Router) -> None:
     assert (reply.nodes[0].node_id, dict(reply.nodes[0].addresses)) == ("new", {"ops": "x:1"})
 
 
-async def test_owner_shows_whose_a_key_is(joined: Router) -> None:
+async def test_owner_shows_the_owner_of_a_key(joined: Router) -> None:
     reply = await joined.stub.Owner(pb.OwnerRequest(key=b"foo"), timeout=SOON)
     ring = joined.leases.ring
     assert reply == pb.OwnerResponse(
@@ -380,12 +382,12 @@ async def test_owner_shows_whose_a_key_is(joined: Router) -> None:
     )
 
 
-async def test_owner_in_an_empty_ring_is_nobody(router: Router) -> None:
+async def test_owner_in_an_empty_ring_is_none(router: Router) -> None:
     reply = await router.stub.Owner(pb.OwnerRequest(key=b"foo"), timeout=SOON)
     assert (reply.slot, reply.address, reply.successor) == (12182, "", "")
 
 
-async def test_stats_has_every_node_also_one_that_cannot_be_asked(joined: Router) -> None:
+async def test_stats_has_every_node_also_one_that_cannot_be_reached(joined: Router) -> None:
     joined.nodes[A].reply = cache_pb.StatsResponse(
         values={"hits": 3.0}, not_ready="bucket missing"
     ).SerializeToString()
@@ -458,7 +460,7 @@ async def test_a_part_of_a_large_value_takes_room_for_its_own_bytes(joined: Rout
     await eventually(lambda: joined.budget.used == 0)
 
 
-async def test_a_condition_of_a_read_that_can_never_hold_is_refused_by_its_name(joined: Router) -> None:
+async def test_a_condition_of_a_read_that_can_never_hold_is_rejected_by_its_name(joined: Router) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match="if_match"):
         await joined.stub.Get(pb.GetRequest(key=b"k", if_match="\n"), timeout=SOON)
     assert joined.requests_at_nodes() == []

@@ -56,7 +56,7 @@ async def test_a_missing_node_is_shown_until_it_is_written_off() -> None:
         assert ([node.address for node in reply.nodes], [*reply.missing]) == ([A], [])
 
 
-async def test_the_metrics_tell_of_each_missing_node() -> None:
+async def test_the_metrics_have_each_missing_node() -> None:
     async with running_router() as router:
         await router.stub.Join(joining(A), timeout=SOON)
         await router.stub.Join(joining(B, dirty_entries=9, dead_letters=1), timeout=SOON)

@@ -113,7 +113,7 @@ def test_everything_that_stays_up_is_checked() -> None:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_health_check_asks_the_processes_own_port(name: str) -> None:
+def test_the_health_check_uses_the_processes_own_port(name: str) -> None:
     variables = variables_of(name)
     load = environment.router if name == "router" else environment.cache
     url = re.search(r"http://127\.0\.0\.1:\d+/readyz", services()[name]["healthcheck"]["test"][-1])

@@ -152,7 +152,7 @@ async def test_an_observer_that_fails_keeps_no_write_from_its_acknowledgement(
     assert "no room in the archive" in caplog.text
 
 
-async def test_a_write_is_told_after_its_commit_and_no_timer_delays_it(under: Under) -> None:
+async def test_a_write_is_acknowledged_after_its_commit_and_no_timer_delays_it(under: Under) -> None:
     under.disk.gate.clear()
     future = under.write(1)
     await run_ready_tasks()
@@ -170,7 +170,7 @@ async def test_writes_of_one_round_of_the_loop_share_a_commit(under: Under) -> N
     assert under.counts.commits == 1
 
 
-async def test_all_that_waits_when_a_commit_ends_shares_the_next(under: Under) -> None:
+async def test_all_writes_that_wait_when_a_commit_ends_share_the_next(under: Under) -> None:
     notified: list[int] = []
     under.disk.gate.clear()
     futures = [under.write(1)]
@@ -198,7 +198,7 @@ async def test_a_commit_has_no_more_than_so_many_bytes(under: Under, monkeypatch
     assert under.completed == [(number, True) for number in range(1, 7)]
 
 
-async def test_whoever_gives_up_does_not_take_the_write_along(under: Under) -> None:
+async def test_a_caller_that_is_cancelled_does_not_cancel_the_write(under: Under) -> None:
     under.disk.gate.clear()
     futures = [under.write(1), under.write(2)]
     await run_ready_tasks()
@@ -208,7 +208,7 @@ async def test_whoever_gives_up_does_not_take_the_write_along(under: Under) -> N
     assert (under.completed, under.kept()) == ([(1, True), (2, True)], [1, 2])
 
 
-async def test_writes_that_come_in_a_stream_are_all_told_in_order(under: Under) -> None:
+async def test_writes_that_arrive_in_a_stream_are_acknowledged_in_order(under: Under) -> None:
     """As with many callers, each of which writes again when it is told."""
     numbers = iter(range(1, 2001))
 
@@ -225,7 +225,7 @@ async def test_writes_that_come_in_a_stream_are_all_told_in_order(under: Under) 
 # ---- chores
 
 
-async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) -> None:
+async def test_deferred_operations_alone_wait_and_are_then_committed_together(under: Under) -> None:
     await asyncio.gather(under.write(1), under.write(2), under.write(3))
     under.log()
     for number in (3, 1, 2):
@@ -239,7 +239,7 @@ async def test_chores_alone_wait_for_company_and_then_go_together(under: Under) 
     assert under.log() == ["remove 4", "commit"]
 
 
-async def test_chores_ride_with_a_write_and_are_in_the_file_no_later(under: Under) -> None:
+async def test_deferred_operations_are_committed_with_a_write(under: Under) -> None:
     await under.write(1)
     under.log()
     under.release(1)
@@ -251,7 +251,7 @@ async def test_chores_ride_with_a_write_and_are_in_the_file_no_later(under: Unde
     assert under.log() == []
 
 
-async def test_chores_that_come_during_a_commit_go_with_the_next(under: Under) -> None:
+async def test_deferred_operations_that_arrive_during_a_commit_go_with_the_next(under: Under) -> None:
     under.disk.gate.clear()
     first = under.write(1)
     await run_ready_tasks()
@@ -297,7 +297,7 @@ async def test_a_key_is_not_let_go_when_the_disk_is_full_or_failed(under: Under)
     assert not await under.journal.has_released(b"key"), "also not when it is asked afterwards"
 
 
-async def test_settled_leaves_nothing_waiting(under: Under) -> None:
+async def test_the_sync_barrier_leaves_nothing_waiting(under: Under) -> None:
     under.write(1)
     under.release(7)
     await under.journal.sync_barrier()
@@ -405,7 +405,7 @@ async def test_a_value_that_never_fits_does_not_make_the_disk_full_for_others(un
     assert under.kept() == [2, 4]
 
 
-async def test_chores_of_a_commit_that_did_not_fit_are_done_later_in_their_order(under: Under) -> None:
+async def test_deferred_operations_of_a_commit_that_did_not_fit_are_done_later_in_their_order(under: Under) -> None:
     await asyncio.gather(under.write(1), under.write(2))
     under.disk.capacity = 0
     under.release(1)
@@ -448,7 +448,7 @@ async def test_those_that_came_during_a_commit_that_did_not_fit_are_tried(under:
     assert not under.journal.full
 
 
-async def test_settled_and_close_do_not_wait_until_there_is_room(under: Under) -> None:
+async def test_the_sync_barrier_and_close_do_not_wait_until_there_is_room(under: Under) -> None:
     under.disk.capacity = 0
     with pytest.raises(JournalFull):
         await under.write(1)
@@ -498,7 +498,7 @@ async def test_a_failed_put_ends_it(under: Under) -> None:
     await check_failed(under, [under.write(1), under.write(2)], "not above")
 
 
-async def test_an_error_that_nobody_foresaw_ends_it(under: Under) -> None:
+async def test_an_unexpected_error_ends_it(under: Under) -> None:
     def defect(_: object) -> None:
         raise ZeroDivisionError("a chore")
 
@@ -523,7 +523,7 @@ async def test_a_probe_that_fails_ends_it(under: Under) -> None:
     await check_failed(under, [], "Input/output error")
 
 
-async def test_a_disk_that_does_not_answer_is_told_in_time_and_may_still_do_it(
+async def test_a_disk_that_does_not_respond_is_reported_in_time_and_may_still_do_it(
     under: Under, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "STUCK_SECONDS", 0.01)

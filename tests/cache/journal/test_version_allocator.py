@@ -49,7 +49,7 @@ def test_an_ownership_of_a_newer_epoch_takes_it_along_and_an_older_one_does_not_
     assert node.seq == 7
 
 
-def test_a_newer_epoch_is_to_be_noted_at_once_and_is_there_after_a_restart() -> None:
+def test_a_newer_epoch_is_to_be_recorded_at_once_and_is_there_after_a_restart() -> None:
     node = Versions(0.0, {"epoch": "10"})
     node.metadata()
     assert not node.due
@@ -73,7 +73,7 @@ def test_what_there_is_already_is_exceeded() -> None:
     assert node.next(0) == Version(12, 502)
 
 
-def test_the_notes_are_due_at_the_start_and_again_half_a_block_later() -> None:
+def test_the_metadata_are_due_at_the_start_and_again_half_a_block_later() -> None:
     node = Versions(WALL, {})
     assert node.due
     first = node.seq

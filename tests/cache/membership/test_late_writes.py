@@ -48,7 +48,7 @@ def harness() -> Harness:
     return Harness()
 
 
-async def test_nobody_is_told_of_what_has_not_moved(harness: Harness) -> None:
+async def test_a_write_whose_slot_has_not_moved_sends_no_notification(harness: Harness) -> None:
     assert harness.moved.wrote(FOO, 1) is None
     harness.ownership.update(ring(ME, epoch=2))
     harness.moved.ring_changed()
@@ -56,7 +56,9 @@ async def test_nobody_is_told_of_what_has_not_moved(harness: Harness) -> None:
     assert harness.others.notifications == []
 
 
-async def test_a_write_that_ends_after_its_slot_moved_is_told_before_it_is_acknowledged(harness: Harness) -> None:
+async def test_a_write_that_ends_after_its_slot_moved_is_notified_before_it_is_acknowledged(
+    harness: Harness,
+) -> None:
     harness.halves()
     telling = harness.moved.wrote(FOO, 1)
     assert telling is not None
@@ -64,7 +66,9 @@ async def test_a_write_that_ends_after_its_slot_moved_is_told_before_it_is_ackno
     assert harness.others.notifications == [("127.0.0.1:50062", FOO)]
 
 
-async def test_a_write_that_ended_just_before_the_node_knew_is_told_when_it_does(harness: Harness) -> None:
+async def test_a_write_that_ended_just_before_the_node_knew_of_the_move_is_notified_when_it_does(
+    harness: Harness,
+) -> None:
     for key in (FOO, BAR, FOO):
         assert harness.moved.wrote(key, 1) is None
     harness.halves()
@@ -107,7 +111,7 @@ async def test_an_owner_that_cannot_be_reached_is_tried_again_and_then_the_log_s
     assert harness.moved.notified == 1
 
 
-async def test_a_write_from_before_a_restart_is_told_to_who_has_the_slot_now(harness: Harness) -> None:
+async def test_a_write_from_before_a_restart_is_notified_to_the_present_owner_of_the_slot(harness: Harness) -> None:
     harness.halves()
     telling = harness.moved.wrote(FOO, UNCONFIRMED)
     assert telling is not None
@@ -115,7 +119,7 @@ async def test_a_write_from_before_a_restart_is_told_to_who_has_the_slot_now(har
     assert harness.others.notifications[-1] == ("127.0.0.1:50062", FOO)
 
 
-async def test_a_write_from_before_a_restart_is_told_when_the_ring_is_known(harness: Harness) -> None:
+async def test_a_write_from_before_a_restart_is_notified_when_the_ring_is_known(harness: Harness) -> None:
     harness.ownership = Ownership(ME)
     harness.moved = LateWriteInvalidation(harness.ownership, harness.others.invalidate, harness.clock)
     assert harness.moved.wrote(FOO, UNCONFIRMED) is None

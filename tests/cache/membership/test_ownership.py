@@ -53,7 +53,7 @@ def test_an_owner_that_does_not_speak_redis_cannot_be_named() -> None:
         ownership.owned_since(KEY)
 
 
-def test_a_slot_that_nobody_owns() -> None:
+def test_a_slot_without_an_owner() -> None:
     ownership = Ownership(ME.address)
     assert not ownership.update(known(9, (0, SLOT - 1, OTHER, 4))), "it has no slots, as before"
     with pytest.raises(NoNodes, match=f"slot {SLOT}"):

@@ -135,7 +135,9 @@ async def test_a_lease_that_is_not_renewed_ends_on_the_nodes_own_clock() -> None
     harness.task.cancel()
 
 
-async def test_leaving_tells_the_router_and_a_deaf_router_is_no_obstacle(caplog: pytest.LogCaptureFixture) -> None:
+async def test_leaving_notifies_the_router_and_an_unresponsive_router_is_no_obstacle(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     harness = Harness()
     await run_ready_tasks()
     harness.task.cancel()
@@ -152,7 +154,9 @@ async def test_leaving_tells_the_router_and_a_deaf_router_is_no_obstacle(caplog:
     assert "could not leave router" in caplog.text
 
 
-async def test_a_bucket_that_cannot_be_used_is_told_once_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bucket_that_cannot_be_used_is_logged_once_for_each_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     clock, store = FakeClock(), MemoryStore()
     watch = BucketCheck(store, "bucket", clock, lambda: 1.0)

@@ -63,7 +63,7 @@ async def test_reads_of_the_same_and_an_upload_are_no_changes() -> None:
     await t.stop()
 
 
-async def test_every_way_to_another_answer_is_told() -> None:
+async def test_every_way_to_another_value_is_notified() -> None:
     t = NodeUnderTest(max_entries=2)
     notified = followed(t)
 
@@ -101,7 +101,7 @@ async def test_every_way_to_another_answer_is_told() -> None:
     assert returns(), "deleted"
 
 
-async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
+async def test_a_drop_by_an_operator_and_a_conflict_are_notified() -> None:
     t = NodeUnderTest(mode="back", policy="keep-both")
     await t.start()
     t.in_s3("k", b"theirs")
@@ -122,7 +122,7 @@ async def test_what_an_operator_drops_and_a_conflict_are_told() -> None:
     await t.stop()
 
 
-def test_ends_are_told_when_they_are_due_and_no_more_of_them_kept_than_there_is_room_for() -> None:
+def test_expiries_are_notified_when_they_are_due_and_the_number_kept_is_bounded() -> None:
     feed = ChangeFeed(max_expiries=2)
     notified: list[bytes] = []
     feed.on_change = notified.append
@@ -138,7 +138,7 @@ def test_ends_are_told_when_they_are_due_and_no_more_of_them_kept_than_there_is_
     assert feed.due(100.0) == 0
 
 
-def test_without_anybody_who_follows_nothing_is_kept() -> None:
+def test_without_followers_nothing_is_kept() -> None:
     feed = ChangeFeed()
     feed.notify(b"k")
     assert feed.due(100.0) == 0

@@ -56,7 +56,7 @@ async def test_an_idle_node_finds_out_that_s3_is_down_and_that_it_is_back(caplog
     harness.task.cancel()
 
 
-async def test_a_busy_node_asks_for_nothing_more() -> None:
+async def test_a_busy_node_sends_no_probe() -> None:
     harness = Harness()
     for _ in range(20):
         await harness.origin.head(KEY)
@@ -88,7 +88,7 @@ async def test_one_object_that_always_fails_is_no_outage() -> None:
     harness.task.cancel()
 
 
-async def test_an_answer_that_refuses_one_object_is_an_answer() -> None:
+async def test_a_response_that_rejects_one_object_is_a_response() -> None:
     harness = Harness()
     for _ in range(20):
         harness.store.down = Fault.DENIED

@@ -59,7 +59,7 @@ async def test_an_attempt_that_may_succeed_later_is_repeated_with_growing_pauses
     assert harness.origin.counts.bytes_read == 1
 
 
-async def test_after_the_last_attempt_the_failure_is_told() -> None:
+async def test_after_the_last_attempt_the_failure_is_raised() -> None:
     harness = Harness(retries=2)
     harness.store.down = harness.fresh.down = Fault.CONNECT
     task = asyncio.create_task(harness.get())
@@ -89,7 +89,7 @@ async def test_writes_are_not_repeated() -> None:
     assert [operation for operation, _ in harness.store.calls] == ["put", "head"]
 
 
-async def test_requests_in_hand_are_limited() -> None:
+async def test_requests_in_flight_are_limited() -> None:
     harness = Harness(concurrency=2)
     harness.store.gate.clear()
     tasks = [asyncio.create_task(harness.get()) for _ in range(5)]
@@ -142,7 +142,7 @@ async def test_a_pause_between_attempts_holds_no_place() -> None:
     assert await waiting is Absent.MISSING
 
 
-async def test_every_answer_is_counted_by_its_code() -> None:
+async def test_every_response_is_counted_by_its_code() -> None:
     harness = Harness()
     await harness.get()
     await harness.origin.put(REF, b"v", inf)
@@ -170,7 +170,7 @@ async def test_every_answer_is_counted_by_its_code() -> None:
 
 
 @pytest.mark.parametrize("operation", ["get", "head", "look", "list", "bucket"])
-async def test_a_read_that_is_not_being_answered_is_sent_once_more_on_a_fresh_connection(operation: str) -> None:
+async def test_a_read_without_a_response_is_sent_once_more_on_a_fresh_connection(operation: str) -> None:
     harness = Harness(hedge_after=0.001)
     harness.in_s3(b"v")
     harness.store.gate.clear()
@@ -210,7 +210,7 @@ async def test_a_transfer_that_has_begun_is_left_alone_however_long_it_takes() -
     assert harness.fresh.calls == []
 
 
-async def test_the_first_of_two_answers_counts_and_the_connections_are_kept_if_it_is_the_first_request() -> None:
+async def test_the_first_of_two_responses_counts_and_the_connections_are_kept_if_it_is_the_first_request() -> None:
     harness = Harness(hedge_after=0.001)
     harness.in_s3(b"v")
     harness.store.gate.clear()
@@ -246,7 +246,7 @@ async def test_two_requests_that_both_fail_are_one_attempt_that_failed() -> None
         await reading
 
 
-async def test_a_refusal_is_an_answer_and_ends_both_requests() -> None:
+async def test_a_rejection_is_a_response_and_ends_both_requests() -> None:
     harness = Harness(hedge_after=0.001)
     harness.store.gate.clear()
     harness.fresh.fail(Fault.DENIED)

@@ -106,7 +106,7 @@ async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> No
         (10_000, 1, 1),
     ],
 )
-def test_clients_of_the_redis_door_leave_descriptors_for_the_rest(
+def test_clients_of_the_resp_server_leave_descriptors_for_the_rest(
     wanted: int, open_files: int, allowed: int
 ) -> None:
     assert allowed_connections(wanted, open_files, 64) == allowed

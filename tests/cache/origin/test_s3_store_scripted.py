@@ -266,7 +266,7 @@ async def test_a_body_that_ends_with_the_connection_is_as_long_as_a_head_says(
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("operation", ["put", "create", "replace"])
-async def test_a_put_that_is_answered_without_an_etag_may_have_happened(
+async def test_a_put_whose_response_has_no_etag_may_have_happened(
     operation: str, key: str, store: S3, server: ScriptedS3
 ) -> None:
     server.reply = lambda request: html(200)
@@ -297,7 +297,7 @@ async def test_a_page_in_an_objects_place_is_no_value(key: str, store: S3, serve
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("size", [64, MIB])
-async def test_a_value_that_is_not_what_its_etag_names_is_refused(
+async def test_a_value_that_is_not_what_its_etag_names_is_rejected(
     size: int, key: str, store: S3, server: ScriptedS3, caplog: pytest.LogCaptureFixture
 ) -> None:
     ref, value = Ref("bucket", key), b"A" * size
@@ -399,7 +399,7 @@ async def test_the_region_of_a_bucket_is_learnt_once(
 
 
 @pytest.mark.parametrize("rejection", [error(301, "PermanentRedirect"), error(400, "AuthorizationHeaderMalformed")])
-async def test_a_region_that_s3_does_not_name_is_refused_clearly(
+async def test_a_region_that_s3_does_not_name_is_rejected_clearly(
     rejection: Scripted, store: S3, server: ScriptedS3
 ) -> None:
     server.reply = lambda request: rejection

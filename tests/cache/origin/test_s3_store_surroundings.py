@@ -146,7 +146,7 @@ async def test_a_request_whose_credentials_have_expired_is_made_once_more_with_n
 
 
 @KEYS
-async def test_credentials_that_s3_refuses_for_good_are_not_fetched_again_and_again(
+async def test_credentials_that_s3_rejects_for_good_are_not_fetched_again_and_again(
     key: str, settings: S3Settings, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     source = Rotating(settings)
@@ -163,7 +163,7 @@ async def test_credentials_that_s3_refuses_for_good_are_not_fetched_again_and_ag
 
 
 @KEYS
-async def test_credentials_with_a_line_end_inside_are_refused_without_being_shown(
+async def test_credentials_with_a_line_end_inside_are_rejected_without_being_shown(
     key: str, settings: S3Settings, bucket: str
 ) -> None:
     frozen = SimpleNamespace(access_key="AKIAX", secret_key=SECRET, token=f"{SECRET}\nrest")

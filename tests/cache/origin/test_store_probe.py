@@ -99,7 +99,7 @@ async def test_another_order_of_listings_is_broken() -> None:
     assert (await Harness(Utf16(BUCKET)).states())[Capability.LISTING] is State.BROKEN
 
 
-async def test_a_bucket_that_takes_no_writes_leaves_all_unknown_and_is_not_asked_again() -> None:
+async def test_a_bucket_that_takes_no_writes_leaves_all_unknown_and_is_not_probed_again() -> None:
     store = MemoryStore(BUCKET)
     store.reject = lambda operation, _: Fault.DENIED if operation in ("put", "copy", "delete") else None
     harness = Harness(store)

@@ -132,7 +132,7 @@ async def test_a_dirty_delete_of_any_node_is_not_listed_by_any_other() -> None:
 
 @pytest.mark.parametrize("durability", ["back", "memory", "through"])
 @pytest.mark.parametrize("looks", [0, 1])
-async def test_a_delete_that_another_node_uploads_while_s3_is_asked_is_not_listed(
+async def test_a_delete_that_another_node_uploads_while_s3_is_queried_is_not_listed(
     looks: int, durability: Durability
 ) -> None:
     async with ClusterUnderTest() as cluster:
@@ -180,7 +180,7 @@ async def test_another_bucket_is_not_taken_for_the_default_one() -> None:
         assert await cluster.listed() == sorted(KEYS[:6])
 
 
-async def test_an_owner_that_cannot_be_asked_fails_the_listing_of_its_keys_and_is_named() -> None:
+async def test_an_owner_that_cannot_be_reached_fails_the_listing_of_its_keys_and_is_named() -> None:
     async with ClusterUnderTest() as cluster:
         cluster.failing["resp-" + NODES[1]] = NodeLost("node 2 cannot be reached: refused")
         cluster.in_s3(*(key for key in KEYS if cluster.owner_address(key) != NODES[1]))
@@ -206,7 +206,7 @@ async def test_a_node_without_a_ring_lists_what_it_knows() -> None:
         assert await cluster.listed() == sorted(KEYS[6:])
 
 
-async def test_a_slot_that_moves_while_s3_is_asked_has_s3_asked_again() -> None:
+async def test_a_slot_that_moves_while_s3_is_queried_has_s3_queried_again() -> None:
     """Its new owner cannot say what the old one has deleted and uploaded meanwhile."""
     async with ClusterUnderTest() as cluster:
         cluster.in_s3(*KEYS)
@@ -249,7 +249,7 @@ async def test_rings_that_never_agree_end_with_an_error_at_the_deadline() -> Non
             await listing
 
 
-async def test_more_uploads_at_another_node_than_it_notes_have_s3_asked_again(
+async def test_more_uploads_at_another_node_than_it_records_have_s3_queried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recent_uploads, "MAX_KEYS", 2)
@@ -286,7 +286,7 @@ async def test_a_listing_whose_node_does_not_come_back_is_forgotten_when_its_tim
         assert peers.end_listing(number, []) == []
 
 
-async def test_only_so_many_listings_are_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_recorded_listings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer_listings, "MAX_LISTINGS", 2)
     monkeypatch.setattr(peer_listings, "MAX_KEYS", 2)
     async with ClusterUnderTest() as cluster:

@@ -45,7 +45,7 @@ async def test_of_many_at_once_none_is_lost(durability: Durability) -> None:
 
 
 @CLASSES
-async def test_of_many_who_want_to_be_first_one_is(durability: Durability) -> None:
+async def test_of_many_concurrent_creations_one_succeeds(durability: Durability) -> None:
     t = await started(durability)
     before = await asyncio.gather(*(t.modify("k", put_new) for _ in range(20)))
     assert [modified.ack is not None for modified in before].count(True) == 1
@@ -69,7 +69,7 @@ async def test_other_writes_come_before_or_after_and_not_in_between(durability: 
     await t.stop()
 
 
-async def test_somebody_elses_write_is_not_overwritten() -> None:
+async def test_a_write_by_another_writer_is_not_overwritten() -> None:
     t = await started("through")
     t.in_s3("k", b"1")
     await t.get("k")
@@ -124,7 +124,7 @@ async def test_an_end_is_set_moved_and_taken_away(durability: Durability) -> Non
     await t.stop()
 
 
-async def test_who_gives_up_is_told_and_what_was_begun_goes_on() -> None:
+async def test_a_caller_that_times_out_gets_an_error_and_the_write_goes_on() -> None:
     t = await started("through")
     await t.put("k", b"1")
     t.store.write_gate.clear()
@@ -146,7 +146,7 @@ async def test_what_cannot_be_read_is_not_written() -> None:
     await t.stop()
 
 
-async def test_a_conflict_that_no_round_ends_is_told_and_not_tried_without_end() -> None:
+async def test_a_conflict_that_no_round_resolves_is_raised_after_a_bounded_number() -> None:
     """A dirty write with a condition, somebody else's object in S3, and a change that has to go through S3."""
     t = await started("memory")
     await t.put("k", b"1", durability="through")

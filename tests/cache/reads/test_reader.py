@@ -61,7 +61,7 @@ async def test_a_put_clears_the_memory_of_a_missing_key() -> None:
     assert await t.outcome("k") == ("hit", b"v")
 
 
-async def test_in_grace_the_copy_is_served_while_s3_is_asked_once() -> None:
+async def test_in_grace_the_entry_is_served_while_s3_is_queried_once() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"old")
     await t.get("k")
@@ -135,7 +135,7 @@ async def test_a_reader_that_gives_up_cancels_nothing_for_the_others() -> None:
     assert await t.outcome("k") == ("hit", b"v")
 
 
-async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
+async def test_an_error_reaches_all_waiters_and_no_later_caller() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     t.store.gate.clear()
@@ -148,7 +148,7 @@ async def test_an_error_reaches_all_who_wait_and_nobody_after_them() -> None:
     assert await t.outcome("k") == ("miss", b"v")
 
 
-async def test_a_cold_read_that_s3_does_not_answer_ends_within_its_time() -> None:
+async def test_a_cold_read_without_a_response_of_s3_ends_within_its_timeout() -> None:
     t = NodeUnderTest()
     t.store.gate.clear()
     with pytest.raises(OriginUnavailable, match=f"s3://{BUCKET}/k.*no answer within 0.01 s"):
@@ -184,7 +184,7 @@ async def test_each_fault_of_s3_has_its_error_and_is_not_cached(fault: Fault, er
     assert await t.outcome("k") == ("miss", b"v")
 
 
-async def test_one_lost_answer_does_not_make_a_key_unreadable_for_those_who_come_later() -> None:
+async def test_one_lost_response_does_not_make_a_key_unreadable_for_later_callers() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     t.store.gate.clear()
@@ -197,7 +197,7 @@ async def test_one_lost_answer_does_not_make_a_key_unreadable_for_those_who_come
     assert await t.outcome("k") == ("hit", b"v")
 
 
-async def test_of_two_reads_of_a_late_flight_only_the_one_that_answers_first_is_kept() -> None:
+async def test_of_two_reads_of_a_late_fetch_only_the_first_to_return_is_kept() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"old")
     t.store.read_gate.clear()
@@ -258,7 +258,7 @@ async def test_a_copy_is_served_on_errors_no_longer_than_allowed() -> None:
         await t.get("k")
 
 
-async def test_a_refusal_by_s3_is_told_and_not_hidden_by_a_copy() -> None:
+async def test_a_rejection_by_s3_is_raised_and_not_hidden_by_an_entry() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k")
@@ -268,7 +268,7 @@ async def test_a_refusal_by_s3_is_told_and_not_hidden_by_a_copy() -> None:
         await t.get("k")
 
 
-async def test_after_an_outage_a_refusal_by_s3_is_told_too() -> None:
+async def test_after_an_outage_a_rejection_by_s3_is_raised_too() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"v")
     await t.get("k")
@@ -312,7 +312,7 @@ async def test_an_object_over_the_byte_budget_is_served_and_not_kept() -> None:
     assert (await t.get("k")).entry.value == b"y" * 3000
 
 
-async def test_an_object_over_the_value_limit_is_refused_with_both_sizes() -> None:
+async def test_an_object_over_the_value_limit_is_rejected_with_both_sizes() -> None:
     t = NodeUnderTest(max_value_bytes=10)
     t.in_s3("k", b"x" * 11)
     with pytest.raises(FailedPrecondition, match=r"11 bytes.*10"):
@@ -326,7 +326,7 @@ async def test_an_object_over_the_value_limit_is_refused_with_both_sizes() -> No
 # What else a request can ask.
 
 
-async def test_existence_is_answered_without_reading_the_value() -> None:
+async def test_existence_is_checked_without_reading_the_value() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"value")
     for key, found, size in (("k", b"", 5), ("absent", None, 0)):
@@ -338,7 +338,7 @@ async def test_existence_is_answered_without_reading_the_value() -> None:
     assert (reply.outcome, got) == ("hit", 5)
 
 
-async def test_existence_too_is_told_from_a_copy_when_s3_fails() -> None:
+async def test_existence_too_is_served_from_an_entry_when_s3_fails() -> None:
     t = NodeUnderTest()
     t.in_s3("k", b"value")
     await t.get("k")
@@ -414,7 +414,7 @@ async def test_listing_hides_the_nodes_prefix_and_pages() -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"x" * 1025, b"a\x00", b"\xff"])
-async def test_a_prefix_that_no_key_can_have_is_refused(prefix: bytes) -> None:
+async def test_a_prefix_that_no_key_can_have_is_rejected(prefix: bytes) -> None:
     t = NodeUnderTest()
     with pytest.raises(InvalidRequest, match="prefix"):
         await t.node.list("", prefix, "", 10, 1)

@@ -75,7 +75,7 @@ async def test_a_read_that_began_before_is_not_kept() -> None:
         assert await t.outcome("k") == ("miss", b"new")
 
 
-async def test_those_who_follow_keys_are_told() -> None:
+async def test_followers_of_keys_are_notified() -> None:
     t = NodeUnderTest()
     t.in_s3("a/k", b"v")
     await t.get("a/k")
@@ -101,7 +101,7 @@ async def test_a_prefix_is_of_one_bucket_and_of_bytes() -> None:
         assert list(filter(buckets.files_below(bucket, prefix), keys)) == expected
 
 
-async def test_others_have_their_turn_while_many_keys_are_refreshed() -> None:
+async def test_other_tasks_run_while_many_keys_are_refreshed() -> None:
     t = NodeUnderTest(max_entries=10**5, max_bytes=10**9)
     for number in range(5 * COMPARED_AT_ONCE):
         await t.get(f"k{number}")

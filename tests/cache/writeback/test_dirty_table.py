@@ -31,7 +31,7 @@ def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any)
     )
 
 
-def test_what_is_known_of_s3_and_of_the_upload_under_way_passes_to_the_next_write() -> None:
+def test_what_is_known_of_s3_and_of_the_upload_in_flight_passes_to_the_next_write() -> None:
     dirty = Dirty(MOST, MOST)
     old = entry(1, base='"e"')
     assert dirty.replace(old) is None
@@ -127,7 +127,7 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
     assert (dirty.keeping_bytes, dirty.memory_bytes, dirty.bytes) == (0, 0, 0)
 
 
-def test_a_revived_dead_letter_starts_anew() -> None:
+def test_a_requeued_dead_letter_starts_anew() -> None:
     dirty = Dirty(MOST, MOST)
     dirty.replace(rejected := entry(1))
     rejected.upload.failures = 3

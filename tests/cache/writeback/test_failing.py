@@ -79,7 +79,7 @@ class Hanging:
 
 @pytest.mark.parametrize("concurrency", [1, 2, 8])
 @pytest.mark.parametrize("keys", [1, 2, 10, 30])
-async def test_keys_that_get_no_answer_do_not_delay_others(keys: int, concurrency: int) -> None:
+async def test_keys_that_get_no_response_do_not_delay_others(keys: int, concurrency: int) -> None:
     t = await started(concurrency=concurrency)
     Hanging(t, 10.0)
     for number in range(keys):

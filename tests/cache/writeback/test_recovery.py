@@ -161,7 +161,7 @@ async def check_withheld(t: NodeUnderTest, key: str) -> None:
     assert ("put", key) not in t.store.calls
 
 
-async def test_a_damaged_value_is_a_dead_letter_that_refuses_reads(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_value_is_a_dead_letter_that_rejects_reads(caplog: pytest.LogCaptureFixture) -> None:
     disk = disk_with(record(1, "a", b"1"), record(2, "k", b"value"), record(3, "z", b"3"))
     flip(disk, 2, IN_VALUE)
     t = NodeUnderTest(mode="back", disk=disk)
@@ -247,7 +247,7 @@ async def test_a_value_that_is_damaged_after_the_start_is_found_when_it_is_read(
     assert t.dirty.damaged == 1
 
 
-async def test_a_record_without_a_key_is_set_aside_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_record_without_a_key_is_quarantined_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     disk = disk_with(*(record(number, f"k{number}", b"%d" % number) for number in range(1, 5)))
     flip(disk, 2, IN_KEY)
     disk.committed.records[FIRST + 3] = disk.committed.records[FIRST + 3][:30]
@@ -288,7 +288,7 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
 # ---- refused
 
 
-async def test_refusals_survive_and_answer_reads() -> None:
+async def test_rejections_survive_and_serve_reads() -> None:
     t = await started(MemoryDisk())
     t.store.reject = lambda operation, ref: Fault.DENIED if (operation, ref.key) == ("put", "k") else None
     await t.put("k", b"refused")

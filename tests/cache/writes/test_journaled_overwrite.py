@@ -48,7 +48,7 @@ async def test_what_waits_for_its_upload_in_memory_takes_another_value() -> None
     await t.stop()
 
 
-async def test_who_asks_for_more_gets_more() -> None:
+async def test_an_overwrite_with_a_stronger_class_is_durable() -> None:
     t = await started("back")
     await t.put("k", b"1", durability="memory")
     assert not overwritten(t, b"2")
@@ -106,7 +106,7 @@ async def test_a_delete_and_a_write_on_a_condition_are_decided_the_long_way() ->
     await t.stop()
 
 
-async def test_a_dead_letter_is_revived_the_long_way() -> None:
+async def test_a_dead_letter_is_requeued_by_the_full_path() -> None:
     t = await started()
     t.store.reject = lambda operation, ref: Fault.DENIED if operation == "put" else None
     await t.put("k", b"1")
@@ -131,7 +131,7 @@ async def test_what_is_from_an_earlier_ownership_or_in_doubt_is_not_taken_over()
     await t.stop()
 
 
-async def test_whose_turn_it_is_comes_first() -> None:
+async def test_an_overwrite_does_not_overtake_an_earlier_write() -> None:
     t = await started()
     await t.put("k", b"1")
     async with t.writes.lock(b"k", SOON):

@@ -50,7 +50,7 @@ async def test_in_the_class_memory_it_is_acknowledged_at_once() -> None:
     await t.stop()
 
 
-async def test_otherwise_when_it_is_as_safe_as_was_asked_for() -> None:
+async def test_otherwise_when_it_is_as_durable_as_requested() -> None:
     t = await started()
     t.disk.gate.clear()
     begun = begin(t, b"v")
@@ -91,14 +91,14 @@ async def test_where_the_journal_has_no_room_it_goes_through() -> None:
     await t.stop()
 
 
-async def test_a_value_that_is_too_large_is_refused_at_once() -> None:
+async def test_a_value_that_is_too_large_is_rejected_at_once() -> None:
     t = await started()
     with pytest.raises(InvalidRequest):
         begin(t, bytes(101))
     await t.stop()
 
 
-async def test_a_disk_that_does_not_answer_is_told() -> None:
+async def test_a_disk_that_does_not_respond_is_reported() -> None:
     t = await started()
     t.disk.gate.clear()
     with pytest.raises(DeadlineExceeded):
@@ -109,7 +109,7 @@ async def test_a_disk_that_does_not_answer_is_told() -> None:
     await t.stop()
 
 
-async def test_who_gives_up_cancels_nothing() -> None:
+async def test_a_cancelled_caller_cancels_no_write() -> None:
     t = await started()
     for value, durability in ((b"v", "back"), (b"w", "through")):
         begun = begin(t, value, durability)  # type: ignore[arg-type]
@@ -123,7 +123,7 @@ async def test_who_gives_up_cancels_nothing() -> None:
     await t.stop()
 
 
-async def test_nobody_has_to_wait_for_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_failure_of_a_write_that_is_not_awaited_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     t = await started()
     begin(t, b"v", if_match=etag_of(b"another"))
     await t.writes.finish(SOON)

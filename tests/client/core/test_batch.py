@@ -24,7 +24,7 @@ def _found(request: Message) -> pb.GetResponse:
     return pb.GetResponse(successful=True, value=request.key)
 
 
-def test_at_most_a_window_is_in_flight_and_answers_may_come_in_any_order() -> None:
+def test_at_most_a_window_is_in_flight_and_replies_may_come_in_any_order() -> None:
     def when_started(transport: ManualTransport) -> None:
         if len(transport.flying) == BATCH_WINDOW:
             for request, future in reversed(transport.flying):
@@ -151,7 +151,7 @@ def test_failures_are_by_key(fake: Any) -> None:
     assert _do(fake.get("a")) == b"1"
 
 
-def test_a_wrong_type_is_told_before_anything_is_sent(fake: Any) -> None:
+def test_a_wrong_type_raises_before_anything_is_sent(fake: Any) -> None:
     with pytest.raises(TypeError, match="encode it"):
         _do(fake.set_many({"x": b"x", "y": "text"}))
     with pytest.raises(TypeError, match="not int"):
@@ -163,7 +163,7 @@ def test_a_wrong_type_is_told_before_anything_is_sent(fake: Any) -> None:
     assert _do(fake.get_many(["a", "x"])) == {"a": b"1"}
 
 
-def test_a_timeout_that_is_none_is_refused(fake: Any) -> None:
+def test_a_timeout_that_is_none_is_rejected(fake: Any) -> None:
     with pytest.raises(MilenaError, match="timeout"):
         _do(fake.get_many(["a"], timeout=0))
 

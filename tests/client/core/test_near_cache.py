@@ -61,7 +61,7 @@ class NearUnderTest:
             self.near.end_read(key, mark, found)
 
 
-def test_a_value_is_told_as_the_same_object_until_it_is_too_old() -> None:
+def test_a_value_is_returned_as_the_same_object_until_it_is_too_old() -> None:
     t = NearUnderTest(max_age=30)
     value = bytes(1000)
     t.keep("k", value)
@@ -127,7 +127,7 @@ def test_keys_that_are_none_are_left_to_the_call_that_follows() -> None:
     assert len(t.near) == 0
 
 
-def test_nothing_is_told_once_a_node_has_been_silent_for_the_bound() -> None:
+def test_nothing_is_returned_once_a_node_has_been_silent_for_the_bound() -> None:
     t = NearUnderTest()
     t.replies("other")
     t.keep("k", b"v")
@@ -140,7 +140,7 @@ def test_nothing_is_told_once_a_node_has_been_silent_for_the_bound() -> None:
     assert t.near.get("k") == b"v"
 
 
-def test_a_lost_connection_takes_everything_along_and_also_reads_under_way() -> None:
+def test_a_lost_connection_drops_every_entry_and_reads_in_flight() -> None:
     t = NearUnderTest()
     t.replies("other")
     t.keep("k", b"v")
@@ -245,7 +245,7 @@ def test_many_at_once() -> None:
     assert t.near.get_many(["a", "b", "c"]) == {"a": b"1"}
 
 
-def test_after_a_fork_it_is_empty_and_nobody_is_trusted() -> None:
+def test_after_a_fork_it_is_empty_and_no_node_is_trusted() -> None:
     t = NearUnderTest()
     t.keep("k", b"v")
     t.near._lock.acquire()  # by a thread that is not there any more
@@ -317,7 +317,7 @@ def interrupted(at: int, work: Callable[[], object]) -> bool:
     return False
 
 
-def test_wherever_it_is_interrupted_it_goes_on_and_drops_what_it_is_told_of() -> None:
+def test_wherever_it_is_interrupted_it_goes_on_and_drops_invalidated_keys() -> None:
     def work(t: NearUnderTest) -> None:
         t.keep("a", b"1")
         t.keep(b"a", b"1")

@@ -94,7 +94,7 @@ def says(reply: bytes, *names: bytes, key: bytes = b"") -> Callable[[Argv], byte
     return lambda argv: reply if argv[0] in names and key in argv[-1] else None
 
 
-def test_the_owner_is_asked_and_nobody_else(harness: Harness) -> None:
+def test_only_the_owner_is_called(harness: Harness) -> None:
     client = harness.client()
     for key in (FIRST, SECOND, THIRD):
         client.set(key, b"v")
@@ -118,7 +118,7 @@ def test_what_is_not_about_one_key_goes_to_the_router(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_router_that_gives_no_ring_is_asked_for_everything(kind: str) -> None:
+def test_every_call_goes_through_a_router_that_gives_no_ring(kind: str) -> None:
     with cluster_of(2, kind, rejects=True) as harness:
         client = harness.make()
         client.set("k", b"v")
@@ -128,7 +128,7 @@ def test_a_router_that_gives_no_ring_is_asked_for_everything(kind: str) -> None:
         assert all(node.greetings == 0 for node in harness.nodes)
 
 
-def test_a_client_may_be_told_to_go_through_the_router(harness: Harness) -> None:
+def test_a_client_may_be_configured_to_go_through_the_router(harness: Harness) -> None:
     client = harness.make(direct=False)
     client.set_many({FIRST: b"1", SECOND: b"2"})
     assert client.get(FIRST) == b"1"
@@ -370,7 +370,7 @@ def test_a_slow_key_does_not_take_others_with_it(harness: Harness) -> None:
 # ---- errors
 
 
-def test_what_a_node_answers_is_raised(harness: Harness) -> None:
+def test_an_error_of_a_node_is_raised(harness: Harness) -> None:
     client = harness.client()
     harness.nodes[0].says = says(b"-NOPERM bucket x is not served here\r\n", b"GET", b"MILENA.CALL")
     with pytest.raises(PermissionError, match="is not served here"):
@@ -404,7 +404,7 @@ def test_keys_fail_by_themselves(harness: Harness) -> None:
     assert failed.value.results == {"k49": b"3", SECOND: b"2", "none": None}
 
 
-def test_a_whole_mget_that_fails_is_asked_for_key_by_key(harness: Harness) -> None:
+def test_a_whole_mget_that_fails_is_repeated_key_by_key(harness: Harness) -> None:
     client = harness.client()
     client.set_many({FIRST: b"1", SECOND: b"2"})
     harness.nodes[0].says = says(b"-ORIGINDOWN S3 is down\r\n", b"MGET")
@@ -440,7 +440,7 @@ def test_bad_keys_in_a_batch_fail_alone(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 100, 1000])
-def test_many_keys_are_asked_for_at_all_owners_at_once(harness: Harness, number: int) -> None:
+def test_many_keys_are_requested_from_all_owners_at_once(harness: Harness, number: int) -> None:
     client = harness.client()
     values = {f"k{each}": b"%d" % each for each in range(number)}
     client.set_many(values)
@@ -576,7 +576,7 @@ def test_calls_of_a_batch_do_not_share_the_time_of_the_one_that_has_the_least() 
         assert other.successful
 
 
-def test_without_threads_left_the_router_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_left_the_router_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """As at the end of the process: Python 3.12 starts no thread then."""
     start = threading.Thread.start
 
@@ -598,7 +598,7 @@ def test_without_threads_left_the_router_is_asked(monkeypatch: pytest.MonkeyPatc
         assert client.get("k") == b"v"
 
 
-def test_threads_and_batches_and_a_changing_ring() -> None:
+def test_threads_and_batches_while_the_ring_changes() -> None:
     with cluster_of(3, "sync") as harness:
         client = harness.client()
         wrong: list[object] = []
@@ -657,7 +657,7 @@ def test_a_client_can_be_closed_in_a_process_that_was_forked() -> None:
         assert list(client.scan()) != []
 
 
-def test_a_client_that_nobody_has_any_more_leaves_nothing_behind() -> None:
+def test_a_collected_client_leaves_nothing_behind() -> None:
     with cluster_of(2, "sync") as harness:
         before = threading.active_count()
         for _ in range(5):

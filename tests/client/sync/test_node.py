@@ -66,7 +66,7 @@ def test_values_around_the_size_of_a_read(node: FakeRespNode, here: RespNode) ->
         assert connection.exchange(get(b"k"), LONG) == b"y" * size
 
 
-def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
+def test_a_reply_in_two_pieces_wherever_it_is_split() -> None:
     replies = [
         (b"$3\r\nabc\r\n", b"abc"),
         (b"$0\r\n\r\n", b""),
@@ -97,7 +97,7 @@ def test_an_answer_in_two_pieces_wherever_it_is_cut() -> None:
         thread.join()
 
 
-def test_an_error_is_an_answer(node: FakeRespNode, here: RespNode) -> None:
+def test_an_error_is_a_reply(node: FakeRespNode, here: RespNode) -> None:
     node.says = lambda argv: b"-ORIGINDOWN S3 is down\r\n"
     assert isinstance(opened_before(node, here).exchange(get(b"k"), LONG), OriginUnavailable)
 
@@ -110,7 +110,7 @@ def opened_before(node: FakeRespNode, here: RespNode) -> RespSocket:
     return connection
 
 
-def test_deferred_answers_are_waited_for(node: FakeRespNode, here: RespNode) -> None:
+def test_deferred_replies_are_waited_for(node: FakeRespNode, here: RespNode) -> None:
     connection = opened(here)
     node.defers = lambda argv: argv[-1] == b"k"
     released = threading.Thread(target=lambda: (wait_until("asked", lambda: node.held, LONG), node.release()))
@@ -283,7 +283,7 @@ def test_a_node_that_is_not_there_costs_no_time_and_is_looked_for_beside(node: F
         assert there.open(LONG) is None
 
 
-def test_an_interrupt_leaves_no_answer_behind(node: FakeRespNode, here: RespNode) -> None:
+def test_an_interrupt_leaves_no_reply_behind(node: FakeRespNode, here: RespNode) -> None:
     connection = opened(here)
     node.defers = lambda argv: True
     main = threading.get_ident()

@@ -143,7 +143,7 @@ async def test_never_back() -> None:
 
 
 @pytest.mark.parametrize("end", [LOST, END])
-async def test_a_lost_router_leaves_the_last_ring_and_is_asked_again(end: Event) -> None:
+async def test_a_lost_router_leaves_the_last_ring_and_is_called_again(end: Event) -> None:
     async with following() as harness:
         await harness.happens(ring(5), end)
         assert harness.watch.current.epoch == 5
@@ -155,7 +155,7 @@ async def test_a_lost_router_leaves_the_last_ring_and_is_asked_again(end: Event)
         assert not harness.watch.rejected
 
 
-async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_an_answer() -> None:
+async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_a_reply() -> None:
     async with following() as harness:
         for pause in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):
             requested = len(harness.router.requested)
@@ -169,7 +169,7 @@ async def test_the_pauses_grow_to_two_seconds_and_begin_anew_after_an_answer() -
         assert len(harness.router.requested) == 9
 
 
-async def test_where_the_ring_is_withheld_it_is_asked_for_rarely() -> None:
+async def test_where_the_ring_is_withheld_it_is_requested_rarely() -> None:
     async with following() as harness:
         await harness.happens(WITHHELD)
         assert harness.watch.rejected
@@ -269,7 +269,7 @@ def test_a_thread_follows_the_ring() -> None:
     assert not watch.rejected, "to be closed is not to be refused"
 
 
-def test_a_thread_that_is_refused_ends_when_it_is_told_to() -> None:
+def test_a_rejected_thread_ends_when_it_is_stopped() -> None:
     router, seen = ThreadedRouter(), Seen()
     watch = RingWatch(router, lambda: 0.0, seen)
     for event in (ring(5), WITHHELD):
@@ -288,7 +288,7 @@ def test_closed_before_it_began() -> None:
     assert all(thread.name != "milena ring watch" for thread in threading.enumerate())
 
 
-def test_closed_by_whoever_is_told_of_a_ring() -> None:
+def test_a_callback_of_the_ring_may_close_the_watch() -> None:
     router = ThreadedRouter()
     closed = threading.Event()
 

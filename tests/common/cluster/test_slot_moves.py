@@ -170,7 +170,7 @@ def test_without_nodes_nothing_moves() -> None:
     assert moves(whole([], 3), {}) == []
 
 
-def test_runs_are_made_whole_and_what_overlaps_is_refused() -> None:
+def test_runs_are_made_whole_and_what_overlaps_is_rejected() -> None:
     assert whole([(3, 5, "a", 1)], 7) == [(0, 2, "", 7), (3, 5, "a", 1), (6, SLOTS - 1, "", 7)]
     assert whole([(0, SLOTS - 1, "a", 1)], 7) == [(0, SLOTS - 1, "a", 1)]
     for wrong in ([(5, 4, "a", 1)], [(0, SLOTS, "a", 1)], [(0, 5, "a", 1), (5, 9, "b", 1)]):

@@ -76,7 +76,7 @@ async def test_a_caller_cancelled_after_its_grant_gives_the_bytes_back() -> None
     assert budget.used == 0
 
 
-async def test_one_whose_time_is_up_is_counted_as_rejected_and_one_whose_caller_has_gone_is_not() -> None:
+async def test_a_timeout_is_counted_as_rejected_and_a_cancelled_caller_is_not() -> None:
     budget = ByteBudget(100)
     await budget.take(100, None)
     late, gone = budget.request(10), budget.request(20)

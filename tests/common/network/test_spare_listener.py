@@ -57,7 +57,7 @@ def run(body: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-def test_health_is_answered_without_a_descriptor_left(path: str) -> None:
+def test_the_health_page_responds_without_a_descriptor_left(path: str) -> None:
     said = run(f"""
         client = socket.socket()
         held = exhaust()

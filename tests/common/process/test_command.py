@@ -52,7 +52,7 @@ def test_the_version_is_one_line(name: str) -> None:
 
 @commands
 @pytest.mark.parametrize("argument", ["help", "--port=1", "start"])
-def test_other_arguments_are_refused(name: str, argument: str) -> None:
+def test_other_arguments_are_rejected(name: str, argument: str) -> None:
     ended = run(name, argument)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(f"{name}: takes no arguments, got {argument!r}; it is configured by environment")

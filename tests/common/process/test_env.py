@@ -135,7 +135,9 @@ def test_empty_and_missing_are_the_same(read: Read, default: object, variables: 
         (text, "caf\udce9", "printable UTF-8 text"),
     ],
 )
-def test_a_refusal_names_the_variable_what_it_got_and_what_is_allowed(read: Read, value: str, allowed: str) -> None:
+def test_a_rejection_names_the_variable_what_it_got_and_what_is_allowed(
+    read: Read, value: str, allowed: str
+) -> None:
     env = Environment({"X": value})
     default = read(Environment({}))
     assert read(env) == default, "goes on with the default, to find the other problems"
@@ -157,7 +159,7 @@ def test_bytes_that_are_not_utf8_are_shown() -> None:
     assert "udce9" in env.problems[0]
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     env = Environment({"A": "x", "B": "2", "C": "nan", "D": "ftp://h:1"})
     env.integer("A", 1, 0, 9)
     env.integer("B", 1, 0, 9)

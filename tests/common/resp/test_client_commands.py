@@ -34,7 +34,7 @@ def test_a_call_has_some_time_at_least() -> None:
     assert parsed(client_commands.call("Get", 0.0, b"")) == [b"MILENA.CALL", b"Get", b"1", b""]
 
 
-def test_a_deferred_answer_is_told_from_an_error() -> None:
+def test_a_deferred_reply_is_distinguished_from_an_error() -> None:
     deferred = client_commands.error_of("DEFERRED 17")
     assert isinstance(deferred, client_commands.Deferred)
     assert deferred == 17
@@ -43,7 +43,7 @@ def test_a_deferred_answer_is_told_from_an_error() -> None:
     assert isinstance(client_commands.error_of("NODELOST gone"), NodeLost)
 
 
-def test_an_answer_is_the_methods_message() -> None:
+def test_a_reply_is_the_methods_message() -> None:
     response = pb.PutResponse(successful=True, etag='"e"')
     assert client_commands.decode_response("Put", response.SerializeToString()) == response
 

@@ -84,7 +84,7 @@ async def test_large_values(link: RespLink) -> None:
     assert values == [b"x" * 5_000_000] * 5
 
 
-async def test_a_deferred_answer_holds_up_nobody(node: FakeRespNode, link: RespLink) -> None:
+async def test_a_deferred_reply_does_not_delay_others(node: FakeRespNode, link: RespLink) -> None:
     node.defers = lambda argv: argv == [b"GET", b"k"]
     stream = await opened(link)
     late = [asyncio.create_task(stream.call(get(b"k"), LONG)) for _ in range(3)]
@@ -121,7 +121,7 @@ async def test_a_node_that_is_not_there_is_tried_again_beside() -> None:
         node.close()
 
 
-async def test_a_port_that_accepts_and_says_nothing_is_given_up_after_a_second() -> None:
+async def test_a_port_that_accepts_and_sends_nothing_is_given_up_after_one_second() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         link = RespLink(f"127.0.0.1:{silent.getsockname()[1]}", timeout=LONG)
         assert await link.open(LONG) is None
@@ -130,7 +130,7 @@ async def test_a_port_that_accepts_and_says_nothing_is_given_up_after_a_second()
         await link.close(0, NodeLost("over"))
 
 
-async def test_a_node_that_refuses_to_be_greeted_is_not_used(node: FakeRespNode) -> None:
+async def test_a_node_that_rejects_the_handshake_is_not_used(node: FakeRespNode) -> None:
     node.says = lambda argv: b"-NOAUTH who are you\r\n" if argv[0] == b"HELLO" else None
     link = RespLink(node.address, timeout=LONG)
     assert await link.open(LONG) is None
@@ -185,7 +185,7 @@ async def test_closing_without_grace_breaks_off(node: FakeRespNode, link: RespLi
     assert await link.open(LONG) is None
 
 
-async def test_who_writes_more_than_the_node_reads_waits() -> None:
+async def test_a_writer_that_sends_more_than_the_node_reads_waits() -> None:
     """Memory is bounded by what callers have in hand, and not by what they would like to send."""
     gate = threading.Event()
     big = command(b"SET", b"k", b"x" * (16 << 20))

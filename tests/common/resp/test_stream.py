@@ -115,7 +115,7 @@ def matches(reply: Any, expected: Any) -> bool:
     st.lists(st.tuples(st.sampled_from(RESPONSES), st.booleans(), st.integers(0, 5))),
     st.lists(st.integers(0, 500)),
 )
-def test_every_caller_gets_its_answer_however_the_stream_is_cut(
+def test_every_caller_gets_its_reply_however_the_stream_is_split(
     planned: list[tuple[tuple[bytes, Any], bool, int]], cuts: list[int]
 ) -> None:
     """Some answers are deferred, and come up to five answers later; some are pushes to nobody."""
@@ -158,7 +158,7 @@ def test_one_byte_at_a_time() -> None:
     run(test)
 
 
-def test_what_is_asked_in_one_tick_leaves_in_one_write() -> None:
+def test_requests_of_one_tick_leave_in_one_write() -> None:
     async def test(harness: Harness) -> None:
         async def request(key: bytes) -> None:
             await harness.stream.request(key)
@@ -191,7 +191,7 @@ def test_what_makes_no_sense_ends_the_connection(data: bytes) -> None:
     run(test)
 
 
-def test_a_broken_connection_tells_all_who_wait_why() -> None:
+def test_a_broken_connection_raises_its_cause_in_all_waiters() -> None:
     async def test(harness: Harness) -> None:
         parked, waiting = harness.stream.request(b"x"), harness.stream.request(b"y")
         await asyncio.sleep(0)
@@ -219,7 +219,7 @@ def test_a_caller_that_gave_up_is_passed_over() -> None:
     run(test)
 
 
-def test_a_call_ends_when_its_time_is_over_and_its_answer_is_nobodys() -> None:
+def test_a_call_ends_at_its_timeout_and_its_reply_is_discarded() -> None:
     async def test(harness: Harness) -> None:
         with pytest.raises(NoReply, match=r"node a:1 did not respond within 0\.05 s"):
             await harness.stream.call(b"x", SHORT)
@@ -333,7 +333,7 @@ def test_a_node_that_says_no_more_is_lost_at_once() -> None:
     run(test)
 
 
-def test_who_waits_is_given_an_error_of_his_own() -> None:
+def test_each_waiter_gets_an_error_of_its_own() -> None:
     """Raised by each of them, one for all would collect the tracebacks of all."""
 
     async def test(harness: Harness) -> None:
@@ -365,7 +365,7 @@ def test_breaking_off_leaves_calls_that_are_to_last() -> None:
     run(test)
 
 
-def test_who_is_slow_to_read_is_reported() -> None:
+def test_a_slow_reader_is_reported() -> None:
     async def test(harness: Harness) -> None:
         harness.stream.pause_writing()
         harness.stream.resume_writing()

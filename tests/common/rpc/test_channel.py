@@ -101,7 +101,7 @@ def test_a_value_arrives(get: Any) -> None:
         assert get(address) == b"v" * 5_000_000
 
 
-def test_nobody_listens(get: Any) -> None:
+def test_nothing_listens(get: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -111,7 +111,7 @@ def test_nobody_listens(get: Any) -> None:
     assert isinstance(error.value, ConnectionError)
 
 
-def test_somebody_listens_and_says_nothing(get: Any) -> None:
+def test_a_server_that_listens_and_sends_nothing(get: Any) -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
@@ -163,7 +163,7 @@ def test_a_call_that_a_proxy_breaks_off_is_no_closed_client(get: Any) -> None:
         get(address)
 
 
-def test_an_answer_that_grpc_has_dropped(get: Any) -> None:
+def test_a_reply_that_grpc_has_dropped(get: Any) -> None:
     """As when the time ends while the answer arrives: the status is OK, and there is no message."""
     nothing = grpc.unary_stream_rpc_method_handler(lambda *_: iter(()))
     with ThreadPoolExecutor(2) as pool:

@@ -130,7 +130,7 @@ def test_an_error_arrives_as_what_was_sent(watch: Callable[[str], list[Any]]) ->
 
 
 @both
-def test_nobody_listens(watch: Callable[[str], list[Any]]) -> None:
+def test_nothing_listens(watch: Callable[[str], list[Any]]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         (error,) = watch(f"127.0.0.1:{taken.getsockname()[1]}")

@@ -120,7 +120,7 @@ async def _reply(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
     return await call
 
 
-async def test_what_finds_no_room_in_its_time_is_told_to_come_back() -> None:
+async def test_a_request_without_room_in_its_time_gets_a_time_to_retry() -> None:
     async with server_for(length, request_timeout=0.05) as server:
         assert server.budget.try_take(LIMIT)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

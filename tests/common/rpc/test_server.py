@@ -77,7 +77,7 @@ async def reply(request: pb.GetRequest, _: float | None) -> bytes:
     return b"answer to " + request.key
 
 
-async def test_a_methods_bytes_are_the_answer() -> None:
+async def test_a_methods_bytes_are_the_reply() -> None:
     async with server_for(reply) as server:
         assert await server.call() == b"answer to k"
         assert (server.counts.requests, server.counts.errors) == (1, {})
@@ -142,7 +142,9 @@ async def test_a_rate_limit_says_when_to_come_back() -> None:
         assert ("retry-after-ms", "43") in tuple(error.trailing_metadata())
 
 
-async def test_a_defect_is_internal_told_to_the_log_and_not_to_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_is_internal_and_logged_without_details_for_the_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def method(_: pb.GetRequest, __: float | None) -> bytes:
         raise ZeroDivisionError("secret of the house")
 
@@ -242,7 +244,7 @@ async def health(server: RunningServer, service: str) -> int:
     return (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=SOON)).status
 
 
-async def test_the_health_service_answers_for_the_process_and_the_service() -> None:
+async def test_the_health_service_responds_for_the_process_and_the_service() -> None:
     states = health_pb2.HealthCheckResponse
     async with server_for(reply) as server:
         assert [await health(server, name) for name in ("", SERVICE)] == [states.SERVING] * 2
@@ -253,7 +255,7 @@ async def test_the_health_service_answers_for_the_process_and_the_service() -> N
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_calls_in_hand_finish_when_the_door_closes() -> None:
+async def test_calls_in_flight_finish_when_the_server_closes() -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def method(_: pb.GetRequest, __: float | None) -> bytes:

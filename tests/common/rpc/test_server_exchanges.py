@@ -64,7 +64,7 @@ async def keep(transport: AsyncGrpcTransport, address: str = "n1:1", timeout: fl
     return reply.epoch
 
 
-async def test_each_request_has_its_answer_on_one_stream() -> None:
+async def test_each_request_has_its_reply_on_one_stream() -> None:
     async with joined_server() as (server, transport):
         assert [await keep(transport) for _ in range(3)] == [1, 2, 3]
         assert server.calls["join"].requests == 3
@@ -85,7 +85,7 @@ async def test_a_router_without_the_stream_is_called() -> None:
         assert [await keep(transport) for _ in range(2)] == [1, 2]
 
 
-async def test_no_answer_in_time_ends_the_stream() -> None:
+async def test_no_reply_in_time_ends_the_stream() -> None:
     async with joined_server() as (server, transport):
         server.go_on.clear()
         waiting = asyncio.ensure_future(keep(transport, timeout=0.05))
@@ -104,7 +104,7 @@ async def test_a_server_that_stops_ends_its_streams_at_once_and_another_one_is_f
             await keep(transport)
 
 
-async def test_a_closed_transport_refuses() -> None:
+async def test_a_closed_transport_rejects_calls() -> None:
     async with joined_server() as (server, transport):
         server.go_on.clear()
         waiting = asyncio.ensure_future(keep(transport))

@@ -106,7 +106,7 @@ async def test_an_error_of_ours_is_its_status_with_code_word(before: int) -> Non
         assert (server.counts.errors, server.observed) == ({"failed_precondition": 1}, 1)
 
 
-async def test_a_defect_is_internal_and_told_to_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_defect_is_internal_and_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def method(_: pb.GetRequest, __: float | None) -> AsyncGenerator[bytes, None]:
         yield b"m"
         raise ZeroDivisionError("secret of the house")
@@ -187,7 +187,7 @@ async def test_a_reader_that_does_not_read_does_not_hold_up_a_stop() -> None:
         await asyncio.wait_for(server.server.stop(3600), SOON)
 
 
-async def test_a_call_in_hand_has_its_time_though_streams_are_open() -> None:
+async def test_a_call_in_flight_has_its_time_though_streams_are_open() -> None:
     async with server_for(endless) as server:
         stream = server.watch()
         assert await stream.read() == b"first"

@@ -54,7 +54,7 @@ def test_a_router_that_does_not_know_the_ring_yet_says_when_to_come_again() -> N
     assert back.retry_after == 0.5
 
 
-def test_code_words_are_unique() -> None:
+def test_error_codes_are_unique() -> None:
     words = [MilenaError.code, *(kind.code for kind in tree())]
     assert len(set(words)) == len(words)
 
@@ -146,14 +146,14 @@ def test_without_details_the_status_is_the_text() -> None:
     assert str(from_grpc(StatusCode.UNAVAILABLE, None, None)) == "UNAVAILABLE"
 
 
-def test_a_frame_that_grpc_refused_is_a_value_that_is_too_large() -> None:
+def test_a_frame_that_grpc_rejected_is_a_value_that_is_too_large() -> None:
     words = "SERVER: Received message larger than max (70000000 vs. 67174400)"
     arrived = from_grpc(StatusCode.RESOURCE_EXHAUSTED, words, ())
     assert type(arrived) is errors.InvalidRequest
     assert str(arrived) == f"value: {words}"
 
 
-def test_what_the_transport_makes_up_is_no_answer() -> None:
+def test_a_status_made_by_the_transport_is_no_reply() -> None:
     assert not is_response(None)
     assert not is_response((("grpc-status-details", b"x"),))
 

@@ -23,7 +23,7 @@ def test_a_delay_is_between_a_tenth_of_its_bound_and_its_bound(
     assert bound * 0.099 <= backoff.delay(failures, lambda: draw) <= bound
 
 
-def test_the_bound_doubles_up_to_the_most() -> None:
+def test_the_bound_doubles_up_to_the_maximum() -> None:
     backoff = Backoff(0.1, 1.0)
     assert [backoff.delay(failures, lambda: 1.0) for failures in (1, 2, 3, 4, 5, 6)] == pytest.approx(
         [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]

@@ -27,7 +27,7 @@ async def test_holders_of_one_key_never_overlap_and_come_in_order() -> None:
     assert order == ["a in", "a out", "b in", "b out", "c in", "c out"]
 
 
-async def test_another_key_does_not_wait_not_even_without_patience() -> None:
+async def test_another_key_does_not_wait_even_with_a_timeout_of_zero() -> None:
     locks, order, go = KeyLocks(), list[str](), asyncio.Event()
     task = asyncio.create_task(hold(locks, b"k", order, "a", go))
     await run_ready_tasks()
@@ -37,7 +37,7 @@ async def test_another_key_does_not_wait_not_even_without_patience() -> None:
     await task
 
 
-async def test_a_turn_that_does_not_come_in_time_is_a_timeout_and_the_next_is_not_skipped() -> None:
+async def test_a_lock_that_is_not_granted_in_time_is_a_timeout_and_the_next_is_not_skipped() -> None:
     locks, order, go = KeyLocks(), list[str](), asyncio.Event()
     first = asyncio.create_task(hold(locks, b"k", order, "a", go))
     await run_ready_tasks()
@@ -57,13 +57,13 @@ async def test_a_turn_that_does_not_come_in_time_is_a_timeout_and_the_next_is_no
     assert b"k" not in locks
 
 
-async def test_patience_is_for_the_turn_and_not_for_what_is_done_in_it() -> None:
+async def test_the_timeout_is_for_acquiring_and_not_for_holding_the_lock() -> None:
     locks = KeyLocks()
     async with locks.hold(b"k", 0.0):
         await run_ready_tasks()
 
 
-async def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
+async def test_a_cancelled_waiter_does_not_block_others() -> None:
     locks, order, go = KeyLocks(), list[str](), asyncio.Event()
     tasks = [asyncio.create_task(hold(locks, b"k", order, name, go)) for name in "abc"]
     await run_ready_tasks()
@@ -76,7 +76,7 @@ async def test_who_is_cancelled_while_waiting_holds_up_nobody() -> None:
     assert b"k" not in locks
 
 
-async def test_a_holder_that_is_cancelled_or_fails_hands_on_its_turn() -> None:
+async def test_a_holder_that_is_cancelled_or_fails_releases_the_lock() -> None:
     locks, order, go = KeyLocks(), list[str](), asyncio.Event()
 
     async def fail() -> None:
@@ -94,7 +94,7 @@ async def test_a_holder_that_is_cancelled_or_fails_hands_on_its_turn() -> None:
     assert [type(end) for end in ends] == [asyncio.CancelledError, ZeroDivisionError, type(None)]
 
 
-async def test_a_key_is_known_as_long_as_somebody_holds_or_awaits_its_turn() -> None:
+async def test_a_key_is_known_as_long_as_its_lock_is_held_or_awaited() -> None:
     locks, order = KeyLocks(), list[str]()
     gates = [asyncio.Event(), asyncio.Event()]
     assert b"k" not in locks

@@ -47,7 +47,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Replies:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_answers_are_those_of_redis(node: str, redis: Replies, case: Case, protocol: int) -> None:
+def test_the_replies_are_those_of_redis(node: str, redis: Replies, case: Case, protocol: int) -> None:
     wrong: list[tuple[object, ...]] = []
     for step, ours, theirs in zip(case.steps, run(node, case, protocol), redis[protocol][case.name], strict=True):
         shown = text(step)

@@ -26,7 +26,7 @@ def verdict(history: History, value: bytes | None) -> str:
     return history.wrong[-1].kind.name
 
 
-def test_only_the_last_acknowledged_write_may_be_told(history: History) -> None:
+def test_only_the_last_acknowledged_write_may_be_returned(history: History) -> None:
     assert verdict(history, None) == ""
     first, second = written(history), written(history)
     assert verdict(history, second.value) == ""
@@ -42,14 +42,14 @@ def test_a_deleted_key_must_not_come_back(history: History) -> None:
     assert verdict(history, first.value) == "BACK"
 
 
-def test_a_write_whose_end_is_unknown_may_be_told_or_not(history: History) -> None:
+def test_a_write_of_unknown_outcome_may_be_returned_or_not(history: History) -> None:
     first = written(history)
     second = written(history, acknowledged=False)
     assert verdict(history, first.value) == ""
     assert verdict(history, second.value) == ""
 
 
-def test_what_was_told_stays(history: History) -> None:
+def test_a_value_that_was_returned_stays(history: History) -> None:
     first = written(history)
     second = written(history, acknowledged=False)
     third = written(history, acknowledged=False)
@@ -65,7 +65,7 @@ def test_after_an_acknowledgement_an_earlier_attempt_may_not_come_late(history: 
     assert verdict(history, lost.value) == "LOST"
 
 
-def test_a_read_may_tell_what_was_there_while_it_was_under_way(history: History) -> None:
+def test_a_read_may_return_what_was_there_while_it_was_in_flight(history: History) -> None:
     first = written(history)
     mark = history.mark("k")
     second = written(history)

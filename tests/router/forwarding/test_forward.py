@@ -71,7 +71,7 @@ async def harness() -> Harness:
     return Harness("a:1", "b:1")
 
 
-async def test_a_request_goes_to_the_owner_and_its_answer_comes_back(harness: Harness) -> None:
+async def test_a_request_goes_to_the_owner_and_its_reply_comes_back(harness: Harness) -> None:
     harness.nodes[harness.owner].reply = b"value"
     assert await harness.send() == b"value"
     ((method, request, timeout),) = harness.nodes[harness.owner].calls
@@ -106,7 +106,7 @@ async def test_without_nodes_it_says_so_and_what_to_do() -> None:
 # ---- keys that move while they are written
 
 
-async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(harness: Harness) -> None:
+async def test_a_write_whose_key_moved_meanwhile_is_invalidated_at_its_new_owner(harness: Harness) -> None:
     """The new owner may have read S3 before the write arrived there, and would tell the old value afterwards."""
 
     def move_and_reply(method: str, request: bytes) -> bytes:
@@ -120,7 +120,7 @@ async def test_a_write_whose_key_moved_meanwhile_is_forgotten_by_its_new_owner(h
     assert len(harness.nodes[first].calls) == len(harness.nodes[harness.owner].calls) == 1
 
 
-async def test_a_write_that_its_new_owner_cannot_be_told_of_is_not_acknowledged(harness: Harness) -> None:
+async def test_a_write_whose_new_owner_cannot_be_notified_is_not_acknowledged(harness: Harness) -> None:
     def move_and_reply(method: str, request: bytes) -> bytes:
         harness.move()
         harness.nodes[harness.owner].reply = NodeLost("cannot be reached")
@@ -131,7 +131,7 @@ async def test_a_write_that_its_new_owner_cannot_be_told_of_is_not_acknowledged(
         await harness.send(read=False)
 
 
-async def test_a_write_after_which_the_ring_is_empty_is_told_to_nobody(harness: Harness) -> None:
+async def test_a_write_after_which_the_ring_is_empty_sends_no_notification(harness: Harness) -> None:
     def leave_and_reply(method: str, request: bytes) -> bytes:
         for member in harness.leases.ring.members:
             harness.leases.leave(member.address)
@@ -141,7 +141,7 @@ async def test_a_write_after_which_the_ring_is_empty_is_told_to_nobody(harness: 
     assert await harness.send(read=False) == b"written"
 
 
-async def test_a_write_whose_key_stayed_where_it_was_is_told_to_nobody(harness: Harness) -> None:
+async def test_a_write_whose_key_did_not_move_sends_no_notification(harness: Harness) -> None:
     def change_and_reply(method: str, request: bytes) -> bytes:
         harness.leases.leave(harness.other)
         return b"written"
@@ -164,7 +164,9 @@ async def test_a_lost_node_is_named_with_the_keys_slot(harness: Harness) -> None
         )
 
 
-async def test_a_node_that_was_not_reached_is_told_from_one_that_may_have_done_it(harness: Harness) -> None:
+async def test_a_node_that_was_not_reached_is_distinguished_from_one_that_may_have_done_it(
+    harness: Harness,
+) -> None:
     for kind in (NodeLost, NodeUnreachable):
         harness.nodes[harness.owner].reply = kind("gone")
         for read in (True, False):
@@ -182,7 +184,7 @@ async def test_a_read_is_sent_once_more_and_a_write_is_not(harness: Harness, rea
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_what_the_node_answers_is_not_asked_again(harness: Harness, read: bool) -> None:
+async def test_an_error_of_the_node_is_not_repeated(harness: Harness, read: bool) -> None:
     rejection = InvalidRequest("key: no")
     harness.nodes[harness.owner].reply = rejection
     with pytest.raises(InvalidRequest) as raised:
@@ -245,7 +247,7 @@ async def test_the_second_attempt_gets_what_the_first_left(harness: Harness) -> 
 
 
 @pytest.mark.parametrize("timeout", [0.0, -3.0, 0.01])
-async def test_a_caller_without_time_is_answered_all_the_same(harness: Harness, timeout: float) -> None:
+async def test_a_caller_without_remaining_time_gets_an_error(harness: Harness, timeout: float) -> None:
     harness.nodes[harness.owner].reply = None
     call = harness.send(timeout=timeout)
     await harness.clock.advance(0.1)
@@ -265,7 +267,7 @@ async def test_when_a_lease_ends_waiting_reads_go_to_the_new_owner(harness: Harn
     assert await call == other.encode()
 
 
-async def test_when_a_lease_ends_waiting_writes_are_answered_at_once(harness: Harness) -> None:
+async def test_when_a_lease_ends_waiting_writes_fail_at_once(harness: Harness) -> None:
     owner, other = harness.owner, harness.other
     harness.nodes[owner].reply = None
     call = harness.send(read=False, timeout=60.0)
@@ -329,7 +331,7 @@ async def test_closing_closes_every_connection(harness: Harness) -> None:
     assert {connection.closed_with for _, connection in harness.nodes.connections} == {0, LEAVE_GRACE_SECONDS}
 
 
-async def test_a_caller_that_gives_up_is_not_answered_with_an_error(harness: Harness) -> None:
+async def test_a_cancelled_caller_gets_no_error_as_reply(harness: Harness) -> None:
     harness.nodes[harness.owner].reply = None
     call = harness.send()
     await harness.clock.advance(0)
@@ -339,7 +341,7 @@ async def test_a_caller_that_gives_up_is_not_answered_with_an_error(harness: Har
     assert len(harness.nodes[harness.owner].calls) == 1
 
 
-async def test_ask_passes_on_what_the_node_says(harness: Harness) -> None:
+async def test_request_passes_on_the_reply_of_the_node(harness: Harness) -> None:
     assert await harness.forwarder.request("b:1", "Stats", b"q", 3) == b"b:1"
     assert harness.nodes["b:1"].calls == [("Stats", b"q", 3)]
     harness.nodes["b:1"].reply = NodeLost("gone")

@@ -80,7 +80,7 @@ async def test_bytes_pass_through(node: Node, connection: GrpcNodeConnection) ->
 @pytest.mark.parametrize(
     "error", [InvalidRequest("key: no"), AccessDenied("bucket"), OriginUnavailable("S3: 503 SlowDown")]
 )
-async def test_what_the_node_answers_arrives_as_it_was(
+async def test_the_reply_of_the_node_arrives_unchanged(
     node: Node, connection: GrpcNodeConnection, error: MilenaError
 ) -> None:
     node.says = error
@@ -129,7 +129,7 @@ async def test_a_node_that_is_not_there_is_lost_at_once() -> None:
         await connection.close(0)
 
 
-async def test_a_node_that_ends_with_a_call_in_hand_may_have_done_it() -> None:
+async def test_a_node_that_exits_with_a_call_in_flight_may_have_done_it() -> None:
     node = grpc.aio.server()
     requested = asyncio.Event()
 
@@ -156,7 +156,7 @@ async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connectio
         await connection.call("Get", REQUEST, 0.2)
 
 
-async def test_an_answer_that_grpc_has_dropped_and_one_that_is_empty(
+async def test_a_reply_that_grpc_has_dropped_and_one_that_is_empty(
     node: Node, connection: GrpcNodeConnection
 ) -> None:
     """If the time ends while the answer arrives, the status is OK, and there is no message."""
@@ -296,7 +296,7 @@ async def test_rare_methods_do_not(server: FakeRespNode) -> None:
     assert other.closed_with == 0
 
 
-async def test_large_requests_and_answers_do_not_either(server: FakeRespNode) -> None:
+async def test_large_requests_and_replies_do_not_either(server: FakeRespNode) -> None:
     other = Other()
     resp = RespNodeConnection(server.address, other)
     await resp.call("Get", REQUEST, SOON)
@@ -309,7 +309,7 @@ async def test_large_requests_and_answers_do_not_either(server: FakeRespNode) ->
     await resp.close(0)
 
 
-async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -> None:
+async def test_a_node_whose_resp_server_is_shut_is_called_over_grpc(node: Node) -> None:
     with ReservedPort() as unused:
         other = Other()
         resp = RespNodeConnection(unused.address, other)
@@ -327,7 +327,7 @@ async def test_a_node_whose_redis_door_is_shut_is_called_over_grpc(node: Node) -
         (b"*0\r\n", InternalError),
     ],
 )
-async def test_what_the_door_answers_is_raised(
+async def test_an_error_of_the_resp_server_is_raised(
     server: FakeRespNode, resp: RespNodeConnection, line: bytes, kind: type[MilenaError]
 ) -> None:
     server.says = lambda argv: line if argv[0] == b"MILENA.CALL" else None
@@ -336,7 +336,7 @@ async def test_what_the_door_answers_is_raised(
     assert type(raised.value) is kind
 
 
-async def test_a_slow_read_holds_up_nobody(server: FakeRespNode, resp: RespNodeConnection) -> None:
+async def test_a_slow_read_does_not_delay_others(server: FakeRespNode, resp: RespNodeConnection) -> None:
     server.defers = lambda argv: argv[1] == b"Get"
     slow = asyncio.create_task(resp.call("Get", REQUEST, SOON))
     assert await resp.call("Put", pb.PutRequest(key=b"k", value=b"v").SerializeToString(), SOON)
@@ -345,7 +345,7 @@ async def test_a_slow_read_holds_up_nobody(server: FakeRespNode, resp: RespNodeC
     assert pb.GetResponse.FromString(await slow).value == b"v"
 
 
-async def test_a_silent_door_is_a_lost_node_when_its_time_is_over(
+async def test_a_silent_resp_server_is_a_lost_node_after_the_timeout(
     server: FakeRespNode, resp: RespNodeConnection
 ) -> None:
     await resp.call("Get", REQUEST, SOON)
@@ -363,7 +363,7 @@ async def test_a_broken_connection_is_a_lost_node(server: FakeRespNode, resp: Re
         await call
 
 
-async def test_closing_a_connection_to_the_redis_door(server: FakeRespNode) -> None:
+async def test_closing_a_connection_to_the_resp_server(server: FakeRespNode) -> None:
     server.defers = lambda argv: True
     for grace, ends in ((0, False), (SOON, True)):
         resp = RespNodeConnection(server.address, Other())

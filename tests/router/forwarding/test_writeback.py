@@ -62,7 +62,7 @@ async def test_a_get_says_whether_s3_has_it(router: Router) -> None:
     assert (await router.stub.Get(pb.GetRequest(key=b"k"), timeout=SOON)).dirty
 
 
-async def test_a_condition_that_does_not_hold_is_told_as_it_is(router: Router) -> None:
+async def test_a_condition_that_does_not_hold_is_passed_on_unchanged(router: Router) -> None:
     for node in NODES:
         router.nodes[node].reply = errors.ConditionFailed("if_match: another")
     for method, request in (
@@ -103,7 +103,7 @@ async def test_what_can_never_work_reaches_no_node(router: Router, request_: obj
 # ---- flush, failed, settle
 
 
-async def test_flush_asks_every_node_and_adds_up(router: Router) -> None:
+async def test_flush_calls_every_node_and_adds_up(router: Router) -> None:
     for number, node in enumerate(NODES):
         router.nodes[node].reply = cache_pb.FlushResponse(
             remaining=number, failed=10 * number, flushed=100
@@ -164,7 +164,7 @@ async def test_a_list_of_dead_letters_has_an_end(router: Router, requested: int,
         pb.ResolveDeadLettersRequest(action="retry", keys=[b"k", b"l"]),
     ],
 )
-async def test_dead_letters_are_settled_wherever_they_are(
+async def test_dead_letters_are_resolved_wherever_they_are(
     router: Router, request_: pb.ResolveDeadLettersRequest
 ) -> None:
     for node in (A, C):
@@ -184,7 +184,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("method", "request_"), CALLS)
-async def test_one_node_that_cannot_be_asked_fails_the_call_by_name(
+async def test_one_node_that_cannot_be_reached_fails_the_call_by_name(
     router: Router, method: str, request_: object
 ) -> None:
     router.nodes[B].reply = errors.NodeLost("cannot be reached: connection refused")
@@ -195,7 +195,7 @@ async def test_one_node_that_cannot_be_asked_fails_the_call_by_name(
 
 
 @pytest.mark.parametrize(("method", "request_"), CALLS)
-async def test_what_a_node_answers_passes_on(router: Router, method: str, request_: object) -> None:
+async def test_the_reply_of_a_node_is_passed_on(router: Router, method: str, request_: object) -> None:
     router.nodes[B].reply = errors.AccessDenied("bucket: not served")
     status, error = await router.rejection(method, request_)
     assert status is StatusCode.PERMISSION_DENIED

@@ -176,7 +176,7 @@ def test_another_port_for_metrics_is_no_change(started: Started) -> None:
     assert started.membership.ring.members == (with_ops,)
 
 
-def test_the_newest_ring_counts_whoever_tells_it_and_when(started: Started) -> None:
+def test_the_newest_ring_counts_independent_of_its_source_and_time(started: Started) -> None:
     older, newer = ring_of(A, epoch=40), ring_of(A, B, epoch=50)
     started = Started()
     assert started.join(B, held(newer)) == [], "it is asked for its ring"
@@ -187,7 +187,7 @@ def test_the_newest_ring_counts_whoever_tells_it_and_when(started: Started) -> N
     assert started.membership.ring.epoch == newer.epoch
 
 
-def test_a_ring_that_was_made_and_reached_nobody_has_all_slots_owned_anew(started: Started) -> None:
+def test_a_ring_that_was_made_and_reached_no_node_has_all_slots_owned_anew(started: Started) -> None:
     last = ring_of(A, B)
     started.join(A, notified(last, newest=last.epoch + 1))
     started.join(B, held(last))
@@ -311,7 +311,7 @@ def test_a_router_that_was_asleep_does_not_take_that_for_the_nodes_silence(start
     assert set(started.membership.leases) == {A.address}
 
 
-def test_when_all_who_had_joined_are_gone_the_wait_begins_anew(started: Started) -> None:
+def test_when_all_nodes_that_had_joined_are_gone_the_wait_begins_anew(started: Started) -> None:
     started.join(C)
     started.after(WAIT + LEASE + 1)
     assert started.join(C) == []
@@ -319,7 +319,7 @@ def test_when_all_who_had_joined_are_gone_the_wait_begins_anew(started: Started)
 
 
 @pytest.mark.parametrize("foreign_first", [True, False])
-def test_a_node_of_another_cluster_is_refused_whoever_comes_first(foreign_first: bool) -> None:
+def test_a_node_of_another_cluster_is_rejected_in_either_order_of_joining(foreign_first: bool) -> None:
     last, foreign = ring_of(A, B), ring_of(C, Member("d:1", "id-d"), epoch=40)
     started = Started()
     joins = [(C, notified(foreign, "cluster-2")), (A, notified(last)), (B, held(last))]
@@ -377,7 +377,7 @@ def test_routers_that_share_nodes_agree_on_the_smaller_id() -> None:
 # ---- on a clock
 
 
-async def test_requests_wait_for_the_ring_and_are_refused_before_their_time_is_up() -> None:
+async def test_requests_wait_for_the_ring_and_are_rejected_before_their_time_is_up() -> None:
     clock = FakeClock()
     recovery = Recovery(LEASE, WAIT)
     leases = Leases(Membership(LEASE, clock.now(), recovery), clock, lambda _: None)
@@ -438,14 +438,14 @@ def test_a_ring_arrives_as_it_was() -> None:
     ("field", "value"),
     [("epoch", 0), ("epoch", 2**63), ("cluster_id", "another"), ("default_bucket", "no bucket!")],
 )
-def test_what_is_no_ring_is_refused_by_name(field: str, value: object) -> None:
+def test_what_is_no_ring_is_rejected_by_name(field: str, value: object) -> None:
     wrong = request(ring_of(A))
     setattr(wrong.last_ring.ring, field, value)
     with pytest.raises(InvalidRequest, match=r"last_ring|bucket"):
         knowledge(wrong, WALL)
 
 
-def test_slots_that_were_owned_since_a_later_epoch_are_refused() -> None:
+def test_slots_that_were_owned_since_a_later_epoch_are_rejected() -> None:
     wrong = request(ring_of(A))
     wrong.last_ring.ring.slots[0].owned_since = wrong.last_ring.ring.epoch + 1
     with pytest.raises(InvalidRequest, match="last_ring"):

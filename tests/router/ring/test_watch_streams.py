@@ -116,7 +116,7 @@ async def test_a_renewed_lease_is_no_change(router: Router) -> None:
     assert first.epoch < router.leases.ring.epoch
 
 
-async def test_a_node_that_opens_another_door_is_a_change(router: Router) -> None:
+async def test_a_node_that_opens_another_server_is_a_change(router: Router) -> None:
     await join(router, A, "1", ops="a:9091")
     call = watch(router)
     before = await following(call)

@@ -58,7 +58,7 @@ def proxy(mirror: str) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def test_an_answer_can_say_another_time(proxy: FaultProxy) -> None:
+def test_a_response_can_have_another_time(proxy: FaultProxy) -> None:
     proxy.inject(faults.ShiftDate(-3600), key="k")
     connection = http.client.HTTPConnection(proxy.endpoint_url.removeprefix("http://"))
     connection.request("GET", "/b/k")
@@ -101,7 +101,7 @@ def test_chunks_pass_as_they_are(proxy: FaultProxy) -> None:
     assert [r.body for r in proxy.requests("PUT", "k")] == [chunks]
 
 
-def test_expect_continue_is_answered_before_the_body(proxy: FaultProxy) -> None:
+def test_the_response_to_expect_continue_comes_before_the_body(proxy: FaultProxy) -> None:
     address = ("127.0.0.1", int(proxy.endpoint_url.rpartition(":")[2]))
     with socket.create_connection(address, timeout=5) as connection:
         connection.sendall(b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
@@ -137,7 +137,7 @@ def test_a_rule_with_a_chance_repeats_itself_for_the_same_seed(mirror: str) -> N
     assert {200, 500} == set(first)
 
 
-def test_a_cut_body_is_shorter_than_promised(proxy: FaultProxy) -> None:
+def test_a_truncated_body_is_shorter_than_promised(proxy: FaultProxy) -> None:
     proxy.inject(CutBody(after=3), times=1)
     connection = connect(proxy)
     connection.request("GET", "/b/k")
@@ -168,7 +168,7 @@ def test_what_hangs_ends_when_the_client_gives_up(proxy: FaultProxy) -> None:
     assert [r.status for r in proxy.requests()] == [None]
 
 
-def test_refusing_ends_connections_and_comes_back_on_the_same_port(proxy: FaultProxy) -> None:
+def test_a_stopped_listener_ends_connections_and_comes_back_on_the_same_port(proxy: FaultProxy) -> None:
     connection = connect(proxy)
     connection.request("GET", "/b/k")
     connection.getresponse().read()
@@ -257,7 +257,7 @@ def test_boto3_understands_the_errors(moto: MotoServer, s3_proxy: FaultProxy, fa
     client.put_object(Bucket=bucket, Key="k", Body=b"v")
 
 
-def test_a_lost_answer_is_of_a_request_that_took_effect(moto: MotoServer, s3_proxy: FaultProxy) -> None:
+def test_a_lost_response_is_of_a_request_that_took_effect(moto: MotoServer, s3_proxy: FaultProxy) -> None:
     bucket = moto.new_bucket()
     store = obstore_client(s3_proxy, bucket)
     rule = s3_proxy.inject(LoseResponse(), method="PUT", times=1)

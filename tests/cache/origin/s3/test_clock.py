@@ -36,7 +36,9 @@ async def skewed(t: NodeUnderTest, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", SKEWS)
 @pytest.mark.parametrize("cached", [False, True])
-async def test_a_clock_that_is_ahead_removes_nothing_and_tells_what_is_there(seconds: float, cached: bool) -> None:
+async def test_a_clock_that_is_ahead_removes_nothing_and_returns_what_is_there(
+    seconds: float, cached: bool
+) -> None:
     t = await started()
     t.in_s3("k", b"v", in_seconds(t, 30))
     if cached:
@@ -137,7 +139,7 @@ async def test_a_ttl_is_counted_from_s3s_time_where_the_clocks_do_not_agree(seco
     took=st.floats(0, MAX_SKEW_SECONDS),
     later=st.floats(0, 1e6),
 )
-def test_s3s_time_is_known_from_then_on_to_within_half_the_answers_time(
+def test_the_time_of_s3_is_known_from_then_on_to_within_half_the_response_time(
     date: float, requested: float, took: float, later: float
 ) -> None:
     clock = S3Clock()
@@ -150,7 +152,7 @@ def test_s3s_time_is_known_from_then_on_to_within_half_the_answers_time(
     assert earliest - took / 2 - 0.51 <= corrected <= latest + took / 2 + 0.51
 
 
-def test_an_answer_that_took_too_long_tells_nothing() -> None:
+def test_a_response_that_took_too_long_is_not_used() -> None:
     clock = S3Clock()
     clock.observed(WALL, 0.0, MAX_SKEW_SECONDS + 1)
     assert not clock.known
@@ -158,7 +160,7 @@ def test_an_answer_that_took_too_long_tells_nothing() -> None:
     assert clock.skew(WALL, 0.0) == 0
 
 
-def test_a_skew_is_told_with_its_direction() -> None:
+def test_a_skew_is_reported_with_its_direction() -> None:
     machine, s3 = FakeClock(), S3Clock()
     clock = CorrectedClock(machine, s3)
     assert clock.degraded() == []

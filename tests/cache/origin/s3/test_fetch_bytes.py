@@ -36,7 +36,7 @@ async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed
     assert most == 2
 
 
-async def test_who_waited_for_a_fetch_charges_its_answer_before_the_bytes_go_to_another_fetch() -> None:
+async def test_a_waiter_of_a_fetch_charges_its_result_before_the_bytes_go_to_another_fetch() -> None:
     budget = ByteBudget(COPIES * SIZE)
     used_when_the_second_began: list[int] = []
     replied = asyncio.Event()

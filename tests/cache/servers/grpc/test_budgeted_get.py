@@ -53,7 +53,7 @@ async def test_a_large_value_in_memory_waits_for_room_and_is_rejected_without() 
     assert (reply.value, reply.outcome) == (LARGE, "hit")
 
 
-async def test_each_get_is_counted_once_however_it_is_answered() -> None:
+async def test_each_get_is_counted_once_whatever_its_outcome() -> None:
     harness = await server(small=SMALL, large=LARGE)
     await get_within(harness, b"small")
     await get_within(harness, b"large")

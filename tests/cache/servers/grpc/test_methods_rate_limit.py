@@ -39,7 +39,7 @@ async def test_within_the_limit_nothing_is_changed() -> None:
     assert node.limiter.rejected == 0
 
 
-async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait() -> None:
+async def test_over_it_the_methods_of_objects_are_rejected_with_the_time_to_wait() -> None:
     node = Limited(2)
     for _ in range(2):
         await node.call("Get")
@@ -52,14 +52,14 @@ async def test_over_it_the_methods_of_objects_are_refused_with_the_time_to_wait(
     await node.call("Put")
 
 
-async def test_operators_and_the_router_are_never_refused() -> None:
+async def test_operators_and_the_router_are_never_rejected() -> None:
     node = Limited(1)
     for name in ("Get", "Stats", "Flush", "Stats", "Flush"):
         await node.call(name)
     assert node.limiter.rejected == 0
 
 
-async def test_without_a_limit_nothing_is_refused() -> None:
+async def test_without_a_limit_nothing_is_rejected() -> None:
     node = Limited(0)
     for name in (*LIMITED, "Get", "Get"):
         await node.call(name)

@@ -27,7 +27,7 @@ def gets(*keys: bytes) -> bytes:
     return b"".join(command(b"GET", key) for key in keys)
 
 
-async def test_hits_are_answered_within_the_read_that_brought_them_in_one_write() -> None:
+async def test_hits_get_their_replies_within_the_read_that_brought_them_in_one_write() -> None:
     async with server() as d:
         client = d.connect()
         for key in ("a", "b"):
@@ -43,7 +43,7 @@ async def test_hits_are_answered_within_the_read_that_brought_them_in_one_write(
 
 
 @pytest.mark.parametrize("deferring", [False, True])
-async def test_a_miss_in_the_middle_is_answered_in_its_place_or_deferred(deferring: bool) -> None:
+async def test_the_reply_to_a_miss_in_the_middle_comes_in_its_place_or_deferred(deferring: bool) -> None:
     async with server() as d:
         client = d.connect()
         await d.warm(client, "a", b"1")
@@ -64,7 +64,7 @@ async def test_a_miss_in_the_middle_is_answered_in_its_place_or_deferred(deferri
             assert client.take() == bulk(b"2") + bulk(b"3") + b"$-1\r\n"
 
 
-async def test_misses_of_one_read_are_asked_of_s3_together() -> None:
+async def test_misses_of_one_read_are_fetched_from_s3_together() -> None:
     async with server() as d:
         client = d.connect()
         d.t.store.gate.clear()
@@ -129,7 +129,7 @@ async def test_pushes_to_a_client_that_does_not_read_are_bounded() -> None:
         assert d.context.clients.disconnects["output"] == 1
 
 
-async def test_deferred_answers_wait_for_a_slow_reader() -> None:
+async def test_deferred_replies_wait_for_a_slow_reader() -> None:
     async with server(max_bytes=10**7, max_value_bytes=10**7) as d:
         client = d.connect()
         await d.warm(client, "big", b"v" * (HIGH_WATER * 2))
@@ -148,7 +148,7 @@ async def test_deferred_answers_wait_for_a_slow_reader() -> None:
             assert b"%d" % number * (HIGH_WATER * 2) in taken
 
 
-async def test_connections_over_the_limit_are_told_so_and_ended() -> None:
+async def test_connections_over_the_limit_get_an_error_and_are_closed() -> None:
     async with server({"RESP_MAX_CONNECTIONS": "2"}) as d:
         clients = [d.connect() for _ in range(3)]
         assert [client.transport.close_state for client in clients] == ["", "", "closed"]
@@ -159,7 +159,7 @@ async def test_connections_over_the_limit_are_told_so_and_ended() -> None:
         assert not d.connect().transport.close_state
 
 
-async def test_who_is_silent_for_too_long_is_disconnected() -> None:
+async def test_a_client_that_is_silent_for_too_long_is_disconnected() -> None:
     async with server({"RESP_IDLE_SECONDS": "60"}) as d:
         silent, busy = d.connect(), d.connect()
         d.t.clock.tick(59)
@@ -172,7 +172,7 @@ async def test_who_is_silent_for_too_long_is_disconnected() -> None:
         assert d.context.clients.disconnects["idle"] == 1
 
 
-async def test_what_was_asked_before_the_client_closed_its_half_is_answered() -> None:
+async def test_commands_before_the_client_closed_its_half_get_their_replies() -> None:
     async with server() as d:
         client = d.connect()
         d.t.in_s3("k", b"1")
@@ -182,7 +182,7 @@ async def test_what_was_asked_before_the_client_closed_its_half_is_answered() ->
         assert client.transport.close_state == "closed"
 
 
-async def test_what_is_no_protocol_is_answered_after_what_was_before_it() -> None:
+async def test_a_protocol_error_is_sent_after_the_replies_before_it() -> None:
     async with server() as d:
         client = d.connect()
         d.t.in_s3("k", b"1")
@@ -193,7 +193,9 @@ async def test_what_is_no_protocol_is_answered_after_what_was_before_it() -> Non
         assert d.context.clients.disconnects["protocol"] == 1
 
 
-async def test_incomplete_commands_of_all_connections_wait_for_room_and_are_refused_when_their_time_is_up() -> None:
+async def test_incomplete_commands_of_all_connections_wait_for_room_and_are_rejected_when_their_time_is_up() -> (
+    None
+):
     async with server(max_value_bytes=2**22) as d:
         d.budget.limit = COPIES * (12 * 10**6 + 1000)
         clients = [d.connect() for _ in range(4)]
@@ -224,7 +226,7 @@ async def test_incomplete_commands_of_all_connections_wait_for_room_and_are_refu
         assert d.budget.used == 0
 
 
-async def test_keys_of_other_nodes_are_told_to_be_there() -> None:
+async def test_keys_of_other_nodes_are_redirected() -> None:
     async with server() as d:
         d.ownership.update(ring("127.0.0.1:50051", "127.0.0.1:50061", epoch=2))
         client = d.connect()
@@ -234,7 +236,7 @@ async def test_keys_of_other_nodes_are_told_to_be_there() -> None:
         assert bar < 8192 < foo
 
 
-async def test_over_the_rate_limit_it_is_refused_and_told_when_to_come_again() -> None:
+async def test_over_the_rate_limit_a_command_is_rejected_with_the_time_to_wait() -> None:
     async with server({"RATE_LIMIT": "2"}) as d:
         client = d.connect()
         client.send(gets(b"a", b"b", b"c"))
@@ -243,7 +245,7 @@ async def test_over_the_rate_limit_it_is_refused_and_told_when_to_come_again() -
         assert d.requests.limiter.rejected == 1
 
 
-async def test_a_stop_lets_what_was_begun_be_answered() -> None:
+async def test_a_stop_lets_commands_in_flight_finish() -> None:
     async with server() as d:
         store: MemoryStore = d.t.store
         waiting, idle = d.connect(), d.connect()

@@ -19,7 +19,7 @@ async def started(variables: dict[str, str] | None = None, **node: object) -> Se
     return server
 
 
-async def test_who_defers_and_sends_one_command_at_a_time_waits_for_no_more_answers_than_others() -> None:
+async def test_a_deferring_client_with_one_command_at_a_time_has_the_same_limit_of_pending_replies() -> None:
     server = await started()
     client = server.connect(resp3=True)
     client.now(b"CLIENT", b"DEFER", b"ON")
@@ -53,7 +53,7 @@ async def test_values_on_their_way_to_s3_hold_up_the_commands_behind_them() -> N
     await server.t.stop()
 
 
-async def test_a_pipeline_of_large_answers_stops_when_the_client_does_not_read() -> None:
+async def test_a_pipeline_of_large_replies_stops_when_the_client_does_not_read() -> None:
     server = await started({"RESP_OUTPUT_BYTES": "4MiB"}, max_bytes=10**7)
     client = server.connect()
     value = b"v" * (HIGH_WATER // 4)
@@ -68,7 +68,7 @@ async def test_a_pipeline_of_large_answers_stops_when_the_client_does_not_read()
     await server.t.stop()
 
 
-async def test_as_much_as_one_value_may_have_is_answered_to_any_command() -> None:
+async def test_any_command_may_reply_with_as_much_as_the_value_limit() -> None:
     server = await started({"RESP_OUTPUT_BYTES": "1KiB"}, max_value_bytes=2000)
     client = server.connect()
     await server.warm(client, "big", b"v" * 2000)
@@ -78,7 +78,7 @@ async def test_as_much_as_one_value_may_have_is_answered_to_any_command() -> Non
 
 
 @pytest.mark.parametrize("end", [command(b"QUIT"), b"*1\r\n+no\r\n"])
-async def test_who_ends_a_connection_and_takes_no_answers_is_disconnected(end: bytes) -> None:
+async def test_a_client_that_closes_and_reads_no_replies_is_disconnected(end: bytes) -> None:
     server = await started(max_bytes=10**7)
     client = server.connect()
     await server.warm(client, "big", b"v" * (HIGH_WATER // 2))
@@ -93,7 +93,7 @@ async def test_who_ends_a_connection_and_takes_no_answers_is_disconnected(end: b
     await server.t.stop()
 
 
-async def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
+async def test_a_stop_does_not_wait_for_a_client_that_does_not_read() -> None:
     server = await started(max_bytes=10**7)
     client = server.connect()
     await server.warm(client, "big", b"v" * (HIGH_WATER // 2))
@@ -105,7 +105,7 @@ async def test_a_stop_does_not_wait_for_who_does_not_read() -> None:
     await server.t.stop()
 
 
-async def test_who_waits_for_an_answer_is_not_silent() -> None:
+async def test_a_client_that_waits_for_a_reply_is_not_silent() -> None:
     server = await started({"RESP_IDLE_SECONDS": "10"})
     client = server.connect()
     client.send(command(b"DEBUG", b"SLEEP", b"30"))
@@ -137,7 +137,7 @@ async def test_a_value_of_any_allowed_size_can_be_written_by_any_command() -> No
 
 
 @pytest.mark.parametrize("more", [1, 4 * MIB])
-async def test_a_value_over_the_limit_is_refused_and_the_connection_goes_on(more: int) -> None:
+async def test_a_value_over_the_limit_is_rejected_and_the_connection_goes_on(more: int) -> None:
     most = 2 * MIB
     server = await started(max_value_bytes=most)
     client = server.connect()
@@ -153,7 +153,7 @@ async def test_a_value_over_the_limit_is_refused_and_the_connection_goes_on(more
     await server.t.stop()
 
 
-async def test_a_large_mixed_pipeline_is_answered_although_the_client_reads_nothing_before_its_end() -> None:
+async def test_a_large_mixed_pipeline_gets_its_replies_although_the_client_reads_nothing_before_its_end() -> None:
     """As synchronous clients send one: what the node stopped reading, they could not send."""
     server = await started(
         max_value_bytes=2 * MIB, max_bytes=10**8, dirty_max_bytes=10**9, dirty_memory_bytes=10**9
@@ -210,7 +210,7 @@ async def test_without_room_in_the_process_a_client_that_does_not_read_waits_for
     await server.t.stop()
 
 
-async def test_commands_that_waited_longer_than_a_request_may_take_are_refused() -> None:
+async def test_commands_that_waited_longer_than_a_request_may_take_are_rejected() -> None:
     server = await started()
     client = server.connect()
     server.t.store.gate.clear()

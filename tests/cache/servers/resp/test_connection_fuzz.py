@@ -63,7 +63,7 @@ given_examples = settings(max_examples=60, suppress_health_check=[HealthCheck.fu
 @given(st.lists(commands, max_size=10))
 @example([[b"ASKING"], [b"MILENA.HELLO", b"k", b"k", b""], [b"GET", b"k"]])
 @example([[b"MGET", b"k", b"l"], [b"SET", b"k", b"v", b"EX", b"9223372036854775"], [b"TTL", b"k"]])
-def test_each_command_has_one_answer_whatever_its_arguments(
+def test_each_command_has_one_reply_whatever_its_arguments(
     caplog: pytest.LogCaptureFixture, sent: list[list[bytes]]
 ) -> None:
     async def test() -> None:
@@ -83,7 +83,7 @@ def test_each_command_has_one_answer_whatever_its_arguments(
 @given_examples
 @given(st.lists(commands.map(lambda argv: command(*argv)) | rubbish, max_size=8), st.lists(st.integers(0, 500)))
 @example([b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", b"*a\r\n"], [3, 5])
-def test_the_answers_are_the_same_however_the_bytes_are_cut(
+def test_the_replies_are_the_same_however_the_bytes_are_split(
     caplog: pytest.LogCaptureFixture, sent: list[bytes], places: list[int]
 ) -> None:
     data = b"".join(sent)
@@ -101,9 +101,7 @@ def test_the_answers_are_the_same_however_the_bytes_are_cut(
 
 @given_examples
 @given(st.lists(rubbish | st.binary(max_size=2000), max_size=8))
-def test_any_bytes_are_answered_or_end_the_connection(
-    caplog: pytest.LogCaptureFixture, pieces: list[bytes]
-) -> None:
+def test_any_bytes_get_a_reply_or_end_the_connection(caplog: pytest.LogCaptureFixture, pieces: list[bytes]) -> None:
     async def test() -> None:
         server = a_server()
         client, other = server.connect(), server.connect()

@@ -34,7 +34,7 @@ def push(number: int, reply: bytes) -> bytes:
     return b">3\r\n+deferred\r\n:%d\r\n%b" % (number, reply)
 
 
-async def test_what_waits_is_answered_in_the_protocol_in_which_it_was_asked() -> None:
+async def test_a_waiting_command_gets_its_reply_in_the_protocol_of_its_request() -> None:
     server = await started()
     client = server.connect()
     client.send(command(b"GET", b"none") + command(b"HELLO", b"3") + command(b"GET", b"none"))
@@ -46,7 +46,7 @@ async def test_what_waits_is_answered_in_the_protocol_in_which_it_was_asked() ->
 
 
 @pytest.mark.parametrize("argv", [(b"HELLO", b"2"), (b"RESET",), (b"CLIENT", b"DEFER", b"OFF")])
-async def test_no_deferred_answer_comes_after_the_end_of_deferring(argv: tuple[bytes, ...]) -> None:
+async def test_no_deferred_reply_comes_after_the_end_of_deferring(argv: tuple[bytes, ...]) -> None:
     server = await started()
     client = await deferring(server)
     client.send(command(b"GET", b"none") + command(*argv) + command(b"GET", b"nowhere"))
@@ -59,7 +59,7 @@ async def test_no_deferred_answer_comes_after_the_end_of_deferring(argv: tuple[b
     await server.t.stop()
 
 
-async def test_a_deferred_answer_does_not_come_before_the_word_of_it() -> None:
+async def test_a_deferred_reply_does_not_come_before_its_announcement() -> None:
     server = await started()
     client = server.connect(resp3=True)
     client.send(command(b"DEBUG", b"SLEEP", b"1") + command(b"CLIENT", b"DEFER", b"ON") + command(b"GET", b"none"))
@@ -71,7 +71,7 @@ async def test_a_deferred_answer_does_not_come_before_the_word_of_it() -> None:
 
 
 @pytest.mark.parametrize("end", ["quit", "finish", "eof"])
-async def test_the_end_of_a_connection_waits_for_deferred_answers_that_a_slow_client_is_owed(end: str) -> None:
+async def test_closing_waits_for_the_deferred_replies_of_a_slow_client(end: str) -> None:
     server = await started(max_bytes=10**8, max_value_bytes=10**7)
     client = await deferring(server)
     for key in (b"a", b"b", b"c"):
@@ -96,7 +96,7 @@ async def test_the_end_of_a_connection_waits_for_deferred_answers_that_a_slow_cl
     await server.t.stop()
 
 
-async def test_a_message_does_not_overtake_an_answer_that_waits_for_the_client() -> None:
+async def test_a_push_does_not_overtake_a_reply_that_waits_for_the_client() -> None:
     """Or the client would keep a value after it was told to drop it."""
     server = await started(max_bytes=10**8, max_value_bytes=10**7)
     client, other = await deferring(server), server.connect()
@@ -137,7 +137,7 @@ async def test_calls_of_the_api_see_the_writes_before_them() -> None:
     await server.t.stop()
 
 
-async def test_a_change_while_a_call_waits_for_its_turn_is_told_behind_its_answer() -> None:
+async def test_a_change_while_a_call_is_queued_is_notified_after_its_reply() -> None:
     server = await started()
     client, other = server.connect(resp3=True), server.connect()
     client.now(b"CLIENT", b"TRACKING", b"ON")
@@ -234,7 +234,7 @@ async def test_a_mixed_pipeline_waits_for_the_disk_once_and_not_for_each_of_its_
     await server.t.stop()
 
 
-async def test_a_command_that_waits_for_one_before_it_is_refused_when_it_has_waited_too_long() -> None:
+async def test_a_command_that_waits_for_one_before_it_is_rejected_when_it_has_waited_too_long() -> None:
     server = await started(mode="back")
     client = server.connect()
     server.t.disk.gate.clear()
@@ -270,7 +270,7 @@ async def test_a_transaction_does_not_concern_the_commands_before_it_that_still_
     await server.t.stop()
 
 
-async def test_an_answer_that_the_client_does_not_want_is_that_of_the_command_it_named() -> None:
+async def test_a_suppressed_reply_is_that_of_the_command_that_was_named() -> None:
     server = await started(mode="back")
     client = server.connect()
     server.t.disk.gate.clear()

@@ -80,7 +80,7 @@ def test_all_places_are_free_at_the_start_and_no_more() -> None:
     assert wait(well, 0.0, MOST) == inf
 
 
-def test_slow_down_halves_and_pauses_once_for_all_answers_to_one_pace() -> None:
+def test_slow_down_halves_and_pauses_once_for_all_responses_at_one_rate() -> None:
     slowed = throttle()
     for _ in range(10):
         slowed.throttled(100.0)
@@ -116,7 +116,7 @@ def test_each_round_of_successes_gives_one_more_up_to_the_full_number() -> None:
     assert slowed.limit == MOST
 
 
-def test_a_success_does_not_end_a_pause_that_slow_down_asked_for_but_its_growth() -> None:
+def test_a_success_ends_the_growth_of_a_pause_after_slow_down_and_not_the_pause() -> None:
     slowed = throttle()
     slowed.throttled(0.0)
     slowed.succeeded(b"good")
@@ -161,7 +161,7 @@ def test_a_backlog_comes_back_at_a_quarter_and_at_once() -> None:
     assert not slow.succeeded(b"good")
 
 
-def test_a_moment_in_which_all_failed_does_not_slow_down_the_rest() -> None:
+def test_a_short_failure_of_all_does_not_slow_down_the_rest() -> None:
     slow = down()
     assert slow.succeeded(b"good")
     assert slow.limit == MOST

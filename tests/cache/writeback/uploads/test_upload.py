@@ -87,7 +87,7 @@ async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
     ("fault", "indeterminate"), [(Fault.TIMEOUT, True), (Fault.INCOMPLETE, True), (Fault.SERVER, False)]
 )
 @pytest.mark.parametrize("happened", [False, True])
-async def test_after_a_lost_answer_it_is_found_out(
+async def test_a_lost_response_is_followed_by_a_head(
     known: bool, fault: Fault, indeterminate: bool, happened: bool
 ) -> None:
     harness = Harness()
@@ -129,7 +129,7 @@ async def test_a_look_that_fails_leaves_the_doubt() -> None:
     assert not write.belief.indeterminate
 
 
-async def test_a_delete_whose_answer_was_lost_is_done() -> None:
+async def test_a_delete_whose_response_was_lost_is_done() -> None:
     harness = Harness()
     write = delete(base=harness.holds(b"theirs"), policy="fail", indeterminate=True)
     harness.holds(None)
@@ -148,7 +148,7 @@ async def test_a_put_over_what_a_delete_of_ours_may_have_removed(maybe_absent: b
             await harness.upload(write)
 
 
-async def test_others_that_keep_changing_the_object_are_contention() -> None:
+async def test_other_writers_that_change_the_object_repeatedly_are_contention() -> None:
     harness = Harness()
     harness.store.reject = lambda operation, _: Fault.CHANGED if operation == "put" else None
     write = put()
@@ -171,7 +171,7 @@ class WithoutHead(MemoryStore):
         raise OriginFailure(Fault.DENIED, "head", ref, self.code, "403")
 
 
-async def test_a_look_refused_without_a_reason_does_not_keep_a_write_from_being_tried_on_its_condition() -> None:
+async def test_a_head_rejected_without_a_reason_does_not_prevent_a_conditional_write() -> None:
     store = WithoutHead("bucket")
     harness = Harness(store)
     assert await harness.upload(put(base=ABSENT, indeterminate=True)) == DONE
@@ -182,7 +182,7 @@ async def test_a_look_refused_without_a_reason_does_not_keep_a_write_from_being_
     assert (await harness.fails(put(indeterminate=True, base=ABSENT))).code == "ExpiredToken"
 
 
-async def test_a_look_refused_without_a_reason_lets_nothing_be_overwritten() -> None:
+async def test_a_head_rejected_without_a_reason_lets_nothing_be_overwritten() -> None:
     harness = Harness(WithoutHead("bucket"))
     harness.holds(b"foreign")
     for write in (put(indeterminate=True), put(base='"seen"', indeterminate=True), delete(base='"seen"')):
@@ -227,7 +227,7 @@ async def test_where_s3_knows_no_conditions_it_looks_before_every_write(caplog: 
     assert harness.has == b"foreign"
 
 
-async def test_an_s3_that_does_not_know_plain_writes_either_is_told() -> None:
+async def test_an_s3_that_does_not_know_plain_writes_either_is_reported() -> None:
     harness = Harness()
     harness.store.reject = lambda operation, _: Fault.UNSUPPORTED if operation == "put" else None
     assert (await harness.fails(put())).fault is Fault.UNSUPPORTED

@@ -130,7 +130,7 @@ async def test_after_a_few_objects_the_store_is_known_for_it_and_a_write_costs_t
     assert (harness.requested, harness.has) == (["head", "put"], b"ours")
 
 
-async def test_a_change_between_refusal_and_look_is_no_such_store() -> None:
+async def test_a_change_between_rejection_and_head_is_no_such_store() -> None:
     harness = harness_over(State.WORKS)
     write = put(base=harness.holds(b"read"), policy="fail")
     harness.holds(b"theirs")

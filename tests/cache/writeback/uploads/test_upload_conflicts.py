@@ -84,7 +84,7 @@ async def test_without_a_policy_whatever_is_there_may_be_overwritten() -> None:
 @pytest.mark.parametrize("version", [None, Version(5, 6), Version(4, 9)])
 @pytest.mark.parametrize("seen", ['"seen"', ABSENT])
 @pytest.mark.parametrize("policy", ["fail", None])
-async def test_strict_is_refused_by_anything_else_also_by_an_earlier_version_of_ours(
+async def test_strict_is_rejected_by_anything_else_also_by_an_earlier_version_of_ours(
     version: Version | None, seen: Any, policy: Any
 ) -> None:
     harness = Harness()
@@ -96,7 +96,7 @@ async def test_strict_is_refused_by_anything_else_also_by_an_earlier_version_of_
     assert sum(harness.uploader.conflicts.values()) == 0  # the caller asked, and is told
 
 
-async def test_strict_is_refused_where_the_object_is_gone() -> None:
+async def test_strict_is_rejected_where_the_object_is_gone() -> None:
     harness = Harness()
     with pytest.raises(Conflict, match=r"^another writer deleted it$"):
         await harness.upload(put(base='"seen"', strict=True))
@@ -114,7 +114,7 @@ async def test_strict_over_what_was_named(version: Version | None) -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.SERVER])
-async def test_strict_is_not_refused_by_its_own_write(known: bool, fault: Fault) -> None:
+async def test_strict_is_not_rejected_by_its_own_write(known: bool, fault: Fault) -> None:
     harness = Harness()
     write = put(base=harness.holds(b"seen") if known else ABSENT, strict=True)
     harness.store.fail(fault, after_effect=True)

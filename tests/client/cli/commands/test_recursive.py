@@ -219,7 +219,7 @@ def test_rm_recursive_over_several_pages(run: Run, cluster: MemoryCluster) -> No
     assert run("ls").stdout == ""
 
 
-def test_rm_recursive_wants_yes_where_it_cannot_ask(run: Run, cluster: MemoryCluster) -> None:
+def test_rm_recursive_requires_yes_without_a_terminal(run: Run, cluster: MemoryCluster) -> None:
     cluster.add({"p/a": b""})
     result = run("rm", "p/", "-r", input="y\n")
     assert (result.exit_code, result.stdout) == (2, "")
@@ -241,7 +241,7 @@ def on_terminal(reply: bytes, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("reply", "exit_code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 3), (b"\x04", 1, 3)])
-def test_rm_recursive_asks_on_a_terminal_with_a_count_and_a_key(reply: bytes, exit_code: int, left: int) -> None:
+def test_rm_recursive_prompts_on_a_terminal_with_a_count_and_a_key(reply: bytes, exit_code: int, left: int) -> None:
     cluster = MemoryCluster(lambda: 0.0)
     cluster.add({f"p/{number}": b"12" for number in range(3)})
     with router(lambda method, request, _: cluster.respond(method, request)) as address:
@@ -302,7 +302,7 @@ def test_failures_of_rm_are_listed_and_the_others_go_on(
     assert run("ls", "-r").stdout == "p/1\n"
 
 
-def test_a_listing_that_fails_half_way_tells_what_was_done(
+def test_a_listing_that_fails_half_way_reports_what_was_done(
     run: Run, cluster: MemoryCluster, intercept: Intercept
 ) -> None:
     cluster.add({f"p/{number:04}": b"" for number in range(1500)})
@@ -320,7 +320,7 @@ def test_a_listing_that_fails_half_way_tells_what_was_done(
 
 
 @pytest.mark.parametrize(("remaining", "failed"), [(2, 1), (0, 3), (3, 0)])
-def test_writes_that_the_listing_cannot_show_yet_are_told(
+def test_writes_that_the_listing_cannot_show_yet_are_reported(
     run: Run, cluster: MemoryCluster, intercept: Intercept, remaining: int, failed: int
 ) -> None:
     cluster.add({"p/a": b""})

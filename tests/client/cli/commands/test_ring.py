@@ -72,7 +72,7 @@ def test_health(run: Run, cluster: MemoryCluster) -> None:
     assert run("health").exit_code == 3
 
 
-def test_a_node_that_cannot_be_asked_still_has_a_row() -> None:
+def test_a_node_that_cannot_be_reached_still_has_a_row() -> None:
     nodes = [NodeStats("a:1", {"hits": 1.0, "misses": 3.0}, "", ""), NodeStats("b:1", {}, "", "gone")]
     rows = stats_rows(nodes)
     assert [row["state"] for row in rows] == ["ready", "gone"]
@@ -106,7 +106,7 @@ def test_redis_doors_are_shown() -> None:
     assert owner["redis"] == DOORS[owner["address"]] != ""
 
 
-def test_a_node_without_a_redis_door_among_others_that_have_one_is_a_problem() -> None:
+def test_a_node_without_a_resp_server_among_others_that_have_one_is_a_problem() -> None:
     ill = against_doors("health")
     assert ill.exit_code == 1
     assert ill.stdout == "node 10.0.0.8:50051: it does not speak the Redis protocol, and others do (RESP_ADDR)\n"

@@ -151,7 +151,7 @@ def test_a_flush_that_leaves_something_is_a_failure(
     assert "REMAINING" in run_scripted("flush", "-o", "table", replies=[reply])[0].stdout
 
 
-def test_a_flush_that_cannot_ask_a_node(run_scripted: RunScripted) -> None:
+def test_a_flush_that_cannot_reach_a_node(run_scripted: RunScripted) -> None:
     result, _ = run_scripted("flush", replies=[NodeLost("node a:1 cannot be reached")])
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (3, "milena: node a:1 cannot be reached")
 
@@ -255,7 +255,7 @@ def test_keys_without_failed_writes_are_not_found(run_scripted: RunScripted) -> 
 @pytest.mark.parametrize(
     "arguments", [["retry"], ["retry", "k", "--all"], ["drop", "--yes"], ["drop", "k"], ["drop", "--all"]]
 )
-def test_what_is_to_be_settled_must_be_said(run_scripted: RunScripted, arguments: list[str]) -> None:
+def test_dead_letters_to_resolve_must_be_named(run_scripted: RunScripted, arguments: list[str]) -> None:
     result, script = run_scripted(*arguments, replies=[pb.ResolveDeadLettersResponse(resolved=1)], input="y\n")
     assert (result.exit_code, result.stdout) == (2, "")
     assert script.requests == []
@@ -298,7 +298,7 @@ def milena_on_a_terminal(address: str, *arguments: str, typed: bytes = b"") -> t
 
 
 @pytest.mark.parametrize(("typed", "code"), [(b"y\n", 0), (b"n\n", 1)])
-def test_drop_asks_on_a_terminal(typed: bytes, code: int) -> None:
+def test_drop_prompts_on_a_terminal(typed: bytes, code: int) -> None:
     dropped: list[pb.ResolveDeadLettersRequest] = []
 
     def reply(method: str, request: Any, _: Any) -> Message:

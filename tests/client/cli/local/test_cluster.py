@@ -132,7 +132,7 @@ def taken(port: int) -> Iterator[None]:
         yield
 
 
-def test_clusters_that_are_started_at_the_same_moment_have_ports_of_their_own(tmp_path: Path) -> None:
+def test_clusters_that_are_started_at_the_same_time_have_ports_of_their_own(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two", "three")]
     for folder in folders:
         folder.mkdir()

@@ -136,7 +136,7 @@ def test_ports_that_are_taken_are_no_obstacle() -> None:
     ports.close()
 
 
-def test_a_port_that_another_cluster_has_chosen_is_not_free_although_nobody_listens_yet() -> None:
+def test_a_port_that_another_cluster_has_chosen_is_not_free_before_it_listens() -> None:
     ours, theirs = Ports(), Ports()
     wanted = ours.take_port(free_port())
     assert theirs.take_port(wanted) != wanted
@@ -185,7 +185,7 @@ def test_processes_end_politely_or_at_once(tmp_path: Path) -> None:
     assert stop_all([polite, stubborn]) == []
 
 
-def test_a_process_leaves_its_last_words(tmp_path: Path) -> None:
+def test_a_process_leaves_its_last_output(tmp_path: Path) -> None:
     process = Process("broken", ["no_such_module"], {}, tmp_path / "broken.log")
     assert process.wait(10)
     assert process.exit_code() == 1

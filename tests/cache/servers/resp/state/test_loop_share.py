@@ -94,7 +94,7 @@ async def test_a_connection_that_pipelines_without_pause_does_not_starve_the_oth
     await server.t.stop()
 
 
-async def test_a_pipeline_of_gets_in_reads_that_end_anywhere_is_answered_in_turns() -> None:
+async def test_a_pipeline_of_gets_in_reads_that_end_anywhere_gets_its_replies_in_rounds() -> None:
     server = await server_with_a_clock_that_takes(0.0005)
     client = server.connect()
     data = command(b"GET", b"k") * 20_000
@@ -107,7 +107,7 @@ async def test_a_pipeline_of_gets_in_reads_that_end_anywhere_is_answered_in_turn
     await server.t.stop()
 
 
-async def test_many_answers_in_one_round_of_the_loop_make_one_turn() -> None:
+async def test_many_replies_in_one_iteration_of_the_loop_are_one_round() -> None:
     server = await server_with_a_clock_that_takes(0.0)
     client = server.connect()
     server.t.store.gate.clear()

@@ -63,7 +63,7 @@ async def behind(server: ServerUnderTest, backlogs: list[Backlog]) -> list[WireC
     return clients
 
 
-async def test_gets_of_connections_that_have_long_been_behind_are_refused_in_one_go(
+async def test_gets_of_connections_that_have_long_been_behind_are_rejected_together(
     backlogs: list[Backlog],
 ) -> None:
     server = ServerUnderTest()
@@ -77,7 +77,7 @@ async def test_gets_of_connections_that_have_long_been_behind_are_refused_in_one
     assert server.context.stats["get"].rejected == server.context.stats.errors["BUSY"] == NUMBER
 
 
-async def test_a_connection_that_has_caught_up_is_answered_again(backlogs: list[Backlog]) -> None:
+async def test_a_connection_that_has_caught_up_is_served_again(backlogs: list[Backlog]) -> None:
     server = ServerUnderTest()
     clients = await behind(server, backlogs)
     await server.t.clock.advance(BEHIND_SECONDS + 0.01)
@@ -88,7 +88,7 @@ async def test_a_connection_that_has_caught_up_is_answered_again(backlogs: list[
         assert clients[0].take() == reply * NUMBER
 
 
-async def test_an_old_backlog_is_refused_to_its_end_though_others_have_caught_up(backlogs: list[Backlog]) -> None:
+async def test_an_old_backlog_is_rejected_to_its_end_though_others_have_caught_up(backlogs: list[Backlog]) -> None:
     server = ServerUnderTest()
     clients = await behind(server, backlogs)
     await server.t.clock.advance(BEHIND_SECONDS + 0.01)
@@ -100,7 +100,7 @@ async def test_an_old_backlog_is_refused_to_its_end_though_others_have_caught_up
         await clients[1].idle()
 
 
-async def test_nothing_is_refused_for_a_moment_behind_or_while_few_are(backlogs: list[Backlog]) -> None:
+async def test_nothing_is_rejected_for_a_short_delay_or_while_few_are_behind(backlogs: list[Backlog]) -> None:
     server = ServerUnderTest()
     clients = await behind(server, backlogs)
     await server.t.clock.advance(BEHIND_SECONDS - 0.01)
@@ -115,7 +115,7 @@ async def test_nothing_is_refused_for_a_moment_behind_or_while_few_are(backlogs:
     assert clients[0].take() == bulk(b"v") * NUMBER
 
 
-async def test_writes_and_what_follows_them_are_not_refused(backlogs: list[Backlog]) -> None:
+async def test_writes_and_what_follows_them_are_not_rejected(backlogs: list[Backlog]) -> None:
     server = ServerUnderTest(mode="memory")
     clients = await behind(server, backlogs)
     await server.t.clock.advance(BEHIND_SECONDS + 0.01)

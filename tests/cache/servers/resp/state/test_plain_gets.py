@@ -135,7 +135,7 @@ def replied(server: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("state", PLAIN)
-async def test_plain_hits_are_answered_together(state: State) -> None:
+async def test_plain_hits_get_their_replies_together(state: State) -> None:
     server = await in_state(state)
     assert replied(server, [b"k"] * 3) == (3, bulk(b"v") * 3)
     assert server.t.node.reads.outcomes["hit"] == 3
@@ -153,7 +153,7 @@ async def test_what_is_anything_else_goes_the_general_way(state: State) -> None:
     await server.t.stop()
 
 
-async def test_no_more_is_answered_at_once_than_was_allowed() -> None:
+async def test_no_more_replies_are_made_at_once_than_was_allowed() -> None:
     server = await in_state(put)
     parts: list[bytes] = []
     assert server.hits.serve([b"k"] * 10, server.t.clock.now(), parts, 3) == 3

@@ -32,7 +32,7 @@ def notified(tracking: Tracking) -> dict[int, list[bytes] | None]:
     }
 
 
-def test_a_reader_is_told_of_the_next_change_and_of_no_other() -> None:
+def test_a_reader_is_notified_of_the_next_change_and_of_no_other() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     following(tracking, 2)
@@ -47,7 +47,7 @@ def test_a_reader_is_told_of_the_next_change_and_of_no_other() -> None:
     assert (tracking.keys, tracking.clients, tracking.invalidations) == (1, 2, 2)
 
 
-def test_changes_of_one_step_are_told_together_and_each_key_once() -> None:
+def test_changes_of_one_step_are_notified_together_and_each_key_once() -> None:
     tracking = Tracking(10)
     woken: list[int] = []
     tracking.wake = lambda: woken.append(1)
@@ -60,7 +60,7 @@ def test_changes_of_one_step_are_told_together_and_each_key_once() -> None:
     assert len(woken) == 2
 
 
-def test_broadcast_is_about_prefixes_whoever_reads() -> None:
+def test_broadcast_is_by_prefix_and_independent_of_reads() -> None:
     tracking = Tracking(10)
     following(tracking, 1, bcast=True, prefixes=(b"user:", b"team:"))
     following(tracking, 2, bcast=True)
@@ -103,7 +103,7 @@ def test_optout_leaves_out_only_the_command_after_caching_no() -> None:
     assert notified(tracking) == {1: [b"k"]}
 
 
-def test_beyond_the_most_keys_the_oldest_is_told_and_forgotten() -> None:
+def test_beyond_the_limit_of_keys_the_oldest_is_invalidated_and_removed() -> None:
     tracking = Tracking(2)
     following(tracking, 1)
     for key in (b"1", b"2", b"3"):
@@ -113,7 +113,7 @@ def test_beyond_the_most_keys_the_oldest_is_told_and_forgotten() -> None:
     assert b"1" not in tracking
 
 
-def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -> None:
+def test_a_client_that_has_left_gets_nothing_and_the_last_one_frees_the_table() -> None:
     tracking = Tracking(10)
     one, two = following(tracking, 1), following(tracking, 2, bcast=True, prefixes=(b"k",))
     tracking.track(1, b"k")
@@ -130,7 +130,7 @@ def test_who_has_gone_is_told_nothing_and_the_last_one_takes_the_table_along() -
     assert tracking.keys == tracking.prefixes == tracking.clients == 0
 
 
-def test_the_ring_moves_and_everybody_drops_everything() -> None:
+def test_a_change_of_the_ring_makes_every_client_drop_everything() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     following(tracking, 2, bcast=True, prefixes=(b"x",))
@@ -156,7 +156,7 @@ def test_noloop_spares_the_writer_its_own_change_and_goes_on_tracking() -> None:
     assert notified(tracking) == {1: [b"k"]}
 
 
-def test_noloop_tells_of_a_second_change_while_the_command_is_under_way() -> None:
+def test_noloop_notifies_a_second_change_while_the_command_is_in_flight() -> None:
     tracking = Tracking(10)
     following(tracking, 1, noloop=True)
     tracking.track(1, b"k")
@@ -169,7 +169,7 @@ def test_noloop_tells_of_a_second_change_while_the_command_is_under_way() -> Non
     assert notified(tracking) == {1: [b"k"]}  # behind the answer, too
 
 
-def test_noloop_tells_the_writer_whose_write_failed() -> None:
+def test_noloop_notifies_the_writer_whose_write_failed() -> None:
     tracking = Tracking(10)
     following(tracking, 1, noloop=True, bcast=True)
     work = tracking.begin(1, "modify", [b"k"])
@@ -181,7 +181,7 @@ def test_noloop_tells_the_writer_whose_write_failed() -> None:
     assert notified(tracking) == {1: [b"k"]}
 
 
-def test_noloop_spares_nobody_while_two_write_the_same_key() -> None:
+def test_noloop_notifies_both_writers_while_two_write_the_same_key() -> None:
     tracking = Tracking(10)
     for number in (1, 2):
         following(tracking, number, noloop=True)
@@ -195,7 +195,7 @@ def test_noloop_spares_nobody_while_two_write_the_same_key() -> None:
     tracking.end(two)
 
 
-def test_a_change_while_a_read_waits_is_told_again_behind_the_answer() -> None:
+def test_a_change_while_a_read_waits_is_notified_again_after_the_reply() -> None:
     tracking = Tracking(10)
     following(tracking, 1)
     work = tracking.begin(1, "read", [b"k", b"k"])

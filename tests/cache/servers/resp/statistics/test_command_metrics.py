@@ -49,7 +49,7 @@ async def test_a_write_that_reads_brings_its_reader_what_it_found() -> None:
     assert server.t.node.reads.outcomes["hit"] == 1
 
 
-async def test_an_answer_that_says_who_has_the_key_is_no_error() -> None:
+async def test_a_redirection_is_no_error() -> None:
     server = ServerUnderTest()
     server.ownership.update(ring(OTHER, ME, epoch=2))
     client = server.connect()

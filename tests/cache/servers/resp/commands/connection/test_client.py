@@ -51,7 +51,7 @@ FIELDS = (
         (b"CLIENT DEFER x", b"-ERR syntax error\r\n"),
     ],
 )
-async def test_what_redis_answers(argv: bytes, reply: bytes) -> None:
+async def test_replies_are_those_of_redis(argv: bytes, reply: bytes) -> None:
     assert ServerUnderTest().connect().now(*argv.split(b" ")) == reply
 
 

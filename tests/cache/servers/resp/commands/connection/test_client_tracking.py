@@ -41,7 +41,7 @@ async def kept(server: ServerUnderTest, client: WireClient, key: bytes = b"k") -
     assert await pushes(client) == b""
 
 
-async def test_a_write_by_anybody_is_told_once() -> None:
+async def test_a_write_by_any_client_is_notified_once() -> None:
     server = ServerUnderTest()
     client, other = tracking(server), server.connect()
     await kept(server, client)
@@ -51,7 +51,7 @@ async def test_a_write_by_anybody_is_told_once() -> None:
     assert server.context.tracking.invalidations == 1
 
 
-async def test_an_own_write_is_told_behind_its_answer() -> None:
+async def test_an_own_write_is_notified_after_its_reply() -> None:
     server = ServerUnderTest()
     client = tracking(server)
     await kept(server, client)
@@ -69,7 +69,7 @@ async def test_noloop() -> None:
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_a_change_while_a_read_waits_is_told_before_and_behind_its_answer() -> None:
+async def test_a_change_while_a_read_waits_is_notified_before_and_after_its_reply() -> None:
     server = ServerUnderTest()
     client, other = tracking(server), server.connect()
     server.t.in_s3("k", b"old")
@@ -92,7 +92,7 @@ async def test_broadcast() -> None:
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_a_redirection_tells_another_connection_until_that_is_gone() -> None:
+async def test_a_redirection_notifies_another_connection_until_that_is_gone() -> None:
     server = ServerUnderTest()
     listener = server.connect(resp3=True)
     client, other = tracking(server, b"REDIRECT", number(listener)), server.connect()
@@ -110,7 +110,7 @@ async def test_a_redirection_tells_another_connection_until_that_is_gone() -> No
     assert {bytes(flag) for flag in info[b"flags"]} == {b"on", b"broken_redirect"}
 
 
-async def test_who_speaks_resp2_is_told_nothing() -> None:
+async def test_a_resp2_client_gets_no_invalidations() -> None:
     server = ServerUnderTest()
     client, other = tracking(server, resp3=False), server.connect()
     await kept(server, client)
@@ -137,7 +137,7 @@ async def test_whatever_reads_is_followed(read: tuple[bytes, ...]) -> None:
     assert INVALIDATE_K in await pushes(client)
 
 
-async def test_another_version_in_s3_is_told_when_it_is_found() -> None:
+async def test_another_version_in_s3_is_notified_when_it_is_found() -> None:
     server = ServerUnderTest()
     client, other = tracking(server), server.connect()
     await kept(server, client)
@@ -147,7 +147,7 @@ async def test_another_version_in_s3_is_told_when_it_is_found() -> None:
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
+async def test_the_expiry_of_an_object_is_notified_without_a_read() -> None:
     server = ServerUnderTest()
     client, other = tracking(server), server.connect()
     await other.request(b"SET", b"k", b"v", b"PX", b"2500")
@@ -161,7 +161,7 @@ async def test_the_end_of_an_object_is_told_though_nobody_reads_it() -> None:
     assert await pushes(client) == INVALIDATE_K
 
 
-async def test_what_nobody_keeps_a_copy_of_is_told_after_a_while() -> None:
+async def test_a_key_without_an_entry_is_invalidated_after_a_while() -> None:
     server = ServerUnderTest()
     client = tracking(server)
     server.context.tracking.track(client.session.id, b"k")
@@ -216,7 +216,7 @@ async def test_with_very_many_keys_a_change_of_the_ring_drops_everything(monkeyp
     assert await pushes(client) == EVERYTHING
 
 
-async def test_who_resets_or_leaves_tracks_no_more() -> None:
+async def test_a_client_that_resets_or_leaves_tracks_no_more() -> None:
     server = ServerUnderTest()
     client, other = tracking(server), tracking(server)
     client.now(b"RESET")
@@ -261,7 +261,7 @@ REJECTIONS: list[tuple[tuple[bytes, ...], str]] = [
 
 
 @pytest.mark.parametrize(("argv", "rejection"), REJECTIONS, ids=lambda value: repr(value)[:40])
-async def test_refusals(argv: tuple[bytes, ...], rejection: str) -> None:
+async def test_rejections(argv: tuple[bytes, ...], rejection: str) -> None:
     client = ServerUnderTest().connect()
     assert error(client.now(b"CLIENT", *argv)) == rejection
 

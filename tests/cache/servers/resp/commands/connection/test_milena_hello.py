@@ -20,7 +20,7 @@ def test_a_connection_that_means_this_node_goes_on() -> None:
     assert client.now(b"PING") == b"+PONG\r\n"
 
 
-async def test_a_connection_that_means_another_node_is_ended_and_nothing_behind_it_is_done() -> None:
+async def test_a_connection_meant_for_another_node_is_closed_and_no_later_command_is_executed() -> None:
     under_test = server()
     client = under_test.connect()
     calls = under_test.calls["get"].requests

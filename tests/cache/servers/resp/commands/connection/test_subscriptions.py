@@ -51,7 +51,7 @@ async def test_a_message_without_keys_is_null() -> None:
 
 
 @pytest.mark.parametrize("ended", [(b"UNSUBSCRIBE",), (b"UNSUBSCRIBE", CHANNEL), (b"RESET",)])
-async def test_who_does_not_subscribe_any_more_hears_nothing(ended: tuple[bytes, ...]) -> None:
+async def test_an_unsubscribed_client_receives_nothing(ended: tuple[bytes, ...]) -> None:
     server = ServerUnderTest()
     sink = subscriber(server)
     await redirected(server, sink)
@@ -115,11 +115,11 @@ REPLIES: list[tuple[tuple[bytes, ...], bytes]] = [
 
 
 @pytest.mark.parametrize(("argv", "reply"), REPLIES, ids=[str(number) for number in range(len(REPLIES))])
-async def test_what_a_subscriber_may_say(argv: tuple[bytes, ...], reply: bytes) -> None:
+async def test_commands_that_a_subscriber_may_send(argv: tuple[bytes, ...], reply: bytes) -> None:
     assert subscriber(ServerUnderTest()).now(*argv) == reply
 
 
-def test_who_is_not_subscribed_is_answered_with_null() -> None:
+def test_unsubscribing_without_a_subscription_returns_null() -> None:
     client = ServerUnderTest().connect(resp3=False)
     assert client.now(b"UNSUBSCRIBE") == b"*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
     client = ServerUnderTest().connect(resp3=True)
@@ -130,7 +130,7 @@ def test_who_is_not_subscribed_is_answered_with_null() -> None:
 @pytest.mark.parametrize(
     "argv", [(b"GET", b"k"), (b"SET", b"k", b"v"), (b"HELLO", b"3"), (b"CLIENT", b"ID"), (b"ECHO", b"x")]
 )
-def test_a_resp2_subscriber_may_say_nothing_else(argv: tuple[bytes, ...]) -> None:
+def test_a_resp2_subscriber_may_send_nothing_else(argv: tuple[bytes, ...]) -> None:
     server = ServerUnderTest()
     reply = subscriber(server).now(*argv)
     assert reply.startswith(b"-ERR Can't execute '" + argv[0].lower())
@@ -142,7 +142,7 @@ def test_a_resp2_subscriber_may_say_nothing_else(argv: tuple[bytes, ...]) -> Non
     "argv",
     [(b"SUBSCRIBE", b"news"), (b"SUBSCRIBE", CHANNEL, b"news"), (b"PSUBSCRIBE", b"*"), (b"SSUBSCRIBE", CHANNEL)],
 )
-def test_channels_on_which_nothing_could_come_are_refused(argv: tuple[bytes, ...]) -> None:
+def test_channels_on_which_nothing_could_come_are_rejected(argv: tuple[bytes, ...]) -> None:
     server = ServerUnderTest()
     client = server.connect(resp3=False)
     assert client.now(*argv).startswith(b"-ERR the only channel is __redis__:invalidate, ")

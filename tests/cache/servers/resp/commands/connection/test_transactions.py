@@ -69,7 +69,7 @@ async def test_after_its_end_commands_are_carried_out_again(end: bytes) -> None:
 
 
 @pytest.mark.parametrize("rejected", [b"MULTI", b"WATCH", b"PING", b"NOSUCH"])
-async def test_exec_fails_if_any_command_was_refused(rejected: bytes) -> None:
+async def test_exec_fails_if_any_command_was_rejected(rejected: bytes) -> None:
     server = await started()
     client = server.connect()
     returned = await replies(client, command(b"MULTI"), command(rejected, b"a"), command(b"EXEC"))
@@ -78,7 +78,7 @@ async def test_exec_fails_if_any_command_was_refused(rejected: bytes) -> None:
     await server.t.stop()
 
 
-async def test_a_client_that_waits_for_the_answer_to_multi_does_not_take_it_for_refused() -> None:
+async def test_a_client_that_waits_for_the_reply_to_multi_does_not_take_it_for_rejected() -> None:
     """It would send neither EXEC nor DISCARD, and all that follows on its connection would be refused."""
     server = await started()
     client = server.connect()
@@ -96,7 +96,7 @@ async def test_another_connection_is_not_concerned() -> None:
     await server.t.stop()
 
 
-async def test_a_transaction_that_waits_too_long_is_refused_as_a_whole() -> None:
+async def test_a_transaction_that_waits_too_long_is_rejected_as_a_whole() -> None:
     """Were MULTI refused for its age alone, what comes after it in time would be carried out."""
     server = await started()
     client = server.connect()
@@ -111,7 +111,7 @@ async def test_a_transaction_that_waits_too_long_is_refused_as_a_whole() -> None
     await server.t.stop()
 
 
-async def test_without_multi_they_answer_as_redis_does() -> None:
+async def test_without_multi_they_reply_as_redis_does() -> None:
     server = await started()
     client = server.connect()
     assert await replies(client, command(b"EXEC"), command(b"DISCARD")) == [

@@ -81,7 +81,7 @@ async def test_of_many_that_set_an_end_if_there_is_none_one_succeeds() -> None:
     await server.t.stop()
 
 
-async def test_a_value_is_not_changed_by_changing_its_end() -> None:
+async def test_a_new_expiry_does_not_change_the_value() -> None:
     server = ServerUnderTest(mode="back")
     await server.t.start()
     client = server.connect()

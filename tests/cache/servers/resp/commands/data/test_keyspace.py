@@ -11,7 +11,7 @@ from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, pars
 OTHER = "127.0.0.1:60051"
 
 
-async def test_whether_a_key_exists_is_asked_without_its_value() -> None:
+async def test_whether_a_key_exists_is_checked_without_its_value() -> None:
     server = ServerUnderTest()
     client = server.connect()
     server.t.in_s3("k", bytes(1000))
@@ -116,7 +116,7 @@ async def test_randomkey_does_not_keep_a_copy_from_being_evicted() -> None:
 
 
 @pytest.mark.parametrize("word", [b"FREQ", b"IDLETIME", b"ENCODING"])
-async def test_what_is_asked_about_a_key_waits_for_a_write_of_it(word: bytes) -> None:
+async def test_a_query_about_a_key_waits_for_a_write_of_it(word: bytes) -> None:
     server = ServerUnderTest(mode="back")
     await server.t.start()
     client = server.connect()
@@ -128,7 +128,7 @@ async def test_what_is_asked_about_a_key_waits_for_a_write_of_it(word: bytes) ->
     await server.t.stop()
 
 
-async def test_keys_of_other_nodes_are_told_to_be_there_by_every_command() -> None:
+async def test_every_command_redirects_keys_of_other_nodes() -> None:
     server = ServerUnderTest()
     client = server.connect()
     server.ownership.update(ring(OTHER, epoch=2))

@@ -25,7 +25,7 @@ def keys(number: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", [b"MGET", b"EXISTS", b"TOUCH", b"DEL", b"UNLINK", b"MSET"])
-async def test_others_are_answered_while_a_command_of_many_keys_is_carried_out(name: bytes) -> None:
+async def test_other_clients_get_replies_while_a_command_of_many_keys_is_executed(name: bytes) -> None:
     server = await started(mode="memory", max_entries=10**5)
     client, other = server.connect(), server.connect()
     await server.warm(other, "hot", b"v")
@@ -42,7 +42,7 @@ async def test_others_are_answered_while_a_command_of_many_keys_is_carried_out(n
     await server.t.stop()
 
 
-async def test_the_answer_is_the_same_however_many_keys_there_are() -> None:
+async def test_the_reply_is_the_same_however_many_keys_there_are() -> None:
     server = await started(mode="memory", max_entries=10**5)
     client = server.connect()
     for number in (3, MAX_KEYS_AT_ONCE, MAX_KEYS_AT_ONCE + 1, NUMBER):
@@ -71,7 +71,7 @@ async def test_all_keys_together_have_the_time_of_one_command(name: bytes, numbe
     await server.t.stop()
 
 
-async def test_a_command_with_more_keys_than_allowed_is_refused() -> None:
+async def test_a_command_with_more_keys_than_allowed_is_rejected() -> None:
     server = await started()
     client = server.connect()
     reply = await client.request(b"MGET", *keys(MAX_KEYS + 1))

@@ -10,7 +10,7 @@ from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, ring
 OTHER = "127.0.0.1:60051"
 
 
-async def test_copies_are_dropped_and_counted_and_s3_is_left_alone() -> None:
+async def test_entries_are_dropped_and_counted_without_a_request_to_s3() -> None:
     server = ServerUnderTest()
     client = server.connect()
     for key in ("a", "b"):
@@ -34,7 +34,7 @@ async def test_a_write_before_it_on_the_connection_is_kept() -> None:
     await server.t.stop()
 
 
-async def test_a_client_that_tracks_the_key_is_told() -> None:
+async def test_a_client_that_tracks_the_key_is_notified() -> None:
     server = ServerUnderTest()
     client, operator = server.connect(resp3=True), server.connect()
     assert client.now(b"CLIENT", b"TRACKING", b"ON") == b"+OK\r\n"
@@ -44,7 +44,7 @@ async def test_a_client_that_tracks_the_key_is_told() -> None:
     assert client.take() == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
 
 
-async def test_another_nodes_keys_are_told_whose_they_are() -> None:
+async def test_keys_of_another_node_are_redirected() -> None:
     server = ServerUnderTest()
     server.ownership.update(ring(OTHER, ME, epoch=2))
     client = server.connect()

@@ -44,7 +44,7 @@ async def test_a_scan_goes_through_all_pages() -> None:
     assert await scanned(client, b"COUNT", b"9223372036854775807") == keys
 
 
-async def test_s3_is_asked_for_what_the_pattern_begins_with() -> None:
+async def test_s3_is_queried_with_the_prefix_of_the_pattern() -> None:
     server = ServerUnderTest()
     client = server.connect()
     fill(server, 150, "a%d")
@@ -76,7 +76,7 @@ async def test_what_is_dirty_lies_over_what_s3_lists() -> None:
     await server.t.stop()
 
 
-async def test_a_key_that_is_uploaded_while_s3_is_asked_is_not_missed() -> None:
+async def test_a_key_that_is_uploaded_while_s3_is_queried_is_not_missed() -> None:
     server = ServerUnderTest(mode="memory", delay=1000)
     await server.t.start()
     client = server.connect()
@@ -99,7 +99,9 @@ async def test_a_key_that_is_uploaded_while_s3_is_asked_is_not_missed() -> None:
     st.sets(st.integers(0, 350), max_size=350),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 400), st.booleans()), max_size=30),
 )
-def test_what_is_there_all_the_time_is_told_once(there: set[int], changes: list[tuple[int, int, bool]]) -> None:
+def test_a_key_that_is_there_all_the_time_is_returned_once(
+    there: set[int], changes: list[tuple[int, int, bool]]
+) -> None:
     """Changes of other keys, and uploads, between the pages."""
 
     async def test() -> None:
@@ -134,7 +136,7 @@ def test_what_is_there_all_the_time_is_told_once(there: set[int], changes: list[
     asyncio.run(test())
 
 
-async def test_each_node_tells_its_own_keys() -> None:
+async def test_each_node_returns_its_own_keys() -> None:
     server, other = ServerUnderTest(), ServerUnderTest()
     other.t.store.objects = server.t.store.objects
     keys = fill(server, 300)
@@ -160,7 +162,7 @@ async def test_keys_are_spelled_as_commands_take_them() -> None:
     assert await client.value(b"MGET", *await scanned(client)) == [b"v", b"v"]
 
 
-async def test_a_page_may_be_asked_for_again_until_it_is_forgotten() -> None:
+async def test_a_page_may_be_requested_again_until_it_is_removed() -> None:
     server = ServerUnderTest()
     client = server.connect()
     keys = fill(server, 150)
@@ -172,7 +174,7 @@ async def test_a_page_may_be_asked_for_again_until_it_is_forgotten() -> None:
     assert str(reply) == "ERR invalid cursor: it is not known here, or not any more; begin with 0"
 
 
-async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_told() -> None:
+async def test_a_delete_that_is_uploaded_while_s3_is_queried_is_not_returned() -> None:
     """The page is older than the upload, and the delete is not dirty any more when the page is merged."""
     server = ServerUnderTest(mode="memory", delay=1000)
     await server.t.start()
@@ -194,7 +196,7 @@ async def test_a_delete_that_is_uploaded_while_s3_is_asked_is_not_told() -> None
     await server.t.stop()
 
 
-async def test_a_key_that_is_deleted_and_written_anew_while_s3_is_asked_is_told() -> None:
+async def test_a_key_that_is_deleted_and_written_anew_while_s3_is_queried_is_returned() -> None:
     server = ServerUnderTest(mode="memory", delay=1000)
     await server.t.start()
     client = server.connect()

@@ -16,7 +16,7 @@ from tests.cache.servers.resp.server_under_test import ME, ServerUnderTest, pars
 OTHER = "127.0.0.1:60051"
 
 
-async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
+async def test_hits_of_every_reading_command_get_a_reply_at_once() -> None:
     server = ServerUnderTest()
     client = server.connect()
     await server.warm(client, "k", b"0123456789")
@@ -35,7 +35,7 @@ async def test_hits_of_every_reading_command_are_answered_at_once() -> None:
     assert len(server.t.store.calls) == calls
 
 
-def test_a_range_of_positions_covers_what_redis_answers() -> None:
+def test_a_range_of_positions_covers_what_redis_returns() -> None:
     value = b"012345"
     for size, start, end in itertools.product(range(len(value) + 1), range(-9, 10), range(-9, 10)):
         # Redis's getrangeCommand, in its own steps.
@@ -68,7 +68,7 @@ async def test_a_missing_value_is_null_in_the_protocol_of_the_connection() -> No
     assert await client.request(b"SET", b"k", b"v", b"XX") == b"_\r\n"
 
 
-async def test_misses_of_one_mget_are_asked_of_s3_together_and_answered_in_order() -> None:
+async def test_misses_of_one_mget_are_fetched_from_s3_together_and_returned_in_order() -> None:
     server = ServerUnderTest()
     client = server.connect()
     for number in range(5):
@@ -90,7 +90,7 @@ async def test_misses_of_one_mget_are_asked_of_s3_together_and_answered_in_order
     assert server.t.node.reads.outcomes["hit"] == 2
 
 
-async def test_mget_of_more_keys_than_are_asked_for_at_once() -> None:
+async def test_mget_of_more_keys_than_are_requested_at_once() -> None:
     server = ServerUnderTest(max_entries=1000)
     client = server.connect()
     for number in range(300):
@@ -99,7 +99,7 @@ async def test_mget_of_more_keys_than_are_asked_for_at_once() -> None:
     assert await client.value(b"MGET", *keys) == [b"%d" % number for number in range(300)]
 
 
-async def test_an_error_of_one_key_is_the_answer_to_mget() -> None:
+async def test_an_error_of_one_key_is_the_reply_to_mget() -> None:
     server = ServerUnderTest()
     client = server.connect()
     for key in "abc":
@@ -111,7 +111,7 @@ async def test_an_error_of_one_key_is_the_answer_to_mget() -> None:
     assert str(await client.value(b"MGET", b"a", b"")).startswith("ERR key: is empty")
 
 
-async def test_an_answer_of_mget_is_bounded() -> None:
+async def test_a_reply_of_mget_is_bounded() -> None:
     server = ServerUnderTest({"RESP_OUTPUT_BYTES": "64KiB"}, max_value_bytes=60_000)
     client = server.connect()
     await server.warm(client, "k", bytes(30_000))
@@ -124,7 +124,7 @@ async def test_an_answer_of_mget_is_bounded() -> None:
     assert str(await client.value(b"MGET", b"k", b"l", b"m")).startswith("ERR the reply has more than")
 
 
-async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> None:
+async def test_keys_of_several_slots_are_rejected_unless_one_node_has_all() -> None:
     server = ServerUnderTest()
     client = server.connect(resp3=True)
     mine, also_mine, others = (
@@ -141,7 +141,7 @@ async def test_keys_of_several_slots_are_refused_unless_one_node_has_all() -> No
     assert parsed(client.now(b"GET", also_mine)) is not None
 
 
-async def test_a_refused_mset_has_written_nothing() -> None:
+async def test_a_rejected_mset_has_written_nothing() -> None:
     server = ServerUnderTest(max_value_bytes=100)
     client = server.connect()
     for argv in ([b"k", b"v", b"", b"w"], [b"k", b"v", b"l", bytes(101)], [b"k", b"v", b"l"]):
@@ -274,7 +274,7 @@ async def test_commands_of_one_read_take_effect_in_their_order(mode: str) -> Non
     await server.t.stop()
 
 
-async def test_what_tracks_is_told_of_what_it_has_read_by_any_command() -> None:
+async def test_a_tracking_client_is_notified_of_keys_that_it_read_by_any_command() -> None:
     server = ServerUnderTest()
     client, other = server.connect(resp3=True), server.connect()
     server.t.in_s3("k", b"v")

@@ -65,7 +65,7 @@ async def test_the_slots_of_three_nodes_are_few_ranges_after_joins_and_leaves() 
     assert len(server.context.ring.slots(server.ownership)) <= 48 * 1024
 
 
-async def test_a_node_without_a_redis_door_is_none() -> None:
+async def test_a_node_without_a_resp_server_is_left_out() -> None:
     server = ServerUnderTest()
     me, mute = MapNode(ME, "[::1]:6379", "a"), MapNode(OTHER, "", "b")
     ranges = (MapRange(0, 0, me, 3), MapRange(1, 1, mute, 3), MapRange(2, SLOTS - 1, me, 3))

@@ -56,7 +56,7 @@ async def test_every_command_can_be_described() -> None:
             assert re.fullmatch(rb"[\x20-\x7e]+", word)
 
 
-async def test_a_container_has_no_keys_and_its_subcommand_has() -> None:
+async def test_a_command_with_subcommands_has_no_keys_and_its_subcommand_has() -> None:
     client = ServerUnderTest().connect()
     container, usage, nothing = await client.value(b"COMMAND", b"INFO", b"memory", b"memory|usage", b"nosuch")
     assert container[3:6] == [0, 0, 0]

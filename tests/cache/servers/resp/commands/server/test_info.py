@@ -44,7 +44,7 @@ async def test_the_fields_that_monitoring_reads() -> None:
     assert int(fields["used_memory_rss"]) > 0
 
 
-async def test_the_sections_that_are_asked_for() -> None:
+async def test_the_sections_that_are_requested() -> None:
     client = ServerUnderTest().connect()
     some = ["Server", "Clients", "Memory", "Persistence", "Stats", "Replication", "CPU", "Modules", "Errorstats"]
     assert await sections(client) == [*some, "Cluster", "Keyspace", "Milena"]
@@ -94,7 +94,7 @@ async def test_commands_are_counted_whichever_way_they_go() -> None:
     assert not any(name.startswith("cmdstat_:") or name == "cmdstat_" for name in fields)
 
 
-async def test_the_time_of_a_command_is_until_its_answer() -> None:
+async def test_the_time_of_a_command_is_until_its_reply() -> None:
     server = ServerUnderTest()
     client = server.connect()
     client.send(b"DEBUG SLEEP 2\r\n")
@@ -124,7 +124,7 @@ async def test_resetstat_is_about_what_info_shows_and_not_about_the_metrics() ->
     assert fields["cmdstat_get"].startswith("calls=1,")
 
 
-async def test_operations_a_second_are_those_of_the_last_sweeps() -> None:
+async def test_the_rate_of_operations_is_that_of_the_last_sweeps() -> None:
     server = ServerUnderTest()
     client = server.connect()
     for _ in range(2 * SAMPLES):

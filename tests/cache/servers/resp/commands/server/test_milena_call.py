@@ -41,7 +41,7 @@ async def test_objects_are_written_read_and_deleted() -> None:
     assert sum(server.calls["put"].errors.values()) == 1
 
 
-async def test_a_hit_is_answered_at_once() -> None:
+async def test_a_hit_gets_a_reply_at_once() -> None:
     server = ServerUnderTest()
     client = server.connect()
     await server.warm(client, "k", b"v")
@@ -52,7 +52,7 @@ async def test_a_hit_is_answered_at_once() -> None:
     assert (reply.value, reply.size) == (b"", 1)
 
 
-async def test_a_part_is_answered_with_the_size_of_the_whole() -> None:
+async def test_the_reply_with_a_part_has_the_size_of_the_whole() -> None:
     server = ServerUnderTest()
     client = server.connect()
     await server.warm(client, "k", b"0123456789")
@@ -102,7 +102,7 @@ async def test_the_router_s_messages_are_taken_too() -> None:
     assert router_pb.GetResponse.FromString(reply).value == b"v"
 
 
-async def test_a_key_of_another_node_is_told_to_be_there_unless_the_router_sends_it() -> None:
+async def test_a_key_of_another_node_is_redirected_unless_the_router_sends_it() -> None:
     server = ServerUnderTest()
     client = server.connect()
     server.ownership.update(ring(OTHER, epoch=2))
@@ -116,7 +116,7 @@ async def test_a_key_of_another_node_is_told_to_be_there_unless_the_router_sends
         assert isinstance(await client.value(*argv(method, request)), bytes)
 
 
-async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
+async def test_an_entry_from_before_the_ring_changed_is_revalidated() -> None:
     server = ServerUnderTest()
     client = server.connect()
     await server.warm(client, "k", b"v")
@@ -139,14 +139,14 @@ async def test_a_copy_from_before_the_ring_changed_is_asked_about() -> None:
         ([b"Get", b"1000"], "ERR wrong number of arguments for 'milena.call' command"),
     ],
 )
-async def test_what_is_no_call_is_refused(sent: list[bytes], reply: str) -> None:
+async def test_what_is_no_call_is_rejected(sent: list[bytes], reply: str) -> None:
     server = ServerUnderTest()
     rejection = parsed(server.connect().now(b"MILENA.CALL", *sent))
     assert isinstance(rejection, hiredis.ReplyError)
     assert str(rejection).startswith(reply)
 
 
-async def test_calls_wait_for_nobody_on_a_connection_that_defers() -> None:
+async def test_calls_do_not_wait_for_each_other_on_a_connection_that_defers() -> None:
     server = ServerUnderTest()
     client = server.connect(resp3=True)
     client.now(b"CLIENT", b"DEFER", b"ON")
@@ -187,7 +187,7 @@ async def test_what_a_tracking_client_gets_is_followed() -> None:
         await other.value(b"GET", b"k")
 
 
-async def test_a_change_while_a_call_waits_is_told_behind_its_answer() -> None:
+async def test_a_change_while_a_call_waits_is_notified_after_its_reply() -> None:
     server = ServerUnderTest()
     client, other = server.connect(resp3=True), server.connect()
     await client.value(b"CLIENT", b"TRACKING", b"ON")

@@ -39,7 +39,7 @@ def test_the_log_is_bounded_in_bytes_too() -> None:
     assert log.newest(1)[0].id == 5 * MAX_ENTRIES - 1
 
 
-async def test_a_greater_length_is_refused() -> None:
+async def test_a_greater_length_is_rejected() -> None:
     server = ServerUnderTest()
     client = server.connect()
     too_many = b"%d" % (MAX_ENTRIES + 1)
@@ -49,7 +49,7 @@ async def test_a_greater_length_is_refused() -> None:
     assert await client.value(b"CONFIG", b"GET", b"slowlog-max-len") == [b"slowlog-max-len", b"%d" % MAX_ENTRIES]
 
 
-async def test_others_have_their_turn_while_a_long_log_is_answered() -> None:
+async def test_other_tasks_run_while_a_long_log_is_returned() -> None:
     server = ServerUnderTest()
     log = server.context.slow.log
     log.resize(MAX_ENTRIES)
@@ -72,7 +72,7 @@ async def test_others_have_their_turn_while_a_long_log_is_answered() -> None:
     assert rounds >= MAX_ENTRIES // ENCODED_AT_ONCE
 
 
-async def test_a_short_and_a_long_answer_have_one_form() -> None:
+async def test_a_short_and_a_long_reply_have_one_form() -> None:
     server = ServerUnderTest()
     client = server.connect()
     filled(server.context.slow.log, 2 * ENCODED_AT_ONCE)
