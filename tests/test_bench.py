@@ -131,17 +131,17 @@ def test_builds_alternate_in_beginning_and_peers_are_left_out(tmp_path: Path) ->
 
 
 async def test_callers_work_at_the_same_time_and_every_call_is_counted() -> None:
-    calls = together = most = 0
+    calls = together = maximum = 0
 
     async def call() -> None:
-        nonlocal calls, together, most
+        nonlocal calls, together, maximum
         calls, together = calls + 1, together + 1
-        most = max(most, together)
+        maximum = max(maximum, together)
         await asyncio.sleep(0)
         together -= 1
 
     samples_ = await with_callers(call, 5, 0.02)
-    assert (samples_["calls"], most) == (calls, 5)
+    assert (samples_["calls"], maximum) == (calls, 5)
 
 
 def test_an_error_in_a_thread_is_not_swallowed() -> None:

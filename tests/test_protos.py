@@ -39,7 +39,7 @@ MEMBERSHIP = {
     "LeaveResponse": SUCCESSFUL,
 }
 
-# What answers again and again, with messages of these names; the second one is asked again and again too.
+# Methods with a stream of replies of these names; the second one has a stream of requests too.
 STREAMS = {"WatchRing": ("WatchRingRequest", "RingUpdate"), "KeepLease": ("JoinRequest", "JoinResponse")}
 
 
@@ -57,14 +57,14 @@ def fields(message: Descriptor) -> dict[int, tuple[object, ...]]:
 
 
 def test_the_generated_code_is_up_to_date() -> None:
-    ended = subprocess.run(
+    finished = subprocess.run(
         [ROOT / "scripts/protos", "--check"],
         env={**os.environ, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 @pytest.mark.parametrize(

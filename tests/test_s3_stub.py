@@ -99,11 +99,11 @@ def test_chunked_uploads_are_stored_without_their_chunks(boto: S3Client) -> None
 
 
 @pytest.mark.parametrize(
-    ("wanted", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89")]
+    ("expected", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=8-99", b"89")]
 )
-def test_ranges(boto: S3Client, wanted: str, part: bytes) -> None:
+def test_ranges(boto: S3Client, expected: str, part: bytes) -> None:
     boto.put_object(Bucket="b", Key="range", Body=b"0123456789")
-    assert boto.get_object(Bucket="b", Key="range", Range=wanted)["Body"].read() == part
+    assert boto.get_object(Bucket="b", Key="range", Range=expected)["Body"].read() == part
 
 
 def test_long_listings_come_in_pages(boto: S3Client) -> None:
@@ -127,7 +127,7 @@ def test_obstore_writes_reads_lists_and_deletes(stub: StubProcess) -> None:
 
 
 def exchange(stub: StubProcess, raw: bytes) -> bytes:
-    """Send bytes piece by piece and return what comes back until the answer to ``GET /_stub/end``."""
+    """Send bytes piece by piece and return what comes back until the reply to ``GET /_stub/end``."""
     raw += b"GET /_stub/end HTTP/1.1\r\n\r\n"
     with socket.create_connection(
         ("127.0.0.1", int(stub.endpoint_url.rpartition(":")[2])), timeout=5

@@ -1,4 +1,4 @@
-"""Clients with a near cache, and what nodes tell them: messages, silence, lost connections, refusals."""
+"""Clients with a near cache, and what nodes send them: messages, silence, lost connections, rejections."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Harness:
         wait_until(f"{key} is kept", kept, LONG)
 
     def notify(self, *keys: bytes) -> None:
-        """All nodes tell that `keys` changed."""
+        """All nodes send that `keys` changed."""
         message = push(b"invalidate", b"*%d\r\n%b" % (len(keys), b"".join(map(bulk, keys))))
         for node in self.cluster.nodes:
             node.push(message)

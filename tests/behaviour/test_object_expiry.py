@@ -1,4 +1,4 @@
-"""Objects that end by themselves, through a whole node: then they are there for nobody, and nothing older is."""
+"""Objects that end by themselves, through a whole node: they are then absent for every reader."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_an_expired_object_is_absent_for_every_reader(durability: Durabili
     reply = await t.get("k")
     assert (reply.outcome, reply.entry.value, reply.entry.expires_at) == ("hit", b"v", end)
     await t.flush()
-    assert t.ends("k") == end
+    assert t.expires_at("k") == end
     assert (await t.get("k")).entry.expires_at == end
     t.clock.tick(4.999)
     assert await t.outcome("k") == ("hit", b"v")
@@ -96,7 +96,7 @@ async def test_a_put_without_an_end_takes_it_away(durability: Durability) -> Non
     await t.put("k", b"v", durability=durability)
     assert (await t.get("k")).entry.expires_at is NEVER
     await t.flush()
-    assert t.ends("k") is NEVER
+    assert t.expires_at("k") is NEVER
     t.clock.tick(6)
     assert await t.outcome("k") == ("hit", b"v")
     assert await t.another().outcome("k") == ("miss", b"v")
@@ -331,7 +331,7 @@ async def test_also_where_only_s3_knows(durability: Durability) -> None:
 
 
 async def test_the_same_bytes_with_another_end_are_another_object() -> None:
-    """Their ETag is the same, so a conditional GET would not tell."""
+    """Their ETag is the same, so a conditional GET would not show it."""
     t = NodeUnderTest()
     t.in_s3("k", b"v", in_seconds(t, 300))
     await t.get("k")
@@ -374,7 +374,7 @@ async def test_a_late_upload_does_not_put_its_end_in_the_place_of_a_later_one() 
     t.store.down = None
     await t.clock.advance(60)
     await t.flush()
-    assert t.ends("k") is NEVER
+    assert t.expires_at("k") is NEVER
     t.clock.tick(100)
     assert (await t.get("k")).entry.value == b"v"
     await t.stop()
@@ -417,7 +417,7 @@ async def test_a_copied_object_and_a_malformed_end_end_nothing() -> None:
 
 
 class RunningServer:
-    """The gRPC methods of a node, whose answers are read."""
+    """The gRPC methods of a node, whose replies are read."""
 
     def __init__(self, t: NodeUnderTest) -> None:
         identity = node_identity(t.config, t.parts, "n")

@@ -1,4 +1,4 @@
-"""A delete of ours leaves nothing in S3 that says whose it was: it must not be taken for somebody else's change."""
+"""A delete of ours leaves nothing in S3 that says whose it was: it is not taken for another's change."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The node against a model: whatever happens, a read tells a value that S3 had, recently enough.
+"""The node against a model: whatever happens, a read returns a value that S3 had, recently enough.
 
-The model keeps, for each key, every value that S3 has had and when. A read may tell a value only if S3 had it at
+The model keeps, for each key, every value that S3 has had and when. A read may return a value only if S3 had it at
 some time in the last `allowance` seconds, where the allowance follows from the outcome, and never one from before
-the last acknowledged write or the last change of ownership. What has come to its own end is told no more, however
-young the copy is.
+the last acknowledged write or the last change of ownership. An expired value is returned
+no more, however young the entry is.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 ALL_KEYS = ("a", "b", "c", "d", "e")
 KEYS = st.sampled_from(ALL_KEYS)
-ENDS = st.sampled_from([1.0, 20.0, 104.0, 150.0])
+LIFETIMES = st.sampled_from([1.0, 20.0, 104.0, 150.0])
 VALUES = st.sampled_from([b"", b"v"]) | st.binary(max_size=40)
 LARGE = 4 * ENTRY_OVERHEAD
 
-# How old what is told may be, by outcome.
+# How old what is returned may be, by outcome.
 ALLOWANCE = {
     "hit": FRESHNESS.ttl,
     "stale": FRESHNESS.ttl + FRESHNESS.grace,
@@ -40,7 +40,7 @@ ALLOWANCE = {
 }
 
 
-# Outcomes of reads that S3 answered.
+# Outcomes of reads that S3 served.
 FROM_S3 = {"miss", "changed", "revalidated", "bypass"}
 
 
@@ -63,7 +63,7 @@ class NodeMachine(RuleBasedStateMachine):
         self.t = self.run(self.made())
         self.epoch = 1
         self.history: dict[str, list[Had]] = {}
-        self.floor: dict[str, int] = {}  # the first entry of the history that may still be told
+        self.floor: dict[str, int] = {}  # the first entry of the history that may still be returned
         self.reads = 0
         self.failed_before: set[str] = set()  # keys whose reads may be expected to fail
 
@@ -88,11 +88,11 @@ class NodeMachine(RuleBasedStateMachine):
         self.floor[key] = len(self.history[key]) - 1
 
     def may_return(self, key: str, value: bytes | None, allowance: float) -> bool:
-        """Whether S3 had `value` at some time that a read may still tell of."""
+        """Whether S3 had `value` at some time that a read may still return."""
         return value in self.values(key, allowance)
 
     def values(self, key: str, allowance: float) -> list[bytes | None]:
-        """What S3 had at the times that a read may still tell of."""
+        """What S3 had at the times that a read may still return."""
         now = self.t.clock.now()
         history = self.history.get(key, [NOTHING])
         overwritten = [had.since for had in history[1:]] + [inf]
@@ -100,9 +100,9 @@ class NodeMachine(RuleBasedStateMachine):
         return [None if now >= had.end else had.value for had, at in notified_of if at >= now - allowance]
 
     def allowance(self, key: str, outcome: str) -> float:
-        """How old what is told may be. Of what has come to its end, that is what the copy knew."""
-        ended = any(self.t.clock.now() >= had.end for had in self.history.get(key, [])[self.floor.get(key, 0) :])
-        return ALLOWANCE["stale"] if outcome == "negative_hit" and ended else ALLOWANCE.get(outcome, 0.0)
+        """How old what is returned may be. Of what has come to its end, that is what the copy knew."""
+        finished = any(self.t.clock.now() >= had.end for had in self.history.get(key, [])[self.floor.get(key, 0) :])
+        return ALLOWANCE["stale"] if outcome == "negative_hit" and finished else ALLOWANCE.get(outcome, 0.0)
 
     def read(self, key: str) -> str:
         """Read and check; the outcome, "error" if S3 had to be asked and could not be."""
@@ -147,24 +147,24 @@ class NodeMachine(RuleBasedStateMachine):
         else:
             assert self.rejected(key, value)
 
-    @rule(key=KEYS, value=VALUES, seconds=ENDS)
-    def put_what_ends(self, key: str, value: bytes, seconds: float) -> None:
+    @rule(key=KEYS, value=VALUES, seconds=LIFETIMES)
+    def put_what_expires(self, key: str, value: bytes, seconds: float) -> None:
         if self.t.store.down is None:
             self.run(self.t.put(key, value, self.epoch, expires_at=self.t.clock.wall() + seconds))
             self.acknowledged(key, value, seconds)
 
-    @rule(key=KEYS, value=VALUES, seconds=ENDS, again=st.booleans())
+    @rule(key=KEYS, value=VALUES, seconds=LIFETIMES, again=st.booleans())
     def comes_to_its_end(self, key: str, value: bytes, seconds: float, again: bool) -> None:
-        self.put_what_ends(key, value, seconds)
+        self.put_what_expires(key, value, seconds)
         self.read(key)
         if again:
-            self.another_owner_puts_what_ends(key, value, seconds + 10.0)
+            self.another_owner_puts_what_expires(key, value, seconds + 10.0)
             self.read(key)
         self.t.clock.tick(seconds)
         self.read(key)
 
-    @rule(key=KEYS, value=VALUES, seconds=ENDS)
-    def another_owner_puts_what_ends(self, key: str, value: bytes, seconds: float) -> None:
+    @rule(key=KEYS, value=VALUES, seconds=LIFETIMES)
+    def another_owner_puts_what_expires(self, key: str, value: bytes, seconds: float) -> None:
         self.epoch += 2
         self.t.in_s3(key, value, self.t.clock.wall() + seconds)
         self.record(key, value, seconds)
@@ -255,7 +255,7 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule(written=st.dictionaries(KEYS, st.none() | VALUES))
     def the_slots_go_away_and_come_back(self, written: dict[str, bytes | None]) -> None:
-        """Somebody else owned them for a while, and acknowledged writes."""
+        """Another writer owned them for a while, and acknowledged writes."""
         self.epoch += 2
         for key, value in written.items():
             self.t.in_s3(key, value)

@@ -40,7 +40,7 @@ def damage(t: NodeUnderTest, key: str) -> None:
 
 
 async def test_a_write_over_a_value_found_damaged_by_a_read_is_uploaded() -> None:
-    """The read kills an entry that is still queued; `queued` passes over to the new write, which nobody queues."""
+    """The read kills an entry that is still queued; `queued` passes over to the new write, which is not queued."""
     t = await started(dirty_memory_bytes=0, delay=1.0)
     await t.put("k", b"value")
     damage(t, "k")
@@ -54,7 +54,7 @@ async def test_a_write_over_a_value_found_damaged_by_a_read_is_uploaded() -> Non
 
 
 async def test_an_upload_whose_value_cannot_be_read_for_once_is_tried_again() -> None:
-    """Whatever `Disk.read` raises besides Damaged leaves the entry neither queued nor dead: nobody comes back."""
+    """Whatever `Disk.read` raises besides Damaged leaves the entry neither queued nor dead: it is never retried."""
 
     class Disk(MemoryDisk):
         failing = True
@@ -72,7 +72,7 @@ async def test_an_upload_whose_value_cannot_be_read_for_once_is_tried_again() ->
 
 
 async def test_a_version_given_after_a_restart_is_greater_than_those_in_s3() -> None:
-    """`owned_since` raises the epoch, which is noted only at the start and every half block of numbers."""
+    """`owned_since` raises the epoch, which is recorded only at the start and every half block of numbers."""
     t = await started()
     ahead = int(t.clock.wall() * 1000) + 60_000  # the router's clock is a minute ahead
     await t.put("k", b"old", owned_since=ahead)
@@ -101,7 +101,7 @@ async def test_a_superseded_upload_does_not_let_the_next_overwrite_the_later_ver
     later = Version(t.journal.versions.epoch + 1_000_000, 1)
     t.store.objects[ref] = WithMetadata(b"later", stamp(later, ref, LINEAGE))
     t.store.gate.clear()
-    await t.clock.advance(1)  # the upload of 1 is under way
+    await t.clock.advance(1)  # the upload of 1 is in flight
     await t.put("k", b"2")
     t.store.gate.set()
     await t.clock.advance(30)
@@ -147,7 +147,7 @@ async def test_a_delete_through_is_not_acknowledged_while_its_record_is_in_a_pro
     assert len(t.dirty) == 0
     assert t.disk.committed.records
     t.disk.gate.clear()
-    await t.clock.advance(1)  # the probe is under way
+    await t.clock.advance(1)  # the probe is in flight
     deleting = asyncio.create_task(t.delete("j", durability="through"))
     await run_ready_tasks()
     acknowledged = deleting.done() and deleting.exception() is None
@@ -270,7 +270,7 @@ async def test_a_failure_to_roll_back_stops_the_node_and_fails_the_callers() -> 
 
 
 async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_the_journal() -> None:
-    """`settled` waits until there is nothing to do at all; uploads and writes keep making work for it."""
+    """`sync_barrier` waits until there is nothing to do at all; uploads and writes keep making work for it."""
     t = await started()
     going = True
 
@@ -299,7 +299,7 @@ async def test_a_condition_is_not_rejected_for_an_entry_that_s3_has_changed_sinc
     t = await started()
     t.in_s3("k", b"1")
     await t.get("k")
-    t.in_s3("k", b"2")  # by somebody else, who tells its ETag
+    t.in_s3("k", b"2")  # by another writer, which tells its ETag
     ack = await t.put("k", b"3", if_match=etag_of(b"2"))
     assert ack.durability == "back"
 
@@ -403,11 +403,11 @@ async def test_deferred_operations_alone_start_no_commit() -> None:
     before = t.disk.commits
     for n in range(10):
         await t.put("k", b"%d" % n)
-        await run_ready_tasks()  # the answer travels
+        await run_ready_tasks()  # the reply travels
     assert t.disk.commits - before <= 11
 
 
-# What S3's refusals mean.
+# What S3's rejections mean.
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ async def test_deferred_operations_alone_start_no_commit() -> None:
 async def test_credentials_that_have_run_out_make_no_dead_letter_of_a_write_that_looks_first(
     status: str, code: str
 ) -> None:
-    """Looking may be denied for a reason of its own, and then the write's own answer counts.
+    """Looking may be denied for a reason of its own, and then the write's own reply counts.
 
     NoCredentialsError is what the boto3 client, which does conditional deletes, calls the other's NoCredentials.
     """
@@ -563,7 +563,7 @@ async def test_a_key_that_was_deleted_and_flushed_does_not_come_back() -> None:
 
 
 async def test_before_the_drain_nothing_waits_for_the_backlog() -> None:
-    """`_drain` awaits `settled()` before it starts its DRAIN_SECONDS; every upload that lands makes a chore."""
+    """`_drain` awaits `sync_barrier()` before it starts its DRAIN_SECONDS; every upload makes another one."""
     took = 0.015
 
     class SlowDisk(MemoryDisk):

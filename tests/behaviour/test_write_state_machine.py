@@ -1,8 +1,8 @@
 """Writes against a model: whatever crashes, fails or interferes, what was acknowledged is what is read and kept.
 
 For each key the model keeps the last write that was acknowledged to survive anything, and what may have come over
-it since: writes in the class `memory`, attempts that failed, values of a foreign writer. A read may tell one of
-these and nothing else; when only the acknowledged write is there, it must tell that. What has come to its own end
+it since: writes in the class `memory`, attempts that failed, values of a foreign writer. A read may return one of
+these and nothing else; when only the acknowledged write is there, it must return that. What has come to its own end
 counts as a delete. In the end everything is flushed, and the same must hold of S3 itself, and of what another node
 reads there.
 """
@@ -34,7 +34,7 @@ Value = bytes | None
 
 KEYS = st.sampled_from(["a", "b", "c"])
 # How long something exists: shorter than write-back waits, a little longer, longer than most of what happens here.
-ENDS = st.sampled_from([0.2, 1.0, 4.0, 100.0])
+LIFETIMES = st.sampled_from([0.2, 1.0, 4.0, 100.0])
 CLASSES = st.sampled_from(["back", "back", "back", "through", "memory"])
 PASSING = [Fault.CONNECT, Fault.TIMEOUT, Fault.INCOMPLETE, Fault.SERVER, Fault.THROTTLED, Fault.BUSY]
 
@@ -150,11 +150,11 @@ class WriteMachine(RuleBasedStateMachine):
     def put(self, key: str, durability: str) -> None:
         self.write(key, self.value(), durability)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=ENDS)
-    def put_what_ends(self, key: str, durability: str, seconds: float) -> None:
+    @rule(key=KEYS, durability=CLASSES, seconds=LIFETIMES)
+    def put_what_expires(self, key: str, durability: str, seconds: float) -> None:
         self.write(key, self.value(), durability, seconds)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=ENDS, again=st.booleans())
+    @rule(key=KEYS, durability=CLASSES, seconds=LIFETIMES, again=st.booleans())
     def put_the_same_bytes_to_end_at_another_time(
         self, key: str, durability: str, seconds: float, again: bool
     ) -> None:
@@ -164,7 +164,9 @@ class WriteMachine(RuleBasedStateMachine):
             if again:
                 self.write(key, value, durability)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=st.none() | ENDS, what=st.sampled_from(["end", "put", "delete"]))
+    @rule(
+        key=KEYS, durability=CLASSES, seconds=st.none() | LIFETIMES, what=st.sampled_from(["end", "put", "delete"])
+    )
     def modify(self, key: str, durability: Any, seconds: float | None, what: str) -> None:
         """Change the end alone, or write anew and keep the end, or delete; what is not there stays so."""
         t, truth = self.t, self.keys[key]
@@ -266,7 +268,7 @@ class WriteMachine(RuleBasedStateMachine):
     def foreign_write(self, key: str, delete: bool) -> None:
         entry = self.t.dirty.get(self.t.object(key).cache_key)
         if entry is not None and entry.belief.owned_since == UNCONFIRMED:
-            return  # it may have been overtaken, which only S3's object could tell
+            return  # it may have been overtaken, which only S3's object could return
         self.foreign = True
         value = None if delete else self.value()
         self.t.in_s3(key, value)
@@ -311,7 +313,7 @@ class WriteMachine(RuleBasedStateMachine):
         self.t.journal.joined(LINEAGE)  # the ring is known at once
 
     def before_a_crash(self) -> None:
-        """Records of what is in S3 already may come back; what a foreign writer made of it since cannot be told."""
+        """Records of what is in S3 already may come back; what a foreign writer made of it since is unknown."""
         if self.foreign:
             self.t.disk.capacity = None
             self.run(self.t.clock.advance(3))

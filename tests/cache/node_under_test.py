@@ -164,10 +164,10 @@ class NodeUnderTest:
         found = self.s3_has(key)
         if found is None:
             return None
-        ended = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
-        return None if ended else found
+        expired = is_expired(expiry_of(metadata_of(found), Ref(BUCKET, key)), self.corrected.wall())
+        return None if expired else found
 
-    def ends(self, key: str) -> float:
+    def expires_at(self, key: str) -> float:
         """When the object in S3 ends."""
         return expiry_of(metadata_of(self.store.objects[Ref(BUCKET, key)]), Ref(BUCKET, key))
 

@@ -26,8 +26,8 @@ WARM = ("warm/2", "warm/3", "warm/0", "warm/1")
 class DirectCluster:
     """A memory cluster behind `number` fake nodes and a router, for use in a with statement.
 
-    `asked` are the methods that the router was called with, `watched` counts those who followed its ring.
-    `refuses`: it gives no ring.
+    `requested` are the methods that the router was called with, `watched` counts those who followed its ring.
+    `rejects`: it gives no ring.
     """
 
     def __init__(self, number: int = 2, *, rejects: bool = False) -> None:
@@ -103,7 +103,7 @@ class DirectCluster:
         self._router.close()
 
     def wait_until_direct(self, client: Any) -> None:
-        """Read with `client` until it asks the owners of a few keys itself; forget then what was asked."""
+        """Read with `client` until it calls the owners of a few keys itself; then remove the recorded requests."""
 
         def direct() -> bool:
             before = self.sent(b"MILENA.CALL")
@@ -115,7 +115,7 @@ class DirectCluster:
         self.clear_requests()
 
     def clear_requests(self) -> None:
-        """Begin anew to note what is asked."""
+        """Remove the recorded requests."""
         self.requested.clear()
         for node in self.nodes:
             node.received.clear()

@@ -1,4 +1,4 @@
-"""A router in this process: real gRPC, answers from memory or from whatever function a test gives."""
+"""A router in this process: real gRPC, replies from memory or from whatever function a test gives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONS = [*{**dict(server_options(64 * 2**20)), "grpc.server_max_unrequested_ti
 def router(
     reply: Reply, methods: tuple[str, ...] = UNARY, port: int = 0, watch: Watch | None = None
 ) -> Iterator[str]:
-    """Serve `methods` of the router's API with `answer`; gives the address. Port 0 is any free one.
+    """Serve `methods` of the router's API with `reply`; gives the address. Port 0 is any free one.
 
     `watch` gives the rings that WatchRing sends; without it there is no such method.
     """

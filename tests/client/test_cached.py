@@ -439,14 +439,14 @@ def test_however_callers_come_and_go_one_computes_and_all_get_the_result(steps: 
     async def scenario() -> None:
         client = FakeAsyncMilena()
         waiting: list[asyncio.Future[bytes]] = []
-        most = 0
+        maximum = 0
 
         @cached(client, key="k")
         async def value() -> bytes:
-            nonlocal most
+            nonlocal maximum
             ends: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
             waiting.append(ends)
-            most = max(most, len(waiting))
+            maximum = max(maximum, len(waiting))
             try:
                 return await ends
             finally:
@@ -472,7 +472,7 @@ def test_however_callers_come_and_go_one_computes_and_all_get_the_result(steps: 
             for _ in range(10):
                 await asyncio.sleep(0)
         assert all(task.done() for task in tasks)
-        assert most <= 1
+        assert maximum <= 1
         for task in tasks:
             if not task.cancelled():
                 assert isinstance(task.exception(), ValueError) or task.result() == b"v"

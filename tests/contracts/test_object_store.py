@@ -379,7 +379,7 @@ async def test_every_key_is_exact(store: ObjectStore, bucket: str, key: str, s3:
     assert got.value == value
     if isinstance(store, MemoryStore):
         return
-    # Seen by somebody else, under the same name and no other.
+    # Seen by another writer, under the same name and no other.
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == value
     assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
     if key not in (".", "/"):  # the stand-in has trouble removing those

@@ -74,7 +74,7 @@ def s3(rclone: RcloneServer) -> S3Client:
 
 
 def made_settings(rclone: RcloneServer) -> S3Settings:
-    """Settings with more patience than any answer takes on a busy machine."""
+    """Settings with a longer timeout than any response takes on a busy machine."""
     return S3Settings(REGION, rclone.endpoint_url, timeout=20, connect_timeout=20)
 
 

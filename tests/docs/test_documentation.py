@@ -31,8 +31,8 @@ def test_files_that_are_named_exist(document: Path) -> None:
 
 
 def test_there_are_the_documents_that_people_look_for() -> None:
-    wanted = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
-    assert wanted <= {document.name for document in DOCUMENTS}
+    expected = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    assert expected <= {document.name for document in DOCUMENTS}
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert len(text(ROOT / "README.md").splitlines()) < 200
     for document in DOCS.glob("*.md"):

@@ -1,4 +1,4 @@
-"""Shell. Clients that are not Milena's: the generated stubs, as anybody would use them."""
+"""Shell. Clients that are not Milena's: the generated stubs, as any program may use them."""
 
 from __future__ import annotations
 

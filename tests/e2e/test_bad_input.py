@@ -1,4 +1,4 @@
-"""Wrong requests, environments and connections: what each gets, and that nobody else notices."""
+"""Wrong requests, environments and connections: what each gets, and that no other client notices."""
 
 from __future__ import annotations
 

@@ -174,8 +174,8 @@ def test_five_hundred_readers_of_one_cold_object_cost_one_read_of_s3(
     s3.put_object(Bucket=cluster.bucket, Key="hot", Body=value)
     s3_proxy.clear_requests()
     with Milena(cluster.address, timeout=60) as m, concurrent.futures.ThreadPoolExecutor(500) as pool:
-        # A connection learns its limit of calls with its first answer. Calls beyond the limit that are sent before
-        # are refused, and on a busy machine more of them than the retry budget allows.
+        # A connection learns its limit of calls with its first reply. Calls beyond the limit that are sent before
+        # are rejected, and on a busy machine more of them than the retry budget allows.
         assert m.get("another") is None
         values = list(pool.map(lambda _: m.get("hot") == value, range(500)))
     assert values == [True] * 500

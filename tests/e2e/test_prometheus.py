@@ -77,9 +77,9 @@ def of_the_dashboard() -> list[Query]:
     return [query for query in queries() if not query.place.startswith("rule ")]
 
 
-def wait_for_data(server: PrometheusServer, wanted: list[Query]) -> None:
+def wait_for_data(server: PrometheusServer, expected: list[Query]) -> None:
     """Wait until each of `wanted` has a sample that is a number. Raises TimeoutError with those that have none."""
-    left = list(wanted)
+    left = list(expected)
 
     def complete() -> bool:
         left[:] = [
@@ -146,7 +146,7 @@ def test_alerts_about_s3_and_write_back_fire(
 
         s3_proxy.inject(TOO_LARGE, method="PUT", key="refused")
         client["refused"] = b"v"
-        # The Date of a listing's answer is noticed at once, that of a read's once a minute.
+        # The Date of a listing's reply is noticed at once, that of a read's once a minute.
         skew = s3_proxy.inject(ShiftDate(-120))
         with repeating(lambda _: list(client.scan("refused"))), repeating(read_missing("missing")):
             server.wait_for_alerts("MilenaDeadLetters", "MilenaClockSkew", "MilenaLowHitRatio", timeout=AT_MOST)

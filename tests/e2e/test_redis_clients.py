@@ -1,4 +1,4 @@
-"""Clients of Redis that nobody here wrote: the programs that come with it, redis-py and coredis.
+"""Clients of Redis that are not Milena's: the programs that come with it, redis-py and coredis.
 
 `one` is a cluster of one node, where any client finds everything; `three` is for clients that know clusters.
 """
@@ -37,7 +37,7 @@ needs_benchmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def one(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The Redis door of a cluster of one node."""
+    """The RESP server of a cluster of one node."""
     with Cluster(tmp_path_factory.mktemp("one"), moto.endpoint_url, moto.new_bucket(), 1) as cluster:
         yield parse_address(cluster.nodes[0].resp)
         assert cluster.tracebacks() == []
@@ -45,7 +45,7 @@ def one(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def three(shared_cluster: Cluster) -> Iterator[Address]:
-    """The Redis door of one of three nodes, each of which knows them all."""
+    """The RESP server of one of three nodes, each of which knows them all."""
     for node in shared_cluster.nodes:
         at = parse_address(node.resp)
         with redis.Redis(host=at.host, port=at.port, decode_responses=True) as client:
@@ -61,15 +61,15 @@ def three(shared_cluster: Cluster) -> Iterator[Address]:
 
 def program(name: str, at: Address, *arguments: str, stdin: str = "") -> str:
     """What it writes, once it has ended by itself, and well."""
-    ended = subprocess.run(
+    finished = subprocess.run(
         [name, "-h", at.host, "-p", str(at.port), *arguments],
         input=stdin,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
     )
-    assert (ended.returncode, ended.stderr) == (0, ""), ended
-    return ended.stdout
+    assert (finished.returncode, finished.stderr) == (0, ""), finished
+    return finished.stdout
 
 
 def cli(at: Address, *arguments: str, stdin: str = "") -> str:
@@ -137,8 +137,8 @@ def test_redis_cli_shows_what_goes_on(one: Address) -> None:
 
 @needs_cli
 def test_redis_cli_measures_latency(one: Address) -> None:
-    least, most, average, number = map(float, cli(one, "--latency", "-i", "1").split())
-    assert 0 <= least <= average <= most
+    minimum, maximum, average, number = map(float, cli(one, "--latency", "-i", "1").split())
+    assert 0 <= minimum <= average <= maximum
     assert number > 0
 
 
@@ -228,7 +228,7 @@ def test_redis_py_writes_nothing_in_a_transaction_that_it_reports_as_failed(one:
             client.pipeline().set(key, "written").get(key).execute()
         with pytest.raises(redis.ResponseError, match="transactions are not supported"):
             client.transaction(lambda pipeline: pipeline.multi(), key)
-        # A caller that waits for each answer, and gives up, goes on with the connection.
+        # A caller that waits for each reply, and gives up, goes on with the connection.
         assert client.execute_command("MULTI") == "OK"
         with pytest.raises(redis.ResponseError, match="transactions are not supported"):
             client.set(key, "written")
@@ -318,7 +318,7 @@ def test_redis_py_caches_on_its_side(one: Address) -> None:
 
 
 def _gets(client: Any) -> int:
-    """GETs that the node was asked."""
+    """GETs that the node got."""
     return int(client.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"])
 
 

@@ -1,4 +1,4 @@
-"""Only the router restarts, and addresses get other owners: nothing is lost, nothing goes back, S3 is not asked."""
+"""Only the router restarts, and addresses get other owners: nothing is lost or goes back, S3 gets no request."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ class Writers:
     def lost(self) -> list[str]:
         """What was acknowledged and is not there."""
         with Milena(self._address, timeout=10) as m:
-            wanted = {**self.floor, **self.counted}
-            found = m.get_many(list(wanted))
-        return [f"{key}: {found.get(key)!r}, {least} acknowledged" for key, least in wanted.items()
-                if int(found.get(key) or 0) < least]  # fmt: skip
+            expected = {**self.floor, **self.counted}
+            found = m.get_many(list(expected))
+        return [f"{key}: {found.get(key)!r}, {minimum} acknowledged" for key, minimum in expected.items()
+                if int(found.get(key) or 0) < minimum]  # fmt: skip
 
 
 @pytest.mark.parametrize("delay_ms", ["1000", "100"])

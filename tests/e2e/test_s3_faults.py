@@ -1,4 +1,4 @@
-"""S3 at its worst, between real nodes and a real S3: what callers are told, and that nothing wrong is served."""
+"""S3 at its worst, between real nodes and a real S3: what callers get, and that nothing wrong is served."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.support.s3.faults import (
     INTERNAL_ERROR,
     NO_SUCH_BUCKET,
     SLOW_DOWN,
-    CutBody,
     Delay,
     Fault,
     Hang,
     LoseRequest,
     LoseResponse,
     Reply,
+    TruncatedBody,
 )
 from tests.support.waiting import wait_until
 
@@ -44,13 +44,13 @@ VALUE = b"x" * 100_000
 
 @pytest.fixture
 def one(start_cluster: StartCluster, s3: S3Client) -> Cluster:
-    """A router and one node, and an object `k` that nobody has read yet."""
+    """A router and one node, and an object `k` that was not read yet."""
     cluster = start_cluster(1, node_env=NODE)
     s3.put_object(Bucket=cluster.bucket, Key="k", Body=VALUE)
     return cluster
 
 
-REPEATED = [INTERNAL_ERROR, SLOW_DOWN, CutBody(), LoseResponse(), Hang()]
+REPEATED = [INTERNAL_ERROR, SLOW_DOWN, TruncatedBody(), LoseResponse(), Hang()]
 FINAL = [
     (ACCESS_DENIED, "PERMISSION_DENIED", "AccessDenied"),
     (NO_SUCH_BUCKET, "FAILED_PRECONDITION", "NoSuchBucket"),

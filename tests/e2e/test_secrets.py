@@ -11,7 +11,7 @@ from milena_client import Milena, MilenaError, RetryPolicy
 from tests.e2e.conftest import StartCluster
 from tests.support.cluster import Cluster
 from tests.support.s3.fault_proxy import FaultProxy
-from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, CutBody, Fault, Hang, LoseResponse, Reply
+from tests.support.s3.faults import ACCESS_DENIED, INTERNAL_ERROR, Fault, Hang, LoseResponse, Reply, TruncatedBody
 
 pytestmark = pytest.mark.e2e
 
@@ -28,7 +28,7 @@ FAULTS: list[Fault] = [
     Reply(400, "ExpiredToken", f"{TOKEN} has expired"),
     INTERNAL_ERROR,
     ACCESS_DENIED,
-    CutBody(),
+    TruncatedBody(),
     LoseResponse(),
     Hang(),
 ]

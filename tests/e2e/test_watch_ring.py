@@ -1,4 +1,4 @@
-"""The ring for clients and nodes, with real processes: told at once and at each change, withheld, outlived."""
+"""The ring for clients and nodes, with real processes: sent at once and at each change, withheld, outlived."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.e2e
 
 SOON = 30.0
-# Less than a router gives the calls that are in hand when it stops.
+# Less than a router gives the calls that are in flight when it stops.
 WITHOUT_GRACE = 7.0
 
 Next = Callable[[], SlotMap]

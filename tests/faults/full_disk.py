@@ -2,7 +2,7 @@
 
 The disk is a tmpfs of a few megabytes, in a mount namespace of the script's own, with a file on it that takes most
 of the room. The node uploads nothing by itself, so its journal fills. From then on S3 must have writes before they
-are acknowledged; while S3 is away too they must be refused; reads go on; and the node may be killed and started on
+are acknowledged; while S3 is away too they must be rejected; reads go on; and the node may be killed and started on
 the full disk. When the file is removed, writes must be acknowledged from the journal again within seconds. In the
 end nothing may be lost.
 """
@@ -79,7 +79,7 @@ class Outcome:
         healed = f"not within {HEAL_SECONDS:g} s" if self.healed is None else f"after {self.healed:.1f} s"
         return {
             "writes until the disk was full": self.filled,
-            **{f"writes: {state}": dict(ended) for state, ended in self.states.items()},
+            **{f"writes: {state}": dict(finished) for state, finished in self.states.items()},
             "milena_journal_full": self.full,
             "readiness when it was full": self.readiness,
             "acknowledged from the journal again": healed,
@@ -163,7 +163,7 @@ class _Run:
         """Read the first keys."""
         for key in self._history.keys[:number]:
             mark = self._history.mark(key)
-            self._history.notified(key, self._milena.get(key), mark, where)
+            self._history.observed(key, self._milena.get(key), mark, where)
 
     def _look(self) -> None:
         self._outcome.full.append(self._system.metric("milena_journal_full"))

@@ -4,7 +4,7 @@ Clients write, delete and read all the time, also while the node is away. Each r
 there, or failing in a fifth of the requests), lets the clients work for a while, kills the node, and starts it
 again on the same journal; at times it is killed once more while it starts, and some of these kills are aimed at the
 replay. Then S3 is well, the clients rest, and every key is read. At the end everything is flushed, and S3 is
-compared with what the clients were told.
+compared with what the clients got.
 
 So that a replay takes a while, the journal holds a number of dead letters from the beginning. They are read and
 retried at the end.
@@ -40,7 +40,7 @@ CLEAN_SECONDS = 60.0
 @dataclass(slots=True)
 class Outcome:
     """`replayed`: records found at the starts, without the `letters`, which are dead letters; `conflicts`: false
-    ones, as nobody else writes; `defects`: tracebacks in the logs.
+    ones, since there is no other writer; `defects`: tracebacks in the logs.
     """
 
     history: History
@@ -144,12 +144,12 @@ class _Loop:
 
     # ---- killing
 
-    def _kill_and_start(self, most: int) -> None:
+    def _kill_and_start(self, maximum: int) -> None:
         """Kill the node, at times while it starts too, and start it; at most `most` kills in all."""
         system, kills, random = self._system, self._outcome.kills, self._random
         system.node.kill()
         kills["at work"] += 1
-        while kills.total() < most and random.random() < 0.3:
+        while kills.total() < maximum and random.random() < 0.3:
             starts = len(system.node.lines("replayed in"))
             system.node.restart()
             if random.random() < 0.5:

@@ -1,8 +1,8 @@
-"""Shell. S3 refuses one key in a hundred for good: ``python -m tests.faults.poison --keys 10000``.
+"""Shell. S3 rejects one key in a hundred for good: ``python -m tests.faults.poison --keys 10000``.
 
-The others must not wait for them. Every refused write must be listed with its reason, be read as it was
+The others must not wait for them. Every rejected write must be listed with its reason, be read as it was
 acknowledged, and survive a kill. Half of them are then dropped, and readers find what S3 has; the others are
-retried, once what made S3 refuse them is gone.
+retried, once what made S3 reject them is gone.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ async def _run(system: SystemUnderTest, keys: int, rejection: Reply) -> Outcome:
         in_s3 = await asyncio.to_thread(system.in_s3)
         for key in history.keys:
             if key not in drop:
-                history.notified(key, in_s3.get(key), history.mark(key), "S3")
+                history.observed(key, in_s3.get(key), history.mark(key), "S3")
     return Outcome(
         history,
         rejection,
@@ -139,7 +139,7 @@ async def _run(system: SystemUnderTest, keys: int, rejection: Reply) -> Outcome:
 
 
 async def _write_all(address: str, history: History, deleted: set[str]) -> None:
-    """Put every key, and delete some of them, which S3 refuses as well."""
+    """Put every key, and delete some of them, which S3 rejects as well."""
     several = asyncio.Semaphore(16)
 
     async def write(m: AsyncMilena, key: str) -> None:
@@ -160,7 +160,7 @@ async def _others_are_in_s3(system: SystemUnderTest, history: History, poisoned:
     in_s3 = await asyncio.to_thread(system.in_s3)
     for key in history.keys:
         if key not in poisoned:
-            history.notified(key, in_s3.get(key), history.mark(key), "S3, while others are refused")
+            history.observed(key, in_s3.get(key), history.mark(key), "S3, while others are refused")
 
 
 def _failed_anew(admin: Admin, number: int) -> list[FailedWrite]:

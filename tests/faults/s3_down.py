@@ -1,9 +1,9 @@
 """Shell. S3 is gone for minutes while writes go on: ``python -m tests.faults.s3_down --seconds 180``.
 
-Writes are acknowledged as long as write-back has room, DIRTY_MAX_BYTES; beyond it they are refused, as only S3
+Writes are acknowledged as long as write-back has room, DIRTY_MAX_BYTES; beyond it they are rejected, as only S3
 could take them. When S3 is back the clients rest, everything must be uploaded within a minute, and S3 must have the
-last acknowledged write of every key. With `--hang`, connections are not refused: they stay open, and nothing is
-answered.
+last acknowledged write of every key. With `--hang`, connections are not refused: they stay open, and there are no
+replies.
 """
 
 from __future__ import annotations

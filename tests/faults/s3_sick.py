@@ -1,9 +1,9 @@
 """Shell. S3 fails in 30 % of the requests, in every way: ``python -m tests.faults.s3_sick --writes 20000``.
 
 The same writes, deletes and reads are made twice: in front of an S3 that is well, and of one that is sick. Its
-faults: slow; 500; 503 SlowDown; 409; cut short; and answers that never come after the request took effect. Nothing
-may be lost or mixed up, nothing taken for somebody else's change, and the sick S3 may be asked at most half as much
-again as the one that is well.
+faults: slow; 500; 503 SlowDown; 409; cut short; and replies that never come after the request took effect. Nothing
+may be lost or mixed up, nothing taken for another writer's change, and the sick S3 may get at most half as many
+requests again as the one that is well.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.support.s3.faults import (
     CONDITIONAL_CONFLICT,
     INTERNAL_ERROR,
     SLOW_DOWN,
-    CutBody,
     Delay,
     Fault,
     LoseRequest,
     LoseResponse,
     Rule,
+    TruncatedBody,
 )
 
 KEYS = 400
@@ -40,13 +40,13 @@ SICK_SHARE = 0.3
 MAX_REQUESTS = 1.5
 CLEAN_SECONDS = 60.0
 
-# An answer to a put has no body that could be cut short; its request has.
+# A reply to a put has no body that could be cut short; its request has.
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "slow": (Delay(0.3),),
     "500": (INTERNAL_ERROR,),
     "503 SlowDown": (SLOW_DOWN,),
     "409": (CONDITIONAL_CONFLICT,),
-    "cut short": (CutBody(), LoseRequest()),
+    "cut short": (TruncatedBody(), LoseRequest()),
     "answer lost": (LoseResponse(),),
 }
 
@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[Fault, ...]] = {
 class Run:
     """One of the two runs. `requests` to S3 by method; `faults` by name; `seconds` until all was in S3.
 
-    `conflicts` are false: nobody else writes.
+    `conflicts` are false: there is no other writer.
     """
 
     history: History

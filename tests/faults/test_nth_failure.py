@@ -155,7 +155,7 @@ class Script:
         ]
 
     async def crash(self) -> None:
-        """Kill the node, start the next one, and write down what it tells, and what S3 has in the end."""
+        """Kill the node, start the next one, and write down what it returns, and what S3 has in the end."""
         self.node = await self.node.crash()
         self.node.store.reject = None
         for key in self.KEYS:
@@ -247,7 +247,7 @@ def case(inject: str, *says: str) -> Case:
 
 
 # LMDB writes pages with writev, or with pwrite64 if there is one; then fdatasync; then the page that makes them
-# valid, with pwrite64 to a descriptor that syncs by itself. If that one fails, LMDB refuses to go on.
+# valid, with pwrite64 to a descriptor that syncs by itself. If that one fails, LMDB does not go on.
 CASES = [
     case("fdatasync:error=EIO", "failed"),
     case("fdatasync:error=ENOSPC", "full"),
@@ -260,7 +260,7 @@ CASES = [
     case("writev:signal=SIGKILL"),
     case("pwrite64:signal=SIGKILL"),
 ]
-MOST = 100
+MAXIMUM = 100
 AT_ONCE = 2
 
 
@@ -332,7 +332,7 @@ def test_a_system_call_that_fails_costs_no_acknowledged_write(case: Case, tmp_pa
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for first in itertools.count(1, AT_ONCE):
-            assert first < MOST, "there is no end of calls"
+            assert first < MAXIMUM, "there is no end of calls"
             if not all(pool.map(attempt, range(first, first + AT_ONCE))):
                 break
     assert first > 5, "the run has few such calls: the test tests little"

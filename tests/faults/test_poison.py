@@ -1,4 +1,4 @@
-"""Keys that S3 refuses, shortly; `python -m tests.faults.poison` is the long one."""
+"""Keys that S3 rejects, shortly; `python -m tests.faults.poison` is the long one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ StartSystem = Callable[..., SystemUnderTest]
 
 @pytest.fixture
 def start_system(tmp_path: Path) -> Iterator[StartSystem]:
-    """Starts a scene whose node uploads nothing by itself; `variables` add to its environment."""
+    """Starts a system whose node uploads nothing by itself; `variables` add to its environment."""
     with ExitStack() as stack:
 
         def start(**variables: str) -> SystemUnderTest:

@@ -1,4 +1,4 @@
-"""Somebody else writes the same objects: each policy does what it says, also across a kill."""
+"""Another writer writes the same objects: each policy does what it says, also across a kill."""
 
 from __future__ import annotations
 

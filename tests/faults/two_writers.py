@@ -1,9 +1,9 @@
-"""Shell. Somebody else changes objects in S3 while ours are dirty: ``python -m tests.faults.two_writers``.
+"""Shell. Another writer changes objects in S3 while ours are dirty: ``python -m tests.faults.two_writers``.
 
-Each case is a key: what was known of it, what we do to it, and what somebody else does before ours is uploaded.
-What must come of it depends on WRITE_CONFLICT: S3 afterwards, what Milena tells, whether it is a dead letter, and
+Each case is a key: what was known of it, what we do to it, and what another writer does before ours is uploaded.
+What must come of it depends on WRITE_CONFLICT: S3 afterwards, what Milena returns, whether it is a dead letter, and
 whether it is counted as a conflict. It must be the same if the node is killed before the other one's change, but
-for one thing: a node that has been restarted takes a delete by somebody else for one of its own, and writes anew.
+for one thing: a node that has been restarted takes a delete by another writer for one of its own, and writes anew.
 """
 
 from __future__ import annotations

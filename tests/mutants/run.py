@@ -121,7 +121,7 @@ def _in_process(tests: Iterable[str]) -> tuple[str, ...]:
 
 
 def run(root: Path, bugs: Sequence[Bug]) -> bool:
-    """Plant each, tell what notices it; whether all were noticed by tests that otherwise pass."""
+    """Apply each, print which test notices it; whether all were noticed by tests that otherwise pass."""
     for test in sorted({test for bug in bugs for test in bug.tests}):
         if names := failing(root, [test]):
             print(f"without a bug, these fail: {', '.join(names)}")

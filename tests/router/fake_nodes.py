@@ -13,12 +13,12 @@ Reply = bytes | MilenaError | Callable[[str, bytes], bytes]
 
 
 class FakeNode:
-    """One node, whatever connection it is called by. `answer` is what it says; None: nothing, ever."""
+    """One node, whatever connection it is called by. `reply` is what it says; None: nothing, ever."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply: Reply | None = reply
         self.calls: list[tuple[str, bytes, float]] = []
-        self.announced: list[int] = []  # the expected size of each answer
+        self.announced: list[int] = []  # the expected size of each reply
 
     @property
     def requests(self) -> list[bytes]:
@@ -68,10 +68,10 @@ class FakeConnection:
 
 
 class FakeNodes:
-    """Makes the connections, and remembers them. `nodes` has every node that was named, `doors` with what doors,
+    """Makes the connections, and remembers them. `nodes` has every node that was named, `servers` with its servers,
     `identities` as what.
 
-    A node answers what `first_answer` gives for its address, until a test says otherwise.
+    A node replies with what `first_reply` gives for its address, until a test says otherwise.
     """
 
     def __init__(self, clock: FakeClock, first_reply: Callable[[str], bytes]) -> None:

@@ -1,4 +1,4 @@
-"""A router over its real gRPC door, in front of fake nodes, on a fake clock."""
+"""A router over its real gRPC server, in front of fake nodes, on a fake clock."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Router:
             await self.stub.Join(pb.JoinRequest(address=address, default_bucket=bucket), timeout=SOON)
 
     async def rejection(self, method: str, request: object) -> tuple[grpc.StatusCode, MilenaError]:
-        """Status and error that a call which must fail is answered with."""
+        """Status and error that a call which must fail gets."""
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await getattr(self.stub, method)(request, timeout=SOON)
         error = raised.value
@@ -94,7 +94,7 @@ async def running_router(rate_limit: float = 0.0, *, direct_access: bool = True)
 
 
 def found(value: bytes, node: str) -> bytes:
-    """A node's answer to a Get."""
+    """A node's reply to a Get."""
     return cache_pb.GetResponse(
         successful=True, value=value, outcome="hit", age_seconds=1.5, etag='"e"', node=node, size=len(value)
     ).SerializeToString()

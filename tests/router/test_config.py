@@ -1,4 +1,4 @@
-"""The router's environment: defaults, and each variable's refusal."""
+"""The router's environment: defaults, and each variable's rejection."""
 
 from __future__ import annotations
 

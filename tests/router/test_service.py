@@ -209,7 +209,7 @@ async def test_bytes_that_are_no_request_are_invalid(router: Router) -> None:
     assert raised.value.code() is StatusCode.INVALID_ARGUMENT
 
 
-# ---- nodes that do not answer
+# ---- nodes that do not reply
 
 
 async def test_without_nodes_everything_is_unavailable_and_says_why(router: Router) -> None:

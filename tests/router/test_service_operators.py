@@ -1,4 +1,4 @@
-"""What operators ask a router: missing nodes, what nodes report, and refreshing keys."""
+"""What operators request of a router: missing nodes, what nodes report, and refreshing keys."""
 
 from __future__ import annotations
 

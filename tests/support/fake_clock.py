@@ -57,7 +57,7 @@ class FakeClock:
         return sum(not woken.done() for _, _, woken in self._sleepers)
 
     def tick(self, seconds: float) -> None:
-        """Move time on by `seconds`, and wake nobody."""
+        """Move time on by `seconds`, and wake no sleeper."""
         assert seconds >= 0, "time does not go back"
         self._now += seconds
 

@@ -1,7 +1,7 @@
 """Shell. A cache node as clients see it in the Redis protocol: a real socket, and every misbehaviour.
 
-Its threads answer GET, MGET and MILENA.CALL from what a `MemoryCluster` says. A test may put any bytes in place of
-an answer, hold answers back as a node that defers does, fall silent, break off connections, and be gone.
+Its threads reply to GET, MGET and MILENA.CALL from what a `MemoryCluster` says. A test may put any bytes in place
+of a reply, hold replies back as a node that defers does, fall silent, break off connections, and be gone.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ REQUESTS = {b"Get": pb.GetRequest, b"Put": pb.PutRequest, b"Delete": pb.DeleteRe
 class FakeRespNode:
     """Listens on `port` of 127.0.0.1 (0: a free one), at `address`, until it is closed.
 
-    `says`: bytes in place of the answer to a command, or None for the usual one. `defers`: which commands are
-    answered only with `release`. `silent`: commands are read, and never answered. `received` are all commands but
-    the greetings. `accepted` makes the connection that is used of one that was accepted; it must not wait.
+    `says`: bytes in place of the reply to a command, or None for the usual one. `defers`: which commands get
+    replies only with `release`. `silent`: commands are read, and get no reply. `received` are all commands but
+    the handshakes. `accepted` makes the connection that is used of one that was accepted; it must not wait.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class FakeRespNode:
                     replies.append(b"-DEFERRED %d\r\n" % deferred)
                 else:
                     replies.append(self.usual(argv))
-            with self._lock:  # who has seen these answers finds what is held
+            with self._lock:  # a client that has seen these replies finds what is held
                 connection.sendall(b"".join(replies))
                 self.held += held
 
     def usual(self, argv: Argv) -> bytes:
-        """The answer to a command, as bytes."""
+        """The reply to a command, as bytes."""
         said = self.says(argv)
         if said is not None:
             return said
@@ -140,7 +140,7 @@ class FakeRespNode:
         return bulk(found.value) if found.successful else null(RESP3)
 
     def release(self) -> None:
-        """Answer what was held back, the last one first."""
+        """Reply what was held back, the last one first."""
         with self._lock:
             held, self.held = self.held, []
         for connection, number, argv in reversed(held):

@@ -30,7 +30,7 @@ from tests.support.ports import ReservedPort
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-# A second or two on an idle machine. Each wait ends as soon as the process answers.
+# A second or two on an idle machine. Each wait ends as soon as the process replies.
 READY_SECONDS = 60.0
 
 
@@ -125,7 +125,7 @@ class Process:
         return self._child.poll() is None
 
     def terminate(self) -> None:
-        """Ask it to stop: SIGTERM."""
+        """Request a stop: SIGTERM."""
         self._child.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -185,7 +185,7 @@ class Metrics:
 
 
 class Server(Process):
-    """A router or cache node: ``python -m module``, its gRPC door at `address` and its operators' port at `ops`.
+    """A router or cache node: ``python -m module``, its gRPC server at `address` and its operators' port at `ops`.
 
     The ports stay reserved until `close`, so that a server that was killed can be started again on them.
     """
@@ -204,7 +204,7 @@ class Server(Process):
         super().__init__(name, ("-m", module), {**own, **variables}, directory, build)
 
     def get(self, path: str, timeout: float = 5.0) -> tuple[int, str]:
-        """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not answer."""
+        """Status and body of an HTTP GET at the operators' port. Raises OSError when it does not reply."""
         connection = http.client.HTTPConnection(self.ops, timeout=timeout)
         try:
             connection.request("GET", path)
@@ -214,7 +214,7 @@ class Server(Process):
             connection.close()
 
     def ready(self) -> bool:
-        """What ``/readyz`` says; False too if nobody answers."""
+        """What ``/readyz`` says; False too if there is no reply."""
         try:
             return self.get("/readyz")[0] == 200
         except (OSError, http.client.HTTPException):
@@ -243,7 +243,7 @@ class Server(Process):
 
 
 class Node(Server):
-    """A cache node, which has a Redis door too, at `resp`, unless `variables` say otherwise."""
+    """A cache node, which has a RESP server too, at `resp`, unless `variables` say otherwise."""
 
     def __init__(self, name: str, variables: Mapping[str, str], directory: Path, build: Path = ROOT) -> None:
         self._resp_port = ReservedPort()

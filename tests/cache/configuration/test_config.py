@@ -1,4 +1,4 @@
-"""The node's configuration: defaults, and refusals that name the variable and what is allowed."""
+"""The node's configuration: defaults, and rejections that name the variable and what is allowed."""
 
 from __future__ import annotations
 

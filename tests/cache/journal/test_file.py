@@ -196,7 +196,7 @@ def test_a_place_that_cannot_be_a_directory_is_left_to_the_disk_to_name(tmp_path
 
 
 def start(directory: Path, journal: Path) -> subprocess.CompletedProcess[str]:
-    """A node on `journal`, which is expected to refuse it."""
+    """A node on `journal`, which is expected to reject it."""
     variables = {
         "ROUTER_ADDR": "127.0.0.1:1",
         "LISTEN_ADDR": "127.0.0.1:0",
@@ -237,7 +237,7 @@ def test_a_node_rejects_it_with_exit_code_2_and_one_line(journal: Path, tmp_path
     else:
         given = tmp_path / "copy"
         shutil.copytree(journal, given)
-    ended = start(tmp_path, given)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    (line,) = ended.stderr.splitlines()
+    finished = start(tmp_path, given)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    (line,) = finished.stderr.splitlines()
     assert line.startswith(f"milena-cache: JOURNAL_DIR: {given}")

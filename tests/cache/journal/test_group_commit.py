@@ -1,4 +1,4 @@
-"""Group commit: who shares a sync, in which order they are told, and what happens when the disk fails."""
+"""Group commit: which writes share a sync, the order of acknowledgements, and failures of the disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.memory_disk import MemoryDisk
 
 
 class LoggingDisk(MemoryDisk):
-    """Writes down what is asked of it, in order. `roll_back_failure` is raised by every roll back."""
+    """Records its calls, in order. `roll_back_failure` is raised by every roll back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Under:
         self.journal.release(self.first + number, b"key")
 
     def log(self) -> list[str]:
-        """What was asked of the disk since the last time."""
+        """The calls that the disk got since the last time."""
         columns = [entry.split() for entry in self.disk.log]
         self.disk.log.clear()
         return [
@@ -464,7 +464,7 @@ async def test_the_sync_barrier_and_close_do_not_wait_until_there_is_room(under:
 
 
 async def check_failed(under: Under, futures: list[asyncio.Future[None]], error: str) -> None:
-    """Nothing is acknowledged any more, and everybody is told."""
+    """Nothing is acknowledged any more, and every waiter gets the error."""
     for future in futures:
         with pytest.raises(JournalFailed, match=f"{error}.*the write may still take effect"):
             await future

@@ -1,4 +1,4 @@
-"""Whoever owns a slot now is made to forget what another node wrote to S3."""
+"""The present owner of a slot invalidates what another node wrote to S3."""
 
 from __future__ import annotations
 

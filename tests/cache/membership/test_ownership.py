@@ -120,7 +120,7 @@ NAMES = st.sampled_from("abc")
 
 
 class ThroughEveryRing(RuleBasedStateMachine):
-    """Nodes come, go and restart; a node is told of some rings, some late and some twice."""
+    """Nodes come, go and restart; a node receives some rings, some late and some twice."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Who follows a key is told before a reader gets something else: a client's own cache is never wrong.
+"""A follower of a key is notified before a reader gets another value: a client's own cache is never wrong.
 
 The model has clients as a Redis server's client-side caching has them. One follows a key from the moment its read
-begins, once: when the key has changed it forgets the value, and one whose key has changed before its answer came
+begins, once: when the key has changed it forgets the value, and one whose key has changed before its reply came
 does not keep that. So whatever a client still keeps must be what a read tells.
 """
 
@@ -34,11 +34,11 @@ THERE = b"some value or other"  # as much as `exists` tells
 FOREIGN = st.sampled_from([None, b"1", b"foreign", LARGE_VALUE])
 KEYS = st.sampled_from(["a", "b", "c"])
 CLASSES = st.sampled_from(["back", "through", "memory"])
-ENDS = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
+LIFETIMES = st.none() | st.sampled_from([0.2, 1.0, 4.0, 100.0])
 
 
 def followed(t: NodeUnderTest) -> list[bytes]:
-    """The keys that are told to have changed, from now on."""
+    """The keys whose change is notified, from now on."""
     notified: list[bytes] = []
     t.node.change_feed.on_change = notified.append
     return notified
@@ -194,7 +194,7 @@ class ChangesMachine(RuleBasedStateMachine):
         return b"%d" % (self.number % 4)  # the same bytes come again
 
     async def read(self, key: str) -> bytes | None:
-        """One client's read; what it was told."""
+        """One client's read; what it returned."""
         self.reads += 1
         client, cache_key = self.reads, self.t.object(key).cache_key
         self.following[client] = cache_key
@@ -245,7 +245,7 @@ class ChangesMachine(RuleBasedStateMachine):
             else:
                 await self.t.put(key, value, self.epoch, durability=durability, expires_at=expires_at)
 
-    @rule(key=KEYS, durability=CLASSES, seconds=ENDS)
+    @rule(key=KEYS, durability=CLASSES, seconds=LIFETIMES)
     def put(self, key: str, durability: str, seconds: float | None) -> None:
         self.run(self.write(key, self.value(), durability, seconds))
 
@@ -257,7 +257,7 @@ class ChangesMachine(RuleBasedStateMachine):
     def delete(self, key: str, durability: str) -> None:
         self.run(self.write(key, None, durability, None))
 
-    @rule(key=KEYS, seconds=ENDS)
+    @rule(key=KEYS, seconds=LIFETIMES)
     def expire(self, key: str, seconds: float | None) -> None:
         expires_at = NEVER if seconds is None else self.t.clock.wall() + seconds
         with suppress(MilenaError):

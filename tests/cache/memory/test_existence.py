@@ -1,4 +1,4 @@
-"""Questions about objects without their values: one HEAD for all who ask, whose result is remembered."""
+"""Questions about objects without their values: one HEAD for all callers, whose result is remembered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether S3 answers, on a busy and on an idle node."""
+"""Whether S3 replies, on a busy and on an idle node."""
 
 from __future__ import annotations
 

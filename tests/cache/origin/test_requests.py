@@ -1,4 +1,4 @@
-"""Attempts, backoff, the limit on requests in hand, and the counts of what was asked."""
+"""Attempts, backoff, the limit on requests in flight, and the counts of requests."""
 
 from __future__ import annotations
 

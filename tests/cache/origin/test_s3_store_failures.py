@@ -1,4 +1,4 @@
-"""What the two clients of S3 make of its failures: each is told apart, and takes one request."""
+"""What the two clients of S3 make of its failures: each is distinguished, and takes one request."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tests.support.s3.faults import (
     OPERATION_ABORTED,
     PRECONDITION_FAILED,
     SLOW_DOWN,
-    CutBody,
     Drip,
     Hang,
     LoseRequest,
     LoseResponse,
     NotDeleted,
     Reply,
+    TruncatedBody,
 )
 from tests.support.s3.faults import Fault as Injected
 
@@ -76,7 +76,7 @@ FAULTS: list[tuple[Injected, Fault, str]] = [
     (LoseRequest(), Fault.INCOMPLETE, "incomplete"),
     (Hang(), Fault.TIMEOUT, "timeout"),
 ]
-# What S3 answers to writes with a condition.
+# What S3 replies to writes with a condition.
 FAULTS_OF_CONDITIONS: list[tuple[Injected, Fault, str]] = [
     (CONDITIONAL_CONFLICT, Fault.BUSY, "409"),
     (PRECONDITION_FAILED, Fault.CHANGED, "412"),
@@ -186,7 +186,7 @@ async def test_a_key_that_is_missing_among_the_deleted_is_deleted(
 
 async def test_what_obstore_cannot_read_is_read_all_the_same(pair: S3, bucket: str, s3_proxy: FaultProxy) -> None:
     ref = Ref(bucket, "k")
-    # Unlike AWS itself, some servers answer with the bytes beyond ASCII that they were given.
+    # Unlike AWS itself, some servers reply with the bytes beyond ASCII that they were given.
     etag = await pair.put(ref, b"v", metadata={"author": "Zoë", "milena-version": "7-12"})
     s3_proxy.clear_requests()
     assert await pair.get(ref, max_bytes=MIB) == Stored(b"v", etag)
@@ -201,7 +201,7 @@ async def test_a_truncated_body_is_never_a_value(
     after: int, store: Store, bucket: str, s3_proxy: FaultProxy
 ) -> None:
     await store.put(Ref(bucket, "k"), b"x" * 100_000)
-    s3_proxy.inject(CutBody(after))
+    s3_proxy.inject(TruncatedBody(after))
     with pytest.raises(OriginFailure) as caught:
         await store.get(Ref(bucket, "k"), max_bytes=MIB)
     assert caught.value.fault.retryable

@@ -97,7 +97,7 @@ async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> No
 
 
 @pytest.mark.parametrize(
-    ("wanted", "open_files", "allowed"),
+    ("expected", "open_files", "allowed"),
     [
         (10_000, 65_536, 10_000),
         (10_000, 1024, 1024 - RESERVED_FILES - 128),
@@ -107,6 +107,6 @@ async def test_a_node_that_starts_so_is_not_advised_to_check_the_network() -> No
     ],
 )
 def test_clients_of_the_resp_server_leave_descriptors_for_the_rest(
-    wanted: int, open_files: int, allowed: int
+    expected: int, open_files: int, allowed: int
 ) -> None:
-    assert allowed_connections(wanted, open_files, 64) == allowed
+    assert allowed_connections(expected, open_files, 64) == allowed

@@ -1,4 +1,4 @@
-"""What both clients of S3 make of each answer, against a server that says exactly what a test wants."""
+"""What both clients of S3 make of each reply, against a server that says exactly what a test wants."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def etag_of(value: bytes) -> str:
 
 
 def held(value: bytes, **headers: str) -> Scripted:
-    """S3's answer to a GET of an object that was put in one piece."""
+    """S3's reply to a GET of an object that was put in one piece."""
     return reply(200, value, {**KNOWN, "ETag": etag_of(value), **headers})
 
 
 def html(status: int) -> Scripted:
-    """What a load balancer says when it has nobody to ask."""
+    """What a load balancer says when it has no server behind it."""
     return reply(status, "<html><body>default backend</body></html>", HTML)
 
 
@@ -85,7 +85,7 @@ def calls_of(store: S3, ref: Ref) -> dict[str, Callable[[], Awaitable[object]]]:
 OPERATIONS = list(calls_of(None, Ref("", "")))  # type: ignore[arg-type]
 
 
-# These answers are S3's own: a deletion, an unchanged object, a bucket that is there.
+# These replies are S3's own: a deletion, an unchanged object, a bucket that is there.
 OWN = [(204, "delete if"), (304, "get if changed")]
 
 
@@ -205,7 +205,7 @@ async def test_requests_that_confirm_are_counted(store: S3, server: ScriptedS3) 
     assert counted == [("get", "404")]
 
 
-# ---- answers without some headers
+# ---- replies without some headers
 
 
 def chunked(request: Request) -> Scripted:
@@ -362,7 +362,7 @@ async def test_a_store_whose_etags_are_no_md5s_is_read(store: S3, server: Script
 
 
 def in_ireland(request: Request, rejected: Scripted, held: Scripted) -> Scripted:
-    """S3's answer to a request for a bucket in eu-west-1."""
+    """S3's reply to a request for a bucket in eu-west-1."""
     if "/eu-west-1/s3/" in request.fields.get("authorization", ""):
         return held
     return rejected
@@ -459,7 +459,7 @@ async def test_a_redirect_without_an_end_is_reported_as_one(location: str, store
 async def test_a_put_that_is_redirected_on_the_same_host_is_not_done(
     status: int, size: int, key: str, store: S3, server: ScriptedS3
 ) -> None:
-    """obstore follows a 303 by a GET, and any page with an ETag would count as the answer to the put."""
+    """obstore follows a 303 by a GET, and any page with an ETag would count as the reply to the put."""
     await learn(store, server)
 
     def said(request: Request) -> Scripted:

@@ -140,7 +140,7 @@ async def test_a_request_whose_credentials_have_expired_is_made_once_more_with_n
     used = [request.fields["authorization"].partition("Credential=")[2][:4] for request in s3_proxy.requests()]
     if operation in ("get", "put", "delete", "list"):
         assert used == ["KEY1", "KEY2"]
-    else:  # what the answer to a HEAD means is asked by a request whose answer has a code
+    else:  # what the reply to a HEAD means is found by a request whose reply has a code
         assert (used[0], used[-1], source.made) == ("KEY1", "KEY2", 2)
     await store.close()
 

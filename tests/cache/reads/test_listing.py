@@ -44,7 +44,7 @@ async def listed(t: NodeUnderTest, bucket: str = "") -> list[str]:
 
 
 class ListsThenWaits:
-    """S3 has made its page, and its answer does not arrive before `gate` is set."""
+    """S3 has made its page, and its reply does not arrive before `gate` is set."""
 
     def __init__(self, t: NodeUnderTest) -> None:
         self.gate, self.looked = asyncio.Event(), asyncio.Event()

@@ -105,22 +105,22 @@ async def test_a_delete(durability: Durability) -> None:
 @CLASSES
 async def test_an_end_is_set_moved_and_taken_away(durability: Durability) -> None:
     t = await started(durability)
-    wanted = t.object("k")
-    assert not await t.node.expire(wanted, t.clock.wall() + 10, SOON)
+    expected = t.object("k")
+    assert not await t.node.expire(expected, t.clock.wall() + 10, SOON)
     await t.put("k", b"v")
     for seconds in (10, 20):
         end = t.clock.wall() + seconds
-        assert await t.node.expire(wanted, end, SOON)
+        assert await t.node.expire(expected, end, SOON)
         reply = await t.get("k")
         assert (reply.entry.value, reply.entry.expires_at) == (b"v", end)
         await t.flush()
-        assert (t.s3_has("k"), t.ends("k")) == (b"v", end)
-    assert await t.node.expire(wanted, NEVER, SOON)
+        assert (t.s3_has("k"), t.expires_at("k")) == (b"v", end)
+    assert await t.node.expire(expected, NEVER, SOON)
     await t.flush()
-    assert (t.s3_has("k"), t.ends("k")) == (b"v", NEVER)
-    assert await t.node.expire(wanted, t.clock.wall() - 1, SOON)
+    assert (t.s3_has("k"), t.expires_at("k")) == (b"v", NEVER)
+    assert await t.node.expire(expected, t.clock.wall() - 1, SOON)
     assert (await t.get("k")).entry.value is None
-    assert not await t.node.expire(wanted, NEVER, SOON)
+    assert not await t.node.expire(expected, NEVER, SOON)
     await t.stop()
 
 
@@ -147,7 +147,7 @@ async def test_what_cannot_be_read_is_not_written() -> None:
 
 
 async def test_a_conflict_that_no_round_resolves_is_raised_after_a_bounded_number() -> None:
-    """A dirty write with a condition, somebody else's object in S3, and a change that has to go through S3."""
+    """A dirty write with a condition, another writer's object in S3, and a change that has to go through S3."""
     t = await started("memory")
     await t.put("k", b"1", durability="through")
     await t.modify("k", one_more)

@@ -18,7 +18,7 @@ from tests.support.fake_clock import run_ready_tasks
 
 
 async def some_rounds() -> None:
-    """Let the event loop run: what S3 answers passes through some tasks."""
+    """Let the event loop run: what S3 replies passes through some tasks."""
     for _ in range(10):
         await asyncio.sleep(0)
 

@@ -14,7 +14,7 @@ from milena_cache.objects.write_request import ENTRY_OVERHEAD
 from milena_cache.writeback.dirty_table import KEEPING_FREE, DeadLetter, Dirty, DirtyEntry
 from milena_cache.writeback.uploads.s3_belief import S3Belief
 
-MOST = 10**6
+MAXIMUM = 10**6
 
 
 def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any) -> DirtyEntry:
@@ -32,7 +32,7 @@ def entry(seq: int, key: bytes = b"k", value: bytes | None = b"v", **known: Any)
 
 
 def test_what_is_known_of_s3_and_of_the_upload_in_flight_passes_to_the_next_write() -> None:
-    dirty = Dirty(MOST, MOST)
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     old = entry(1, base='"e"')
     assert dirty.replace(old) is None
     old.upload.queued, old.belief = True, old.belief.in_doubt()
@@ -46,7 +46,7 @@ def test_what_is_known_of_s3_and_of_the_upload_in_flight_passes_to_the_next_writ
 
 @pytest.mark.parametrize(("deleted", "maybe_absent"), [(True, False), (False, True), (True, True), (False, False)])
 def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absent: bool) -> None:
-    dirty = Dirty(MOST, MOST)
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     old = entry(1, value=None if deleted else b"v")
     old.belief = replace(old.belief, maybe_absent=maybe_absent)
     dirty.replace(old)
@@ -70,7 +70,7 @@ def test_a_write_over_a_delete_may_find_nothing_in_s3(deleted: bool, maybe_absen
 def test_which_write_holds_s3_to_its_condition(
     requested: bool, before: bool | None, dead: bool, stays: bool
 ) -> None:
-    dirty = Dirty(MOST, MOST)
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     if before is not None:
         dirty.replace(old := entry(1, conditional=before))
         if dead:
@@ -80,7 +80,7 @@ def test_which_write_holds_s3_to_its_condition(
 
 
 def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
-    dirty = Dirty(MOST, 10)
+    dirty = Dirty(MAXIMUM, 10)
     dirty.replace(fits := entry(1, b"a", b"x" * 10))
     dirty.replace(beyond := entry(2, b"b", b"x"))
     assert (fits.value, beyond.value, beyond.size, beyond.deleted) == (b"x" * 10, None, 1, False)
@@ -89,7 +89,7 @@ def test_values_over_the_memory_limit_are_only_in_the_journal() -> None:
 
 
 def test_a_value_that_is_nowhere_else_stays_in_memory() -> None:
-    dirty = Dirty(MOST, 0)
+    dirty = Dirty(MAXIMUM, 0)
     dirty.replace(only := entry(1, value=b"x" * 10, journaled=False))
     assert only.value == b"x" * 10
     assert dirty.memory_bytes == 10
@@ -103,7 +103,7 @@ def test_the_records_that_an_entry_stands_for() -> None:
 
 
 def test_room_is_what_the_budget_has_left() -> None:
-    dirty = Dirty(ENTRY_OVERHEAD + 12, MOST)
+    dirty = Dirty(ENTRY_OVERHEAD + 12, MAXIMUM)
     dirty.replace(entry(1, b"k", b"v"))
     assert (dirty.has_room(10, 0), dirty.has_room(11, 0)) == (True, False)
 
@@ -128,7 +128,7 @@ def test_the_keeping_of_many_small_entries_is_bounded_by_the_memory_limit() -> N
 
 
 def test_a_requeued_dead_letter_starts_anew() -> None:
-    dirty = Dirty(MOST, MOST)
+    dirty = Dirty(MAXIMUM, MAXIMUM)
     dirty.replace(rejected := entry(1))
     rejected.upload.failures = 3
     dirty.kill(rejected, "refused", 99.0)
@@ -145,7 +145,7 @@ class Key:
     """What the model knows of one key: each write that S3 does not have, oldest first, as [since, generation]."""
 
     writes: list[list[float]] = field(default_factory=list)
-    going: int = 0  # how many of them an upload under way stands for
+    going: int = 0  # how many of them an upload in flight stands for
     size: int = 0
     held: int = 0
     dead: bool = False
@@ -203,13 +203,13 @@ class DirtyMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.live(uploading=True))
     @rule(data=st.data(), succeeded=st.booleans())
-    def upload_ends(self, data: st.DataObject, succeeded: bool) -> None:
+    def upload_finishes(self, data: st.DataObject, succeeded: bool) -> None:
         key = data.draw(st.sampled_from(self.live(uploading=True)))
         known, newest = self.model[key], self.of(key)
         self.dirty.upload_finished(newest, succeeded=succeeded, now=self.now)
         assert not newest.upload.uploading
         if succeeded:
-            # The age of what is left counts from here: it came while this upload was under way.
+            # The age of what is left counts from here: it came while this upload was in flight.
             known.writes = [[self.now, epoch] for _, epoch in known.writes[known.going :]]
             if not known.writes:
                 self.goes(key)

@@ -63,7 +63,7 @@ async def test_nor_in_a_drain(keys: int) -> None:
 
 
 class Hanging:
-    """Puts of `bad…` wait for an answer that comes after `seconds`, and is none."""
+    """Puts of `bad…` wait for a reply that comes after `seconds`, and is none."""
 
     def __init__(self, t: NodeUnderTest, seconds: float) -> None:
         self._t, self._put, self._seconds = t, t.store.put, seconds

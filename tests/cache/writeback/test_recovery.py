@@ -150,7 +150,7 @@ async def test_pages_of_records_are_all_read(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def check_withheld(t: NodeUnderTest, key: str) -> None:
-    """Neither value nor ETag is told, and S3 does not get it, whoever asks."""
+    """Neither value nor ETag is returned, and S3 gets it by no operation."""
     for owned_since in (0, 7):
         with pytest.raises(FailedPrecondition, match=r"damaged in the journal.*milena writeback drop"):
             await t.get(key, owned_since)
@@ -285,7 +285,7 @@ async def test_a_disk_that_is_full_at_the_start_keeps_nothing_from_being_served(
     assert sorted(t.disk.committed.quarantined) == [FIRST + 3]
 
 
-# ---- refused
+# ---- rejected
 
 
 async def test_rejections_survive_and_serve_reads() -> None:
@@ -313,7 +313,7 @@ async def test_rejections_survive_and_serve_reads() -> None:
     assert t.s3_has("k") == b"refused"
 
 
-# ---- the whole path: a real file, somebody else's bytes in it, and a node that starts on it
+# ---- the whole path: a real file, another writer's bytes in it, and a node that starts on it
 
 RECORDS_WRITTEN = 30
 CHANGED = 13
@@ -373,14 +373,14 @@ async def check_start(directory: Path, damage: str) -> str:
 async def test_no_damage_to_a_stored_record_is_served_or_uploaded(tmp_path: Path) -> None:
     seqs = await write_journal(tmp_path / "journal")
     raw = stored(tmp_path / "journal", seqs[CHANGED])
-    key_ends = len(raw) - len(value_of(CHANGED))
+    key_expires = len(raw) - len(value_of(CHANGED))
     damages = {"nothing": (raw, "whole")}
     for length in range(0, len(raw), 3):
-        damages[f"cut at {length}"] = raw[:length], "dead" if length >= key_ends else "aside"
+        damages[f"cut at {length}"] = raw[:length], "dead" if length >= key_expires else "aside"
     for place in range(len(raw)):
         wrong = bytearray(raw)
         wrong[place] ^= 1 << place % 8
-        known = place >= key_ends or place in range(56, 60)
+        known = place >= key_expires or place in range(56, 60)
         damages[f"flipped at {place}"] = bytes(wrong), "dead" if known else "aside"
     damages["another's record"] = stored(tmp_path / "journal", seqs[CHANGED - 1]), "aside"
     damages["zeros"] = bytes(len(raw)), "aside"

@@ -158,14 +158,14 @@ async def test_at_a_limit_or_at_the_end_it_is_decided_the_long_way() -> None:
 
 
 async def test_the_budgets_stay_exact() -> None:
-    draw = random.Random(1)
+    rng = random.Random(1)
     t = await started(dirty_memory_bytes=3000, dirty_max_bytes=6000)
     for _ in range(400):
-        size = draw.choice((0, 1, 500, 1500, 3000))
+        size = rng.choice((0, 1, 500, 1500, 3000))
         if not overwritten(t, bytes(size)):
-            durability: Durability = draw.choice(("memory", "back"))
+            durability: Durability = rng.choice(("memory", "back"))
             await t.put("k", bytes(size), durability=durability)
-        if draw.random() < 0.1:
+        if rng.random() < 0.1:
             await t.clock.advance(2)
         budgets_are_exact(t)
     await t.flush()

@@ -1,4 +1,4 @@
-"""The node's policy for writes, for reads under way beside them, and when its slots come and go."""
+"""The node's policy for writes, for reads in flight beside them, and when its slots come and go."""
 
 from __future__ import annotations
 

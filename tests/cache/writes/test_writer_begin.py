@@ -1,4 +1,4 @@
-"""Writes without a coroutine, as the fast door makes them."""
+"""Writes without a coroutine, as the RESP server makes them."""
 
 from __future__ import annotations
 

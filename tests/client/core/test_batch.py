@@ -35,7 +35,7 @@ def test_at_most_a_window_is_in_flight_and_replies_may_come_in_any_order() -> No
     keys = [str(number) for number in range(BATCH_WINDOW * 5)]
     found = Milena(transport=transport, clock=FakeClock()).get_many(keys)
     assert found == {key: key.encode() for key in keys}
-    assert transport.most == BATCH_WINDOW
+    assert transport.maximum == BATCH_WINDOW
 
 
 def test_a_batch_that_is_interrupted_gives_up_what_is_in_flight() -> None:

@@ -1,4 +1,4 @@
-"""The near cache: its bounds, and that it never tells what is not the object's any more."""
+"""The near cache: its bounds, and that it never returns what is not the object's any more."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Clock:
 
 
 class NearUnderTest:
-    """A cache with one source, `node`, that has just answered."""
+    """A cache with one source, `node`, that has just replied."""
 
     def __init__(self, max_bytes: int = 10**6, max_age: float = 30.0) -> None:
         self.clock = Clock()
@@ -136,7 +136,7 @@ def test_nothing_is_returned_once_a_node_has_been_silent_for_the_bound() -> None
     assert t.near.get("k") == b"v"
     t.clock.time += 0.01
     assert t.near.get("k") is None
-    t.replies()  # on the same connection: every message before its answer has been heard
+    t.replies()  # on the same connection: every message before its reply has been heard
     assert t.near.get("k") == b"v"
 
 
@@ -264,10 +264,10 @@ def test_a_cache_belongs_to_one_client_and_needs_direct_access() -> None:
         Milena("127.0.0.1:1", near_cache=near)
 
 
-@pytest.mark.parametrize(("most", "age"), [(0, 1), (-1, 1), (1, 0), (1, float("nan"))])
-def test_bounds_are_more_than_nothing(most: int, age: float) -> None:
+@pytest.mark.parametrize(("maximum", "age"), [(0, 1), (-1, 1), (1, 0), (1, float("nan"))])
+def test_bounds_are_more_than_nothing(maximum: int, age: float) -> None:
     with pytest.raises(InvalidRequest, match="is not more than 0"):
-        NearCache(most, age)
+        NearCache(maximum, age)
 
 
 def test_threads_that_read_and_write_at_once_leave_the_sums_right() -> None:
@@ -374,9 +374,10 @@ def cache_key(key: Key) -> bytes:
 
 
 class ReadsAndMessages(RuleBasedStateMachine):
-    """A node that follows what was read of it, as CLIENT TRACKING does, and whose answers and messages come when
+    """A node that follows what was read of it, as CLIENT TRACKING does, and whose replies and messages come when
     they like, each in its own order. The client's own writes are known when they are acknowledged, its reads when
-    they are answered. What the cache tells is never older than what is known, nor than what a message was about.
+    they have their replies. What the cache returns is never older than what is known, nor than what a message was
+    about.
     """
 
     @initialize()

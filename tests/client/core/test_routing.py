@@ -55,16 +55,16 @@ def test_a_key_belongs_to_the_owner_of_its_slot(key: str) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(KEY | st.sampled_from(["{tag}a", "s3://bucket/k"]), unique=True), st.integers(1, 5))
-def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], most: int) -> None:
+def test_many_keys_are_divided_as_each_of_them_is(keys: list[str], maximum: int) -> None:
     for those in (routes(A), routes(A, B), routes(B, bucket="logs")):
         cache_keys = those.to_cache_keys(keys)
         assert cache_keys == [those.to_cache_key(key) for key in keys]
         assert cache_keys == those.to_cache_keys([key.encode() for key in keys])
         places = set()
-        for way, wanted, at in those.by_owner(cache_keys, most):
-            assert len(wanted) <= most
-            assert wanted == [cache_keys[place] for place in at]
-            assert all(those.owner_of(key) is way for key in wanted)
+        for way, expected, at in those.by_owner(cache_keys, maximum):
+            assert len(expected) <= maximum
+            assert expected == [cache_keys[place] for place in at]
+            assert all(those.owner_of(key) is way for key in expected)
             assert not places & set(at)
             places |= set(at)
         assert places == set(range(len(keys)))

@@ -1,4 +1,4 @@
-"""Clients that go straight to the nodes: who is asked, and what happens when that is not the right one any more."""
+"""Clients that go straight to the nodes: which node is called, and what if it is not the owner any more."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def cluster_of(number: int, kind: str, **options: Any) -> Iterator[Harness]:
 
 @contextmanager
 def full_of_connections(port: ReservedPort) -> Iterator[None]:
-    """Nobody accepts there, and the system's queue is full: it drops the packets that would begin more."""
+    """No server accepts there, and the system's queue is full: it drops the packets that would begin more."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -90,7 +90,7 @@ def full_of_connections(port: ReservedPort) -> Iterator[None]:
 
 
 def says(reply: bytes, *names: bytes, key: bytes = b"") -> Callable[[Argv], bytes | None]:
-    """A node that answers commands with these names, about `key`, in this way."""
+    """A node that replies to commands with these names, about `key`, in this way."""
     return lambda argv: reply if argv[0] in names and key in argv[-1] else None
 
 
@@ -638,7 +638,7 @@ def test_threads_and_batches_while_the_ring_changes() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_client_can_be_closed_in_a_process_that_was_forked() -> None:
-    """Those who inherited it have none of the threads that gRPC would wait for."""
+    """Processes that inherited it have none of the threads that gRPC would wait for."""
     with cluster_of(2, "sync") as harness:
         client = harness.client()
         client.set(FIRST, b"v")

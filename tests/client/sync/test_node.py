@@ -103,7 +103,7 @@ def test_an_error_is_a_reply(node: FakeRespNode, here: RespNode) -> None:
 
 
 def opened_before(node: FakeRespNode, here: RespNode) -> RespSocket:
-    """A connection that is greeted although the node answers everything in one way."""
+    """A connection whose handshake succeeds although the node replies to everything in one way."""
     said, node.says = node.says, lambda argv: None
     connection = opened(here)
     node.says = said
@@ -245,15 +245,15 @@ def test_each_thread_has_a_connection_and_takes_it_along_when_it_ends(node: Fake
 
 def test_leaving_ends_all_but_what_is_to_last(node: FakeRespNode, here: RespNode) -> None:
     node.defers = lambda argv: argv[0] == b"GET"
-    ended: dict[bool, Any] = {}
+    finished: dict[bool, Any] = {}
 
     def work(lasting: bool) -> None:
         connection = opened(here)
         connection.lasting = lasting
         try:
-            ended[lasting] = connection.exchange(get(b"k"), LONG)
+            finished[lasting] = connection.exchange(get(b"k"), LONG)
         except NodeLost as error:
-            ended[lasting] = error
+            finished[lasting] = error
 
     threads = {lasting: threading.Thread(target=work, args=(lasting,)) for lasting in (False, True)}
     for thread in threads.values():
@@ -261,11 +261,11 @@ def test_leaving_ends_all_but_what_is_to_last(node: FakeRespNode, here: RespNode
     wait_until("both wait", lambda: len(node.held) == 2, LONG)
     here.leave(lasting=True)
     threads[False].join()
-    assert isinstance(ended[False], NodeLost)
+    assert isinstance(finished[False], NodeLost)
     node.held = [each for each in node.held if each[0].fileno() >= 0]
     node.release()
     threads[True].join()
-    assert ended[True] == b"v"
+    assert finished[True] == b"v"
     assert here.open(LONG) is None
 
 

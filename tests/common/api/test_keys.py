@@ -1,4 +1,4 @@
-"""Keys and buckets: what is refused, in which words, and that no two objects are filed under one cache key."""
+"""Keys and buckets: what is rejected, with which text, and that no two objects have one cache key."""
 
 from __future__ import annotations
 

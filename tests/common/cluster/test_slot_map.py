@@ -1,4 +1,4 @@
-"""The ring as clients and nodes know it: the same answers as the router's, and nothing else taken for a ring."""
+"""The ring as clients and nodes know it: the same replies as the router's, and nothing else taken for a ring."""
 
 from __future__ import annotations
 

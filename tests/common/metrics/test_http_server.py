@@ -191,7 +191,7 @@ async def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.Monk
 
 
 class Counted:
-    """A collector that counts how often it was asked."""
+    """A collector that counts how often it was called."""
 
     def __init__(self) -> None:
         self.times = 0

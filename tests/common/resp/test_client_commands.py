@@ -1,4 +1,4 @@
-"""What is written to a node, and how its answers are read."""
+"""What is written to a node, and how its replies are read."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ async def test_closing_without_grace_breaks_off(node: FakeRespNode, link: RespLi
 
 
 async def test_a_writer_that_sends_more_than_the_node_reads_waits() -> None:
-    """Memory is bounded by what callers have in hand, and not by what they would like to send."""
+    """Memory is bounded by the requests of callers in flight, and not by what they would like to send."""
     gate = threading.Event()
     big = command(b"SET", b"k", b"x" * (16 << 20))
 

@@ -1,4 +1,4 @@
-"""The stream of answers, however it is cut into pieces, and what becomes of those who wait for them."""
+"""The stream of replies, however it is cut into pieces, and what their callers get."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = 0.05
 
 
 class Watcher:
-    """An owner that remembers what it was told."""
+    """An owner that records what it received."""
 
     def __init__(self) -> None:
         self.notified: list[str] = []
@@ -92,7 +92,7 @@ def run(test: Callable[[Harness], Any], timeout: float = LONG) -> None:
     asyncio.run(body())
 
 
-# Answers, and what they mean.
+# Replies, and what they mean.
 RESPONSES: list[tuple[bytes, Any]] = [
     (b"$5\r\nvalue\r\n", b"value"),
     (b"$0\r\n\r\n", b""),
@@ -118,7 +118,7 @@ def matches(reply: Any, expected: Any) -> bool:
 def test_every_caller_gets_its_reply_however_the_stream_is_split(
     planned: list[tuple[tuple[bytes, Any], bool, int]], cuts: list[int]
 ) -> None:
-    """Some answers are deferred, and come up to five answers later; some are pushes to nobody."""
+    """Some replies are deferred, and come up to five replies later; some are pushes without a caller."""
     stream: list[bytes] = []
     late: list[tuple[int, bytes]] = []
     for number, ((data, _), deferred, later) in enumerate(planned):
@@ -266,7 +266,7 @@ class Hurried(asyncio.SelectorEventLoop):
 
 
 def test_the_time_of_a_deferred_request_is_counted_from_its_own_write() -> None:
-    """The node may have been held up, and then answer the commands of several writes at once."""
+    """The node may have been held up, and then reply to the commands of several writes at once."""
 
     async def test(loop: Hurried) -> None:
         harness = Harness(60)
@@ -301,7 +301,7 @@ def test_a_node_that_says_nothing_at_all_is_lost() -> None:
 
 @pytest.mark.parametrize("way", ["down", "up"])
 def test_a_large_value_may_be_on_its_way_for_as_long_as_its_caller_has_time(way: str) -> None:
-    """On a slow line the first answer may be complete long after the stream's own time."""
+    """On a slow line the first reply may be complete long after the stream's own time."""
 
     async def test(harness: Harness) -> None:
         call = asyncio.create_task(harness.stream.call(b"x" * 100, LONG))

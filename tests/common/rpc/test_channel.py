@@ -164,7 +164,7 @@ def test_a_call_that_a_proxy_breaks_off_is_no_closed_client(get: Any) -> None:
 
 
 def test_a_reply_that_grpc_has_dropped(get: Any) -> None:
-    """As when the time ends while the answer arrives: the status is OK, and there is no message."""
+    """As when the time ends while the reply arrives: the status is OK, and there is no message."""
     nothing = grpc.unary_stream_rpc_method_handler(lambda *_: iter(()))
     with ThreadPoolExecutor(2) as pool:
         server = grpc.server(pool)
@@ -182,7 +182,7 @@ def test_a_reply_that_grpc_has_dropped(get: Any) -> None:
 
 @pytest.fixture
 def slow_router() -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """(address, asked, gone): never answers a Get, and notes when one arrived and when its caller gave up."""
+    """(address, requested, gone): never replies to a Get; the events say that one arrived, and its caller gave up."""
     requested, gone = threading.Event(), threading.Event()
 
     def reply(method: str, request: Any, context: grpc.ServicerContext) -> Message:

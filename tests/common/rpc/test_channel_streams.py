@@ -242,10 +242,10 @@ assert known.wait(10)
 print("known")
 """
     with watched_router(OpenRouter()) as address:
-        ended = subprocess.run(
+        finished = subprocess.run(
             [sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60, check=False
         )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "known\n", "")
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "known\n", "")
 
 
 def test_a_stream_that_its_loop_cancels_has_ended_before_the_loop_is_closed() -> None:

@@ -35,7 +35,7 @@ def put(size: int) -> bytes:
 
 
 class RunningServer:
-    """A door with the methods Put and Get, its budget, and a channel to it."""
+    """A server with the methods Put and Get, its budget, and a channel to it."""
 
     def __init__(self, channel: grpc.aio.Channel, budget: ByteBudget) -> None:
         self.channel = channel
@@ -96,12 +96,12 @@ async def test_a_request_that_is_announced_as_too_large_is_rejected_unread_and_t
 
 
 async def test_requests_beyond_the_budget_wait_for_those_before_them() -> None:
-    working, most, go_on = 0, 0, asyncio.Event()
+    working, maximum, go_on = 0, 0, asyncio.Event()
 
     async def method(request: pb.PutRequest, _: float | None) -> bytes:
-        nonlocal working, most
+        nonlocal working, maximum
         working += 1
-        most = max(most, working)
+        maximum = max(maximum, working)
         await go_on.wait()
         working -= 1
         return b"done"
@@ -112,7 +112,7 @@ async def test_requests_beyond_the_budget_wait_for_those_before_them() -> None:
         assert server.budget.used <= LIMIT
         go_on.set()
         assert await asyncio.gather(*calls) == [b"done"] * 8
-        assert most == 2
+        assert maximum == 2
         await server.all_given_back()
 
 

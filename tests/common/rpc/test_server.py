@@ -1,4 +1,4 @@
-"""The gRPC door, over a real socket: what its callers see, and what it counts."""
+"""The gRPC server, over a real socket: what its callers see, and what it counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SOON = 10.0
 
 
 class RunningServer:
-    """A running door with one method, and a channel to it."""
+    """A running server with one method, and a channel to it."""
 
     def __init__(
         self,
@@ -190,28 +190,28 @@ async def test_a_method_that_is_not_there_is_unimplemented() -> None:
 
 
 async def test_a_caller_that_gives_up_cancels_the_method_and_is_counted() -> None:
-    begun, ended = asyncio.Event(), asyncio.Event()
+    begun, finished = asyncio.Event(), asyncio.Event()
 
     async def method(_: pb.GetRequest, __: float | None) -> bytes:
         begun.set()
         try:
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            finished.set()
         return b""
 
     async with server_for(method) as server:
         call = server.call()
         await begun.wait()
         call.cancel()
-        await asyncio.wait_for(ended.wait(), SOON)
+        await asyncio.wait_for(finished.wait(), SOON)
         await asyncio.sleep(0)
         assert server.counts.errors == {"cancelled": 1}
 
 
 @pytest.mark.parametrize("name", ["Get", "Put"])
 async def test_any_number_of_calls_may_fail_on_one_connection(name: str) -> None:
-    """gRPC refuses calls beyond MAX_CALLS_PER_CONNECTION, and counts those whose objects are still there."""
+    """gRPC rejects calls beyond MAX_CALLS_PER_CONNECTION, and counts those whose objects are still there."""
 
     async def method(request: pb.GetRequest, _: float | None) -> bytes:
         if request.key == b"silent":

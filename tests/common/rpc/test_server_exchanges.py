@@ -22,7 +22,7 @@ MAX_EXCHANGES = 2
 
 
 class JoinServer:
-    """A server whose Join and KeepLease answer with the number of requests so far as the epoch."""
+    """A server whose Join and KeepLease reply with the number of requests so far as the epoch."""
 
     def __init__(self) -> None:
         self.calls = CallCounts(("join",))

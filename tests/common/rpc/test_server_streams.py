@@ -1,4 +1,4 @@
-"""Methods of the gRPC door that answer again and again: what callers see, what is counted, how they end."""
+"""Methods of the gRPC server that reply again and again: what callers see, what is counted, how they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Call = grpc.aio.UnaryStreamCall[bytes, bytes]
 
 
 class RunningServer:
-    """A running door: its `Watch` is the stream under test, its `Get` answers when `go_on` is set."""
+    """A running server: its `Watch` is the stream under test, its `Get` replies when `go_on` is set."""
 
     def __init__(self) -> None:
         self.server = GrpcServer(SERVICE, 1000, ByteBudget(10_000), 5, MAX_STREAMS)
@@ -127,32 +127,32 @@ async def test_bytes_that_are_no_request_are_invalid() -> None:
 
 
 async def test_a_caller_that_goes_ends_the_method_and_is_no_error() -> None:
-    ended = asyncio.Event()
+    finished = asyncio.Event()
 
     async def method(_: pb.GetRequest, __: float | None) -> AsyncGenerator[bytes, None]:
         try:
             yield b"m"
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            finished.set()
 
     async with server_for(method) as server:
         call = server.watch()
         assert await call.read() == b"m"
         call.cancel()
-        await asyncio.wait_for(ended.wait(), SOON)
+        await asyncio.wait_for(finished.wait(), SOON)
         assert server.counts.errors == {}
 
 
 async def test_streams_are_bounded_and_take_no_room_from_calls() -> None:
-    ended = asyncio.Event()
+    finished = asyncio.Event()
 
     async def method(request: pb.GetRequest, remaining: float | None) -> AsyncGenerator[bytes, None]:
         try:
             async for message in endless(request, remaining):
                 yield message
         finally:
-            ended.set()
+            finished.set()
 
     async with server_for(method) as server:
         server.go_on.set()
@@ -163,7 +163,7 @@ async def test_streams_are_bounded_and_take_no_room_from_calls() -> None:
         assert isinstance(from_grpc(error.code(), error.details(), error.trailing_metadata()), Overloaded)
         assert await server.call() == b"answer to k"
         calls[0].cancel()
-        await asyncio.wait_for(ended.wait(), SOON)
+        await asyncio.wait_for(finished.wait(), SOON)
         assert await server.watch().read() == b"first"
 
 

@@ -24,7 +24,7 @@ def cluster() -> Iterator[DirectCluster]:
 
 
 async def until_direct(client: AsyncMilena, cluster: DirectCluster) -> None:
-    """Read until a round of reads asks nothing of the router."""
+    """Read until a round of reads sends nothing to the router."""
     async with asyncio.timeout(LONG):
         while True:
             requested = len(cluster.requested)

@@ -1,4 +1,4 @@
-"""Shell. Tells a server the cases, and keeps what Redis has answered for machines that have no Redis."""
+"""Shell. Sends a server the cases, and keeps what Redis has replied for machines that have no Redis."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TypeAlias
 from tests.e2e.redis.cases import CASES, Case, Step
 from tests.e2e.redis.wire import Wire
 
-RECORDED = Path(__file__).with_name("answers.json")
+RECORDED = Path(__file__).with_name("replies.json")
 PROTOCOLS = (2, 3)
 
-# By protocol, and by the name of the case: the answer to each step.
+# By protocol, and by the name of the case: the reply to each step.
 Replies: TypeAlias = dict[int, dict[str, list[bytes]]]
 
 _KEY = re.compile(rb"<([a-z])>")
 
 
 def run_all(address: str) -> Replies:
-    """What the Redis server at `address` answers to everything, each case beginning with nothing."""
+    """What the Redis server at `address` replies to everything, each case beginning with nothing."""
     replies: Replies = {}
     for protocol in PROTOCOLS:
         replies[protocol] = {}
@@ -32,7 +32,7 @@ def run_all(address: str) -> Replies:
 
 
 def run(address: str, case: Case, protocol: int) -> list[bytes]:
-    """What the server answers to a case."""
+    """What the server replies to a case."""
     prefix = re.sub(r"\W+", "-", case.name)
     with Wire(address) as wire:
         if protocol == 3:
@@ -57,7 +57,7 @@ def record(version: str, replies: Replies) -> None:
 
 
 def recorded() -> tuple[str, Replies]:
-    """The version of Redis that answered so, and its answers."""
+    """The version of Redis that replied so, and its replies."""
     kept = json.loads(RECORDED.read_text())
     return kept["redis_version"], {
         int(protocol): {name: [each.encode("latin-1") for each in given] for name, given in cases.items()}

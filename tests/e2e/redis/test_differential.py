@@ -1,6 +1,6 @@
-"""A node answers as Redis does, byte for byte, except where `differences` says otherwise.
+"""A node replies as Redis does, byte for byte, except where `differences` says otherwise.
 
-With a redis-server on this machine it is asked; without, what one has answered once is in answers.json. To ask and
+With a redis-server on this machine it is queried; without, its recorded replies are in replies.json. To query and
 keep anew: `python -m tests.e2e.redis.record`.
 """
 
@@ -24,13 +24,13 @@ from tests.support.s3.moto_server import MotoServer
 
 pytestmark = pytest.mark.e2e
 
-# Milliseconds that may pass between a command and the answer to the next.
+# Milliseconds that may pass between a command and the reply to the next.
 NEAR = 20_000
 
 
 @pytest.fixture(scope="module")
 def node(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Redis door of a node that is alone in the ring."""
+    """The RESP server of a node that is alone in the ring."""
     with Cluster(tmp_path_factory.mktemp("differential"), moto.endpoint_url, moto.new_bucket(), 1) as cluster:
         yield cluster.nodes[0].resp
         assert cluster.tracebacks() == []
@@ -38,7 +38,7 @@ def node(moto: MotoServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Replies:
-    """What Redis answers."""
+    """What Redis replies."""
     if shutil.which("redis-server") is None:
         return recorded()[1]
     with RedisServer(tmp_path_factory.mktemp("redis"), durable=False) as server:
@@ -63,7 +63,7 @@ def test_the_replies_are_those_of_redis(node: str, redis: Replies, case: Case, p
 
 
 def agree(case: Case, ours: bytes, theirs: bytes) -> bool:
-    """Whether that is one and the same answer."""
+    """Whether that is one and the same reply."""
     if case.compare == "near":
         numbers, others = ([int(each) for each in re.findall(rb"\d+", reply)] for reply in (ours, theirs))
         return re.sub(rb"\d+", b"", ours) == re.sub(rb"\d+", b"", theirs) and all(

@@ -1,4 +1,4 @@
-"""Shell. A client of the Redis protocol that shows the bytes of each answer."""
+"""Shell. A client of the Redis protocol that shows the bytes of each reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 30.0
 
 
 class Wire:
-    """One connection; a context manager. An answer of a connection that has ended is what came before its end."""
+    """One connection; a context manager. A reply of a connection that has ended is what came before its end."""
 
     def __init__(self, address: str) -> None:
         host, port = address.rsplit(":", 1)
@@ -27,13 +27,13 @@ class Wire:
         self._socket.close()
 
     def say(self, line: str) -> bytes:
-        """The answer to a command that is written as for redis-cli."""
+        """The reply to a command that is written as for redis-cli."""
         argv = split_inline(line.encode())
         assert argv is not None, line
         return self.send(command(*argv))
 
     def send(self, data: bytes, replies: int = 1) -> bytes:
-        """What comes back for `data`, until there are so many answers or the connection ends."""
+        """What comes back for `data`, until there are so many replies or the connection ends."""
         self._socket.sendall(data)
         reader = hiredis.Reader()
         taken = b""
@@ -53,7 +53,7 @@ class Wire:
 
 
 def parsed(reply: bytes) -> Any:
-    """The first of the answers; an error is `hiredis.ReplyError`, and False if there is none."""
+    """The first of the replies; an error is `hiredis.ReplyError`, and False if there is none."""
     reader = hiredis.Reader()
     reader.feed(reply)
     return reader.gets()

@@ -5,7 +5,7 @@ It says each thing on standard output once it is so, and before it goes on:
 
     ack N      record N is durable
     remove N   record N may go
-    full       a write was told that there is no room
+    full       a write failed because there is no room
     failed     the disk has failed; nothing comes after it
 """
 
@@ -32,9 +32,9 @@ TIMEOUT = 30.0
 
 def record(number: int) -> Record:
     """What is written under that number: mostly small, at times of many pages."""
-    draw = random.Random(number)
-    size = draw.choice((0, 100, 1000, 3000, 3000, 20_000, 200_000))
-    return Record(b"key%d" % number, Version(1, FIRST + number), draw.randbytes(size))
+    rng = random.Random(number)
+    size = rng.choice((0, 100, 1000, 3000, 3000, 20_000, 200_000))
+    return Record(b"key%d" % number, Version(1, FIRST + number), rng.randbytes(size))
 
 
 def notify(what: str) -> None:

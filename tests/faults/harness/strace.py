@@ -25,7 +25,7 @@ def why_not() -> str:
 
 
 def command(inject: str, log: Path, only: Path) -> list[str]:
-    """What to put before a program, or before ``-p PID``: `inject` is done to its system calls and told in `log`.
+    """What to put before a program, or before ``-p PID``: `inject` is done to its system calls and logged in `log`.
 
     `inject` is as in "fdatasync:error=EIO:when=3". Only calls on the file `only` count, in each thread by itself.
     """

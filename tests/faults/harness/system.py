@@ -91,11 +91,11 @@ class SystemUnderTest:
             return dict(zip(keys, bodies, strict=True))
 
     def compare_with_s3(self, *histories: History) -> None:
-        """Write down what S3 has as what a last reader was told. What is there besides is wrong, too."""
+        """Record what S3 has as what a last reader got. What is there besides is wrong, too."""
         found = self.in_s3()
         for history in histories:
             for key in history.keys:
-                history.notified(key, found.pop(key, None), history.mark(key), "S3")
+                history.observed(key, found.pop(key, None), history.mark(key), "S3")
         assert not found, f"S3 has keys that nobody wrote: {sorted(found)[:5]}"
 
     def defects(self) -> list[str]:

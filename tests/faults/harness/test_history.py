@@ -20,8 +20,8 @@ def written(history: History, *, delete: bool = False, acknowledged: bool = True
 
 
 def verdict(history: History, value: bytes | None) -> str:
-    """Which kind of wrong it is when a read tells `value` now; "" if it is right."""
-    if history.notified("k", value, history.mark("k")):
+    """Which kind of wrong it is when a read returns `value` now; "" if it is right."""
+    if history.observed("k", value, history.mark("k")):
         return ""
     return history.wrong[-1].kind.name
 
@@ -69,8 +69,8 @@ def test_a_read_may_return_what_was_there_while_it_was_in_flight(history: Histor
     first = written(history)
     mark = history.mark("k")
     second = written(history)
-    assert history.notified("k", first.value, mark)
-    assert history.notified("k", second.value, mark)
+    assert history.observed("k", first.value, mark)
+    assert history.observed("k", second.value, mark)
     assert verdict(history, first.value) == "LOST"
 
 

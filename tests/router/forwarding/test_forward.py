@@ -107,7 +107,7 @@ async def test_without_nodes_it_says_so_and_what_to_do() -> None:
 
 
 async def test_a_write_whose_key_moved_meanwhile_is_invalidated_at_its_new_owner(harness: Harness) -> None:
-    """The new owner may have read S3 before the write arrived there, and would tell the old value afterwards."""
+    """The new owner may have read S3 before the write arrived there, and would return the old value afterwards."""
 
     def move_and_reply(method: str, request: bytes) -> bytes:
         harness.move()
@@ -355,7 +355,7 @@ async def test_a_connection_is_for_the_process_that_the_ring_has(harness: Harnes
 
 
 async def test_a_restarted_node_is_waited_for_until_it_has_joined(harness: Harness) -> None:
-    """It refuses what is meant for the process before it; nothing was done, so a write waits as a read does."""
+    """It rejects what is meant for the process before it; nothing was done, so a write waits as a read does."""
     owner = harness.owner
     harness.nodes[owner].reply = WrongNode("is another process")
     reading, writing = harness.send(), harness.send(read=False)

@@ -1,4 +1,4 @@
-"""The router's connection to a node, over a real socket: what each way of failing is told as."""
+"""The router's connection to a node, over a real socket: the error that each way of failing raises."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REQUEST = pb.GetRequest(key=b"k").SerializeToString()
 
 
 class Node:
-    """A node that raises or answers what a test puts into `says`; None: nothing, until it is cancelled."""
+    """A node that raises or replies with what a test puts into `says`; None: nothing, until it is cancelled."""
 
     def __init__(self) -> None:
         self.says: bytes | Exception | None = b""
@@ -159,7 +159,7 @@ async def test_a_silent_node_is_lost_when_its_time_is_over(node: Node, connectio
 async def test_a_reply_that_grpc_has_dropped_and_one_that_is_empty(
     node: Node, connection: GrpcNodeConnection
 ) -> None:
-    """If the time ends while the answer arrives, the status is OK, and there is no message."""
+    """If the time ends while the reply arrives, the status is OK, and there is no message."""
     assert await connection.call("Get", REQUEST, SOON) == b""
     server = grpc.aio.server()
 

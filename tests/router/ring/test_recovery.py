@@ -37,7 +37,7 @@ def notified(ring: Ring, cluster: str = CLUSTER, *, newest: int = 0, lease: floa
 
 
 def held(ring: Ring, cluster: str = CLUSTER) -> Knowledge:
-    """What the same node says before it is asked for its ring."""
+    """What the same node says before its ring is requested."""
     return replace(notified(ring, cluster), last=None)
 
 

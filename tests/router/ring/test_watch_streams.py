@@ -1,4 +1,4 @@
-"""Streams of the ring, over a real gRPC door."""
+"""Streams of the ring, over a real gRPC server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shell. A reverse proxy in front of S3 that makes it fail on purpose, and writes down what S3 is asked.
+"""Shell. A reverse proxy in front of S3 that makes it fail on purpose, and writes down the requests to S3.
 
 How it works, and why so:
 
@@ -10,9 +10,9 @@ How it works, and why so:
   reads every body at once.
 - Each request travels to S3 on a connection of its own. A pooled connection may turn out to be closed just when
   a request was written to it, and whether to repeat it is a question that a proxy for tests must not have.
-- For each request the rules are asked in the order in which they were made. Delays add up; the first rule with
+- For each request the rules are applied in the order in which they were made. Delays add up; the first rule with
   another fault decides.
-- "Connection refused" is not a fault of a request but a state: `refuse()` closes the listener and every
+- "Connection refused" is not a fault of a request but a state: `reject()` closes the listener and every
   connection, `accept()` listens on the same port again, which was kept reserved meanwhile.
 
     with FaultProxy("http://127.0.0.1:5000") as proxy:
@@ -36,7 +36,6 @@ from urllib.parse import urlsplit
 
 from tests.support.ports import ReservedPort
 from tests.support.s3.faults import (
-    CutBody,
     Delay,
     Drip,
     Fault,
@@ -47,6 +46,7 @@ from tests.support.s3.faults import (
     Request,
     Rule,
     ShiftDate,
+    TruncatedBody,
 )
 from tests.support.s3.http1 import STREAM_LIMIT, Head, read_body, read_head
 
@@ -203,7 +203,7 @@ class FaultProxy:
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request and its answer; returns whether the connection can carry another."""
+        """One request and its reply; returns whether the connection can carry another."""
         head = await read_head(reader)
         if head is None:
             return False
@@ -229,8 +229,8 @@ class FaultProxy:
         if isinstance(fault, LoseResponse):
             return False
         request.status = int(reply.start[1])
-        cut = isinstance(fault, CutBody) and bool(content)
-        if isinstance(fault, CutBody):
+        cut = isinstance(fault, TruncatedBody) and bool(content)
+        if isinstance(fault, TruncatedBody):
             content = content[: len(content) // 2 if fault.after is None else fault.after]
         writer.write(_shifted(reply, fault.seconds) if isinstance(fault, ShiftDate) else reply.raw)
         if isinstance(fault, Drip):
@@ -273,7 +273,7 @@ class FaultProxy:
 
 
 def _shifted(reply: Head, seconds: float) -> bytes:
-    """Return the head of `answer` with a Date that is `seconds` from now."""
+    """Return the head of `reply` with a Date that is `seconds` from now."""
     date = formatdate(time.time() + seconds, usegmt=True).encode()
     return reply.without("date").removesuffix(b"\r\n") + b"Date: " + date + b"\r\n\r\n"
 

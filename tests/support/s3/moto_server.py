@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 # For the environment of processes that talk to a stand-in for S3. The last one keeps the SDK from asking the
-# cloud's metadata service, which nobody answers here.
+# cloud's metadata service, which does not exist here.
 AWS_VARIABLES = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -69,7 +69,7 @@ class MotoServer:
             return probe.connect_ex(("127.0.0.1", self._port.number)) == 0
 
     def new_bucket(self) -> str:
-        """Make a bucket that nobody has used, and return its name."""
+        """Make a bucket that was not used before, and return its name."""
         name = f"bucket-{next(self._names)}"
         self.client.create_bucket(Bucket=name)
         return name

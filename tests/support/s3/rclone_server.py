@@ -24,7 +24,7 @@ PROGRAM = Path(sysconfig.get_path("scripts")) / "rclone"
 class RcloneServer:
     """rclone's S3 at `endpoint_url`, empty at first, and a boto3 `client` straight to it.
 
-    It accepts conditions and ignores them, keeps metadata in memory, and refuses keys that are no paths.
+    It accepts conditions and ignores them, keeps metadata in memory, and rejects keys that are no paths.
     """
 
     def __init__(self, directory: Path) -> None:

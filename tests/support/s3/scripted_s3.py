@@ -1,7 +1,7 @@
-"""Shell. An HTTP server on 127.0.0.1 that answers as it is told, byte for byte, and closes each connection.
+"""Shell. An HTTP server on 127.0.0.1 that replies as a test says, byte for byte, and closes each connection.
 
 with ScriptedS3() as s3:
-    s3.answer = lambda request: answer(404, "<html>nothing here</html>", {"Content-Type": "text/html"})
+    s3.reply = lambda request: reply(404, "<html>nothing here</html>", {"Content-Type": "text/html"})
     ... a client of s3.endpoint_url ...
     assert [request.method for request in s3.requests] == ["GET"]
 """
@@ -22,7 +22,7 @@ HTML = {"Content-Type": "text/html"}
 
 
 class Scripted(NamedTuple):
-    """An answer. `length`: whether Content-Length is told; `version`: of HTTP."""
+    """A reply. `length`: whether Content-Length is sent; `version`: of HTTP."""
 
     status: int
     body: bytes
@@ -61,7 +61,7 @@ def error(status: int, code: str, more: str = "", headers: Mapping[str, str] = X
 
 
 class ScriptedS3:
-    """`answer` is asked for each request, on the server's thread; `requests` are all that came."""
+    """`reply` is called for each request, on the server's thread; `requests` are all that came."""
 
     def __init__(self) -> None:
         self.reply: Callable[[Request], Scripted] = lambda request: reply(500)

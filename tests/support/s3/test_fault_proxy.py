@@ -17,14 +17,14 @@ from obstore.store import S3Store
 
 from tests.support.s3 import faults
 from tests.support.s3.fault_proxy import FaultProxy
-from tests.support.s3.faults import CutBody, Delay, Hang, LoseRequest, LoseResponse
+from tests.support.s3.faults import Delay, Hang, LoseRequest, LoseResponse, TruncatedBody
 from tests.support.s3.moto_server import AWS_VARIABLES, REGION, MotoServer, s3_client
 
 KEYS = ["/lead", "trail/", "a//b", "50%", "a b+c", "ключ", "🦊/🌊", "a%2Fb", "q?x=1&y#z", "~'()*!"]
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """Answers with the request line and, for requests with one, the body that it got."""
+    """Replies with the request line and, for requests with one, the body that it got."""
 
     protocol_version = "HTTP/1.1"
 
@@ -138,7 +138,7 @@ def test_a_rule_with_a_chance_repeats_itself_for_the_same_seed(mirror: str) -> N
 
 
 def test_a_truncated_body_is_shorter_than_promised(proxy: FaultProxy) -> None:
-    proxy.inject(CutBody(after=3), times=1)
+    proxy.inject(TruncatedBody(after=3), times=1)
     connection = connect(proxy)
     connection.request("GET", "/b/k")
     with pytest.raises(http.client.IncompleteRead) as caught:

@@ -43,7 +43,7 @@ def record(number: int, key: str, value: bytes | None, bucket: str = "", **field
 
 
 def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[int] = (), origin: str = "") -> None:
-    """A journal of these records by number, of which those in `aside` are quarantined, and number 2 is refused."""
+    """A journal of these records by number, of which those in `aside` are quarantined, and number 2 is rejected."""
 
     async def work() -> None:
         disk = LmdbDisk(directory, 10**8)
@@ -51,7 +51,7 @@ def write(directory: Path, raws: Iterable[tuple[int, bytes]], aside: Iterable[in
         for number, raw in raws:
             disk.put_record(FIRST + number, raw)
         disk.reject_record(FIRST + 2, "S3 put of s3://b/k: AccessDenied: no\x1b[31m", WALL + 9)
-        disk.clear_rejection(FIRST + 3)  # refused once
+        disk.clear_rejection(FIRST + 3)  # rejected once
         for number in aside:
             disk.quarantine(FIRST + number)
         if origin:
@@ -312,7 +312,7 @@ def test_export_writes_nothing_outside_of_its_directory_whatever_keys_are_called
 ) -> None:
     to = tmp_path / "deep" / "in" / "rescued"
     outside = tmp_path / "outside"
-    draw = random.Random(7)
+    rng = random.Random(7)
     parts = [
         "a",
         "A",
@@ -330,7 +330,7 @@ def test_export_writes_nothing_outside_of_its_directory_whatever_keys_are_called
         "x" * 300,
         "y" * 255,
     ]
-    keys = {"/".join(draw.choices(parts, k=draw.randint(1, 6)))[:1000] for _ in range(600)} - {""}
+    keys = {"/".join(rng.choices(parts, k=rng.randint(1, 6)))[:1000] for _ in range(600)} - {""}
     keys |= {
         "../../../outside/x",
         f"{outside}/x",
@@ -438,7 +438,7 @@ def test_a_truncated_file_is_reported_and_no_crash(
 
 def test_a_file_whose_pages_are_damaged_is_reported_and_no_crash(directory: Path, tmp_path: Path) -> None:
     many(directory)
-    draw = random.Random(3)
+    rng = random.Random(3)
     for attempt in range(12):
         copy = tmp_path / str(attempt)
         shutil.copytree(directory, copy)
@@ -448,7 +448,7 @@ def test_a_file_whose_pages_are_damaged_is_reported_and_no_crash(directory: Path
             if attempt < 6:
                 raw[place + 10 : place + 12] = b"\0\0"  # what kind of page it is
             else:
-                raw[place : place + 16] = draw.randbytes(16)
+                raw[place : place + 16] = rng.randbytes(16)
         (copy / DATA_FILE).write_bytes(raw)
         ran = run("verify", copy)
         assert ran.returncode in (1, 2)

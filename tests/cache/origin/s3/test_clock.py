@@ -123,7 +123,7 @@ async def test_a_node_that_starts_with_a_wrong_clock_while_s3_is_away_gives_noth
     flushed = await t.flush()
     assert flushed.remaining == 0
     assert t.store.objects[Ref(BUCKET, "k")] == b"v"
-    assert t.ends("k") == end
+    assert t.expires_at("k") == end
 
 
 @pytest.mark.parametrize("seconds", SKEWS)
@@ -147,7 +147,7 @@ def test_the_time_of_s3_is_known_from_then_on_to_within_half_the_response_time(
     clock.observed(header, requested, requested + took)
     corrected = clock.time(requested + took + later)
     assert corrected is not None
-    # The answer was made at `date`, at some moment between the two.
+    # The reply was made at `date`, at some moment between the two.
     earliest, latest = date + later, date + took + later
     assert earliest - took / 2 - 0.51 <= corrected <= latest + took / 2 + 0.51
 

@@ -17,13 +17,13 @@ SOON = 10.0
 
 async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed_over() -> None:
     budget = ByteBudget(2 * COPIES * SIZE)
-    reading, most, arrived = 0, 0, asyncio.Event()
+    reading, maximum, arrived = 0, 0, asyncio.Event()
 
     async def fetch() -> int:
-        nonlocal reading, most
+        nonlocal reading, maximum
         async with fetch_bytes(budget, SIZE, SOON):
             reading += 1
-            most = max(most, reading)
+            maximum = max(maximum, reading)
             await arrived.wait()
         reading -= 1
         return SIZE
@@ -33,7 +33,7 @@ async def test_fetches_beyond_the_budget_wait_until_those_before_them_are_handed
     assert (budget.used, budget.queued) == (budget.limit, 4)
     arrived.set()
     assert await asyncio.gather(*fetches) == [SIZE] * 6
-    assert most == 2
+    assert maximum == 2
 
 
 async def test_a_waiter_of_a_fetch_charges_its_result_before_the_bytes_go_to_another_fetch() -> None:

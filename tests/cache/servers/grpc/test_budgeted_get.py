@@ -1,4 +1,4 @@
-"""Get over gRPC: which answers wait for room in the budget of bytes in flight."""
+"""Get over gRPC: which replies wait for room in the budget of bytes in flight."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def get_within(harness: ServerUnderTest, key: bytes, remaining: float | No
 
 
 async def server(**values: bytes) -> ServerUnderTest:
-    """Return a door whose node has `values` in memory."""
+    """Return a server whose node has `values` in memory."""
     harness = ServerUnderTest()
     for key, value in values.items():
         harness.t.store.objects[harness.t.buckets.resolve("", key.encode()).ref] = value

@@ -1,4 +1,4 @@
-"""The Redis door of a node over fakes, and clients of it whose wire is a pair of byte strings."""
+"""The RESP server of a node over fakes, and clients of it whose wire is a pair of byte strings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MIB = 2**20
 
 
 def ring(*owners: str, epoch: int = 1) -> SlotMap:
-    """Nodes with an equal share of the slots each, ascending; a node's door is one port above its gRPC port."""
+    """Nodes with an equal share of the slots each, ascending; a node's server is one port above its gRPC port."""
     nodes = []
     for owner in owners:
         host, port = owner.split(":")
@@ -38,7 +38,7 @@ def ring(*owners: str, epoch: int = 1) -> SlotMap:
 
 
 class ServerUnderTest:
-    """A door without a socket, in front of `t`. The node owns every slot, until `ownership` is told otherwise.
+    """A server without a socket, in front of `t`. The node owns every slot, until `ownership` is changed.
 
     `variables` are the node's environment beyond what it needs; `node` goes to NodeUnderTest.
     """
@@ -73,7 +73,7 @@ class ServerUnderTest:
         self.invalidations = servers.resp.invalidations
 
     def connect(self, *, resp3: bool = False) -> WireClient:
-        """A new client of the door; needs a running loop."""
+        """A new client of the server; needs a running loop."""
         client = WireClient(Connection(self.context, self.hits, self.context.clients.next_id()))
         if resp3:
             client.send(command(b"HELLO", b"3"))
@@ -167,7 +167,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class WireClient:
-    """Speaks to a connection in bytes. Answers are taken as they are, or parsed by hiredis."""
+    """Speaks to a connection in bytes. Replies are taken as they are, or parsed by hiredis."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -190,7 +190,7 @@ class WireClient:
         return taken
 
     def now(self, *argv: bytes) -> bytes:
-        """The answer's bytes, which must be there at once."""
+        """The reply's bytes, which must be there at once."""
         self.take()
         self.send(command(*argv))
         reply = self.take()
@@ -198,13 +198,13 @@ class WireClient:
         return reply
 
     async def request(self, *argv: bytes) -> bytes:
-        """The answer's bytes."""
+        """The reply's bytes."""
         self.take()
         self.send(command(*argv))
         return await self.replies(1)
 
     async def replies(self, number: int) -> bytes:
-        """The bytes of the next `number` answers or pushes; fewer if the connection ends before."""
+        """The bytes of the next `number` replies or pushes; fewer if the connection ends before."""
         reader = hiredis.Reader()
         taken = b""
         async with asyncio.timeout(REPLY_SECONDS):
@@ -219,7 +219,7 @@ class WireClient:
                 await asyncio.sleep(0)
 
     async def value(self, *argv: bytes) -> Any:
-        """The answer as hiredis reads it; an error is a `hiredis.ReplyError`."""
+        """The reply as hiredis reads it; an error is a `hiredis.ReplyError`."""
         return parsed(await self.request(*argv))
 
     async def idle(self) -> None:
@@ -228,7 +228,7 @@ class WireClient:
 
 
 def parsed(reply: bytes) -> Any:
-    """The first of the answers."""
+    """The first of the replies."""
     reader = hiredis.Reader()
     reader.feed(reply)
     return reader.gets()

@@ -1,4 +1,4 @@
-"""What one connection may hold, and for how long: commands, answers, and the connection itself."""
+"""What one connection may hold, and for how long: commands, replies, and the connection itself."""
 
 from __future__ import annotations
 
@@ -124,10 +124,10 @@ async def test_a_client_that_waits_for_a_reply_is_not_silent() -> None:
 
 
 async def test_a_value_of_any_allowed_size_can_be_written_by_any_command() -> None:
-    most = 2 * MIB
-    server = await started(max_value_bytes=most, max_bytes=10**8)
+    maximum = 2 * MIB
+    server = await started(max_value_bytes=maximum, max_bytes=10**8)
     client = server.connect()
-    value = bytes(most)
+    value = bytes(maximum)
     assert await client.request(b"SET", b"k", value) == b"+OK\r\n"
     put = pb.PutRequest(key=b"k" * 1024, value=value, durability="through", if_none_match="*")
     reply = await client.value(b"MILENA.CALL", b"Put", b"5000", put.SerializeToString())
@@ -138,16 +138,16 @@ async def test_a_value_of_any_allowed_size_can_be_written_by_any_command() -> No
 
 @pytest.mark.parametrize("more", [1, 4 * MIB])
 async def test_a_value_over_the_limit_is_rejected_and_the_connection_goes_on(more: int) -> None:
-    most = 2 * MIB
-    server = await started(max_value_bytes=most)
+    maximum = 2 * MIB
+    server = await started(max_value_bytes=maximum)
     client = server.connect()
-    size = most + more
+    size = maximum + more
     data = command(b"SET", b"k", bytes(size)) + command(b"PING")
     for at in range(0, len(data), 2**18):
         client.send(data[at : at + 2**18])
-        assert client.connection.unread <= 2 * most
+        assert client.connection.unread <= 2 * maximum
     replies = await client.replies(2)
-    assert str(parsed(replies)) == f"ERR value: has {size} bytes; allowed are at most {most} (MAX_VALUE_BYTES)"
+    assert str(parsed(replies)) == f"ERR value: has {size} bytes; allowed are at most {maximum} (MAX_VALUE_BYTES)"
     assert replies.endswith(b"+PONG\r\n")
     assert not client.transport.close_state
     await server.t.stop()

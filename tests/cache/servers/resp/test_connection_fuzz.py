@@ -1,4 +1,4 @@
-"""Anything may come over a connection: it is answered, or the connection ends, and nobody's memory grows."""
+"""Anything may come over a connection: it gets a reply, or the connection ends, and no memory grows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cache.servers.resp.server_under_test import MIB, ServerUnderTest, Wir
 
 # What would wait, end the connection on purpose, or say something else each time.
 APART = {b"DEBUG", b"INFO", b"CLIENT", b"HELLO", b"QUIT", b"SLOWLOG", b"LATENCY", b"MEMORY", b"RANDOMKEY", b"TIME"}
-# Those of channels are answered once for each channel.
+# Those of channels get their replies once for each channel.
 NAMES = sorted(name for name in set(command_registry()) - APART if not name.endswith(b"SUBSCRIBE"))
 
 keys = st.sampled_from([b"k", b"l", b"{k}1", b"s3://other-bucket/k", b"", b"\xff", b"a\0b"])
@@ -42,7 +42,7 @@ def fuzzed(caplog: pytest.LogCaptureFixture, test: Coroutine[Any, Any, None]) ->
 
 
 async def replies_to(client: WireClient, pieces: list[bytes]) -> tuple[bytes, str]:
-    """What a connection answers to all of it, and whether it ended."""
+    """What a connection replies to all of it, and whether it ended."""
     for piece in pieces:
         if client.transport.close_state:
             break
@@ -72,9 +72,9 @@ def test_each_command_has_one_reply_whatever_its_arguments(
         reader = hiredis.Reader()
         reader.feed(replies)
         replied = 0
-        while reader.gets() is not False:  # not `iter(reader.gets, False)`: the answer 0 is equal to it
+        while reader.gets() is not False:  # not `iter(reader.gets, False)`: the reply 0 is equal to it
             replied += 1
-        # A connection that ends (QUIT, an identity that is not this node's) ends with an answer: none is left over.
+        # A connection that ends (QUIT, an identity that is not this node's) ends with a reply: none is left over.
         assert replied == len(sent) or (client.transport.close_state and 0 < replied < len(sent))
 
     fuzzed(caplog, test())

@@ -1,4 +1,4 @@
-"""In which order a connection's commands take effect, and its answers and messages reach the client."""
+"""In which order a connection's commands take effect, and its replies and messages reach the client."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_closing_waits_for_the_deferred_replies_of_a_slow_client(end: str)
 
 
 async def test_a_push_does_not_overtake_a_reply_that_waits_for_the_client() -> None:
-    """Or the client would keep a value after it was told to drop it."""
+    """Or the client would keep a value after it was notified to drop it."""
     server = await started(max_bytes=10**8, max_value_bytes=10**7)
     client, other = await deferring(server), server.connect()
     client.now(b"CLIENT", b"TRACKING", b"ON")

@@ -1,9 +1,9 @@
-"""Two connections against a model: whatever waits, for S3, for the disk or for the client, every answer is the one
+"""Two connections against a model: whatever waits, for S3, for the disk or for the client, every reply is the one
 that a server would give which carries out one command after the other, and comes in its place.
 
-One connection is an ordinary one. The other defers: of what it sends, nothing touches a key of which an answer is
-due, so its answers too are certain, whenever they come. What is held back at random: the reads and writes of S3,
-the disk, and the client that takes its answers.
+One connection is an ordinary one. The other defers: of what it sends, nothing touches a key of which a reply is
+due, so its replies too are certain, whenever they come. What is held back at random: the reads and writes of S3,
+the disk, and the client that takes its replies.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def there(
     expires_at: float = NEVER,
     lineage: str = LINEAGE,
 ) -> Info:
-    """An object in S3; without `version`, one that somebody else wrote."""
+    """An object in S3; without `version`, one that another writer wrote."""
     own = {**stamp(version, written_to, lineage), **expires_metadata(expires_at)} if version else {}
     return Info(REF.key, 1, etag, 0.0, own)
 

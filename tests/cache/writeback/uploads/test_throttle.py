@@ -26,13 +26,13 @@ from milena_cache.writeback.uploads.throttle import (
     UploadThrottle,
 )
 
-MOST = 64
+MAXIMUM = 64
 NUMBERS = count()
 
 
-def throttle(most: int = MOST) -> UploadThrottle:
+def throttle(maximum: int = MAXIMUM) -> UploadThrottle:
     """One whose pauses are as long as they can be."""
-    return UploadThrottle(most, lambda: 1.0)
+    return UploadThrottle(maximum, lambda: 1.0)
 
 
 IDLE = UploadSlots(10**6)
@@ -57,9 +57,9 @@ def fail(of: UploadThrottle, now: float) -> bool:
     return of.failed(now, b"%d" % next(NUMBERS))
 
 
-def down(most: int = MOST) -> UploadThrottle:
+def down(maximum: int = MAXIMUM) -> UploadThrottle:
     """One for which S3 has just gone down, at 0 s."""
-    slow = throttle(most)
+    slow = throttle(maximum)
     assert [fail(slow, 0.0) for _ in range(DOWN_AFTER)] == [False] * (DOWN_AFTER - 1) + [True]
     return slow
 
@@ -75,21 +75,21 @@ def gap(needed: UploadThrottle, now: float = 1e6) -> float:
 
 def test_all_places_are_free_at_the_start_and_no_more() -> None:
     well = throttle()
-    assert well.limit == MOST
-    assert wait(well, 0.0, MOST - 1) == 0
-    assert wait(well, 0.0, MOST) == inf
+    assert well.limit == MAXIMUM
+    assert wait(well, 0.0, MAXIMUM - 1) == 0
+    assert wait(well, 0.0, MAXIMUM) == inf
 
 
 def test_slow_down_halves_and_pauses_once_for_all_responses_at_one_rate() -> None:
     slowed = throttle()
     for _ in range(10):
         slowed.throttled(100.0)
-    assert slowed.limit == MOST // 2
+    assert slowed.limit == MAXIMUM // 2
     assert wait(slowed, 100.0) == pytest.approx(BACKOFF.first)
     slowed.throttled(100.0 + 0.99 * SAME_EVENT_SECONDS)
-    assert slowed.limit == MOST // 2
+    assert slowed.limit == MAXIMUM // 2
     slowed.throttled(100.0 + SAME_EVENT_SECONDS)
-    assert slowed.limit == MOST // 4
+    assert slowed.limit == MAXIMUM // 4
     assert wait(slowed, 100.0 + SAME_EVENT_SECONDS) == pytest.approx(2 * BACKOFF.first)
 
 
@@ -107,13 +107,13 @@ def test_however_often_s3_says_slow_down_one_upload_remains_and_the_pause_is_bou
 def test_each_round_of_successes_gives_one_more_up_to_the_full_number() -> None:
     slowed = throttle()
     slowed.throttled(0.0)
-    for expected in range(MOST // 2 + 1, MOST + 1):
+    for expected in range(MAXIMUM // 2 + 1, MAXIMUM + 1):
         for _ in range(expected - 1):
             slowed.succeeded(b"good")
         assert slowed.limit in (expected - 1, expected)  # a round's first success already makes it a bit more
-    for _ in range(10 * MOST):
+    for _ in range(10 * MAXIMUM):
         slowed.succeeded(b"good")
-    assert slowed.limit == MOST
+    assert slowed.limit == MAXIMUM
 
 
 def test_a_success_ends_the_growth_of_a_pause_after_slow_down_and_not_the_pause() -> None:
@@ -147,7 +147,7 @@ def test_failures_with_a_success_between_them_are_not_in_a_row() -> None:
             assert not fail(fair, 0.0)
         assert not fair.succeeded(b"good")
     assert not fair.down
-    assert wait(fair, 0.0, MOST - 1) == 0
+    assert wait(fair, 0.0, MAXIMUM - 1) == 0
 
 
 def test_a_backlog_comes_back_at_a_quarter_and_at_once() -> None:
@@ -156,7 +156,7 @@ def test_a_backlog_comes_back_at_a_quarter_and_at_once() -> None:
         fail(slow, 0.0)
     assert slow.succeeded(b"good")
     assert not slow.down
-    assert slow.limit == MOST // 4
+    assert slow.limit == MAXIMUM // 4
     assert wait(slow, 0.0) == 0
     assert not slow.succeeded(b"good")
 
@@ -164,16 +164,16 @@ def test_a_backlog_comes_back_at_a_quarter_and_at_once() -> None:
 def test_a_short_failure_of_all_does_not_slow_down_the_rest() -> None:
     slow = down()
     assert slow.succeeded(b"good")
-    assert slow.limit == MOST
+    assert slow.limit == MAXIMUM
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
-def test_few_places_are_never_none_and_never_more(most: int) -> None:
-    slow = down(most)
+@pytest.mark.parametrize("maximum", [1, 2, 3])
+def test_few_places_are_never_none_and_never_more(maximum: int) -> None:
+    slow = down(maximum)
     for _ in range(10):
         slow.succeeded(b"good")
-        assert 1 <= slow.limit <= most
-    assert slow.limit == most
+        assert 1 <= slow.limit <= maximum
+    assert slow.limit == maximum
     slow.throttled(10.0)
     slow.throttled(20.0)
     assert slow.limit == 1

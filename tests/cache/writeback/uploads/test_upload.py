@@ -1,4 +1,4 @@
-"""One write on its way to S3: what it asks for first, and what it makes of each answer."""
+"""One write on its way to S3: what it asks for first, and what it makes of each reply."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_nothing_is_begun_after_the_caller_gave_up() -> None:
     assert harness.requested == []
 
 
-# ---- answers that were lost
+# ---- replies that were lost
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -162,7 +162,7 @@ async def test_other_writers_that_change_the_object_repeatedly_are_contention() 
 
 
 class WithoutHead(MemoryStore):
-    """Refuses every HEAD, without a reason, since the answer to a HEAD has no body."""
+    """Rejects every HEAD, without a reason, since the reply to a HEAD has no body."""
 
     code = "HTTP 403"
 

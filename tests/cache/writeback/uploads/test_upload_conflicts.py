@@ -1,4 +1,4 @@
-"""What becomes of a write whose object somebody else has changed, by policy, and of one whose caller named it."""
+"""What becomes of a write whose object another writer has changed, by policy, and of one whose caller named it."""
 
 from __future__ import annotations
 

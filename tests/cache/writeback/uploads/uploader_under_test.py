@@ -69,7 +69,7 @@ class Harness:
 
     @property
     def requested(self) -> list[str]:
-        """What S3 was asked since the last time."""
+        """The operations that S3 got since the last time."""
         requested = [operation for operation, _ in self.store.calls]
         self.store.calls.clear()
         return requested

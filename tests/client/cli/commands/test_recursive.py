@@ -33,7 +33,7 @@ Intercept = Callable[[Callable[[str, Any], Message | None]], None]
 
 @pytest.fixture
 def intercept(monkeypatch: pytest.MonkeyPatch) -> Intercept:
-    """Has a function see each call (method, request) first: it may raise, answer, or return None to let it pass."""
+    """Has a function see each call (method, request) first: it may raise, reply, or return None to let it pass."""
 
     def install(first: Callable[[str, Any], Message | None]) -> None:
         class Intercepted(MemoryTransport):
@@ -228,7 +228,7 @@ def test_rm_recursive_requires_yes_without_a_terminal(run: Run, cluster: MemoryC
 
 
 def on_terminal(reply: bytes, *arguments: str) -> tuple[int, str]:
-    """Run `milena` with a terminal for input, which types `answer`; return the exit code and what stderr says."""
+    """Run `milena` with a terminal for input, which types `reply`; return the exit code and what stderr says."""
     ours, theirs = pty.openpty()
     try:
         os.write(ours, reply)
@@ -314,8 +314,8 @@ def test_a_listing_that_fails_half_way_reports_what_was_done(
     intercept(broken)
     result = run("rm", "p/", "-ry", "-o", "table")
     assert (result.exit_code, result.stdout) == (1, "")
-    ended, reason = result.stderr.splitlines()
-    assert re.fullmatch(r"milena: ended early; rm: 1,000 objects, .*", ended)
+    finished, reason = result.stderr.splitlines()
+    assert re.fullmatch(r"milena: ended early; rm: 1,000 objects, .*", finished)
     assert reason == "milena: S3 refuses to list"
 
 

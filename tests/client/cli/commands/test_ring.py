@@ -81,7 +81,7 @@ def test_a_node_that_cannot_be_reached_still_has_a_row() -> None:
 
 
 def against_doors(*arguments: str) -> Result:
-    """A command against a router whose ring is `DOORS`: the nodes and their Redis doors, "" for none."""
+    """A command against a router whose ring is `SERVERS`: the nodes and their RESP servers, "" for none."""
 
     def reply(method: str, request: object, _: object) -> Message:
         if method == "Owner":

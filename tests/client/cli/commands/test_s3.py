@@ -1,4 +1,4 @@
-"""`milena s3 check` tells what the store of a node's environment can do."""
+"""`milena s3 check` shows what the store of a node's environment can do."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ RunScripted = Callable[..., tuple[Result, Script]]
 
 @pytest.fixture
 def run_scripted(monkeypatch: pytest.MonkeyPatch) -> RunScripted:
-    """Runs `milena writeback` with arguments against a cluster that answers what is given."""
+    """Runs `milena writeback` with arguments against a cluster that replies with what is given."""
     monkeypatch.delenv("MILENA_URL", raising=False)
 
     def invoke(*arguments: str, replies: list[Reply], input: str | None = None) -> tuple[Result, Script]:
@@ -308,8 +308,8 @@ def test_drop_prompts_on_a_terminal(typed: bytes, code: int) -> None:
         return pb.ResolveDeadLettersResponse(resolved=12)
 
     with router(reply) as address:
-        ended, out, shown = milena_on_a_terminal(address, "drop", "--all", typed=typed)
-    assert ended == code
+        finished, out, shown = milena_on_a_terminal(address, "drop", "--all", typed=typed)
+    assert finished == code
     assert "Drop all 12 failed writes? These writes are nowhere else." in shown
     assert dropped == ([pb.ResolveDeadLettersRequest(action="drop", all=True)] if code == 0 else [])
     assert out == ("failed writes dropped: 12\n" if code == 0 else "")

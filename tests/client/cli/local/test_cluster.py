@@ -107,7 +107,7 @@ def nothing_listens(address: str) -> bool:
 
 
 def over_redis(command: Command, *argv: str) -> bytes:
-    """What the node that owns the key answers: the first whose answer is no MOVED."""
+    """What the node that owns the key replies: the first whose reply is no MOVED."""
     request = "".join([f"*{len(argv)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in argv)]).encode()
     for address in re.findall(r"redis (127\.0\.0\.1:\d+)", "\n".join(command.lines)):
         host, _, port = address.rpartition(":")
@@ -121,7 +121,7 @@ def over_redis(command: Command, *argv: str) -> bytes:
 
 @contextmanager
 def taken(port: int) -> Iterator[None]:
-    """Somebody listens on `port`, if not this test then somebody else."""
+    """A server listens on `port`: this test or another process."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -129,31 +129,31 @@ def test_ports_that_are_taken_are_no_obstacle() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        wanted = taken.getsockname()[1]
-        assert ports.take_port(wanted) != wanted
-    assert ports.take_port(wanted) == wanted
-    assert ports.take_port(wanted) != wanted
+        expected = taken.getsockname()[1]
+        assert ports.take_port(expected) != expected
+    assert ports.take_port(expected) == expected
+    assert ports.take_port(expected) != expected
     ports.close()
 
 
 def test_a_port_that_another_cluster_has_chosen_is_not_free_before_it_listens() -> None:
     ours, theirs = Ports(), Ports()
-    wanted = ours.take_port(free_port())
-    assert theirs.take_port(wanted) != wanted
+    expected = ours.take_port(free_port())
+    assert theirs.take_port(expected) != expected
     ours.close()
-    assert theirs.take_port(wanted) == wanted
+    assert theirs.take_port(expected) == expected
     theirs.close()
 
 
 def test_a_reservation_ends_with_its_process() -> None:
-    wanted = free_port()
+    expected = free_port()
     program = (
         f"import os; from milena_client.cli.local.ports import Ports; "
-        f"ports = Ports(); ports.take_port({wanted}); os._exit(1)"
+        f"ports = Ports(); ports.take_port({expected}); os._exit(1)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
     ports = Ports()
-    assert ports.take_port(wanted) == wanted
+    assert ports.take_port(expected) == expected
     ports.close()
 
 
@@ -208,7 +208,7 @@ def test_a_missing_package_is_one_line(package: str) -> None:
 
 @contextmanager
 def _hanging_router() -> Iterator[tuple[str, threading.Event]]:
-    """(URL, asked): answers nothing until its caller has gone."""
+    """(URL, requested): sends no reply until its caller has gone."""
     requested = threading.Event()
 
     def reply(method: str, request: Any, context: Any) -> Message:

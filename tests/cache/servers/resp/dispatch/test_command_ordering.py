@@ -18,13 +18,13 @@ class Pipelined:
     keys: list[bytes]
 
     def excludes(self, other: Pipelined) -> bool:
-        """Whether the two must not be under way together."""
+        """Whether the two must not be in flight together."""
         together = self.access == other.access != "modify"
         return not together and not set(self.keys).isdisjoint(other.keys)
 
 
 class Connection:
-    """Begins commands as a connection does, and ends them when it is told to."""
+    """Begins commands as a connection does, and ends them on request."""
 
     def __init__(self) -> None:
         self.pending: CommandOrdering[Pipelined] = CommandOrdering()

@@ -1,4 +1,4 @@
-"""One round of the event loop is short, whatever the connections of the door have to do."""
+"""One round of the event loop is short, whatever the connections of the server have to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.fake_clock import run_ready_tasks
 
 
 class Waiter:
-    """Takes as many turns as it was made for, each of which takes `seconds` of the fake time."""
+    """Runs as many steps as it was made for, each of which takes `seconds` of the fake time."""
 
     def __init__(self, time: list[float], share: LoopShare, number: int, seconds: float) -> None:
         self.time = time
@@ -65,7 +65,7 @@ async def test_work_as_bytes_arrive_is_bounded_for_each_round() -> None:
 
 
 async def server_with_a_clock_that_takes(seconds: float) -> ServerUnderTest:
-    """A door with a key in memory, whose clock goes on by `seconds` whenever it is looked at."""
+    """A server with a key in memory, whose clock goes on by `seconds` whenever it is looked at."""
     server = ServerUnderTest()
     await server.t.start()
     client = server.connect()

@@ -1,4 +1,4 @@
-"""What a node that cannot keep up refuses, and whom it does not refuse anything."""
+"""Which commands an overloaded node rejects, and of which connections it rejects none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is answered many at once is what each would have been told by itself, and only plain hits are."""
+"""Replies that are made together are those that each would have got by itself, and only plain hits are."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def deleted_over_a_copy(d: ServerUnderTest) -> None:
 
 
 async def in_doubt(d: ServerUnderTest) -> None:
-    """A write through whose answer was lost."""
+    """A write through whose reply was lost."""
     await read(d)
     d.t.store.fail(Fault.TIMEOUT, after_effect=True)
     with pytest.raises(Exception, match="S3"):

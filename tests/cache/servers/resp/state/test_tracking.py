@@ -1,4 +1,4 @@
-"""The table of CLIENT TRACKING: who is told what, and that nobody keeps a stale value by it."""
+"""The table of CLIENT TRACKING: which client is notified of what, and that no client keeps a stale value."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_noloop_notifies_a_second_change_while_the_command_is_in_flight() -> Non
     tracking.changed(b"k")
     assert notified(tracking) == {1: [b"k"]}
     tracking.end(work)
-    assert notified(tracking) == {1: [b"k"]}  # behind the answer, too
+    assert notified(tracking) == {1: [b"k"]}  # behind the reply, too
 
 
 def test_noloop_notifies_the_writer_whose_write_failed() -> None:
@@ -209,7 +209,7 @@ def test_a_change_while_a_read_waits_is_notified_again_after_the_reply() -> None
 
 @dataclass
 class Pending:
-    """A command under way. `seen`: the version that a read has in hand already."""
+    """A command in flight. `seen`: the version that a read has already."""
 
     client: int
     key: bytes
@@ -241,12 +241,12 @@ keys = st.sampled_from(KEYS)
 
 class ReadersAndWriters(RuleBasedStateMachine):
     """Values are versions. What a client keeps after a step of the loop is the newest version, unless it has a
-    command of that key under way.
+    command of that key in flight.
     """
 
-    @initialize(most=st.integers(1, 4))
-    def begin(self, most: int) -> None:
-        self.tracking = Tracking(most)
+    @initialize(maximum=st.integers(1, 4))
+    def begin(self, maximum: int) -> None:
+        self.tracking = Tracking(maximum)
         self.versions = dict.fromkeys(KEYS, 0)
         self.clients = [Modelled(session(number + 1), options) for number, options in enumerate(MODES)]
         for client in self.clients:

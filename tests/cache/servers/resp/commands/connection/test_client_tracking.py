@@ -35,7 +35,7 @@ async def pushes(client: WireClient) -> bytes:
 
 
 async def kept(server: ServerUnderTest, client: WireClient, key: bytes = b"k") -> None:
-    """The client reads `key`, which has a value, and has been told of nothing yet."""
+    """The client reads `key`, which has a value, and has got no invalidation yet."""
     server.t.in_s3(key.decode(), b"v")
     assert await client.value(b"GET", key) == b"v"
     assert await pushes(client) == b""
@@ -231,7 +231,7 @@ def error(reply: bytes) -> str:
     return str(value)
 
 
-# As a redis-server 7.0 answers.
+# As a redis-server 7.0 replies.
 REJECTIONS: list[tuple[tuple[bytes, ...], str]] = [
     ((b"TRACKING",), "ERR wrong number of arguments for 'client|tracking' command"),
     ((b"TRACKING", b"MAYBE"), "ERR syntax error"),

@@ -1,4 +1,4 @@
-"""MILENA.HELLO at the Redis door."""
+"""MILENA.HELLO at the RESP server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SUBSCRIBE for the one channel there is, as a redis-server 7.0 answers; and what comes on it."""
+"""SUBSCRIBE for the one channel there is, as a redis-server 7.0 replies; and what comes on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def subscriber(server: ServerUnderTest, *, resp3: bool = False) -> WireClient:
 
 
 async def redirected(server: ServerUnderTest, sink: WireClient) -> WireClient:
-    """A RESP2 client that has read `k`, and has `sink` told of it."""
+    """A RESP2 client that has read `k`, and has `sink` notified of it."""
     client = server.connect(resp3=False)
     assert client.now(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", b"%d" % sink.session.id) == b"+OK\r\n"
     server.t.in_s3("k", b"v")
@@ -50,12 +50,12 @@ async def test_a_message_without_keys_is_null() -> None:
     assert sink.take() == MESSAGE % b"$-1\r\n"
 
 
-@pytest.mark.parametrize("ended", [(b"UNSUBSCRIBE",), (b"UNSUBSCRIBE", CHANNEL), (b"RESET",)])
-async def test_an_unsubscribed_client_receives_nothing(ended: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize("unsubscribes", [(b"UNSUBSCRIBE",), (b"UNSUBSCRIBE", CHANNEL), (b"RESET",)])
+async def test_an_unsubscribed_client_receives_nothing(unsubscribes: tuple[bytes, ...]) -> None:
     server = ServerUnderTest()
     sink = subscriber(server)
     await redirected(server, sink)
-    assert sink.now(*ended) == (UNSUBSCRIBED if ended[0] == b"UNSUBSCRIBE" else b"+RESET\r\n")
+    assert sink.now(*unsubscribes) == (UNSUBSCRIBED if unsubscribes[0] == b"UNSUBSCRIBE" else b"+RESET\r\n")
     await server.connect().request(b"SET", b"k", b"w")
     await sink.idle()
     assert sink.take() == b""

@@ -18,7 +18,7 @@ async def started() -> ServerUnderTest:
 
 
 async def replies(client: WireClient, *sent: bytes) -> list[str]:
-    """The answers as text, an error with its code word."""
+    """The replies as text, an error with its code word."""
     client.take()
     client.send(b"".join(sent))
     reader = hiredis.Reader()
@@ -79,7 +79,7 @@ async def test_exec_fails_if_any_command_was_rejected(rejected: bytes) -> None:
 
 
 async def test_a_client_that_waits_for_the_reply_to_multi_does_not_take_it_for_rejected() -> None:
-    """It would send neither EXEC nor DISCARD, and all that follows on its connection would be refused."""
+    """It would send neither EXEC nor DISCARD, and all that follows on its connection would be rejected."""
     server = await started()
     client = server.connect()
     assert client.now(b"MULTI") == b"+OK\r\n"
@@ -97,7 +97,7 @@ async def test_another_connection_is_not_concerned() -> None:
 
 
 async def test_a_transaction_that_waits_too_long_is_rejected_as_a_whole() -> None:
-    """Were MULTI refused for its age alone, what comes after it in time would be carried out."""
+    """Were MULTI rejected for its age alone, what comes after it in time would be carried out."""
     server = await started()
     client = server.connect()
     server.t.store.gate.clear()

@@ -1,4 +1,4 @@
-"""Ends of objects, as commands set and tell them."""
+"""Ends of objects, as commands set and return them."""
 
 from __future__ import annotations
 

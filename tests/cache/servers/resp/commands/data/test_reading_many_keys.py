@@ -1,4 +1,4 @@
-"""Commands with very many keys: others have their turn meanwhile, and the deadline is the command's."""
+"""Commands with very many keys: other connections are served meanwhile, and the deadline is the command's."""
 
 from __future__ import annotations
 

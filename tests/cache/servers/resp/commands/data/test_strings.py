@@ -1,4 +1,4 @@
-"""Commands on values: what is in memory is answered at once, and what depends on what there is, in one step."""
+"""Commands on values: what is in memory gets a reply at once, and what depends on what there is, in one step."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ async def test_keys_of_several_slots_are_rejected_unless_one_node_has_all() -> N
     server = ServerUnderTest()
     client = server.connect(resp3=True)
     mine, also_mine, others = (
-        next(b"%s%d" % (name, n) for n in range(99) if (slot_of(b"%s%d" % (name, n)) < 8192) is wanted)
-        for name, wanted in ((b"a", True), (b"b", True), (b"c", False))
+        next(b"%s%d" % (name, n) for n in range(99) if (slot_of(b"%s%d" % (name, n)) < 8192) is expected)
+        for name, expected in ((b"a", True), (b"b", True), (b"c", False))
     )
     assert await client.value(b"MSET", mine, b"1", others, b"2") == b"OK"
     server.ownership.update(ring(ME, OTHER, epoch=2))

@@ -1,4 +1,4 @@
-"""SLOWLOG: its bounds, and that a long one keeps nobody waiting. (Its form is held against Redis in tests/e2e.)"""
+"""SLOWLOG: its bounds, and that a long one delays no connection. (tests/e2e compares its form with Redis.)"""
 
 from __future__ import annotations
 
