@@ -182,7 +182,7 @@ def test_a_reply_that_grpc_has_dropped(get: Any) -> None:
 
 @pytest.fixture
 def slow_router() -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """(address, requested, gone): never replies to a Get; the events say that one arrived, and its caller gave up."""
+    """(address, requested, gone): never replies to a Get; the events: one arrived, its caller gave up."""
     requested, gone = threading.Event(), threading.Event()
 
     def reply(method: str, request: Any, context: grpc.ServicerContext) -> Message:
