@@ -93,11 +93,11 @@ def test_a_message_about_a_key_drops_it_and_no_other(harness: Harness) -> None:
     harness.keep(KEY)
     harness.keep(WARM[2])
     harness.notify(KEY.encode(), b"never/read")
-    harness.until("it was told", lambda: harness.near.get(KEY) is None)
+    harness.until("it was notified", lambda: harness.near.get(KEY) is None)
     assert harness.near.get(WARM[2]) == b"v"
     for node in harness.cluster.nodes:
         node.push(push(b"invalidate", b"_\r\n"))
-    harness.until("it was told", lambda: len(harness.near) == 0)
+    harness.until("it was notified", lambda: len(harness.near) == 0)
 
 
 def test_own_writes_and_deletes_drop_the_key(harness: Harness) -> None:
@@ -116,7 +116,7 @@ def test_own_writes_and_deletes_drop_the_key(harness: Harness) -> None:
 def test_other_reads_speak_against_what_is_kept(harness: Harness) -> None:
     harness.keep(KEY)
     harness.cluster.reply("Put", pb.PutRequest(key=KEY.encode(), value=b"w"))
-    assert harness.near.get(KEY) == b"v"  # nobody has told
+    assert harness.near.get(KEY) == b"v"  # no notification
     assert harness.client.get_entry(KEY).value == b"w"
     assert harness.near.get(KEY) is None
 

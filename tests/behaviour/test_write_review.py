@@ -78,7 +78,7 @@ async def test_a_version_given_after_a_restart_is_greater_than_those_in_s3() -> 
     await t.put("k", b"old", owned_since=ahead)
     await t.clock.advance(5)
     t = await t.crash()
-    assert (await t.put("k", b"new")).durability == "back"  # from somebody who asks the node itself
+    assert (await t.put("k", b"new")).durability == "back"  # from a caller of the node itself
     await t.flush()
     assert t.s3_has("k") == b"new"
     assert (await t.get("k")).entry.value == b"new"
@@ -292,14 +292,14 @@ async def test_the_drain_does_not_wait_for_the_whole_backlog_to_be_taken_out_of_
     assert done, "the commits since then hold everything that was asked for"
 
 
-# What is told wrongly.
+# Wrong results and errors.
 
 
 async def test_a_condition_is_not_rejected_for_an_entry_that_s3_has_changed_since() -> None:
     t = await started()
     t.in_s3("k", b"1")
     await t.get("k")
-    t.in_s3("k", b"2")  # by another writer, which tells its ETag
+    t.in_s3("k", b"2")  # by another writer, whose ETag is known
     ack = await t.put("k", b"3", if_match=etag_of(b"2"))
     assert ack.durability == "back"
 

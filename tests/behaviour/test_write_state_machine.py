@@ -89,7 +89,7 @@ class Truth:
         return not self.since
 
 
-# Seconds, real ones: a delete waits for room in the journal, which nobody makes here meanwhile.
+# Seconds, real ones: a delete waits for room in the journal, which is not made here meanwhile.
 TIMEOUT = 0.1
 
 
@@ -210,7 +210,7 @@ class WriteMachine(RuleBasedStateMachine):
         condition: dict[str, Any] = {"if_none_match": "*"} if known is None else {"if_match": etag_of(known)}
         certain = truth.certain and not self.t.store.failing and not self.foreign
         made = self.write(key, self.value(), durability, **condition)
-        assert made or not certain, "nobody else wrote"
+        assert made or not certain, "there was no other writer"
 
     @rule(key=KEYS, durability=CLASSES)
     def put_over_what_is_not_there(self, key: str, durability: str) -> None:

@@ -41,7 +41,7 @@ def test_there_are_the_documents_that_people_look_for() -> None:
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "LICENSE"], ids=lambda path: path.name)
 def test_documents_speak_of_the_project_alone(document: Path) -> None:
-    # Paths of somebody's machine; what is not finished; words that say nothing.
+    # Paths of a machine; what is not finished; words that say nothing.
     for forbidden in (r"/home/\w", r"/Users/", r"/root/", r"\bTODO\b", r"\bFIXME\b"):
         assert not re.search(forbidden, text(document)), forbidden
     for empty in ("blazing", "seamless", "cutting-edge", "world-class", "effortless", "robust", "powerful"):

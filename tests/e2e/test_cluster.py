@@ -214,7 +214,7 @@ def test_the_rate_limit_says_when_to_come_back(start_cluster: StartCluster) -> N
             assert router.Join(pb.JoinRequest(address=cluster.nodes[0].address)).successful
     assert cluster.router.metrics().value("milena_router_rate_limited_total") == len(limited)
     with Milena(cluster.address) as m:
-        assert m.get("k") is None, "the client waits as it is told"
+        assert m.get("k") is None, "the client waits as long as the error says"
 
 
 def test_membership_changes_are_lines_that_begin_with_join_and_leave(start_cluster: StartCluster) -> None:

@@ -111,7 +111,7 @@ def test_a_write_is_acknowledged_only_when_s3_has_it(
         assert m.get("k") == VALUE
         with pytest.raises(OriginUnavailable):
             m.set("k", b"new")
-        # Whether it happened is S3's to say, and that is what readers are told.
+        # Whether it happened is S3's to say, and that is what readers get.
         assert m.get("k") == s3.get_object(Bucket=one.bucket, Key="k")["Body"].read()
         s3_proxy.heal()
         m.set("k", b"newer")
@@ -145,7 +145,7 @@ def test_a_slow_s3_does_not_delay_readers_of_cached_entries(
         started = time.monotonic()
         for _ in range(20):
             assert m.get("k") == b"v"
-        assert time.monotonic() - started < 3, "nobody waited for the answer that is on its way"
+        assert time.monotonic() - started < 3, "no caller waited for the response that is on its way"
 
 
 def test_with_s3_stopped_warm_keys_read_cold_ones_are_unavailable_and_all_heals(

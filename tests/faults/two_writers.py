@@ -58,7 +58,7 @@ CASES: Mapping[str, Case] = {
     "unknown/put": Case("unknown", OURS, THEIRS),
     "unknown/delete": Case("unknown", None, THEIRS),
 }
-# Where nobody knows what was there before, or both wanted the same, there is no conflict.
+# Where it is unknown what was there before, or both wanted the same, there is no conflict.
 CONFLICTS = ("changed/delete", "changed/put", "created/put", "deleted/put")
 UNNOTICED_AFTER_A_KILL = "deleted/put"
 

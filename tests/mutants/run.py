@@ -91,7 +91,7 @@ def failing(root: Path, tests: Sequence[str]) -> list[str]:
             return ["the run, which does not end"]
     if pytest.returncode in (USAGE_ERROR, NO_TESTS):
         raise RuntimeError(f"pytest ended with {pytest.returncode}:\n{said[-4000:]}")
-    # A bug may bring down the run itself, before it tells which test it was.
+    # A bug may bring down the run itself, before it reports which test it was.
     return re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.M) or ["the run"] * bool(pytest.returncode)
 
 

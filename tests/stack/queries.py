@@ -15,7 +15,7 @@ DASHBOARD = MONITORING / "grafana" / "dashboards" / "milena.json"
 RULES = (MONITORING / "rules" / "recording.yml", MONITORING / "rules" / "alerts.yml")
 
 _DURATIONS = {"$__rate_interval": "1m", "$__range": "1h"}
-# Given to every sample by whoever scrapes it.
+# Given to every sample by the scraper.
 _TARGET_LABELS = {"job", "instance"}
 
 

@@ -223,7 +223,7 @@ def test_ports_are_the_same_everywhere(name: str) -> None:
     assert config.listen.is_wildcard
     redis = {}
     if isinstance(config, Config):
-        # Not every interface: the address where it listens is what others are told.
+        # Not every interface: the address where it listens is the one for others.
         assert config.resp is not None
         assert config.resp.host == "10.1.2.3"
         redis = {"redis": config.resp.port}

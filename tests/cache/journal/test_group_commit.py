@@ -51,7 +51,7 @@ class LoggingDisk(MemoryDisk):
 
 
 class Under:
-    """A started journal over a `LoggingDisk`, and what it tells."""
+    """A started journal over a `LoggingDisk`, and what it reports."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -209,7 +209,7 @@ async def test_a_caller_that_is_cancelled_does_not_cancel_the_write(under: Under
 
 
 async def test_writes_that_arrive_in_a_stream_are_acknowledged_in_order(under: Under) -> None:
-    """As with many callers, each of which writes again when it is told."""
+    """As with many callers, each of which writes again when it is notified."""
     numbers = iter(range(1, 2001))
 
     async def caller() -> None:

@@ -2,7 +2,7 @@
 
 The model has clients as a Redis server's client-side caching has them. One follows a key from the moment its read
 begins, once: when the key has changed it forgets the value, and one whose key has changed before its reply came
-does not keep that. So whatever a client still keeps must be what a read tells.
+does not keep that. So whatever a client still keeps must be what a read returns.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 LARGE_VALUE = bytes(4 * ENTRY_OVERHEAD)
 HELD_BACK = st.sampled_from(["gate", "read_gate", "write_gate"])
-THERE = b"some value or other"  # as much as `exists` tells
+THERE = b"some value or other"  # as much as `exists` returns
 FOREIGN = st.sampled_from([None, b"1", b"foreign", LARGE_VALUE])
 KEYS = st.sampled_from(["a", "b", "c"])
 CLASSES = st.sampled_from(["back", "through", "memory"])

@@ -52,7 +52,7 @@ def test_a_copy_does_not_end_with_its_original() -> None:
     copied = {**STAMP, **expires_metadata(NOW)}
     assert expiry_of(copied, REF) == NOW
     assert expiry_of(copied, Ref("bucket", "another")) is NEVER
-    assert expiry_of({EXPIRES: "1"}, REF) is NEVER, "nor does what somebody else wrote"
+    assert expiry_of({EXPIRES: "1"}, REF) is NEVER, "nor does a foreign value"
 
 
 def test_the_expiry_is_the_first_timestamp_at_which_it_is_gone() -> None:

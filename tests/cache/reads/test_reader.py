@@ -222,7 +222,7 @@ async def test_when_s3_fails_a_copy_in_its_keep_is_served_and_heals_by_itself() 
     t.store.down = Fault.CONNECT
     t.clock.tick(120)
     assert await t.outcome("k") == ("stale_error", b"v")
-    # From now on nobody waits, and S3 is asked once in a while.
+    # From now on no caller waits, and S3 is queried once in a while.
     requested = t.store.count("get")
     for _ in range(50):
         assert await t.outcome("k") == ("stale_error", b"v")

@@ -262,7 +262,7 @@ async def test_a_record_without_a_key_is_quarantined_and_counted(caplog: pytest.
     await t.clock.advance(5)
     assert {ref.key: value for ref, value in t.store.objects.items()} == {"k1": b"1", "k4": b"4"}
     t = await t.crash()
-    assert t.journal.quarantined == 2, "until somebody decides"
+    assert t.journal.quarantined == 2, "until an operator decides"
     await t.parts.dead_letters.drop(None)
     t = await t.crash()
     assert t.journal.quarantined == 0

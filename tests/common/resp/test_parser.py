@@ -215,7 +215,7 @@ def test_an_argument_that_is_too_long_is_skipped_and_reported(at: int, piece: in
     reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands: list[list[bytes]] = []
     feed(reader, data[: data.index(b"$1001\r\n") + len(b"$1001\r\n")], commands)
-    assert isinstance(commands[0][0], TooLong), "it is told before the rest has come"
+    assert isinstance(commands[0][0], TooLong), "it is reported before the rest has come"
     reader = CommandReader(MAX_BULK, COMMAND_BYTES)
     commands.clear()
     for start in range(0, len(data), piece):

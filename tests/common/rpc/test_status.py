@@ -90,12 +90,12 @@ def test_retry_after_is_rounded_up_to_milliseconds(seconds: float, milliseconds:
     assert arrived.retry_after == read
 
 
-@pytest.mark.parametrize("notified", ["", "soon", "-1", "1e3", "9" * 5000, b"12", b"\xff"])
-def test_any_retry_after_is_survived(notified: str | bytes) -> None:
-    metadata = (("milena-error", "RATELIMIT"), ("retry-after-ms", notified))
+@pytest.mark.parametrize("retry_after", ["", "soon", "-1", "1e3", "9" * 5000, b"12", b"\xff"])
+def test_any_retry_after_is_survived(retry_after: str | bytes) -> None:
+    metadata = (("milena-error", "RATELIMIT"), ("retry-after-ms", retry_after))
     arrived = from_grpc(StatusCode.RESOURCE_EXHAUSTED, "x", metadata)
     assert isinstance(arrived, errors.RateLimited)
-    assert arrived.retry_after == (0.012 if notified == b"12" else 0)
+    assert arrived.retry_after == (0.012 if retry_after == b"12" else 0)
 
 
 def test_where_a_key_moved_to_arrives() -> None:
@@ -108,9 +108,9 @@ def test_where_a_key_moved_to_arrives() -> None:
     assert (str(arrived), arrived.slot, arrived.address) == (str(sent), 5, "[::1]:6379")
 
 
-@pytest.mark.parametrize("notified", ["", " ", "5", "5 ", "-1 a:1", "16384 a:1", "9" * 5000, "² a:1", b"\xff"])
-def test_where_a_key_moved_to_may_be_anything(notified: str | bytes) -> None:
-    arrived = from_grpc(StatusCode.UNAVAILABLE, "x", (("milena-error", "MOVED"), ("milena-moved", notified)))
+@pytest.mark.parametrize("retry_after", ["", " ", "5", "5 ", "-1 a:1", "16384 a:1", "9" * 5000, "² a:1", b"\xff"])
+def test_where_a_key_moved_to_may_be_anything(retry_after: str | bytes) -> None:
+    arrived = from_grpc(StatusCode.UNAVAILABLE, "x", (("milena-error", "MOVED"), ("milena-moved", retry_after)))
     assert type(arrived) is errors.Unavailable
     assert str(arrived) == "x"
 

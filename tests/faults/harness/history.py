@@ -21,7 +21,7 @@ class Kind(Enum):
     """What can be wrong with a value that was returned."""
 
     LOST = "an acknowledged write is lost"
-    INVENTED = "a value that nobody wrote"
+    INVENTED = "a value that was not written"
     BACK = "a deleted key is back"
 
 

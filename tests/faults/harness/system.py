@@ -96,7 +96,7 @@ class SystemUnderTest:
         for history in histories:
             for key in history.keys:
                 history.observed(key, found.pop(key, None), history.mark(key), "S3")
-        assert not found, f"S3 has keys that nobody wrote: {sorted(found)[:5]}"
+        assert not found, f"S3 has keys that were not written: {sorted(found)[:5]}"
 
     def defects(self) -> list[str]:
         """Tracebacks that a process logged: nothing that S3, a crash or a client does should bring one about."""

@@ -296,7 +296,7 @@ class Model(RuleBasedStateMachine):
         self.now += seconds
         before = set(self.expected)
         self.look()
-        assert set(self.expected) == before, "nobody is thrown out for the router's own absence"
+        assert set(self.expected) == before, "no node is removed for the router's own absence"
 
     @rule(back=st.sampled_from([1.0, 10_000.0]))
     def the_clock_is_set_back(self, back: float) -> None:

@@ -141,7 +141,7 @@ class Conversation:
             if isinstance(reply, list) and reply[:1] == [b"deferred"]:
                 self._compare(self.deferred.pop(reply[1]), reply[2])
                 continue
-            assert self.due, f"nobody asked for {reply!r:.80}"
+            assert self.due, f"no command has the reply {reply!r:.80}"
             pending = self.due.popleft()
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("DEFERRED "):
                 self.deferred[int(str(reply).split()[1])] = pending
@@ -251,7 +251,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         sent = []
         for each in drawn:
             if each[0] in ("HELLO", "SKIP"):
-                continue  # the one would end the deferring, and after the other nobody knows when a write was made
+                continue  # the one would end the deferring, and after the other the time of a write is unknown
             argv = argv_of(each, sorted(free))
             free -= {_bare(word) for word in argv[1:]}
             if argv[0] == b"MILENA.CALL":

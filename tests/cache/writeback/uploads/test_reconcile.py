@@ -122,7 +122,7 @@ def test_what_a_write_still_has_to_do(found: str, column: int, strict: bool) -> 
             earlier = TABLE[found.replace("ours", "earlier")][column]
             verdict = LETTERS[earlier][strict]
         elif info is None and deleting:
-            verdict = Verdict.DONE  # whoever deleted it
+            verdict = Verdict.DONE  # by any writer
         elif info is None and maybe_absent:
             verdict = Verdict.WRITE  # it may have been our delete
         reconciled = reconcile(

@@ -158,7 +158,7 @@ async def test_other_writers_that_change_the_object_repeatedly_are_contention() 
     assert await harness.upload(write) == DONE
 
 
-# ---- an S3 that does not tell, or does not know conditions
+# ---- an S3 without HEAD, or without conditions
 
 
 class WithoutHead(MemoryStore):

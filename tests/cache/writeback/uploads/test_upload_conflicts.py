@@ -93,7 +93,7 @@ async def test_strict_is_rejected_by_anything_else_also_by_an_earlier_version_of
         await harness.upload(put(base=seen, strict=True, policy=policy))
     assert str(rejected.value) == f"another writer wrote it (ETag {there})"
     assert harness.has == b"there"
-    assert sum(harness.uploader.conflicts.values()) == 0  # the caller asked, and is told
+    assert sum(harness.uploader.conflicts.values()) == 0  # the caller gets the error
 
 
 async def test_strict_is_rejected_where_the_object_is_gone() -> None:

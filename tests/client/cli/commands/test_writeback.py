@@ -284,7 +284,7 @@ def milena_on_a_terminal(address: str, *arguments: str, typed: bytes = b"") -> t
     shown: list[bytes] = []
 
     def read() -> None:
-        with suppress(OSError):  # EIO: nobody has it open any more
+        with suppress(OSError):  # EIO: no process has it open any more
             while True:
                 shown.append(os.read(ours, 4096))
 

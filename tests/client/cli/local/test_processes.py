@@ -111,7 +111,7 @@ def test_journals_are_kept_where_s3_outlasts_the_cluster(tmp_path: Path, monkeyp
     assert LocalCluster(real, {}, logs).journals == tmp_path / "milena-journal"
     for s3 in (embedded, real):
         assert LocalCluster(s3, {"JOURNAL_DIR": "j"}, logs).journals == tmp_path / "j"
-        # Each node is told its own.
+        # Each node gets its own.
         assert "JOURNAL_DIR" not in LocalCluster(s3, {"JOURNAL_DIR": "j"}, logs).environ
 
 

@@ -33,7 +33,7 @@ class Backlog:
         self._ends[1].recv(2**20)
 
     def of(self, client: WireClient) -> Backlog:
-        client.transport._extra["socket"] = self._ends[1]  # what asyncio.Transport tells by get_extra_info
+        client.transport._extra["socket"] = self._ends[1]  # what get_extra_info of a transport returns
         return self
 
     def close(self) -> None:
