@@ -127,8 +127,8 @@ def pairs(flat: list[Any]) -> dict[bytes, Any]:
 async def test_settings() -> None:
     server = ServerUnderTest({"RESP_ADDR": "127.0.0.1:7000", "RESP_IDLE_SECONDS": "30"})
     client = server.connect()
-    notified = pairs(await client.value(b"CONFIG", b"GET", b"*max*", b"TIMEOUT", b"port", b"save"))
-    assert notified == {
+    settings = pairs(await client.value(b"CONFIG", b"GET", b"*max*", b"TIMEOUT", b"port", b"save"))
+    assert settings == {
         b"maxclients": b"10000",
         b"maxmemory": str(server.t.memory.max_bytes).encode(),
         b"maxmemory-policy": b"allkeys-lru",
@@ -139,7 +139,7 @@ async def test_settings() -> None:
         b"timeout": b"30",
         b"tracking-table-max-keys": b"1000000",
     }
-    assert len(await client.value(b"CONFIG", b"GET", b"*")) > len(notified)
+    assert len(await client.value(b"CONFIG", b"GET", b"*")) > len(settings)
     assert client.now(b"CONFIG", b"SET", b"slowlog-max-len", b"7", b"slowlog-log-slower-than", b"x").startswith(
         b"-ERR"
     )

@@ -133,9 +133,9 @@ class NodeMachine(RuleBasedStateMachine):
             return
         allowance = self.allowance(key, reply.outcome)
         assert reply.age <= allowance
-        notified = None if reply.entry.value is None else size
+        returned = None if reply.entry.value is None else size
         sizes = [None if value is None else len(value) for value in self.values(key, allowance)]
-        assert notified in sizes, (key, reply.outcome, self.history.get(key))
+        assert returned in sizes, (key, reply.outcome, self.history.get(key))
         if reply.outcome in FROM_S3:
             self.failed_before.discard(key)
 

@@ -51,8 +51,8 @@ def three(shared_cluster: Cluster) -> Iterator[Address]:
         with redis.Redis(host=at.host, port=at.port, decode_responses=True) as client:
 
             def whole(client: Any = client) -> bool:
-                notified = client.execute_command("CLUSTER INFO")
-                return (notified["cluster_state"], notified["cluster_size"]) == ("ok", "3")
+                info = client.execute_command("CLUSTER INFO")
+                return (info["cluster_state"], info["cluster_size"]) == ("ok", "3")
 
             wait_until(f"{node.name} knows the ring of three", whole, TIMEOUT_SECONDS)
     yield parse_address(shared_cluster.nodes[0].resp)

@@ -127,7 +127,7 @@ class ThroughEveryRing(RuleBasedStateMachine):
         self.ring = Ring.empty()
         self.history = [self.ring]
         self.ownership = Ownership("a:1")
-        self.notified = self.ring
+        self.received = self.ring
 
     def become(self, members: dict[str, Member], renewed: str | None = None) -> None:
         self.ring = self.ring.with_members(
@@ -154,14 +154,14 @@ class ThroughEveryRing(RuleBasedStateMachine):
         before = list(self.ownership.since)
         changed = self.ownership.update(SlotMap.from_update(ring_update(ring, "b", "c")))
         assert changed == (before != self.ownership.since)
-        if ring.epoch > self.notified.epoch:
-            self.notified = ring
+        if ring.epoch > self.received.epoch:
+            self.received = ring
 
     @invariant()
     def it_has_the_newest_ring_that_it_received(self) -> None:
-        assert self.ownership.epoch == self.notified.epoch
+        assert self.ownership.epoch == self.received.epoch
         for key in (b"1", b"2", b"3", b"4", b"5"):
-            slot, address, since = self.notified.find(key)
+            slot, address, since = self.received.find(key)
             if address == "a:1":
                 assert self.ownership.owned_since(key) == since
                 continue

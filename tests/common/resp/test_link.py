@@ -30,7 +30,7 @@ async def until(what: Callable[[], Any]) -> None:
     await asyncio.to_thread(wait_until, "what the test waits for", what, LONG)
 
 
-class Notified:
+class Recorder:
     """A listener that remembers."""
 
     def __init__(self) -> None:
@@ -147,17 +147,17 @@ async def test_an_address_that_means_nothing_is_not_reached(address: str) -> Non
 
 
 async def test_a_listener_hears_of_connections_and_pushes(node: FakeRespNode) -> None:
-    notified = Notified()
-    link = RespLink(node.address, timeout=LONG, more=[command(b"CLIENT", b"TRACKING", b"ON")], listener=notified)
+    recorder = Recorder()
+    link = RespLink(node.address, timeout=LONG, more=[command(b"CLIENT", b"TRACKING", b"ON")], listener=recorder)
     await opened(link)
     assert node.greetings == 7
     node.push(b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n")
-    await until(lambda: notified.pushes)
-    assert notified.pushes == [[b"invalidate", [b"k"]]]
+    await until(lambda: recorder.pushes)
+    assert recorder.pushes == [[b"invalidate", [b"k"]]]
     node.disconnect()
-    await until(lambda: "lost" in notified.events)
+    await until(lambda: "lost" in recorder.events)
     await opened(link)
-    assert notified.events == ["opened", "lost", "opened"]
+    assert recorder.events == ["opened", "lost", "opened"]
     await link.close(0, NodeLost("over"))
 
 

@@ -24,15 +24,15 @@ class Watcher:
     """An owner that records what it received."""
 
     def __init__(self) -> None:
-        self.notified: list[str] = []
+        self.events: list[str] = []
         self.error: MilenaError | None = None
         self.pushes: list[list[Any]] = []
 
     def paused(self) -> None:
-        self.notified.append("paused")
+        self.events.append("paused")
 
     def resumed(self) -> None:
-        self.notified.append("resumed")
+        self.events.append("resumed")
 
     def lost(self, error: MilenaError) -> None:
         self.error = error
@@ -369,6 +369,6 @@ def test_a_slow_reader_is_reported() -> None:
     async def test(harness: Harness) -> None:
         harness.stream.pause_writing()
         harness.stream.resume_writing()
-        assert harness.owner.notified == ["paused", "resumed"]
+        assert harness.owner.events == ["paused", "resumed"]
 
     run(test)

@@ -71,11 +71,11 @@ def test_each_command_has_one_reply_whatever_its_arguments(
         replies, _ = await replies_to(client, [command(*argv) for argv in sent])
         reader = hiredis.Reader()
         reader.feed(replies)
-        replied = 0
+        replies_so_far = 0
         while reader.gets() is not False:  # not `iter(reader.gets, False)`: the reply 0 is equal to it
-            replied += 1
+            replies_so_far += 1
         # A connection that ends (QUIT, an identity that is not this node's) ends with a reply: none is left over.
-        assert replied == len(sent) or (client.transport.close_state and 0 < replied < len(sent))
+        assert replies_so_far == len(sent) or (client.transport.close_state and 0 < replies_so_far < len(sent))
 
     fuzzed(caplog, test())
 

@@ -132,17 +132,17 @@ def test_flush_of_everything_and_of_keys(run_scripted: RunScripted) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "notified"),
+    ("reply", "message"),
     [
         (pb.FlushResponse(remaining=4, flushed=1), "milena: 4 writes are not in S3 after 60 s\n"),
         (pb.FlushResponse(failed=2), "milena: S3 has rejected 2 writes permanently: milena writeback failed\n"),
     ],
 )
 def test_a_flush_that_leaves_something_is_a_failure(
-    run_scripted: RunScripted, reply: pb.FlushResponse, notified: str
+    run_scripted: RunScripted, reply: pb.FlushResponse, message: str
 ) -> None:
     result, _ = run_scripted("flush", "-o", "json", replies=[reply])
-    assert (result.exit_code, result.stderr) == (1, notified)
+    assert (result.exit_code, result.stderr) == (1, message)
     assert json.loads(result.stdout) == {
         "remaining": reply.remaining,
         "failed": reply.failed,

@@ -128,7 +128,7 @@ async def in_state(state: State) -> ServerUnderTest:
     return server
 
 
-def replied(server: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
+def replies_to(server: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
     parts: list[bytes] = []
     number = server.hits.serve(keys, server.t.clock.now(), parts, 10**6)
     return number, b"".join(parts)
@@ -137,10 +137,10 @@ def replied(server: ServerUnderTest, keys: list[bytes]) -> tuple[int, bytes]:
 @pytest.mark.parametrize("state", PLAIN)
 async def test_plain_hits_get_their_replies_together(state: State) -> None:
     server = await in_state(state)
-    assert replied(server, [b"k"] * 3) == (3, bulk(b"v") * 3)
+    assert replies_to(server, [b"k"] * 3) == (3, bulk(b"v") * 3)
     assert server.t.node.reads.outcomes["hit"] == 3
     assert server.t.node.reads.hit_bytes == 3
-    assert replied(server, [b"k", b"other", b"k"]) == (1, bulk(b"v"))
+    assert replies_to(server, [b"k", b"other", b"k"]) == (1, bulk(b"v"))
     await server.t.stop()
 
 
@@ -148,7 +148,7 @@ async def test_plain_hits_get_their_replies_together(state: State) -> None:
 async def test_what_is_anything_else_goes_the_general_way(state: State) -> None:
     server = await in_state(state)
     before = dict(server.t.node.reads.outcomes)
-    assert replied(server, [b"k"]) == (0, b"")
+    assert replies_to(server, [b"k"]) == (0, b"")
     assert server.t.node.reads.outcomes == before
     await server.t.stop()
 
