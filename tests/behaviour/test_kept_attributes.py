@@ -44,10 +44,10 @@ async def test_an_end_is_given_and_taken_without_touching_the_rest(mode: Durabil
     t = await started(mode=mode)
     assert await expire(t, FAR)
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (FAR, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR, True)
     assert await expire(t, 0)
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (0, True)
+    assert (t.expires_at("k"), kept(t)) == (0, True)
     assert t.s3_has("k") == b"theirs"
     await t.stop()
 
@@ -57,7 +57,7 @@ async def test_several_changes_of_the_end_before_the_upload_keep_it_too() -> Non
     assert await expire(t, FAR)
     assert await expire(t, FAR + 1)
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (FAR + 1, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR + 1, True)
     await t.stop()
 
 
@@ -66,7 +66,7 @@ async def test_it_is_kept_over_a_crash() -> None:
     assert await expire(t, FAR)
     t = await t.crash()
     await t.clock.advance(30)
-    assert (t.ends("k"), kept(t)) == (FAR, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR, True)
     await t.stop()
 
 
@@ -79,7 +79,7 @@ async def test_a_change_of_the_end_during_its_predecessors_upload_keeps_it() -> 
     assert await expire(t, FAR + 1)
     t.store.write_gate.set()
     await t.clock.advance(5)
-    assert (t.ends("k"), kept(t)) == (FAR + 1, True)
+    assert (t.expires_at("k"), kept(t)) == (FAR + 1, True)
     await t.stop()
 
 
@@ -92,7 +92,7 @@ async def test_a_put_is_a_new_object_also_with_an_end_given_later(mode: Durabili
     if crash and mode == "back":
         t = await t.crash()
     await t.clock.advance(30)
-    assert t.ends("k") == FAR
+    assert t.expires_at("k") == FAR
     found = t.store.objects[REF]
     assert isinstance(found, WithMetadata)
     # Once it is in S3 there is nothing to keep but Milena's own.

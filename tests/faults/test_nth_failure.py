@@ -102,7 +102,7 @@ class Script:
             value = (await self.node.get(key)).entry.value
         except MilenaError:
             return
-        self.history.logged(key, value, mark)
+        self.history.observed(key, value, mark)
 
     async def run(self) -> None:
         """Until the end, or until the node would stop."""
@@ -160,12 +160,12 @@ class Script:
         self.node.store.reject = None
         for key in self.KEYS:
             mark = self.history.mark(key)
-            self.history.logged(key, (await self.node.get(key)).entry.value, mark, "a read after the crash")
+            self.history.observed(key, (await self.node.get(key)).entry.value, mark, "a read after the crash")
         await self.node.parts.dead_letters.retry(None)
         await self.node.clock.advance(60)
         assert len(self.node.dirty) == 0
         for key in self.KEYS:
-            self.history.logged(key, self.node.s3_has(key), self.history.mark(key), "S3")
+            self.history.observed(key, self.node.s3_has(key), self.history.mark(key), "S3")
 
 
 async def run_without_failure() -> Script:

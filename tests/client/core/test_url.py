@@ -86,7 +86,7 @@ def test_durations_in_milliseconds(count: int) -> None:
 def test_without_the_variable_it_is_this_machine(environ: dict[str, str]) -> None:
     target = from_environment(environ)
     assert target.address == "127.0.0.1:50050"
-    assert "MILENA_URL is not set" in target.record
+    assert "MILENA_URL is not set" in target.note
 
 
 def test_the_variable_is_named_when_it_is_wrong() -> None:
@@ -98,7 +98,7 @@ def test_the_variable_is_named_when_it_is_wrong() -> None:
 def test_the_variable_is_named_when_its_address_cannot_be_reached() -> None:
     target = from_environment({"MILENA_URL": "milena://h/logs?timeout=1s"})
     assert (target.address, target.bucket, target.timeout) == ("h:50050", "logs", 1.0)
-    assert "MILENA_URL" in target.record
+    assert "MILENA_URL" in target.note
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ async def test_a_put_takes_durability_and_condition_along(router: Router) -> Non
     )
     assert reply == pb.PutResponse(successful=True, durability="through")
     await router.stub.Put(pb.PutRequest(key=b"k", value=b"v", if_none_match="*"), timeout=SOON)
-    first, second = (cache_pb.PutRequest.FromString(sent) for _, _, sent in router.requested())
+    first, second = (cache_pb.PutRequest.FromString(sent) for _, _, sent in router.requests_at_nodes())
     since = router.leases.ring.find(b"k").owned_since
     assert first == cache_pb.PutRequest(key=b"k", value=b"v", owned_since=since, durability="back", if_match='"e"')
     assert second == cache_pb.PutRequest(key=b"k", value=b"v", owned_since=since, if_none_match="*")
@@ -47,7 +47,7 @@ async def test_a_delete_takes_durability_and_condition_along(router: Router) -> 
     router.nodes[owner].reply = cache_pb.DeleteResponse(successful=True, durability="memory").SerializeToString()
     reply = await router.stub.Delete(pb.DeleteRequest(key=b"k", durability="memory", if_match='"e"'), timeout=SOON)
     assert reply == pb.DeleteResponse(successful=True, durability="memory")
-    ((_, _, sent),) = router.requested()
+    ((_, _, sent),) = router.requests_at_nodes()
     assert cache_pb.DeleteRequest.FromString(sent) == cache_pb.DeleteRequest(
         key=b"k",
         owned_since=router.leases.ring.find(b"k").owned_since,
@@ -97,7 +97,7 @@ async def test_what_can_never_work_reaches_no_node(router: Router, request_: obj
     status, error = await router.rejection(type(request_).__name__.removesuffix("Request"), request_)
     assert status is StatusCode.INVALID_ARGUMENT
     assert str(error).startswith(rule)
-    assert router.requested() == []
+    assert router.requests_at_nodes() == []
 
 
 # ---- flush, failed, settle
@@ -111,7 +111,7 @@ async def test_flush_calls_every_node_and_adds_up(router: Router) -> None:
     request = pb.FlushRequest(keys=[b"k", b"l"], bucket="videos")
     reply = await router.stub.Flush(request, timeout=SOON)
     assert reply == pb.FlushResponse(remaining=3, failed=30, flushed=300)
-    assert sorted(router.requested()) == [(node, "Flush", request.SerializeToString()) for node in NODES]
+    assert sorted(router.requests_at_nodes()) == [(node, "Flush", request.SerializeToString()) for node in NODES]
 
 
 async def test_flush_has_the_time_of_its_caller_or_the_routers(router: Router) -> None:
@@ -152,7 +152,7 @@ async def test_dead_letters_of_all_nodes_are_one_list(router: Router) -> None:
 @pytest.mark.parametrize(("requested", "passed"), [(0, 1000), (7, 7), (10_000, 10_000), (2**32 - 1, 10_000)])
 async def test_a_list_of_dead_letters_has_an_end(router: Router, requested: int, passed: int) -> None:
     await router.stub.ListDeadLetters(pb.ListDeadLettersRequest(limit=requested), timeout=SOON)
-    sent = [cache_pb.ListDeadLettersRequest.FromString(sent) for _, _, sent in router.requested()]
+    sent = [cache_pb.ListDeadLettersRequest.FromString(sent) for _, _, sent in router.requests_at_nodes()]
     assert sent == [cache_pb.ListDeadLettersRequest(limit=passed)] * 3
 
 
@@ -170,7 +170,7 @@ async def test_dead_letters_are_resolved_wherever_they_are(
     for node in (A, C):
         router.nodes[node].reply = cache_pb.ResolveDeadLettersResponse(resolved=2).SerializeToString()
     assert await router.stub.ResolveDeadLetters(request_, timeout=SOON) == pb.ResolveDeadLettersResponse(resolved=4)
-    assert sorted(router.requested()) == [
+    assert sorted(router.requests_at_nodes()) == [
         (node, "ResolveDeadLetters", request_.SerializeToString()) for node in NODES
     ]
 
@@ -191,7 +191,7 @@ async def test_one_node_that_cannot_be_reached_fails_the_call_by_name(
     status, error = await router.rejection(method, request_)
     assert status is StatusCode.UNAVAILABLE
     assert (type(error), str(error)) == (errors.NodeLost, f"node {B} cannot be reached: connection refused")
-    assert {node for node, _, _ in router.requested()} == set(NODES)
+    assert {node for node, _, _ in router.requests_at_nodes()} == set(NODES)
 
 
 @pytest.mark.parametrize(("method", "request_"), CALLS)
